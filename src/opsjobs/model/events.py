@@ -1,0 +1,61 @@
+"""Events: facts about jobs and executions, named once, written in the transaction of the change that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+SOURCE = "/opsjobs"
+CHANNEL = "opsconductor.events"
+
+
+class EventType(StrEnum):
+    """`<noun>.<verb>`; on the wire `io.opsconductor.<noun>.<verb>.v1`."""
+
+    JOB_CREATED = "job.created"
+    JOB_UPDATED = "job.updated"
+    JOB_DELETED = "job.deleted"
+    JOB_STARTED = "job.started"
+    JOB_COMPLETED = "job.completed"
+    JOB_FAILED = "job.failed"
+    EXECUTION_QUEUED = "execution.queued"
+    EXECUTION_STARTED = "execution.started"
+    EXECUTION_COMPLETED = "execution.completed"
+    EXECUTION_PARTIAL = "execution.partial"
+    EXECUTION_FAILED = "execution.failed"
+    EXECUTION_CANCELLED = "execution.cancelled"
+    EXECUTION_TIMEOUT = "execution.timeout"
+    TARGET_RUN_STARTED = "target_run.started"
+    TARGET_RUN_FINISHED = "target_run.finished"
+    TARGET_RUN_LOST = "target_run.lost"
+    WORKER_LOST = "worker.lost"
+
+
+# The seed's events are published beside the execution's own, with the same data.
+JOB_TWIN: Mapping[EventType, EventType] = {
+    EventType.EXECUTION_STARTED: EventType.JOB_STARTED,
+    EventType.EXECUTION_COMPLETED: EventType.JOB_COMPLETED,
+    EventType.EXECUTION_PARTIAL: EventType.JOB_FAILED,
+    EventType.EXECUTION_FAILED: EventType.JOB_FAILED,
+    EventType.EXECUTION_TIMEOUT: EventType.JOB_FAILED,
+}
+
+
+def channels(event_type: str) -> tuple[str, str]:
+    """The pub/sub channels of an event: all events, and this kind."""
+    return CHANNEL, f"{CHANNEL}.{event_type}"
+
+
+def cloud_event(event_id: str, event_type: str, subject: str, at: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A CloudEvents 1.0 JSON event. `at` is RFC 3339 in UTC; `subject` the uuid of the thing."""
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": SOURCE,
+        "type": f"io.opsconductor.{event_type}.v1",
+        "subject": subject,
+        "time": at,
+        "datacontenttype": "application/json",
+        "data": dict(data),
+    }

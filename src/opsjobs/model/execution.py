@@ -1,0 +1,258 @@
+"""States of an execution and of its target runs, the table of legal moves, and the verdict over many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunStatus(StrEnum):
+    """What a target run is. All but the first two are final."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    BLOCKED = "blocked"
+    LOST = "lost"
+    DEAD = "dead"
+
+    @property
+    def final(self) -> bool:
+        """True where nothing may change any more."""
+        return self not in (RunStatus.WAITING, RunStatus.RUNNING)
+
+
+FINAL_RUN_STATUSES: tuple[RunStatus, ...] = tuple(s for s in RunStatus if s.final)
+
+# The arrows, each with the verb that walks it. The database holds the same with CHECKs on the columns of each state.
+#   waiting -> running      claim
+#   running -> waiting      give_back (a worker stops), defer (waits for a barrier, an approval, a back-off)
+#   waiting -> final        cancel, expire (a deadline), skip
+#   running -> final        settle
+MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.WAITING: frozenset({RunStatus.RUNNING, *FINAL_RUN_STATUSES}) - {RunStatus.SUCCEEDED},
+    RunStatus.RUNNING: frozenset({RunStatus.WAITING, *FINAL_RUN_STATUSES}),
+    **{status: frozenset() for status in FINAL_RUN_STATUSES},
+}
+
+
+class WaitingFor(StrEnum):
+    """Why a waiting run is not claimed; no reason at all means that it is ready."""
+
+    ADMISSION = "admission"
+    SLOT = "slot"
+    BACKOFF = "backoff"
+    BARRIER = "barrier"
+    APPROVAL = "approval"
+    CHILD = "child"
+    TIMER = "timer"
+    HOLD = "hold"
+
+
+class ExecutionStatus(StrEnum):
+    """What an execution is; `paused` and `cancelling` are shown while asked for."""
+
+    PENDING_APPROVAL = "pending_approval"
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"
+
+    @property
+    def final(self) -> bool:
+        """True where nothing may change any more."""
+        return self in FINAL_EXECUTION_STATUSES
+
+
+FINAL_EXECUTION_STATUSES = frozenset(
+    {
+        ExecutionStatus.COMPLETED,
+        ExecutionStatus.PARTIAL,
+        ExecutionStatus.FAILED,
+        ExecutionStatus.TIMEOUT,
+        ExecutionStatus.CANCELLED,
+        ExecutionStatus.REJECTED,
+        ExecutionStatus.SKIPPED,
+    }
+)
+
+
+class TriggeredBy(StrEnum):
+    """Through which door an execution came."""
+
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+    API = "api"
+    WEBHOOK = "webhook"
+    RETRY = "retry"
+    WORKFLOW = "workflow"
+
+
+class ErrorCode(StrEnum):
+    """Why a run did not succeed: what programs and the retry policy read; messages are for people."""
+
+    DNS = "dns"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_LOST = "connection_lost"
+    HOST_KEY = "host_key"
+    AUTH_FAILED = "auth_failed"
+    CREDENTIAL_MISSING = "credential_missing"
+    COMMAND_TIMEOUT = "command_timeout"
+    NONZERO_EXIT = "nonzero_exit"
+    INTERPRETER_MISSING = "interpreter_missing"
+    BECOME_FAILED = "become_failed"
+    TRANSFER = "transfer"
+    OUTPUT_LIMIT = "output_limit"
+    SAFETY_BLOCKED = "safety_blocked"
+    CIRCUIT_OPEN = "circuit_open"
+    TARGET_BUSY = "target_busy"
+    LOST = "lost"
+    POISON = "poison"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+    @property
+    def run_status(self) -> RunStatus:
+        """The status of a run that ends with this error."""
+        return _STATUS_OF.get(self, RunStatus.FAILED)
+
+
+_UNREACHABLE = (
+    ErrorCode.DNS,
+    ErrorCode.CONNECT_TIMEOUT,
+    ErrorCode.CONNECTION_REFUSED,
+    ErrorCode.CONNECTION_LOST,
+    ErrorCode.HOST_KEY,
+    ErrorCode.AUTH_FAILED,
+    ErrorCode.CREDENTIAL_MISSING,
+    ErrorCode.CIRCUIT_OPEN,
+    ErrorCode.TARGET_BUSY,
+)
+_STATUS_OF: Mapping[ErrorCode, RunStatus] = {
+    **{code: RunStatus.UNREACHABLE for code in _UNREACHABLE},
+    ErrorCode.COMMAND_TIMEOUT: RunStatus.TIMEOUT,
+    ErrorCode.SAFETY_BLOCKED: RunStatus.BLOCKED,
+    ErrorCode.LOST: RunStatus.LOST,
+    ErrorCode.POISON: RunStatus.DEAD,
+    ErrorCode.CANCELLED: RunStatus.CANCELLED,
+}
+
+
+class CancelProof(StrEnum):
+    """What a cancel found on the target: `unreachable` means that the command is perhaps still running."""
+
+    NEVER_STARTED = "never_started"
+    KILLED = "killed"
+    ALREADY_FINISHED = "already_finished"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a run or an action did not succeed."""
+
+    code: ErrorCode
+    message: str
+
+
+def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> ExecutionStatus:
+    """The final status of an execution whose runs have all ended.
+
+    `counts` holds how many runs ended in each status (missing = 0). An execution without targets is completed.
+    The statement in store/ledger.py says the same in SQL; a property test holds the two together.
+    """
+    total = sum(counts.values())
+    succeeded = counts.get(RunStatus.SUCCEEDED, 0)
+    if cancel_asked and counts.get(RunStatus.CANCELLED, 0):
+        return ExecutionStatus.CANCELLED
+    if succeeded == total:
+        return ExecutionStatus.COMPLETED
+    if succeeded:
+        return ExecutionStatus.PARTIAL
+    if counts.get(RunStatus.TIMEOUT, 0) == total:
+        return ExecutionStatus.TIMEOUT
+    return ExecutionStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One launch, as read: `status` is what is shown (paused and cancelling while asked for), `counts` has no zeros."""
+
+    id: int
+    uuid: str
+    job_id: int | None
+    job_version: int | None
+    number: int | None
+    job_name: str
+    status: ExecutionStatus
+    triggered_by: TriggeredBy
+    requested_by: str
+    parameters: Mapping[str, Any]
+    counts: Mapping[str, int]
+    total_targets: int
+    last_seq: int
+    log_day: date
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None = None
+    cancelled_by: str | None = None
+    cancel_reason: str | None = None
+    parent: int | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /executions/{id}, which is also the `data` of its events."""
+        ended = self.finished_at - self.created_at if self.finished_at else None
+        path = f"/executions/{self.id}"
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "number": self.number,
+            "job_id": self.job_id,
+            "job_version": self.job_version,
+            "job_name": self.job_name,
+            "status": self.status.value,
+            "triggered_by": self.triggered_by.value,
+            "requested_by": self.requested_by,
+            "parameters": dict(self.parameters),
+            "counts": dict(self.counts),
+            "total_targets": self.total_targets,
+            "created_at": moment(self.created_at),
+            "started_at": moment(self.started_at),
+            "finished_at": moment(self.finished_at),
+            "duration_ms": round(ended.total_seconds() * 1000) if ended is not None else None,
+            "reason": self.reason,
+            "error": None,
+            "parent": self.parent,
+            "links": {
+                "self": path,
+                "events": f"{path}/events",
+                "targets": f"{path}/targets",
+                "results": f"{path}/results",
+                "log": f"{path}/log",
+                "cancel": f"{path}/cancel",
+                "job": f"/jobs/{self.job_id}" if self.job_id is not None else None,
+            },
+        }
+
+
+def moment(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds, as every answer of ours spells time."""
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

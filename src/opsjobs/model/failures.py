@@ -1,0 +1,114 @@
+"""The one tree of errors.
+
+    Failure
+    ├── Refusal            the caller asked for what we will not do; has a code and an HTTP status
+    │   ├── Invalid        422  the request is understood and wrong; carries `errors` with JSON Pointers
+    │   ├── NotFound       404  no such thing, or not for this caller's eyes
+    │   ├── Conflict       409  the thing is in another state, or the name is taken
+    │   ├── Unauthorised   401  no token, or not a valid one
+    │   ├── Forbidden      403  seen, but not allowed
+    │   ├── Precondition   412/428  If-Match is stale or missing
+    │   └── TooMany        429  a limit of ours; `retry_after_seconds` says when to come back
+    ├── RemoteFailure      the outcome "no session" or "it broke": data for the record, has an ErrorCode
+    └── Unavailable        503  PostgreSQL (or a peer that must answer) is away: try again
+
+An outcome is recorded, a refusal is told to the caller, and everything that is not a Failure is a bug and crashes loudly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsjobs.model.execution import ErrorCode
+
+
+class Failure(Exception):
+    """Anything that opsjobs raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault in a request: a JSON Pointer into the body, what is wrong there, and a stable code."""
+
+    pointer: str
+    detail: str
+    code: str = "invalid"
+
+
+class Refusal(Failure):
+    """We will not do it: `code` is stable and for programs, the message is for people."""
+
+    status = 400
+
+    def __init__(self, code: str, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = tuple(errors)
+
+
+class Invalid(Refusal):
+    """The request is understood, and wrong."""
+
+    status = 422
+
+
+class NotFound(Refusal):
+    """There is no such thing, or the caller may not know that there is."""
+
+    status = 404
+
+    @classmethod
+    def of(cls, noun: str, ref: object) -> NotFound:
+        """`NotFound.of("job", 7)` -> "There is no job 7."."""
+        return cls(f"{noun.replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
+
+
+class Conflict(Refusal):
+    """The thing is not in a state that allows it, or the name is taken."""
+
+    status = 409
+
+
+class Unauthorised(Refusal):
+    """No token, or one that is not valid."""
+
+    status = 401
+
+
+class Forbidden(Refusal):
+    """The caller may see the thing, but not do this to it."""
+
+    status = 403
+
+
+class Precondition(Refusal):
+    """If-Match is missing (428) or names an older version (412)."""
+
+    def __init__(self, code: str, detail: str, *, status: int) -> None:
+        super().__init__(code, detail)
+        self.status = status
+
+
+class TooMany(Refusal):
+    """A limit of ours is reached; come back in `retry_after_seconds`."""
+
+    status = 429
+
+    def __init__(self, code: str, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(code, detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(Failure):
+    """Something that we cannot work without does not answer."""
+
+
+class RemoteFailure(Failure):
+    """A machine could not be reached, or what we did there broke: becomes a target run's outcome."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

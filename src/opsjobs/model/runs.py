@@ -1,0 +1,168 @@
+"""What is told of one target's share of an execution: target runs, results, and groups of equal results, as read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.execution import RunError, RunStatus, WaitingFor, moment
+
+
+@dataclass(frozen=True, slots=True)
+class TargetName:
+    """A target as it was at launch: its id as text, its name, its host."""
+
+    id: str
+    name: str
+    host: str
+
+    def data(self) -> dict[str, str]:
+        """`{id, name, host}`."""
+        return {"id": self.id, "name": self.name, "host": self.host}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRun:
+    """One target's share of an execution, as it stands."""
+
+    id: int
+    uuid: str
+    position: int
+    target: TargetName
+    status: RunStatus
+    waiting_for: WaitingFor | None
+    attempt: int
+    wave: int
+    worker: str | None
+    error: RunError | None
+    exit_code: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_proof: str | None = None
+    late_result: Mapping[str, Any] | None = None
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /executions/{id}/targets, which is also the `data` of the run's events."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "target": self.target.data(),
+            "status": self.status.value,
+            "waiting_for": self.waiting_for.value if self.waiting_for else None,
+            "attempt": self.attempt,
+            "wave": self.wave,
+            "worker": self.worker,
+            "error": _error(self.error),
+            "exit_code": self.exit_code,
+            "started_at": moment(self.started_at),
+            "finished_at": moment(self.finished_at),
+            "cancel_proof": self.cancel_proof,
+            "late_result": self.late_result,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The beginning of a stream: its first stored bytes (never past a gap), and how many the target wrote in all."""
+
+    head: bytes
+    total_bytes: int
+
+    @property
+    def truncated(self) -> bool:
+        """True where the target wrote more than `head` holds."""
+        return len(self.head) < self.total_bytes
+
+    @property
+    def text(self) -> str:
+        """The head as UTF-8, U+FFFD for what is not; a character cut by the limit at the end is left out."""
+        head = _whole_characters(self.head) if self.truncated else self.head
+        return head.decode("utf-8", "replace")
+
+    def data(self, stream: str) -> dict[str, Any]:
+        """`{stdout, stdout_truncated, stdout_bytes}` for the stream stdout."""
+        return {stream: self.text, f"{stream}_truncated": self.truncated, f"{stream}_bytes": self.total_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One action in one target run, one attempt."""
+
+    id: int
+    execution_id: int
+    target_run: int
+    target: TargetName
+    action_key: str
+    attempt: int
+    status: RunStatus
+    exit_code: int | None
+    stdout: Captured
+    stderr: Captured
+    error: RunError | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    command: str | None
+    worker: str | None
+    cancel_proof: str | None = None
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /executions/{id}/results."""
+        took = self.finished_at - self.started_at if self.finished_at and self.started_at else None
+        return {
+            "id": self.id,
+            "execution_id": self.execution_id,
+            "target_run": self.target_run,
+            "target": self.target.data(),
+            "action_key": self.action_key,
+            "attempt": self.attempt,
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            **self.stdout.data("stdout"),
+            **self.stderr.data("stderr"),
+            "error": _error(self.error),
+            "started_at": moment(self.started_at),
+            "finished_at": moment(self.finished_at),
+            "duration_ms": round(took.total_seconds() * 1000) if took is not None else None,
+            "command": self.command,
+            "worker": self.worker,
+            "cancel_proof": self.cancel_proof,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Targets whose runs ended alike: same status, same exit code, same output."""
+
+    digest: str
+    exit_code: int | None
+    status: RunStatus
+    stdout: Captured
+    targets: Sequence[TargetName]
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /executions/{id}/groups."""
+        return {
+            "digest": self.digest,
+            "exit_code": self.exit_code,
+            "status": self.status.value,
+            **self.stdout.data("stdout"),
+            "count": len(self.targets),
+            "targets": [t.data() for t in self.targets],
+        }
+
+
+def _error(error: RunError | None) -> dict[str, str] | None:
+    return None if error is None else {"code": error.code.value, "message": error.message}
+
+
+def _whole_characters(head: bytes) -> bytes:
+    """Without the first bytes of a UTF-8 character whose rest was cut off."""
+    for back in range(1, min(4, len(head) + 1)):
+        byte = head[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        return head[:-back] if needed > back else head
+    return head

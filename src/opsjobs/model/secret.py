@@ -1,0 +1,61 @@
+"""Values that must never be printed, and the credentials that hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Secret:
+    """A text that shows itself only to who asks by name: `repr`, `str` and formatting give `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself; call it as late as possible and keep the result in no attribute."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not pickled: it would lie in the open")
+
+
+class CredentialType(StrEnum):
+    """How a login is proven."""
+
+    PASSWORD = "password"  # noqa: S105  the name of a type, not a password
+    SSH_KEY = "ssh_key"
+    SSH_CERTIFICATE = "ssh_certificate"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One login, opened: lives in a worker's memory for as long as a session needs it.
+
+    `private_key` and `certificate` are OpenSSH or PEM texts. `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
+    """
+
+    id: str
+    version: int
+    name: str
+    type: CredentialType
+    username: str
+    password: Secret | None = None
+    private_key: Secret | None = None
+    passphrase: Secret | None = None
+    certificate: str | None = None

@@ -1,0 +1,195 @@
+"""Machines: how one is described, how many are selected, and what a session needs to reach one."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from opsjobs.model.secret import Credential
+from opsjobs.model.wire import Wire
+
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
+
+
+class Transport(StrEnum):
+    """How a machine is reached."""
+
+    SSH = "ssh"
+    LOCAL = "local"
+
+
+class HostKeyPolicy(StrEnum):
+    """What makes a host key good: pinned ones only, the first one seen (an explicit word), or any (likewise)."""
+
+    PINNED = "pinned"
+    ACCEPT_NEW = "accept_new"
+    UNCHECKED = "unchecked"
+
+
+def check_host(host: str) -> str:
+    """The host as given where it is an IP address or a host name; else ValueError.
+
+    A host never begins with `-`, so it cannot be taken for an option of any program.
+    """
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        labels = host.rstrip(".").split(".")
+        if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+            raise ValueError(f"{host!r} is neither an IP address nor a host name") from None
+    return host
+
+
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$")]
+"""Names of targets, groups and credentials: no comma or slash, so that lists and paths of names stay unambiguous."""
+
+Labels = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")],
+        Annotated[str, Field(max_length=200)],
+    ],
+    Field(max_length=64),
+]
+
+
+class TargetDraft(Wire):
+    """What a caller writes of a target (body of POST and PUT /targets)."""
+
+    name: Name
+    host: Host
+    port: int = Field(default=22, ge=1, le=65535)
+    transport: Transport = Transport.SSH
+    platform: Literal["linux", "macos", "bsd", "network", "windows"] = "linux"
+    labels: Labels = Field(default_factory=dict)
+    groups: list[Name] = Field(default_factory=list, max_length=64)
+    credential: Name | None = None
+    host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(default_factory=list, max_length=16)
+    host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED
+    zone: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    slots: int = Field(default=10, ge=1, le=10_000)
+    jump: Name | None = None
+
+    @model_validator(mode="after")
+    def _not_its_own_jump_host(self) -> TargetDraft:
+        if self.jump == self.name:
+            raise ValueError("a target cannot be its own jump host")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A known machine. `credential` and `jump` are ids; `version` grows with every change."""
+
+    id: str
+    name: str
+    host: str
+    port: int
+    transport: Transport
+    platform: str = "linux"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    groups: Sequence[str] = ()
+    credential: str | None = None
+    host_keys: Sequence[str] = ()
+    host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED
+    zone: str = "default"
+    slots: int = 10
+    jump: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A target with all that a session needs: its opened credential and the way through jump hosts (nearest first)."""
+
+    target: Target
+    credential: Credential | None
+    jumps: tuple[Endpoint, ...] = ()
+
+
+class SelectionDraft(Wire):
+    """Which targets: the union of ids (an id, a uuid or a name), groups and a label selector."""
+
+    ids: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)
+    groups: list[Name] = Field(default_factory=list, max_length=1_000)
+    selector: str | None = Field(default=None, max_length=4_096)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ids_may_be_numbers(cls, body: object) -> object:
+        if isinstance(body, dict) and isinstance(body.get("ids"), list):
+            ids = [str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["ids"]]
+            return {**body, "ids": ids}
+        return body
+
+    @model_validator(mode="after")
+    def _selector_parses(self) -> SelectionDraft:
+        if self.selector is not None:
+            parse_selector(self.selector)
+        return self
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing at all is named."""
+        return not (self.ids or self.groups or self.selector)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition of a selector: the label `key` is in (`negated`: is not in) `values`; no values = it exists."""
+
+    key: str
+    values: tuple[str, ...] = ()
+    negated: bool = False
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """True where these labels satisfy the condition. A missing label satisfies every negated one."""
+        held = self.key in labels if not self.values else labels.get(self.key) in self.values
+        return held != self.negated
+
+
+_SET = re.compile(r"(?P<key>[^\s!=,()]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)")
+_PAIR = re.compile(r"(?P<key>[^\s!=,()]+)\s*(?P<op>==?|!=)\s*(?P<value>[^\s,()!=]*)")
+_BARE = re.compile(r"(?P<not>!?)\s*(?P<key>[^\s!=,()]+)")
+
+
+def parse_selector(text: str) -> tuple[Requirement, ...]:
+    """The conditions of `env=prod,role in (web,api),!canary`, all of which must hold.
+
+    Forms: `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, `k`, `!k`. Raises ValueError naming the fault.
+    """
+    requirements: list[Requirement] = []
+    rest = text.strip()
+    while rest:
+        requirement, end = _requirement(rest)
+        if not _LABEL_KEY.fullmatch(requirement.key):
+            raise ValueError(f"{requirement.key!r} in the selector is not a label name")
+        requirements.append(requirement)
+        rest = rest[end:].lstrip()
+        if rest and not rest.startswith(","):
+            raise ValueError(f"the selector cannot be read at {rest[:30]!r}: conditions are separated by commas")
+        if rest and not (rest := rest[1:].lstrip()):
+            raise ValueError("the selector ends with a comma")
+    if not requirements:
+        raise ValueError("the selector is empty")
+    return tuple(requirements)
+
+
+def _requirement(rest: str) -> tuple[Requirement, int]:
+    if m := _SET.match(rest):
+        values = tuple(v.strip() for v in m["values"].split(",") if v.strip())
+        if not values:
+            raise ValueError(f"the selector's list for {m['key']!r} is empty")
+        return Requirement(m["key"], values, m["op"] == "notin"), m.end()
+    if m := _PAIR.match(rest):
+        return Requirement(m["key"], (m["value"],), m["op"] == "!="), m.end()
+    if m := _BARE.match(rest):
+        return Requirement(m["key"], (), bool(m["not"])), m.end()
+    raise ValueError(f"the selector cannot be read at {rest[:30]!r}")

@@ -1,0 +1,76 @@
+"""Durations and sizes as people write them: "60s", "1.5h", "10MiB"; bare numbers are seconds and bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, None: 1}
+
+
+def parse_duration(text: object) -> float:
+    """Seconds of "250ms", "30s", "10m", "2h", "1d", "45" or a number.
+
+    >>> parse_duration("1.5h")
+    5400.0
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write a number with ms, s, m, h or d, such as 30s or 1.5h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact spelling: 90.0 -> "90s", 3600.0 -> "1h"."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds // _SECONDS[unit])}{unit}"
+    return f"{seconds:g}s"
+
+
+def parse_size(text: object) -> int:
+    """Bytes of "64KiB", "10MiB", "2GiB", "100" or a whole number.
+
+    >>> parse_size("10MiB")
+    10485760
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write whole bytes or a number with KiB, MiB or GiB, such as 10MiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def format_size(size_bytes: int) -> str:
+    """The shortest exact spelling: 10485760 -> "10MiB"."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % _BYTES[unit] == 0:
+            return f"{size_bytes // _BYTES[unit]}{unit}"
+    return str(size_bytes)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0, le=366 * 86400),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["30s", "10m", "2h"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
+]
+"""Seconds, over 0 and at most 366 days; written as text with a unit."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0, le=1 << 40),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}),
+]
+"""Bytes, at most 1 TiB; written as text with a unit."""
