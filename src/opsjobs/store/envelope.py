@@ -1,0 +1,124 @@
+"""The envelope of a stored secret: a random key for each one, wrapped by a key-encryption key, bound to its row."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from opsjobs.model.failures import Failure
+from opsjobs.model.secret import Secret
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+KEY_ID_CHARACTERS = 8
+
+
+class KeyMissing(Failure):
+    """The secret was sealed under a key that ENCRYPTION_KEYS no longer holds."""
+
+
+class Tampered(Failure):
+    """The sealed bytes are not what was stored in this row at this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A secret as it is stored: `key_id` names the key-encryption key; both byte strings begin with their nonce."""
+
+    key_id: str
+    wrapped_key: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a secret is stored. Bytes that were moved to another place, or back to an older version, do not open."""
+
+    table: str
+    row: UUID
+    version: int
+
+    def aad(self, part: str) -> bytes:
+        """The bytes that the seal is bound to; `part` keeps key and content apart."""
+        return f"opsjobs/{self.table}/{self.row}/{self.version}/{part}".encode()
+
+
+class KeyRing:
+    """The key-encryption keys: the first seals, all of them open.
+
+    Each is 32 bytes in base64url (padding optional); its id is the first 8 hex digits of the SHA-256 of those bytes.
+    """
+
+    def __init__(self, keys: Sequence[Secret]) -> None:
+        raw = [_decoded(key, position) for position, key in enumerate(keys, start=1)]
+        if not raw:
+            raise ValueError("ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url")
+        self._current = key_id(raw[0])
+        self._ciphers = {key_id(one): AESGCM(one) for one in raw}
+
+    def seal(self, plaintext: bytes, place: Place) -> Sealed:
+        """Encrypt under a fresh random key, and that key under the current key-encryption key."""
+        data_key = secrets.token_bytes(KEY_BYTES)
+        return Sealed(
+            self._current,
+            _encrypt(self._ciphers[self._current], data_key, place.aad("key")),
+            _encrypt(AESGCM(data_key), plaintext, place.aad("content")),
+        )
+
+    def open(self, sealed: Sealed, place: Place) -> bytes:
+        """The plaintext. Raises KeyMissing, Tampered."""
+        cipher = self._ciphers.get(sealed.key_id)
+        if cipher is None:
+            raise KeyMissing(f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS")
+        try:
+            data_key = _decrypt(cipher, sealed.wrapped_key, place.aad("key"))
+            return _decrypt(AESGCM(data_key), sealed.sealed, place.aad("content"))
+        except (InvalidTag, ValueError):
+            detail = f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs"
+            raise Tampered(detail) from None
+
+    def self_test(self) -> None:
+        """Seal and open once; raises RuntimeError where the result is not what it must be."""
+        place = Place("self_test", UUID(int=0), 1)
+        plaintext = secrets.token_bytes(64)
+        sealed = self.seal(plaintext, place)
+        if plaintext in sealed.sealed or self.open(sealed, place) != plaintext:
+            raise RuntimeError("the vault's self-test failed: what would be stored is not sealed")
+
+
+def key_id(raw: bytes) -> str:
+    """The name of a key-encryption key: the first 8 hex digits of its SHA-256."""
+    return hashlib.sha256(raw).hexdigest()[:KEY_ID_CHARACTERS]
+
+
+def new_key() -> Secret:
+    """A new key-encryption key, as ENCRYPTION_KEYS spells it."""
+    return Secret(base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("="))
+
+
+def _decoded(key: Secret, position: int) -> bytes:
+    text = key.reveal().strip().rstrip("=")
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != KEY_BYTES:
+        raise ValueError(f"key {position} of ENCRYPTION_KEYS is not {KEY_BYTES} bytes in base64url")
+    return raw
+
+
+def _encrypt(cipher: AESGCM, plaintext: bytes, aad: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return nonce + cipher.encrypt(nonce, plaintext, aad)
+
+
+def _decrypt(cipher: AESGCM, sealed: bytes, aad: bytes) -> bytes:
+    return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)

@@ -1,0 +1,301 @@
+"""Executions as read: one, lists, and what their target runs and actions came to; nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.failures import NotFound
+from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference
+from opsjobs.store.transaction import Database
+
+INLINE_BYTES = 64 << 10
+"""How much of a stream stands in a result; the log has the rest."""
+PAGE_BYTES = 8 << 20
+"""A page of results ends early where its output would pass this."""
+
+# Asked for and not yet ended: the row keeps what it is, the reader sees what was asked.
+_EXECUTION = """
+select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by, s.parameters,
+       case when e.finished_at is null and e.cancelling then 'cancelling'
+            when e.finished_at is null and e.paused then 'paused' else e.status end as status,
+       opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at, e.finished_at,
+       s.reason, s.cancelled_by, s.cancel_reason, s.parent_id
+from job_executions e join execution_specs s on s.execution_id = e.id"""
+EXECUTIONS = Listing(
+    _EXECUTION,
+    {
+        "id": Column("integer", sort=True),
+        "status": Column("text"),
+        "job_id": Column("integer"),
+        "job_name": Column("text", sort=True),
+        "triggered_by": Column("text"),
+        "requested_by": Column("text", sort=True),
+        "created_at": Column("moment", sort=True),
+        "finished_at": Column("moment", sort=True, expression="coalesce(finished_at, 'infinity')"),
+    },
+)
+_RUN = """
+select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
+       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target
+from target_runs"""
+RUNS = Listing(
+    f"{_RUN} where execution_id = %(execution)s",
+    {
+        "position": Column("integer", sort=True),
+        "target": Column("text"),
+        "target_name": Column("text", sort=True),
+        "status": Column("text", sort=True),
+        "waiting_for": Column("text"),
+        "error_code": Column("text"),
+        "worker": Column("text"),
+        "exit_code": Column("integer"),
+    },
+    default_sort="position",
+)
+RESULTS = Listing(
+    """
+select x.id, x.execution_id, x.target_run_id, x.target_run_id as target_run, r.target_id, r.target_id as target, r.target_name,
+       r.target_host, x.action, x.action as action_key, x.attempt, x.status, x.exit_code, x.error_code, x.error_message, x.worker,
+       x.cancel_proof, x.started_at, x.finished_at,
+       greatest(x.stdout_stored, x.stdout_bytes) as stdout_bytes, greatest(x.stderr_stored, x.stderr_bytes) as stderr_bytes,
+       c.command
+from job_execution_results x join target_runs r on r.id = x.target_run_id left join (
+  select a ->> 'key' as key, a ->> 'command' as command
+  from execution_specs s cross join jsonb_array_elements(s.actions) a where s.execution_id = %(execution)s offset 0
+) c on c.key = x.action
+where x.execution_id = %(execution)s""",
+    {
+        "id": Column("integer", sort=True),
+        "target": Column("text"),
+        "target_name": Column("text"),
+        "target_run": Column("integer"),
+        "action_key": Column("text"),
+        "attempt": Column("integer"),
+        "status": Column("text"),
+        "exit_code": Column("integer"),
+        "error_code": Column("text"),
+    },
+    default_sort="id",
+)
+# Up to the first gap the stored bytes are the stream's own, from byte 0 on: what is cut there is a true beginning of it.
+_HEADS = """
+select target_run_id, action, attempt, stream,
+       substring(string_agg(data, ''::bytea order by start_offset) from 1
+                 for least(%(inline)s, coalesce(min(start_offset) filter (where dropped is not null), %(inline)s))::int) as head
+from execution_log
+where log_day = %(log_day)s and execution_id = %(execution)s and event = 'output'
+  and target_run_id = any(%(runs)s) and start_offset < %(inline)s
+group by target_run_id, action, attempt, stream"""
+# Targets are alike when status, exit code, the first 64 KiB of stdout and its length are. Two stages keep memory small:
+# the bytes of one run at a time become a digest, and only digests are grouped.
+_GROUPS = """
+with run as materialized (
+  select id, position, target_id, target_name, target_host, status, exit_code, attempt from target_runs
+  where execution_id = %(execution)s and finished_at is not null
+), head as (
+  select l.target_run_id, sha256(substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s)) as sha
+  from execution_log l join run on run.id = l.target_run_id and run.attempt = l.attempt
+  where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
+    and l.data is not null and l.start_offset < %(inline)s and (%(action)s::text is null or l.action = %(action)s)
+  group by l.target_run_id
+), size as (
+  select x.target_run_id, sum(greatest(x.stdout_stored, x.stdout_bytes))::bigint as bytes,
+         max(x.exit_code) filter (where x.action = %(action)s) as exit_code,
+         max(x.status) filter (where x.action = %(action)s) as status
+  from job_execution_results x join run on run.id = x.target_run_id and run.attempt = x.attempt
+  where x.execution_id = %(execution)s and (%(action)s::text is null or x.action = %(action)s)
+  group by x.target_run_id
+), told as (
+  select run.id, run.position, run.attempt, run.target_id, run.target_name, run.target_host,
+         case when %(action)s::text is null then run.status else size.status end as status,
+         case when %(action)s::text is null then run.exit_code else size.exit_code end as exit_code,
+         coalesce(size.bytes, 0) as bytes, head.sha
+  from run left join head on head.target_run_id = run.id left join size on size.target_run_id = run.id
+  where %(action)s::text is null or size.target_run_id is not null
+), alike as (
+  select encode(sha256(convert_to(concat_ws('/', status, coalesce(exit_code::text, '-'), bytes, encode(sha, 'hex')), 'UTF8')),
+                'hex') as digest, status, exit_code, bytes, count(*) as count,
+         (array_agg(id order by position))[1] as id, (array_agg(attempt order by position))[1] as attempt,
+         array_agg(target_id order by position) as ids, array_agg(target_name order by position) as names,
+         array_agg(target_host order by position) as hosts
+  from told group by 1, 2, 3, 4
+)
+select * from alike"""
+GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count")
+_GROUP_HEADS = """
+select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s) as head
+from execution_log l join unnest(%(runs)s::bigint[], %(attempts)s::int[]) as g(run_id, attempt)
+  on g.run_id = l.target_run_id and g.attempt = l.attempt
+where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
+  and l.data is not null and l.start_offset < %(inline)s and (%(action)s::text is null or l.action = %(action)s)
+group by l.target_run_id"""
+
+
+class Executions:
+    """Reads only, each a bounded number of rows. Raises Invalid for a filter, order or cursor that is wrong."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, ref: str | int) -> Execution:
+        """By id or uuid. Raises NotFound."""
+        named = Reference.of("execution", ref)
+        row = await self._database.fetch_one(
+            f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
+        )
+        if row is None:
+            raise NotFound.of("execution", ref)
+        return _execution(row)
+
+    async def list(self, request: PageRequest) -> Page[Execution]:
+        """Executions, the newest first; filters and orders are those of EXECUTIONS."""
+        return (await EXECUTIONS.page(self._database, request)).map(_execution)
+
+    async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
+        """Target runs in the order of launch; filters and orders are those of RUNS."""
+        return (await RUNS.page(self._database, request, {"execution": execution_id})).map(_run)
+
+    async def runs_by_id(self, run_ids: Collection[int]) -> dict[int, TargetRun]:
+        """These target runs as they stand, by id; the caller bounds how many."""
+        rows = await self._database.fetch(f"{_RUN} where id = any(%s::bigint[])", [list(run_ids)])
+        return {row["id"]: _run(row) for row in rows}
+
+    async def run_of(self, execution_id: int, target: str) -> TargetRun:
+        """The run of one target, named by its id or else by its name. Raises NotFound."""
+        rows: Sequence[TargetRun] = ()
+        for column in ("target", "target_name"):
+            rows = rows or (await self.runs(execution_id, PageRequest(limit=1, filters={column: [target]}))).items
+        if not rows:
+            raise NotFound("target_not_found", f"Execution {execution_id} has no target {target[:60]!r}: see its /targets.")
+        return rows[0]
+
+    async def names(self, execution_id: int) -> dict[int, str]:
+        """The target's name of every run of the execution, by the run's id: at most MAX_TARGETS_PER_JOB."""
+        rows = await self._database.fetch("select id, target_name from target_runs where execution_id = %s", [execution_id])
+        return {row["id"]: row["target_name"] for row in rows}
+
+    async def results(self, execution: Execution, request: PageRequest) -> Page[Result]:
+        """Results in the order they began, with the beginning of their output; filters are those of RESULTS."""
+        page = await RESULTS.page(self._database, request, {"execution": execution.id})
+        fitting = _fitting(page.items)
+        if fitting < len(page.items):
+            page = await RESULTS.page(self._database, replace(request, limit=fitting), {"execution": execution.id})
+        heads = await self._heads(execution, [row["target_run_id"] for row in page.items]) if page.items else {}
+        return page.map(lambda row: _result(row, heads))
+
+    async def _heads(self, execution: Execution, runs: Sequence[int]) -> dict[tuple[Any, ...], bytes]:
+        rows = await self._database.fetch(_HEADS, {**_of(execution), "runs": list(set(runs))})
+        return {(r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b"" for r in rows}
+
+    async def groups(self, execution: Execution, request: PageRequest, *, action: str | None = None) -> Page[Group]:
+        """Ended runs that came to the same, the largest group first; `action` compares only what that action did."""
+        of = {**_of(execution), "action": action}
+        page = await GROUPS.page(self._database, request, of)
+        shown = {"runs": [row["id"] for row in page.items], "attempts": [row["attempt"] for row in page.items]}
+        rows = await self._database.fetch(_GROUP_HEADS, {**of, **shown}) if page.items else []
+        heads = {row["target_run_id"]: row["head"] for row in rows}
+        return page.map(lambda row: _group(row, heads.get(row["id"], b"")))
+
+
+def _of(execution: Execution) -> dict[str, Any]:
+    return {"execution": execution.id, "log_day": execution.log_day, "inline": INLINE_BYTES}
+
+
+def _fitting(rows: Sequence[Mapping[str, Any]]) -> int:
+    total = 0
+    for index, row in enumerate(rows):
+        total += min(row["stdout_bytes"], INLINE_BYTES) + min(row["stderr_bytes"], INLINE_BYTES) + len(row["command"] or "")
+        if total > PAGE_BYTES and index:
+            return index
+    return len(rows)
+
+
+def _execution(row: Mapping[str, Any]) -> Execution:
+    return Execution(
+        id=row["id"],
+        uuid=str(row["uuid"]),
+        job_id=row["job_id"],
+        job_version=row["job_version"],
+        number=row["number"],
+        job_name=row["job_name"],
+        status=ExecutionStatus(row["status"]),
+        triggered_by=TriggeredBy(row["triggered_by"]),
+        requested_by=row["requested_by"],
+        parameters=row["parameters"],
+        counts=row["counts"],
+        total_targets=row["total"],
+        last_seq=row["last_seq"],
+        log_day=row["log_day"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        reason=row["reason"],
+        cancelled_by=row["cancelled_by"],
+        cancel_reason=row["cancel_reason"],
+        parent=row["parent_id"],
+    )
+
+
+def _run(row: Mapping[str, Any]) -> TargetRun:
+    return TargetRun(
+        id=row["id"],
+        uuid=str(row["uuid"]),
+        position=row["position"],
+        target=_target(row),
+        status=RunStatus(row["status"]),
+        waiting_for=WaitingFor(row["waiting_for"]) if row["waiting_for"] else None,
+        attempt=row["attempt"],
+        wave=row["wave"],
+        worker=row["worker"],
+        error=_error(row),
+        exit_code=row["exit_code"],
+        started_at=row["claimed_at"],
+        finished_at=row["finished_at"],
+        cancel_proof=row["cancel_proof"],
+        late_result=row["late_result"],
+    )
+
+
+def _result(row: Mapping[str, Any], heads: Mapping[tuple[Any, ...], bytes]) -> Result:
+    key = (row["target_run_id"], row["action"], row["attempt"])
+    return Result(
+        id=row["id"],
+        execution_id=row["execution_id"],
+        target_run=row["target_run_id"],
+        target=_target(row),
+        action_key=row["action"],
+        attempt=row["attempt"],
+        status=RunStatus(row["status"]),
+        exit_code=row["exit_code"],
+        stdout=_captured(heads.get((*key, "stdout"), b""), row["stdout_bytes"]),
+        stderr=_captured(heads.get((*key, "stderr"), b""), row["stderr_bytes"]),
+        error=_error(row),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        command=row["command"],
+        worker=row["worker"],
+        cancel_proof=row["cancel_proof"],
+    )
+
+
+def _captured(head: bytes, total_bytes: int) -> Captured:
+    # The log is read after the row: of a running action it may have come further.
+    return Captured(head, max(total_bytes, len(head)))
+
+
+def _group(row: Mapping[str, Any], stdout: bytes) -> Group:
+    targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
+    return Group(row["digest"], row["exit_code"], RunStatus(row["status"]), Captured(stdout, row["bytes"]), targets)
+
+
+def _target(row: Mapping[str, Any]) -> TargetName:
+    return TargetName(row["target_id"], row["target_name"], row["target_host"])
+
+
+def _error(row: Mapping[str, Any]) -> RunError | None:
+    return RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None

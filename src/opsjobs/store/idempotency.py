@@ -1,0 +1,101 @@
+"""Idempotency keys: the first request's answer, kept 24 hours and written in its own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import errors
+from psycopg.types.json import Jsonb
+
+from opsjobs.model.failures import Conflict, FieldError, Invalid
+from opsjobs.store.transaction import Connection, Database
+
+KEPT_HOURS = 24
+WAIT_MS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentRequest:
+    """A request that may come twice: unique by principal, route (method and path) and key."""
+
+    principal: str
+    route: str
+    key: str
+    body_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the first request was told."""
+
+    status: int
+    location: str | None
+    body: Mapping[str, Any]
+
+
+_FORGET = """
+delete from idempotency_keys where principal = %s and route = %s and key = %s
+and created_at < opsjobs_now() - make_interval(hours => %s)"""
+
+_BEGIN = """
+insert into idempotency_keys (principal, route, key, body_sha256) values (%s, %s, %s, %s)
+on conflict (principal, route, key) do nothing returning true as ours"""
+
+_READ = "select body_sha256, status, location, answer from idempotency_keys where principal = %s and route = %s and key = %s"
+
+
+async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:
+    """None where the request is ours to do (call `record` in this transaction), else the first one's answer.
+
+    Waits at most 300 ms while the first request is being done in another transaction. Raises
+    Conflict("idempotency_in_progress") after that, Invalid("idempotency_mismatch") where the key came with another body.
+    """
+    name = [request.principal, request.route, request.key]
+    try:
+        await connection.execute(f"set local lock_timeout = '{WAIT_MS}ms'")
+        await connection.execute(_FORGET, [*name, KEPT_HOURS])
+        ours = await (await connection.execute(_BEGIN, [*name, request.body_sha256])).fetchone()
+        await connection.execute("set local lock_timeout to default")
+    except errors.LockNotAvailable:
+        raise _in_progress() from None
+    if ours:
+        return None
+    row = await (await connection.execute(_READ, name)).fetchone()
+    if row is None or row["status"] is None:
+        raise _in_progress()
+    if row["body_sha256"] != request.body_sha256:
+        detail = f"The Idempotency-Key {request.key!r} was used with another body: take a new key for a new request."
+        raise Invalid("idempotency_mismatch", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
+    return Answer(row["status"], row["location"], row["answer"])
+
+
+async def record(
+    connection: Connection, request: IdempotentRequest, status: int, location: str | None, body: Mapping[str, Any]
+) -> None:
+    """Keep the answer; it becomes visible with the caller's commit, or never."""
+    await connection.execute(
+        "update idempotency_keys set status = %s, location = %s, answer = %s where principal = %s and route = %s and key = %s",
+        [status, location, Jsonb(dict(body)), request.principal, request.route, request.key],
+    )
+
+
+def _in_progress() -> Conflict:
+    detail = "The first request with this Idempotency-Key is still being done: ask again in a second."
+    return Conflict("idempotency_in_progress", detail)
+
+
+class Idempotency:
+    """The keys as a whole."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def forget_old(self, limit: int = 10_000) -> int:
+        """Delete at most `limit` keys older than 24 hours; says how many."""
+        query = """delete from idempotency_keys where (principal, route, key) in (
+            select principal, route, key from idempotency_keys
+            where created_at < opsjobs_now() - make_interval(hours => %s) order by created_at limit %s)"""
+        async with self._database.connection() as connection:
+            return (await connection.execute(query, [KEPT_HOURS, limit])).rowcount

@@ -1,0 +1,332 @@
+"""The built-in inventory: targets, how they are selected, and the whole way to each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.execution import moment
+from opsjobs.model.failures import Conflict, FieldError, Invalid, NotFound
+from opsjobs.model.secret import Credential
+from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
+from opsjobs.store import idempotency, selecting
+from opsjobs.store.hostkeys import host_key_line
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.vault import USERS_NAMED_AT_MOST, Vault, in_use
+
+JUMPS_AT_MOST = 4
+# Changes to the web of jump hosts are made one at a time, so that two of them cannot close a circle together.
+_JUMPS_LOCK = 0x6A756D7073
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTarget:
+    """A target with what only the record knows. `credential_name` and `jump_name` are what answers show."""
+
+    target: Target
+    uuid: str
+    credential_name: str | None
+    jump_name: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /targets/{id}; `id` is text, as all ids of targets are."""
+        target = self.target
+        return {
+            "id": target.id,
+            "uuid": self.uuid,
+            "name": target.name,
+            "host": target.host,
+            "port": target.port,
+            "transport": target.transport.value,
+            "platform": target.platform,
+            "labels": dict(target.labels),
+            "groups": list(target.groups),
+            "credential": self.credential_name,
+            "host_keys": list(target.host_keys),
+            "host_key_policy": target.host_key_policy.value,
+            "zone": target.zone,
+            "slots": target.slots,
+            "jump": self.jump_name,
+            "version": target.version,
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SELECT = """
+select t.id, t.uuid, t.name, t.host, t.port, t.transport, t.platform, t.labels, t.groups, t.credential_id, t.host_keys,
+  t.host_key_policy, t.zone, t.slots, t.jump_id, t.version, t.created_at, t.updated_at,
+  c.name as credential, j.name as jump
+from targets t left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
+
+_SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s))"
+
+TARGETS = Listing(
+    _SELECT + _SUBSET,
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "host": Column("text", sort=True),
+        "port": Column("integer", sort=True),
+        "transport": Column("text"),
+        "platform": Column("text"),
+        "groups": Column("texts"),
+        "credential": Column("text"),
+        "jump": Column("text"),
+        "host_key_policy": Column("text"),
+        "zone": Column("text", sort=True),
+        "created_at": Column("moment", sort=True),
+        "updated_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+
+_COLUMNS = (
+    "name",
+    "host",
+    "port",
+    "transport",
+    "platform",
+    "labels",
+    "groups",
+    "credential_id",
+    "host_keys",
+    "host_key_policy",
+    "zone",
+    "slots",
+    "jump_id",
+)
+_INSERT = f"""
+insert into targets (uuid, {", ".join(_COLUMNS)}) values (%(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
+
+_REPLACE = f"""
+update targets set {", ".join(f"{c} = %({c})s" for c in _COLUMNS)}, version = version + 1, updated_at = opsjobs_now()
+where id = %(id)s and ({", ".join(_COLUMNS)}) is distinct from ({", ".join(f"%({c})s" for c in _COLUMNS)})"""
+
+# How many jump hosts stand before this one, and how many behind: the longest way through it is the sum. Union ends circles.
+_WAY = f"""
+with recursive ahead(id, depth) as (
+  select %(jump)s::bigint, 1
+  union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null and depth <= {JUMPS_AT_MOST}
+), behind(id, depth) as (
+  select id, 1 from targets where jump_id = %(id)s
+  union select t.id, depth + 1 from behind join targets t on t.jump_id = behind.id where depth <= {JUMPS_AT_MOST}
+)
+select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
+       exists (select from ahead where id = %(id)s) as circle"""
+
+_REACH = """
+with recursive reach(id) as (
+  select id from targets where id = any(%s::bigint[])
+  union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
+)
+select t.* from targets t join reach using (id)"""
+
+
+class Inventory:
+    """Targets in PostgreSQL; also the embedded stand-in of the Target Service."""
+
+    def __init__(self, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock or SystemClock()
+
+    async def create(self, draft: TargetDraft, idem: IdempotentRequest | None = None) -> StoredTarget | Answer:
+        """Store a target; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            values = {**await _values(connection, draft, None), "uuid": uuid7(self._clock.now())}
+            with unique_name("target", draft.name):
+                row = await (await connection.execute(_INSERT, values)).fetchone()
+            assert row is not None
+            stored = await _read(connection, row["id"])
+            if idem is not None:
+                await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
+        return stored
+
+    async def replace(self, ref: str, draft: TargetDraft) -> StoredTarget:
+        """Change the whole; `version` grows if anything is different. Raises NotFound, Conflict("name_taken"), Invalid."""
+        async with self._database.transaction() as connection:
+            target_id = await _locked(connection, ref)
+            values = {**await _values(connection, draft, target_id), "id": target_id}
+            with unique_name("target", draft.name):
+                await connection.execute(_REPLACE, values)
+            return await _read(connection, target_id)
+
+    async def get(self, ref: str) -> StoredTarget:
+        """One target. Raises NotFound."""
+        reference = Reference.of("target", ref)
+        row = await self._database.fetch_one(f"{_SELECT} where t.id = %s or t.uuid = %s", [reference.id, reference.uuid])
+        if row is None:
+            raise NotFound.of("target", ref)
+        return _stored(row)
+
+    async def delete(self, ref: str) -> None:
+        """Raises NotFound, Conflict("target_in_use") naming the targets that are reached through it."""
+        async with self._database.transaction() as connection:
+            target_id = await _locked(connection, ref)
+            query = "select name, count(*) over () as n from targets where jump_id = %s order by name limit %s"
+            users = await (await connection.execute(query, [target_id, USERS_NAMED_AT_MOST])).fetchall()
+            if users:
+                raise Conflict("target_in_use", in_use(f"The target {ref} is the jump host of", users))
+            await connection.execute("delete from targets where id = %s", [target_id])
+
+    async def resolve(self, selection: SelectionDraft) -> list[Target]:
+        """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
+
+        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing.
+        """
+        ids = await selecting.select(self._database, selection)
+        rows = await self._database.fetch("select * from targets where id = any(%s::bigint[])", [ids])
+        found = {row["id"]: _target(row) for row in rows}
+        return [found[i] for i in ids if i in found]
+
+    async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        """What is needed to reach these targets now, credentials opened, in two queries; unknown ids are left out.
+
+        `jumps` begins with the jump host nearest to us. A target whose way is a circle or longer than 4 is left out, too.
+        """
+        wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
+        rows = {row["id"]: _target(row) for row in await self._database.fetch(_REACH, [wanted])}
+        logins = sorted({t.credential for t in rows.values() if t.credential is not None})
+        opened = await self._vault.open_many(logins) if logins else {}
+        ways = {i: _way(rows[i], rows, opened) for i in wanted if i in rows}
+        return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
+
+    async def remember_host_key(self, target_id: str, key: str) -> bool:
+        """Pin the first key seen of a target that accepts new ones; False where one is pinned already or none may be."""
+        query = """update targets set host_keys = array[%s], version = version + 1, updated_at = opsjobs_now()
+            where id = %s and host_keys = '{}' and host_key_policy = 'accept_new' returning id"""
+        reference = Reference.of("target", target_id)
+        return await self._database.fetch_one(query, [host_key_line(key), reference.id]) is not None
+
+    async def list(self, request: PageRequest, selector: str | None = None) -> Page[StoredTarget]:
+        """A page of the targets, narrowed by filters and, if given, by a label selector."""
+        among = await selecting.by_selector(self._database, selector) if selector is not None else None
+        return (await TARGETS.page(self._database, request, {"among": among})).map(_stored)
+
+
+async def _values(connection: Connection, draft: TargetDraft, target_id: int | None) -> dict[str, Any]:
+    jump_id = await _named(connection, "targets", "jump", draft.jump)
+    if jump_id is not None:
+        await _check_way(connection, target_id, jump_id)
+    return {
+        "name": draft.name,
+        "host": draft.host,
+        "port": draft.port,
+        "transport": draft.transport.value,
+        "platform": draft.platform,
+        "labels": Jsonb(draft.labels),
+        "groups": list(dict.fromkeys(draft.groups)),
+        "credential_id": await _named(connection, "credentials", "credential", draft.credential),
+        "host_keys": _pinned(draft.host_keys),
+        "host_key_policy": draft.host_key_policy.value,
+        "zone": draft.zone,
+        "slots": draft.slots,
+        "jump_id": jump_id,
+    }
+
+
+def _pinned(lines: Collection[str]) -> list[str]:
+    faults: list[FieldError] = []
+    keys: dict[str, None] = {}
+    for position, line in enumerate(lines):
+        try:
+            keys[host_key_line(line)] = None
+        except ValueError as wrong:
+            faults.append(FieldError(f"/host_keys/{position}", str(wrong), "invalid_host_key"))
+    if faults:
+        raise Invalid("invalid_host_key", faults[0].detail, errors=faults)
+    return list(keys)
+
+
+async def _named(connection: Connection, table: str, field: str, name: str | None) -> int | None:
+    """The id of what a draft calls by name, id or uuid; kept from being deleted until this transaction ends."""
+    if name is None:
+        return None
+    reference = Reference.parse(name)
+    query = f"""select id from {table} where name = %s or id = %s or uuid = %s
+        order by name = %s desc limit 1 for key share"""
+    values = [name, reference and reference.id, reference and reference.uuid, name]
+    row = await (await connection.execute(query, values)).fetchone()
+    if row is None:
+        noun = table.removesuffix("s")
+        detail = f"There is no {noun} {name!r}: create it first, or name another one."
+        raise Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])
+    return int(row["id"])
+
+
+async def _check_way(connection: Connection, target_id: int | None, jump_id: int) -> None:
+    await connection.execute("select pg_advisory_xact_lock(%s)", [_JUMPS_LOCK])
+    row = await (await connection.execute(_WAY, {"jump": jump_id, "id": target_id})).fetchone()
+    assert row is not None
+    if row["circle"]:
+        detail = "The jump host is itself reached through this target: that would be a circle."
+    elif row["jumps"] > JUMPS_AT_MOST:
+        detail = f"With this jump host a way would lead through more than {JUMPS_AT_MOST} of them: take a nearer one."
+    else:
+        return
+    raise Invalid("invalid_jump", detail, errors=[FieldError("/jump", detail, "invalid_jump")])
+
+
+async def _locked(connection: Connection, ref: str) -> int:
+    reference = Reference.of("target", ref)
+    query = "select id from targets where id = %s or uuid = %s for update"
+    row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
+    if row is None:
+        raise NotFound.of("target", ref)
+    return int(row["id"])
+
+
+async def _read(connection: Connection, target_id: int) -> StoredTarget:
+    row = await (await connection.execute(f"{_SELECT} where t.id = %s", [target_id])).fetchone()
+    assert row is not None
+    return _stored(row)
+
+
+def _way(target: Target, known: Mapping[int, Target], opened: Mapping[str, Credential]) -> Endpoint | None:
+    jumps: list[Endpoint] = []
+    hop = target
+    while hop.jump is not None:
+        if len(jumps) == JUMPS_AT_MOST:
+            return None
+        hop = known[int(hop.jump)]
+        jumps.insert(0, Endpoint(hop, opened.get(hop.credential or "")))
+    return Endpoint(target, opened.get(target.credential or ""), tuple(jumps))
+
+
+def _stored(row: DictRow) -> StoredTarget:
+    return StoredTarget(_target(row), str(row["uuid"]), row["credential"], row["jump"], row["created_at"], row["updated_at"])
+
+
+def _target(row: DictRow) -> Target:
+    return Target(
+        id=str(row["id"]),
+        name=row["name"],
+        host=row["host"],
+        port=row["port"],
+        transport=Transport(row["transport"]),
+        platform=row["platform"],
+        labels=row["labels"],
+        groups=tuple(row["groups"]),
+        credential=str(row["credential_id"]) if row["credential_id"] is not None else None,
+        host_keys=tuple(row["host_keys"]),
+        host_key_policy=HostKeyPolicy(row["host_key_policy"]),
+        zone=row["zone"],
+        slots=row["slots"],
+        jump=str(row["jump_id"]) if row["jump_id"] is not None else None,
+        version=row["version"],
+    )

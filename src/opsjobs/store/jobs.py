@@ -1,0 +1,290 @@
+"""Jobs and their immutable versions: what was written is kept, every change adds a version and tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.events import EventType
+from opsjobs.model.execution import moment
+from opsjobs.model.failures import Conflict, NotFound, Precondition
+from opsjobs.model.job import Job, JobDraft, JobState
+from opsjobs.store import idempotency
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.journal import write_event
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job at its current version. `status` is computed from its state and its last execution."""
+
+    job: Job
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /jobs/{id}, which is also the `data` of its events."""
+        return {
+            "id": self.job.id,
+            "uuid": self.job.uuid,
+            "version": self.job.version,
+            "status": self.status,
+            **self.job.definition.model_dump(mode="json"),
+            "state": self.job.state.value,
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+            "created_by": self.created_by,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of a job, as it was written."""
+
+    version: int
+    definition: JobDraft
+    created_at: datetime
+    created_by: str
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /jobs/{id}/versions."""
+        written = self.definition.model_dump(mode="json", exclude={"state"})
+        return {"version": self.version, **written, "created_at": moment(self.created_at), "created_by": self.created_by}
+
+
+# A version with its actions and targets as JSON; `v` is job_versions.
+_DEFINITION = """
+v.name, v.description, v.job_type, v.tags, v.policy,
+(select jsonb_agg(a.definition order by a.position) from job_actions a
+ where a.job_id = v.job_id and a.version = v.version) as actions,
+(select coalesce(jsonb_agg(jsonb_build_array(t.kind, t.value) order by t.position), '[]') from job_targets t
+ where t.job_id = v.job_id and t.version = v.version) as targets"""
+
+_SELECT = f"""
+select j.id, j.uuid, j.state, j.version, j.created_at, j.updated_at, j.created_by, {_DEFINITION},
+  case when j.state = 'archived' then 'deleted'
+       when j.state = 'draft' then 'draft'
+       when e.id is null then 'draft'
+       when e.open then 'running'
+       when e.status = 'completed' then 'completed'
+       when e.status in ('failed', 'partial', 'timeout') then 'failed'
+       else 'cancelled' end as status
+from jobs j
+join job_versions v on v.job_id = j.id and v.version = j.version
+left join lateral (
+  select x.id, x.status, x.finished_at is null or exists
+      (select from job_executions o where o.job_id = j.id and o.finished_at is null) as open
+  from job_executions x where x.job_id = j.id order by x.id desc limit 1) e on true"""
+
+JOBS = Listing(
+    f"{_SELECT} where j.state <> 'archived'",
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "job_type": Column("text"),
+        "state": Column("text"),
+        "status": Column("text"),
+        "tags": Column("texts"),
+        "created_by": Column("text", sort=True),
+        "created_at": Column("moment", sort=True),
+        "updated_at": Column("moment", sort=True),
+    },
+    default_sort="-id",
+)
+
+VERSIONS = Listing(
+    f"select v.version as id, v.version, v.created_at, v.created_by, {_DEFINITION} from job_versions v where v.job_id = %(job)s",
+    {
+        "id": Column("integer", sort=True),
+        "version": Column("integer", sort=True),
+        "created_by": Column("text"),
+        "created_at": Column("moment"),
+    },
+    default_sort="-version",
+)
+
+_INSERT_VERSION = """
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, created_by)
+values (%s, %s, %s, %s, %s, %s, %s, %s)"""
+
+_INSERT_ACTIONS = """
+insert into job_actions (job_id, version, position, key, type, definition)
+select %s, %s, a.position, a.key, a.type, a.definition
+from unnest(%s::int[], %s::text[], %s::text[], %s::jsonb[]) as a(position, key, type, definition)"""
+
+_INSERT_TARGETS = """
+insert into job_targets (job_id, version, position, kind, value)
+select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
+
+
+class Jobs:
+    """The jobs that are not deleted; executions remember deleted ones by themselves."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def create(self, draft: JobDraft, by: str, idem: IdempotentRequest | None = None) -> StoredJob | Answer:
+        """Store a job at version 1; an Answer where this request was done before. Raises Conflict("name_taken")."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            query = "insert into jobs (uuid, name, state, created_by) values (%s, %s, %s, %s) returning id"
+            with unique_name("job", draft.name):
+                row = await (await connection.execute(query, [uuid7(self._clock.now()), draft.name, draft.state, by])).fetchone()
+            assert row is not None
+            await _write_version(connection, row["id"], 1, draft, by)
+            stored = await _told(connection, row["id"], EventType.JOB_CREATED)
+            if idem is not None:
+                await idempotency.record(connection, idem, 201, f"/jobs/{stored.job.id}", stored.data())
+        return stored
+
+    async def get(self, ref: str) -> StoredJob:
+        """One job at its current version. Raises NotFound, also for a deleted one."""
+        reference = Reference.of("job", ref)
+        row = await self._database.fetch_one(
+            f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'", [reference.id, reference.uuid]
+        )
+        if row is None:
+            raise NotFound.of("job", ref)
+        return _stored(row)
+
+    async def list(self, request: PageRequest) -> Page[StoredJob]:
+        """A page of the jobs that are not deleted, newest first unless asked otherwise."""
+        return (await JOBS.page(self._database, request)).map(_stored)
+
+    async def replace(self, ref: str, draft: JobDraft, by: str, if_match: Collection[int] | None) -> StoredJob:
+        """Make the next version, or none where nothing is different.
+
+        `if_match`: the versions that the caller takes this one for; None = any. Raises NotFound, Precondition(412),
+        Conflict("name_taken").
+        """
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref, if_match)
+            if old.job.definition == draft:
+                return old
+            version = old.job.version + 1
+            await _write_version(connection, old.job.id, version, draft, by)
+            query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
+            with unique_name("job", draft.name):
+                await connection.execute(query, [draft.name, draft.state, version, old.job.id])
+            return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+
+    async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
+        """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref, if_match)
+            query = "select id from job_executions where job_id = %s and finished_at is null order by id limit 1"
+            running = await (await connection.execute(query, [old.job.id])).fetchone()
+            if running is not None:
+                detail = f"The job {old.job.definition.name!r} is running: wait for execution {running['id']}, or cancel it."
+                raise Conflict("job_running", detail)
+            query = """update jobs set state = 'archived', archived_at = opsjobs_now(), updated_at = opsjobs_now()
+                where id = %s"""
+            await connection.execute(query, [old.job.id])
+            gone = await _told(connection, old.job.id, None)
+            data = {**gone.data(), "deleted_by": by}
+            await write_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
+
+    async def versions(self, ref: str, request: PageRequest) -> Page[StoredVersion]:
+        """A page of the job's versions, newest first unless asked otherwise. Raises NotFound."""
+        job_id = (await self.get(ref)).job.id
+        return (await VERSIONS.page(self._database, request, {"job": job_id})).map(_version)
+
+
+async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str) -> None:
+    written = draft.model_dump(mode="json")
+    await connection.execute(
+        _INSERT_VERSION,
+        [job_id, version, draft.name, draft.description, written["job_type"], draft.tags, Jsonb(written["policy"]), by],
+    )
+    actions = written["actions"]
+    await connection.execute(
+        _INSERT_ACTIONS,
+        [
+            job_id,
+            version,
+            list(range(len(actions))),
+            [action["key"] for action in actions],
+            [action["type"] for action in actions],
+            [Jsonb(action) for action in actions],
+        ],
+    )
+    targets = _selection(draft)
+    await connection.execute(
+        _INSERT_TARGETS,
+        [job_id, version, list(range(len(targets))), [kind for kind, _ in targets], [value for _, value in targets]],
+    )
+
+
+def _selection(draft: JobDraft) -> list[tuple[str, str]]:
+    selector = draft.targets.selector
+    return [
+        *(("id", entry) for entry in draft.targets.ids),
+        *(("group", group) for group in draft.targets.groups),
+        *((("selector", selector),) if selector is not None else ()),
+    ]
+
+
+async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
+    # Locked in a statement of its own: the next one then reads what the one before us has committed (10-ledger.md rule 3).
+    reference = Reference.of("job", ref)
+    query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
+    row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
+    if row is None:
+        raise NotFound.of("job", ref)
+    if if_match is not None and row["version"] not in if_match:
+        detail = f"The job is at version {row['version']} by now: read it again, and send its ETag as If-Match."
+        raise Precondition("stale_version", detail, status=412)
+    return await _told(connection, row["id"], None)
+
+
+async def _told(connection: Connection, job_id: int, event: EventType | None) -> StoredJob:
+    row = await (await connection.execute(f"{_SELECT} where j.id = %s", [job_id])).fetchone()
+    assert row is not None
+    stored = _stored(row)
+    if event is not None:
+        await write_event(connection, event, stored.job.uuid, stored.data(), shard=job_id)
+    return stored
+
+
+def _stored(row: DictRow) -> StoredJob:
+    state = JobState(row["state"])
+    # Paused and archived are not states that a caller writes: the draft then shows what it was before.
+    draft = _draft(row, "draft" if state is JobState.DRAFT else "active")
+    job = Job(row["id"], str(row["uuid"]), row["version"], state, draft)
+    return StoredJob(job, row["status"], row["created_at"], row["updated_at"], row["created_by"])
+
+
+def _version(row: DictRow) -> StoredVersion:
+    return StoredVersion(row["version"], _draft(row, "active"), row["created_at"], row["created_by"])
+
+
+def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
+    chosen: dict[str, list[str]] = {"id": [], "group": [], "selector": []}
+    for kind, value in row["targets"]:
+        chosen[kind].append(value)
+    return JobDraft.model_validate(
+        {
+            "name": row["name"],
+            "description": row["description"],
+            "job_type": row["job_type"],
+            "state": state,
+            "tags": row["tags"],
+            "policy": row["policy"],
+            "actions": row["actions"],
+            "targets": {"ids": chosen["id"], "groups": chosen["group"], "selector": next(iter(chosen["selector"]), None)},
+        }
+    )

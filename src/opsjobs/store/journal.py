@@ -1,0 +1,155 @@
+"""The execution log, read by position, and the outbox of events, written inside other verbs' transactions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.model.events import EventType
+from opsjobs.store.transaction import Connection, Database
+
+SHARDS = 16
+PAGE_BYTES = 1 << 20
+PARTITION_DAYS_AHEAD = 14
+# How many rows one round of housekeeping deletes at most.
+FORGET_ROWS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of an execution's log: for output the bytes (or how many were dropped) at `start_offset` of a stream."""
+
+    seq: int
+    at: datetime
+    event: str
+    target_run: int | None
+    target: str | None
+    action: str | None
+    attempt: int | None
+    stream: str | None
+    start_offset: int | None
+    data: bytes | None
+    dropped: int | None
+    body: Mapping[str, Any] | None
+
+
+_COLUMNS = "seq, at, event, target_run_id, target_id, action, attempt, stream, start_offset, data, dropped, body"
+
+_READ = f"""
+select {_COLUMNS} from (
+  select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
+  from (select * from execution_log
+        where log_day = (select log_day from job_executions where id = %(execution)s)
+          and execution_id = %(execution)s and seq > %(after)s
+        order by seq limit %(limit)s) page
+) sized where before < %(max_bytes)s order by seq"""
+
+_OUTPUT = f"""
+select {_COLUMNS} from (
+  select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
+  from (select * from execution_log
+        where log_day = (select log_day from job_executions where id = %(execution)s)
+          and execution_id = %(execution)s and seq > %(after)s and event = 'output'
+          and (%(target_run)s::bigint is null or target_run_id = %(target_run)s)
+          and (%(stream)s::text is null or stream = %(stream)s)
+          and (%(action)s::text is null or action = %(action)s)
+        order by seq limit %(limit)s) page
+) sized where before < %(max_bytes)s order by seq"""
+
+
+_STATES = f"""
+select {_COLUMNS} from execution_log
+where log_day = (select log_day from job_executions where id = %s) and execution_id = %s and seq > %s and seq <= %s
+  and event = 'status' and target_run_id is not null
+order by seq limit %s"""
+
+_FORGET_EVENTS = """
+delete from events where id in (
+  select id from events where published_at < opsjobs_now() - interval '1 day'
+    or (published_at is null and at < opsjobs_now() - interval '7 days')
+  limit %s) returning 1"""
+
+_FORGET_KEYS = """
+delete from idempotency_keys where ctid = any(array(
+  select ctid from idempotency_keys where created_at < opsjobs_now() - interval '24 hours' limit %s)) returning 1"""
+
+
+class Journal:
+    """Reads of the log, a bounded page at a time; no connection is held between pages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+        """The entries after a position, in order: at most `limit`, and no further one once `max_bytes` are full."""
+        rows = await self._database.fetch(
+            _READ, {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
+        )
+        return [_entry(row) for row in rows]
+
+    async def output(
+        self,
+        execution_id: int,
+        *,
+        target_run: int | None = None,
+        stream: str | None = None,
+        action: str | None = None,
+        after: int = 0,
+        limit: int = 1_000,
+        max_bytes: int = PAGE_BYTES,
+    ) -> AsyncIterator[list[Entry]]:
+        """Pages of output entries in order of position, narrowed to one target run, stream or action."""
+        narrowed = {"execution": execution_id, "target_run": target_run, "stream": stream, "action": action}
+        while rows := await self._database.fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
+            after = rows[-1]["seq"]
+            yield [_entry(row) for row in rows]
+
+
+    async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[Entry]:
+        """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
+        return [_entry(row) for row in await self._database.fetch(_STATES, [execution_id, execution_id, after, upto, limit])]
+
+    async def keep_house(self) -> Mapping[str, int]:
+        """Make the partitions of the coming days, and forget events and idempotency keys that nobody needs any more."""
+        made = await self._database.fetch("select opsjobs_make_partitions(%s) as n", [PARTITION_DAYS_AHEAD])
+        forgotten = await self._database.fetch(_FORGET_EVENTS, [FORGET_ROWS])
+        keys = await self._database.fetch(_FORGET_KEYS, [FORGET_ROWS])
+        return {"partitions_made": made[0]["n"], "events_forgotten": len(forgotten), "keys_forgotten": len(keys)}
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(
+        row["seq"],
+        row["at"],
+        row["event"],
+        row["target_run_id"],
+        row["target_id"],
+        row["action"],
+        row["attempt"],
+        row["stream"],
+        row["start_offset"],
+        row["data"],
+        row["dropped"],
+        row["body"],
+    )
+
+
+async def write_event(
+    connection: Connection,
+    event_type: EventType,
+    subject: UUID | str,
+    data: Mapping[str, Any] | None,
+    *,
+    shard: int = 0,
+    execution_id: int | None = None,
+) -> None:
+    """Put a fact into the outbox; it is published once the caller's transaction is committed."""
+    await connection.execute(
+        "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
+        [shard % SHARDS, event_type.value, str(subject), execution_id, Jsonb(data) if data is not None else None],
+    )

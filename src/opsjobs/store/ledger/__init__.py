@@ -1,0 +1,70 @@
+"""The ledger's verbs: every change of an execution or a target run passes through here, guarded and in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from opsjobs.model.execution import Execution
+from opsjobs.store.ledger import cancel as _cancel
+from opsjobs.store.ledger import claim as _claim
+from opsjobs.store.ledger import launch as _launch
+from opsjobs.store.ledger import reconcile as _reconcile
+from opsjobs.store.ledger import settle as _settle
+from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
+from opsjobs.store.ledger.launch import NewExecution
+from opsjobs.store.ledger.settle import Flush, LogLine, ResultState, RunMove, Settled
+from opsjobs.store.transaction import Connection, Database
+
+__all__ = ["Claim", "Claimed", "Flush", "Ledger", "LogLine", "NewExecution", "Progress", "ResultState", "RunMove", "Settled", "Spec"]
+
+
+class Ledger:
+    """One face for the verbs; each opens its own transaction and repeats itself after a deadlock (10-ledger.md)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def launch(self, connection: Connection, new: NewExecution) -> Execution:
+        """Write an execution into a transaction of the caller, who records its idempotency key there, too."""
+        return await _launch.launch(connection, new)
+
+    async def claim(self, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
+        """Up to `limit` ready runs of the zone with turns from `floor` up, now running under this owner."""
+        return await self._database.repeat(
+            lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
+        )
+
+    async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
+        """Up to `limit` runs whose owner was buried, now under this owner and the next fence."""
+        return await self._database.repeat(
+            lambda: _claim.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit)
+        )
+
+    async def unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
+        """Runs that are this owner's by the ledger, but not in `known`."""
+        return await _claim.unknown_runs(self._database, owner=owner, known=known)
+
+    async def specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
+        """What these executions do, by id."""
+        return await _claim.specs(self._database, execution_ids)
+
+    async def progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
+        """What was recorded of these runs' actions before, in the order in which they began."""
+        return await _claim.progress(self._database, run_ids)
+
+    async def settle(self, flush: Flush) -> Settled:
+        """Commit output, results and ends of many runs at once. Raises Unavailable; then it may be given again."""
+        return await _settle.settle(self._database, flush)
+
+    async def cancel(self, execution_id: int, *, by: str, reason: str | None) -> None:
+        """Ask for a cancel and end what waits. Raises NotFound, or Conflict once the execution has ended."""
+        await self._database.repeat(lambda: _cancel.ask_cancel(self._database, execution_id, by=by, reason=reason))
+
+    async def reconcile(self) -> Mapping[str, int]:
+        """Find and mend what was left behind; says how much, by kind."""
+        return await self._database.repeat(lambda: _reconcile.reconcile(self._database))
+
+    async def recount(self) -> Mapping[str, int]:
+        """Check slots and counters against the runs; a difference in counters is a bug of ours."""
+        return await _reconcile.recount(self._database)

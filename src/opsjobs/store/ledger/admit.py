@@ -1,0 +1,52 @@
+"""Admission: which waiting runs are ready now, and in which turn they are claimed.
+
+Always run under the locks of the executions named. Ready + running of an execution stay within its window; the i-th
+ready run of an execution stands in the i-th round from now, so that a small execution beside a large one is served in
+the next rounds, in proportion to priority (10-ledger.md rule 6).
+"""
+
+from __future__ import annotations
+
+LOCK = "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
+
+# 2520 is divisible by 1 to 10: a turn's step is a whole number for every priority.
+ADMIT = """
+with open as (
+  select id, least("window" - ready - running, waiting) as room, ready, 2520 / priority as step
+  from job_executions
+  where id = any(%(executions)s::bigint[]) and finished_at is null and not paused and not cancelling
+    and waiting > 0 and "window" > ready + running
+), picked as (
+  select run.id, run.zone, open.id as execution_id, open.step,
+         open.ready + row_number() over (partition by open.id order by run.position) as place
+  from open cross join lateral (
+    select id, zone, position from target_runs
+    where execution_id = open.id and status = 'waiting' and waiting_for = 'admission'
+    order by position limit open.room for update skip locked) run
+), low as (
+  select zone, coalesce((select min(turn) from target_runs r
+                         where r.zone = z.zone and r.status = 'waiting' and r.waiting_for is null), 0) as turn
+  from (select distinct zone from picked) z
+), admitted as (
+  update target_runs r set waiting_for = null, turn = low.turn + picked.place * picked.step
+  from picked join low using (zone) where r.id = picked.id
+  returning picked.execution_id, r.zone
+), counted as (
+  update job_executions e set ready = ready + n.n, waiting = waiting - n.n
+  from (select execution_id, count(*) as n from admitted group by 1) n where e.id = n.execution_id
+)
+select zone, count(*) as admitted from admitted group by zone"""
+
+# Slots that became free: the first parked runs of those targets go back to admission.
+UNPARK = """
+with free as (
+  select target_id, slots - used as room from target_slots where target_id = any(%(targets)s::text[]) and slots > used
+), parked as (
+  select run.id from free cross join lateral (
+    select id from target_runs
+    where target_id = free.target_id and status = 'waiting' and waiting_for = 'slot'
+    order by turn limit free.room for update skip locked) run
+)
+update target_runs r set waiting_for = 'admission' from parked where r.id = parked.id returning r.execution_id"""
+
+LOCK_SLOTS = "select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update"

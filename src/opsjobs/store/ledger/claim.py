@@ -1,0 +1,256 @@
+"""Claim: give ready runs to a worker, within gates and target slots, under the next fence; take over a dead worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from opsjobs.model.execution import RunStatus
+from opsjobs.store.ledger.admit import ADMIT, LOCK
+from opsjobs.store.transaction import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that this worker may write for, as long as owner and fence stand.
+
+    `taken_over`: another worker, now buried, held it before, and its command may have been started.
+    `seconds_left`: until the execution's deadline at the moment of the claim; None without one.
+    """
+
+    id: int
+    uuid: UUID
+    execution_id: int
+    log_day: date
+    target_id: str
+    target_name: str
+    position: int
+    fence: int
+    attempt: int
+    turn: int
+    seconds_left: float | None
+    taken_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What an execution does; never changes, so a worker keeps it."""
+
+    execution_id: int
+    execution_uuid: UUID
+    actions: Sequence[Mapping[str, Any]]
+    policy: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is on record of one action of a run: how it ended or that it runs, and how far the log has come."""
+
+    action: str
+    attempt: int
+    status: RunStatus
+    exit_code: int | None
+    stored: tuple[int, int]
+    started_at: datetime | None
+
+
+# The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
+_CANDIDATES = """
+select id, execution_id, target_id from target_runs
+where zone = %(zone)s and status = 'waiting' and waiting_for is null and turn >= %(floor)s
+order by turn, id limit %(limit)s for update skip locked"""
+
+_LOCK_FREE_SLOTS = """
+select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
+
+# One statement decides for all candidates. Those of a closed execution go back to admission, so that they do not stand in
+# the way of others; those whose target is full are parked; those whose slot row someone else holds right now stay ready.
+_DECIDE = """
+with slot as materialized (
+  select target_id, slots - used as free from target_slots
+  where target_id = any(%(targets)s::text[]) order by target_id for update skip locked
+), candidate as materialized (
+  select r.id, r.execution_id, r.target_id, e.uuid as execution_uuid,
+         (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()) is true as closed,
+         slot.free,
+         row_number() over (partition by r.target_id,
+           (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()) is true
+           order by r.turn, r.id) as place
+  from target_runs r join job_executions e on e.id = r.execution_id left join slot on slot.target_id = r.target_id
+  where r.id = any(%(runs)s::bigint[])
+), decided as (
+  select id, execution_id, target_id,
+         case when closed then 'closed' when free is null then 'later' when place <= free then 'claimed' else 'parked' end as what
+  from candidate
+), moved as (
+  update target_runs r set
+    status = case d.what when 'claimed' then 'running' else 'waiting' end,
+    waiting_for = case d.what when 'claimed' then null when 'parked' then 'slot' else 'admission' end,
+    owner = case d.what when 'claimed' then %(owner)s::uuid end,
+    worker = case d.what when 'claimed' then %(worker)s::text else r.worker end,
+    claimed_at = case d.what when 'claimed' then opsjobs_now() else r.claimed_at end,
+    fence = r.fence + (d.what = 'claimed')::int
+  from decided d where r.id = d.id and d.what <> 'later'
+  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, d.what
+), taken as (
+  update target_slots s set used = used + n.n
+  from (select target_id, count(*) as n from moved where what = 'claimed' group by 1) n where s.target_id = n.target_id
+), counted as (
+  update job_executions e set
+    running = running + n.claimed, ready = ready - n.claimed - n.back, waiting = waiting + n.back,
+    last_seq = last_seq + n.claimed + (n.claimed > 0 and e.started_at is null)::int,
+    status = case when n.claimed > 0 then 'running' else e.status end,
+    started_at = case when n.claimed > 0 then coalesce(e.started_at, opsjobs_now()) else e.started_at end
+  from (select m.execution_id, count(*) filter (where m.what = 'claimed') as claimed,
+               count(*) filter (where m.what <> 'claimed') as back
+        from moved m group by 1) n
+  where e.id = n.execution_id
+  returning e.id, e.uuid, e.log_day, e.last_seq, n.claimed,
+            extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
+            (select x.started_at is null from job_executions x where x.id = e.id) and n.claimed > 0 as first
+), logged as (
+  insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, body)
+  select e.log_day, e.id, e.last_seq - e.claimed + row_number() over (partition by e.id order by m.position), 'status', m.id,
+         m.target_id, jsonb_build_object('target_run', m.id, 'target', m.target_id, 'status', 'running', 'error', null,
+                                         'worker', %(worker)s::text)
+  from counted e join moved m on m.execution_id = e.id and m.what = 'claimed'
+  union all
+  select e.log_day, e.id, e.last_seq - e.claimed, 'status', null, null,
+         jsonb_build_object('execution', e.id, 'status', 'running', 'error', null)
+  from counted e where e.first
+), told as (
+  insert into events (shard, type, subject, execution_id, from_seq, to_seq)
+  select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
+    select 1 as nth, e.id %% 16 as shard, 'execution.started' as type, e.uuid, e.id, null::bigint as from_seq, null::bigint as to_seq
+    from counted e where e.first
+    union all
+    select 2, e.id %% 16, 'target_run', e.uuid, e.id, e.last_seq - e.claimed + 1, e.last_seq from counted e where e.claimed > 0
+  ) t order by t.nth
+)
+select m.*, e.log_day, e.seconds_left from moved m join counted e on e.id = m.execution_id"""
+
+_TAKE_OVER_CANDIDATES = """
+select r.id, r.execution_id, r.owner from target_runs r
+where r.status = 'running' and r.zone = %(zone)s
+  and r.owner in (select id from workers where buried_at is not null)
+order by r.id limit %(limit)s for update skip locked"""
+
+_TAKE_OVER = """
+with moved as (
+  update target_runs r set owner = %(owner)s, worker = %(worker)s, fence = r.fence + 1, claims = r.claims + 1
+  where r.id = any(%(runs)s::bigint[]) and r.status = 'running'
+    and r.owner in (select id from workers where buried_at is not null)
+  returning r.*
+)
+select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
+       e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
+from moved m join job_executions e on e.id = m.execution_id"""
+
+_UNKNOWN = """
+select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
+       m.claims > 0 as taken_over, e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
+from target_runs m join job_executions e on e.id = m.execution_id
+where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
+
+_PROGRESS = """
+select target_run_id, action, attempt, status, exit_code, stdout_stored, stderr_stored, started_at
+from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
+
+_SPECS = """
+select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at
+from execution_specs s join job_executions e on e.id = s.execution_id where s.execution_id = any(%s::bigint[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim brought. `more`: as many candidates as were asked for were seen, so others may find work, too."""
+
+    runs: Sequence[Claimed]
+    more: bool
+    lowest_turn: int | None
+
+
+async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
+    """Up to `limit` ready runs of the zone, now running under this owner."""
+    async with database.begun() as connection:
+        async with connection.pipeline():
+            await connection.execute("begin")
+            candidates = await connection.execute(_CANDIDATES, {"zone": zone, "floor": floor, "limit": limit})
+        seen = await candidates.fetchall()
+        if not seen:
+            return Claim((), False, None)
+        named = {
+            "runs": [r["id"] for r in seen],
+            "executions": sorted({r["execution_id"] for r in seen}),
+            "targets": sorted({r["target_id"] for r in seen}),
+            "owner": owner,
+            "worker": worker,
+        }
+        # From the lock to the commit there is no round trip.
+        async with connection.pipeline():
+            await connection.execute(LOCK, named)
+            await connection.execute(_LOCK_FREE_SLOTS, named)
+            decided = await connection.execute(_DECIDE, named)
+            await connection.execute(ADMIT, named)
+            await connection.execute("commit")
+        rows = await decided.fetchall()
+    runs = [_claimed(row) for row in rows if row["what"] == "claimed"]
+    return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
+
+
+async def take_over(database: Database, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
+    """Up to `limit` running runs of buried owners, now under this owner and the next fence."""
+    async with database.begun() as connection:
+        async with connection.pipeline():
+            await connection.execute("begin")
+            candidates = await connection.execute(_TAKE_OVER_CANDIDATES, {"zone": zone, "limit": limit})
+        seen = await candidates.fetchall()
+        if not seen:
+            return []
+        async with connection.pipeline():
+            await connection.execute(LOCK, {"executions": sorted({r["execution_id"] for r in seen})})
+            moved = await connection.execute(_TAKE_OVER, {"owner": owner, "worker": worker, "runs": [r["id"] for r in seen]})
+            await connection.execute("commit")
+        return [_claimed(row, taken_over=True) for row in await moved.fetchall()]
+
+
+async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
+    """Runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost."""
+    rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known)})
+    return [_claimed(row, taken_over=row["taken_over"]) for row in rows]
+
+
+async def specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
+    """What these executions do, by id."""
+    return {row["execution_id"]: Spec(**row) for row in await database.fetch(_SPECS, [list(execution_ids)])}
+
+
+async def progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
+    """What was recorded of these runs' actions before, in the order in which they began."""
+    found: dict[int, list[Progress]] = {}
+    for row in await database.fetch(_PROGRESS, [list(run_ids)]):
+        stored = (row["stdout_stored"], row["stderr_stored"])
+        seen = Progress(row["action"], row["attempt"], RunStatus(row["status"]), row["exit_code"], stored, row["started_at"])
+        found.setdefault(row["target_run_id"], []).append(seen)
+    return found
+
+
+def _claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
+    return Claimed(
+        id=row["id"],
+        uuid=row["uuid"],
+        execution_id=row["execution_id"],
+        log_day=row["log_day"],
+        target_id=row["target_id"],
+        target_name=row["target_name"],
+        position=row["position"],
+        fence=row["fence"],
+        attempt=row["attempt"],
+        turn=row["turn"],
+        seconds_left=row["seconds_left"],
+        taken_over=taken_over,
+    )

@@ -1,0 +1,106 @@
+"""Reconcile: what a lost bell, a dead process or a broken connection left behind; each step bounded, idempotent SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opsjobs.store.ledger.admit import LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, end_waiting
+from opsjobs.store.ledger.settle import admit
+from opsjobs.store.transaction import Database
+
+STEP_ROWS = 200
+
+_ADMISSIBLE = """
+select id from job_executions
+where finished_at is null and not paused and not cancelling and waiting > 0 and ready + running < "window"
+order by id limit %s"""
+
+_PARKED_BESIDE_FREE_SLOTS = """
+select distinct s.target_id from target_slots s join target_runs r on r.target_id = s.target_id
+where r.status = 'waiting' and r.waiting_for = 'slot' and s.used < s.slots limit %s"""
+
+_CANCELLING = "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
+
+_EXPIRED = """
+select id from job_executions
+where finished_at is null and deadline_at <= opsjobs_now() and waiting + ready > 0 order by id limit %s"""
+
+# `used` of a target against the runs that really hold a slot there.
+_SUSPECT_SLOTS = """
+with held as (select target_id, count(*) as n from target_runs where status = 'running' group by 1)
+select s.target_id from target_slots s left join held using (target_id)
+where (s.used > 0 or held.n > 0) and s.used <> coalesce(held.n, 0) limit %(limit)s"""
+
+_RECOUNT_SLOTS = """
+with held as (
+  select t.id as target_id, (select count(*) from target_runs r where r.status = 'running' and r.target_id = t.id) as n
+  from unnest(%(targets)s::text[]) as t(id)
+)
+update target_slots s set used = held.n, slots = greatest(s.slots, held.n) from held
+where s.target_id = held.target_id and s.used <> held.n returning s.target_id"""
+
+# Counters are right by construction; a difference is a bug, and is reported as one.
+_MISCOUNTED = """
+select e.id from job_executions e join lateral (
+  select count(*) filter (where status = 'waiting' and waiting_for is not null) as waiting,
+         count(*) filter (where status = 'waiting' and waiting_for is null) as ready,
+         count(*) filter (where status = 'running') as running, count(*) filter (where status = 'succeeded') as succeeded
+  from target_runs r where r.execution_id = e.id) actual on true
+where e.finished_at is null and e.created_at < opsjobs_now() - interval '1 minute' and e.id = any(%s::bigint[])
+  and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready, e.running, e.succeeded)"""
+
+_OLDEST_OPEN = "select id from job_executions where finished_at is null order by id limit 20"
+
+
+async def reconcile(database: Database) -> Mapping[str, int]:
+    """Everything once; says how many of each kind were mended."""
+    return {
+        "admitted": await _admit(database),
+        "unparked": await _unpark(database),
+        "cancelled": await _end(database, _CANCELLING, cancelling=True),
+        "expired": await _end(database, _EXPIRED, cancelling=False),
+    }
+
+
+async def recount(database: Database) -> Mapping[str, int]:
+    """The dearer checks, for once a minute: slots against running runs, counters against runs."""
+    return {"slots_mended": await _mend_slots(database), "miscounted": await _miscounted(database)}
+
+
+async def _admit(database: Database) -> int:
+    rows = await database.fetch(_ADMISSIBLE, [STEP_ROWS])
+    return sum((await admit(database, [r["id"] for r in rows])).values())
+
+
+async def _unpark(database: Database) -> int:
+    targets = sorted(r["target_id"] for r in await database.fetch(_PARKED_BESIDE_FREE_SLOTS, [STEP_ROWS]))
+    if not targets:
+        return 0
+    async with database.pipelined() as connection:
+        await connection.execute(LOCK_SLOTS, {"targets": targets})
+        unparked = await connection.execute(UNPARK, {"targets": targets})
+    rows = await unparked.fetchall()
+    await admit(database, sorted({r["execution_id"] for r in rows}))
+    return len(rows)
+
+
+async def _end(database: Database, query: str, *, cancelling: bool) -> int:
+    ending = CANCELLED if cancelling else EXPIRED
+    return sum([await end_waiting(database, r["id"], ending) for r in await database.fetch(query, [STEP_ROWS])])
+
+
+async def _mend_slots(database: Database) -> int:
+    targets = sorted(r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {"limit": STEP_ROWS}))
+    if not targets:
+        return 0
+    async with database.pipelined() as connection:
+        await connection.execute(LOCK_SLOTS, {"targets": targets})
+        mended = await connection.execute(_RECOUNT_SLOTS, {"targets": targets})
+    return len(await mended.fetchall())
+
+
+async def _miscounted(database: Database) -> int:
+    # One statement, one snapshot: a verb that commits meanwhile is seen whole or not at all.
+    executions = [r["id"] for r in await database.fetch(_OLDEST_OPEN)]
+    return len(await database.fetch(_MISCOUNTED, [executions])) if executions else 0

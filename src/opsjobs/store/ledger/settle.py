@@ -1,0 +1,316 @@
+"""Settle: the group commit of a worker: output, results and ends of many runs in one pipelined transaction.
+
+Every run is guarded by owner + fence, and every stream by the offset that the log has reached: a chunk moves it from
+`old` to `new` and fails if it is not at `old`. A run whose guard fails is left out whole and named as stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from opsjobs.model.execution import FINAL_RUN_STATUSES, CancelProof, RunError, RunStatus
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(slots=True)
+class LogLine:
+    """One entry for the execution log, in the order of the list that holds it; output has a stream, others a body."""
+
+    run_id: int
+    event: str
+    action: str | None = None
+    attempt: int | None = None
+    stream: str | None = None
+    start_offset: int | None = None
+    data: bytes | None = None
+    dropped: int | None = None
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class ResultState:
+    """How far one action of one attempt has come, as this flush leaves it.
+
+    `stored_before` and `stored` are the offsets (stdout, stderr) that the log had reached and reaches with this flush;
+    `written` is what the target wrote so far; `begins` where the row is new.
+    """
+
+    run_id: int
+    action: str
+    attempt: int
+    begins: bool
+    status: RunStatus
+    stored_before: tuple[int, int]
+    stored: tuple[int, int]
+    written: tuple[int, int]
+    started_at: datetime | None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    error: RunError | None = None
+    cancel_proof: CancelProof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunMove:
+    """What happens to a run in this flush: nothing but growth (`status` None), its end, or back to waiting."""
+
+    run_id: int
+    execution_id: int
+    target_id: str
+    fence: int
+    status: RunStatus | None = None
+    exit_code: int | None = None
+    error: RunError | None = None
+    cancel_proof: CancelProof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """One group commit. `number` grows by one with every flush of an owner."""
+
+    owner: UUID
+    worker: str
+    number: int
+    runs: Sequence[RunMove]
+    results: Sequence[ResultState] = field(default_factory=tuple)
+    lines: Sequence[LogLine] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a flush did: runs that were not ours any more, executions that ended, those that are being cancelled,
+    and how many runs it made ready, by zone."""
+
+    stale: frozenset[int]
+    ended_executions: Sequence[int]
+    stopping: frozenset[int]
+    admitted: Mapping[str, int]
+
+
+_ENDS = ", ".join(
+    f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES
+)
+_TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" for s in FINAL_RUN_STATUSES)
+
+_SETTLE = f"""
+with flushed as materialized (
+  select * from unnest(%(run)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[], %(code)s::text[],
+                       %(message)s::text[], %(proof)s::text[], %(lines)s::int[], %(moves)s::int[])
+    as f(run_id, fence, status, exit_code, error_code, error_message, cancel_proof, lines, moves)
+), result as materialized (
+  select * from unnest(%(r_run)s::bigint[], %(r_action)s::text[], %(r_attempt)s::int[], %(r_begins)s::bool[], %(r_status)s::text[],
+                       %(r_out_before)s::bigint[], %(r_err_before)s::bigint[], %(r_out)s::bigint[], %(r_err)s::bigint[],
+                       %(r_out_written)s::bigint[], %(r_err_written)s::bigint[], %(r_started)s::timestamptz[],
+                       %(r_finished)s::timestamptz[], %(r_exit)s::int[], %(r_code)s::text[], %(r_message)s::text[], %(r_proof)s::text[])
+    as r(run_id, action, attempt, begins, status, out_before, err_before, out_stored, err_stored, out_written, err_written,
+         started_at, finished_at, exit_code, error_code, error_message, cancel_proof)
+), mine as materialized (
+  select f.*, t.execution_id, t.target_id
+  from flushed f join target_runs t on t.id = f.run_id and t.owner = %(owner)s and t.fence = f.fence and t.status = 'running'
+  where not exists (
+    select 1 from result r left join job_execution_results s
+      on s.target_run_id = r.run_id and s.action = r.action and s.attempt = r.attempt
+    where r.run_id = f.run_id
+      and (r.begins <> (s.id is null) or s.status <> 'running'
+           or coalesce(s.stdout_stored, 0) <> r.out_before or coalesce(s.stderr_stored, 0) <> r.err_before))
+), results as (
+  insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status, exit_code, error_code, error_message,
+    worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at)
+  select m.execution_id, r.run_id, r.action, r.attempt, r.status, r.exit_code, r.error_code, r.error_message, %(worker)s,
+         r.cancel_proof, r.out_stored, r.err_stored, r.out_written, r.err_written, r.started_at, r.finished_at
+  from result r join mine m on m.run_id = r.run_id
+  on conflict (target_run_id, action, attempt) do update set
+    status = excluded.status, exit_code = excluded.exit_code, error_code = excluded.error_code,
+    error_message = excluded.error_message, cancel_proof = excluded.cancel_proof, stdout_stored = excluded.stdout_stored,
+    stderr_stored = excluded.stderr_stored, stdout_bytes = excluded.stdout_bytes, stderr_bytes = excluded.stderr_bytes,
+    finished_at = excluded.finished_at
+), moved as (
+  update target_runs t set
+    status = m.status, exit_code = m.exit_code, error_code = m.error_code, error_message = m.error_message,
+    cancel_proof = m.cancel_proof,
+    waiting_for = case when m.status = 'waiting' then 'admission' end,
+    owner = case when m.status = 'waiting' then null else t.owner end,
+    finished_at = case when m.status = 'waiting' then null else opsjobs_now() end
+  from mine m where t.id = m.run_id and m.status is not null
+  returning t.target_id
+), freed as (
+  update target_slots s set used = used - n.n
+  from (select target_id, count(*) as n from moved group by 1) n where s.target_id = n.target_id
+), tally as (
+  select execution_id, sum(lines) as lines, sum(moves) as moves, count(status) as left_running,
+         count(*) filter (where status = 'waiting') as given_back, {_TALLY}
+  from mine group by 1
+), counted as (
+  update job_executions e set
+    running = e.running - t.left_running, waiting = e.waiting + t.given_back, {_ENDS},
+    last_seq = e.last_seq + t.lines + case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then 2 else 0 end,
+    status = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0
+                  then opsjobs_verdict(e.cancelling, e.total, (e.succeeded + t.succeeded)::int, (e.timeout + t.timeout)::int,
+                                       (e.cancelled + t.cancelled)::int) else e.status end,
+    finished_at = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then opsjobs_now() end
+  from tally t where e.id = t.execution_id
+  returning e.id, e.uuid, e.log_day, e.status, e.finished_at is not null as ended, opsjobs_counts(e) as counts, t.lines, t.moves,
+            e.last_seq - t.lines - case when e.finished_at is not null then 2 else 0 end as before
+), logged as (
+  insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream, start_offset,
+                             data, dropped, body)
+  select e.log_day, e.id, e.before + row_number() over (partition by e.id order by l.nth), l.event, l.run_id, m.target_id,
+         l.action, l.attempt, l.stream, l.start_offset, l.data, l.dropped, l.body::jsonb
+  from unnest(%(l_run)s::bigint[], %(l_event)s::text[], %(l_action)s::text[], %(l_attempt)s::int[], %(l_stream)s::text[],
+              %(l_start)s::bigint[], %(l_data)b::bytea[], %(l_dropped)s::bigint[], %(l_body)s::text[])
+    with ordinality as l(run_id, event, action, attempt, stream, start_offset, data, dropped, body, nth)
+  join mine m on m.run_id = l.run_id join counted e on e.id = m.execution_id
+  union all
+  select e.log_day, e.id, e.before + e.lines + 1, 'status', null, null, null, null, null, null, null, null,
+         jsonb_build_object('execution', e.id, 'status', e.status, 'error', null) from counted e where e.ended
+  union all
+  select e.log_day, e.id, e.before + e.lines + 2, 'end', null, null, null, null, null, null, null, null,
+         jsonb_build_object('status', e.status, 'counts', e.counts) from counted e where e.ended
+), told as (
+  insert into events (shard, type, subject, execution_id, from_seq, to_seq)
+  select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
+    select 1 as nth, e.id %% 16 as shard, 'target_run' as type, e.uuid, e.id, e.before + 1 as from_seq, e.before + e.lines as to_seq
+    from counted e where e.moves > 0
+    union all
+    select 2, e.id %% 16, 'execution.' || e.status, e.uuid, e.id, null, null from counted e where e.ended
+  ) t order by t.nth
+)
+select m.run_id, m.execution_id, e.ended from mine m join counted e on e.id = m.execution_id"""
+
+_COUNT_FLUSH = "update workers set last_flush = %(number)s where id = %(owner)s"
+_FLUSHED = "select last_flush from workers where id = %s"
+_STILL_OURS = "select id from target_runs where id = any(%s::bigint[]) and owner = %s"
+_STOPPING = """
+select e.id from job_executions e
+where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
+
+
+async def settle(database: Database, flush: Flush) -> Settled:
+    """Commit a flush whole. Raises Unavailable where it was surely not committed; then it may be given again.
+
+    An answer lost on the way is looked up by the flush's number, so that nothing is written twice or dropped.
+    """
+    try:
+        return await database.repeat(lambda: _settle(database, flush))
+    except (Unavailable, psycopg.OperationalError) as broken:
+        if not await _went_through(database, flush):
+            raise Unavailable(f"flush {flush.number} was not committed: {broken}") from broken
+        return await _recall(database, flush)
+
+
+async def _settle(database: Database, flush: Flush) -> Settled:
+    executions = sorted({run.execution_id for run in flush.runs})
+    ending = [run for run in flush.runs if run.status is not None]
+    targets = sorted({run.target_id for run in ending})
+    unparked = admitted = None
+    async with database.pipelined() as connection:
+        await connection.execute(LOCK, {"executions": executions})
+        if ending:
+            await connection.execute(LOCK_SLOTS, {"targets": targets})
+        settled = await connection.execute(_SETTLE, _parameters(flush))
+        if ending:
+            unparked = await connection.execute(UNPARK, {"targets": targets})
+            admitted = await connection.execute(ADMIT, {"executions": executions})
+        await connection.execute(_COUNT_FLUSH, {"number": flush.number, "owner": flush.owner})
+        stopping = await connection.execute(_STOPPING, {"executions": executions})
+    rows = await settled.fetchall()
+    others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
+    ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
+    for zone, count in (await admit(database, sorted(others))).items():
+        ready[zone] = ready.get(zone, 0) + count
+    return Settled(
+        stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
+        ended_executions=sorted({r["execution_id"] for r in rows if r["ended"]}),
+        stopping=frozenset(r["id"] for r in await stopping.fetchall()),
+        admitted=ready,
+    )
+
+
+async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
+    """Make runs of these executions ready as far as their windows allow; says how many, by zone."""
+    if not executions:
+        return {}
+    async with database.pipelined() as connection:
+        await connection.execute(LOCK, {"executions": list(executions)})
+        admitted = await connection.execute(ADMIT, {"executions": list(executions)})
+    return {r["zone"]: r["admitted"] for r in await admitted.fetchall()}
+
+
+async def _went_through(database: Database, flush: Flush) -> bool:
+    row = await database.fetch_one(_FLUSHED, [flush.owner])
+    return row is not None and row["last_flush"] >= flush.number
+
+
+async def _recall(database: Database, flush: Flush) -> Settled:
+    ours = await database.fetch(_STILL_OURS, [[run.run_id for run in flush.runs], flush.owner])
+    given_back = {run.run_id for run in flush.runs if run.status is RunStatus.WAITING}
+    stale = frozenset(run.run_id for run in flush.runs) - {r["id"] for r in ours} - given_back
+    return Settled(stale, (), frozenset(), {})
+
+
+def _parameters(flush: Flush) -> dict[str, Any]:
+    lines: dict[int, int] = {}
+    moves: dict[int, int] = {}
+    for line in flush.lines:
+        lines[line.run_id] = lines.get(line.run_id, 0) + 1
+        moves[line.run_id] = moves.get(line.run_id, 0) + (line.event == "status")
+    return {
+        "owner": flush.owner,
+        "worker": flush.worker,
+        "run": [r.run_id for r in flush.runs],
+        "fence": [r.fence for r in flush.runs],
+        "status": [r.status and r.status.value for r in flush.runs],
+        "exit": [r.exit_code for r in flush.runs],
+        "code": [r.error and r.error.code.value for r in flush.runs],
+        "message": [r.error and r.error.message for r in flush.runs],
+        "proof": [r.cancel_proof and r.cancel_proof.value for r in flush.runs],
+        "lines": [lines.get(r.run_id, 0) for r in flush.runs],
+        "moves": [moves.get(r.run_id, 0) for r in flush.runs],
+        **_result_parameters(flush.results),
+        **_line_parameters(flush.lines),
+    }
+
+
+def _result_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
+    return {
+        "r_run": [r.run_id for r in results],
+        "r_action": [r.action for r in results],
+        "r_attempt": [r.attempt for r in results],
+        "r_begins": [r.begins for r in results],
+        "r_status": [r.status.value for r in results],
+        "r_out_before": [r.stored_before[0] for r in results],
+        "r_err_before": [r.stored_before[1] for r in results],
+        "r_out": [r.stored[0] for r in results],
+        "r_err": [r.stored[1] for r in results],
+        "r_out_written": [r.written[0] for r in results],
+        "r_err_written": [r.written[1] for r in results],
+        "r_started": [r.started_at for r in results],
+        "r_finished": [r.finished_at for r in results],
+        "r_exit": [r.exit_code for r in results],
+        "r_code": [r.error and r.error.code.value for r in results],
+        "r_message": [r.error and r.error.message for r in results],
+        "r_proof": [r.cancel_proof and r.cancel_proof.value for r in results],
+    }
+
+
+def _line_parameters(lines: Sequence[LogLine]) -> dict[str, Any]:
+    return {
+        "l_run": [line.run_id for line in lines],
+        "l_event": [line.event for line in lines],
+        "l_action": [line.action for line in lines],
+        "l_attempt": [line.attempt for line in lines],
+        "l_stream": [line.stream for line in lines],
+        "l_start": [line.start_offset for line in lines],
+        "l_data": [line.data for line in lines],
+        "l_dropped": [line.dropped for line in lines],
+        "l_body": [None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines],
+    }

@@ -1,0 +1,63 @@
+"""The outbox's reading side: unpublished facts, a shard at a time and in order, marked once they are out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from opsjobs.store.transaction import Database
+
+_LOCK = 0x6F700000
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One row of the outbox. Type `target_run` stands for a range of an execution's log; it has no data of its own."""
+
+    id: int
+    type: str
+    subject: UUID
+    execution_id: int | None
+    from_seq: int | None
+    to_seq: int | None
+    data: dict[str, Any] | None
+    at: datetime
+
+
+_SHARDS = "select distinct shard from events where published_at is null"
+_NEXT = """
+select id, type, subject, execution_id, from_seq, to_seq, data, at from events
+where shard = %s and published_at is null order by id limit %s"""
+_MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
+
+
+class Outbox:
+    """What waits to be told. Two relays on one shard would break the order, so a shard has one at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def shards(self) -> Sequence[int]:
+        """The shards where something waits."""
+        return [row["shard"] for row in await self._database.fetch(_SHARDS)]
+
+    @asynccontextmanager
+    async def batch(self, shard: int, *, limit: int) -> AsyncIterator[tuple[list[Fact], list[int]]]:
+        """The oldest facts of a shard, and a list for the ids of those that were told: they are marked at the end.
+
+        Nothing at all where another relay holds the shard. The caller keeps the block under 10 s.
+        """
+        told: list[int] = []
+        async with self._database.transaction() as connection:
+            await connection.execute("set local idle_in_transaction_session_timeout = '10s'")
+            locked = await (await connection.execute("select pg_try_advisory_xact_lock(%s) as ours", [_LOCK + shard])).fetchone()
+            if locked is None or not locked["ours"]:
+                yield [], told
+                return
+            rows = await (await connection.execute(_NEXT, [shard, limit])).fetchall()
+            yield [Fact(**row) for row in rows], told
+            await connection.execute(_MARK, [told])

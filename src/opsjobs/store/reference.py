@@ -1,0 +1,64 @@
+"""How a stored thing is named from outside: an id or a uuid in a path, and names that only one thing may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg import errors
+
+from opsjobs.model.failures import Conflict, FieldError, NotFound
+
+BIGINT_MAX = (1 << 63) - 1
+_ID = re.compile(r"[1-9][0-9]{0,18}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a path's `{id}` means: exactly one of id and uuid is set.
+
+    In SQL: `where id = %(id)s or uuid = %(uuid)s` (a comparison with NULL is never true, so both indexes serve).
+
+    >>> Reference.of("job", "7")
+    Reference(id=7, uuid=None)
+    """
+
+    id: int | None
+    uuid: UUID | None
+
+    @classmethod
+    def of(cls, noun: str, ref: str | int) -> Reference:
+        """The id or uuid that `ref` spells; raises NotFound for what can be neither, such as -1, 2**70 or `x`."""
+        parsed = cls.parse(str(ref))
+        if parsed is None:
+            raise NotFound.of(noun, _shown(str(ref)))
+        return parsed
+
+    @classmethod
+    def parse(cls, ref: str) -> Reference | None:
+        """The same, and None for what can be neither."""
+        if _ID.fullmatch(ref) and int(ref) <= BIGINT_MAX:
+            return cls(int(ref), None)
+        if _UUID.fullmatch(ref):
+            return cls(None, UUID(ref))
+        return None
+
+
+def _shown(ref: str) -> str:
+    return ref if len(ref) <= 60 else f"{ref[:60]}…"
+
+
+@contextmanager
+def unique_name(noun: str, name: str) -> Iterator[None]:
+    """Inside, PostgreSQL's complaint about a name that is taken becomes Conflict("name_taken")."""
+    try:
+        yield
+    except errors.UniqueViolation as taken:
+        if "name" not in (taken.diag.constraint_name or ""):
+            raise
+        detail = f"There is already a {noun} named {name!r}: choose another name, or change that one."
+        raise Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")]) from None

@@ -1,0 +1,141 @@
+"""The one way to PostgreSQL: a bounded pool, and transactions that a verb opens itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.pq import TransactionStatus
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from opsjobs.model.failures import Unavailable
+
+T = TypeVar("T")
+Connection = AsyncConnection[DictRow]
+
+# A frozen client must not hold a lock for ever, and nobody waits for one for long (10-ledger.md rule 10).
+SESSION_OPTIONS = (
+    "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
+)
+REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
+REPEATS_AT_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """Where the database is and how many connections one process may hold."""
+
+    url: str
+    connections: int = 8
+    application_name: str = "opsjobs"
+
+
+def driver_url(url: str) -> str:
+    """A libpq URL of any spelling that people use: postgres://, postgresql+asyncpg://, postgresql+psycopg://."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
+        shown = urlsplit(url).scheme or "?"
+        raise ValueError(f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name")
+    return f"postgresql://{rest}"
+
+
+class Database:
+    """A pool of connections; every verb of the store takes its transaction from here."""
+
+    def __init__(self, options: DatabaseOptions) -> None:
+        self.options = options
+        self.repeats = 0
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            driver_url(options.url),
+            min_size=1,
+            max_size=options.connections,
+            open=False,
+            timeout=10,
+            max_idle=60,
+            kwargs={
+                "row_factory": dict_row,
+                "autocommit": True,
+                "application_name": options.application_name,
+                "options": SESSION_OPTIONS,
+                "connect_timeout": 5,
+                "keepalives_idle": 15,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+            connection_class=AsyncConnection[DictRow],
+        )
+
+    async def open(self) -> None:
+        """Start the pool; connections come when they are needed, so a database that is down is no error here."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit, for a single read. Raises Unavailable."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as away:
+            if isinstance(away, (*REPEATABLE, errors.LockNotAvailable, errors.QueryCanceled)):
+                raise
+            raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back by an exception. Raises Unavailable."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def begun(self) -> AsyncIterator[Connection]:
+        """A connection on which the block itself sends "begin" and "commit", so that it can pipeline them with the rest.
+
+        What is still open at the end of the block is rolled back.
+        """
+        async with self.connection() as connection:
+            try:
+                yield connection
+            finally:
+                if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+                    await connection.execute("rollback")
+
+    @asynccontextmanager
+    async def pipelined(self) -> AsyncIterator[Connection]:
+        """One transaction whose statements are all sent before any answer is awaited.
+
+        Between a lock and the commit there is then no round trip. Read a cursor's rows after the block.
+        """
+        async with self.connection() as connection, connection.pipeline(), connection.transaction():
+            yield connection
+
+    async def repeat(self, verb: Callable[[], Awaitable[T]]) -> T:
+        """The verb's answer, run again where PostgreSQL broke a deadlock by ending it; at most 5 times."""
+        for attempt in range(REPEATS_AT_MOST):
+            try:
+                return await verb()
+            except REPEATABLE:
+                self.repeats += 1
+                await asyncio.sleep(random.uniform(0.001, 0.02) * (attempt + 1))  # noqa: S311  jitter
+        return await verb()
+
+    async def fetch(self, query: str, parameters: Any = None) -> list[DictRow]:
+        """All rows of one read; the caller bounds their number in the query."""
+        async with self.connection() as connection:
+            return await (await connection.execute(query, parameters)).fetchall()
+
+    async def fetch_one(self, query: str, parameters: Any = None) -> DictRow | None:
+        """The first row of one read, or None."""
+        async with self.connection() as connection:
+            return await (await connection.execute(query, parameters)).fetchone()
