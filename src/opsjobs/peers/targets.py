@@ -1,0 +1,21 @@
+"""Where targets and their credentials come from: the Target Service, or the built-in inventory in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from opsjobs.model.target import Endpoint, SelectionDraft, Target
+
+
+class Targets(Protocol):
+    """The selection at launch, and the way to a machine just before its session."""
+
+    async def resolve(self, selection: SelectionDraft) -> list[Target]:
+        """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
+
+        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing.
+        """
+
+    async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        """What is needed to reach these targets now, credentials opened; unknown ids are left out."""

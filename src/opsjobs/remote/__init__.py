@@ -1,0 +1,1 @@
+"""Machines: sessions to them over any transport, pooled."""

@@ -1,0 +1,264 @@
+"""Commands on the worker's own machine: `/bin/sh -c` in a session of its own, with a clean environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.group import Census, NoGroup, Question, end_group
+from opsjobs.remote.command import check_command
+from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.session import Exit, HostKey, Output, Process, Session, Step, Stream
+
+_SHELL = "/bin/sh"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
+_PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+class LocalSessions:
+    """The Sessions of transport `local`."""
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session on this machine; what it started and left running is let go, not ended."""
+        session = LocalSession()
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    async def test(self, endpoint: Endpoint) -> list[Step]:
+        """The only step is the shell."""
+        started = time.monotonic()
+        async with self.session(endpoint) as session:
+            try:
+                async for _ in await session.start(":"):
+                    pass
+            except RemoteFailure as failure:
+                return [Step("shell", False, _ms_since(started), failure.message)]
+        return [Step("shell", True, _ms_since(started))]
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """This machine shows no keys to itself."""
+        return []
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class LocalSession:
+    """Starts commands on this machine."""
+
+    def __init__(self) -> None:
+        self._started: list[LocalProcess] = []
+
+    async def start(self, command: str, *, stdin: bytes = b"") -> Process:
+        """Start a command line in /bin/sh. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
+        check_command(command)
+        child = _Child()
+        try:
+            await child.start(command, stdin)
+        except asyncio.CancelledError:
+            child.let_go()
+            raise
+        except OSError as error:
+            message = f"The command could not be started on this machine: {error}."
+            raise RemoteFailure(ErrorCode.CONNECTION_LOST, message) from None
+        process = LocalProcess(child)
+        self._started.append(process)
+        return process
+
+    async def close(self) -> None:
+        """Let go of everything that was started."""
+        for process in self._started:
+            await process.close()
+
+
+class _Child:
+    """A child process and its pipes. Not asyncio's own kind, which kills the child when it is let go."""
+
+    def __init__(self) -> None:
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._pipes: list[_Pipe] = []
+        self._stdin = _Mouth()
+        self.outflow = Outflow(pause=self._pause, resume=self._resume)
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is the number of its group as well."""
+        return self._popen.pid if self._popen is not None else 0
+
+    async def start(self, command: str, stdin: bytes) -> None:
+        """Start the command. Raises OSError or ValueError where that is not possible."""
+        environment = _environment(os.environ)
+        pipe = subprocess.PIPE
+        argv = [_SHELL, "-c", command]
+        self._popen = popen = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, env=environment, cwd=environment["HOME"]
+        )
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_wait_for, args=(popen, loop, self._settle), name=f"wait-{popen.pid}", daemon=True).start()
+        self._pipes = [_Pipe("stdout", self), _Pipe("stderr", self)]
+        for ours, theirs in zip(self._pipes, (popen.stdout, popen.stderr), strict=True):
+            await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]
+        await loop.connect_write_pipe(lambda: self._stdin, popen.stdin)
+        self._stdin.say(stdin)
+
+    def at_end(self) -> None:
+        """A pipe is at its end."""
+        self._settle()
+
+    def _settle(self) -> None:
+        """The command is over once the child has ended and nobody can write to the pipes any more."""
+        code = self._popen.returncode if self._popen is not None else None
+        if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
+            return
+        self._stdin.shut()
+        self.outflow.end(Exit(code) if code >= 0 else Exit(None, _NAMES.get(-code, str(-code))))
+
+    def _pause(self) -> None:
+        for pipe in self._pipes:
+            pipe.hold()
+
+    def _resume(self) -> None:
+        for pipe in self._pipes:
+            pipe.go_on()
+
+    def let_go(self) -> None:
+        """Close our ends of the pipes; the command itself is not touched."""
+        for pipe in self._pipes:
+            pipe.close()
+        self._stdin.shut()
+
+
+class _Mouth(asyncio.BaseProtocol):
+    """Our end of the standard input of a child."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def say(self, data: bytes) -> None:
+        """Write all of it, then end the stream."""
+        if self._transport is not None:
+            self._transport.write(data)
+            self._transport.write_eof()
+
+    def shut(self) -> None:
+        """Close, whatever was not read yet."""
+        transport, self._transport = self._transport, None
+        # A pipe whose end was written and that holds nothing more is closing already; to abort it then is an error.
+        if transport is not None and not (transport.is_closing() and transport.get_write_buffer_size() == 0):
+            transport.abort()
+
+
+class _Pipe(asyncio.Protocol):
+    """Our end of one stream of a child."""
+
+    def __init__(self, stream: Stream, child: _Child) -> None:
+        self._stream = stream
+        self._child = child
+        self._transport: asyncio.ReadTransport | None = None
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.ReadTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._child.outflow.put(self._stream, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        self._child.at_end()
+
+    def hold(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _wait_for(popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+    popen.wait()
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        loop.call_soon_threadsafe(ended)
+
+
+class LocalProcess:
+    """A command that was started on this machine."""
+
+    def __init__(self, child: _Child) -> None:
+        self._child = child
+
+    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        """Output, then one Exit."""
+        return self._child.outflow.read()
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """TERM to the command's process group, KILL after the grace."""
+        if self._child.outflow.outcome is not None:
+            return CancelProof.ALREADY_FINISHED
+        try:
+            return await end_group(self._child.pid, grace_seconds, _ask)
+        except NoGroup:
+            return CancelProof.UNREACHABLE
+
+    async def close(self) -> None:
+        """Let go of the pipes, whatever state the command is in."""
+        self._child.let_go()
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What a login would have set: nothing of the worker's settings, which hold secrets."""
+    account = pwd.getpwuid(os.getuid()) if _known(os.getuid()) else None
+    home = account.pw_dir if account is not None and os.path.isdir(account.pw_dir) else "/"
+    name = account.pw_name if account is not None else str(os.getuid())
+    passed_on = {key: ours[key] for key in _PASSED_ON if key in ours}
+    return {**passed_on, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": _SHELL}
+
+
+def _known(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+async def _ask(question: Question) -> Census | None:
+    try:
+        asked = await asyncio.create_subprocess_exec(
+            *question.argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
+    except OSError:
+        return None
+    output, _ = await asked.communicate()
+    return question.answer(output)
+
+
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 1)

@@ -1,0 +1,301 @@
+"""SSH sessions from shared connections: who gets a place on which one, and when one is made or closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.route import Line, Place, Route
+from opsjobs.remote.session import HostKey, Process, Session, Step
+from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.connection import ChannelRefused
+from opsjobs.remote.ssh.process import SshProcess
+from opsjobs.remote.trial import try_out
+
+Key = tuple[object, ...]
+
+MOVES = 2
+"""How often a session changes its connection before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """What the pool may take, of one machine and in all."""
+
+    connections: int = 1000
+    """Open connections of this worker; idle ones are closed for new ones, the longest idle first."""
+    connections_per_key: int = 8
+    channels_per_connection: int = 8
+    """sshd's MaxSessions is 10 by default; two are left for the questions that a kill asks."""
+    tunnels_per_connection: int = 128
+    """Tunnels are not sessions: MaxSessions does not count them."""
+    handshakes_per_host: int = 4
+    """At a time to one host and port; sshd begins to drop them at 10 (MaxStartups)."""
+    idle_seconds: float = 60.0
+    refused_seconds: float = 30.0
+    """How long a refused login is answered from memory."""
+
+
+class SshPool:
+    """The Sessions of transport `ssh`."""
+
+    def __init__(self, connector: Connector, limits: PoolLimits | None = None, clock: Clock | None = None) -> None:
+        self._connector = connector
+        self._limits = limits or PoolLimits()
+        self._clock = clock or SystemClock()
+        self._routes: dict[Key, Route] = {}
+        self._refused: dict[Key, tuple[float, RemoteFailure]] = {}
+        self._gates: dict[Key, _Gate] = {}
+        self._room = _Room(self._limits.connections, self._close_longest_idle)
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Open connections, and those being made."""
+        return self._room.taken
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session to the machine, connecting where there is no connection with room. Raises RemoteFailure."""
+        session = PooledSession(await self._take(endpoint, tunnel=False))
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    async def test(self, endpoint: Endpoint) -> list[Step]:
+        """Connect afresh and time each step: connect, auth, shell; stops at the first that fails."""
+        async with self._jump(endpoint) as jump:
+            if isinstance(jump, RemoteFailure):
+                return [Step("connect", ok=False, ms=0.0, error=jump.message)]
+            async with self._gate(endpoint):
+                steps = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
+        if all(step.ok for step in steps):
+            self._refused.pop(_login(endpoint), None)
+        return steps
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """The keys that the host shows now. Raises RemoteFailure."""
+        async with self._jump(endpoint) as jump:
+            if isinstance(jump, RemoteFailure):
+                raise jump
+            async with self._gate(endpoint):
+                return await self._connector.scan(endpoint.target, jump.line.connection if jump else None)
+
+    async def close(self) -> None:
+        """Close every connection and fail who waits for one."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for route in [*self._routes.values()]:
+            await route.close()
+
+    async def _take(self, endpoint: Endpoint, *, tunnel: bool) -> Place:
+        if self._closed:
+            raise RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started.")
+        key = (*_key(endpoint), tunnel)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = self._route(endpoint, key, tunnel=tunnel)
+        return await route.take()
+
+    def _route(self, endpoint: Endpoint, key: Key, *, tunnel: bool) -> Route:
+        limits = self._limits
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
+        return Route(
+            lambda: self._connect(endpoint),
+            places=limits.tunnels_per_connection if tunnel else limits.channels_per_connection,
+            lines=limits.connections_per_key,
+            now=self._clock.monotonic,
+            idle=self._room.wake,
+        )
+
+    async def _connect(self, endpoint: Endpoint) -> Line:
+        """One more connection, with a place in the house and at the host's door, and through its jump host."""
+        refused = self._refusal(endpoint)
+        if refused is not None:
+            raise refused
+        jump = await self._take(_last_jump(endpoint), tunnel=True) if endpoint.jumps else None
+        try:
+            await self._room.enter()
+            try:
+                line = await self._handshake(endpoint, jump)
+            except BaseException:
+                self._room.leave()
+                raise
+        except BaseException:
+            if jump is not None:
+                jump.leave()
+            raise
+        line.connection.when_lost(lambda: self._gone(line, jump))
+        return line
+
+    async def _handshake(self, endpoint: Endpoint, jump: Place | None) -> Line:
+        async with self._gate(endpoint):
+            refused = self._refusal(endpoint)
+            if refused is not None:
+                raise refused
+            try:
+                connection = await self._connector.connect(endpoint, jump.line.connection if jump is not None else None)
+            except RemoteFailure as failure:
+                if failure.code is ErrorCode.AUTH_FAILED:
+                    until = self._clock.monotonic() + self._limits.refused_seconds
+                    self._refused[_login(endpoint)] = (until, failure)
+                raise
+        return Line(connection)
+
+    def _gone(self, line: Line, jump: Place | None) -> None:
+        self._room.leave()
+        if jump is not None:
+            jump.leave()
+        if line.lost is not None:
+            line.lost()
+
+    def _refusal(self, endpoint: Endpoint) -> RemoteFailure | None:
+        remembered = self._refused.get(_login(endpoint))
+        if remembered is None or remembered[0] <= self._clock.monotonic():
+            return None
+        return RemoteFailure(remembered[1].code, remembered[1].message)
+
+    @asynccontextmanager
+    async def _jump(self, endpoint: Endpoint) -> AsyncIterator[Place | RemoteFailure | None]:
+        if not endpoint.jumps:
+            yield None
+            return
+        try:
+            place = await self._take(_last_jump(endpoint), tunnel=True)
+        except RemoteFailure as failure:
+            yield failure
+            return
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    @asynccontextmanager
+    async def _gate(self, endpoint: Endpoint) -> AsyncIterator[None]:
+        """At most so many handshakes at a time to one host and port."""
+        target = endpoint.target
+        key = (target.host, target.port, *(part for jump in endpoint.jumps for part in (jump.target.host, jump.target.port)))
+        gate = self._gates.setdefault(key, _Gate(asyncio.Semaphore(self._limits.handshakes_per_host)))
+        gate.users += 1
+        try:
+            async with gate.semaphore:
+                yield
+        finally:
+            gate.users -= 1
+            if gate.users == 0:
+                del self._gates[key]
+
+    async def _sweep(self) -> None:
+        """Close what was idle for long, and forget what is over."""
+        while True:
+            await self._clock.sleep(self._limits.idle_seconds / 4)
+            now = self._clock.monotonic()
+            for key, route in [*self._routes.items()]:
+                route.close_idle(now - self._limits.idle_seconds)
+                if route.empty:
+                    del self._routes[key]
+            self._refused = {login: held for login, held in self._refused.items() if held[0] > now}
+
+    def _close_longest_idle(self) -> bool:
+        idle = [line for route in self._routes.values() for line in route.idle_lines()]
+        if not idle:
+            return False
+        min(idle, key=lambda line: line.idle_since).connection.close()
+        return True
+
+
+class PooledSession:
+    """A place on a connection, which it may change for another one as long as nothing has started."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._started: list[SshProcess] = []
+
+    async def start(self, command: str, *, stdin: bytes = b"") -> Process:
+        """Start a command line in the login shell. Raises RemoteFailure(CONNECTION_LOST or LOST).
+
+        Where this connection turns out to be dead or full before anything started, another one is taken.
+        """
+        for _ in range(MOVES):
+            try:
+                return await self._start(command, stdin)
+            except RemoteFailure as failure:
+                if failure.code is not ErrorCode.CONNECTION_LOST or not self._worth_moving(failure):
+                    raise
+            await self._place.move()
+        return await self._start(command, stdin)
+
+    async def _start(self, command: str, stdin: bytes) -> SshProcess:
+        process = await self._place.line.connection.start(command, stdin=stdin)
+        self._started.append(process)
+        return process
+
+    def _worth_moving(self, failure: RemoteFailure) -> bool:
+        if isinstance(failure, ChannelRefused):
+            return self._place.shrink()
+        return not self._place.line.connection.alive
+
+    async def close(self) -> None:
+        """Let go of what was started, and of the place."""
+        for process in self._started:
+            await process.close()
+        self._place.leave()
+
+
+@dataclass(slots=True)
+class _Gate:
+    semaphore: asyncio.Semaphore
+    users: int = 0
+
+
+class _Room:
+    """Counts connections, and makes who would be one too many wait until one is closed."""
+
+    def __init__(self, limit: int, make_room: Callable[[], bool]) -> None:
+        self._limit = limit
+        self._make_room = make_room
+        self._changed = asyncio.Event()
+        self.taken = 0
+
+    async def enter(self) -> None:
+        while self.taken >= self._limit:
+            self._changed.clear()
+            if not self._make_room() or self.taken >= self._limit:
+                await self._changed.wait()
+        self.taken += 1
+
+    def leave(self) -> None:
+        self.taken -= 1
+        self._changed.set()
+
+    def wake(self) -> None:
+        """A connection became idle: it may be closed for another one."""
+        self._changed.set()
+
+
+def _last_jump(endpoint: Endpoint) -> Endpoint:
+    """The jump host next to the target, with the way to it (jumps are listed nearest to us first)."""
+    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1])
+
+
+def _key(endpoint: Endpoint) -> Key:
+    """What makes two sessions share a connection: the machine and its keys, the login, and the way."""
+    target, credential = endpoint.target, endpoint.credential
+    login = (credential.id, credential.version, credential.username) if credential is not None else None
+    machine = (target.id, target.host, target.port, target.platform, target.host_key_policy, tuple(target.host_keys))
+    return (machine, login, tuple(_key(jump) for jump in endpoint.jumps))
+
+
+def _login(endpoint: Endpoint) -> Key:
+    credential = endpoint.credential
+    return (endpoint.target.id, credential.id if credential else None, credential.version if credential else None)

@@ -1,0 +1,217 @@
+"""From an endpoint to a logged-in connection: dial, check the host key, prove the login, each within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncssh
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint, Target
+from opsjobs.remote.session import HostKey
+from opsjobs.remote.ssh.connection import Connection
+from opsjobs.remote.ssh.dial import Allow, check_literal, dial
+from opsjobs.remote.ssh.hostkeys import KEY_KINDS, HostKeyJudge, shown
+from opsjobs.remote.ssh.logins import Login, Logins
+from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.ssh.reasons import Attempt
+
+Remember = Callable[[str, str], Awaitable[None]]
+"""Called with a target's id and the host key that was accepted as new, after the first good login."""
+
+
+def anywhere(address: str) -> None:
+    """The address policy that allows everything."""
+
+
+async def forget(target_id: str, key: str) -> None:
+    """The memory for accepted host keys that keeps none."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """When the phases of one connect ended, on the monotonic clock."""
+
+    started: float = field(default_factory=time.monotonic)
+    exchanged: float | None = None
+    finished: float | None = None
+
+
+class _Client(asyncssh.SSHClient):
+    """What asyncssh asks and tells while it connects."""
+
+    def __init__(self, judge: HostKeyJudge, login: Login, exchanged: Callable[[], None]) -> None:
+        self._judge = judge
+        self._keys = list(login.keys)
+        self._password = login.password
+        self._exchanged = exchanged
+        self.connection: Connection | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended."""
+        if self.connection is not None:
+            self.connection.lost()
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Asked about a host key that is not pinned."""
+        return self._judge.accepts(key)
+
+    def begin_auth(self, username: str) -> None:
+        """The keys are exchanged and the host key is good."""
+        self._exchanged()
+
+    def public_key_auth_requested(self) -> Any:
+        """All keys at once, and none when asked again."""
+        keys, self._keys = self._keys, []
+        return keys or None
+
+    def password_auth_requested(self) -> str | None:
+        """The password once, whichever way it is asked for: a second try could lock the account."""
+        password, self._password = self._password, None
+        return password.reveal() if password is not None else None
+
+    def kbdint_auth_requested(self) -> str | None:
+        """Keyboard-interactive is taken where there is a password to answer with."""
+        return "" if self._password is not None else None
+
+    def kbdint_challenge_received(self, name: str, instructions: str, lang: str, prompts: Any) -> Any:
+        """One hidden prompt is the one for the password; anything else needs a person."""
+        if not prompts:
+            return []
+        password = self.password_auth_requested() if len(prompts) == 1 and not prompts[0][1] else None
+        return None if password is None else [password]
+
+
+class Connector:
+    """Makes connections; holds no state but opened keys."""
+
+    def __init__(self, options: SshOptions | None = None, *, allow: Allow = anywhere, remember: Remember = forget) -> None:
+        self.options = options or SshOptions()
+        self._allow = allow
+        self._remember = remember
+        self._logins = Logins()
+
+    async def connect(self, endpoint: Endpoint, through: Connection | None = None, timing: Timing | None = None) -> Connection:
+        """A connection to the endpoint's target, through another one where given (the endpoint's jumps are not read).
+
+        Raises RemoteFailure: DNS, CONNECT_TIMEOUT, CONNECTION_REFUSED, CONNECTION_LOST, HOST_KEY, AUTH_FAILED,
+        CREDENTIAL_MISSING, SAFETY_BLOCKED (the address policy), INTERNAL (out of file descriptors).
+        """
+        target = endpoint.target
+        judge = HostKeyJudge.of(target)
+        async with self._logins.open(endpoint) as login:
+            connection = await self._handshake(target, login, judge, through, timing or Timing())
+        if judge.accepted is not None:
+            await self._tell(target, judge.accepted, connection)
+        return connection
+
+    async def _tell(self, target: Target, key: str, connection: Connection) -> None:
+        try:
+            await self._remember(target.id, key)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _handshake(
+        self, target: Target, login: Login, judge: HostKeyJudge, through: Connection | None, timing: Timing
+    ) -> Connection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.options.connect_seconds
+        limit = asyncio.timeout_at(deadline)
+
+        def exchanged() -> None:
+            timing.exchanged = time.monotonic()
+            limit.reschedule(loop.time() + self.options.auth_seconds)
+
+        client = _Client(judge, login, exchanged)
+        attempt = Attempt(target, login.username, through.target if through is not None else None)
+        try:
+            async with self._way(target, through, deadline) as way, limit:
+                wire = await asyncssh.connect(**way, **_arguments(self.options, login, judge), client_factory=lambda: client)
+        except TimeoutError:
+            raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
+        except (asyncssh.Error, OSError, ValueError) as error:
+            raise attempt.failed(error, judge) from None
+        timing.finished = time.monotonic()
+        client.connection = Connection(wire, target, self.options)
+        return client.connection
+
+    @asynccontextmanager
+    async def _way(self, target: Target, through: Connection | None, deadline: float) -> AsyncIterator[dict[str, Any]]:
+        """How asyncssh is to get there: over a socket of ours, which is closed if the block fails, or a tunnel."""
+        if through is not None:
+            check_literal(target.host, self._allow)
+            yield {"host": target.host, "port": target.port, "tunnel": through.wire}
+            return
+        connected = await dial(target.host, target.port, self._allow, deadline)
+        try:
+            # The names are for asyncssh's own use where the peer has hung up already and has no address any more.
+            yield {"sock": connected, "host": target.host, "port": target.port}
+        except BaseException:
+            connected.close()
+            raise
+
+    async def scan(self, target: Target, through: Connection | None = None) -> list[HostKey]:
+        """The host keys that the target shows, one connection a kind. Raises RemoteFailure as `connect` does."""
+        found: list[asyncssh.SSHKey] = []
+        failure: RemoteFailure | None = None
+        for kind in KEY_KINDS:
+            try:
+                found.append(await self._show(target, through, kind))
+            except RemoteFailure as error:
+                # A server without a key of this kind says so, or just hangs up.
+                if error.code not in (ErrorCode.HOST_KEY, ErrorCode.CONNECTION_LOST):
+                    raise
+                failure = error
+        if not found and failure is not None:
+            raise failure
+        return shown(found)
+
+    async def _show(self, target: Target, through: Connection | None, kind: tuple[str, ...]) -> asyncssh.SSHKey:
+        attempt = Attempt(target, "", through.target if through is not None else None)
+        deadline = asyncio.get_running_loop().time() + self.options.connect_seconds
+        try:
+            async with self._way(target, through, deadline) as way, asyncio.timeout_at(deadline):
+                key = await asyncssh.get_server_host_key(**way, server_host_key_algs=kind, config=None)
+        except TimeoutError:
+            raise attempt.too_slow(exchanged=False) from None
+        except (asyncssh.Error, OSError) as error:
+            raise attempt.failed(error) from None
+        if key is None:
+            raise RemoteFailure(ErrorCode.HOST_KEY, f"{target.name} showed no host key.")
+        return key
+
+
+def _arguments(options: SshOptions, login: Login, judge: HostKeyJudge) -> dict[str, Any]:
+    """Everything that asyncssh would otherwise look up in files, the environment or an agent is said here."""
+    by_password = login.password is not None
+    return {
+        "config": None,
+        "username": login.username,
+        "known_hosts": judge.known,
+        "server_host_key_algs": judge.algorithms,
+        "client_keys": None,
+        "agent_path": None,
+        "agent_forwarding": False,
+        "x11_forwarding": False,
+        "pkcs11_provider": None,
+        "public_key_auth": not by_password,
+        "password_auth": by_password,
+        "kbdint_auth": by_password,
+        "host_based_auth": False,
+        "gss_host": None,
+        "x509_trusted_certs": None,
+        "x509_trusted_cert_paths": None,
+        "encoding": None,
+        "request_pty": False,
+        "login_timeout": 0,
+        "connect_timeout": None,
+        "keepalive_interval": options.keepalive_seconds,
+        "keepalive_count_max": options.keepalive_count,
+    }

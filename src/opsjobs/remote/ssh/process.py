@@ -1,0 +1,251 @@
+"""A command on a machine over SSH: its output with back-pressure, and its end with proof."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+import asyncssh
+
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.command import check_command
+from opsjobs.remote.group import PROOF_SECONDS, Ask, NoGroup, end_group
+from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.session import Exit, Output
+
+GROUP_SECONDS = 2.0
+"""How long a kill waits for the login shell to say its process id."""
+
+_SCAN_BYTES = 64 * 1024
+_FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
+
+
+class GroupLine:
+    """The line in which the login shell names its process id, and its removal from the output.
+
+    sshd makes every command the leader of its own process group, whose number is the shell's process id. Signals that
+    are asked for over the channel reach only a shell that is still alive: children that ignore TERM would outlive it
+    (seen with OpenSSH 10, as root and as an ordinary user), so we must know the group. `eval` with `echo`, both built
+    in, in POSIX shells and in csh alike; `$$` is quoted because fish refuses a whole line that holds it bare.
+    """
+
+    __slots__ = ("_held", "_scanned_bytes", "mark", "pid", "searching")
+
+    def __init__(self) -> None:
+        self.mark = b"opsjobs:" + secrets.token_hex(8).encode()
+        self.pid: int | None = None
+        self.searching = True
+        self._held = b""
+        self._scanned_bytes = 0
+
+    @property
+    def prefix(self) -> str:
+        """What to put before the command line; on the same line, so that a syntax error still starts nothing."""
+        return f"eval 'echo {self.mark.decode()} $$'; "
+
+    def strip(self, data: bytes) -> bytes:
+        """Standard output without the line; holds back only what may be its beginning."""
+        data = self._held + data
+        self._held = b""
+        at = data.find(self.mark)
+        if at >= 0:
+            return self._found(data, at)
+        self._scanned_bytes += len(data)
+        if self._scanned_bytes > _SCAN_BYTES:
+            self.searching = False
+            return data
+        keep = next((n for n in range(min(len(self.mark) - 1, len(data)), 0, -1) if self.mark.startswith(data[-n:])), 0)
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+    def _found(self, data: bytes, at: int) -> bytes:
+        end = data.find(b"\n", at)
+        if end < 0 and len(data) - at < len(self.mark) + 24:
+            self._held = data[at:]
+            return data[:at]
+        self.searching = False
+        number = data[at + len(self.mark) : end].strip()
+        if end < 0 or not number.isdigit():
+            return data
+        self.pid = int(number)
+        return data[:at] + data[end + 1 :]
+
+    def strip_fish(self, data: bytes) -> bytes:
+        """Standard error without fish's complaint about `$$`; a fish user's commands run, with no group known."""
+        if self.mark not in data:
+            return data
+        return re.sub(_FISH % re.escape(self.mark), b"", data, count=1)
+
+    def rest(self) -> bytes:
+        """What was held back when the output ended."""
+        self.searching = False
+        held, self._held = self._held, b""
+        return held
+
+
+class Receiver(asyncssh.SSHClientSession[bytes]):
+    """The channel's protocol: what asyncssh pushes goes into an Outflow."""
+
+    def __init__(self, name: str, *, marked: bool, bare_end: Callable[[], bool]) -> None:
+        self._name = name
+        self._bare_end = bare_end
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._exit: Exit | None = None
+        self._complete = False
+        self.line = GroupLine() if marked else None
+        self.grouped = asyncio.Event()
+        self.exited = asyncio.Event()
+        self.requested = False
+        """True once the start request may have been written."""
+        self.outflow = Outflow(pause=self._pause, resume=self._resume)
+
+    def dress(self, command: str) -> str:
+        """The command line as it is sent. Raises ValueError for one that no shell can be given."""
+        check_command(command)
+        return command if self.line is None else self.line.prefix + command
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """The channel is open; the start request is written next."""
+        self._channel = chan
+        self.requested = True
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Output of the command."""
+        line = self.line
+        if line is not None and line.searching:
+            data = line.strip(data) if datatype is None else line.strip_fish(data)
+            if line.pid is not None:
+                self.grouped.set()
+        if data:
+            self.outflow.put("stdout" if datatype is None else "stderr", data)
+
+    def exit_status_received(self, status: int) -> None:
+        """The command ended by itself."""
+        self._exit = Exit(status)
+        self.exited.set()
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        """A signal ended the command."""
+        self._exit = Exit(None, signal)
+        self.exited.set()
+
+    def eof_received(self) -> bool:
+        """All output was delivered; nothing is left to be sent either."""
+        self._complete = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is closed: after all output, or because contact broke."""
+        if self.line is not None and (held := self.line.rest()):
+            self.outflow.put("stdout", held)
+        self.outflow.end(self._outcome(exc))
+        self.grouped.set()
+        self.exited.set()
+
+    def _outcome(self, exc: Exception | None) -> Exit | RemoteFailure:
+        if self._exit is not None and (exc is None or self._complete):
+            return self._exit
+        if exc is None and self._bare_end():
+            # Network devices close a channel without a word on how the command ended.
+            return Exit(None)
+        reason = f": {exc}" if exc is not None else ""
+        if self._exit is not None:
+            message = f"Contact with {self._name} broke before all output was read{reason}: the command ended ({self._exit})."
+        else:
+            message = f"Contact with {self._name} broke before the command's end was seen{reason}: it may still be running."
+        return RemoteFailure(ErrorCode.LOST, message)
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, which may be known before all output was read."""
+        return self._exit
+
+    def send(self, stdin: bytes) -> None:
+        """Write the command's whole standard input and close it."""
+        assert self._channel is not None
+        try:
+            if stdin:
+                self._channel.write(stdin)
+            self._channel.write_eof()
+        except OSError:
+            return  # The command ended without reading it, which its exit status tells.
+
+    def signal(self, name: str) -> None:
+        """Ask the server to signal the command."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.send_signal(name)
+
+    def close(self) -> None:
+        """Let go of the channel."""
+        if self._channel is not None:
+            self._channel.abort()
+            self._channel = None
+
+    def _pause(self) -> None:
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def _resume(self) -> None:
+        if self._channel is not None:
+            self._channel.resume_reading()
+
+
+class SshProcess:
+    """A command that was started over SSH."""
+
+    def __init__(self, receiver: Receiver, ask: Ask) -> None:
+        self._receiver = receiver
+        self._ask = ask
+
+    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        """Output, then one Exit; raises RemoteFailure(LOST) where contact breaks first."""
+        return self._receiver.outflow.read()
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """End the command's process group, over a second channel; by channel signals where no group is known."""
+        receiver = self._receiver
+        if receiver.outflow.outcome is not None:
+            return _proof_of(receiver, CancelProof.ALREADY_FINISHED)
+        group = await self._group()
+        if group is not None:
+            try:
+                return await end_group(group, grace_seconds, self._ask)
+            except NoGroup:
+                pass
+        return await self._by_signal(grace_seconds)
+
+    async def _group(self) -> int | None:
+        line = self._receiver.line
+        if line is None:
+            return None
+        try:
+            async with asyncio.timeout(GROUP_SECONDS):
+                await self._receiver.grouped.wait()
+        except TimeoutError:
+            pass
+        return line.pid
+
+    async def _by_signal(self, grace_seconds: float) -> CancelProof:
+        if self._receiver.exit is not None:
+            return CancelProof.ALREADY_FINISHED
+        for name, seconds in (("TERM", grace_seconds), ("KILL", PROOF_SECONDS)):
+            self._receiver.signal(name)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._receiver.exited.wait()
+                return _proof_of(self._receiver, CancelProof.KILLED)
+            except TimeoutError:
+                continue
+        return CancelProof.UNREACHABLE
+
+    async def close(self) -> None:
+        """Let go of the channel, whatever state the command is in."""
+        self._receiver.close()
+
+
+def _proof_of(receiver: Receiver, proof: CancelProof) -> CancelProof:
+    """The proof, if the command's end was really seen."""
+    return proof if receiver.exit is not None else CancelProof.UNREACHABLE

@@ -1,0 +1,33 @@
+"""The one door to machines: each target's own transport behind the same face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+
+from opsjobs.model.target import Endpoint, Transport
+from opsjobs.remote.session import HostKey, Session, Sessions, Step
+
+
+class Transports:
+    """Sessions for every transport, by what the target says."""
+
+    def __init__(self, sessions: Mapping[Transport, Sessions]) -> None:
+        self._sessions = dict(sessions)
+
+    def session(self, endpoint: Endpoint) -> AbstractAsyncContextManager[Session]:
+        """A session to the machine. Raises RemoteFailure."""
+        return self._sessions[endpoint.target.transport].session(endpoint)
+
+    async def test(self, endpoint: Endpoint) -> list[Step]:
+        """Connect afresh and time each step."""
+        return await self._sessions[endpoint.target.transport].test(endpoint)
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """The keys that the host shows now. Raises RemoteFailure."""
+        return await self._sessions[endpoint.target.transport].scan_host_keys(endpoint)
+
+    async def close(self) -> None:
+        """Close every connection of every transport."""
+        for sessions in self._sessions.values():
+            await sessions.close()
