@@ -1,0 +1,99 @@
+"""The one Celery app: what a bell is, on which queue it lies, and how long it may."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from celery import Celery
+from kombu import Connection, Queue
+
+BELL = "opsjobs.bell"
+# Redis drops a zone's queue when it has been silent for so long: bells do not pile up while no worker listens.
+BELL_SECONDS_AT_MOST = 60
+# A Redis that accepts and is silent must not hold the consumer longer than this.
+CONSUMER_SOCKET_SECONDS = 3.0
+# A question that Redis has not answered for this long (beyond the one second that it may take) means a dead connection.
+CONSUMER_HEALTH_SECONDS = 3
+
+
+class BellApp(Celery):  # type: ignore[misc]  # Celery ships no types
+    """Celery, set up for bells alone; nothing of it comes from the environment or from a celeryconfig module."""
+
+    def __init__(self, redis_url: str) -> None:
+        # "disabled" is given here because CELERY_RESULT_BACKEND in the environment would win over the setting.
+        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", fixups=[])
+        self._broker_url = broker_url(redis_url)
+        self.conf.update(SETTINGS)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
+        """The broker of our settings, whatever CELERY_BROKER_URL says."""
+        return super().connection_for_read(url or self._broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
+        """The broker of our settings, whatever CELERY_BROKER_URL says."""
+        return super().connection_for_write(url or self._broker_url, **options)
+
+
+SETTINGS: dict[str, Any] = {
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "task_ignore_result": True,
+    "task_acks_late": False,
+    "task_create_missing_queues": False,
+    "task_publish_retry": False,
+    "task_send_sent_event": False,
+    "worker_prefetch_multiplier": 1,
+    "worker_concurrency": 1,
+    "worker_pool": "solo",
+    "worker_disable_rate_limits": True,
+    "worker_enable_remote_control": False,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    # There is nothing to cancel; said aloud so that Celery does not warn at each reconnect.
+    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    "worker_enable_prefetch_count_reduction": False,
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    # The default gives up after 100 tries, about 46 minutes, and the worker exits.
+    "broker_connection_max_retries": None,
+    "broker_connection_timeout": CONSUMER_SOCKET_SECONDS,
+    "broker_heartbeat": 0,
+    "broker_pool_limit": 1,
+    "beat_schedule": {},
+    "beat_enable_remote_control": False,
+    "enable_utc": True,
+    "timezone": "UTC",
+    "broker_transport_options": {
+        "socket_timeout": CONSUMER_SOCKET_SECONDS,
+        "socket_connect_timeout": CONSUMER_SOCKET_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": CONSUMER_HEALTH_SECONDS,
+        "client_name": "opsjobs-bell",
+        # One list a queue, and no shadow copy of what was taken: a lost bell is found by the slow poll.
+        "priority_steps": [0],
+        "ack_emulation": False,
+        "visibility_timeout": BELL_SECONDS_AT_MOST,
+    },
+}
+
+
+def bell_queue(zone: str) -> Queue:
+    """The queue that the workers of `zone` listen on."""
+    return Queue(f"{BELL}.{zone}", expires=BELL_SECONDS_AT_MOST)
+
+
+def broker_url(redis_url: str) -> str:
+    """REDIS_URL in Celery's spelling: a Unix socket is redis+socket:// there.
+
+    Raises ValueError for any other scheme than redis, rediss and unix.
+    """
+    parts = urlsplit(redis_url)
+    if parts.scheme in ("redis", "rediss"):
+        return redis_url
+    if parts.scheme != "unix":
+        raise ValueError(f"REDIS_URL begins with {parts.scheme or '?'}://: use redis://, rediss:// or unix://.")
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return f"redis+socket://{login}{parts.path}?virtual_host={parse_qs(parts.query).get('db', ['0'])[0]}"
