@@ -1,0 +1,101 @@
+"""From bytes to log entries: keep the head and the tail of each stream, cut at character borders, say what was left out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from opsjobs.engine.recorder import RunRecord
+from opsjobs.remote.session import Output, Stream
+
+CHUNK_BYTES = 64 << 10
+TAIL_BYTES = 64 << 10
+
+
+class Capture:
+    """One action's output: keeps the head of each stream up to the limit and the last 64 KiB, and says what it left out."""
+
+    def __init__(self, record: RunRecord, limit_bytes: int) -> None:
+        self._record = record
+        self._streams: dict[Stream, _StreamCapture] = {
+            "stdout": _StreamCapture(record, "stdout", limit_bytes),
+            "stderr": _StreamCapture(record, "stderr", limit_bytes),
+        }
+
+    def add(self, piece: Output) -> None:
+        """Take a piece as it came; nothing is kept of it beyond head and tail."""
+        self._streams[piece.stream].add(piece.data)
+
+    def finish(self) -> tuple[int, int]:
+        """Hand over what was held back; says how many bytes the target wrote to stdout and stderr."""
+        for stream in self._streams.values():
+            stream.finish()
+        return self.written
+
+    @property
+    def written(self) -> tuple[int, int]:
+        """Bytes that the target wrote so far to stdout and stderr."""
+        return self._streams["stdout"].written, self._streams["stderr"].written
+
+
+class _StreamCapture:
+    def __init__(self, record: RunRecord, stream: Stream, limit_bytes: int) -> None:
+        self._record = record
+        self._stream: Stream = stream
+        self._limit = limit_bytes
+        self.written = 0
+        self._stored = 0
+        self._held = b""
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+
+    def add(self, data: bytes) -> None:
+        room = self._limit - self.written
+        self.written += len(data)
+        if room > 0:
+            self._keep(data[:room])
+        if room < len(data):
+            self._remember(data[max(room, 0) :])
+
+    def _keep(self, data: bytes) -> None:
+        data = self._held + data
+        whole = len(data) - _cut_character(data)
+        self._held = data[whole:]
+        self._store(data[:whole])
+
+    def _store(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            piece = data[at : at + CHUNK_BYTES]
+            if at + len(piece) < len(data):
+                piece = piece[: len(piece) - _cut_character(piece)]
+            self._record.output(self._stream, self._stored, piece)
+            self._stored += len(piece)
+            at += len(piece)
+
+    def _remember(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._tail_bytes += len(data)
+        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
+
+    def finish(self) -> None:
+        held, self._held = self._held, b""
+        self._store(held)
+        tail = b"".join(self._tail)[-TAIL_BYTES:]
+        dropped = self.written - self._stored - len(tail)
+        if dropped > 0:
+            self._record.dropped(self._stream, self._stored, dropped)
+            self._stored += dropped
+        self._store(tail)
+
+
+def _cut_character(data: bytes) -> int:
+    """How many bytes at the end (0 to 3) are the beginning of a UTF-8 character that goes on in the next piece."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return back if byte < 0xF8 and needed > back else 0
+        if byte < 0x80:
+            return 0
+    return 0

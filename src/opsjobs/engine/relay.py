@@ -1,0 +1,94 @@
+"""The relay: tells the world what the outbox holds, at least once, in order, each with an id to deduplicate by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from opsjobs.bus import Bus
+from opsjobs.engine.service import Counts
+from opsjobs.model.events import JOB_TWIN, EventType, channels, cloud_event
+from opsjobs.model.execution import RunStatus, moment
+from opsjobs.store.executions import Executions
+from opsjobs.store.journal import Journal
+from opsjobs.store.outbox import Fact, Outbox
+from opsjobs.telemetry import Metrics
+
+BATCH_FACTS = 100
+_RUN_EVENTS = {RunStatus.RUNNING: EventType.TARGET_RUN_STARTED, RunStatus.LOST: EventType.TARGET_RUN_LOST}
+
+Told = tuple[str, dict[str, Any]]
+
+
+class Relay:
+    """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
+
+    def __init__(self, outbox: Outbox, executions: Executions, journal: Journal, bus: Bus, metrics: Metrics) -> None:
+        self._outbox = outbox
+        self._executions = executions
+        self._journal = journal
+        self._bus = bus
+        self._metrics = metrics
+
+    async def run_once(self) -> Counts:
+        """Tell what waits, a batch a shard; says how many events went out."""
+        if self._bus.away and not await self._bus.ping():
+            return {"published": 0}
+        return {"published": sum([await self._shard(shard) for shard in await self._outbox.shards()])}
+
+    async def _shard(self, shard: int) -> int:
+        published = 0
+        async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told):
+            for fact in facts:
+                async for event_type, event in self._events(fact):
+                    if not await self._publish(event_type, event):
+                        return published
+                    published += 1
+                told.append(fact.id)
+        self._metrics.events_published.inc(published)
+        return published
+
+    async def _publish(self, event_type: str, event: dict[str, Any]) -> bool:
+        message = json.dumps(event, ensure_ascii=False).encode()
+        return all([await self._bus.publish_sure(channel, message) for channel in channels(event_type)])
+
+    async def _events(self, fact: Fact) -> AsyncIterator[Told]:
+        if fact.type == "target_run":
+            async for told in self._of_runs(fact):
+                yield told
+            return
+        data = fact.data
+        if data is None and fact.execution_id is not None:
+            data = (await self._executions.get(fact.execution_id)).data()
+        at = moment(fact.at) or ""
+        # The outbox row's id makes the event's id: the same event told twice carries it twice.
+        yield fact.type, cloud_event(f"{fact.subject}/{fact.id}", fact.type, str(fact.subject), at, data or {})
+        if (twin := _twin(fact.type)) is not None:
+            yield twin, cloud_event(f"{fact.subject}/{fact.id}/job", twin, str(fact.subject), at, data or {})
+
+    async def _of_runs(self, fact: Fact) -> AsyncIterator[Told]:
+        assert fact.execution_id is not None and fact.from_seq is not None and fact.to_seq is not None
+        after = fact.from_seq - 1
+        while after < fact.to_seq:
+            entries = await self._journal.states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)
+            runs = await self._executions.runs_by_id({e.target_run for e in entries if e.target_run is not None})
+            for entry in entries:
+                if entry.target_run in runs and entry.body is not None:
+                    run = runs[entry.target_run]
+                    event_type = _RUN_EVENTS.get(RunStatus(entry.body["status"]), EventType.TARGET_RUN_FINISHED).value
+                    if entry.body["status"] != RunStatus.WAITING:
+                        event_id = f"{fact.subject}/{entry.seq}"
+                        yield event_type, cloud_event(event_id, event_type, run.uuid, moment(entry.at) or "", run.data())
+            if len(entries) < 500:
+                return
+            after = entries[-1].seq
+
+
+def _twin(event_type: str) -> str | None:
+    try:
+        twin = JOB_TWIN.get(EventType(event_type))
+    except ValueError:
+        return None
+    return twin.value if twin else None

@@ -1,0 +1,57 @@
+"""The rescuer: buries who died, mends what was left behind, and keeps house; the same in every worker and the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opsjobs.clock import Clock
+from opsjobs.engine.service import Counts
+from opsjobs.store.journal import Journal
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.workers import Workers
+from opsjobs.telemetry import Metrics, log
+
+HOUSEKEEPING_SECONDS = 60.0
+
+
+class Rescuer:
+    """`run_once` is cheap where there is nothing to do; the dearer checks come once a minute."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        workers: Workers,
+        journal: Journal,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        may_bury: Callable[[], bool],
+        ring: Callable[[str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._workers = workers
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+        self._may_bury = may_bury
+        self._ring = ring
+        self._housekeeping_at = clock.monotonic()
+
+    async def run_once(self) -> Counts:
+        """One round; says what was mended, by kind."""
+        zones = await self._workers.bury_expired() if self._may_bury() else ()
+        for zone in zones:
+            self._ring(zone)
+        done = {"buried": len(zones), **await self._ledger.reconcile()}
+        if self._clock.monotonic() >= self._housekeeping_at:
+            self._housekeeping_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
+            done |= await self._keep_house()
+        return done
+
+    async def _keep_house(self) -> Counts:
+        counted = await self._ledger.recount()
+        if any(counted.values()):
+            self._metrics.bugs.labels("counters").inc()
+            log.error("counters_differ", **counted)
+        await self._workers.forget()
+        return {**counted, **await self._journal.keep_house()}

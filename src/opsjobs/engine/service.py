@@ -1,0 +1,68 @@
+"""The one shape of every background loop: start, stop, and a `run_once` that says what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+
+from opsjobs.model.failures import Unavailable
+from opsjobs.telemetry import Metrics, log
+
+Counts = Mapping[str, int]
+
+
+class Loop:
+    """Calls `run_once` when woken and at least every `interval_seconds` (jittered by a fifth), until it is stopped.
+
+    An error ends the round, not the loop: PostgreSQL away is waited out, anything else is reported as a bug of ours.
+    """
+
+    def __init__(
+        self, name: str, run_once: Callable[[], Awaitable[Counts]], *, interval_seconds: float, metrics: Metrics
+    ) -> None:
+        self.name = name
+        self._run_once = run_once
+        self._interval_seconds = interval_seconds
+        self._metrics = metrics
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+        self._task = asyncio.create_task(self._run(), name=self.name)
+
+    def wake(self) -> None:
+        """Do a round now, or one more right after the present one."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """End between or within a round."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._round()
+            pause = self._interval_seconds * random.uniform(0.8, 1.2)  # noqa: S311  so that processes do not march in step
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+
+    async def _round(self) -> None:
+        self._woken.clear()
+        try:
+            done = await self._run_once()
+        except Unavailable as away:
+            log.warning("round_skipped", loop=self.name, reason=str(away))
+            await asyncio.sleep(1)
+        except Exception:
+            self._metrics.bugs.labels(self.name).inc()
+            log.exception("round_failed", loop=self.name)
+            await asyncio.sleep(1)
+        else:
+            if any(done.values()):
+                log.debug("round", loop=self.name, **done)

@@ -1,0 +1,153 @@
+"""The composition root: the one place where settings become parts, and parts become processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsjobs.bus import Bus
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.doorbell import Doorbell
+from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.relay import Relay
+from opsjobs.engine.rescuer import Rescuer
+from opsjobs.model.target import Transport
+from opsjobs.remote.addresses import AddressPolicy
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.pool import SshPool
+from opsjobs.remote.session import Sessions
+from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.transports import Transports
+from opsjobs.settings import Settings
+from opsjobs.store.executions import Executions
+from opsjobs.store.fleet import Fleet
+from opsjobs.store.idempotency import Idempotency
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.jobs import Jobs
+from opsjobs.store.journal import Journal
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.outbox import Outbox
+from opsjobs.store.people import People
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import Vault
+from opsjobs.store.workers import Workers
+from opsjobs.telemetry import Metrics
+
+# Connections to PostgreSQL that one API process may hold.
+API_CONNECTIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the API tells its callers not to exceed, and whether its docs page is open."""
+
+    max_actions: int
+    body_bytes: int
+    docs: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a process may need, made once; each part holds just its own options."""
+
+    clock: Clock
+    metrics: Metrics
+    limits: Limits
+    database: Database
+    fleet: Fleet
+    jobs: Jobs
+    vault: Vault
+    inventory: Inventory
+    people: People
+    idempotency: Idempotency
+    executions: Executions
+    journal: Journal
+    outbox: Outbox
+    ledger: Ledger
+    workers: Workers
+    sessions: Sessions
+    bus: Bus
+    doorbell: Doorbell
+    launcher: Launcher
+
+    async def open(self) -> None:
+        """Start what runs in the background; nothing here waits for a server to be there."""
+        await self.database.open()
+        await self.bus.open()
+        self.doorbell.start()
+
+    async def close(self) -> None:
+        """Let go of everything, in bounded time."""
+        self.doorbell.stop()
+        await self.bus.close()
+        await self.sessions.close()
+        await self.database.close()
+
+
+def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS) -> Parts:
+    """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
+    clock, metrics = SystemClock(), Metrics()
+    database = Database(DatabaseOptions(settings.database.url, connections, f"opsjobs {process}"))
+    vault = Vault(database, settings.security.encryption_keys)
+    inventory = Inventory(database, vault)
+    ledger = Ledger(database)
+    doorbell = Doorbell(settings.redis.url, metrics)
+    limits = LaunchLimits(settings.execution.max_concurrent_targets, settings.execution.max_targets_per_job)
+    return Parts(
+        clock=clock,
+        metrics=metrics,
+        limits=Limits(settings.execution.max_actions_per_job, settings.api.body_limit_bytes, settings.api.docs),
+        database=database,
+        fleet=Fleet(database),
+        jobs=Jobs(database, clock),
+        vault=vault,
+        inventory=inventory,
+        people=People(database),
+        idempotency=Idempotency(database),
+        executions=Executions(database),
+        journal=Journal(database),
+        outbox=Outbox(database),
+        ledger=ledger,
+        workers=Workers(database),
+        sessions=_sessions(settings, inventory, metrics),
+        bus=Bus(settings.redis.url, metrics),
+        doorbell=doorbell,
+        launcher=Launcher(database, ledger, inventory, clock, limits, doorbell.ring),
+    )
+
+
+def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Sessions:
+    security, seconds = settings.security, settings.execution.connection_timeout
+    policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
+    options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
+    async def remember(target_id: str, key: str) -> None:
+        await inventory.remember_host_key(target_id, key)
+
+    connector = Connector(options, allow=policy, remember=remember)
+    return Transports({Transport.SSH: SshPool(connector), Transport.LOCAL: LocalSessions()})
+
+
+def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:
+    """What buries, mends and keeps house, for the worker or the scheduler that asks `may_bury`."""
+    return Rescuer(
+        parts.ledger,
+        parts.workers,
+        parts.journal,
+        parts.clock,
+        parts.metrics,
+        may_bury=may_bury,
+        ring=parts.doorbell.ring,
+    )
+
+
+def relay(parts: Parts) -> Relay:
+    """What tells the world of the outbox's facts."""
+    return Relay(parts.outbox, parts.executions, parts.journal, parts.bus, parts.metrics)
+
+
+def serve_metrics(settings: Settings, metrics: Metrics) -> None:
+    """Open the process's tokenless metrics listener where METRICS_PORT is set."""
+    wanted = settings.telemetry
+    if wanted.enable_metrics and wanted.metrics_port is not None:
+        metrics.serve(wanted.metrics_host, wanted.metrics_port)

@@ -1,0 +1,42 @@
+"""The scheduler process: one tick a second over the ledger, hosted by Celery's beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opsjobs import telemetry
+from opsjobs.doorbell.beat import run_scheduler
+from opsjobs.engine.scheduler import Scheduler
+from opsjobs.parts import build, relay, rescuer, serve_metrics
+from opsjobs.settings import Settings
+
+CONNECTIONS = 3
+
+
+class HostedScheduler:
+    """The scheduler with its parts, as beat hosts it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.parts = build(settings, process="scheduler", connections=CONNECTIONS)
+        self.scheduler = Scheduler(self.parts.workers, relay(self.parts))
+        self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
+
+    async def start(self) -> None:
+        """Open the parts."""
+        await self.parts.open()
+
+    async def run_once(self) -> Mapping[str, int]:
+        """One tick."""
+        return await self.scheduler.run_once()
+
+    async def stop(self) -> None:
+        """Close everything."""
+        await self.parts.close()
+
+
+def run(settings: Settings) -> int:
+    """Until SIGTERM; returns the exit code."""
+    telemetry.configure("scheduler", settings.telemetry.log_level)
+    hosted = HostedScheduler(settings)
+    serve_metrics(settings, hosted.parts.metrics)
+    return run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.parts.metrics)

@@ -1,0 +1,82 @@
+"""The worker process: the engine with its parts, hosted by Celery."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from opsjobs import telemetry
+from opsjobs.doorbell.worker import run_worker
+from opsjobs.engine.service import Loop
+from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.worker import Worker, WorkerOptions, WorkerTools
+from opsjobs.parts import Parts, build, relay, rescuer, serve_metrics
+from opsjobs.settings import Settings
+from opsjobs.store.workers import Lease
+
+CONNECTIONS = 6
+RESCUE_SECONDS = 1.0
+RELAY_SECONDS = 1.0
+
+
+def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:
+    """The engine of one worker process, with the loops that it shares with the scheduler."""
+    execution, wanted = settings.execution, settings.worker
+    options = WorkerOptions(
+        name=name or f"{socket.gethostname()}-{os.getpid()}",
+        zone=wanted.zone,
+        concurrency=wanted.concurrency,
+        lease_seconds=wanted.lease_seconds,
+        poll_seconds=wanted.poll_seconds,
+        drain_seconds=wanted.drain_seconds,
+    )
+    tools = WorkerTools(
+        ledger=parts.ledger,
+        workers=parts.workers,
+        lease=lambda life: Lease(settings.database.url, life, lease_seconds=wanted.lease_seconds),
+        targets=parts.inventory,
+        sessions=parts.sessions,
+        bus=parts.bus,
+        clock=parts.clock,
+        metrics=parts.metrics,
+        limits=RunLimits(execution.command_timeout, execution.output_limit_bytes),
+        ring=parts.doorbell.ring,
+    )
+    background: list[Loop] = []
+    worker = Worker(options, tools, background)
+    background += [
+        Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
+        Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
+    ]
+    return worker
+
+
+class HostedWorker:
+    """A worker with its parts, as the doorbell hosts it: opened and closed on the engine's own loop."""
+
+    def __init__(self, settings: Settings, *, name: str | None = None) -> None:
+        self.parts = build(settings, process="worker", connections=CONNECTIONS)
+        self.worker = build_worker(settings, self.parts, name=name)
+
+    async def start(self) -> None:
+        """Open the parts and begin to claim."""
+        await self.parts.open()
+        await self.worker.start()
+
+    def bell(self) -> None:
+        """There may be work; from any thread."""
+        self.worker.bell()
+
+    async def stop(self) -> None:
+        """Drain, then close everything."""
+        await self.worker.stop()
+        await self.parts.close()
+
+
+def run(settings: Settings, *, name: str | None = None) -> int:
+    """Until SIGTERM; returns the exit code."""
+    telemetry.configure("worker", settings.telemetry.log_level)
+    hosted = HostedWorker(settings, name=name)
+    serve_metrics(settings, hosted.parts.metrics)
+    zone = settings.worker.zone
+    return run_worker(hosted, redis_url=settings.redis.url, zone=zone, name=f"opsjobs-{zone}", metrics=hosted.parts.metrics)
