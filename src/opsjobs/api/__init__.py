@@ -1,0 +1,1 @@
+"""The HTTP API: FastAPI, one file a noun, and the layers that every request passes."""

@@ -1,0 +1,69 @@
+"""/api-keys: the tokens that programs and people speak with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import AwareDatetime
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import listed, page_of, replayed
+from opsjobs.api.paths import located
+from opsjobs.model.access import Role
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.target import Name
+from opsjobs.model.wire import Wire
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.people import API_KEYS
+
+router = APIRouter(tags=["access"])
+
+
+class ApiKeyDraft(Wire):
+    """Body of POST /api-keys. `expires_at` None: it is good until it is deleted."""
+
+    name: Name
+    role: Role
+    expires_at: AwareDatetime | None = None
+
+
+@router.post("/api-keys", status_code=201, dependencies=[requires("system:admin")], summary="Create an API key")
+async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Response:
+    """The answer holds the token, this once: only its hash is kept."""
+    parts = request.app.state.parts
+    _check_expiry(draft.expires_at, parts.clock.now())
+    issued = await parts.people.issue_key(draft.name, draft.role.value, draft.expires_at, idem)
+    if isinstance(issued, Answer):
+        return replayed(request, issued)
+    key, token = issued
+    return JSONResponse({**key.data(), "token": token}, 201, {"Location": located(request, f"/api-keys/{key.id}")})
+
+
+@router.get("/api-keys", dependencies=[requires("system:admin")], summary="List API keys")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
+    """Without their tokens."""
+    return listed(request, await request.app.state.parts.people.list_keys(page))
+
+
+@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Show an API key")
+async def show(id: str, request: Request) -> Response:
+    """Without its token."""
+    return JSONResponse((await request.app.state.parts.people.get_key(id)).data())
+
+
+@router.delete("/api-keys/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete an API key")
+async def delete(id: str, request: Request) -> Response:
+    """From now on its token is refused."""
+    await request.app.state.parts.people.delete_key(id)
+    return Response(status_code=204)
+
+
+def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and expires_at.astimezone(UTC) <= now:
+        detail = "expires_at is in the past: such a key would never be good."
+        raise Invalid("already_expired", detail, errors=[FieldError("/expires_at", detail, "already_expired")])

@@ -1,0 +1,135 @@
+"""The HTTP application put together, and the process that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from opsjobs import __version__, telemetry
+from opsjobs.api import api_keys, credentials, executions, jobs, log, openapi, problems, stream, system, targets
+from opsjobs.api.auth import Tokens
+from opsjobs.api.body import Bodies
+from opsjobs.api.connection import Connection
+from opsjobs.api.follower import Followers
+from opsjobs.api.frame import Frame
+from opsjobs.model.access import Role
+from opsjobs.model.failures import Unavailable
+from opsjobs.model.secret import Secret
+from opsjobs.parts import Parts, build, serve_metrics
+from opsjobs.settings import Settings
+
+ADMIN = "admin"
+ADMIN_RETRY_SECONDS = 1
+GRACE_SECONDS = 10
+
+
+def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
+    """The application over these parts; opens and closes them with its lifespan.
+
+    `parts.limits` says how large a body may be, and whether /docs and /openapi.json are there at all. `admin_token` is made
+    valid at start, as the API key `admin`.
+    """
+    app = FastAPI(
+        title="opsjobs",
+        version=__version__,
+        description="OpsConductor's Job Execution Service: jobs on thousands of machines, agentless, over SSH.",
+        openapi_url="/openapi.json" if parts.limits.docs else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        root_path_in_servers=False,
+        lifespan=_lifespan(parts, admin_token),
+    )
+    app.state.parts = parts
+    app.state.followers = Followers(parts.journal, parts.bus)
+    for noun in (jobs, targets, credentials, executions, stream, log, api_keys, system):
+        app.include_router(noun.router)
+    problems.install(app)
+    openapi.describe(app, docs=parts.limits.docs)
+    # Added from the inside out: a request meets Frame first, then Tokens, then Bodies.
+    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes)
+    app.add_middleware(Tokens, people=parts.people)
+    app.add_middleware(Frame, metrics=parts.metrics)
+    return app
+
+
+def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await parts.open()
+        admin = asyncio.create_task(_admit_admin(parts, admin_token))
+        try:
+            yield
+        finally:
+            admin.cancel()
+            with suppress(asyncio.CancelledError):
+                await admin
+            await app.state.followers.close()
+            await parts.close()
+
+    return lifespan
+
+
+async def _admit_admin(parts: Parts, token: Secret | None) -> None:
+    # PostgreSQL may come up after us: until the token is in, every request is refused anyway.
+    while token is not None:
+        try:
+            await parts.people.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
+        except Unavailable as away:
+            telemetry.log.warning("admin_token_waits", reason=str(away))
+            await parts.clock.sleep(ADMIN_RETRY_SECONDS)
+        else:
+            return
+
+
+class _Server(uvicorn.Server):
+    """Ends the event streams first: uvicorn would wait for their viewers to leave."""
+
+    def __init__(self, config: uvicorn.Config, followers: Followers) -> None:
+        super().__init__(config)
+        self._followers = followers
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal, let go at the second one; and then, unlike uvicorn, end with an exit code of our own."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the viewers go, then everybody."""
+        await self._followers.close()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; gives the exit code of the process. Raises SettingsError, ValueError, OSError."""
+    telemetry.configure("api", settings.telemetry.log_level)
+    parts = build(settings)
+    serve_metrics(settings, parts.metrics)
+    app = create_app(parts, admin_token=settings.security.admin_token)
+    config = uvicorn.Config(
+        app,
+        host=settings.api.host,
+        port=settings.api.port,
+        http=Connection,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config, app.state.followers)
+    server.run()
+    parts.metrics.close()
+    return 0 if server.started else 1

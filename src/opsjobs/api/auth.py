@@ -1,0 +1,90 @@
+"""Who is asking: the token is judged before anything else of a request is read; each route names what it requires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from opsjobs.api.paths import route_path
+from opsjobs.api.problems import Problem
+from opsjobs.model.access import Principal
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.failures import Forbidden, Unauthorised, Unavailable
+from opsjobs.store.people import People
+
+TOKEN_BYTES_MAX = 8_192
+CONSOLE_AND_CLI = ("opsjobs-cli/",)
+# Exactly these answer without a token; openapi.json and docs only where they are on at all.
+OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs"})
+
+
+class Tokens:
+    """Lets a request pass with a valid token, and puts its Principal into `request.state.principal`."""
+
+    def __init__(self, app: ASGIApp, people: People) -> None:
+        self._app = app
+        self._people = people
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """401 for everything without a valid token, whether there is such a path or not."""
+        if scope["type"] != "http" or route_path(scope) in OPEN_DOORS:
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["principal"] = await self._judge(Headers(scope=scope))
+        except Unauthorised as refused:
+            await Problem.of(scope, refused)(scope, receive, send)
+        except Unavailable as away:
+            await Problem.unavailable(scope, away)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _judge(self, headers: Headers) -> Principal:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorised("token_missing", "Send a token: the header `Authorization: Bearer opsc_…`.")
+        principal = await self._people.by_token(token) if len(token) <= TOKEN_BYTES_MAX else None
+        if principal is None:
+            raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
+        return principal
+
+
+class Permission:
+    """A dependency that refuses a caller whose role does not hold the permission."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, request: Request) -> None:
+        """Raises Forbidden."""
+        check(request, self.name)
+
+
+def requires(permission: str) -> Any:
+    """For `dependencies=[requires("jobs:create")]`: every route but the open doors has exactly one."""
+    return Depends(Permission(permission))
+
+
+def check(request: Request, permission: str) -> None:
+    """Raises Forbidden where the caller may not."""
+    principal = principal_of(request)
+    if not principal.may(permission):
+        detail = f"{principal.name} has the role {principal.role}, which does not hold {permission}: ask an administrator."
+        raise Forbidden("forbidden", detail)
+
+
+def principal_of(request: Request) -> Principal:
+    """Who sent this request."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal), "a route behind Tokens has a principal"
+    return principal
+
+
+def triggered_by(request: Request) -> TriggeredBy:
+    """`manual` for what people type (our command line, by its User-Agent), `api` for what programs send."""
+    agent = request.headers.get("user-agent", "")
+    return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API

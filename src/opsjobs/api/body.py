@@ -1,0 +1,207 @@
+"""Request bodies: how large they may be and what JSON is taken, judged before any route sees them.
+
+Order of refusals: what is too large (413) or no JSON (415) ends here; what is JSON gone wrong is remembered and told (422)
+only after the route has said whether the thing exists and the caller may (404, 403): until then it is handed on as `false`,
+which no body of ours can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from email.message import Message as MimeHeader
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from opsjobs.api.problems import Problem, pointer
+from opsjobs.model.failures import Failure, FieldError, Invalid
+
+DEPTH_MAX = 32
+READ_SECONDS_MAX = 60
+METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_REFUSED = b"false"
+
+
+class TooLarge(Failure):
+    """More bytes came than a body may have."""
+
+
+class Bodies:
+    """Reads each JSON body once, whole, under the limit; a larger one is never held in memory.
+
+    Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge the body of a request that has one."""
+        if scope["type"] != "http" or not _has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        problem = self._refusal(scope)
+        if problem is None:
+            try:
+                async with asyncio.timeout(READ_SECONDS_MAX):
+                    body = await self._read(receive)
+            except TooLarge:
+                problem = self._too_large(scope)
+            except TimeoutError:
+                detail = f"The body did not come within {READ_SECONDS_MAX} seconds."
+                problem = Problem(scope, 408, "body_timeout", detail, headers={"Connection": "close"})
+        if problem is not None:
+            await problem(scope, receive, send)
+        elif body is not None:
+            await self._app(scope, _replay(_judged(scope, body), receive), send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self._limit_bytes):
+            return self._too_large(scope)
+        media_type, charset = _content_type(headers.get("content-type", ""))
+        if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
+            detail = f"The body is {media_type[:100] or 'of no declared type'}: send JSON, with Content-Type: application/json."
+        elif charset not in ("", "utf-8", "utf8"):
+            detail = f"The body is in {charset[:40]}: JSON is always UTF-8."
+        elif headers.get("content-encoding", "identity").lower() != "identity":
+            detail = "The body is compressed: send it plain."
+        else:
+            return None
+        return Problem(scope, 415, "unsupported_media_type", detail, headers={"Accept": "application/json"})
+
+    def _too_large(self, scope: Scope) -> Problem:
+        detail = f"The body has more than {self._limit_bytes} bytes: that is the limit (OPSJOBS_BODY_LIMIT_BYTES)."
+        return Problem(scope, 413, "body_too_large", detail)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body; None where the caller went away. Raises TooLarge at the first byte too many."""
+        chunks: list[bytes] = []
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._limit_bytes:
+                raise TooLarge
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+        return None
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a strict JSON text: UTF-8, no key twice, no NaN or Infinity, no NUL or lone surrogate, at most 32 deep.
+
+    Raises Invalid.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError as wrong:
+        raise _invalid("", f"The body is not UTF-8 (byte {wrong.start}).", "not_utf8") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except json.JSONDecodeError as wrong:
+        where = f"line {wrong.lineno}, column {wrong.colno}"
+        raise _invalid("", f"The body is not JSON: {wrong.msg} at {where}.", "malformed_json") from None
+    except ValueError as wrong:  # a number of more than 4300 digits: Python refuses to read it
+        raise _invalid("", f"The body holds a number that cannot be: {str(wrong)[:100]}.", "malformed_json") from None
+    _check_texts(value)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _invalid("", f"The body has the key {twice[:100]!r} twice in one object.", "duplicate_key")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise _invalid("", f"The body holds {name}, which JSON does not know.", "not_a_number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise _invalid("", f"The body holds {text[:40]}, which is beyond any number we can keep.", "not_a_number")
+    return number
+
+
+def _check_texts(value: Any) -> None:
+    # By hand, not by recursion: a body of a caller decides how deep this goes.
+    open_: list[tuple[tuple[object, ...], Any]] = [((), value)]
+    while open_:
+        path, item = open_.pop()
+        if len(path) > DEPTH_MAX:
+            raise _too_deep()
+        if isinstance(item, str):
+            _check_text(path, item)
+        elif isinstance(item, dict | list):
+            open_.extend(((*path, step), inner) for step, inner in _inside(path, item))
+
+
+def _inside(path: tuple[object, ...], item: dict[str, Any] | list[Any]) -> Iterable[tuple[object, Any]]:
+    if isinstance(item, list):
+        return enumerate(item)
+    for key in item:
+        _check_text(path, key)
+    return item.items()
+
+
+def _check_text(path: tuple[object, ...], text: str) -> None:
+    if found := _UNSTORABLE.search(text):
+        what = "a NUL character" if found[0] == "\x00" else "half a surrogate pair"
+        raise _invalid(pointer(path), f"The text at {pointer(path) or '/'} holds {what}, which cannot be kept.", "bad_character")
+
+
+def _too_deep() -> Invalid:
+    return _invalid("", f"The body is nested more than {DEPTH_MAX} deep.", "too_deep")
+
+
+def _invalid(where: str, detail: str, code: str) -> Invalid:
+    return Invalid(code, detail, errors=[FieldError(where, detail, code)])
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return scope["method"] in METHODS and ("transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != "")
+
+
+def _content_type(value: str) -> tuple[str, str]:
+    parsed = MimeHeader()
+    parsed["content-type"] = value
+    charset = parsed.get_param("charset", "")
+    return (parsed.get_content_type() if value else ""), str(charset).lower()
+
+
+def _judged(scope: Scope, body: bytes) -> bytes:
+    state = scope.setdefault("state", {})
+    state["body_sha256"] = hashlib.sha256(body).digest()
+    try:
+        parse_json(body)
+    except Invalid as refusal:
+        state["body_refusal"] = refusal
+        return _REFUSED
+    return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,55 @@
+"""/credentials: logins whose secrets go in and never come out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.model.credential import CredentialDraft
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.vault import CREDENTIALS
+
+router = APIRouter(tags=["credentials"])
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged."""
+    await request.app.state.parts.vault.get(id)
+
+
+@router.post("/credentials", status_code=201, dependencies=[requires("credentials:manage")], summary="Create a credential")
+async def create(request: Request, draft: CredentialDraft, idem: Idempotent) -> Response:
+    """Seals and stores it; a key that does not open with its passphrase is refused."""
+    credential = await request.app.state.parts.vault.create(draft, idem)
+    return created(request, "" if isinstance(credential, Answer) else f"/credentials/{credential.id}", credential)
+
+
+@router.get("/credentials", dependencies=[requires("credentials:use")], summary="List credentials")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
+    """Without their secrets."""
+    return listed(request, await request.app.state.parts.vault.list(page))
+
+
+@router.get("/credentials/{id}", dependencies=[requires("credentials:use")], summary="Show a credential")
+async def show(id: str, request: Request) -> Response:
+    """Without its secrets."""
+    return JSONResponse((await request.app.state.parts.vault.get(id)).data())
+
+
+@router.put("/credentials/{id}", dependencies=[requires("credentials:manage"), Depends(known)], summary="Replace a credential")
+async def replace(id: str, request: Request, draft: CredentialDraft) -> Response:
+    """Replaces the whole, secrets too; new sessions use it, open ones go on."""
+    return JSONResponse((await request.app.state.parts.vault.replace(id, draft)).data())
+
+
+@router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")
+async def delete(id: str, request: Request) -> Response:
+    """409 while targets log in with it."""
+    await request.app.state.parts.vault.delete(id)
+    return Response(status_code=204)

@@ -1,0 +1,166 @@
+"""/executions and what starts them: launch, look, cancel."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api import jobs
+from opsjobs.api.auth import principal_of, requires, triggered_by
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import listed, page_of, replayed
+from opsjobs.api.paths import located
+from opsjobs.model.execution import Execution
+from opsjobs.model.job import LaunchOrder, RunDraft
+from opsjobs.model.target import SelectionDraft
+from opsjobs.model.wire import Wire
+from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
+from opsjobs.store.idempotency import IdempotentRequest
+from opsjobs.store.paging import PageRequest
+
+WAIT_SECONDS_MAX = 60
+CONTROL = "opsjobs.control"
+AD_HOC = "ad-hoc"
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+router = APIRouter(tags=["executions"])
+Prefer = Annotated[
+    str | None, Header(description=f"`wait=N`: answer when it has ended, within N seconds (≤ {WAIT_SECONDS_MAX}).")
+]
+ActionKey = Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Compare only this action.")]
+
+
+class ExecuteDraft(Wire):
+    """Body of POST /jobs/{id}/execute. `targets` narrows the job's own."""
+
+    targets: SelectionDraft | None = None
+    reason: str | None = Field(default=None, max_length=2_000)
+
+
+class CancelDraft(Wire):
+    """Body of POST /executions/{id}/cancel."""
+
+    reason: str | None = Field(default=None, max_length=2_000)
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged."""
+    await request.app.state.parts.executions.get(id)
+
+
+@router.post(
+    "/jobs/{id}/execute", status_code=202, dependencies=[requires("jobs:execute"), Depends(jobs.known)], summary="Execute a job"
+)
+async def execute(
+    id: str, request: Request, idem: Idempotent, draft: ExecuteDraft | None = None, prefer: Prefer = None
+) -> Response:
+    """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
+    job = (await request.app.state.parts.jobs.get(id)).job
+    asked = draft or ExecuteDraft()
+    order = LaunchOrder(
+        job.definition.actions,
+        job.definition.targets,
+        job.definition.policy,
+        job.definition.name,
+        job.id,
+        job.version,
+        narrowed_to=asked.targets,
+        reason=asked.reason,
+    )
+    return await _launch(request, order, idem, prefer)
+
+
+@router.post("/run", status_code=202, dependencies=[requires("jobs:execute")], summary="Run actions without a stored job")
+async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
+    """Launches these actions on these targets."""
+    order = LaunchOrder(draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason)
+    return await _launch(request, order, idem, prefer)
+
+
+@router.get("/executions", dependencies=[requires("executions:read")], summary="List executions")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+    """The newest first unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.executions.list(page))
+
+
+@router.get("/jobs/{id}/executions", dependencies=[requires("executions:read")], summary="List a job's executions")
+async def of_job(id: str, request: Request, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+    """The newest first unless `sort` says otherwise."""
+    job = (await request.app.state.parts.jobs.get(id)).job
+    only = replace(page, filters={**page.filters, "job_id": [str(job.id)]})
+    return listed(request, await request.app.state.parts.executions.list(only))
+
+
+@router.get("/executions/{id}", dependencies=[requires("executions:read")], summary="Show an execution")
+async def show(id: str, request: Request) -> Response:
+    """How it stands; `status` is cancelling or paused while that is asked for."""
+    return JSONResponse((await request.app.state.parts.executions.get(id)).data())
+
+
+@router.get("/executions/{id}/targets", dependencies=[requires("executions:read")], summary="Show how each target fares")
+async def targets(id: str, request: Request, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+    """In the order of launch; every waiting one says what for."""
+    executions = request.app.state.parts.executions
+    return listed(request, await executions.runs((await executions.get(id)).id, page))
+
+
+@router.get("/executions/{id}/results", dependencies=[requires("executions:read")], summary="Show what each action came to")
+async def results(id: str, request: Request, page: Annotated[PageRequest, page_of(RESULTS)]) -> Response:
+    """With the first 64 KiB of stdout and stderr; the log has every byte. A page ends early where its output would pass 8 MiB."""
+    executions = request.app.state.parts.executions
+    return listed(request, await executions.results(await executions.get(id), page))
+
+
+@router.get("/executions/{id}/groups", dependencies=[requires("executions:read")], summary="Show which targets came to the same")
+async def groups(
+    id: str, request: Request, page: Annotated[PageRequest, page_of(GROUPS, also=["action"])], action: ActionKey = None
+) -> Response:
+    """The largest group first: same status, same exit code, same output (its first 64 KiB and its length)."""
+    executions = request.app.state.parts.executions
+    return listed(request, await executions.groups(await executions.get(id), page, action=action))
+
+
+@router.post(
+    "/executions/{id}/cancel",
+    status_code=202,
+    dependencies=[requires("executions:cancel"), Depends(known)],
+    summary="Cancel an execution",
+)
+async def cancel(id: str, request: Request, draft: CancelDraft | None = None) -> Response:
+    """What waits is never started, what runs is ended; `cancel_proof` of each target says how. 409 after the end."""
+    parts = request.app.state.parts
+    execution = await parts.executions.get(id)
+    await parts.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    # Only to be quick: workers read the flag from the ledger with their next renewal, too.
+    parts.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
+    return JSONResponse((await parts.executions.get(execution.id)).data(), 202)
+
+
+async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
+    launched = await request.app.state.parts.launcher.launch(
+        order, triggered_by=triggered_by(request), requested_by=principal_of(request).name, idem=idem
+    )
+    if launched.replayed is not None:
+        return replayed(request, launched.replayed)
+    return await _answer(request, launched.execution, _seconds_to_wait(prefer))
+
+
+async def _answer(request: Request, execution: Execution, wait_seconds: int) -> Response:
+    headers = {"Location": located(request, f"/executions/{execution.id}")}
+    if wait_seconds:
+        headers["Preference-Applied"] = f"wait={wait_seconds}"
+        await request.app.state.followers.await_end(execution, wait_seconds)
+        execution = await request.app.state.parts.executions.get(execution.id)
+    return JSONResponse(execution.data(), 200 if execution.status.final else 202, headers)
+
+
+def _seconds_to_wait(prefer: str | None) -> int:
+    """Of `Prefer: wait=N` (RFC 7240); a preference that makes no sense is no preference."""
+    asked = _WAIT.search(prefer or "")
+    return min(int(asked[1]), WAIT_SECONDS_MAX) if asked else 0

@@ -1,0 +1,282 @@
+"""One reader for all viewers of an execution: woken by bells, it encodes each log entry once into a ring that they share.
+
+A viewer asks only `take(position)`; whether the bytes come from the ring or, for older positions, from a page of the store is
+not its business. Nobody holds a database connection while waiting, and a viewer that is slow keeps nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from opsjobs.api import frames
+from opsjobs.model.execution import Execution
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.journal import Entry
+from opsjobs.telemetry import log
+
+
+class Reading(Protocol):
+    """Where the log is read: store.journal.Journal."""
+
+    async def read(self, execution_id: int, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        """The entries after a position."""
+
+
+class Bells(Protocol):
+    """Where bells are heard: bus.Bus."""
+
+    def listen(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
+        """The messages of these channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often and how much. `merge_seconds`: bells within it are one read; `poll_seconds`: a read without any bell.
+
+    `page_*` bound one read of the follower, `batch_bytes` what a viewer gets at once, `pagers` how many viewers that are
+    behind the ring read the store at a time, `viewers` all open streams of the process.
+    """
+
+    merge_seconds: float = 0.05
+    poll_seconds: float = 1.0
+    retry_seconds: float = 1.0
+    keep_alive_seconds: float = 15.0
+    page_entries: int = 1_000
+    page_bytes: int = 1 << 20
+    ring_bytes: int = 4 << 20
+    batch_bytes: int = 128 << 10
+    pagers: int = 4
+    viewers: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frames for one viewer, joined; `position` is the seq of the last; `ended` where the log's end is among them."""
+
+    data: bytes
+    position: int
+    ended: bool
+
+
+class Ring:
+    """The newest frames, without a gap, at most so many bytes: the frame of every seq from `base + 1` to `last`."""
+
+    def __init__(self, base: int, limit_bytes: int) -> None:
+        self.base = base
+        self.last = base
+        self.size_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._frames: dict[int, bytes] = {}
+
+    def add(self, seq: int, frame: bytes) -> None:
+        """Append the next frame and forget the oldest beyond the limit; the newest always stays."""
+        assert seq == self.last + 1, f"the log has a gap: {self.last} is followed by {seq}"
+        self._frames[seq] = frame
+        self.last = seq
+        self.size_bytes += len(frame)
+        while self.size_bytes > self._limit_bytes and self.base + 1 < self.last:
+            self.base += 1
+            self.size_bytes -= len(self._frames.pop(self.base))
+
+    def take(self, position: int, max_bytes: int) -> list[bytes]:
+        """The frames after a position that is not below `base`, until `max_bytes` are full."""
+        taken: list[bytes] = []
+        size = 0
+        while position < self.last and size < max_bytes:
+            position += 1
+            frame = self._frames[position]
+            taken.append(frame)
+            size += len(frame)
+        return taken
+
+
+class Follower:
+    """The one reader of one execution that has not ended."""
+
+    def __init__(self, execution_id: int, start: int, journal: Reading, bells: Bells, pace: Pace) -> None:
+        self.ring = Ring(start, pace.ring_bytes)
+        self.ended_at: int | None = None
+        self.failure: Exception | None = None
+        self.stopped = False
+        self.viewers = 0
+        self._execution_id = execution_id
+        self._journal = journal
+        self._bells = bells
+        self._pace = pace
+        self._rung = asyncio.Event()
+        self._rung.set()
+        self._grown = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(self._read_on(), name=f"follow-{execution_id}"),
+            asyncio.create_task(self._listen(), name=f"bells-{execution_id}"),
+        ]
+
+    async def grown(self, position: int) -> None:
+        """Returns once the log is known to go beyond a position, or nobody reads on. Raises what broke the reader."""
+        while self.ring.last <= position and not self.stopped:
+            if self.failure:
+                raise RuntimeError(f"the log of execution {self._execution_id} cannot be followed") from self.failure
+            await self._grown.wait()
+
+    async def close(self) -> None:
+        """Stop reading; who waits is told."""
+        self.stopped = True
+        self._tell()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        async with self._bells.listen(f"opsjobs.log.{self._execution_id}") as messages:
+            self._rung.set()  # what was written before the subscription was in force rang for nobody
+            async for _ in messages:
+                self._rung.set()
+
+    async def _read_on(self) -> None:
+        try:
+            while self.ended_at is None:
+                await self._bell_or_poll()
+                await self._read_page()
+                await asyncio.sleep(self._pace.merge_seconds)
+        except Exception as bug:  # noqa: BLE001  the viewers end with it, loudly: nobody waits for a reader that is gone
+            self.failure = bug
+            self._tell()
+
+    async def _bell_or_poll(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.poll_seconds):
+                await self._rung.wait()
+        self._rung.clear()
+
+    async def _read_page(self) -> None:
+        pace = self._pace
+        try:
+            entries = await self._journal.read(
+                self._execution_id, after=self.ring.last, limit=pace.page_entries, max_bytes=pace.page_bytes
+            )
+        except Unavailable as away:
+            log.warning("the log cannot be read: trying again", execution=self._execution_id, error=str(away))
+            await asyncio.sleep(pace.retry_seconds)
+            return
+        for entry in entries:
+            self.ring.add(entry.seq, frames.sse(entry))
+            if entry.event == "end":
+                self.ended_at = entry.seq
+        if entries:
+            self._tell()
+        if len(entries) == pace.page_entries or sum(len(e.data or b"") for e in entries) >= pace.page_bytes:
+            self._rung.set()  # a full page: there is more
+
+    def _tell(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+class Followers:
+    """All followers of this process, and the page reads of viewers that are behind: at most four at a time."""
+
+    def __init__(self, journal: Reading, bells: Bells, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
+        self.closing = asyncio.Event()
+        self.streams = 0
+        self.dropped = 0
+        self._journal = journal
+        self._bells = bells
+        self._pagers = asyncio.Semaphore(self.pace.pagers)
+        self._following: dict[int, Follower] = {}
+
+    async def batches(self, execution: Execution, after: int) -> AsyncGenerator[Batch, None]:
+        """The log after a position, until its end, as it grows; every entry once, in order; keep-alives where it does not.
+
+        Of an execution that has ended and a position at its end or beyond it: the end once more.
+        """
+        if execution.status.final:
+            async for batch in self._ended(execution, after):
+                yield batch
+            return
+        position = min(after, execution.last_seq)
+        async with self._followed(execution, position) as follower:
+            ended = False
+            while not ended and not self.closing.is_set():
+                batch = await self._next(follower, execution.id, position)
+                yield batch
+                position, ended = batch.position, batch.ended
+
+    async def await_end(self, execution: Execution, seconds: float) -> None:
+        """Returns once the execution has ended, the seconds are over or the process stops; holds no connection meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), aclosing(self.batches(execution, execution.last_seq)) as batches:
+                async for _ in batches:
+                    continue
+
+    async def close(self) -> None:
+        """End every stream of this process, and every reader."""
+        self.closing.set()
+        followers, self._following = self._following, {}
+        for follower in followers.values():
+            await follower.close()
+
+    async def _next(self, follower: Follower, execution_id: int, position: int) -> Batch:
+        ring = follower.ring
+        if position < ring.base:
+            return await self._page(execution_id, position)
+        try:
+            async with asyncio.timeout(self.pace.keep_alive_seconds):
+                await follower.grown(position)
+        except TimeoutError:
+            return Batch(frames.KEEP_ALIVE, position, False)
+        if position < ring.base:  # it grew by more than the ring holds
+            return await self._page(execution_id, position)
+        taken = ring.take(position, self.pace.batch_bytes)
+        position += len(taken)
+        return Batch(b"".join(taken), position, position == follower.ended_at)
+
+    async def _page(self, execution_id: int, position: int) -> Batch:
+        entries = await self._older(execution_id, position)
+        if not entries:
+            raise LookupError(f"the log of execution {execution_id} has nothing after {position}, though it goes on")
+        return Batch(b"".join(map(frames.sse, entries)), entries[-1].seq, entries[-1].event == "end")
+
+    async def _older(self, execution_id: int, position: int) -> list[Entry]:
+        pace = self.pace
+        async with self._pagers:
+            while True:
+                try:
+                    return await self._journal.read(
+                        execution_id, after=position, limit=pace.page_entries, max_bytes=pace.batch_bytes
+                    )
+                except Unavailable:
+                    await asyncio.sleep(pace.retry_seconds)
+
+    async def _ended(self, execution: Execution, after: int) -> AsyncGenerator[Batch, None]:
+        position = min(after, max(execution.last_seq - 1, 0))
+        while position < execution.last_seq:
+            batch = await self._page(execution.id, position)
+            yield batch
+            position = batch.position
+            if batch.ended:
+                return
+        yield Batch(frames.end(execution), execution.last_seq, True)
+
+    @asynccontextmanager
+    async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:
+        follower = self._following.get(execution.id)
+        if follower is None or follower.failure:
+            # Near the end of the log, so that those who come together read it together; the rest is paged.
+            start = max(after, execution.last_seq - self.pace.page_entries, 0)
+            follower = Follower(execution.id, start, self._journal, self._bells, self.pace)
+            self._following[execution.id] = follower
+        follower.viewers += 1
+        try:
+            yield follower
+        finally:
+            follower.viewers -= 1
+            if not follower.viewers:
+                if self._following.get(execution.id) is follower:
+                    del self._following[execution.id]
+                await follower.close()

@@ -1,0 +1,78 @@
+"""/jobs: what to do, kept in versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
+from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.job import JobDraft, RunDraft
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
+from opsjobs.store.paging import PageRequest
+
+router = APIRouter(tags=["jobs"])
+
+
+def check_size(request: Request, draft: JobDraft | RunDraft) -> None:
+    """Raises Invalid where there are more actions than MAX_ACTIONS_PER_JOB."""
+    limit = request.app.state.parts.limits.max_actions
+    if len(draft.actions) > limit:
+        detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
+        raise Invalid("too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")])
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged: a caller of a wrong address is told of that first."""
+    await request.app.state.parts.jobs.get(id)
+
+
+@router.post("/jobs", status_code=201, dependencies=[requires("jobs:create")], summary="Create a job")
+async def create(request: Request, draft: JobDraft, idem: Idempotent) -> Response:
+    """Stores the job at version 1."""
+    check_size(request, draft)
+    job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem)
+    if isinstance(job, Answer):
+        return replayed(request, job, etag=True)
+    return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
+
+
+@router.get("/jobs", dependencies=[requires("jobs:read")], summary="List jobs")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
+    """Those that are not deleted, newest first unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.jobs.list(page))
+
+
+@router.get("/jobs/{id}", dependencies=[requires("jobs:read")], summary="Show a job")
+async def show(id: str, request: Request) -> Response:
+    """The job at its current version, which is also its ETag."""
+    return _one(await request.app.state.parts.jobs.get(id))
+
+
+@router.put("/jobs/{id}", dependencies=[requires("jobs:update"), Depends(known)], summary="Replace a job")
+async def replace(id: str, request: Request, if_match: IfMatch, draft: JobDraft) -> Response:
+    """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
+    check_size(request, draft)
+    return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match))
+
+
+@router.delete("/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete")], summary="Delete a job")
+async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
+    """Archives it: its executions stay, its name is free. 409 while it runs."""
+    await request.app.state.parts.jobs.archive(id, principal_of(request).name, if_match)
+    return Response(status_code=204)
+
+
+@router.get("/jobs/{id}/versions", dependencies=[requires("jobs:read")], summary="List a job's versions")
+async def versions(id: str, request: Request, page: Annotated[PageRequest, page_of(VERSIONS)]) -> Response:
+    """Every version as it was written, newest first."""
+    return listed(request, await request.app.state.parts.jobs.versions(id, page))
+
+
+def _one(job: StoredJob) -> Response:
+    return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})

@@ -1,0 +1,105 @@
+"""The query parameters of lists, and the answers of lists and of what was created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query, Request
+from starlette.responses import JSONResponse
+
+from opsjobs.api.paths import located
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Page, PageRequest
+
+
+class Shown(Protocol):
+    """What an answer is made of."""
+
+    def data(self) -> dict[str, Any]:
+        """The JSON object."""
+
+
+def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
+    """Read what a caller wants to see of this list, as a dependency of a route.
+
+    `page: Annotated[PageRequest, page_of(JOBS)]`. Every filter of the list is a documented parameter that may be repeated;
+    `also` names parameters that the route reads itself; any other is refused, because a filter with a typing error would else
+    show everything.
+    """
+
+    def read(
+        *, request: Request, limit: int, cursor: str | None, sort: str | None, page: int | None, size: int | None, **filters: Any
+    ) -> PageRequest:
+        known = {"limit", "cursor", "sort", "page", "size", *listing.filters, *also}
+        if unknown := [name for name in request.query_params if name not in known]:
+            detail = f"There is no parameter {unknown[0][:60]!r} here: there are {', '.join(sorted(known))}."
+            raise Invalid("invalid_query", detail, errors=[FieldError("", detail, f"query:{unknown[0][:60]}")])
+        given = {name.removeprefix(_FILTER): values for name, values in filters.items() if values}
+        return PageRequest(size or limit, cursor, sort, 1 if size and page is None and cursor is None else page, given)
+
+    read.__signature__ = _signature(listing)  # type: ignore[attr-defined]
+    return Depends(read)
+
+
+_FILTER = "filter_"
+
+
+def _signature(listing: Listing) -> Signature:
+    sorts = ", ".join(listing.sorts)
+    taken: list[tuple[str, Any, Any]] = [
+        ("limit", Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items a page.")], LIMIT_DEFAULT),
+        ("cursor", Annotated[str | None, Query(max_length=2_000, description="`next` of the page before.")], None),
+        ("sort", Annotated[str | None, Query(description=f"One of {sorts}; `-` before it turns the order round.")], None),
+        ("page", Annotated[int | None, Query(ge=1, le=PAGE_MAX, description="Instead of a cursor; counts `total`.")], None),
+        ("size", Annotated[int | None, Query(ge=1, le=LIMIT_MAX, description="Items a page, with `page`.")], None),
+    ]
+    for name, kind in listing.filters.items():
+        # Under another name: a path may have an `{id}` of its own.
+        words = f"Any of these ({kind})." if kind != "moment" else "A time with its zone."
+        taken.append((_FILTER + name, Annotated[list[str] | None, Query(alias=name, description=words)], None))
+    request = Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)
+    return Signature([request, *(Parameter(n, Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in taken)])
+
+
+def listed(
+    request: Request, page: Page[Any], shown: Callable[[Any], Mapping[str, Any]] = lambda item: item.data()
+) -> JSONResponse:
+    """`{items, next, total?}` of a page, with `Link: rel="next"`; `shown` makes the JSON of an item, by default its `data()`."""
+    body: dict[str, Any] = {"items": [shown(item) for item in page.items], "next": page.next}
+    if page.total is not None:
+        body["total"] = page.total
+    return JSONResponse(body, headers={"Link": _next_link(request, page.next)} if page.next else None)
+
+
+def _next_link(request: Request, cursor: str) -> str:
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "page")]
+    return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
+
+
+def created(request: Request, path: str, thing: Shown | Answer, *, etag: int | None = None) -> JSONResponse:
+    """201 with the Location of what was created; or, for a request that came before, its answer as it was."""
+    if isinstance(thing, Answer):
+        return replayed(request, thing)
+    headers = {"Location": located(request, path)}
+    if etag is not None:
+        headers["ETag"] = tag(etag)
+    return JSONResponse(thing.data(), 201, headers)
+
+
+def replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:
+    """The first request's answer once more, marked as such; with the ETag of its `version` where it had one."""
+    headers = {"Idempotency-Replayed": "true"}
+    if answer.location is not None:
+        headers["Location"] = located(request, answer.location)
+    if etag:
+        headers["ETag"] = tag(answer.body["version"])
+    return JSONResponse(dict(answer.body), answer.status, headers)
+
+
+def tag(version: int) -> str:
+    """The ETag of a version."""
+    return f'"{version}"'

@@ -1,0 +1,124 @@
+"""GET /executions/{id}/log: the log by pages of JSON, as lines of JSON, as text, or as the very bytes of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from opsjobs.api import frames
+from opsjobs.api.auth import requires
+from opsjobs.api.executions import known
+from opsjobs.api.lines import Lines
+from opsjobs.model.execution import Execution
+from opsjobs.store.journal import Entry
+from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
+from opsjobs.store.reference import BIGINT_MAX
+
+PAGE_ENTRIES = 1_000
+PAGE_BYTES = 1 << 20
+
+router = APIRouter(tags=["executions"])
+_TEXT = r"^[^\x00-\x1f]*$"
+_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/plain": {}, "application/octet-stream": {}, "application/x-ndjson": {}}}
+}
+
+
+class LogQuery(BaseModel):
+    """What of the log, and in which form. `target`, `stream`, `action` and `attempt` narrow `format=text` only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["json", "text", "ndjson"] = "json"
+    after: int = Field(0, ge=0, le=BIGINT_MAX, description="Begin after this position of the log.")
+    cursor: int = Field(0, ge=0, le=BIGINT_MAX, description="`next` of the page before.")
+    limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="Items a page of JSON.")
+    target: str | None = Field(None, max_length=200, pattern=_TEXT, description="Id or name.")
+    stream: Literal["stdout", "stderr"] | None = None
+    action: str | None = Field(None, max_length=64, pattern=_TEXT, description="An action's key.")
+    attempt: int | None = Field(None, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _only_text_is_narrowed(self) -> LogQuery:
+        if self.format != "text" and any(p is not None for p in (self.target, self.stream, self.action, self.attempt)):
+            raise ValueError("target, stream, action and attempt narrow only format=text")
+        return self
+
+    @property
+    def position(self) -> int:
+        """The entries after it are wanted."""
+        return max(self.after, self.cursor)
+
+
+@router.get(
+    "/executions/{id}/log",
+    dependencies=[requires("executions:read"), Depends(known)],
+    summary="Read an execution's log",
+    response_class=Response,
+    responses=_FORMS,
+)
+async def log(id: str, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
+    """What was written until now, in order; `/events` goes on as it grows.
+
+    Text with `target` and `stream` is exactly the bytes of that stream; otherwise lines that begin with `NAME | `.
+    """
+    parts = request.app.state.parts
+    execution = await parts.executions.get(id)
+    if query.format == "json":
+        return await _page(request, execution, query.position, query.limit)
+    if query.format == "ndjson":
+        return StreamingResponse(_items(parts, execution, query.position), media_type="application/x-ndjson")
+    run = (await parts.executions.run_of(execution.id, query.target)).id if query.target is not None else None
+    if run is not None and query.stream is not None:
+        return StreamingResponse(_bytes(parts, execution, run, query), media_type="application/octet-stream")
+    return StreamingResponse(_lines(parts, execution, run, query), media_type="text/plain")
+
+
+async def _page(request: Request, execution: Execution, position: int, limit: int) -> Response:
+    entries = await request.app.state.parts.journal.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
+    last = entries[-1].seq if entries else position
+    more = last < execution.last_seq
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "after")]
+    link = f'<{request.url.path}?{urlencode([*kept, ("cursor", last)])}>; rel="next"'
+    body = {"items": [frames.item(entry) for entry in entries], "next": str(last) if more else None}
+    return JSONResponse(body, headers={"Link": link} if more else None)
+
+
+async def _items(parts: Any, execution: Execution, position: int) -> AsyncIterator[bytes]:
+    while position < execution.last_seq:
+        entries = await parts.journal.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
+        if not entries:
+            return
+        position = entries[-1].seq
+        yield b"".join(map(frames.line, entries))
+
+
+async def _bytes(parts: Any, execution: Execution, run: int, query: LogQuery) -> AsyncIterator[bytes]:
+    async for entries in _output(parts, execution, run, query):
+        yield b"".join(entry.data or b"" for entry in entries)
+
+
+async def _lines(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[bytes]:
+    lines = Lines(await parts.executions.names(execution.id))
+    async for entries in _output(parts, execution, run, query):
+        yield b"".join(map(lines.feed, entries))
+    yield lines.rest()
+
+
+async def _output(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[Entry]]:
+    pages = parts.journal.output(
+        execution.id,
+        target_run=run,
+        stream=query.stream,
+        action=query.action,
+        after=query.position,
+        limit=PAGE_ENTRIES,
+        max_bytes=PAGE_BYTES,
+    )
+    async for entries in pages:
+        yield [entry for entry in entries if query.attempt in (None, entry.attempt)]

@@ -1,0 +1,96 @@
+"""What the API says about itself: OpenAPI 3.1, and a page made from it that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from opsjobs.api.auth import OPEN_DOORS
+from opsjobs.api.problems import MEDIA_TYPE
+
+_ERROR = {
+    "type": "object",
+    "required": ["detail", "code"],
+    "properties": {
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "pointer": {"type": "string", "description": "JSON Pointer into the body"},
+        "in": {"type": "string", "enum": ["query", "header", "path"]},
+        "parameter": {"type": "string"},
+    },
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "description": "Stable, for programs"},
+        "request_id": {"type": "string"},
+        "errors": {"type": "array", "items": _ERROR},
+    },
+}
+_REFUSED = {
+    "description": "Refused: a problem document (RFC 9457)",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><style>
+body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+code{{font-family:ui-monospace,monospace}}h3{{margin:1.2rem 0 0}}p{{margin:.2rem 0}}</style>
+<h1>{title}</h1><p>The whole description, for programs: <a href="openapi.json">openapi.json</a> (OpenAPI 3.1).
+Send <code>Authorization: Bearer opsc_…</code> with every request.</p>{operations}</html>"""
+
+
+def describe(app: FastAPI, *, docs: bool) -> None:
+    """Make `app.openapi()` tell the truth about refusals and tokens; serve the page where `docs` are on."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _schema(app)
+        return app.openapi_schema
+
+    async def page(_: Request) -> HTMLResponse:
+        return HTMLResponse(
+            _html(app.openapi()), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        )
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    if docs:
+        app.add_route("/docs", page, include_in_schema=False)
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = schema.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"token": []}]
+    for path, operations in schema.get("paths", {}).items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = _REFUSED
+            if path in OPEN_DOORS:
+                operation["security"] = []
+    return schema
+
+
+def _html(schema: Mapping[str, Any]) -> str:
+    blocks = [
+        f"<h3><code>{method.upper()} {escape(path)}</code></h3><p><b>{escape(operation.get('summary', ''))}.</b> "
+        f"{escape(operation.get('description', ''))}</p>"
+        for path, operations in sorted(schema["paths"].items())
+        for method, operation in operations.items()
+    ]
+    return _PAGE.format(title=escape(schema["info"]["title"]), operations="".join(blocks))

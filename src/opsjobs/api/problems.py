@@ -1,0 +1,159 @@
+"""Every refusal as a problem document (RFC 9457): one shape for what we raise, what FastAPI raises, and what is a bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from opsjobs.api.paths import route_path
+from opsjobs.model.failures import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
+from opsjobs.telemetry import log
+
+MEDIA_TYPE = "application/problem+json"
+ERRORS_TOLD_AT_MOST = 100
+POINTER_CHARACTERS_MAX = 400
+RETRY_AFTER_SECONDS = 1
+
+
+class Problem(JSONResponse):
+    """An answer that says what was wrong, with a stable `code` and the request's id; never a stack."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        scope: Scope,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        body: dict[str, Any] = {
+            "type": f"urn:opsconductor:problem:{code}",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": scope.get("state", {}).get("request_id"),
+        }
+        if errors:
+            body["errors"] = [_shown(error) for error in errors[:ERRORS_TOLD_AT_MOST]]
+        super().__init__(body, status, headers)
+
+    @classmethod
+    def of(cls, scope: Scope, refusal: Refusal) -> Problem:
+        """The document of one of our refusals."""
+        headers: dict[str, str] = {}
+        if isinstance(refusal, TooMany):
+            headers["Retry-After"] = str(refusal.retry_after_seconds)
+        if isinstance(refusal, Unauthorised):
+            headers["WWW-Authenticate"] = "Bearer"
+        return cls(scope, refusal.status, refusal.code, refusal.detail, errors=refusal.errors, headers=headers)
+
+    @classmethod
+    def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
+        """What we need does not answer; the caller may try again. The reason is for the log: it may name hosts of ours."""
+        log.warning("unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id"))
+        detail = "The database does not answer now: try again in a second."
+        return cls(scope, 503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+    @classmethod
+    def bug(cls, scope: Scope) -> Problem:
+        """Something of ours broke; the log holds it under the request's id."""
+        return cls(scope, 500, "internal", "Something broke here. The service's log has it under this request_id.")
+
+
+def _shown(error: FieldError) -> dict[str, str]:
+    place, _, name = error.code.partition(":")
+    if place in ("query", "header", "path"):
+        return {"detail": error.detail, "code": "invalid", "in": place, "parameter": name}
+    return {"detail": error.detail, "code": error.code, "pointer": error.pointer}
+
+
+def install(app: FastAPI) -> None:
+    """Answer with problems for everything that is raised below the router."""
+    app.add_exception_handler(Refusal, _on_refusal)
+    app.add_exception_handler(Unavailable, _on_unavailable)
+    app.add_exception_handler(RemoteFailure, _on_remote_failure)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+async def _on_refusal(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, Refusal)
+    return Problem.of(request.scope, raised)
+
+
+async def _on_unavailable(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, Unavailable)
+    return Problem.unavailable(request.scope, raised)
+
+
+async def _on_remote_failure(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, RemoteFailure)
+    return Problem(request.scope, 502, raised.code.value, raised.message)
+
+
+async def _on_invalid(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, RequestValidationError)
+    unreadable: Refusal | None = request.scope.get("state", {}).get("body_refusal")
+    if unreadable is not None:
+        return Problem.of(request.scope, unreadable)
+    errors = [_field_error(error) for error in raised.errors()]
+    more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
+    return Problem(request.scope, 422, "invalid", _sentence(errors[0]) + more, errors=errors)
+
+
+async def _on_http(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, HTTPException)
+    path = route_path(request.scope)[:200]
+    match raised.status_code:
+        case 404:
+            return Problem(request.scope, 404, "not_found", f"There is nothing at {path}.")
+        case 405:
+            allowed = ", ".join(sorted(_methods(request.app, path)))
+            detail = f"{request.method[:20]} is not possible on {path}: {allowed} is."
+            return Problem(request.scope, 405, "method_not_allowed", detail, headers={"Allow": allowed})
+        case status:
+            return Problem(request.scope, status, HTTPStatus(status).name.lower(), str(raised.detail), headers=raised.headers)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    found: set[str] = set()
+    for context in iter_route_contexts(app.routes):
+        pattern = getattr(context.original_route, "path_regex", None)
+        if pattern is not None and pattern.match(path):
+            found |= context.methods or set()
+    return found
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    place, *steps = error["loc"] or ("body",)
+    detail = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if place == "body":
+        if error["type"] == "missing" and not steps:
+            detail = "The request needs a JSON body"
+        return FieldError(pointer(steps), detail, str(error["type"]))
+    return FieldError("", detail, f"{place}:{'.'.join(str(step) for step in steps)}")
+
+
+def _sentence(error: FieldError) -> str:
+    place, _, name = error.code.partition(":")
+    where = f"{place} parameter {name}" if name else error.pointer or "The body"
+    return f"{where}: {error.detail}."
+
+
+def pointer(steps: Iterable[object]) -> str:
+    """The JSON Pointer (RFC 6901) of a path of keys and positions."""
+    text = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+    return text if len(text) <= POINTER_CHARACTERS_MAX else text[:POINTER_CHARACTERS_MAX] + "…"

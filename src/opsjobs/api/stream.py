@@ -1,0 +1,130 @@
+"""The live log of an execution as Server-Sent Events: GET /executions/{id}/events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from opsjobs.api.auth import requires
+from opsjobs.api.connection import DROP
+from opsjobs.api.follower import Followers
+from opsjobs.model.execution import Execution
+from opsjobs.model.failures import TooMany
+from opsjobs.store.reference import BIGINT_MAX
+from opsjobs.telemetry import Metrics, log
+
+STALL_SECONDS = 15.0
+"""A viewer that has taken nothing for so long while its buffer was full is dropped."""
+
+router = APIRouter(tags=["executions"])
+Position = Annotated[int, Query(ge=0, le=BIGINT_MAX, description="Begin after this position of the log")]
+
+
+@router.get(
+    "/executions/{id}/events",
+    dependencies=[requires("executions:read")],
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Frames until the `end` event"}},
+    summary="Follow an execution live",
+)
+async def events(
+    id: str,
+    request: Request,
+    after: Position = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
+) -> Response:
+    """The log from its beginning, or after `Last-Event-ID` (or `?after=`), and on as it grows, until the `end` event.
+
+    `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again.
+    """
+    parts, followers = request.app.state.parts, request.app.state.followers
+    execution = await parts.executions.get(id)
+    if followers.streams >= followers.pace.viewers:
+        raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
+    return EventStream(followers, execution, after if last_event_id is None else last_event_id, parts.metrics)
+
+
+class ViewerStalledError(Exception):
+    """A viewer does not read: it is dropped, so that its unsent bytes stay few."""
+
+
+class EventStream(Response):
+    """An answer that lasts: ends with the log, with the viewer, or with the process."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        followers: Followers,
+        execution: Execution,
+        after: int,
+        metrics: Metrics,
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self._followers = followers
+        self._execution = execution
+        self._after = after
+        self._metrics = metrics
+        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send frames until the log, the viewer or the process ends."""
+        self._followers.streams += 1
+        self._metrics.sse_viewers.inc()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _first(self._send_all(send), _gone(receive))
+        except ViewerStalledError:
+            self._drop(scope.get("extensions", {}).get(DROP))
+            await asyncio.sleep(0)  # until the server has noticed
+        finally:
+            self._followers.streams -= 1
+            self._metrics.sse_viewers.dec()
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._followers.batches(self._execution, self._after)) as batches:
+            async for batch in batches:
+                if batch.data:
+                    await self._send(send, batch.data)
+        await self._send(send, b"", more=False)
+
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+        except TimeoutError:
+            raise ViewerStalledError from None
+
+    def _drop(self, drop: Callable[[], None] | None) -> None:
+        self._followers.dropped += 1
+        log.warning("a viewer that does not read was dropped", execution=self._execution.id, seconds=STALL_SECONDS)
+        if drop is None:
+            raise ViewerStalledError("the viewer does not read, and this server cannot drop it at once")
+        drop()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _first(*works: Coroutine[Any, Any, None]) -> None:
+    """Returns, or raises, with the first of these that ends; the others are cancelled and waited for."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,166 @@
+"""How the service is: for probes, for people, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs import __version__
+from opsjobs.api.auth import requires
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.fleet import HEAD, Queue, Upkeep, Worker
+from opsjobs.telemetry import log
+
+PROBE_SECONDS = 2.0
+"""A probe is answered within this, whatever PostgreSQL does."""
+SCHEDULER_LATE_SECONDS = 10.0
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/livez", summary="Is the process alive")
+async def livez() -> Response:
+    """200 while the process answers; asks nobody else."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", summary="May requests be sent here")
+async def readyz(request: Request) -> Response:
+    """503 without PostgreSQL or with migrations missing."""
+    ready = await _trouble(request) is None
+    return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
+
+
+@router.get("/health", summary="How the service is, in one word")
+async def health(request: Request) -> Response:
+    """ok; degraded (200) without Redis: slower, not wrong; unavailable (503) without PostgreSQL or with migrations missing."""
+    trouble, redis = await asyncio.gather(_trouble(request), request.app.state.parts.bus.ping())
+    if trouble is not None:
+        return JSONResponse({"status": "unavailable"}, 503)
+    return JSONResponse({"status": "ok" if redis else "degraded"})
+
+
+@router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full")
+async def status(request: Request) -> Response:
+    """Version, workers, scheduler, queues, servers, and what the housekeeping has to keep small."""
+    parts = request.app.state.parts
+    redis = await parts.bus.ping()
+    workers, queues, upkeep = await parts.fleet.workers(), await parts.fleet.queues(), await parts.fleet.upkeep()
+    schema = await parts.fleet.schema()
+    return JSONResponse(
+        {
+            "status": "ok" if redis else "degraded",
+            "version": __version__,
+            "database": {"version": await parts.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
+            "redis": "ok" if redis else "away",
+            "scheduler": _scheduler(upkeep),
+            "workers": [worker.data() for worker in workers],
+            "queues": [queue.data() for queue in queues],
+            "executions": await parts.fleet.open_executions(),
+            "log": _log(upkeep),
+            "events_unpublished": upkeep.events_unpublished,
+            "oldest_snapshot_seconds": round(upkeep.oldest_snapshot_seconds, 1),
+            "streams": request.app.state.followers.streams,
+        }
+    )
+
+
+@router.get("/workers", dependencies=[requires("system:read")], summary="List workers")
+async def workers(request: Request) -> Response:
+    """Those alive first; those that ended stay for an hour. At most 1,000, not paged."""
+    return JSONResponse({"items": [w.data() for w in await request.app.state.parts.fleet.workers()], "next": None})
+
+
+@router.get("/queues", dependencies=[requires("system:read")], summary="Show what waits and runs in each zone")
+async def queues(request: Request) -> Response:
+    """One item a zone that has work or workers."""
+    return JSONResponse({"items": [q.data() for q in await request.app.state.parts.fleet.queues()], "next": None})
+
+
+@router.get("/metrics", dependencies=[requires("system:read")], response_class=Response, summary="Numbers for Prometheus")
+async def metrics(request: Request) -> Response:
+    """This process's numbers, and those of the fleet; without PostgreSQL only the former, and opsjobs_database_up 0."""
+    parts = request.app.state.parts
+    try:
+        fleet = parts.fleet
+        gauges = fleet_gauges(await fleet.open_executions(), await fleet.queues(), await fleet.workers(), await fleet.upkeep())
+    except Unavailable:
+        gauges = (
+            b"# HELP opsjobs_database_up Whether PostgreSQL answers\n# TYPE opsjobs_database_up gauge\nopsjobs_database_up 0\n"
+        )
+    return Response(parts.metrics.text() + gauges, media_type=TEXT_FORMAT)
+
+
+def fleet_gauges(executions: Mapping[str, int], queues: Iterable[Queue], workers: Iterable[Worker], upkeep: Upkeep) -> bytes:
+    """What all processes have in common, in Prometheus' text format."""
+    queues, alive = list(queues), [worker for worker in workers if worker.alive]
+    told = [
+        _gauge("database_up", "Whether PostgreSQL answers", [({}, 1)]),
+        _gauge("executions_open", "Executions that have not ended", [({"status": s}, n) for s, n in executions.items()]),
+        _gauge("queue_runs", "Target runs that wait or run, by zone", [
+            ({"zone": q.zone, "state": state}, n)
+            for q in queues
+            for state, n in (("waiting", q.waiting), ("ready", q.ready), ("running", q.running))
+        ]),
+        _gauge("queue_oldest_ready_seconds", "Age of the oldest execution with a ready run, by zone", [
+            ({"zone": q.zone}, q.oldest_seconds or 0) for q in queues
+        ]),
+        _gauge("workers_alive", "Workers with a lease, by zone", [({"zone": q.zone}, q.workers) for q in queues]),
+        _gauge("workers_capacity", "Target runs that living workers take at a time", [({}, sum(w.concurrency for w in alive))]),
+        _gauge("service_tick_age_seconds", "Since a service was last at work", [
+            ({"service": name}, age) for name, age in upkeep.ticks.items()
+        ]),
+        _gauge("events_unpublished", "Events in the outbox that are not published", [({}, upkeep.events_unpublished)]),
+        _gauge("oldest_event_seconds", "Age of the oldest event that is not published", [({}, upkeep.oldest_event_seconds)]),
+        _gauge("oldest_snapshot_seconds", "Age of the database's oldest snapshot", [({}, upkeep.oldest_snapshot_seconds)]),
+        _gauge("log_bytes", "Size of the execution logs", [({}, upkeep.log_bytes)]),
+        _gauge("log_partition_days_ahead", "For how many days to come the log has partitions", [({}, upkeep.days_ahead)]),
+        _gauge("log_default_rows", "Log entries that found no partition: an alarm", [({}, upkeep.default_rows)]),
+    ]  # fmt: skip
+    return "".join(told).encode()
+
+
+def _gauge(name: str, words: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
+    lines = "".join(f"opsjobs_{name}{_labels(labels)} {value:g}\n" for labels, value in samples)
+    return f"# HELP opsjobs_{name} {words}\n# TYPE opsjobs_{name} gauge\n{lines}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    def quoted(text: str) -> str:
+        return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}" if labels else ""
+
+
+async def _trouble(request: Request) -> str | None:
+    """Why nothing can be done here, or None; told to the log, not to whoever asks."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            schema = await request.app.state.parts.fleet.schema()
+    except (Unavailable, TimeoutError) as away:
+        log.warning("not ready: PostgreSQL does not answer", error=str(away))
+        return "database"
+    if schema is None or schema < HEAD:
+        log.warning("not ready: migrations are missing, run `opsjobs db upgrade`", schema=schema, needed=HEAD)
+        return "migrations"
+    return None
+
+
+def _scheduler(upkeep: Upkeep) -> dict[str, Any]:
+    age = upkeep.ticks.get("scheduler")
+    late = age is None or age > SCHEDULER_LATE_SECONDS
+    return {"status": "late" if late else "ok", "ticked_seconds_ago": None if age is None else round(age, 1)}
+
+
+def _log(upkeep: Upkeep) -> dict[str, int]:
+    return {
+        "partitions": upkeep.partitions,
+        "days_ahead": upkeep.days_ahead,
+        "bytes": upkeep.log_bytes,
+        "default_rows": upkeep.default_rows,
+    }
