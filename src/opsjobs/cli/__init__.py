@@ -1,0 +1,1 @@
+"""The command `opsjobs`: what people type, and how answers look in a terminal."""

@@ -1,0 +1,274 @@
+"""The HTTP API as the commands use it: answers as values, refusals as CommandFailed with their exit code, streams as events."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from opsjobs import __version__
+from opsjobs.cli.exits import CommandFailed, of_answer
+from opsjobs.cli.place import Place, find
+from opsjobs.cli.sse import Event, Parser
+from opsjobs.settings import load_client
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+SILENCE_SECONDS = 45.0  # a stream says something every 15 s
+GIVE_UP_SECONDS = 300.0  # of a stream that does not come back
+PAUSE_SECONDS_AT_LEAST = 0.1
+PAUSE_SECONDS_AT_MOST = 5.0
+SENDS_AT_MOST = 3
+PAGE_ITEMS = 200
+
+Json = dict[str, Any]
+
+
+class Refused(CommandFailed):
+    """The service answered that it will not: `status`, the problem's `code`, and the JSON Pointers of its errors."""
+
+    def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
+        super().__init__(message, of_answer(status, code))
+        self.status = status
+        self.code = code
+        self.pointers = pointers
+
+
+class Client:
+    """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        headers = {"user-agent": f"opsjobs/{__version__}", "accept": "application/json"}
+        if place.token is not None:
+            headers["authorization"] = f"Bearer {place.token.reveal()}"
+        # A proxy of the environment is no way to this very machine.
+        self._http = httpx2.Client(
+            base_url=place.url,
+            headers=headers,
+            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=not _is_loopback(place.url),
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer to a GET; parameters that are None are left out."""
+        return self._send("GET", path, query=query)
+
+    def post(self, path: str, body: Json | None = None) -> Any:
+        """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again without harm."""
+        return self._send("POST", path, body={} if body is None else body, headers={"idempotency-key": str(uuid.uuid4())})
+
+    def put(self, path: str, body: Json, *, etag: str = "*") -> Any:
+        """The answer to a PUT of the whole thing."""
+        return self._send("PUT", path, body=body, headers={"if-match": etag})
+
+    def delete(self, path: str) -> None:
+        """Take it away."""
+        self._send("DELETE", path, headers={"if-match": "*"})
+
+    def items(self, path: str, *, limit: int, **query: Any) -> tuple[list[Json], bool]:
+        """At most `limit` items of a list (0: all of them), over as many pages as it takes; and whether there are more."""
+        found: list[Json] = []
+        cursor: str | None = None
+        while True:
+            page_items = PAGE_ITEMS if limit == 0 else min(PAGE_ITEMS, limit - len(found))
+            page = self.get(path, limit=page_items, cursor=cursor, **query)
+            found += page["items"]
+            cursor = page.get("next")
+            if cursor is None or (limit and len(found) >= limit):
+                return found, cursor is not None
+
+    def by_name(self, noun: str, ref: str) -> Json:
+        """The job, target or credential with this id, uuid or name. Raises Refused (404) where there is none."""
+        path = f"/{noun}s"
+        if ref.isdigit() or _is_uuid(ref):
+            try:
+                return dict(self.get(f"{path}/{ref}"))
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+        found, _ = self.items(path, limit=PAGE_ITEMS, name=ref)
+        for item in found:
+            if item["name"] == ref:
+                return item
+        raise Refused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
+
+    def raw(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The bytes of an answer, portion by portion."""
+        parameters = {k: v for k, v in query.items() if v is not None}
+        try:
+            with self._http.stream("GET", path, params=parameters, headers={"accept": "*/*"}) as answer:
+                self._judge(answer)
+                yield from answer.iter_bytes()
+        except httpx2.TransportError as lost:
+            raise self._away(lost) from lost
+
+    def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
+        """The execution's events after the position `after`, each once, in portions, to its `end`.
+
+        A lost connection is taken up again where it broke, for up to 5 minutes without any answer; `tell` is told about it.
+        """
+        position, patience = after, _Patience(self.place.url, execution_id, tell)
+        while True:
+            try:
+                for events in self._stream(f"/executions/{execution_id}/events", position):
+                    patience.answered()
+                    fresh = [e for e in events if _is_after(e, position)]
+                    position = fresh[-1].id if fresh else position
+                    yield fresh
+                    if fresh and fresh[-1].event == "end":
+                        return
+            except (httpx2.TransportError, _Again):
+                patience.lost()
+            patience.wait()
+
+    def _stream(self, path: str, position: str) -> Iterator[list[Event]]:
+        headers = {"accept": "text/event-stream", "last-event-id": position, "cache-control": "no-store"}
+        timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+        parser = Parser()
+        with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+            if answer.status_code in (429, 500, 502, 503, 504):
+                raise _Again
+            self._judge(answer)
+            for portion in answer.iter_bytes():
+                yield parser.feed(portion)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The decoded answer. What was perhaps received is sent again: it is idempotent, by its method or its key."""
+        parameters = {k: v for k, v in (query or {}).items() if v is not None}
+        for attempt in range(1, SENDS_AT_MOST + 1):
+            try:
+                answer = self._http.request(method, path, params=parameters, json=body, headers=headers)
+            except httpx2.TransportError as lost:
+                if attempt == SENDS_AT_MOST or isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout):
+                    raise self._away(lost) from lost
+                continue
+            self._judge(answer)
+            return _decoded(answer.content) if answer.content else None
+        raise AssertionError("the loop above returns or raises")
+
+    def _judge(self, answer: httpx2.Response) -> None:
+        if answer.is_success:
+            return
+        problem = _decoded(answer.read())
+        problem = problem if isinstance(problem, dict) else {}
+        errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
+        code = str(problem.get("code") or "")
+        raise Refused(
+            self._told(answer.status_code, problem, errors),
+            answer.status_code,
+            code,
+            tuple(str(e.get("pointer", "")) for e in errors),
+        )
+
+    def _told(self, status: int, problem: Json, errors: list[Json]) -> str:
+        """A refusal in words: the problem's own, each of its errors, and what to do about it."""
+        words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
+        more = [e for e in errors if str(e.get("detail")) not in words]
+        lines = [words, *(f"  {e.get('pointer') or e.get('parameter') or 'the whole'}: {e.get('detail', '')}" for e in more)]
+        if status == 401:
+            held = "is not accepted" if self.place.token else "is missing"
+            lines.append(f"The token {held}: set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`.")
+        if status >= 500 and problem.get("request_id"):
+            lines.append(f"The service's log has more under request_id {problem['request_id']}.")
+        return "\n".join(lines)
+
+    def _away(self, lost: httpx2.TransportError) -> CommandFailed:
+        url = self.place.url
+        if isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout):
+            if self.place.local or _is_loopback(url):
+                return CommandFailed(f"opsjobs does not answer at {url}: start it with `opsjobs up`.")
+            return CommandFailed(f"opsjobs does not answer at {url} ({lost}): is OPSJOBS_URL right, and is it running there?")
+        return CommandFailed(f"{url} broke off ({str(lost) or type(lost).__name__}): try again, and look at the service's log.")
+
+
+class _Again(Exception):
+    """The service is busy or starting: ask again soon."""
+
+
+class _Patience:
+    """How long a stream that broke is asked for again, and what is told meanwhile: once that it broke, once that it is back."""
+
+    def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
+        self._url, self._execution_id, self._tell = url, execution_id, tell
+        self._told = False
+        self._silent_since: float | None = None
+        self._pause_seconds = PAUSE_SECONDS_AT_LEAST
+
+    def answered(self) -> None:
+        if self._told:
+            self._tell("connected again")
+        self._told, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
+
+    def lost(self) -> None:
+        if not self._told:
+            self._tell("the connection to the service is lost, trying again; the execution goes on meanwhile")
+        self._told = True
+
+    def wait(self) -> None:
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > GIVE_UP_SECONDS:
+            raise CommandFailed(
+                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. The execution goes on without this command: "
+                f"`opsjobs executions follow {self._execution_id}` shows it once the service is back."
+            )
+        time.sleep(self._pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_AT_MOST)
+
+
+def connect() -> Client:
+    """A client of the service that the environment names, or of the local `up`. Raises CommandFailed, SettingsError."""
+    return Client(find(*load_client()))
+
+
+def path_of(noun: str, ref: object) -> str:
+    """The path of one thing: `path_of("job", 7)` -> "/jobs/7"."""
+    return f"/{noun}s/{quote(str(ref), safe='')}"
+
+
+def _is_after(event: Event, position: str) -> bool:
+    """Whether the event is new; `end` carries the last entry's id and is sent to whoever asks again."""
+    return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def _is_uuid(ref: str) -> bool:
+    try:
+        return str(uuid.UUID(ref)) == ref.lower()
+    except ValueError:
+        return False
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

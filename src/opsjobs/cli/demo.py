@@ -1,0 +1,125 @@
+"""`opsjobs demo`: the main job on this one machine: a whole stack in a temporary folder, a lab, and a job seen live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from opsjobs.cli.client import Client, Json
+from opsjobs.cli.executions import block
+from opsjobs.cli.exits import Exit, of_execution
+from opsjobs.cli.place import Place
+from opsjobs.cli.render import console, counted, plain, seconds, tell
+from opsjobs.cli.tally import Tally
+from opsjobs.cli.watch import follow
+from opsjobs.model.failures import Failure
+from opsjobs.settings import names
+from opsjobs.standalone.stack import Stack, StackOptions
+
+SURVEY = 'echo "$(uname -sr), $(nproc) CPUs"'
+WORK = """\
+for step in 1 2 3; do
+  echo "step $step of 3"
+  sleep "0.$(( ($$ + step) % 3 + 1 ))"
+done
+echo 'the cache was cold: warmed it' >&2"""
+JOB: Json = {
+    "name": "demo",
+    "description": "What `opsjobs demo` runs on its lab.",
+    "targets": {"selector": "lab=true"},
+    "actions": [{"key": "survey", "command": SURVEY}, {"key": "work", "command": WORK, "timeout": "30s"}],
+}
+NEXT = """\
+Next, with data that stays:
+
+  {opsjobs} up --lab 12                               the same stack, until Ctrl-C
+  {opsjobs} run 'hostname; uptime' -l lab=true        in another terminal: any command on all machines
+  {opsjobs} executions list                           what ran
+  {opsjobs} targets add --help                        your own machines
+"""
+
+
+def show(targets: int) -> int:
+    """Start the stack with so many lab machines, run the demo's job on all of them, live; the exit code."""
+    began = time.monotonic()
+    _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
+    with _folder() as folder, Stack(_options(folder, targets)) as stack:
+        _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
+        with Client(Place(stack.url, stack.token, local=True, data_dir=folder)) as client:
+            exit_code = _job(client)
+        _say("Stopping …")
+    _say(f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}")
+    return exit_code
+
+
+def _job(client: Client) -> Exit:
+    job = client.post("/jobs", JOB)
+    for action in job["actions"]:
+        _say(f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}")
+    execution = client.post(f"/jobs/{job['id']}/execute")
+    _say(f"\njob {job['name']} runs as execution {execution['id']} on {counted(execution['total_targets'], 'target')}:\n")
+    ended, tally = follow(client, execution)
+    _summary(ended, tally, client.items(f"/executions/{ended['id']}/groups", limit=3, action="survey")[0])
+    return of_execution(ended["status"])
+
+
+def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
+    headline, *rest = tally.summary(ended)
+    _say(f"\n{headline}")
+    failures = [line for line in rest if line.startswith("  ")]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("SLOWEST TARGETS")
+    table.add_column("TOOK", justify="right")
+    for name, took_ms in tally.slowest():
+        table.add_row(Text(plain(name)), seconds(took_ms))
+    console(sys.stdout).print(table)
+    _say("".join(f"{line}\n" for line in failures) + "\nWho said the same in the survey:")
+    _say("".join(block(group) for group in groups))
+
+
+def _command() -> str:
+    """How this person can type `opsjobs`: by its path where it is not on the PATH."""
+    if shutil.which("opsjobs"):
+        return "opsjobs"
+    script = Path(sys.executable).with_name("opsjobs")
+    if not script.exists():
+        return "python -m opsjobs"
+    return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
+
+
+def _options(folder: Path, targets: int) -> StackOptions:
+    """A stack that stands alone, whatever is set outside."""
+    return StackOptions(data_dir=folder, port=0, lab=targets, environment=bare(os.environ))
+
+
+def bare(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without any of our settings."""
+    ours = names()
+    return {name: value for name, value in environ.items() if name not in ours}
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="opsjobs-demo-"))
+    try:
+        yield folder
+    except Failure:
+        tell(f"{folder} is kept, with the logs")
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,155 @@
+"""`opsjobs executions`: what ran, what runs, what it said."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
+from opsjobs.cli.watch import watch
+from opsjobs.model.execution import ExecutionStatus, RunStatus
+
+app = typer.Typer(help="Executions: what ran, what runs, what it said.", no_args_is_help=True)
+
+Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
+
+COLUMNS = (
+    Column("id", lambda e: e["id"]),
+    Column("job", lambda e: e["job_name"]),
+    Column("number", lambda e: e.get("number"), wide=True),
+    Column("status", lambda e: e["status"]),
+    Column("targets", lambda e: e["total_targets"]),
+    Column("outcome", lambda e: counts(e.get("counts") or {})),
+    Column("started", lambda e: ago(e.get("started_at"))),
+    Column("took", lambda e: seconds(e.get("duration_ms"))),
+    Column("by", lambda e: e.get("requested_by")),
+    Column("via", lambda e: e.get("triggered_by"), wide=True),
+    Column("uuid", lambda e: e["uuid"], wide=True),
+)
+RUN_COLUMNS = (
+    Column("target", lambda r: r["target"]["name"]),
+    Column("host", lambda r: r["target"]["host"], wide=True),
+    Column("status", lambda r: r["status"]),
+    Column("waits for", lambda r: r.get("waiting_for"), wide=True),
+    Column("exit", lambda r: r.get("exit_code")),
+    Column("attempt", lambda r: r.get("attempt"), wide=True),
+    Column("worker", lambda r: r.get("worker"), wide=True),
+    Column("cancel proof", lambda r: r.get("cancel_proof"), wide=True),
+    Column("error", lambda r: (r.get("error") or {}).get("code")),
+    Column("message", lambda r: (r.get("error") or {}).get("message")),
+)
+
+
+@app.command("list")
+def list_executions(
+    job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
+    status: Annotated[ExecutionStatus | None, typer.Option(help="Only those with this status.")] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
+) -> None:
+    """List executions, the newest first."""
+    with connect() as client:
+        path = "/executions" if job is None else f"{path_of('job', client.by_name('job', job)['id'])}/executions"
+        found, more = client.items(path, limit=limit, status=status)
+    show_list(found, COLUMNS, output, name="id")
+    options.tell_more(more, limit)
+
+
+@app.command()
+def show(
+    execution: Execution,
+    status: Annotated[RunStatus | None, typer.Option(help="Only targets with this status.")] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 200,
+) -> None:
+    """Show an execution and how it went on each target."""
+    with connect() as client:
+        path = path_of("execution", execution)
+        found = client.get(path)
+        runs, more = client.items(f"{path}/targets", limit=limit, status=status)
+    if output not in (Form.TABLE, Form.WIDE):
+        show_one({**found, "targets": runs}, output, name="id")
+        return
+    tell(_headline(found))
+    show_list(runs, RUN_COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def follow(execution: Execution, as_json: options.AsJson = False) -> None:
+    """Show an execution from its first line to its end, live.
+
+    Ctrl-C leaves and cancels nothing. Exit codes as of `opsjobs run`.
+    """
+    with connect() as client:
+        found = client.get(path_of("execution", execution))
+        raise typer.Exit(watch(client, found, None, as_json=as_json))
+
+
+@app.command()
+def logs(
+    execution: Execution,
+    target: Annotated[str | None, typer.Option("-t", "--target", help="Only this target's lines.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(metavar="stdout|stderr", help="With -t: exactly the bytes of this stream.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Log entries, one line of JSON each.")] = False,
+) -> None:
+    """Print what an execution has written so far."""
+    if stream is not None and (stream not in ("stdout", "stderr") or target is None):
+        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", Exit.USAGE)
+    with connect() as client:
+        form = "ndjson" if as_json else "text"
+        for portion in client.raw(f"{path_of('execution', execution)}/log", format=form, target=target, stream=stream):
+            sys.stdout.buffer.write(portion)
+    sys.stdout.buffer.flush()
+
+
+@app.command()
+def cancel(execution: Execution, reason: options.Reason = None) -> None:
+    """Cancel an execution.
+
+    Targets that wait are not started, commands that run are ended, and each tells what became of it (cancel proof).
+    """
+    with connect() as client:
+        asked = client.post(f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {})
+    tell(f"execution {asked['id']} is {asked['status']}: `opsjobs executions show {asked['id']}` has the proof for each target")
+
+
+@app.command()
+def groups(execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50) -> None:
+    """Show which targets came to the same."""
+    with connect() as client:
+        found, more = client.items(f"{path_of('execution', execution)}/groups", limit=limit)
+    if output in (Form.TABLE, Form.WIDE):
+        sys.stdout.write("\n".join(block(group) for group in found))
+    else:
+        show_list(found, (), output, name="digest")
+    options.tell_more(more, limit)
+
+
+GROUP_NAMES_SHOWN = 8
+
+
+def block(group: dict[str, object]) -> str:
+    """One group of targets with the same outcome: who, how it ended, and what it said."""
+    targets = group.get("targets")
+    names = [plain(t["name"] if isinstance(t, dict) else t) for t in targets] if isinstance(targets, list) else []
+    who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
+    exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
+    said = str(group.get("stdout") or "").rstrip("\n")
+    body = "".join(f"    {plain(line)}\n" for line in said.split("\n")) if said else ""
+    return f"{counted(int(str(group['count'])), 'target')}: {group['status']}{exit_code}: {who}\n{body}"
+
+
+def _headline(e: dict[str, object]) -> str:
+    number = "" if e.get("number") is None else f" (number {e['number']})"
+    error = f"\n{plain(e['error'])}" if e.get("error") else ""
+    by = f"{plain(e.get('requested_by'))} by {e.get('triggered_by')}, {ago(e.get('created_at'))}"
+    took = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
+    return f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{took}; for {by}{error}"

@@ -1,0 +1,69 @@
+"""Remote output on its way to the terminal: as bytes, whole lines with the target's name before them where there are several."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+PARTIAL_BYTES_AT_MOST = 65_536  # a line without an end is not held back for longer
+
+Write = Callable[[str, bytes], None]
+"""Takes "stdout" or "stderr" and the bytes to put there."""
+
+Source = tuple[object, object, object, str]
+"""One stream of one action: target run, action, attempt, stdout or stderr."""
+
+
+class Lines:
+    """Puts output events out. With `names` each line begins with `NAME | ` and is never mixed with another's."""
+
+    def __init__(self, write: Write, names: Callable[[str], str] | None) -> None:
+        self._write = write
+        self._names = names
+        self._partial: dict[Source, bytes] = {}
+        self._prefix: dict[str, bytes] = {}
+        self._of: dict[Source, str] = {}
+
+    def output(self, event: dict[str, Any]) -> None:
+        """One `output` event: bytes, or the notice that some were not kept."""
+        source = (event.get("target_run"), event.get("action"), event.get("attempt"), _stream(event))
+        if self._names is None:
+            self._write(source[3], _bytes(event))
+            return
+        self._of[source] = str(event.get("target"))
+        *whole, rest = (self._partial.pop(source, b"") + _bytes(event)).split(b"\n")
+        if len(rest) > PARTIAL_BYTES_AT_MOST:
+            whole, rest = [*whole, rest], b""
+        self._put(source, whole)
+        if rest:
+            self._partial[source] = rest
+
+    def finish(self, target_run: object = None, action: object = None) -> None:
+        """Put out the lines that have no end: of an action, of a run (action None) or of all (both None)."""
+        for source in [s for s in self._partial if target_run in (None, s[0]) and action in (None, s[1])]:
+            self._put(source, [self._partial.pop(source)])
+
+    def _put(self, source: Source, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        prefix = self._prefixed(self._of[source])
+        self._write(source[3], b"".join(b"%b%b\n" % (prefix, line) for line in lines))
+
+    def _prefixed(self, target: str) -> bytes:
+        if target not in self._prefix:
+            assert self._names is not None
+            self._prefix[target] = f"{self._names(target)} | ".encode()
+        return self._prefix[target]
+
+
+def _stream(event: dict[str, Any]) -> str:
+    return "stderr" if event.get("stream") == "stderr" or event.get("dropped") else "stdout"
+
+
+def _bytes(event: dict[str, Any]) -> bytes:
+    if event.get("dropped"):
+        return f"… {event['dropped']} bytes of {event.get('stream')} are not kept (output_limit)\n".encode()
+    if "data_base64" in event:
+        return base64.b64decode(event["data_base64"])
+    return str(event.get("data") or "").encode("utf-8", "surrogatepass")

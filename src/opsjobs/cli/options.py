@@ -1,0 +1,53 @@
+"""Options that mean the same in every command, and how lists and durations on the command line are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Form, tell
+from opsjobs.model.units import parse_duration
+
+Output = Annotated[Form, typer.Option("-o", "--output", help="How to print it.")]
+Limit = Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")]
+Targets = Annotated[
+    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets: names, ids or hosts. May be repeated.")
+]
+Groups = Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="All targets of these groups.")]
+Selector = Annotated[
+    str | None, typer.Option("-l", "--selector", metavar="SELECTOR", help="Targets with these labels, such as env=prod,role!=db.")
+]
+Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the execution.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start it, print its id and leave.")]
+
+
+def split(values: Iterable[str] | None) -> list[str]:
+    """The items of a repeatable option that takes commas, in order, each once."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def selection(targets: list[str] | None, groups: list[str] | None, selector: str | None) -> dict[str, Any]:
+    """The `targets` of a request; empty where nothing is named."""
+    named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
+    return {key: value for key, value in named.items() if value}
+
+
+def duration(option: str, text: str | None) -> str | None:
+    """A duration as the API takes it. Raises CommandFailed where it cannot be read."""
+    try:
+        if text is not None and parse_duration(text) <= 0:
+            raise ValueError(f"{text!r} is not longer than nothing: write a duration such as 30s or 5m")
+    except ValueError as wrong:
+        raise CommandFailed(f"{option}: {wrong}", Exit.USAGE) from None
+    return text
+
+
+def tell_more(more: bool, limit: int) -> None:
+    """Say on stderr that a list was cut."""
+    if more:
+        tell(f"there are more: --limit {limit * 2} shows twice as many, --limit 0 all")

@@ -1,0 +1,207 @@
+"""How answers look: tables for people, JSON, YAML and names for programs. Data goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from ruamel.yaml import YAML
+
+PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_STYLE_OF = {
+    "succeeded": "green",
+    "completed": "green",
+    "running": "cyan",
+    "queued": "cyan",
+    "waiting": "dim",
+    "ok": "green",
+    "up": "green",
+    "degraded": "yellow",
+    "partial": "yellow",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "skipped": "yellow",
+    "failed": "red",
+    "unreachable": "red",
+    "timeout": "red",
+    "lost": "red",
+    "dead": "red",
+    "blocked": "red",
+    "down": "red",
+}
+
+
+class Form(StrEnum):
+    """The forms of -o."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, how to get the text from an item, and whether only -o wide shows it."""
+
+    heading: str
+    value: Callable[[Mapping[str, Any]], object]
+    wide: bool = False
+
+
+def show_list(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], form: Form, *, name: str = "name") -> None:
+    """Print many things. `name` is the field that `-o name` prints."""
+    if form is Form.NAME:
+        sys.stdout.write("".join(f"{plain(item[name])}\n" for item in items))
+    elif form in (Form.JSON, Form.YAML):
+        _structured(list(items), form)
+    else:
+        _table(items, [c for c in columns if form is Form.WIDE or not c.wide])
+
+
+def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None:
+    """Print one thing: as a two-column list of its fields, or structured."""
+    if form is Form.NAME:
+        sys.stdout.write(f"{plain(item[name])}\n")
+    elif form in (Form.JSON, Form.YAML):
+        _structured(dict(item), form)
+    else:
+        _fields(item)
+
+
+def tell(message: str) -> None:
+    """Say something to the person: on stderr, one or more lines."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+def hush() -> None:
+    """Drop what still waits for stdout: whoever read it has left, as `head` does, and not even the exit may try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console(file: TextIO) -> Console:
+    """A rich console on this file: colours on a terminal unless NO_COLOR is set; no folding into a pipe; nothing is markup."""
+    width = None if file.isatty() else PIPE_COLUMNS
+    colourless = bool(os.environ.get("NO_COLOR")) or not file.isatty()
+    return Console(file=file, width=width, no_color=colourless, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def plain(value: object) -> str:
+    """A text for a terminal: control characters and changes of writing direction are shown, not obeyed."""
+    return _CONTROL.sub(lambda m: repr(m[0])[1:-1], str(value))
+
+
+def cell(value: object) -> Text:
+    """One value for a table: nothing is "-", a status has its colour, lists and maps are joined."""
+    text = _spelt(value)
+    return Text(text, style=_STYLE_OF.get(text, ""))
+
+
+def _spelt(value: object) -> str:
+    if value is None or value in ("", [], (), {}):
+        return "-"
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case Mapping():
+            return ",".join(f"{plain(k)}={plain(v)}" for k, v in value.items())
+        case list() | tuple():
+            return ",".join(plain(v) for v in value)
+        case _:
+            return plain(value)
+
+
+def seconds(milliseconds: object) -> str:
+    """A duration in ms as people read it: 45 ms, 1.25 s, 3 min 20 s."""
+    if not isinstance(milliseconds, int | float):
+        return "-"
+    if milliseconds < 1_000:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 120_000:
+        return f"{milliseconds / 1_000:.2f} s"
+    minutes, rest = divmod(int(milliseconds / 1_000), 60)
+    return f"{minutes} min {rest} s"
+
+
+def ago(moment: object, *, now: datetime | None = None) -> str:
+    """How long ago an RFC 3339 moment was: 12s, 5m, 3h, 4d."""
+    if not isinstance(moment, str):
+        return "-"
+    passed = max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if passed >= 2 * length:
+            return f"{int(passed // length)}{unit} ago"
+    return f"{int(passed)}s ago"
+
+
+def counted(number: int, noun: str) -> str:
+    """`counted(1, "target")` -> "1 target"; `counted(3, "target")` -> "3 targets"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def counts(by_status: Mapping[str, int]) -> str:
+    """`{"succeeded": 10, "failed": 2, "lost": 0}` -> "10 succeeded, 2 failed"."""
+    return ", ".join(f"{n} {plain(status)}" for status, n in by_status.items() if n) or "none"
+
+
+def _structured(value: object, form: Form) -> None:
+    if form is Form.JSON:
+        json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+        return
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(value, sys.stdout)
+
+
+def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column.heading.upper(), overflow="fold")
+    for item in items:
+        table.add_row(*(cell(column.value(item)) for column in columns))
+    _print(table)
+
+
+def _fields(item: Mapping[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in item.items():
+        shown = json.dumps(value, ensure_ascii=False) if _is_nested(value) else value
+        table.add_row(plain(key), cell(shown))
+    _print(table)
+
+
+def _is_nested(value: object) -> bool:
+    inner: Sequence[object] = ()
+    if isinstance(value, Mapping):
+        inner = list(value.values())
+    elif isinstance(value, list):
+        inner = value
+    return any(isinstance(v, Mapping | list) for v in inner)
+
+
+def _print(table: Table) -> None:
+    # Rich fills a line with blanks up to the table's width; nobody wants them in a pipe.
+    out = console(sys.stdout)
+    if sys.stdout.isatty():
+        out.print(table)
+        return
+    with out.capture() as caught:
+        out.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))

@@ -1,0 +1,87 @@
+"""`opsjobs status` and `opsjobs config show`: how the service is, and what this machine is set to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import connect
+from opsjobs.cli.exits import CommandFailed
+from opsjobs.cli.render import Column, Form, counted, counts, show_list, show_one, tell
+from opsjobs.settings import SettingsError, describe, load, unknown
+
+config = typer.Typer(help="Settings: what they are and where they come from.", no_args_is_help=True)
+
+COLUMNS = (
+    Column("name", lambda s: s["name"]),
+    Column("value", lambda s: s["value"]),
+    Column("origin", lambda s: s["origin"]),
+    Column("default", lambda s: s["default"], wide=True),
+    Column("what", lambda s: s["description"], wide=True),
+)
+
+
+WORKER_COLUMNS = (
+    Column("worker", lambda w: w["name"]),
+    Column("zone", lambda w: w["zone"]),
+    Column("alive", lambda w: w["alive"]),
+    Column("running", lambda w: w["running"]),
+    Column("concurrency", lambda w: w["concurrency"]),
+    Column("renewed", lambda w: f"{w['renewed_seconds_ago']:g} s ago"),
+    Column("id", lambda w: w["id"], wide=True),
+)
+QUEUE_COLUMNS = (
+    Column("zone", lambda q: q["zone"]),
+    Column("waiting", lambda q: q["waiting"]),
+    Column("ready", lambda q: q["ready"]),
+    Column("running", lambda q: q["running"]),
+    Column("oldest ready", lambda q: None if q["oldest_ready_seconds"] is None else f"{q['oldest_ready_seconds']:g} s"),
+    Column("workers", lambda q: q["workers"]),
+)
+
+
+def status(output: options.Output = Form.TABLE) -> None:
+    """Show how the service is: parts, workers, queues."""
+    with connect() as client:
+        found = client.get("/status")
+        url = client.place.url
+    if output not in (Form.TABLE, Form.WIDE):
+        show_one(found, output, name="status")
+        return
+    show_one({"opsjobs": f"{found['version']} at {url}", "status": found["status"], **_parts(found)}, output)
+    for heading, columns in (("workers", WORKER_COLUMNS), ("queues", QUEUE_COLUMNS)):
+        print()
+        show_list(found[heading], columns, output)
+
+
+def _parts(found: Mapping[str, Any]) -> dict[str, object]:
+    """The lines on the parts that are not workers or queues."""
+    database, scheduler = found["database"], found["scheduler"]
+    schema = (
+        "" if database["schema"] == database["schema_needed"] else f", needs {database['schema_needed']}: `opsjobs db upgrade`"
+    )
+    ticked = scheduler["ticked_seconds_ago"]
+    return {
+        "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
+        "redis": "ok" if found["redis"] == "ok" else "away: slower, not wrong",
+        "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {ticked:g} s ago"),
+        "executions": counts(found["executions"]),
+        "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {counted(found['events_unpublished'], 'event')} to publish",
+        "live viewers": found["streams"],
+    }
+
+
+@config.command("show")
+def show(output: options.Output = Form.TABLE) -> None:
+    """Show every setting as it is here: its value, secrets masked, and where it comes from."""
+    show_list([asdict(doc) for doc in describe()], COLUMNS, output)
+    for name, meant in unknown().items():
+        tell(f"{name} is set, but no setting has that name" + (f": {meant} perhaps?" if meant else "."))
+    try:
+        load()
+    except SettingsError as wrong:
+        raise CommandFailed(f"these settings cannot be used:\n{wrong}") from None

@@ -1,0 +1,49 @@
+"""What can be set from outside: read once at the door, checked as a whole, handed on as frozen groups.
+
+The seed's names (DATABASE_URL, COMMAND_TIMEOUT, …) are read as they are, and `OPSJOBS_` before them wins; our own names always
+carry that prefix. What may hold a secret can stand in a file: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. Empty is not set.
+"""
+
+from opsjobs.settings.groups import (
+    ApiSettings,
+    ClientSettings,
+    DatabaseSettings,
+    ExecutionSettings,
+    RedisSettings,
+    SecuritySettings,
+    Settings,
+    TelemetrySettings,
+    WorkerSettings,
+)
+from opsjobs.settings.reading import (
+    SettingDoc,
+    SettingsError,
+    default_data_dir,
+    describe,
+    for_service,
+    load,
+    load_client,
+    names,
+    unknown,
+)
+
+__all__ = [
+    "ApiSettings",
+    "ClientSettings",
+    "DatabaseSettings",
+    "ExecutionSettings",
+    "RedisSettings",
+    "SecuritySettings",
+    "SettingDoc",
+    "Settings",
+    "SettingsError",
+    "TelemetrySettings",
+    "WorkerSettings",
+    "default_data_dir",
+    "describe",
+    "for_service",
+    "load",
+    "load_client",
+    "names",
+    "unknown",
+]

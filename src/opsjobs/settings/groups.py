@@ -1,0 +1,217 @@
+"""The frozen groups of settings: one field a variable, with its name, form, default and one line on what it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from opsjobs.model.secret import Secret
+from opsjobs.settings.spelling import (
+    HOW_TO_MAKE_ONE,
+    Network,
+    address,
+    choice,
+    folder,
+    hidden,
+    keys,
+    networks,
+    seconds,
+    setting,
+    size,
+    text,
+    whole,
+    yes_no,
+)
+
+_ZONE = text(r"[a-z0-9][a-z0-9_-]{0,62}", "write lower-case letters, digits, - or _, such as default or berlin-1")
+_HOST = text(r"[A-Za-z0-9_.:%-]{1,253}", "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0")
+_ADMIN_TOKEN = text(r"[\x21-\x7e]{16,512}", f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_ONE}")
+_TOKEN = text(r"[\x21-\x7e]{1,8192}", "write the token alone: printable characters without blanks")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """PostgreSQL; "" is not set (`up` then starts its own)."""
+
+    url: str = setting(
+        "DATABASE_URL",
+        address("postgres postgresql postgresql+asyncpg postgresql+psycopg", "postgresql://opsjobs@db.example.org/opsjobs"),
+        None,
+        "PostgreSQL 15 to 18, where everything that is true is kept. Not set: `opsjobs up` starts an embedded one.",
+        ours=False,
+        secret=True,
+        unset="",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Redis or Valkey; None is not set (`up` then starts its own)."""
+
+    url: str | None = setting(
+        "REDIS_URL",
+        address("redis rediss unix redis+socket", "redis://redis.example.org:6379/0"),
+        None,
+        "Redis or Valkey, the bell: it may be lost at any time. Not set: `opsjobs up` starts an embedded Valkey.",
+        ours=False,
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """One worker process."""
+
+    zone: str = setting("ZONE", _ZONE, "default", "The zone whose targets this worker serves.")
+    concurrency: int = setting(
+        "CONCURRENCY", whole(1, 10_000), "200", "Target runs that one worker process has in work at a time."
+    )
+    lease_seconds: float = setting(
+        "LEASE_SECONDS", seconds(3, 600), "15", "How long a worker may be silent before its runs are taken from it."
+    )
+    poll_seconds: float = setting(
+        "POLL_SECONDS", seconds(0.05, 60), "1", "How often a worker looks for work of itself, when no bell has rung."
+    )
+    drain_seconds: float = setting(
+        "DRAIN_SECONDS",
+        seconds(0, 3600),
+        "30",
+        "How long a stopping worker lets the commands in work go on before it ends them.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSettings:
+    """Defaults and limits of executions; timeouts in seconds, sizes in bytes."""
+
+    max_concurrent_targets: int = setting(
+        "MAX_CONCURRENT_TARGETS",
+        whole(1, 10_000),
+        "50",
+        "Targets of one execution at a time, unless policy.max_parallel says.",
+        ours=False,
+    )
+    connection_timeout: float = setting(
+        "CONNECTION_TIMEOUT", seconds(0.1, 3600), "30s", "How long connecting and logging in to a target may take.", ours=False
+    )
+    command_timeout: float = setting(
+        "COMMAND_TIMEOUT",
+        seconds(0.1, 366 * 86_400),
+        "300s",
+        "How long an action may take, unless its timeout says.",
+        ours=False,
+    )
+    output_limit_bytes: int = setting(
+        "OUTPUT_LIMIT_BYTES",
+        size(0, 1 << 40),
+        "10MiB",
+        "What is kept of each output stream of an action, unless its output_limit says.",
+    )
+    max_actions_per_job: int = setting("MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False)
+    max_targets_per_job: int = setting(
+        "MAX_TARGETS_PER_JOB", whole(1, 1_000_000), "10000", "Targets that one execution may have.", ours=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The HTTP server."""
+
+    host: str = setting("API_HOST", _HOST, "127.0.0.1", "The address that the API listens on.")
+    port: int = setting("API_PORT", whole(0, 65_535), "8003", "The port that the API listens on; 0 takes a free one.")
+    docs: bool = setting("DOCS", yes_no, "on", "The docs page of the API, open to all; off by default in production.")
+    body_limit_bytes: int = setting(
+        "BODY_LIMIT_BYTES", size(1_024, 1 << 30), "1MiB", "The largest JSON body that the API takes (413 above)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """Keys, and which addresses targets may have."""
+
+    encryption_keys: tuple[Secret, ...] = setting(
+        "ENCRYPTION_KEYS", keys, None,
+        "Keys that encrypt credentials, the current one first. `opsjobs up` makes one; production refuses short ones.",
+        ours=False, secret=True, unset=(),
+    )  # fmt: skip
+    environment: Literal["development", "test", "staging", "production"] = setting(
+        "ENVIRONMENT", choice("development", "test", "staging", "production"), "development",
+        "What this installation is for; production refuses what is only good for trying out.", ours=False,
+    )  # fmt: skip
+    target_allow: tuple[Network, ...] = setting(
+        "TARGET_ALLOW",
+        networks,
+        None,
+        "Networks that targets may be in although they are denied otherwise: CIDRs, comma between.",
+        unset=(),
+    )
+    target_deny: tuple[Network, ...] = setting(
+        "TARGET_DENY",
+        networks,
+        None,
+        "Networks that targets may never be in: CIDRs with commas between. Wins over allow.",
+        unset=(),
+    )
+    admin_token: Secret | None = setting(  # noqa: RUF009  dataclasses.field, by another name
+        "ADMIN_TOKEN",
+        hidden(_ADMIN_TOKEN),
+        None,
+        "A first admin token for a plain `opsjobs api`; only its hash is stored.",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """Logs and metrics."""
+
+    log_level: str = setting(
+        "LOG_LEVEL",
+        choice("DEBUG", "INFO", "WARNING", "ERROR", upper=True),
+        "INFO",
+        "The least level that is logged.",
+        ours=False,
+    )
+    enable_metrics: bool = setting("ENABLE_METRICS", yes_no, "on", "Whether metrics are kept and served.", ours=False)
+    metrics_port: int | None = setting(
+        "METRICS_PORT", whole(1, 65_535), None,
+        "A port for metrics without a token, one a process (`up`: this and the next ones). Not set: none.", ours=False,
+    )  # fmt: skip
+    metrics_host: str = setting("METRICS_HOST", _HOST, "127.0.0.1", "The address that METRICS_PORT listens on.")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Where the command line finds the service; not set: the local `up`, by its data folder."""
+
+    url: str | None = setting(
+        "URL", address("http https", "https://jobs.example.org"), None,
+        "Where the command line finds the API. Not set: the local `opsjobs up`, by its data folder.",
+    )  # fmt: skip
+    token: Secret | None = setting(  # noqa: RUF009  as above
+        "TOKEN",
+        hidden(_TOKEN),
+        None,
+        "The token that the command line shows. Not set: the local `up`'s admin token.",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything; each part is handed just its own group."""
+
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    redis: RedisSettings = field(default_factory=RedisSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    client: ClientSettings = field(default_factory=ClientSettings)
+    data_dir: Path = setting(  # noqa: RUF009  as above
+        "DATA_DIR", folder, None,
+        "Where `opsjobs up` keeps everything. Not set: $XDG_DATA_HOME/opsjobs, as root /var/lib/opsjobs.",
+        unset=Path("/var/lib/opsjobs"),
+    )  # fmt: skip

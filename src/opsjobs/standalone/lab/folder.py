@@ -1,0 +1,65 @@
+"""What the lab keeps between starts, and what it tells others: keys, and the machines with their ports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine of the lab: its name as a target, and its port on 127.0.0.1."""
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabRecord:
+    """The lab as it runs: `pid` of its process, who may log in, the host key (one OpenSSH line), the machines."""
+
+    pid: int
+    user: str
+    host_key: str
+    machines: tuple[Machine, ...]
+
+
+class LabFolder:
+    """`D/lab`, 0700."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.host_key = path / "host-key"
+        self.client_key = path / "client-key"
+        self._record = path / "machines.json"
+
+    def home(self, name: str) -> Path:
+        """The home folder of one machine, made when it is first asked for."""
+        home = self.path / "homes" / name
+        home.mkdir(parents=True, exist_ok=True)
+        return home
+
+    def write(self, record: LabRecord) -> None:
+        """Tell others that all machines listen now."""
+        making = self._record.with_suffix(".making")
+        making.write_text(json.dumps(asdict(record), indent=1))
+        making.replace(self._record)
+
+    def read(self) -> LabRecord | None:
+        """What was last told, by this process or an earlier one; None before the first time."""
+        try:
+            found = json.loads(self._record.read_text())
+        except FileNotFoundError:
+            return None
+        return LabRecord(found["pid"], found["user"], found["host_key"], tuple(Machine(**m) for m in found["machines"]))
+
+    def ports(self) -> dict[str, int]:
+        """The port that each machine had last."""
+        record = self.read()
+        return {m.name: m.port for m in record.machines} if record else {}
+
+
+def machine_names(count: int) -> list[str]:
+    """Give lab-1, lab-2 and so on."""
+    return [f"lab-{n}" for n in range(1, count + 1)]

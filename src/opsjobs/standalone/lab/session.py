@@ -1,0 +1,170 @@
+"""One command on a lab machine: bytes in, bytes out, signals to its whole process group, exit status back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+from asyncio import transports
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+_STDIN, _STDERR = 0, 2
+_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")  # RFC 4254 section 6.10, what makes sense without a terminal
+_ACCEPTED = ("LANG", "LC_")  # what Debian's sshd takes of a client's environment
+
+
+class CommandSession(asyncssh.SSHServerSession[bytes]):
+    """What sshd does for `ssh host COMMAND`, without a terminal."""
+
+    def __init__(self, machine: str, home: Path) -> None:
+        self._machine = machine
+        self._home = home
+        self._command: str | None = None
+        self._channel: asyncssh.SSHServerChannel[bytes] | None = None
+        self._process: asyncio.SubprocessTransport | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
+        self._ended_input = False
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        """The channel is open."""
+        self._channel = chan
+
+    def shell_requested(self) -> bool:
+        """A shell that reads its commands from standard input."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        """The command, run once the session starts."""
+        self._command = command
+        return True
+
+    def session_started(self) -> None:
+        """All requests are answered: start the process."""
+        self._starting = asyncio.get_running_loop().create_task(self._start())
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:  # noqa: ARG002  asyncssh's signature
+        """Standard input; what comes before the process is there waits for it."""
+        if self._process is None:
+            self._early.append(data)
+        elif stdin := self._stdin():
+            stdin.write(data)
+
+    def eof_received(self) -> bool:
+        """The end of standard input; the channel stays open for the output."""
+        self._ended_input = True
+        if self._process is not None and (stdin := self._stdin()):
+            stdin.write_eof()
+        return True
+
+    def signal_received(self, signal: str) -> None:
+        """A signal for the command and everything that it started in its group."""
+        if self._process is not None and signal in _SIGNALS:
+            _signal_group(self._process.get_pid(), signal)
+
+    def pause_writing(self) -> None:
+        """The client does not read: neither do we, and the command waits at its full pipe."""
+        self._each_output("pause_reading")
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._each_output("resume_reading")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        """The client is gone. As under sshd the command goes on, and finds a broken pipe where it writes."""
+        self._channel = None
+        if self._process is not None:
+            for descriptor in (0, 1, 2):
+                if pipe := self._process.get_pipe_transport(descriptor):
+                    pipe.close()
+
+    async def _start(self) -> None:
+        program = ["/bin/sh", "-c", self._command] if self._command is not None else ["/bin/sh"]
+        loop = asyncio.get_running_loop()
+        try:
+            process, _ = await loop.subprocess_exec(
+                lambda: _Output(self), *program, env=self._environment(), cwd=self._home, start_new_session=True
+            )
+        except OSError as broken:
+            self.output(_STDERR, f"lab: cannot start the command: {broken.strerror}\n".encode())
+            self.exited(126)
+            return
+        self._process = process
+        stdin = self._stdin()
+        for data in self._early:
+            stdin.write(data)
+        self._early.clear()
+        if self._ended_input:
+            stdin.write_eof()
+        if self._channel is None:
+            self.connection_lost(None)
+
+    def output(self, descriptor: int, data: bytes) -> None:
+        """What the command wrote, as it wrote it."""
+        if self._channel is not None:
+            self._channel.write(data, asyncssh.EXTENDED_DATA_STDERR if descriptor == _STDERR else None)
+
+    def exited(self, code: int) -> None:
+        """The command has ended and all its output is handed over; a negative code is a signal's number."""
+        if self._channel is None:
+            return
+        if code >= 0:
+            self._channel.exit(code)
+        else:
+            self._channel.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
+
+    def _environment(self) -> dict[str, str]:
+        assert self._channel is not None
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        sent = {k: v for k, v in self._channel.get_environment().items() if k.startswith(_ACCEPTED)}
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        ours = {
+            "HOME": str(self._home),
+            "USER": user,
+            "LOGNAME": user,
+            "SHELL": "/bin/sh",
+            "PATH": path,
+            "HOSTNAME": self._machine,
+        }
+        return {**sent, **ours}
+
+    def _stdin(self) -> Any:
+        assert self._process is not None
+        pipe = self._process.get_pipe_transport(_STDIN)
+        return pipe if pipe is not None and not pipe.is_closing() else None
+
+    def _each_output(self, verb: str) -> None:
+        for descriptor in (1, 2):
+            pipe = self._process.get_pipe_transport(descriptor) if self._process is not None else None
+            if isinstance(pipe, transports.ReadTransport) and not pipe.is_closing():
+                getattr(pipe, verb)()
+
+
+class _Output(asyncio.SubprocessProtocol):
+    """Hands a process's output and end to its session."""
+
+    def __init__(self, session: CommandSession) -> None:
+        self._session = session
+        self._transport: Any = None
+
+    def connection_made(self, transport: transports.BaseTransport) -> None:
+        self._transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._session.output(fd, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        # Comes after the exit and after the last byte of both pipes.
+        code = self._transport.get_returncode()
+        self._transport.close()
+        self._session.exited(255 if code is None else code)
+
+
+def _signal_group(pid: int, name: str) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.killpg(pid, signal.Signals[f"SIG{name}"])

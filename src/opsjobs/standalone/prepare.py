@@ -1,0 +1,54 @@
+"""A short-lived process of `up`: the schema, the admin's key and the lab's targets; `up` itself stays free of drivers.
+
+`python -m opsjobs.standalone.prepare DATA_DIR`; the settings come by the environment, as for all processes of `up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+from opsjobs.model.failures import Failure
+from opsjobs.settings import Settings, for_service, load
+from opsjobs.standalone.errands import OWN_DATABASE, WITH_LAB
+from opsjobs.standalone.folder import DataFolder
+from opsjobs.standalone.lab.folder import LabFolder
+from opsjobs.standalone.lab.registration import register
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.migrations import runner
+from opsjobs.store.people import People
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import Vault
+
+
+async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_database: bool) -> None:
+    """Make the admin token good and the lab known. Idempotent. Raises Failure."""
+    database = Database(DatabaseOptions(settings.database.url, application_name="opsjobs prepare"))
+    await database.open()
+    try:
+        # In a database that several machines share, each `up` has a key of its own.
+        name = "admin" if own_database else f"admin-{socket.gethostname()}"
+        await People(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())
+        vault = Vault(database, settings.security.encryption_keys)
+        if lab:
+            await register(Inventory(database, vault), vault, LabFolder(folder.lab))
+    finally:
+        await database.close()
+
+
+def main(path: str, *flags: str) -> int:
+    """Do it all; 1 and one line on stderr where it cannot be done."""
+    try:
+        settings = for_service(load())
+        runner.upgrade(settings.database.url)
+        asyncio.run(prepare(settings, DataFolder(Path(path)), lab=WITH_LAB in flags, own_database=OWN_DATABASE in flags))
+    except Failure as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

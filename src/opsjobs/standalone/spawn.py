@@ -1,0 +1,46 @@
+"""Starts a process in its own session that dies with the thread that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from opsjobs.standalone.owner import Owner
+
+_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def bare_environment() -> dict[str, str]:
+    """What a foreign server needs of our environment: no setting, no secret."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {"LC_ALL": "C"}
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    owner: Owner | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> subprocess.Popen[bytes]:
+    """Start `command` (an absolute path first), its output appended to `log`.
+
+    `death_signal` reaches it when the calling thread ends, however that comes (Linux). `owner` is who it runs as: only root
+    may name another user. Appending makes it safe to truncate the log while it is written.
+    """
+    user = (str(owner.uid), str(owner.gid)) if owner and not owner.is_us else ("-", "-")
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  our own arguments
+            [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), *user, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,  # Ctrl-C in the terminal is for us alone
+        )

@@ -1,0 +1,274 @@
+"""The whole service on one machine: servers, migrations, keys and processes, started and stopped in the right order."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.secret import Secret
+from opsjobs.settings import load
+from opsjobs.standalone.errands import OWN_DATABASE, WITH_LAB, run_errand
+from opsjobs.standalone.folder import DataFolder
+from opsjobs.standalone.lab.folder import LabFolder
+from opsjobs.standalone.logs import LogKeeper, last_line
+from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.spawn import bare_environment, spawn
+from opsjobs.standalone.supervisor import Process, Say, Supervisor
+from opsjobs.standalone.valkey import Valkey
+
+LAB_MACHINES_AT_MOST = 1_000
+READY_SECONDS = 60.0
+LAB_SECONDS = 30.0
+PORT_SECONDS = 3.0  # what a killed `up` left may hold its port for a moment
+DEATHS_AT_START = 3
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  where we ask ourselves
+
+_SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What `up` and `demo` choose. `port` 0 takes a free one; `environment` is where the settings are read from."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8003
+    lab: int = 0
+    worker_processes: int = 1
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Stack:
+    """`with Stack(options) as stack:` serves at `stack.url`; `stack.token` is the admin's.
+
+    Whatever ends this process ends all of it: orderly by `stop()`, at once by kill -9. Raises Refusal where it must not start,
+    Unavailable where something does not come up.
+    """
+
+    def __init__(self, options: StackOptions, say: Say = lambda _: None) -> None:
+        self.options = options
+        self.url = ""
+        self._say = say
+        self._folder = DataFolder(options.data_dir)
+        self._settings = load(options.environment)
+        self._supervisor = Supervisor(say)
+        self._log_keeper = LogKeeper(self._folder.logs)
+        self._database_url = self._settings.database.url
+        self._redis_url = self._settings.redis.url
+        self._fronts: list[str] = []
+        self._machines: list[str] = []
+        self._servers: list[str] = []
+
+    @property
+    def token(self) -> Secret:
+        """The admin token, as it lies in `<data dir>/admin-token`."""
+        return Secret(self._folder.admin_token.read_text().strip())
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Where the admin token lies."""
+        return self._folder.admin_token
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self._folder.logs
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when the API says that it is ready."""
+        if not 0 <= self.options.lab <= LAB_MACHINES_AT_MOST:
+            raise Refusal("lab_too_large", f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.")
+        self._folder.hold()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything: first what serves and works, then what it worked on, the database last."""
+        self._supervisor.stop(self._fronts)
+        self._supervisor.stop(self._machines)
+        self._supervisor.stop()
+        self._log_keeper.stop()
+        self._folder.release()
+
+    def hurry(self) -> None:
+        """Stop waiting for those that were asked to end. May be called from a signal handler."""
+        self._supervisor.hurry()
+
+    def _start(self) -> None:
+        port = _free_port(self.options.host, self.options.port)
+        self._check_metrics_ports()
+        self._folder.make_secrets(keys=not self._settings.security.encryption_keys)
+        self._log_keeper.start()
+        self._start_servers()
+        self._prepare()
+        host = _LOOPBACK.get(self.options.host, self.options.host)
+        self._start_fronts(port)
+        self._wait_until_ready(host, port)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._folder.tell_endpoint(self.url)
+
+    def _start_servers(self) -> None:
+        processes = []
+        if not self._database_url:
+            processes.append(Process("postgres", self._start_postgres, _SERVER))
+            self._servers.append("postgres")
+        if not self._redis_url:
+            processes.append(Process("valkey", self._start_valkey))
+            self._servers.append("valkey")
+        if self.options.lab:
+            processes.append(Process("lab", self._start_lab))
+            self._machines.append("lab")
+        self._supervisor.start(processes)
+
+    def _start_postgres(self) -> subprocess.Popen[bytes]:
+        server = Postgres(self._folder.path, log=self._log("postgres"))
+        self._database_url = server.start()
+        assert server.process is not None
+        return server.process
+
+    def _start_valkey(self) -> subprocess.Popen[bytes]:
+        server = Valkey(self._folder.path, log=self._log("valkey"))
+        self._redis_url = server.start()
+        assert server.process is not None
+        return server.process
+
+    def _start_lab(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "opsjobs.standalone.lab", str(self._folder.lab), str(self.options.lab)]
+        environment = {**bare_environment(), **_python_path(self.options.environment)}
+        process = spawn(command, log=self._log("lab"), environment=environment)
+        folder, deadline = LabFolder(self._folder.lab), time.monotonic() + LAB_SECONDS
+        while (record := folder.read()) is None or record.pid != process.pid:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise Unavailable(f"The lab does not start: {last_line(self._log('lab'))}")
+            time.sleep(0.01)
+        return process
+
+    def _prepare(self) -> None:
+        flags = [WITH_LAB] * bool(self.options.lab) + [OWN_DATABASE] * ("postgres" in self._servers)
+        self._errand("prepare", str(self._folder.path), *flags)
+
+    def _errand(self, name: str, *arguments: str) -> None:
+        run_errand(name, *arguments, environment=self._environment(), log=self._log(name))
+
+    def _start_fronts(self, port: int) -> None:
+        workers = [f"worker-{n}" for n in range(1, self.options.worker_processes + 1)]
+        names = ["api", *workers, "scheduler"]
+        self._fronts = names
+        address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
+        self._supervisor.start(
+            [Process(name, self._front(name, number, address), died=self._mourner(name)) for number, name in enumerate(names)]
+        )
+
+    def _front(self, name: str, number: int, address: Mapping[str, str]) -> Callable[[], subprocess.Popen[bytes]]:
+        """How to start the process `opsjobs api`, `opsjobs worker` or `opsjobs scheduler`."""
+
+        def start() -> subprocess.Popen[bytes]:
+            environment = {**self._environment(), **address}
+            base = self._settings.telemetry.metrics_port
+            if base is not None:
+                environment["OPSJOBS_METRICS_PORT"] = str(base + number)
+            command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
+            return spawn(command, log=self._log(name), environment=environment)
+
+        return start
+
+    def _mourner(self, name: str) -> Callable[[int], None] | None:
+        if not name.startswith("worker"):
+            return None
+        return lambda pid: self._errand("bury", f"{socket.gethostname()}-{pid}")
+
+    def _environment(self) -> dict[str, str]:
+        """The settings of all our processes: the caller's environment, and what we have added to it."""
+        ours = {
+            "OPSJOBS_DATABASE_URL": self._database_url,
+            "OPSJOBS_REDIS_URL": self._redis_url or "",
+            "OPSJOBS_DATA_DIR": str(self._folder.path),
+        }
+        inherited = {k: v for k, v in self.options.environment.items() if k not in _REPLACED}
+        if not self._settings.security.encryption_keys:
+            ours["OPSJOBS_ENCRYPTION_KEYS_FILE"] = str(self._folder.keys)
+        return {**inherited, **_python_path(self.options.environment), **ours}
+
+    def _check_metrics_ports(self) -> None:
+        base, host = self._settings.telemetry.metrics_port, self._settings.telemetry.metrics_host
+        for number in range(self.options.worker_processes + 2 if base is not None else 0):
+            assert base is not None
+            _free_port(host, base + number, "METRICS_PORT (one for each process, counting up)")
+
+    def _wait_until_ready(self, host: str, port: int) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not _answers(host, port):
+            for name in self._fronts:
+                if self._supervisor.deaths(name) >= DEATHS_AT_START:
+                    raise Unavailable(f"{name} does not start: {last_line(self._log(name))} (more in {self._log(name)})")
+            if time.monotonic() > deadline:
+                raise Unavailable(f"The API is not ready after {READY_SECONDS:.0f} seconds: see {self._log('api')}")
+            time.sleep(0.05)
+
+    def _log(self, name: str) -> Path:
+        return self._folder.logs / f"{name}.log"
+
+
+_REPLACED = frozenset(
+    {"DATABASE_URL", "DATABASE_URL_FILE", "OPSJOBS_DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE", "OPSJOBS_REDIS_URL_FILE"}
+)
+
+
+def _python_path(environment: Mapping[str, str]) -> dict[str, str]:
+    return {"PYTHONPATH": environment["PYTHONPATH"]} if "PYTHONPATH" in environment else {}
+
+
+def _free_port(host: str, port: int, setting: str = "--port") -> int:
+    """The port, or for 0 a free one. Raises Refusal where something else listens there."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+                0
+            ]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                found: int = probe.getsockname()[1]
+                return found
+        except OSError as taken:
+            if time.monotonic() > deadline or port == 0:
+                raise Refusal(
+                    "port_taken",
+                    f"Port {port} on {host} cannot be used ({taken.strerror or taken}): end what listens there, "
+                    f"or choose another with {setting}.",
+                ) from None
+            time.sleep(0.05)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,68 @@
+"""The command `up`: the stack until Ctrl-C, told to a person."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from opsjobs.standalone.stack import Stack, StackOptions
+
+
+def up(options: StackOptions) -> int:
+    """Run everything until SIGINT or SIGTERM; the exit code. Raises Refusal, Unavailable, SettingsError."""
+    began = time.monotonic()
+    stack = Stack(options, _say)
+    wish = _Wish(stack)
+    try:
+        stack.start()
+        wish.may_wait = True
+        _greet(stack, time.monotonic() - began)
+        wish.asked.wait()
+    except _Asked:
+        pass
+    _say("stopping (Ctrl-C again: at once)")
+    stack.stop()
+    _say("stopped")
+    return 0
+
+
+class _Asked(BaseException):
+    """The wish to leave came while things were still starting: the start is broken off."""
+
+
+class _Wish:
+    """The wish to leave, by SIGINT or SIGTERM; a second one makes it urgent."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.asked = threading.Event()
+        self.may_wait = False
+        self._stack = stack
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._hear)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked.is_set():
+            self._stack.hurry()
+            return
+        self.asked.set()
+        if not self.may_wait:
+            raise _Asked
+
+
+def _greet(stack: Stack, seconds: float) -> None:
+    _say(f"ready after {seconds:.1f} s; logs in {stack.logs}")
+    first = "opsjobs run 'hostname; uptime' -l lab=true" if stack.options.lab else "opsjobs targets add --help"
+    sys.stdout.write(
+        f"API:          {stack.url}   (its pages: {stack.url}/docs)\n"
+        f"admin token:  {stack.admin_token_file}\n"
+        f"next, in another terminal:  {first}\n"
+    )
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"up: {line}\n")
+    sys.stderr.flush()
