@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
+.PHONY: help demo test check format bench clean
+
+PYTHON := .venv/bin/python
+# More for pytest: make test ARGS="tests/unit -x"
+ARGS ?=
+
+help:
+	@echo "make demo    a lab of 12 SSH machines on this one, and a job on all of them, live"
+	@echo "make test    all tests (ARGS=... goes to pytest)"
+	@echo "make check   format, lint, types, floors, dependencies"
+	@echo "make format  what make check would complain about, repaired where a tool can"
+	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
+	@echo "make clean   removes .venv and everything that was made"
+
+demo:
+	@scripts/environment run
+	@$(PYTHON) -m opsjobs demo
+
+test:
+	@scripts/environment dev
+	@scripts/test-needs
+	@$(PYTHON) -m pytest $(ARGS)
+
+check:
+	@scripts/environment dev
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m deptry .
+
+format:
+	@scripts/environment dev
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench:
+	@scripts/environment dev
+	@$(PYTHON) bench/run.py $(ARGS)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

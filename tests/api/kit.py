@@ -1,0 +1,109 @@
+"""The real application over ASGI, with real stores on a real database; machines are not needed for the nouns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+
+from opsjobs.api.app import create_app
+from opsjobs.bus import Bus
+from opsjobs.clock import SystemClock
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint
+from opsjobs.parts import Limits
+from opsjobs.remote.session import HostKey, Step
+from opsjobs.store.envelope import new_key
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.jobs import Jobs
+from opsjobs.store.journal import Journal
+from opsjobs.store.people import People
+from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
+from opsjobs.telemetry import Metrics
+
+
+@dataclass
+class Machines:
+    """Stands for the pool: answers `test` and `scan_host_keys` as a machine would that shows `keys`."""
+
+    keys: Sequence[HostKey] = ()
+    refused: bool = False
+    asked: list[Endpoint] = field(default_factory=list)
+
+    async def test(self, endpoint: Endpoint) -> list[Step]:
+        """One step, as it is set to go."""
+        self.asked.append(endpoint)
+        return [Step("connect", not self.refused, 1.25, "refused" if self.refused else None)]
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """The keys, or a refused connection."""
+        self.asked.append(endpoint)
+        if self.refused:
+            raise RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{endpoint.target.host} refuses connections.")
+        return list(self.keys)
+
+
+@dataclass
+class Desk:
+    """A client with ada's token (admin), the parts behind it, and the tokens of others."""
+
+    http: httpx2.AsyncClient
+    parts: Any
+    token: str
+
+    async def token_of(self, role: str) -> dict[str, str]:
+        """The headers of a new caller with this role."""
+        token = await self.parts.people.create_key(f"ben-{role}", role)
+        return {"Authorization": f"Bearer {token}"}
+
+
+def parts_on(database: Database) -> Any:
+    """The parts that the nouns use, real but for the machines."""
+    vault = Vault(database, [new_key()])
+    return SimpleNamespace(
+        database=database,
+        clock=SystemClock(),
+        people=People(database),
+        vault=vault,
+        inventory=Inventory(database, vault),
+        jobs=Jobs(database),
+        journal=Journal(database),
+        bus=Bus(None),
+        metrics=Metrics(),
+        sessions=Machines(),
+        limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True),
+    )
+
+
+@asynccontextmanager
+async def desk(database: Database, **limits: Any) -> AsyncIterator[Desk]:
+    """The application with one admin; `limits` replace those of the parts."""
+    parts = parts_on(database)
+    parts.limits = replace(parts.limits, **limits)
+    token = await parts.people.create_key("ada", "admin")
+    transport = httpx2.ASGITransport(app=create_app(parts))
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
+        yield Desk(http, parts, token)
+
+
+def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:
+    """The body of a small job."""
+    return {"name": name, "actions": [{"type": "command", "command": "uptime"}], "targets": {"groups": ["web"]}, **fields}
+
+
+def problem(answer: httpx2.Response, status: int, code: str) -> Mapping[str, Any]:
+    """The problem document of an answer, checked to be one with this status and code."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["status"], body["code"]) == (status, status, code), body
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["detail"]
+    assert "Traceback" not in answer.text
+    return body

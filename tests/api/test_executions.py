@@ -1,0 +1,213 @@
+"""Launch, look and cancel over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from api.kit import job, problem
+from api.live import live
+from kit.story import target
+from opsjobs.store.transaction import Database
+
+WEB = {"ids": ["web-1", "web-2"]}
+UPTIME = [{"command": "uptime"}]
+
+
+async def test_a_job_is_executed(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        await desk.http.post("/jobs", json=job(targets=WEB))
+        answer = await desk.http.post("/jobs/1/execute", json={"reason": "because"})
+        assert (answer.status_code, answer.headers["location"]) == (202, "/executions/1")
+        told = answer.json()
+        assert (told["job_id"], told["job_version"], told["number"], told["job_name"]) == (1, 1, 1, "restart-web")
+        assert (told["status"], told["counts"], told["requested_by"], told["reason"]) == (
+            "queued",
+            {"waiting": 2},
+            "ada",
+            "because",
+        )
+        assert (await desk.http.get("/executions/1")).json() == told
+        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() == told
+        assert desk.rung == ["default"]
+
+
+async def test_without_a_body_a_job_runs_as_it_is_and_targets_narrow_it(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2", "db-1")
+        await desk.http.post("/jobs", json=job(targets=WEB))
+        assert (await desk.http.post("/api/v1/jobs/1/execute")).headers["location"] == "/api/v1/executions/1"
+        narrowed = await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["web-2"]}})
+        assert narrowed.json()["total_targets"] == 1
+        problem(await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["db-1"]}}), 422, "target_outside_job")
+        problem(await desk.http.post("/jobs/1/execute", json={"targets": {}}), 422, "no_targets")
+
+
+async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        answer = await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers={"user-agent": "opsjobs-cli/0.1"})
+        told = answer.json()
+        assert answer.status_code == 202
+        assert [told[k] for k in ("job_id", "job_version", "number", "job_name", "triggered_by")] == [
+            None,
+            None,
+            None,
+            "ad-hoc",
+            "manual",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/jobs/1/execute", {"parameters": {}}, 422, "invalid"),
+        ("/jobs/1/execute", {"dry_run": True}, 422, "invalid"),
+        ("/jobs/1/execute", [], 422, "invalid"),
+        ("/jobs/1/execute", {"reason": 7}, 422, "invalid"),
+        ("/jobs/77/execute", {"nonsense": 1}, 404, "job_not_found"),
+        ("/run", {"actions": [], "targets": WEB}, 422, "invalid"),
+        ("/run", {"actions": UPTIME, "targets": {"ids": ["web-9"]}}, 422, "unknown_target"),
+        ("/run", {"actions": UPTIME}, 422, "no_targets"),
+        ("/run", {"actions": UPTIME, "targets": WEB, "override_safety": True}, 422, "invalid"),
+        ("/executions/7/cancel", {"nonsense": 1}, 404, "execution_not_found"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused(database: Database, path: str, body: Any, status: int, code: str) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        await desk.http.post("/jobs", json=job(targets=WEB))
+        problem(await desk.http.post(path, json=body), status, code)
+
+
+async def test_a_repeated_launch_is_answered_and_not_done_again(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        await desk.http.post("/jobs", json=job(targets=WEB))
+        first = await desk.http.post("/jobs/1/execute", headers={"idempotency-key": "k1"})
+        await desk.http.post("/executions/1/cancel")
+        again = await desk.http.post("/api/v1/jobs/1/execute", headers={"idempotency-key": "k1"})
+        assert (again.status_code, again.json()) == (202, first.json())
+        assert again.headers["location"] == "/api/v1/executions/1"
+        problem(
+            await desk.http.post("/jobs/1/execute", json={"reason": "x"}, headers={"idempotency-key": "k1"}),
+            422,
+            "idempotency_mismatch",
+        )
+        assert len((await desk.http.get("/executions")).json()["items"]) == 1
+
+
+async def test_who_prefers_to_wait_gets_the_ended_execution(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        waiting = asyncio.create_task(
+            desk.http.post(
+                "/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": "respond-async, wait=20"}
+            )
+        )
+        while not await desk.story.begin():
+            await asyncio.sleep(0.01)
+        desk.story.execution_id = 1
+        await desk.story.finish("web-1", 3)
+        answer = await waiting
+        assert (answer.status_code, answer.json()["status"], answer.headers["preference-applied"]) == (200, "failed", "wait=20")
+        assert answer.headers["location"] == "/executions/1"
+
+
+async def test_who_waits_too_short_gets_the_running_one(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        answer = await desk.http.post(
+            "/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": "wait=1"}
+        )
+        assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+@pytest.mark.parametrize("prefer", ["wait=-1", "wait=soon", "return=minimal", "wait", "wait=", "nowait=5"])
+async def test_a_preference_that_makes_no_sense_is_none(database: Database, prefer: str) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        answer = await desk.http.post("/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": prefer})
+        assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
+
+
+async def test_a_cancel_can_be_asked_for_twice_and_not_after_the_end(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(2)
+        first = await desk.http.post("/executions/1/cancel", json={"reason": "too loud"})
+        second = await desk.http.post("/executions/1/cancel")
+        assert (first.status_code, first.json()["status"]) == (202, "cancelling")
+        assert (second.status_code, second.json()) == (202, first.json())
+        assert desk.parts.bus.published == [("opsjobs.control", b'{"cancel": 1}')] * 2
+        for name in ("web-1", "web-2"):
+            await desk.story.finish(name)
+        problem(await desk.http.post("/executions/1/cancel"), 409, "execution_ended")
+
+
+async def test_targets_results_and_groups_are_listed(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch([target(1), target(2), target(3, "db-1")])
+        await desk.story.begin()
+        for name in ("web-1", "web-2", "db-1"):
+            await desk.story.write(name, b"up 3 days\n")
+            await desk.story.write(name, b"\xff", stream="stderr")
+            await desk.story.finish(name, 1 if name == "db-1" else 0)
+        runs = (await desk.http.get("/executions/1/targets?status=failed")).json()["items"]
+        assert [r["target"]["name"] for r in runs] == ["db-1"]
+        assert set(runs[0]) >= {
+            "id",
+            "target",
+            "status",
+            "waiting_for",
+            "attempt",
+            "wave",
+            "worker",
+            "error",
+            "exit_code",
+            "cancel_proof",
+        }
+        first = await desk.http.get("/executions/1/results?limit=2")
+        assert 'rel="next"' in first.headers["link"]
+        rest = await desk.http.get(f"/executions/1/results?limit=2&cursor={first.json()['next']}")
+        results = first.json()["items"] + rest.json()["items"]
+        assert [r["target"]["id"] for r in results] == ["1", "2", "3"]
+        assert (results[0]["stdout"], results[0]["stderr"], results[0]["command"]) == ("up 3 days\n", "\ufffd", "uptime")
+        assert (await desk.http.get("/executions/1/results?target=2")).json()["items"] == [results[1]]
+        groups = (await desk.http.get("/executions/1/groups?action=step-1")).json()["items"]
+        assert [(g["count"], g["status"], g["exit_code"]) for g in groups] == [(2, "succeeded", 0), (1, "failed", 1)]
+        assert [t["name"] for t in groups[0]["targets"]] == ["web-1", "web-2"]
+
+
+async def test_a_jobs_executions_are_only_its_own(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        for name in ("a", "b"):
+            await desk.http.post("/jobs", json=job(name, targets=WEB))
+        for number in (1, 2, 1):
+            await desk.http.post(f"/jobs/{number}/execute")
+        assert [e["id"] for e in (await desk.http.get("/jobs/1/executions?job_id=2")).json()["items"]] == [3, 1]
+        assert [e["number"] for e in (await desk.http.get("/jobs/1/executions?status=queued")).json()["items"]] == [2, 1]
+        problem(await desk.http.get("/jobs/9/executions"), 404, "job_not_found")
+        problem(await desk.http.get("/executions?statsu=failed"), 422, "invalid_query")
+
+
+@pytest.mark.parametrize("path", ["", "/targets", "/results", "/groups", "/log", "/events"])
+@pytest.mark.parametrize("ref", ["1", "x", "-1", "00000000-0000-0000-0000-000000000000", "%00", str(2**63)])
+async def test_there_is_nothing_to_see_of_an_execution_that_is_not(database: Database, path: str, ref: str) -> None:
+    async with live(database) as desk:
+        problem(await desk.http.get(f"/executions/{ref}{path}"), 404, "execution_not_found")
+
+
+async def test_each_door_asks_for_its_permission(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        viewer, nobody = await desk.as_role("viewer"), {"Authorization": "Bearer opsc_nobody"}
+        for path in ("", "/targets", "/results", "/groups", "/log"):
+            assert (await desk.http.get(f"/executions/1{path}", headers=viewer)).status_code == 200
+            problem(await desk.http.get(f"/executions/1{path}", headers=nobody), 401, "token_invalid")
+        problem(await desk.http.get("/executions/1/events", headers=nobody), 401, "token_invalid")
+        problem(await desk.http.post("/executions/1/cancel", headers=viewer), 403, "forbidden")
+        problem(await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers=viewer), 403, "forbidden")

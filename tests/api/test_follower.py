@@ -1,0 +1,267 @@
+"""One reader for all viewers of an execution."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from kit.story import Story
+from opsjobs.api.follower import Followers, Pace, Ring
+from opsjobs.bus import Bus
+from opsjobs.model.execution import Execution
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.journal import Entry, Journal
+from opsjobs.store.transaction import Database
+
+QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
+
+
+class CountingJournal(Journal):
+    """Counts its reads, and can be told to fail."""
+
+    reads = 0
+    failing: Exception | None = None
+
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[Entry]:
+        self.reads += 1
+        if self.failing:
+            raise self.failing
+        return await super().read(execution_id, after=after, limit=limit, max_bytes=max_bytes)
+
+
+class HandBell:
+    """Bells rung by the test."""
+
+    def __init__(self) -> None:
+        self.queues: list[asyncio.Queue[tuple[str, bytes]]] = []
+
+    @asynccontextmanager
+    async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
+        queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.queues.append(queue)
+        yield _all(queue)
+
+    def ring(self) -> None:
+        for queue in self.queues:
+            queue.put_nowait(("opsjobs.log.1", b""))
+
+
+async def _all(queue: asyncio.Queue[tuple[str, bytes]]) -> AsyncIterator[tuple[str, bytes]]:
+    while True:
+        yield await queue.get()
+
+
+def frames_of(data: bytes) -> list[tuple[int, str, dict[str, object]]]:
+    found = re.findall(rb"id: (\d+)\nevent: (\w+)\ndata: (.*)\n\n", data)
+    return [(int(seq), event.decode(), json.loads(text)) for seq, event, text in found]
+
+
+async def view(followers: Followers, execution: Execution, after: int = 0, frames: int | None = None) -> list[int]:
+    """The seqs a viewer sees until the end, or until it has seen so many frames."""
+    seen: list[int] = []
+    async with aclosing(followers.batches(execution, after)) as batches:
+        async for batch in batches:
+            seen += [seq for seq, _, _ in frames_of(batch.data)]
+            if frames is not None and len(seen) >= frames:
+                return seen[:frames]
+    return seen
+
+
+def told_once(seen: list[int], last: int) -> list[int]:
+    """Without the end's repetition: whoever comes back after it gets it again, and nothing else twice."""
+    return [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)]
+
+
+def test_a_ring_forgets_the_oldest_beyond_its_limit() -> None:
+    ring = Ring(10, 100)
+    for seq in range(11, 31):
+        ring.add(seq, b"x" * 20)
+    assert (ring.base, ring.last, ring.size_bytes) == (25, 30, 100)
+    assert [len(ring.take(*asked)) for asked in ((25, 1_000), (28, 1_000), (25, 30))] == [5, 2, 2]
+    ring.add(31, b"y" * 500)
+    assert (ring.base, ring.take(30, 1)) == (30, [b"y" * 500])
+
+
+async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(database: Database) -> None:
+    story = Story(database)
+    await story.live(3)
+    followers = Followers(
+        Journal(database), HandBell(), Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20)
+    )
+
+    async def write() -> None:
+        for n in range(120):
+            await story.write(f"web-{n % 3 + 1}", b"%05d\n" % n * 20)
+        for name in story.runs:
+            await story.finish(name)
+
+    async def viewer(seed: int) -> list[int]:
+        turns, seen = random.Random(seed), list[int]()
+        for _ in range(10):
+            seen += await view(followers, await story.now(), seen[-1] if seen else 0, turns.randint(1, 25))
+            await asyncio.sleep(turns.random() * 0.02)
+        return seen + await view(followers, await story.now(), seen[-1])
+
+    writer = asyncio.create_task(write())
+    all_seen = await asyncio.gather(*(viewer(seed) for seed in range(5)))
+    await writer
+    last = (await story.now()).last_seq
+    for seen in all_seen:
+        assert told_once(seen, last) == list(range(1, last + 1))
+    await followers.close()
+
+
+async def test_two_hundred_viewers_cost_one_reader(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    journal, bells = CountingJournal(database), HandBell()
+    followers = Followers(journal, bells, Pace(poll_seconds=30))
+    viewers = [asyncio.create_task(view(followers, execution)) for _ in range(200)]
+    while not bells.queues:
+        await asyncio.sleep(0)
+    for n in range(20):
+        await story.write("web-1", b"line %d\n" % n)
+        bells.ring()
+    await story.finish("web-1")
+    bells.ring()
+    seen = await asyncio.gather(*viewers)
+    last = (await story.now()).last_seq
+    assert all(s == list(range(1, last + 1)) for s in seen)
+    assert journal.reads <= 25
+    assert len(bells.queues) == 1
+
+
+async def test_bells_within_fifty_milliseconds_are_one_read(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    journal, bells = CountingJournal(database), HandBell()
+    followers = Followers(journal, bells, Pace(poll_seconds=30))
+    viewer = asyncio.create_task(view(followers, execution))
+    started = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < started + 0.5:
+        bells.ring()
+        await asyncio.sleep(0.001)
+    assert 5 <= journal.reads <= 12
+    viewer.cancel()
+    await asyncio.gather(viewer, return_exceptions=True)
+
+
+async def test_without_the_bus_events_come_by_the_slow_poll(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    followers = Followers(Journal(database), Bus(None))
+    viewer = asyncio.create_task(view(followers, execution))
+    await asyncio.sleep(0.2)
+    await story.finish("web-1")
+    async with asyncio.timeout(2):
+        assert await viewer == list(range(1, (await story.now()).last_seq + 1))
+
+
+async def test_with_the_bus_an_event_comes_at_once(database: Database, redis_url: str) -> None:
+    story, bus = Story(database), Bus(redis_url)
+    execution = await story.live()
+    await bus.open()
+    followers = Followers(Journal(database), bus, Pace(poll_seconds=30))
+    viewer = asyncio.create_task(view(followers, execution, execution.last_seq, 1))
+    await asyncio.sleep(0.5)
+    await story.write("web-1", b"now\n")
+    bus.publish(f"opsjobs.log.{execution.id}", b"")
+    async with asyncio.timeout(5):
+        assert await viewer == [execution.last_seq + 1]
+    await bus.close()
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 1_000])
+async def test_who_comes_after_the_end_gets_the_end_again(database: Database, beyond: int) -> None:
+    story = Story(database)
+    await story.live()
+    await story.finish("web-1")
+    ended = await story.now()
+    followers = Followers(Journal(database), HandBell(), QUICK)
+    async with aclosing(followers.batches(ended, ended.last_seq + beyond)) as batches:
+        told = frames_of(b"".join([batch.data async for batch in batches]))
+    assert told == [(ended.last_seq, "end", {"status": "completed", "counts": {"succeeded": 1}})]
+
+
+async def test_bytes_that_are_no_text_come_as_base64(database: Database) -> None:
+    story = Story(database)
+    await story.live()
+    await story.write("web-1", "hä\x00 \u2028\r\n".encode())
+    await story.write("web-1", b"\xff\x00", stream="stderr")
+    await story.drop("web-1", 99)
+    await story.finish("web-1")
+    followers = Followers(Journal(database), HandBell(), QUICK)
+    async with aclosing(followers.batches(await story.now(), 0)) as batches:
+        told = [data for _, event, data in frames_of(b"".join([b.data async for b in batches])) if event == "output"]
+    run = story.runs["web-1"].id
+    common = {"target_run": run, "target": "1", "action": "step-1", "attempt": 1}
+    assert told == [
+        {**common, "stream": "stdout", "offset": 0, "data": "hä\x00 \u2028\r\n"},
+        {**common, "stream": "stderr", "offset": 0, "data_base64": "/wA="},
+        {**common, "stream": "stdout", "offset": 10, "dropped": 99},
+    ]
+
+
+async def test_a_database_that_is_away_only_delays(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    journal = CountingJournal(database)
+    journal.failing = Unavailable("PostgreSQL does not answer")
+    followers = Followers(journal, HandBell(), QUICK)
+    viewer = asyncio.create_task(view(followers, execution))
+    while journal.reads < 3:
+        await asyncio.sleep(0.005)
+    journal.failing = None
+    await story.finish("web-1")
+    assert (await viewer)[-1] == (await story.now()).last_seq
+
+
+async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    journal = CountingJournal(database)
+    journal.failing = ZeroDivisionError()
+    followers = Followers(journal, HandBell(), QUICK)
+    with pytest.raises(RuntimeError, match="cannot be followed"):
+        await view(followers, execution)
+    journal.failing = None
+    await story.finish("web-1")
+    assert await view(followers, execution) == list(range(1, (await story.now()).last_seq + 1))
+
+
+async def test_a_quiet_execution_is_kept_alive_by_comments(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    followers = Followers(Journal(database), HandBell(), Pace(keep_alive_seconds=0.01))
+    async with aclosing(followers.batches(execution, execution.last_seq)) as batches:
+        assert (await anext(batches)).data == b": keep-alive\n\n"
+        assert (await anext(batches)).data == b": keep-alive\n\n"
+
+
+async def test_the_reader_stops_with_its_last_viewer(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    journal = CountingJournal(database)
+    followers = Followers(journal, HandBell(), QUICK)
+    assert await view(followers, execution, 0, 1) == [1]
+    reads = journal.reads
+    await asyncio.sleep(0.1)
+    assert journal.reads == reads
+
+
+async def test_no_connection_is_held_while_viewers_wait(database: Database) -> None:
+    story = Story(database)
+    execution = await story.live()
+    followers = Followers(Journal(database), HandBell(), Pace(poll_seconds=30))
+    viewers = [asyncio.create_task(view(followers, execution)) for _ in range(50)]
+    await asyncio.sleep(0.3)
+    assert database._pool.get_stats()["pool_available"] == database._pool.get_stats()["pool_size"]
+    for viewer in viewers:
+        viewer.cancel()
+    await asyncio.gather(*viewers, return_exceptions=True)

@@ -1,0 +1,118 @@
+"""/jobs over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.kit import desk, job, problem
+from opsjobs.store.transaction import Database
+
+
+async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
+    async with desk(database) as ada:
+        made = await ada.http.post("/jobs", json=job(tags=["web"]))
+        assert made.status_code == 201
+        assert (made.headers["location"], made.headers["etag"]) == ("/jobs/1", '"1"')
+        body = made.json()
+        assert (body["status"], body["state"], body["created_by"], body["version"]) == ("draft", "active", "ada", 1)
+        shown = await ada.http.get(f"/jobs/{body['uuid']}")
+        assert (shown.json(), shown.headers["etag"]) == (body, '"1"')
+        changed = await ada.http.put("/jobs/1", json=job("restart-www"), headers={"If-Match": '"1"'})
+        assert (changed.status_code, changed.json()["version"], changed.headers["etag"]) == (200, 2, '"2"')
+        versions = (await ada.http.get("/jobs/1/versions")).json()["items"]
+        assert [(v["version"], v["name"]) for v in versions] == [(2, "restart-www"), (1, "restart-web")]
+        assert (await ada.http.delete("/jobs/1")).status_code == 204
+        for path in ("/jobs/1", "/jobs/1/versions"):
+            problem(await ada.http.get(path), 404, "job_not_found")
+        assert (await ada.http.post("/jobs", json=job())).status_code == 201
+
+
+async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Database) -> None:
+    async with desk(database) as ada:
+        shown = (
+            await ada.http.post("/jobs", json=job(actions=[{"command": "a", "timeout": "90s", "output_limit": "1MiB"}]))
+        ).json()
+        own = {"id", "uuid", "version", "status", "created_at", "updated_at", "created_by"}
+        again = await ada.http.put("/jobs/1", json={k: v for k, v in shown.items() if k not in own}, headers={"If-Match": "*"})
+        assert (again.status_code, again.json()["version"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "code"),
+    [
+        (None, 428, "if_match_missing"),
+        ('"7"', 412, "stale_version"),
+        ("7", 412, "stale_version"),
+        ("junk", 412, "stale_version"),
+        ('"' + "9" * 5000 + '"', 412, "stale_version"),
+    ],
+)
+async def test_a_change_must_say_what_it_changes(database: Database, header: str | None, status: int, code: str) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        headers = {} if header is None else {"If-Match": header}
+        problem(await ada.http.put("/jobs/1", json=job("other"), headers=headers), status, code)
+        assert (await ada.http.get("/jobs/1")).json()["name"] == "restart-web"
+
+
+@pytest.mark.parametrize("header", ['"1"', 'W/"1"', '"9", "1"', "*"])
+async def test_a_change_of_the_version_that_is_there_is_taken(database: Database, header: str) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        changed = await ada.http.put("/jobs/1", json=job("other"), headers={"If-Match": header})
+        assert changed.status_code == 200
+
+
+async def test_a_stale_delete_is_refused(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        problem(await ada.http.delete("/jobs/1", headers={"If-Match": '"2"'}), 412, "stale_version")
+
+
+async def test_a_taken_name_is_409_with_the_name(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        told = problem(await ada.http.post("/jobs", json=job()), 409, "name_taken")
+        assert "'restart-web'" in told["detail"]
+        assert told["errors"][0]["pointer"] == "/name"
+
+
+async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(database: Database) -> None:
+    async with desk(database) as ada:
+        key = {"Idempotency-Key": "k-1"}
+        first = await ada.http.post("/jobs", json=job(), headers=key)
+        again = await ada.http.post("/api/v1/jobs", json=job(), headers=key)
+        assert (again.status_code, again.json()) == (201, first.json())
+        assert (again.headers["location"], again.headers["etag"]) == ("/api/v1/jobs/1", '"1"')
+        assert again.headers["idempotency-replayed"] == "true"
+        problem(await ada.http.post("/jobs", json=job("other"), headers=key), 422, "idempotency_mismatch")
+        problem(await ada.http.post("/jobs", json=job("other"), headers={"Idempotency-Key": "a b"}), 422, "invalid_header")
+        ben = {**await ada.token_of("developer"), **key}
+        assert (await ada.http.post("/jobs", json=job("bens"), headers=ben)).json()["created_by"] == "ben-developer"
+        assert len((await ada.http.get("/jobs")).json()["items"]) == 2
+
+
+async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) -> None:
+    async with desk(database) as ada:
+        old = {
+            "name": "old",
+            "job_type": "command",
+            "target_ids": ["1"],
+            "actions": [{"action_type": "command", "action_order": 1, "action_parameters": {"command": "uptime"}}],
+            "timeout_seconds": 60,
+            "policy": {"maxParallel": 2},
+        }
+        made = (await ada.http.post("/jobs", json=old)).json()
+        assert made["targets"]["ids"] == ["1"]
+        assert made["policy"] == {"timeout": "1m", "max_parallel": 2, "order": "inventory", "priority": 5}
+        assert made["actions"][0]["command"] == "uptime"
+
+
+async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None:
+    async with desk(database) as ada:
+        for name, tag in (("a", "x"), ("c", "x"), ("b", "y")):
+            await ada.http.post("/jobs", json=job(name, tags=[tag]))
+        body = (await ada.http.get("/jobs?tags=x&sort=-name&page=1&size=1")).json()
+        assert ([item["name"] for item in body["items"]], body["total"]) == (["c"], 2)
+        assert [i["name"] for i in (await ada.http.get("/jobs?name=a&name=b&sort=name")).json()["items"]] == ["a", "b"]
+        assert (await ada.http.get("/jobs?status=running")).json() == {"items": [], "next": None}

@@ -1,0 +1,184 @@
+"""Event streams over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from api.kit import problem
+from api.live import Live, live
+from opsjobs.api import stream
+from opsjobs.api.follower import Pace
+from opsjobs.bus import Bus
+from opsjobs.store.transaction import Database
+
+DEADLINE_SECONDS = 20
+
+
+async def seqs(desk: Live, after: int = 0, frames: int | None = None) -> list[int]:
+    """What a viewer sees until the end, or until it has seen so many frames and leaves."""
+    seen: list[int] = []
+    headers = {"last-event-id": str(after)}
+    async with asyncio.timeout(DEADLINE_SECONDS), desk.http.stream("GET", "/executions/1/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async for line in answer.aiter_lines():
+            if line.startswith("id: "):
+                seen.append(int(line[4:]))
+            if frames is not None and len(seen) >= frames:
+                break
+    return seen
+
+
+@asynccontextmanager
+async def viewer_that_does_not_read(desk: Live) -> AsyncIterator[socket.socket]:
+    """A connection that asks for the stream and takes none of it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(connection, ("127.0.0.1", desk.port))
+        request = f"GET /executions/1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {desk.token}\r\n\r\n"
+        await loop.sock_sendall(connection, request.encode())
+        yield connection
+
+
+async def read_on(connection: socket.socket) -> None:
+    while await asyncio.get_running_loop().sock_recv(connection, 1 << 20):
+        continue
+
+
+async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(database: Database) -> None:
+    async with live(database) as desk:
+        desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02, ring_bytes=10_000, page_entries=20)
+        await desk.story.live(2)
+
+        async def write() -> None:
+            for n in range(100):
+                await desk.story.write(f"web-{n % 2 + 1}", b"%04d\n" % n * 30)
+            for name in ("web-1", "web-2"):
+                await desk.story.finish(name)
+
+        async def viewer(seed: int) -> list[int]:
+            turns, seen = random.Random(seed), list[int]()
+            for _ in range(10):
+                seen += await seqs(desk, seen[-1] if seen else 0, turns.randint(1, 12))
+            return seen + await seqs(desk, seen[-1])
+
+        writer = asyncio.create_task(write())
+        told = await asyncio.gather(*(viewer(seed) for seed in range(3)))
+        await writer
+        last = (await desk.story.now()).last_seq
+        for seen in told:
+            # Only the end may come twice: to whoever comes back after it.
+            assert [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)] == list(range(1, last + 1))
+
+
+async def test_frames_are_as_the_contract_says(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        await desk.story.write("web-1", "hä\n".encode())
+        await desk.story.finish("web-1")
+        text = (await desk.http.get("/api/v1/executions/1/events?after=3")).text
+        run = desk.story.runs["web-1"].id
+        output, result, status, over, end = text.removesuffix("\n\n").split("\n\n")
+        assert output.startswith('id: 4\nevent: output\ndata: {"target_run":')
+        assert json.loads(output.split("data: ")[1]) == {
+            "target_run": run,
+            "target": "1",
+            "action": "step-1",
+            "attempt": 1,
+            "stream": "stdout",
+            "offset": 0,
+            "data": "hä\n",
+        }
+        assert [re.findall("event: (.*)", frame)[0] for frame in (result, status, over, end)] == [
+            "result",
+            "status",
+            "status",
+            "end",
+        ]
+        assert end.startswith("id: 8\n")
+        assert '"status":"completed"' in end
+        assert '"counts":{"succeeded":1}' in end
+
+
+async def test_without_the_bus_an_event_comes_within_about_a_second(database: Database) -> None:
+    async with live(database, Bus(None)) as desk:
+        execution = await desk.story.live()
+        viewer = asyncio.create_task(seqs(desk, execution.last_seq, 1))
+        while not desk.followers.streams:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        await desk.story.write("web-1", b"now\n")
+        async with asyncio.timeout(2):
+            assert await viewer == [execution.last_seq + 1]
+
+
+async def test_a_viewer_that_does_not_read_is_dropped_and_the_others_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "STALL_SECONDS", 0.5)
+    async with live(database) as desk:
+        desk.followers.pace = Pace(poll_seconds=0.05)
+        await desk.story.live()
+        async with viewer_that_does_not_read(desk) as connection:
+            other = asyncio.create_task(seqs(desk))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not desk.followers.dropped:
+                    await desk.story.write("web-1", b"flood\n" * 100_000)
+                assert desk.followers.dropped == 1
+                # Reset, not closed: nothing of what was unsent is kept for it.
+                with pytest.raises(ConnectionResetError):
+                    await read_on(connection)
+                await desk.story.finish("web-1")
+                assert await other == list(range(1, (await desk.story.now()).last_seq + 1))
+
+
+async def test_streams_end_promptly_when_the_process_stops(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        viewers = [asyncio.create_task(seqs(desk)) for _ in range(5)]
+        while desk.followers.streams < 5:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(2):
+            await desk.followers.close()
+            await asyncio.gather(*viewers)
+        assert desk.followers.streams == 0
+
+
+async def test_a_viewer_that_leaves_is_forgotten(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        assert await seqs(desk, frames=1) == [1]
+        async with asyncio.timeout(5):
+            while desk.followers.streams or desk.followers._following:
+                await asyncio.sleep(0.01)
+
+
+async def test_there_are_only_so_many_viewers(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        desk.followers.pace = Pace(viewers=1)
+        viewer = asyncio.create_task(seqs(desk))
+        while not desk.followers.streams:
+            await asyncio.sleep(0.01)
+        answer = await desk.http.get("/executions/1/events")
+        problem(answer, 429, "too_many_viewers")
+        assert answer.headers["retry-after"] == "5"
+        await desk.story.finish("web-1")
+        await viewer
+
+
+@pytest.mark.parametrize("position", ["-1", "x", "99999999999999999999", "1.5"])
+async def test_a_position_that_is_none_is_refused(database: Database, position: str) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        problem(await desk.http.get("/executions/1/events", headers={"last-event-id": position}), 422, "invalid")
+        problem(await desk.http.get(f"/executions/1/events?after={position}"), 422, "invalid")

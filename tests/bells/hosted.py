@@ -1,0 +1,67 @@
+"""A tiny engine and a tiny tick, run as real worker and scheduler processes; what happens to them is a line on standard output.
+
+`python hosted.py worker|scheduler REDIS_URL|none [slow-stop|broken|hung-start]`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+
+from opsjobs import telemetry
+from opsjobs.doorbell.beat import run_scheduler
+from opsjobs.doorbell.worker import run_worker
+
+
+def say(*words: object) -> None:
+    """One line, at once."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+class Engine:
+    """Counts bells."""
+
+    def __init__(self, manner: str) -> None:
+        self._manner = manner
+
+    async def start(self) -> None:
+        """Ready at once, or never."""
+        say("STARTING")
+        if self._manner == "hung-start":
+            await asyncio.Event().wait()
+        if self._manner == "broken":
+            raise RuntimeError("no database")
+        say("STARTED")
+
+    def bell(self) -> None:
+        """Says when it was rung."""
+        say("BELL", time.time())
+
+    async def stop(self) -> None:
+        """Drains for a moment, or for longer than anybody waits."""
+        say("STOPPING")
+        await asyncio.sleep(60 if self._manner == "slow-stop" else 0.05)
+        say("STOPPED")
+
+
+class Ticker(Engine):
+    """Counts ticks."""
+
+    async def run_once(self) -> Mapping[str, int]:
+        """Says that it ticked; a broken one raises after that."""
+        say("TICK", time.time())
+        if self._manner == "broken-tick":
+            raise RuntimeError("the database is gone")
+        return {"fired": 1}
+
+
+if __name__ == "__main__":
+    what, url, manner = (*sys.argv[1:], "")[:3]
+    redis_url = None if url == "none" else url
+    telemetry.configure(what, "INFO")
+    if what == "worker":
+        sys.exit(run_worker(Engine(manner), redis_url=redis_url, zone="default", name="worker-1"))
+    sys.exit(run_scheduler(Ticker(manner), redis_url=redis_url))

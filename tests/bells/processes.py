@@ -1,0 +1,131 @@
+"""Real processes, and a Redis of one's own that can be stopped, frozen and started again."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from kit import servers
+from opsjobs.standalone.valkey import Valkey
+
+LINE_SECONDS_AT_MOST = 15.0
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+class Hosted:
+    """`hosted.py` as a process; its lines can be waited for."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines: list[str] = []
+        self._arrived: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("hosted.py")), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._arrived.put(line.rstrip("\n"))
+        self._arrived.put(None)
+
+    def wait_for(self, start: str, seconds: float = LINE_SECONDS_AT_MOST) -> str:
+        """The next line that begins with `start` or holds it; AssertionError when none comes in time."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            try:
+                line = self._arrived.get(timeout=left)
+            except queue.Empty:
+                break
+            if line is None:
+                break
+            self.lines.append(line)
+            if start in line:
+                return line
+        raise AssertionError(f"no line with {start!r} within {seconds} s; there were:\n" + "\n".join(self.lines))
+
+    def lines_within(self, start: str, seconds: float) -> list[str]:
+        """All lines with `start` that come within the time."""
+        found = []
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            try:
+                found.append(self.wait_for(start, left))
+            except AssertionError:
+                break
+        return found
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """Signal it and wait; the exit code and the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(how)
+        code = self.process.wait(30)
+        return code, time.monotonic() - began
+
+    def rest(self) -> list[str]:
+        """All lines until the end, after the process has ended."""
+        self._reader.join(5)
+        while (line := self._arrived.get(timeout=5)) is not None:
+            self.lines.append(line)
+        return self.lines
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+@contextmanager
+def own_redis() -> Iterator[Valkey]:
+    """A Valkey of this test alone, running; `freeze` and `thaw` take it."""
+    with servers.open_folder() as folder:
+        server = Valkey(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            if server.running:
+                thaw(server)
+            server.stop(2)
+
+
+def freeze(server: Valkey) -> None:
+    """It accepts connections and says nothing any more."""
+    assert server.process
+    server.process.send_signal(signal.SIGSTOP)
+
+
+def thaw(server: Valkey) -> None:
+    """It goes on."""
+    assert server.process
+    server.process.send_signal(signal.SIGCONT)
+
+
+def until(condition: object, seconds: float = 10.0) -> None:
+    """Wait until `condition()` holds; AssertionError when it does not in time."""
+    assert callable(condition)
+    ends = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > ends:
+            raise AssertionError("it did not come true in time")
+        pause.wait(0.01)

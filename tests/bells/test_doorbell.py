@@ -1,0 +1,156 @@
+"""The ringer: instant for its caller, whatever Redis does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from bells.processes import freeze, own_redis, until
+from opsjobs.doorbell import Doorbell
+from opsjobs.doorbell.bell import broker_url
+from opsjobs.standalone.valkey import Valkey
+from opsjobs.telemetry import Metrics
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    """A Redis that the test may break."""
+    with own_redis() as made:
+        yield made
+
+
+def bells(metrics: Metrics, result: str) -> float:
+    """How many bells had this result."""
+    return metrics.registry.get_sample_value("opsjobs_bells_total", {"result": result}) or 0.0
+
+
+def seconds_of(action: object) -> float:
+    """How long it took."""
+    assert callable(action)
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
+    metrics = Metrics()
+    doorbell = Doorbell(redis_url, metrics)
+    for _ in range(100):
+        doorbell.ring("default")
+    doorbell.ring("dmz")
+    doorbell.start()
+    doorbell.stop()
+    with redis.Redis.from_url(redis_url) as client:
+        assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (1, 1)
+    assert (bells(metrics, "rung"), bells(metrics, "merged")) == (2, 99)
+
+
+def test_what_waits_is_rung_before_the_stop(redis_url: str) -> None:
+    doorbell = Doorbell(redis_url)
+    doorbell.start()
+    doorbell.ring("default")
+    assert seconds_of(doorbell.stop) < 1.0
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen("opsjobs.bell.default") == 1
+
+
+def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_frozen(server: Valkey) -> None:
+    metrics = Metrics()
+    doorbell = Doorbell(server.url, metrics)
+    doorbell.start()
+    doorbell.ring("default")
+    until(lambda: bells(metrics, "rung") == 1)
+    freeze(server)
+    assert max(seconds_of(lambda: doorbell.ring("default")) for _ in range(1_000)) < 0.05
+    assert seconds_of(doorbell.stop) < 1.8
+
+
+def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_down(server: Valkey) -> None:
+    server.stop()
+    metrics = Metrics()
+    doorbell = Doorbell(server.url, metrics)
+    doorbell.start()
+    doorbell.ring("default")
+    until(lambda: bells(metrics, "dropped") >= 1)
+    assert max(seconds_of(lambda: doorbell.ring("default")) for _ in range(1_000)) < 0.05
+    assert seconds_of(doorbell.stop) < 1.0
+
+
+def test_a_flood_of_made_up_zones_is_bounded(server: Valkey) -> None:
+    freeze(server)
+    metrics = Metrics()
+    doorbell = Doorbell(server.url, metrics)
+    doorbell.start()
+    for number in range(5_000):
+        doorbell.ring(f"zone-{number}")
+    assert bells(metrics, "dropped") >= 3_990
+    doorbell.stop()
+
+
+def test_without_a_redis_bells_are_dropped() -> None:
+    metrics = Metrics()
+    doorbell = Doorbell(None, metrics)
+    doorbell.start()
+    doorbell.ring("default")
+    doorbell.stop()
+    assert bells(metrics, "dropped") == 1
+
+
+def test_many_threads_may_ring(redis_url: str) -> None:
+    metrics = Metrics()
+    doorbell = Doorbell(redis_url, metrics)
+    doorbell.start()
+    threads = [threading.Thread(target=lambda: [doorbell.ring("default") for _ in range(200)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    doorbell.stop()
+    assert bells(metrics, "rung") == 1
+    assert bells(metrics, "rung") + bells(metrics, "merged") == 1_600
+
+
+@pytest.mark.parametrize(
+    ("ours", "celerys"),
+    [
+        ("redis://cache:6379/2", "redis://cache:6379/2"),
+        ("rediss://ada:word@cache:6380/0", "rediss://ada:word@cache:6380/0"),
+        ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
+        ("unix:///run/valkey.sock?db=3", "redis+socket:///run/valkey.sock?virtual_host=3"),
+        ("unix://ada:word@/run/valkey.sock", "redis+socket://ada:word@/run/valkey.sock?virtual_host=0"),
+    ],
+)
+def test_a_redis_url_is_put_in_celerys_words(ours: str, celerys: str) -> None:
+    assert broker_url(ours) == celerys
+
+
+def test_a_url_of_another_kind_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="begins with amqp://"):
+        broker_url("amqp://cache")
+
+
+def test_a_password_and_a_database_number_work_over_a_unix_socket(server: Valkey) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", "pass word")
+    url = server.url.replace("unix://", "unix://:pass%20word@") + "?db=3"
+    doorbell = Doorbell(url)
+    doorbell.start()
+    doorbell.ring("default")
+    doorbell.stop()
+    with redis.Redis.from_url(url) as client:
+        assert client.llen("opsjobs.bell.default") == 1
+
+
+def test_the_environment_cannot_send_bells_elsewhere(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
+    doorbell = Doorbell(redis_url)
+    doorbell.start()
+    doorbell.ring("default")
+    doorbell.stop()
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen("opsjobs.bell.default") == 1

@@ -1,0 +1,89 @@
+"""The scheduler's process: beat ticks about once a second, whatever happens to Redis or to a pass."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from bells.processes import Hosted, freeze, own_redis
+from opsjobs.doorbell import process
+from opsjobs.doorbell.process import LoopThread
+
+
+def test_it_ticks_about_once_a_second_and_stops_in_time(redis_url: str) -> None:
+    with Hosted("scheduler", redis_url) as scheduler:
+        scheduler.wait_for("TICK")
+        moments = [float(scheduler.wait_for("TICK").split()[1]) for _ in range(3)]
+        assert 1.8 < moments[-1] - moments[0] < 2.6
+        code, seconds = scheduler.end()
+        assert (code, seconds < 1.5) == (0, True), seconds
+        assert "STOPPED" in scheduler.rest()
+
+
+def test_it_ticks_without_redis_and_with_a_frozen_one() -> None:
+    with own_redis() as server:
+        freeze(server)
+        frozen = server.url
+        for url in (frozen, "unix:///nowhere/valkey.sock", "none"):
+            with Hosted("scheduler", url) as scheduler:
+                for _ in range(2):
+                    scheduler.wait_for("TICK")
+                code, seconds = scheduler.end(signal.SIGINT)
+                assert (code, seconds < 1.5) == (0, True), seconds
+
+
+def test_a_pass_that_fails_does_not_end_it_and_is_told_once(redis_url: str) -> None:
+    with Hosted("scheduler", redis_url, "broken-tick") as scheduler:
+        for _ in range(3):
+            scheduler.wait_for("TICK")
+        assert scheduler.end()[0] == 0
+        assert sum("a pass of the scheduler failed" in line for line in scheduler.rest()) == 1
+
+
+def test_it_leaves_no_file_behind(redis_url: str) -> None:
+    before = set(os.listdir())
+    with Hosted("scheduler", redis_url) as scheduler:
+        scheduler.wait_for("TICK")
+        scheduler.end()
+    assert set(os.listdir()) == before
+
+
+def test_a_start_that_fails_ends_the_process_with_1(redis_url: str) -> None:
+    with Hosted("scheduler", redis_url, "broken") as scheduler:
+        assert scheduler.process.wait(15) == 1
+        assert any("no database" in line for line in scheduler.rest())
+
+
+class _Endless:
+    """Never lets itself be stopped."""
+
+    async def start(self) -> None:
+        """Ready."""
+
+    async def stop(self) -> None:
+        """Waits for what never comes."""
+        await asyncio.Event().wait()
+
+
+def test_a_drain_that_never_ends_is_left_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STOP_SECONDS_AT_MOST", 0.3)
+    host = LoopThread(_Endless(), "endless")
+    host.start()
+    began = time.monotonic()
+    second = threading.Thread(target=host.stop)
+    second.start()
+    host.stop()
+    second.join(5)
+    assert 0.2 < time.monotonic() - began < 1.0
+
+
+def test_a_loop_that_is_stopped_before_it_starts_never_starts() -> None:
+    host = LoopThread(_Endless(), "endless")
+    host.stop()
+    with pytest.raises(SystemExit):
+        host.start()

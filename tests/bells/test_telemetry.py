@@ -1,0 +1,169 @@
+"""Log lines that cannot be forged, and numbers for Prometheus."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from opsjobs import telemetry
+from opsjobs.model.secret import Secret
+from opsjobs.telemetry import Metrics
+
+
+class Written:
+    """What was written, line by line."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Each line as JSON."""
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def written() -> Iterator[Written]:
+    """Logging set up as in a process, and put back afterwards."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
+    made = Written()
+    telemetry.configure("worker", "INFO", stream=made.stream)
+    yield made
+    logging.captureWarnings(False)
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
+    structlog.reset_defaults()
+
+
+def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
+    with telemetry.bound(request_id="r-1", execution=7, target_run=12):
+        telemetry.log.info("claimed", count=3)
+    telemetry.log.info("outside")
+    first, second = written.lines
+    assert list(first)[:3] == ["timestamp", "level", "event"]
+    assert first["timestamp"].endswith("Z")
+    assert (first["level"], first["event"], first["count"], first["process"]) == ("info", "claimed", 3, "worker")
+    assert (first["request_id"], first["execution"], first["target_run"]) == ("r-1", 7, 12)
+    assert "execution" not in second
+
+
+def test_a_line_cannot_be_forged(written: Written) -> None:
+    evil = 'x\r\n{"level": "info", "event": "all is well"}\u2028\u0085\x1b[2K\x00'
+    telemetry.log.info(evil, also=evil)
+    logging.getLogger("asyncssh").warning(evil)
+    assert written.stream.getvalue().isascii()
+    assert [line["event"] for line in written.lines] == [evil, evil]
+
+
+def test_an_exception_is_one_field_of_one_line(written: Written) -> None:
+    try:
+        raise RuntimeError("first\nsecond")
+    except RuntimeError:
+        telemetry.log.exception("it broke")
+        logging.getLogger("celery.worker").exception("it broke, too")
+    assert len(written.lines) == 2
+    assert all("RuntimeError: first\nsecond" in line["exception"] for line in written.lines)
+
+
+def test_libraries_speak_in_the_same_form(written: Written) -> None:
+    for name in ("uvicorn.error", "celery.beat", "alembic.runtime.migration"):
+        logging.getLogger(name).info("hello %s", name)
+    with pytest.warns(UserWarning, match="careful") as _, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("careful", stacklevel=1)
+    assert [line["logger"] for line in written.lines] == ["uvicorn.error", "celery.beat", "alembic.runtime.migration"]
+
+
+def test_the_level_holds_and_chatter_is_left_out(written: Written) -> None:
+    telemetry.log.debug("not now")
+    for name in ("asyncssh", "uvicorn.access", "celery.app.trace"):
+        logging.getLogger(name).info("one more")
+    logging.getLogger("sqlalchemy").debug("select")
+    assert written.lines == []
+
+
+def test_a_wrong_level_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="LOG_LEVEL is 'LOUD'"):
+        telemetry.configure("worker", "LOUD")
+
+
+def test_a_secret_does_not_reach_the_log(written: Written) -> None:
+    telemetry.log.info("login", password=Secret("hunter2"), nested={"key": Secret("hunter2")})
+    assert "hunter2" not in written.stream.getvalue()
+
+
+def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
+    telemetry.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
+    ours = next(handler for handler in logging.getLogger().handlers if handler.__module__ == telemetry.__name__)
+    ours.handle(logging.LogRecord("z", logging.WARNING, "z.py", 1, "%d", ("no number",), None))
+    assert written.lines[0]["number"] == "nan"
+    assert written.lines[1]["event"] == "a log line could not be written"
+
+
+def test_a_huge_text_is_cut(written: Written) -> None:
+    telemetry.log.info("x" * 100_000, banner="y" * 100_000)
+    assert len(written.stream.getvalue()) < 3 * telemetry.TEXT_CHARACTERS_AT_MOST
+
+
+def test_a_closed_output_stops_nobody(written: Written) -> None:
+    written.stream.close()
+    telemetry.log.info("nobody reads this")
+    written.stream = io.StringIO()
+
+
+def test_a_thread_that_dies_is_a_line(written: Written) -> None:
+    def die() -> None:
+        raise RuntimeError("in a thread")
+
+    thread = threading.Thread(target=die, name="sad")
+    thread.start()
+    thread.join()
+    assert written.lines[0]["thread"] == "sad"
+    assert "in a thread" in written.lines[0]["exception"]
+
+
+NAMES = {
+    "opsjobs_runs_finished_total", "opsjobs_run_seconds_count", "opsjobs_claims_total", "opsjobs_claim_seconds_count",
+    "opsjobs_flush_seconds_count", "opsjobs_flush_bytes_count", "opsjobs_flush_entries_count", "opsjobs_verb_repeats_total",
+    "opsjobs_stale_writes_total", "opsjobs_connections", "opsjobs_connect_seconds_count", "opsjobs_runs_running",
+    "opsjobs_bells_total", "opsjobs_bus_dropped_total", "opsjobs_events_published_total", "opsjobs_http_request_seconds_count",
+    "opsjobs_sse_viewers", "opsjobs_bugs_total",
+}  # fmt: skip
+
+
+def test_every_agreed_metric_is_there_and_all_are_ours() -> None:
+    metrics = Metrics()
+    metrics.runs_finished.labels(status="succeeded").inc()
+    metrics.bells.labels(result="rung").inc()
+    metrics.bugs.labels(where="engine").inc()
+    metrics.http_request_seconds.labels(method="GET", route="/jobs", status="200").observe(0.01)
+    samples = {line.partition("{")[0].partition(" ")[0] for line in metrics.text().decode().splitlines() if line[0] != "#"}
+    assert samples >= NAMES
+    assert all(name.startswith("opsjobs_") and not name.endswith("_created") for name in samples)
+
+
+def test_the_listener_serves_numbers_and_nothing_else() -> None:
+    metrics = Metrics()
+    metrics.claims.inc(3)
+    port = metrics.serve("127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            assert b"opsjobs_claims_total 3.0" in answer.read()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+        refused.value.close()
+        with pytest.raises(OSError, match="change or unset METRICS_PORT"):
+            Metrics().serve("127.0.0.1", port)
+    finally:
+        metrics.close()

@@ -1,0 +1,200 @@
+"""The worker's process: Celery with a hosted engine, with Redis well, stopped, frozen, restarted and empty."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from bells.processes import Hosted, freeze, own_redis, thaw, until
+from opsjobs.doorbell import Doorbell
+from opsjobs.standalone.valkey import Valkey
+from opsjobs.telemetry import Metrics
+
+CONNECTED = "Connected to redis"
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    """A Redis that the test may break."""
+    with own_redis() as made:
+        yield made
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """The ringer's numbers."""
+    return Metrics()
+
+
+@pytest.fixture
+def doorbell(server: Valkey, metrics: Metrics) -> Iterator[Doorbell]:
+    """A started doorbell on `server`."""
+    made = Doorbell(server.url, metrics)
+    made.start()
+    yield made
+    made.stop()
+
+
+def bells(metrics: Metrics, result: str) -> float:
+    """How many bells had this result."""
+    return metrics.registry.get_sample_value("opsjobs_bells_total", {"result": result}) or 0.0
+
+
+def test_a_ring_reaches_the_engine_at_once(server: Valkey, doorbell: Doorbell) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        doorbell.ring("default")
+        worker.wait_for("BELL")
+        delays = []
+        for _ in range(5):
+            rung = time.time()
+            doorbell.ring("default")
+            delays.append(float(worker.wait_for("BELL").split()[1]) - rung)
+        assert max(delays) < 0.1, delays
+        assert worker.end()[0] == 0
+
+
+def test_bells_of_another_zone_are_not_heard(server: Valkey, doorbell: Doorbell) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        doorbell.ring("elsewhere")
+        doorbell.ring("default")
+        worker.wait_for("BELL")
+        assert worker.end()[0] == 0
+        assert sum("BELL" in line for line in worker.rest()) == 1
+
+
+def test_the_engine_is_drained_on_sigterm_and_on_sigint(server: Valkey) -> None:
+    for how in (signal.SIGTERM, signal.SIGINT):
+        with Hosted("worker", server.url) as worker:
+            worker.wait_for(CONNECTED)
+            code, seconds = worker.end(how)
+            assert (code, seconds < 2.0) == (0, True), seconds
+            assert worker.rest()[-1] == "STOPPED"
+
+
+def test_a_worker_starts_and_stops_without_redis(server: Valkey) -> None:
+    server.stop()
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for("STARTED")
+        worker.wait_for("Cannot connect")
+        code, seconds = worker.end()
+        assert (code, seconds < 2.5) == (0, True), seconds
+        assert "STOPPED" in worker.rest()
+
+
+def test_a_worker_runs_where_no_redis_is_configured() -> None:
+    with Hosted("worker", "none") as worker:
+        worker.wait_for("STARTED")
+        code, seconds = worker.end()
+        assert (code, seconds < 2.0) == (0, True), seconds
+        assert "STOPPED" in worker.rest()
+
+
+def test_a_frozen_redis_holds_neither_the_start_nor_the_stop(server: Valkey) -> None:
+    freeze(server)
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for("STARTED")
+        code, seconds = worker.end()
+        assert (code, seconds < 2.5) == (0, True), seconds
+        assert "STOPPED" in worker.rest()
+
+
+def test_a_redis_frozen_later_does_not_hold_the_stop(server: Valkey) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        freeze(server)
+        code, seconds = worker.end()
+        assert (code, seconds < 2.5) == (0, True), seconds
+        assert "STOPPED" in worker.rest()
+
+
+def test_bells_come_back_when_redis_does(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        server.stop()
+        doorbell.ring("default")
+        until(lambda: bells(metrics, "dropped") >= 1)
+        server.start()
+        worker.wait_for(CONNECTED)
+        until(lambda: _rings(doorbell, metrics))
+        worker.wait_for("BELL")
+        assert worker.end()[0] == 0
+
+
+def _rings(doorbell: Doorbell, metrics: Metrics) -> bool:
+    doorbell.ring("default")
+    return bells(metrics, "rung") >= 1
+
+
+def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        freeze(server)
+        doorbell.ring("default")
+        until(lambda: bells(metrics, "dropped") >= 1)
+        thaw(server)
+        until(lambda: _rings(doorbell, metrics))
+        worker.wait_for("BELL")
+        assert worker.end()[0] == 0
+
+
+def test_a_flushed_redis_loses_no_later_bell(server: Valkey, doorbell: Doorbell) -> None:
+    with Hosted("worker", server.url) as worker, redis.Redis.from_url(server.url) as client:
+        worker.wait_for(CONNECTED)
+        doorbell.ring("default")
+        worker.wait_for("BELL")
+        client.flushall()
+        doorbell.ring("default")
+        worker.wait_for("BELL", 2)
+        assert worker.end()[0] == 0
+
+
+def test_bells_that_nobody_hears_do_not_pile_up(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        for count in range(1, 21):
+            doorbell.ring("default")
+            until(lambda count=count: bells(metrics, "rung") + bells(metrics, "merged") == count)
+        assert client.llen("opsjobs.bell.default") == 1
+        assert 0 < client.ttl("opsjobs.bell.default") <= 60
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for("BELL")
+        assert worker.lines_within("BELL", 0.5) == []
+
+
+def test_an_engine_that_cannot_start_ends_the_process_with_1(server: Valkey) -> None:
+    for url in (server.url, "none"):
+        with Hosted("worker", url, "broken") as worker:
+            assert worker.process.wait(15) == 1
+            assert any("no database" in line for line in worker.rest())
+
+
+def test_a_start_that_hangs_is_cut_by_sigterm(server: Valkey) -> None:
+    for url in (server.url, "none"):
+        with Hosted("worker", url, "hung-start") as worker:
+            worker.wait_for("STARTING")
+            code, seconds = worker.end()
+            assert (code, seconds < 2.5) == (0, True), seconds
+
+
+def test_a_second_ctrl_c_ends_at_once(server: Valkey) -> None:
+    with Hosted("worker", server.url, "slow-stop") as worker:
+        worker.wait_for(CONNECTED)
+        worker.process.send_signal(signal.SIGINT)
+        worker.wait_for("STOPPING")
+        code, seconds = worker.end(signal.SIGINT)
+        assert (code, seconds < 1.0) == (130, True), seconds
+
+
+def test_celery_writes_nothing_but_our_log_lines(server: Valkey) -> None:
+    with Hosted("worker", server.url) as worker:
+        worker.wait_for(CONNECTED)
+        worker.end()
+        spoken = {"STARTING", "STARTED", "STOPPING", "STOPPED"}
+        for line in worker.rest():
+            assert line in spoken or {"timestamp", "level", "event"} <= json.loads(line).keys()

@@ -1,0 +1,113 @@
+"""A small HTTP server that answers as scripted: for what no real service does on demand, such as breaking a stream off."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from opsjobs.cli.client import Client
+from opsjobs.cli.place import Place
+from opsjobs.model.secret import Secret
+
+
+@dataclass
+class Asked:
+    """A request as it came in."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Answer:
+    """What to send: JSON, or raw portions and, once `wait` is set, `then`; `cut` breaks the connection off after them."""
+
+    status: int = 200
+    body: Any = None
+    portions: list[bytes] = field(default_factory=list)
+    media_type: str = "application/json"
+    cut: bool = False
+    wait: threading.Event | None = None
+    then: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class Desk:
+    """Answers each request by `reply`, and remembers them all."""
+
+    reply: Callable[[Asked], Answer]
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+
+    def client(self) -> Client:
+        """A client of this desk."""
+        return Client(Place(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")))
+
+
+@contextmanager
+def open_desk(reply: Callable[[Asked], Answer]) -> Iterator[Desk]:
+    """A desk on a free port of the loopback address, for the length of the block."""
+    desk = Desk(reply)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(desk))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    desk.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield desk
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def problem(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> Answer:
+    """A refusal as the service spells it."""
+    body = {"type": f"urn:x:{code}", "title": "No", "status": status, "detail": detail, "code": code, "request_id": "r-1"}
+    return Answer(status, {**body, **({"errors": errors} if errors else {})}, media_type="application/problem+json")
+
+
+def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            raw = self.rfile.read(length)
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.command, parts.path, parse_qs(parts.query), headers, json.loads(raw) if raw else None)
+            desk.asked.append(asked)
+            self._send(desk.reply(asked))
+
+        do_GET = do_POST = do_PUT = do_DELETE = _serve
+
+        def _send(self, answer: Answer) -> None:
+            portions = answer.portions or [json.dumps(answer.body).encode()]
+            self.send_response(answer.status)
+            self.send_header("content-type", answer.media_type)
+            if answer.cut:
+                self.send_header("content-length", str(sum(map(len, portions)) + 1_000))
+            else:
+                self.send_header("connection", "close")
+            self.end_headers()
+            for portion in portions:
+                self.wfile.write(portion)
+            if answer.wait is not None:
+                self.wfile.flush()
+                assert answer.wait.wait(20), "nobody let the answer go on"
+                self.wfile.write(b"".join(answer.then))
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep quiet."""
+
+    return Handler

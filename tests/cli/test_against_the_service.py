@@ -1,0 +1,195 @@
+"""The commands as processes against a whole stack: real API, worker, database and SSH machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opsjobs.cli.client import Client
+from opsjobs.cli.demo import bare
+from opsjobs.cli.place import find
+from opsjobs.settings import ClientSettings
+from opsjobs.standalone.stack import Stack, StackOptions
+
+LAB = 3
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """The data folder of a running stack with three lab machines."""
+    path = Path(tempfile.mkdtemp(prefix="opsjobs-cli-"))
+    with Stack(StackOptions(path, port=0, lab=LAB, environment=bare(os.environ))):
+        yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "opsjobs", *arguments]
+    set_here = {**bare(os.environ), "OPSJOBS_DATA_DIR": str(folder), **environment}
+    with subprocess.Popen(command, env=set_here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def opsjobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, bytes, str]:
+    with started(folder, *arguments, **environment) as process:
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err.decode()
+
+
+def names(folder: Path) -> list[str]:
+    return opsjobs(folder, "targets", "list", "-l", "lab=true", "-o", "name")[1].decode().split()
+
+
+def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
+    code, out, err = opsjobs(folder, "run", "echo out; echo careful >&2", "-l", "lab=true")
+    assert code == 0, err
+    assert sorted(out.decode().splitlines()) == sorted(f"{name} | out" for name in names(folder))
+    assert sum(line.endswith(" | careful") for line in err.splitlines()) == LAB
+    assert f"completed: {LAB} succeeded of {LAB} targets" in err
+
+
+def test_one_machines_bytes_are_exact(folder: Path) -> None:
+    one = names(folder)[0]
+    code, out, err = opsjobs(folder, "run", r"printf '\000\377\376 no end'", "-t", one)
+    assert (code, out) == (0, b"\x00\xff\xfe no end"), err
+
+
+def test_a_failing_command_is_3_and_told(folder: Path) -> None:
+    code, _, err = opsjobs(folder, "run", "exit 3", "-t", ",".join(names(folder)))
+    assert code == 3
+    assert err.count("failed, exit 3 (nonzero_exit)") == LAB
+
+
+def test_a_timeout_is_124(folder: Path) -> None:
+    code, _, err = opsjobs(folder, "run", "sleep 30", "-t", names(folder)[0], "--timeout", "500ms")
+    assert code == 124, err
+    assert "command_timeout" in err
+
+
+def test_an_unknown_target_is_4(folder: Path) -> None:
+    code, out, err = opsjobs(folder, "run", "true", "-t", "web-9")
+    assert (code, out) == (4, b"")
+    assert "web-9" in err
+
+
+def test_no_target_left_is_4(folder: Path) -> None:
+    assert opsjobs(folder, "run", "true", "-l", "lab=false")[0] == 4
+
+
+def test_a_wrong_token_is_5(folder: Path) -> None:
+    code, _, err = opsjobs(folder, "jobs", "list", OPSJOBS_TOKEN="opsc_wrong")
+    assert code == 5
+    assert "OPSJOBS_TOKEN" in err
+
+
+def test_ctrl_c_cancels_what_runs(folder: Path) -> None:
+    with started(folder, "run", "echo begun; sleep 60", "-t", names(folder)[0]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "cancelled" in err.decode()
+
+
+def test_a_detached_execution_can_be_followed_read_grouped_and_shown(folder: Path) -> None:
+    code, out, _ = opsjobs(folder, "run", "echo same; echo $((1+1)) >&2", "-l", "lab=true", "--detach")
+    execution = out.decode().strip()
+    assert code == 0
+    code, out, _ = opsjobs(folder, "executions", "follow", execution)
+    assert (code, out.count(b"| same\n")) == (0, LAB)
+    assert opsjobs(folder, "executions", "logs", execution, "-t", names(folder)[0], "--stream", "stderr")[1] == b"2\n"
+    assert opsjobs(folder, "executions", "logs", execution)[1].count(b" | ") == 2 * LAB
+    assert f"{LAB} targets: succeeded, exit 0" in opsjobs(folder, "executions", "groups", execution)[1].decode()
+    shown = json.loads(opsjobs(folder, "executions", "show", execution, "-o", "json")[1])
+    assert [run["status"] for run in shown["targets"]] == ["succeeded"] * LAB
+    assert execution in opsjobs(folder, "executions", "list", "-o", "name")[1].decode().split()
+    assert opsjobs(folder, "executions", "cancel", execution)[0] == 6
+    assert opsjobs(folder, "executions", "show", "999999")[0] == 4
+
+
+def test_json_lines_are_the_whole_log_in_order(folder: Path) -> None:
+    _, out, _ = opsjobs(folder, "run", "echo a; echo b", "-l", "lab=true", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["event"] == "end"
+
+
+def test_a_target_is_added_trusted_tested_used_and_removed(folder: Path) -> None:
+    lab = json.loads(opsjobs(folder, "targets", "show", names(folder)[0], "-o", "json")[1])
+    add = ["targets", "add", "web-1", lab["host"], "--port", str(lab["port"]), "-c", lab["credential"], "--label", "env=prod"]
+    code, _, err = opsjobs(folder, *add)
+    assert code == 0, err
+    assert "targets trust web-1" in err
+    assert opsjobs(folder, *add)[0] == 6
+    code, _, err = opsjobs(folder, "run", "true", "-t", "web-1")
+    assert code == 3
+    assert "host_key" in err
+    assert opsjobs(folder, "targets", "trust", "web-1")[0] == 2
+    code, _, err = opsjobs(folder, "targets", "trust", "web-1", "--yes")
+    assert code == 0, err
+    assert "SHA256:" in err
+    assert "trusted already" in opsjobs(folder, "targets", "trust", "web-1")[2]
+    code, out, err = opsjobs(folder, "targets", "test", "web-1")
+    assert code == 0, (out, err)
+    assert opsjobs(folder, "run", "echo hello", "-t", "web-1")[1] == b"hello\n"
+    assert opsjobs(folder, "targets", "rm", "web-1")[0] == 0
+    assert opsjobs(folder, "targets", "show", "web-1")[0] == 4
+
+
+def test_a_credential_comes_from_a_file_and_its_secret_never_back(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("geheim\n")
+    code, _, err = opsjobs(
+        folder, "credentials", "add", "web-login", "-u", "deploy", "--password-file", str(tmp_path / "password")
+    )
+    assert code == 0, err
+    out = opsjobs(folder, "credentials", "list", "-o", "json")[1]
+    assert b"web-login" in out
+    assert b"geheim" not in out
+    assert opsjobs(folder, "credentials", "rm", "web-login")[0] == 0
+
+
+def test_a_token_has_only_its_role(folder: Path) -> None:
+    code, out, err = opsjobs(folder, "tokens", "create", "ben", "--role", "viewer")
+    assert code == 0, err
+    token = out.decode().strip()
+    assert opsjobs(folder, "executions", "list", OPSJOBS_TOKEN=token)[0] == 0
+    assert opsjobs(folder, "run", "true", "-l", "lab=true", OPSJOBS_TOKEN=token)[0] == 5
+
+
+def test_the_status_names_the_parts(folder: Path) -> None:
+    code, out, err = opsjobs(folder, "status")
+    assert code == 0, err
+    for word in ("PostgreSQL", "redis", "scheduler", "WORKER", "default"):
+        assert word in out.decode()
+
+
+def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
+    _store_job(folder)
+    assert opsjobs(folder, "jobs", "list", "-o", "name")[1].decode().split() == ["hello"]
+    code, out, err = opsjobs(folder, "jobs", "run", "hello", "-t", names(folder)[0])
+    assert (code, out) == (0, b"hello\n"), err
+    assert "echo hello" in opsjobs(folder, "jobs", "show", "hello")[1].decode()
+    assert opsjobs(folder, "executions", "list", "--job", "hello", "-o", "name")[1].strip().isdigit()
+    assert opsjobs(folder, "jobs", "delete", "hello")[0] == 0
+    assert opsjobs(folder, "jobs", "show", "hello")[0] == 4
+
+
+def _store_job(folder: Path) -> None:
+    with Client(find(ClientSettings(), folder)) as client:
+        client.post("/jobs", {"name": "hello", "targets": {"selector": "lab=true"}, "actions": [{"command": "echo hello"}]})

@@ -1,0 +1,134 @@
+"""The command as a process: how fast and light it starts, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsjobs.cli.app import run
+
+SERVERS = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "sqlalchemy",
+    "alembic",
+    "asyncssh",
+    "celery",
+    "kombu",
+    "psycopg",
+    "redis",
+    "cryptography",
+)
+COMMANDS = (
+    "demo",
+    "up",
+    "run",
+    "jobs",
+    "executions",
+    "targets",
+    "credentials",
+    "tokens",
+    "status",
+    "config",
+    "api",
+    "worker",
+    "scheduler",
+    "db",
+)
+
+
+def opsjobs(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "opsjobs", *arguments],
+        env={**inherited, "OPSJOBS_DATA_DIR": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_help_imports_no_library_of_the_servers() -> None:
+    program = (
+        "import sys; from opsjobs.cli.app import run; assert run(['--help']) == 0; "
+        f"print('HEAVY', sorted(set(sys.modules) & set({SERVERS!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"Usage: opsjobs {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("opsjobs 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--nope"], ["nope"], ["run"], ["executions", "show"], ["run", "x", "-t", "a", "--parallel", "0"]]
+)
+def test_what_cannot_be_understood_is_usage(arguments: list[str], tmp_path: Path) -> None:
+    assert opsjobs(*arguments, folder=tmp_path).returncode == 2
+
+
+def test_a_run_on_nothing_is_told_how_to_name_targets(tmp_path: Path) -> None:
+    done = opsjobs("run", "uptime", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "opsjobs: on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.\n"
+
+
+def test_a_wrong_duration_is_usage(tmp_path: Path) -> None:
+    done = opsjobs("run", "uptime", "-t", "web-1", "--timeout", "soon", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--timeout: 'soon' is not a duration" in done.stderr
+
+
+def test_without_a_service_every_command_says_how_to_start_one(tmp_path: Path) -> None:
+    for arguments in (["run", "uptime", "-t", "web-1"], ["jobs", "list"], ["status"]):
+        done = opsjobs(*arguments, folder=tmp_path)
+        assert done.returncode == 1
+        assert "`opsjobs up`" in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("process", ["api", "worker", "scheduler"])
+def test_a_process_without_its_settings_names_them(process: str, tmp_path: Path) -> None:
+    done = opsjobs(process, folder=tmp_path)
+    assert done.returncode == 1
+    assert "DATABASE_URL is not set" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_setting_is_told_by_config_show_with_the_table(tmp_path: Path) -> None:
+    done = opsjobs(
+        "config", "show", folder=tmp_path, COMMAND_TIMEOUT="soon", OPSJOBS_LEASE_SECOND="1", OPSJOBS_TOKEN="opsc_secret"
+    )
+    assert done.returncode == 1
+    assert "COMMAND_TIMEOUT is 'soon'" in done.stderr
+    assert "OPSJOBS_LEASE_SECONDS perhaps?" in done.stderr
+    assert "opsc_secret" not in done.stdout + done.stderr
+    assert str(tmp_path) in done.stdout
+
+
+def test_a_secret_cannot_be_given_on_the_command_line(tmp_path: Path) -> None:
+    done = opsjobs("credentials", "add", "web-key", "-u", "deploy", "--password=geheim", folder=tmp_path)
+    assert done.returncode == 2
+
+
+def test_a_prompt_without_a_terminal_says_what_to_use(tmp_path: Path) -> None:
+    done = opsjobs("credentials", "add", "web-key", "-u", "deploy", "--password", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--password-file" in done.stderr

@@ -1,0 +1,46 @@
+"""Exit codes, as scripts rely on them (2-contract.md section 3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from opsjobs.cli.exits import of_answer, of_execution
+
+
+@pytest.mark.parametrize(
+    ("status", "interrupted", "code"),
+    [
+        ("completed", False, 0),
+        ("completed", True, 0),
+        ("partial", False, 3),
+        ("failed", False, 3),
+        ("cancelled", False, 3),
+        ("rejected", False, 3),
+        ("skipped", False, 3),
+        ("timeout", False, 124),
+        ("cancelled", True, 130),
+    ],
+)
+def test_an_executions_end_is_an_exit_code(status: str, interrupted: bool, code: int) -> None:
+    assert of_execution(status, interrupted=interrupted) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "code"),
+    [
+        (401, "unauthorised", 5),
+        (403, "forbidden", 5),
+        (404, "job_not_found", 4),
+        (409, "name_taken", 6),
+        (412, "stale", 6),
+        (422, "invalid", 2),
+        (422, "unknown_target", 4),
+        (422, "no_targets", 4),
+        (422, "safety_blocked", 5),
+        (429, "too_many", 1),
+        (500, "internal", 1),
+        (503, "", 1),
+    ],
+)
+def test_a_refusal_is_an_exit_code(status: int, problem: str, code: int) -> None:
+    assert of_answer(status, problem) == code

@@ -1,0 +1,91 @@
+"""Remote output as it reaches the terminal."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from opsjobs.cli.lines import PARTIAL_BYTES_AT_MOST, Lines
+
+NAMES = {"1": "web-1", "2": "web-2"}
+
+
+class Paper:
+    """Where the lines go."""
+
+    def __init__(self) -> None:
+        self.stdout = b""
+        self.stderr = b""
+
+    def write(self, stream: str, portion: bytes) -> None:
+        setattr(self, stream, getattr(self, stream) + portion)
+
+
+def out(target: int, data: str | bytes, *, stream: str = "stdout", action: str = "step-1") -> dict[str, Any]:
+    event = {"target_run": 10 + target, "target": str(target), "action": action, "attempt": 1, "stream": stream, "offset": 0}
+    if isinstance(data, bytes):
+        return {**event, "data_base64": base64.b64encode(data).decode()}
+    return {**event, "data": data}
+
+
+def several() -> tuple[Paper, Lines]:
+    paper = Paper()
+    return paper, Lines(paper.write, NAMES.__getitem__)
+
+
+def test_with_one_target_the_bytes_pass_as_they_are() -> None:
+    paper = Paper()
+    lines = Lines(paper.write, None)
+    lines.output(out(1, b"\x00\xff\xfe no end"))
+    lines.output(out(1, "grüße", stream="stderr"))
+    assert (paper.stdout, paper.stderr) == (b"\x00\xff\xfe no end", "grüße".encode())
+
+
+def test_with_several_targets_each_line_has_its_name() -> None:
+    paper, lines = several()
+    lines.output(out(1, "a\nb\n"))
+    lines.output(out(2, b"\xff\n"))
+    lines.output(out(2, "oops\n", stream="stderr"))
+    assert paper.stdout == b"web-1 | a\nweb-1 | b\nweb-2 | \xff\n"
+    assert paper.stderr == b"web-2 | oops\n"
+
+
+def test_partial_lines_of_targets_and_streams_are_not_mixed() -> None:
+    paper, lines = several()
+    lines.output(out(1, "he"))
+    lines.output(out(2, "wo"))
+    lines.output(out(1, "ERR", stream="stderr"))
+    lines.output(out(1, "llo\n"))
+    lines.output(out(2, "rld\n"))
+    assert paper.stdout == b"web-1 | hello\nweb-2 | world\n"
+    assert paper.stderr == b""
+    lines.finish(11)
+    assert paper.stderr == b"web-1 | ERR\n"
+
+
+def test_an_empty_line_is_kept() -> None:
+    paper, lines = several()
+    lines.output(out(1, "\n\na\n"))
+    assert paper.stdout == b"web-1 | \nweb-1 | \nweb-1 | a\n"
+
+
+def test_the_end_of_an_action_ends_its_line_only() -> None:
+    paper, lines = several()
+    lines.output(out(1, "one", action="survey"))
+    lines.output(out(1, "two", action="work"))
+    lines.finish(11, "survey")
+    assert paper.stdout == b"web-1 | one\n"
+    lines.finish()
+    assert paper.stdout == b"web-1 | one\nweb-1 | two\n"
+
+
+def test_a_line_that_never_ends_is_not_held_for_ever() -> None:
+    paper, lines = several()
+    lines.output(out(1, "x" * (PARTIAL_BYTES_AT_MOST + 1)))
+    assert paper.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_AT_MOST + 1) + b"\n"
+
+
+def test_dropped_output_is_told_on_stderr() -> None:
+    paper, lines = several()
+    lines.output({**out(1, ""), "data": None, "dropped": 123})
+    assert paper.stderr == "web-1 | … 123 bytes of stdout are not kept (output_limit)\n".encode()

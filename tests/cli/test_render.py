@@ -1,0 +1,88 @@
+"""Tables, JSON, YAML and names."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from ruamel.yaml import YAML
+
+from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one
+
+ITEMS = [
+    {"id": 1, "name": "web-1", "labels": {"env": "prod"}, "note": None, "status": "succeeded"},
+    {"id": 2, "name": "web-2\x1b[31m", "labels": {}, "note": "[bold]no markup[/bold] :smile:", "status": "failed"},
+]
+COLUMNS = (
+    Column("id", lambda i: i["id"]),
+    Column("name", lambda i: i["name"]),
+    Column("labels", lambda i: i["labels"]),
+    Column("note", lambda i: i["note"], wide=True),
+)
+
+
+def test_a_table_in_a_pipe_is_plain_and_obeys_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+    show_list(ITEMS, COLUMNS, Form.TABLE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ID", "NAME", "LABELS"]
+    assert lines[1].split() == ["1", "web-1", "env=prod"]
+    assert lines[2].split() == ["2", "web-2\\x1b[31m", "-"]
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_wide_shows_more_and_reads_nothing_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show_list(ITEMS, COLUMNS, Form.WIDE)
+    assert "[bold]no markup[/bold] :smile:" in capsys.readouterr().out
+
+
+def test_long_cells_are_not_folded_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    show_list([{"name": "x" * 5_000}], (Column("name", lambda i: i["name"]),), Form.TABLE)
+    assert "x" * 5_000 in capsys.readouterr().out
+
+
+def test_json_and_yaml_are_the_items(capsys: pytest.CaptureFixture[str]) -> None:
+    show_list(ITEMS, COLUMNS, Form.JSON)
+    assert json.loads(capsys.readouterr().out) == ITEMS
+    show_list(ITEMS, COLUMNS, Form.YAML)
+    assert YAML(typ="safe").load(capsys.readouterr().out) == ITEMS
+
+
+def test_name_prints_a_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_list(ITEMS, COLUMNS, Form.NAME)
+    assert capsys.readouterr().out == "web-1\nweb-2\\x1b[31m\n"
+    show_list(ITEMS, COLUMNS, Form.NAME, name="id")
+    assert capsys.readouterr().out == "1\n2\n"
+
+
+def test_one_thing_is_shown_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:
+    show_one({"name": "web-1", "actions": [{"key": "a"}], "labels": {"env": "prod"}}, Form.TABLE)
+    assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
+        ["name", "web-1"],
+        ["actions", '[{"key": "a"}]'],
+        ["labels", "env=prod"],
+    ]
+
+
+def test_control_characters_and_turned_writing_are_shown() -> None:
+    assert plain("a\r\x1b]0;x\x07\u202eb") == "a\\r\\x1b]0;x\\x07\\u202eb"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"), [(None, "-"), (45, "45 ms"), (1_250, "1.25 s"), (119_999, "120.00 s"), (200_000, "3 min 20 s")]
+)
+def test_durations_read_well(milliseconds: int | None, words: str) -> None:
+    assert seconds(milliseconds) == words
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [("2026-11-24T11:59:48Z", "12s ago"), ("2026-11-24T11:00:00Z", "60m ago"), ("2026-11-20T12:00:00+00:00", "4d ago")],
+)
+def test_moments_are_told_by_their_age(moment: str, words: str) -> None:
+    assert ago(moment, now=datetime(2026, 11, 24, 12, tzinfo=UTC)) == words
+
+
+def test_numbers_are_counted() -> None:
+    assert (counted(1, "target"), counted(2, "target")) == ("1 target", "2 targets")
+    assert counts({"succeeded": 10, "failed": 2, "lost": 0}) == "10 succeeded, 2 failed"

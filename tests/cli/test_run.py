@@ -1,0 +1,269 @@
+"""`opsjobs run` and its kin as processes, against a scripted service."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Asked, Desk, open_desk, problem
+
+BYTES = b"\x00\xff\xfe\x80 no final newline"
+
+
+@dataclass
+class Service:
+    """A service whose execution 7 goes as scripted: frames, then (after a cancel, where `held`) the end."""
+
+    targets: list[str]
+    frames: list[tuple[str, dict[str, Any]]]
+    status: str = "completed"
+    held: bool = False
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    known_hosts: dict[str, str] = field(default_factory=dict)
+
+    def reply(self, asked: Asked) -> Answer:
+        match (asked.method, asked.path):
+            case ("POST", "/run"):
+                return self._run(asked)
+            case ("GET", "/executions/7"):
+                return Answer(body=self._execution(self.status))
+            case ("GET", "/executions/7/targets"):
+                runs = [{"target": {"id": str(n), "name": name, "host": name}} for n, name in enumerate(self.targets, start=1)]
+                return Answer(body={"items": runs, "next": None})
+            case ("GET", "/executions/7/events"):
+                return self._events()
+            case ("POST", "/executions/7/cancel"):
+                self.status = "cancelled"
+                self.cancelled.set()
+                return Answer(202, self._execution("cancelling"))
+            case ("GET", "/targets"):
+                host = asked.query["host"][0]
+                items = [{"id": i, "name": f"at-{h}", "host": h} for h, i in self.known_hosts.items() if h == host]
+                return Answer(body={"items": items, "next": None})
+        return problem(404, "not_found", f"There is nothing at {asked.path}.")
+
+    def _run(self, asked: Asked) -> Answer:
+        ids = asked.body["targets"].get("ids", [])
+        known = {*self.targets, *self.known_hosts.values()}
+        errors = [
+            {"pointer": f"/targets/ids/{n}", "detail": f"There is no target {ref!r}."}
+            for n, ref in enumerate(ids)
+            if ref not in known
+        ]
+        if errors:
+            return problem(422, "unknown_target", errors[0]["detail"], errors)
+        return Answer(202, self._execution("queued"))
+
+    def _execution(self, status: str) -> dict[str, Any]:
+        counts = {"succeeded": len(self.targets)} if status == "completed" else {status: 1}
+        return {"id": 7, "status": status, "total_targets": len(self.targets), "counts": counts, "duration_ms": 500}
+
+    def _events(self) -> Answer:
+        sent = [frame(n, event, data) for n, (event, data) in enumerate(self.frames, start=1)]
+        end = frame(len(sent) + 1, "end", {"status": self.status, "counts": {}})
+        if not self.held:
+            return Answer(portions=[*sent, end], media_type="text/event-stream")
+        end = frame(len(sent) + 1, "end", {"status": "cancelled", "counts": {}})
+        return Answer(portions=sent, media_type="text/event-stream", wait=self.cancelled, then=[end])
+
+
+def frame(position: int, event: str, data: dict[str, Any]) -> bytes:
+    return f"id: {position}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def said(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, dict[str, Any]]:
+    text = {"data": data} if isinstance(data, str) else {"data_base64": base64.b64encode(data).decode()}
+    return "output", {
+        "target_run": 10 + target,
+        "target": str(target),
+        "action": "step-1",
+        "attempt": 1,
+        "stream": stream,
+        **text,
+    }
+
+
+def became(target: int, status: str, code: str | None = None, message: str = "") -> tuple[str, dict[str, Any]]:
+    error = {"code": code, "message": message} if code else None
+    return "status", {"target_run": 10 + target, "target": str(target), "status": status, "error": error}
+
+
+def resulted(target: int, exit_code: int) -> tuple[str, dict[str, Any]]:
+    times = {"started_at": "2026-11-24T12:00:00Z", "finished_at": f"2026-11-24T12:00:0{target}Z"}
+    return "result", {"target_run": 10 + target, "target": str(target), "action_key": "step-1", "exit_code": exit_code, **times}
+
+
+@contextmanager
+def started(desk: Desk, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "src"), "OPSJOBS_URL": desk.url}
+    command = [sys.executable, "-m", "opsjobs", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={**environment, "OPSJOBS_TOKEN": "opsc_ada"}, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[Asked]]:
+    with open_desk(service.reply) as desk, started(desk, *arguments) as process:
+        out, err = process.communicate(timeout=30)
+        return process.returncode, out, err.decode(), desk.asked
+
+
+def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
+    service = Service(["web-1"], [said(1, BYTES), said(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")])
+    code, out, err, asked = opsjobs(
+        service, "run", "cat x", "-t", "web-1", "--timeout", "30s", "--parallel", "5", "--reason", "why"
+    )
+    assert (code, out) == (0, BYTES)
+    assert err == "careful\nexecution 7 completed: 1 succeeded of 1 target in 500 ms (2.0 targets/s)\n"
+    assert asked[0].body == {
+        "actions": [{"type": "command", "command": "cat x", "timeout": "30s"}],
+        "targets": {"ids": ["web-1"]},
+        "policy": {"max_parallel": 5},
+        "reason": "why",
+    }
+
+
+def test_several_targets_lines_have_names_and_the_summary_tells_who_failed() -> None:
+    frames = [
+        said(1, "a\n"),
+        said(2, "b"),
+        resulted(1, 0),
+        became(1, "succeeded"),
+        resulted(2, 3),
+        became(2, "failed", "nonzero_exit", "exit 3"),
+    ]
+    service = Service(["web-1", "web-2"], frames, status="partial")
+    code, out, err, asked = opsjobs(service, "run", "x", "-l", "env=prod", "-g", "web,db")
+    assert (code, out) == (3, b"web-1 | a\nweb-2 | b\n")
+    assert asked[0].body["targets"] == {"groups": ["web", "db"], "selector": "env=prod"}
+    assert err.splitlines()[1:] == ["slowest: web-2 2.00 s, web-1 1.00 s", "  web-2  failed, exit 3 (nonzero_exit): exit 3"]
+
+
+def test_an_unreachable_target_is_told_with_its_code_and_message() -> None:
+    frames = [became(1, "unreachable", "connection_refused", "10.0.0.5:22 refuses connections")]
+    code, _, err, _ = opsjobs(Service(["web-1"], frames, status="failed"), "run", "x", "-t", "web-1")
+    assert code == 3
+    assert err.splitlines()[-1] == "  web-1  unreachable (connection_refused): 10.0.0.5:22 refuses connections"
+
+
+def test_json_is_one_event_a_line() -> None:
+    code, out, _, _ = opsjobs(Service(["web-1"], [said(1, "a\n"), said(1, BYTES)]), "run", "x", "-t", "web-1", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(e["id"], e["event"]) for e in events] == [(1, "output"), (2, "output"), (3, "end")]
+    assert base64.b64decode(events[1]["data"]["data_base64"]) == BYTES
+
+
+def test_an_unknown_target_is_4_and_nothing_starts() -> None:
+    code, out, err, asked = opsjobs(Service(["web-1"], []), "run", "x", "-t", "web-1,web-9")
+    assert (code, out, err) == (4, b"", "opsjobs: There is no target 'web-9'.\n")
+    assert "/executions/7/events" not in [a.path for a in asked]
+
+
+def test_a_host_stands_for_its_target() -> None:
+    service = Service(["web-1"], [], known_hosts={"10.0.0.5": "77"})
+    code, _, _, asked = opsjobs(service, "run", "x", "-t", "10.0.0.5", "-t", "web-1")
+    assert code == 0
+    assert [a.body["targets"]["ids"] for a in asked if a.method == "POST"] == [["10.0.0.5", "web-1"], ["77", "web-1"]]
+
+
+def test_detached_it_prints_the_id_alone() -> None:
+    code, out, err, asked = opsjobs(Service(["web-1"], []), "run", "x", "-t", "web-1", "--detach")
+    assert (code, out) == (0, b"7\n")
+    assert "opsjobs executions follow 7" in err
+    assert len(asked) == 1
+
+
+def test_a_timeout_is_124() -> None:
+    assert opsjobs(Service(["web-1"], [], status="timeout"), "run", "x", "-t", "web-1")[0] == 124
+
+
+def test_following_ends_as_running_does() -> None:
+    code, out, _, _ = opsjobs(Service(["web-1"], [said(1, "a\n")], status="failed"), "executions", "follow", "7")
+    assert (code, out) == (3, b"a\n")
+
+
+def test_ctrl_c_asks_for_a_cancel_and_stays_to_the_end() -> None:
+    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    with open_desk(service.reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert service.cancelled.is_set()
+    assert process.returncode == 130
+    assert "cancelling execution 7; Ctrl-C again leaves" in err.decode()
+    assert "execution 7 cancelled" in err.decode()
+
+
+def test_a_second_ctrl_c_leaves() -> None:
+    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    cancels = threading.Event()
+    release = threading.Event()
+
+    def reply(asked: Asked) -> Answer:
+        if asked.path.endswith("/cancel"):
+            cancels.set()
+            return Answer(202, {"id": 7})
+        answer = service.reply(asked)
+        answer.wait = release if answer.wait else None
+        return answer
+
+    with open_desk(reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        assert cancels.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        release.set()
+    assert process.returncode == 130
+    assert "left before the end; execution 7 is being cancelled" in err.decode()
+
+
+def test_ctrl_c_while_following_cancels_nothing() -> None:
+    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    with open_desk(service.reply) as desk, started(desk, "executions", "follow", "7") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        asked = [a.path for a in desk.asked]
+        service.cancelled.set()
+    assert process.returncode == 130
+    assert "execution 7 goes on" in err.decode()
+    assert "/executions/7/cancel" not in asked
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    many = [said(1, "x" * 8_000 + "\n") for _ in range(100)]
+    with open_desk(Service(["web-1"], many).reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read().decode()
+        assert process.wait(timeout=20) == 1
+    assert "nobody reads the output any more; execution 7 goes on" in err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_without_the_right_to_it_is_5(status: int) -> None:
+    with open_desk(lambda _: problem(status, "no", "You may not do that.")) as desk, started(desk, "jobs", "list") as process:
+        process.communicate(timeout=20)
+        assert process.returncode == 5

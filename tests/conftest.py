@@ -1,0 +1,71 @@
+"""Fixtures for all tests, and the runner of `async def` tests."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import redis
+
+from kit import servers
+from opsjobs.store.transaction import Database, DatabaseOptions
+
+ASYNC_TEST_SECONDS = 60
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in a loop of its own, with each Database that it was given opened, for at most a minute."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(asyncio.wait_for(_run(pyfuncitem), ASYNC_TEST_SECONDS))
+    return True
+
+
+async def _run(item: pytest.Function) -> None:
+    given: dict[str, Any] = item.funcargs
+    async with AsyncExitStack() as stack:
+        for value in given.values():
+            if isinstance(value, Database):
+                await value.open()
+                stack.push_async_callback(value.close)
+        await item.obj(**{name: given[name] for name in item._fixtureinfo.argnames})
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[servers.Databases]:
+    """The embedded PostgreSQL of this test process."""
+    with servers.databases() as found:
+        yield found
+
+
+@pytest.fixture
+def database_url(databases: servers.Databases) -> Iterator[str]:
+    """The URL of a migrated, empty database that is this test's alone."""
+    name = databases.create()
+    yield databases.url_of(name)
+    databases.drop(name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    """The same as a Database; open while an `async def` test runs."""
+    return Database(DatabaseOptions(database_url, connections=8, application_name="test"))
+
+
+@pytest.fixture(scope="session")
+def _valkey_url() -> Iterator[str]:
+    with servers.valkey() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(_valkey_url: str) -> str:
+    """The URL (`unix:///…`) of an empty Valkey that no other test uses at the same time."""
+    with redis.Redis.from_url(_valkey_url) as client:
+        client.flushall()
+    return _valkey_url

@@ -1,0 +1,219 @@
+"""What every transport owes to the engine: one suite, played on every ground."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from contract.conftest import Ground, Opening
+from opsjobs.model.execution import CancelProof
+from opsjobs.remote.fake import Break, Echo, Gate, Pause
+from opsjobs.remote.session import Exit, Output, Process
+
+NEVER = 3600.0
+
+
+async def collect(process: Process) -> tuple[bytes, bytes, Exit]:
+    """Both streams whole, and the end; checks that the end comes once and last."""
+    out, err, ends = bytearray(), bytearray(), []
+    async for piece in process:
+        assert not ends, "nothing may follow the Exit"
+        if isinstance(piece, Exit):
+            ends.append(piece)
+        else:
+            assert 0 < len(piece.data) <= 65_536
+            (out if piece.stream == "stdout" else err).extend(piece.data)
+    assert len(ends) == 1
+    return bytes(out), bytes(err), ends[0]
+
+
+async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, Exit]:
+    async with ground.sessions.session(ground.endpoint) as session:
+        return await collect(await session.start(command, stdin=stdin))
+
+
+async def test_the_output_and_the_exit_code_come_back(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("echo ok; echo oh >&2; exit 3", [Output("stdout", b"ok\n"), Output("stderr", b"oh\n"), Exit(3)])
+        assert await run(here, command) == (b"ok\n", b"oh\n", Exit(3))
+
+
+async def test_a_command_without_output_only_ends(ground: Opening) -> None:
+    async with ground() as here:
+        assert await run(here, here.script("true", [Exit(0)])) == (b"", b"", Exit(0))
+
+
+@pytest.mark.parametrize(
+    ("printf", "data"),
+    [
+        (r"a\000b\000", b"a\0b\0"),
+        (r"\377\376\200", b"\xff\xfe\x80"),
+        (r"no final newline", b"no final newline"),
+        (r"\n\n", b"\n\n"),
+        (r"opsjobs:\nopsjobs:0123456789abcdef 12\n", b"opsjobs:\nopsjobs:0123456789abcdef 12\n"),
+        (r"ends like a mark opsjobs:", b"ends like a mark opsjobs:"),
+    ],
+)
+async def test_bytes_come_back_exactly(ground: Opening, printf: str, data: bytes) -> None:
+    async with ground() as here:
+        command = f"printf '{printf}'; printf '{printf}' >&2"
+        here.script(command, [Output("stdout", data), Output("stderr", data), Exit(0)])
+        assert await run(here, command) == (data, data, Exit(0))
+
+
+async def test_standard_input_reaches_the_command_and_ends(ground: Opening) -> None:
+    async with ground() as here:
+        data = bytes(range(256)) * 1000
+        assert await run(here, here.script("cat", [Echo(), Exit(0)]), data) == (data, b"", Exit(0))
+
+
+async def test_a_command_that_never_reads_its_input_still_ends(ground: Opening) -> None:
+    async with ground() as here:
+        assert await run(here, here.script("exit 4", [Exit(4)]), b"x" * 200_000) == (b"", b"", Exit(4))
+
+
+async def test_a_command_without_input_reads_an_end_of_file(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("cat; echo done", [Echo(), Output("stdout", b"done\n"), Exit(0)])
+        assert await run(here, command) == (b"done\n", b"", Exit(0))
+
+
+async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
+    async with ground() as here:
+        _, _, end = await run(here, here.script("kill -KILL $$", [Exit(None, "KILL")]))
+        assert end == Exit(None, "KILL")
+
+
+async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("echo before; )", [Output("stderr", b"sh: syntax error"), Exit(2)])
+        out, err, end = await run(here, command)
+        assert (out, end.code) == (b"", 2)
+        assert err
+
+
+async def test_output_comes_before_the_command_ends(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("echo first; cat; sleep 30", [Output("stdout", b"first\n"), Pause(NEVER)])
+        async with here.sessions.session(here.endpoint) as session:
+            process = await session.start(command)
+            assert await anext(aiter(process)) == Output("stdout", b"first\n")
+            assert await process.kill(0.5) is CancelProof.KILLED
+
+
+async def test_several_commands_run_one_after_the_other_in_a_session(ground: Opening) -> None:
+    async with ground() as here, here.sessions.session(here.endpoint) as session:
+        for code in (0, 1, 2):
+            process = await session.start(here.script(f"exit {code}", [Exit(code)]))
+            assert await collect(process) == (b"", b"", Exit(code))
+            await process.close()
+
+
+async def test_several_sessions_run_side_by_side(ground: Opening) -> None:
+    async with ground() as here:
+        commands = [here.script(f"echo {n}", [Output("stdout", b"%d\n" % n), Exit(0)]) for n in range(20)]
+        results = await asyncio.gather(*(run(here, command) for command in commands))
+        assert [out for out, _, _ in results] == [b"%d\n" % n for n in range(20)]
+
+
+async def test_a_kill_ends_a_command_that_listens(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("sleep 60", [Pause(NEVER)])
+        async with here.sessions.session(here.endpoint) as session:
+            process = await session.start(command)
+            assert await process.kill(5.0) is CancelProof.KILLED
+            assert (await collect(process))[2].signal == "TERM"
+
+
+async def test_a_kill_ends_a_command_that_ignores_term(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script(
+            "trap '' TERM; echo deaf; sleep 60; sleep 60", [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True
+        )
+        async with here.sessions.session(here.endpoint) as session:
+            process = await session.start(command)
+            assert await anext(aiter(process)) == Output("stdout", b"deaf\n")
+            assert await process.kill(0.3) is CancelProof.KILLED
+            assert (await collect(process))[2].signal == "KILL"
+
+
+async def test_a_command_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
+    async with ground() as here:
+        if here.fake is not None:
+            return  # A script has no trap.
+        command = "trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait"
+        async with here.sessions.session(here.endpoint) as session:
+            process = await session.start(command)
+            assert await anext(aiter(process)) == Output("stdout", b"up\n")
+            assert await process.kill(5.0) is CancelProof.KILLED
+            assert await collect(process) == (b"tidy\n", b"", Exit(7))
+
+
+async def test_a_kill_after_the_end_says_so(ground: Opening) -> None:
+    async with ground() as here, here.sessions.session(here.endpoint) as session:
+        process = await session.start(here.script("exit 5", [Exit(5)]))
+        assert await collect(process) == (b"", b"", Exit(5))
+        assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
+
+
+async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
+    async with ground() as here:
+        endless = [Output("stdout", b"y\n" * 10_000)] * 1000
+        command = here.script("yes", [*endless, Pause(NEVER)])
+        async with here.sessions.session(here.endpoint) as session:
+            process = await session.start(command)
+            assert await process.kill(2.0) is CancelProof.KILLED
+
+
+async def test_a_session_may_be_left_while_a_command_runs(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("sleep 3", [Pause(NEVER)])
+        async with here.sessions.session(here.endpoint) as session:
+            await session.start(command)
+        assert (await run(here, here.script("echo still", [Output("stdout", b"still\n"), Exit(0)])))[0] == b"still\n"
+
+
+async def test_a_reader_that_gives_up_disturbs_nobody(ground: Opening) -> None:
+    async with ground() as here:
+        command = here.script("echo begun; sleep 3", [Output("stdout", b"begun\n"), Pause(NEVER)])
+
+        async def read() -> None:
+            async with here.sessions.session(here.endpoint) as session:
+                process = await session.start(command)
+                async for _ in process:
+                    begun.set()
+
+        begun = asyncio.Event()
+        reader = asyncio.create_task(read())
+        await begun.wait()
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        assert (await run(here, here.script("exit 0", [Exit(0)])))[2] == Exit(0)
+
+
+async def test_a_machine_that_answers_passes_the_trial(ground: Opening) -> None:
+    async with ground() as here:
+        steps = await here.sessions.test(here.endpoint)
+        assert all(step.ok for step in steps), steps
+        assert steps[-1].name == "shell"
+
+
+async def test_a_fake_breaks_and_waits_as_it_is_told() -> None:
+    from opsjobs.model.failures import RemoteFailure
+    from opsjobs.remote.fake import FakeSessions
+
+    from kit.machines import local_endpoint
+
+    fakes, gate = FakeSessions(), Gate(asyncio.Event())
+    fakes.machine("web-1").reply([Output("stdout", b"a"), gate, Break()])
+    async with fakes.session(local_endpoint("web-1")) as session:
+        process = await session.start("anything")
+        pieces = aiter(process)
+        assert await anext(pieces) == Output("stdout", b"a")
+        await gate.reached.wait()
+        gate.event.set()
+        with pytest.raises(RemoteFailure):
+            await anext(pieces)
+    assert [start.command for start in fakes.machine("web-1").starts] == ["anything"]

@@ -1,0 +1,215 @@
+"""Endpoints, and machines of every transport, for tests that open sessions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from kit.sshd import Sshd
+from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, Transport
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.session import Exit
+
+
+def key_credential(username: str, private_key: str, *, version: int = 1, passphrase: str | None = None) -> Credential:
+    """A credential with a private key; another key makes another credential."""
+    return Credential(
+        f"key-{hash(private_key)}",
+        version,
+        "fleet-key",
+        CredentialType.SSH_KEY,
+        username,
+        private_key=Secret(private_key),
+        passphrase=Secret(passphrase) if passphrase is not None else None,
+    )
+
+
+def endpoint(
+    host: str,
+    port: int,
+    credential: Credential | None,
+    *,
+    name: str = "web-1",
+    host_keys: Sequence[str] = (),
+    policy: HostKeyPolicy = HostKeyPolicy.PINNED,
+    platform: str = "linux",
+    jumps: tuple[Endpoint, ...] = (),
+) -> Endpoint:
+    """An SSH machine; its id is made of its name."""
+    target = Target(
+        id=f"id-{name}",
+        name=name,
+        host=host,
+        port=port,
+        transport=Transport.SSH,
+        platform=platform,
+        host_keys=tuple(host_keys),
+        host_key_policy=policy,
+    )
+    return Endpoint(target, credential, jumps)
+
+
+def endpoint_of(
+    server: Sshd,
+    *,
+    user: str | None = None,
+    credential: Credential | None = None,
+    name: str = "web-1",
+    host: str | None = None,
+    port: int | None = None,
+    host_keys: Sequence[str] | None = None,
+    policy: HostKeyPolicy = HostKeyPolicy.PINNED,
+    platform: str = "linux",
+    jumps: tuple[Endpoint, ...] = (),
+) -> Endpoint:
+    """A real sshd as a target, with its host keys pinned and its key as the credential unless said otherwise."""
+    return endpoint(
+        host or server.host,
+        port or server.port,
+        credential or key_credential(user or server.user, server.private_key),
+        name=name,
+        host_keys=server.host_keys if host_keys is None else host_keys,
+        policy=policy,
+        platform=platform,
+        jumps=jumps,
+    )
+
+
+def local_endpoint(name: str = "here") -> Endpoint:
+    """This machine, without a login."""
+    return Endpoint(Target(id=f"id-{name}", name=name, host="127.0.0.1", port=22, transport=Transport.LOCAL), None)
+
+
+@dataclass(slots=True)
+class SmallServer:
+    """An SSH server of asyncssh's in the test's own loop, which runs commands as the current user."""
+
+    port: int
+    host_key: asyncssh.SSHKey
+    login_key: asyncssh.SSHKey
+    logins: list[str] = field(default_factory=list)
+    """The tries to log in: "password ada secret", "key ada"."""
+    connections: int = 0
+
+    @property
+    def host_line(self) -> str:
+        """The public host key."""
+        return " ".join(self.host_key.export_public_key().decode().split()[:2])
+
+    def endpoint(self, credential: Credential | None = None, **more: object) -> Endpoint:
+        """This server as a target."""
+        login = credential or key_credential("ada", self.login_key.export_private_key().decode())
+        return endpoint("127.0.0.1", self.port, login, **{"host_keys": (self.host_line,), **more})  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def small_server(
+    *, password: str | None = None, interactive: bool = False, drop_at_start: bool = False
+) -> AsyncIterator[SmallServer]:
+    """A server for the length of the block; `interactive` = the password is asked for by keyboard-interactive only.
+
+    `drop_at_start` = hang up when a command is asked for, without an answer.
+    """
+    running = SmallServer(0, asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519"))
+
+    open_connections: list[asyncssh.SSHServerConnection] = []
+
+    class Door(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            running.connections += 1
+            open_connections.append(conn)
+            self._conn = conn
+
+        def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+            return _HangUp(self._conn)
+
+        def begin_auth(self, username: str) -> bool:
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return password is None
+
+        def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+            running.logins.append(f"key {username}")
+            return key.public_data == running.login_key.public_data
+
+        def password_auth_supported(self) -> bool:
+            return password is not None and not interactive
+
+        def validate_password(self, username: str, given: str) -> bool:
+            running.logins.append(f"password {username} {given}")
+            return given == password
+
+        def kbdint_auth_supported(self) -> bool:
+            return interactive
+
+        def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> tuple[object, ...]:
+            return ("", "", "", [("One-time code or password: ", False)])
+
+        def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
+            running.logins.append(f"interactive {username} {responses[0]}")
+            return responses[0] == password
+
+    server = await asyncssh.create_server(
+        Door,
+        "127.0.0.1",
+        0,
+        server_host_keys=[running.host_key],
+        process_factory=None if drop_at_start else _run_command,
+        encoding=None,
+        config=None,
+        agent_forwarding=False,
+    )
+    running.port = server.get_port()
+    try:
+        yield running
+    finally:
+        server.close()
+        await server.wait_closed()
+        for connection in open_connections:
+            connection.abort()
+            await connection.wait_closed()
+
+
+class _HangUp(asyncssh.SSHServerSession[bytes]):
+    """Breaks the connection when a command is asked for."""
+
+    def __init__(self, connection: asyncssh.SSHServerConnection) -> None:
+        self._connection = connection
+
+    def exec_requested(self, command: str) -> bool:
+        # Its own abort() comes only after the answer.
+        self._connection._transport.abort()
+        return True
+
+
+async def _run_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Run the command as sshd does: by the shell, leading a session of its own."""
+    stdin = await process.stdin.read()
+    # A client that is gone must not take the connection along, as an error in here would.
+    with contextlib.suppress(BrokenPipeError):
+        await _serve(process, stdin)
+
+
+async def _serve(process: asyncssh.SSHServerProcess[bytes], stdin: bytes) -> None:
+    async with LocalSessions().session(local_endpoint()) as session:
+        child = await session.start(process.command or ":", stdin=stdin)
+        async for piece in child:
+            if isinstance(piece, Exit):
+                _say_how_it_ended(process, piece)
+            else:
+                sink = process.stdout if piece.stream == "stdout" else process.stderr
+                sink.write(piece.data)
+                await sink.drain()
+
+
+def _say_how_it_ended(process: asyncssh.SSHServerProcess[bytes], end: Exit) -> None:
+    if end.signal is not None:
+        process.exit_with_signal(end.signal)
+    else:
+        process.exit(end.code or 0)

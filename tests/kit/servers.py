@@ -1,0 +1,104 @@
+"""Real servers for tests: one embedded PostgreSQL and one Valkey a test process, and a fresh database a test in 20 ms."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.valkey import Valkey
+from opsjobs.store.migrations import runner
+
+# The data dies with the run, so nothing has to reach the disk.
+_CARELESS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_connections": "200",
+    "log_min_messages": "fatal",
+}
+
+
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES_AT_LEAST = 2 << 30
+
+
+@contextmanager
+def open_folder(place: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that every user may pass, as the user that PostgreSQL runs as must; removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="opsjobs-test-", dir=place))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Databases:
+    """Clones of one migrated database."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._numbers = itertools.count(1)
+        runner.upgrade(url)
+        self._admin = psycopg.connect(self.url_of("postgres"), autocommit=True)
+
+    def url_of(self, name: str) -> str:
+        """The URL of another database on the same server."""
+        return self._url.replace("@/opsjobs?", f"@/{name}?", 1)
+
+    def create(self) -> str:
+        """A new database with the schema of this release and nothing in it; its name."""
+        name = f"test_{next(self._numbers)}"
+        self._admin.execute(f"create database {name} template opsjobs strategy file_copy")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove it, and whoever is still connected."""
+        self._admin.execute(f"drop database if exists {name} with (force)")
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._admin.close()
+
+
+def memory() -> Path | None:
+    """A folder in memory that is large enough for a test database, or None: cloning there takes 13 ms, on a busy disk 300."""
+    if not os.access(_MEMORY, os.W_OK):
+        return None
+    found = os.statvfs(_MEMORY)
+    large = found.f_bavail * found.f_frsize >= _MEMORY_BYTES_AT_LEAST
+    return _MEMORY if large and not found.f_flag & os.ST_NOEXEC else None
+
+
+@contextmanager
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL with the migrated template, for as long as the block."""
+    with open_folder(memory()) as folder:
+        server = Postgres(folder, settings=_CARELESS)
+        made = None
+        try:
+            made = Databases(server.start())
+            yield made
+        finally:
+            if made:
+                made.close()
+            server.stop(5)
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    """A Valkey of our own; its URL."""
+    with open_folder() as folder:
+        server = Valkey(folder)
+        try:
+            yield server.start()
+        finally:
+            server.stop()

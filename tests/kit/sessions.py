@@ -1,0 +1,39 @@
+"""Short words for what tests do with sessions."""
+
+from __future__ import annotations
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.session import Exit, Output, Process, Sessions
+
+
+async def heard(process: Process) -> tuple[bytes, bytes, Exit]:
+    """Both streams whole, and the end."""
+    streams = {"stdout": bytearray(), "stderr": bytearray()}
+    async for piece in process:
+        if isinstance(piece, Output):
+            streams[piece.stream] += piece.data
+        else:
+            return bytes(streams["stdout"]), bytes(streams["stderr"]), piece
+    raise AssertionError("the output ended without an Exit")
+
+
+async def run(sessions: Sessions, endpoint: Endpoint, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, Exit]:
+    """Run one command in a session of its own."""
+    async with sessions.session(endpoint) as session:
+        return await heard(await session.start(command, stdin=stdin))
+
+
+async def failure_of(sessions: Sessions, endpoint: Endpoint, command: str = "true") -> RemoteFailure:
+    """The failure with which a command ends that must not succeed."""
+    try:
+        result = await run(sessions, endpoint, command)
+    except RemoteFailure as failure:
+        return failure
+    raise AssertionError(f"it should have failed, but gave {result}")
+
+
+async def code_of(sessions: Sessions, endpoint: Endpoint, command: str = "true") -> ErrorCode:
+    """The code of that failure."""
+    return (await failure_of(sessions, endpoint, command)).code

@@ -1,0 +1,40 @@
+"""What the tests of remote share: one real sshd, and pools that are closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from kit.sshd import Sshd, sshd
+from opsjobs.clock import Clock
+from opsjobs.remote.pool import PoolLimits, SshPool
+from opsjobs.remote.ssh.connect import Connector, anywhere, forget
+from opsjobs.remote.ssh.options import SshOptions
+
+Pools = Callable[..., AbstractAsyncContextManager[SshPool]]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Sshd]:
+    """One real sshd for all of these tests; any address of 127.0.0.0/8 reaches it."""
+    with sshd(addresses=("0.0.0.0",)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def pool(
+    *,
+    options: SshOptions | None = None,
+    limits: PoolLimits | None = None,
+    clock: Clock | None = None,
+    allow: Callable[[str], None] = anywhere,
+    remember: Callable[[str, str], Awaitable[None]] = forget,
+) -> AsyncIterator[SshPool]:
+    """A pool that is closed at the end of the block."""
+    made = SshPool(Connector(options, allow=allow, remember=remember), limits, clock)
+    try:
+        yield made
+    finally:
+        await made.close()

@@ -1,0 +1,122 @@
+"""Processes are kept alive, mourned, and ended in order."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opsjobs.model.failures import Unavailable
+from opsjobs.standalone.logs import LogKeeper, last_line
+from opsjobs.standalone.spawn import spawn
+from opsjobs.standalone.supervisor import Process, Supervisor
+
+SECONDS = 10.0
+STUBBORN = [sys.executable, "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"]
+
+
+class Watched:
+    """Starts a command as often as it is asked to, and tells of each start."""
+
+    def __init__(self, folder: Path, command: list[str]) -> None:
+        self.log = folder / "it.log"
+        self.command = command
+        self.starts: queue.Queue[subprocess.Popen[bytes]] = queue.Queue()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        process = spawn(self.command, log=self.log, environment=dict(os.environ))
+        self.starts.put(process)
+        return process
+
+
+@contextmanager
+def supervised(start: Callable[[], subprocess.Popen[bytes]], **chosen: object) -> Iterator[tuple[Supervisor, list[str]]]:
+    said: list[str] = []
+    supervisor = Supervisor(said.append)
+    supervisor.start([Process("it", start, **chosen)])  # type: ignore[arg-type]
+    try:
+        yield supervisor, said
+    finally:
+        supervisor.stop()
+
+
+def test_what_dies_is_mourned_and_started_again(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, ["/bin/sleep", "600"])
+    mourned: queue.Queue[int] = queue.Queue()
+    with supervised(watched.start, died=mourned.put) as (_, said):
+        first = watched.starts.get(timeout=SECONDS)
+        first.kill()
+        assert mourned.get(timeout=SECONDS) == first.pid
+        assert watched.starts.get(timeout=SECONDS).pid != first.pid
+        assert said == [f"it (process {first.pid}) ended by SIGKILL: starting it again"]
+
+
+def test_a_start_that_fails_is_repeated(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, ["/bin/sleep", "600"])
+    refusals: list[Unavailable] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        if refusals:
+            raise refusals.pop()
+        return watched.start()
+
+    with supervised(start) as (_, said):
+        refusals += [Unavailable("no room"), Unavailable("no room")]
+        watched.starts.get(timeout=SECONDS).kill()
+        watched.starts.get(timeout=SECONDS)
+        assert said[1:] == ["it does not start: no room"] * 2
+
+
+def test_a_first_start_that_fails_is_the_caller_s_to_handle() -> None:
+    def start() -> subprocess.Popen[bytes]:
+        raise Unavailable("nothing there")
+
+    with pytest.raises(Unavailable, match="nothing there"), supervised(start):
+        pass
+
+
+def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, STUBBORN)
+    with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (supervisor, said):
+        process = watched.starts.get(timeout=SECONDS)
+        heard(watched.log)
+        supervisor.stop()
+        assert process.returncode == -signal.SIGKILL
+        assert said == ["it does not end on SIGTERM"]
+
+
+def test_a_hurry_takes_the_time_that_was_left(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, STUBBORN)
+    with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (supervisor, _):
+        process = watched.starts.get(timeout=SECONDS)
+        heard(watched.log)
+        signal.signal(signal.SIGALRM, lambda *_: supervisor.hurry())
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        supervisor.stop()
+        assert process.returncode == -signal.SIGKILL
+
+
+def test_a_large_log_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
+    log = tmp_path / "it.log"
+    with log.open("ab") as writer:
+        writer.write(b"x" * 2_000 + b"\nold\n")
+        writer.flush()
+        assert LogKeeper(tmp_path, bytes_at_most=1_000).run_once() == 1
+        writer.write(b"new\n")
+    assert log.read_bytes() == b"new\n"
+    assert last_line(tmp_path / "it.log.1") == "old"
+
+
+def heard(log: Path) -> None:
+    """Wait until the process has written its first line."""
+    with subprocess.Popen(["/usr/bin/tail", "-n", "+1", "-f", str(log)], stdout=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        tail.stdout.readline()
+        tail.kill()

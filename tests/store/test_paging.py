@@ -1,0 +1,141 @@
+"""Lists: a caller's text is judged before it reaches PostgreSQL, and never becomes SQL."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from opsjobs.model.failures import Invalid
+from opsjobs.store.paging import Column, Listing, PageRequest
+from opsjobs.store.transaction import Database
+
+NUMBERS = Listing(
+    """select n as id, mod(n, 3) as third, 'n-' || n as name, mod(n, 2) = 0 as even, array['t' || mod(n, 2)] as tags,
+       timestamptz '2026-01-01T00:00:00Z' + n * interval '1 hour' as seen_at,
+       case when n > 3 then timestamptz '2026-02-01T00:00:00Z' end as ended_at from generate_series(1, %(upto)s::int) n""",
+    {
+        "id": Column("integer", sort=True),
+        "third": Column("integer", sort=True),
+        "name": Column("text", sort=True),
+        "even": Column("boolean"),
+        "tags": Column("texts"),
+        "seen_at": Column("moment", sort=True),
+        "ended_at": Column("moment", sort=True, expression="coalesce(ended_at, 'infinity')"),
+    },
+    default_sort="id",
+)
+
+
+async def ids(database: Database, upto: int = 7, **request: Any) -> list[int]:
+    """All ids, page by page."""
+    found: list[int] = []
+    cursor = None
+    while True:
+        page = await NUMBERS.page(database, PageRequest(cursor=cursor, **request), {"upto": upto})
+        assert len(page.items) <= request.get("limit", 50)
+        found += [row["id"] for row in page.items]
+        cursor = page.next
+        if cursor is None:
+            return found
+
+
+@pytest.mark.parametrize(
+    ("sort", "wanted"),
+    [
+        ("id", [1, 2, 3, 4, 5, 6, 7]),
+        ("-id", [7, 6, 5, 4, 3, 2, 1]),
+        ("third", [3, 6, 1, 4, 7, 2, 5]),
+        ("-third", [5, 2, 7, 4, 1, 6, 3]),
+        ("-seen_at", [7, 6, 5, 4, 3, 2, 1]),
+        ("ended_at", [4, 5, 6, 7, 1, 2, 3]),
+        ("-ended_at", [3, 2, 1, 7, 6, 5, 4]),
+    ],
+)
+async def test_pages_of_two_follow_each_other_without_a_gap_also_over_equal_keys(
+    database: Database, sort: str, wanted: list[int]
+) -> None:
+    assert await ids(database, limit=2, sort=sort) == wanted
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ({"third": ["0", "2"]}, [2, 3, 5, 6]),
+        ({"even": ["true"]}, [2, 4, 6]),
+        ({"tags": ["t1"]}, [1, 3, 5, 7]),
+        ({"name": ["n-1' or true--"]}, []),
+        ({"seen_after": ["2026-01-01T06:00:00Z"]}, [6, 7]),
+        ({"seen_before": ["2026-01-01T03:00:00+01:00"], "even": ["false"]}, [1]),
+    ],
+)
+async def test_filters_narrow_the_list(database: Database, filters: dict[str, list[str]], wanted: list[int]) -> None:
+    assert await ids(database, filters=filters) == wanted
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"limit": 0},
+        {"limit": 201},
+        {"sort": "even"},
+        {"sort": "id; drop table targets"},
+        {"sort": "--id"},
+        {"page": 0},
+        {"page": 10**9},
+        {"page": 1, "cursor": "x"},
+        {"filters": {"nobody": ["1"]}},
+        {"filters": {"third": ["x"]}},
+        {"filters": {"third": [str(2**63)]}},
+        {"filters": {"third": ["1" * 5000]}},
+        {"filters": {"third": ["²"]}},
+        {"filters": {"name": ["nul\x00"]}},
+        {"filters": {"name": ["\ud800"]}},
+        {"filters": {"name": ["x"] * 101}},
+        {"filters": {"even": ["yes"]}},
+        {"filters": {"seen_after": ["yesterday"]}},
+        {"filters": {"seen_after": ["2026-01-01T00:00:00"]}},
+    ],
+)
+async def test_what_cannot_be_asked_is_told(database: Database, request_: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        await NUMBERS.page(database, PageRequest(**request_), {"upto": 3})
+    assert refused.value.code == "invalid_query"
+
+
+def forged(*parts: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("sort", "cursor"),
+    [
+        ("id", ""),
+        ("id", "x"),
+        ("id", "é"),
+        ("id", "A" * 5000),
+        ("id", base64.urlsafe_b64encode(b"[" * 1000).decode()),
+        ("id", forged("id", "1")),
+        ("id", forged("-id", "1", 1)),
+        ("id", forged("id", 1, 1)),
+        ("id", forged("id", "x", 1)),
+        ("id", forged("id", str(2**70), 1)),
+        ("id", forged("id", "1", 2**70)),
+        ("id", forged("id", "1", True)),
+        ("name", forged("name", "nul\x00", 1)),
+        ("name", forged("name", "\ud800", 1)),
+        ("seen_at", forged("seen_at", "now", 1)),
+    ],
+)
+async def test_a_cursor_that_was_made_up_is_refused_and_not_a_fault_of_ours(database: Database, sort: str, cursor: str) -> None:
+    with pytest.raises(Invalid, match="cursor"):
+        await NUMBERS.page(database, PageRequest(sort=sort, cursor=cursor), {"upto": 3})
+
+
+async def test_pages_by_number_count_the_total_and_end_empty(database: Database) -> None:
+    pages = [await NUMBERS.page(database, PageRequest(page=n, limit=3), {"upto": 7}) for n in (1, 3, 4)]
+    assert [[row["id"] for row in page.items] for page in pages] == [[1, 2, 3], [7], []]
+    assert {page.total for page in pages} == {7}
+    assert [page.next is None for page in pages] == [False, True, True]

@@ -1,0 +1,89 @@
+"""API keys: known by a hash, good until they expire or are deleted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from opsjobs.model.access import Principal
+from opsjobs.model.failures import Conflict, Invalid, NotFound
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.people import People
+from opsjobs.store.transaction import Database
+
+
+async def test_a_token_is_who_it_was_made_for(database: Database) -> None:
+    people = People(database)
+    token = await people.create_key("ada", "operator")
+    assert token.startswith("opsc_")
+    assert await people.by_token(token) == Principal("ada", "operator", "api_key")
+
+
+async def test_the_token_is_kept_nowhere(database: Database) -> None:
+    token = await People(database).create_key("ada", "admin")
+    row = await database.fetch_one("select api_keys::text as everything from api_keys")
+    assert row is not None
+    assert token not in row["everything"]
+    assert token.removeprefix("opsc_") not in row["everything"]
+
+
+@pytest.mark.parametrize("token", ["", "opsc_", "opsc_unknown", "x" * 100_000, "nul\x00", "\udcff"])
+async def test_an_unknown_token_is_nobody(database: Database, token: str) -> None:
+    people = People(database)
+    await people.create_key("ada", "admin")
+    assert await people.by_token(token) is None
+
+
+async def test_an_expired_key_and_a_deleted_one_are_nobody(database: Database) -> None:
+    people = People(database)
+    expired = await people.create_key("ada", "admin", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert await people.by_token(expired) is None
+    token = await people.create_key("ben", "viewer")
+    key = next(k for k in (await people.list_keys(PageRequest())).items if k.name == "ben")
+    await people.delete_key(key.uuid)
+    assert await people.by_token(token) is None
+    with pytest.raises(NotFound):
+        await people.delete_key(key.uuid)
+
+
+async def test_use_is_noted(database: Database) -> None:
+    people = People(database)
+    token = await people.create_key("ada", "admin")
+    assert (await people.get_key("1")).last_used_at is None
+    await people.by_token(token)
+    assert (await people.get_key("1")).last_used_at is not None
+
+
+async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refused(database: Database) -> None:
+    people = People(database)
+    await people.create_key("ada", "admin")
+    with pytest.raises(Conflict, match="'ada'"):
+        await people.create_key("ada", "viewer")
+    with pytest.raises(Invalid, match="emperor"):
+        await people.create_key("ben", "emperor")
+    with pytest.raises(Invalid, match="24"):
+        await people.create_key("ben", "viewer", token="short")
+
+
+async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_with_its_token(database: Database) -> None:
+    people = People(database)
+    first, second = "opsc_" + "a" * 40, "opsc_" + "b" * 40
+    for token in (first, first, second):
+        await people.ensure_key("admin", "admin", token)
+    assert await people.by_token(first) is None
+    assert await people.by_token(second) == Principal("admin", "admin", "api_key")
+
+
+async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:
+    people = People(database)
+    asked = IdempotentRequest("ada", "POST /api-keys", "k", b"\0" * 32)
+    issued = await people.issue_key("ben", "viewer", None, asked)
+    assert not isinstance(issued, Answer)
+    again = await people.issue_key("ben", "viewer", None, asked)
+    assert isinstance(again, Answer)
+    assert (again.body["name"], again.body["token"]) == ("ben", None)
+    row = await database.fetch_one("select answer::text as answer from idempotency_keys")
+    assert row is not None
+    assert issued[1] not in row["answer"]
