@@ -1,0 +1,149 @@
+"""A small cast for tests of the ledger: owners who claim and settle, and executions of made-up machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from opsjobs.clock import uuid7
+from opsjobs.model.execution import Execution, RunError, RunStatus, TriggeredBy
+from opsjobs.model.target import Target, Transport
+from opsjobs.store.executions import Executions
+from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove, Settled
+from opsjobs.store.transaction import Database
+from opsjobs.store.workers import Incarnation, Workers
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def machines(count: int, *, slots: int = 10, first: int = 1, zone: str = "default") -> list[Target]:
+    """web-1, web-2, …"""
+    return [
+        Target(str(n), f"web-{n}", f"10.0.{n // 250}.{n % 250}", 22, Transport.SSH, zone=zone, slots=slots)
+        for n in range(first, first + count)
+    ]
+
+
+async def launch(
+    database: Database,
+    targets: Sequence[Target],
+    *,
+    window: int = 50,
+    priority: int = 5,
+    timeout_seconds: float | None = None,
+    actions: int = 1,
+) -> Execution:
+    """An execution of `actions` commands on these targets."""
+    steps = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)]
+    new = NewExecution(
+        uuid7(datetime.now(UTC)), None, None, "ad-hoc", steps, {}, priority, window, timeout_seconds, targets, TriggeredBy.API, "ada"
+    )
+    async with database.transaction() as connection:
+        return await Ledger(database).launch(connection, new)
+
+
+@dataclass
+class Owner:
+    """A worker without machines: what it claims ends when the test says so."""
+
+    database: Database
+    name: str = "worker-1"
+    zone: str = "default"
+    id: UUID = field(default_factory=uuid4)
+    flushes: int = 0
+
+    async def register(self, lease_seconds: float = 15) -> Owner:
+        """Begin its lease."""
+        await Workers(self.database).register(Incarnation(self.id, self.name, self.zone, 1, 100), lease_seconds=lease_seconds)
+        return self
+
+    async def claim(self, limit: int = 100, *, floor: int = 0) -> Claim:
+        """What is ready."""
+        return await Ledger(self.database).claim(owner=self.id, worker=self.name, zone=self.zone, limit=limit, floor=floor)
+
+    async def take_over(self, limit: int = 100) -> list[Claimed]:
+        """What the dead left."""
+        return await Ledger(self.database).take_over(owner=self.id, worker=self.name, zone=self.zone, limit=limit)
+
+    def flush(
+        self, runs: Sequence[Claimed], status: RunStatus | None = RunStatus.SUCCEEDED, *, error: RunError | None = None, data: bytes = b"ok\n"
+    ) -> Flush:
+        """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
+        self.flushes += 1
+        ended = status is not None and status.final
+        result_status = status if ended and status is not None else RunStatus.RUNNING
+        return Flush(
+            self.id,
+            self.name,
+            self.flushes,
+            [RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error) for r in runs],
+            [
+                ResultState(
+                    r.id, "step-1", r.attempt, True, result_status, (0, 0), (len(data), 0), (len(data), 0), NOW, NOW if ended else None, 0, error
+                )
+                for r in runs
+            ],
+            [line for r in runs for line in self._lines(r, status, data)],
+        )
+
+    def _lines(self, run: Claimed, status: RunStatus | None, data: bytes) -> list[LogLine]:
+        output = LogLine(run.id, "output", "step-1", run.attempt, "stdout", 0, data)
+        if status is None:
+            return [output]
+        return [output, LogLine(run.id, "status", body={"target_run": run.id, "target": run.target_id, "status": status.value})]
+
+    async def settle(self, flush: Flush) -> Settled:
+        """Commit it."""
+        return await Ledger(self.database).settle(flush)
+
+    async def finish(self, runs: Sequence[Claimed], status: RunStatus = RunStatus.SUCCEEDED) -> Settled:
+        """End these runs."""
+        return await self.settle(self.flush(runs, status))
+
+
+async def read(database: Database, execution: Execution) -> Execution:
+    """The execution as it stands."""
+    return await Executions(database).get(execution.id)
+
+
+async def faults(database: Database) -> list[str]:
+    """What contradicts itself in the whole database: counters, windows, slots, logs. Empty where all is well."""
+    found: list[str] = []
+    for row in await database.fetch(_COUNTERS):
+        found.append(f"execution {row['id']}: counters {row['counted']} but runs {row['actual']}")
+    for row in await database.fetch(_SLOTS):
+        found.append(f"target {row['target_id']}: {row['used']} slots used, {row['held']} runs running")
+    for row in await database.fetch(_GAPS):
+        found.append(f"execution {row['id']}: last_seq {row['last_seq']}, {row['n']} entries up to {row['top']}")
+    for row in await database.fetch(_UNSETTLED):
+        found.append(f"execution {row['id']}: nothing waits or runs, but it is {row['status']}")
+    for row in await database.fetch(_OUTPUT_GAPS):
+        found.append(f"run {row['target_run_id']}: output at {row['start_offset']} where {row['expected']} was expected")
+    return found
+
+
+_COUNTERS = """
+select e.id, a.actual, jsonb_build_array(e.waiting, e.ready, e.running, e.succeeded, e.failed, e.cancelled, e.timeout, e.lost) as counted
+from job_executions e join lateral (
+  select jsonb_build_array(
+    count(*) filter (where status = 'waiting' and waiting_for is not null), count(*) filter (where status = 'waiting' and waiting_for is null),
+    count(*) filter (where status = 'running'), count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
+    count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'timeout'), count(*) filter (where status = 'lost')) as actual
+  from target_runs r where r.execution_id = e.id) a on true
+where a.actual <> jsonb_build_array(e.waiting, e.ready, e.running, e.succeeded, e.failed, e.cancelled, e.timeout, e.lost)"""
+_SLOTS = """
+select s.target_id, s.used, coalesce(h.n, 0) as held from target_slots s
+left join (select target_id, count(*) as n from target_runs where status = 'running' group by 1) h using (target_id)
+where s.used <> coalesce(h.n, 0)"""
+_GAPS = """
+select e.id, e.last_seq, l.n, l.top from job_executions e join lateral (
+  select count(*) as n, max(seq) as top from execution_log where execution_id = e.id) l on true
+where l.n <> e.last_seq or l.top <> e.last_seq"""
+_UNSETTLED = "select id, status from job_executions where waiting + ready + running = 0 and finished_at is null"
+_OUTPUT_GAPS = """
+select * from (
+  select target_run_id, start_offset, lag(start_offset + coalesce(octet_length(data), dropped), 1, 0::bigint)
+           over (partition by target_run_id, action, attempt, stream order by seq) as expected
+  from execution_log where event = 'output') o where start_offset <> expected"""
