@@ -15,7 +15,7 @@ help:
 
 demo:
 	@scripts/environment run
-	@$(PYTHON) -m opsjobs demo
+	@.venv/bin/opsjobs demo
 
 test:
 	@scripts/environment dev

@@ -94,14 +94,14 @@ class Bus:
         self._to_send.set()
 
     async def publish_sure(self, channel: str, message: bytes) -> bool:
-        """Send now, in at most ANSWER_SECONDS_AT_MOST; False when Redis did not confirm it (it may have gone out all the same)."""
+        """Send now, in at most ANSWER_SECONDS_AT_MOST; False when Redis did not confirm it (it may have gone out anyway)."""
         return await self._answered([("PUBLISH", channel, message)])
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[Messages]:
         """`async with bus.listen("a", "b.*") as messages: async for channel, message in messages: …`, for ever.
 
-        Reading may be cancelled (a timeout around it) and taken up again. Messages of a time when Redis was away are not made up for.
+        Reading may be cancelled (a timeout around it) and taken up again. What was sent while Redis was away is not made up for.
         """
         messages = Messages(channels, self._metrics)
         if self._hearing is None:
@@ -139,7 +139,7 @@ class Bus:
         self._queued_bytes = 0
         self._settle_queue()
         pauses = _pauses()
-        while not await self.ping():
+        while not await self.ping():  # noqa: ASYNC110  Redis sends no event when it is back
             await asyncio.sleep(next(pauses))
         self._away = False
         log.info("the bus is back")
@@ -225,9 +225,9 @@ class _Hearing:
     async def _hear_for_ever(self) -> None:
         pauses = _pauses()
         while True:
-            connection: AbstractConnection = self._pool.make_connection()
+            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 pauses = _pauses()
                 await self._hear(connection)
             except _AWAY as away:
@@ -316,7 +316,7 @@ def _pauses() -> Iterator[float]:
     """Seconds to wait before the next try: twice as long each time, with jitter so that a fleet does not come back in step."""
     pause = BACKOFF_SECONDS_FIRST
     while True:
-        yield pause * random.uniform(0.5, 1)
+        yield pause * random.uniform(0.5, 1)  # noqa: S311  jitter, not a secret
         pause = min(pause * 2, BACKOFF_SECONDS_LAST)
 
 

@@ -33,7 +33,7 @@ async def opened(url: str | None, metrics: Metrics | None = None) -> AsyncIterat
     finally:
         began = time.monotonic()
         await bus.close()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0
 
 
 async def heard(messages: Messages, seconds: float = 5.0) -> tuple[str, bytes]:
@@ -93,7 +93,7 @@ async def test_a_message_is_heard_within_milliseconds(redis_url: str) -> None:
         for _ in range(100):
             bus.publish("a", b"1")
             await heard(messages)
-        assert (time.monotonic() - began) / 100 < 0.02
+        assert (time.monotonic() - began) / 100 < 0.05
 
 
 async def test_publish_sure_says_whether_redis_took_it(server: Valkey) -> None:
@@ -105,7 +105,7 @@ async def test_publish_sure_says_whether_redis_took_it(server: Valkey) -> None:
         began = time.monotonic()
         assert not await bus.publish_sure("a", b"2")
         assert not await bus.ping()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 5.0
 
 
 async def test_without_a_redis_everything_is_dropped() -> None:

@@ -179,6 +179,36 @@ def test_the_status_names_the_parts(folder: Path) -> None:
         assert word in out.decode()
 
 
+def test_an_api_that_is_killed_in_the_middle_costs_no_line(folder: Path) -> None:
+    one = names(folder)[0]
+    with started(folder, "run", "for n in 1 2 3 4 5 6; do echo $n; sleep 0.4; done", "-t", one) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        os.kill(_own_api(folder), signal.SIGKILL)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"2\n3\n4\n5\n6\n"), err
+    assert b"the connection to the service is lost" in err
+    assert b"connected again" in err
+
+
+def _own_api(folder: Path) -> int:
+    """The API process of this test's stack: our own child, with our own data folder. Others may run on the same machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            environment = (entry / "environ").read_bytes().split(b"\0") if parent == os.getpid() else []
+        except OSError:  # it has ended, or is another user's
+            continue
+        if arguments[-3:-1] == [b"opsjobs", b"api"] and f"OPSJOBS_DATA_DIR={folder}".encode() in environment:
+            found.append(int(entry.name))
+    assert len(found) == 1, found
+    return found[0]
+
+
 def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
     _store_job(folder)
     assert opsjobs(folder, "jobs", "list", "-o", "name")[1].decode().split() == ["hello"]

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from contract.conftest import Ground, Opening
+from kit.machines import local_endpoint
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.fake import Break, Echo, Gate, Pause
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
 from opsjobs.remote.session import Exit, Output, Process
 
 NEVER = 3600.0
@@ -201,11 +203,6 @@ async def test_a_machine_that_answers_passes_the_trial(ground: Opening) -> None:
 
 
 async def test_a_fake_breaks_and_waits_as_it_is_told() -> None:
-    from opsjobs.model.failures import RemoteFailure
-    from opsjobs.remote.fake import FakeSessions
-
-    from kit.machines import local_endpoint
-
     fakes, gate = FakeSessions(), Gate(asyncio.Event())
     fakes.machine("web-1").reply([Output("stdout", b"a"), gate, Break()])
     async with fakes.session(local_endpoint("web-1")) as session:

@@ -38,7 +38,18 @@ async def launch(
     """An execution of `actions` commands on these targets."""
     steps = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)]
     new = NewExecution(
-        uuid7(datetime.now(UTC)), None, None, "ad-hoc", steps, {}, priority, window, timeout_seconds, targets, TriggeredBy.API, "ada"
+        uuid7(datetime.now(UTC)),
+        None,
+        None,
+        "ad-hoc",
+        steps,
+        {},
+        priority,
+        window,
+        timeout_seconds,
+        targets,
+        TriggeredBy.API,
+        "ada",
     )
     async with database.transaction() as connection:
         return await Ledger(database).launch(connection, new)
@@ -68,7 +79,12 @@ class Owner:
         return await Ledger(self.database).take_over(owner=self.id, worker=self.name, zone=self.zone, limit=limit)
 
     def flush(
-        self, runs: Sequence[Claimed], status: RunStatus | None = RunStatus.SUCCEEDED, *, error: RunError | None = None, data: bytes = b"ok\n"
+        self,
+        runs: Sequence[Claimed],
+        status: RunStatus | None = RunStatus.SUCCEEDED,
+        *,
+        error: RunError | None = None,
+        data: bytes = b"ok\n",
     ) -> Flush:
         """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
         self.flushes += 1
@@ -81,7 +97,18 @@ class Owner:
             [RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error) for r in runs],
             [
                 ResultState(
-                    r.id, "step-1", r.attempt, True, result_status, (0, 0), (len(data), 0), (len(data), 0), NOW, NOW if ended else None, 0, error
+                    r.id,
+                    "step-1",
+                    r.attempt,
+                    True,
+                    result_status,
+                    (0, 0),
+                    (len(data), 0),
+                    (len(data), 0),
+                    NOW,
+                    NOW if ended else None,
+                    0,
+                    error,
                 )
                 for r in runs
             ],

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+HANDSHAKE_BYTES = 2000
+"""What an OpenSSH server has sent by the end of a login, about."""
+
 
 @dataclass(slots=True)
 class Faults:
@@ -35,6 +38,8 @@ class Proxy:
     """Connections that were accepted so far."""
     peak: int = 0
     """The most that were open at a time."""
+    handshaking: int = 0
+    """Open connections over which the server has sent less than an SSH handshake takes."""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _servers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -76,9 +81,7 @@ async def proxy(host: str, port: int, faults: Faults | None = None) -> AsyncIter
         await server.wait_closed()
 
 
-async def _serve(
-    running: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     running.connections += 1
     if running.faults.refuse:
         _reset(writer)
@@ -97,10 +100,9 @@ async def _serve(
         forth.close()
 
 
-async def _pump(
-    running: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool = False
-) -> None:
+async def _pump(running: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool = False) -> None:
     passed_bytes = 0
+    running.handshaking += counted
     while data := await reader.read(65_536):
         faults = running.faults
         if faults.delay_seconds:
@@ -109,6 +111,8 @@ async def _pump(
             await asyncio.sleep(len(data) / faults.bytes_per_second)
         if faults.black_hole:
             continue
+        if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
+            running.handshaking -= 1
         passed_bytes += len(data)
         if counted and faults.cut_after_bytes is not None and passed_bytes > faults.cut_after_bytes:
             _reset(writer)

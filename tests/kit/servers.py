@@ -102,3 +102,15 @@ def valkey() -> Iterator[str]:
             yield server.start()
         finally:
             server.stop()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL of your own, to kill and start again; its database `opsjobs` is empty."""
+    with open_folder(memory()) as folder:
+        server = Postgres(folder, settings=_CARELESS)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop(5)

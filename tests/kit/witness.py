@@ -34,6 +34,14 @@ class Witness:
         # One short write to a file opened for appending is atomic: testimonies do not mix.
         return f"echo {key} $$ $(date +%s.%N) >>'{self.path}'; {then}"
 
+    def on_each(self, key: str, then: str = ":") -> str:
+        """The same for a command that runs on many machines over SSH: each testifies as `key.<its address>`.
+
+        The rest finds that address in `$3`.
+        """
+        assert key.replace("-", "").replace("_", "").isalnum(), key
+        return f"set -- $SSH_CONNECTION; echo {key}.$3 $$ $(date +%s.%N) >>'{self.path}'; {then}"
+
     def testimonies(self) -> list[Testimony]:
         """Every start so far, in the order of writing."""
         lines = [line.split() for line in self.path.read_text().splitlines()]

@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from kit.machines import endpoint_of, key_credential, small_server
 from kit.sessions import code_of, failure_of, run
-from kit.sshd import Sshd, keygen
+from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.remote.session import Exit
@@ -82,12 +83,9 @@ async def test_a_key_is_read_once_for_each_version_of_its_credential(server: Ssh
 
 
 async def test_a_certificate_opens_the_door_that_trusts_its_authority(tmp_path: Path) -> None:
-    from kit.sshd import sshd
-
-    authority = keygen(tmp_path / "authority")
+    keygen(tmp_path / "authority")
     keygen(tmp_path / "ada")
     with sshd(settings=[f"TrustedUserCAKeys {tmp_path}/authority.pub"]) as running:
-        _open_to_all(tmp_path)
         sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "authority"), "-I", "ada", "-n", running.user, str(tmp_path / "ada.pub")]
         subprocess.run(sign, check=True, capture_output=True)
         login = Credential(
@@ -103,7 +101,6 @@ async def test_a_certificate_opens_the_door_that_trusts_its_authority(tmp_path: 
             assert await run(sessions, endpoint_of(running, credential=login), "true") == OK
             unsigned = key_credential(running.user, (tmp_path / "ada").read_text())
             assert await code_of(sessions, endpoint_of(running, credential=unsigned)) is ErrorCode.AUTH_FAILED
-    assert authority
 
 
 async def test_a_certificate_of_another_key_is_credential_missing(server: Sshd, tmp_path: Path) -> None:
@@ -169,10 +166,10 @@ def encrypted_key(request: pytest.FixtureRequest, server: Sshd, tmp_path: Path) 
         pytest.importorskip("bcrypt", reason="keys in OpenSSH's own form need the package bcrypt")
         path = tmp_path / "closed"
         shutil.copy(server.folder / "login", path)
-        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True
+        )
         return path.read_text()
-    import asyncssh
-
     key = asyncssh.import_private_key(server.private_key)
     return key.export_private_key("pkcs8-pem", passphrase="open sesame").decode()
 
@@ -189,10 +186,3 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
     yield str(socket)
     os.kill(int(process_id[1]), 15)
-
-
-def _open_to_all(folder: Path) -> None:
-    """Sshd reads the authority's key as root, but the way to it must be open where it is not."""
-    for path in (folder, *folder.parents[:3]):
-        if path.owner() == Path("/proc/self").owner() and path != Path("/tmp"):
-            path.chmod(0o755)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,7 +84,7 @@ async def test_something_that_is_no_ssh_server_is_told_apart(server: Sshd) -> No
         assert await code_of(sessions, where) is ErrorCode.CONNECTION_LOST
 
 
-async def test_a_wrong_key_is_auth_failed(server: Sshd, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_wrong_key_is_auth_failed(server: Sshd, tmp_path: Path) -> None:
     keygen(tmp_path / "other")
     login = key_credential(server.user, (tmp_path / "other").read_text())
     async with pool() as sessions:
@@ -99,7 +100,9 @@ async def test_no_credential_is_credential_missing(server: Sshd) -> None:
         assert await code_of(sessions, where) is ErrorCode.CREDENTIAL_MISSING
 
 
-@pytest.mark.parametrize("text", ["", "not a key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "text", ["", "not a key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"]
+)
 async def test_a_private_key_that_is_none_is_credential_missing(server: Sshd, text: str) -> None:
     async with pool() as sessions:
         failure = await failure_of(sessions, endpoint_of(server, credential=key_credential(server.user, text)))
@@ -122,33 +125,40 @@ async def test_a_forbidden_address_is_never_connected_to(server: Sshd) -> None:
 
 
 async def test_contact_that_breaks_while_a_command_runs_is_lost(server: Sshd) -> None:
-    async with proxy(server.host, server.port) as way, pool() as sessions:
-        async with sessions.session(endpoint_of(server, port=way.port)) as session:
-            process = await session.start("echo begun; sleep 5")
-            pieces = aiter(process)
-            assert await anext(pieces) == Output("stdout", b"begun\n")
-            way.reset_all()
-            with pytest.raises(RemoteFailure) as caught:
-                await anext(pieces)
-            assert caught.value.code is ErrorCode.LOST
-            assert await process.kill(0.1) is CancelProof.UNREACHABLE
+    async with (
+        proxy(server.host, server.port) as way,
+        pool() as sessions,
+        sessions.session(endpoint_of(server, port=way.port)) as session,
+    ):
+        process = await session.start("echo begun; sleep 5")
+        pieces = aiter(process)
+        assert await anext(pieces) == Output("stdout", b"begun\n")
+        way.reset_all()
+        with pytest.raises(RemoteFailure) as caught:
+            await anext(pieces)
+        assert caught.value.code is ErrorCode.LOST
+        assert await process.kill(0.1) is CancelProof.UNREACHABLE
 
 
 async def test_a_machine_that_falls_silent_is_lost_after_the_keepalives(server: Sshd) -> None:
-    async with proxy(server.host, server.port) as way, pool(options=QUICK) as sessions:
-        async with sessions.session(endpoint_of(server, port=way.port)) as session:
-            process = await session.start("echo begun; sleep 5")
-            pieces = aiter(process)
+    async with (
+        proxy(server.host, server.port) as way,
+        pool(options=QUICK) as sessions,
+        sessions.session(endpoint_of(server, port=way.port)) as session,
+    ):
+        process = await session.start("echo begun; sleep 5")
+        pieces = aiter(process)
+        await anext(pieces)
+        way.faults.black_hole = True
+        assert await process.kill(0.1) is CancelProof.UNREACHABLE
+        with pytest.raises(RemoteFailure) as caught:
             await anext(pieces)
-            way.faults.black_hole = True
-            assert await process.kill(0.1) is CancelProof.UNREACHABLE
-            with pytest.raises(RemoteFailure) as caught:
-                await anext(pieces)
-            assert caught.value.code is ErrorCode.LOST
+        assert caught.value.code is ErrorCode.LOST
 
 
-async def test_a_start_request_without_an_answer_is_lost(server: Sshd) -> None:
-    async with proxy(server.host, server.port) as way, pool(options=dataclasses.replace(QUICK, keepalive_seconds=15)) as sessions:
+async def test_a_channel_that_is_never_opened_started_nothing(server: Sshd) -> None:
+    patient = dataclasses.replace(QUICK, keepalive_seconds=15)
+    async with proxy(server.host, server.port) as way, pool(options=patient) as sessions:
         where = endpoint_of(server, port=way.port)
         async with sessions.session(where) as session:
             await heard(await session.start("true"))
@@ -187,7 +197,7 @@ async def test_secrets_are_in_no_message(server: Sshd) -> None:
         assert "tr0ub4dor" not in repr(failure) + failure.message
 
 
-async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path: Path) -> None:
     keygen(tmp_path / "other")
     wrong = key_credential(server.user, (tmp_path / "other").read_text())
     async with pool() as sessions:

@@ -30,9 +30,17 @@ async def lab(folder: Path, count: int = 2) -> AsyncIterator[LabRecord]:
 
 
 @asynccontextmanager
-async def login(folder: Path, record: LabRecord, machine: Machine, **chosen: object) -> AsyncIterator[asyncssh.SSHClientConnection]:
+async def login(
+    folder: Path, record: LabRecord, machine: Machine, **chosen: object
+) -> AsyncIterator[asyncssh.SSHClientConnection]:
     known = asyncssh.import_known_hosts(f"[127.0.0.1]:{machine.port} {record.host_key}\n")
-    options = {"username": record.user, "client_keys": [str(folder / "client-key")], "known_hosts": known, "config": None, **chosen}
+    options = {
+        "username": record.user,
+        "client_keys": [str(folder / "client-key")],
+        "known_hosts": known,
+        "config": None,
+        **chosen,
+    }
     async with asyncssh.connect("127.0.0.1", machine.port, **options) as connection:  # type: ignore[arg-type]
         yield connection
 

@@ -173,7 +173,9 @@ async def test_a_cancelled_execution_with_nothing_running_ends_at_once_and_canno
     execution = await launch(database, machines(3))
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
     assert (await read(database, execution)).status is ExecutionStatus.CANCELLED
-    results = await database.fetch("select status, cancel_proof from job_execution_results where execution_id = %s", [execution.id])
+    results = await database.fetch(
+        "select status, cancel_proof from job_execution_results where execution_id = %s", [execution.id]
+    )
     assert results == [{"status": "cancelled", "cancel_proof": "never_started"}] * 3
     with pytest.raises(Conflict, match="already ended"):
         await Ledger(database).cancel(execution.id, by="ada", reason=None)
@@ -318,4 +320,3 @@ async def turn(database: Database, seconds: float) -> None:
     """Turn the clock that processes agree on."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
-

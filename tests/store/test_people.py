@@ -63,7 +63,7 @@ async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refuse
         await people.create_key("ada", "viewer")
     with pytest.raises(Invalid, match="emperor"):
         await people.create_key("ben", "emperor")
-    with pytest.raises(Invalid, match="24"):
+    with pytest.raises(Invalid, match="16"):
         await people.create_key("ben", "viewer", token="short")
 
 
@@ -74,6 +74,13 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
         await people.ensure_key("admin", "admin", token)
     assert await people.by_token(first) is None
     assert await people.by_token(second) == Principal("admin", "admin", "api_key")
+
+
+async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(database: Database) -> None:
+    people = People(database)
+    token = await people.create_key("admin-host-1", "viewer")
+    await people.ensure_key("admin", "admin", token)
+    assert await people.by_token(token) == Principal("admin-host-1", "admin", "api_key")
 
 
 async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:

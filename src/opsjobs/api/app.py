@@ -19,7 +19,7 @@ from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
 from opsjobs.model.access import Role
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.parts import Parts, build, serve_metrics
 from opsjobs.settings import Settings
@@ -84,6 +84,9 @@ async def _admit_admin(parts: Parts, token: Secret | None) -> None:
         except Unavailable as away:
             telemetry.log.warning("admin_token_waits", reason=str(away))
             await parts.clock.sleep(ADMIN_RETRY_SECONDS)
+        except Refusal as refused:
+            telemetry.log.error("admin_token_refused", reason=refused.detail)
+            return
         else:
             return
 

@@ -40,6 +40,7 @@ def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit =
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-key.")],
     username: Annotated[str, typer.Option("-u", "--username", help="The user to log in as.")],
+    *,
     key: Annotated[str | None, typer.Option(metavar="FILE", help="A private key; - reads it from standard input.")] = None,
     passphrase_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="The key's passphrase; asked for where needed.")

@@ -47,6 +47,7 @@ def show(job: Job, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def run(
     job: Job,
+    *,
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,

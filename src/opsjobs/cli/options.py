@@ -40,10 +40,11 @@ def selection(targets: list[str] | None, groups: list[str] | None, selector: str
 def duration(option: str, text: str | None) -> str | None:
     """A duration as the API takes it. Raises CommandFailed where it cannot be read."""
     try:
-        if text is not None and parse_duration(text) <= 0:
-            raise ValueError(f"{text!r} is not longer than nothing: write a duration such as 30s or 5m")
+        seconds = 1.0 if text is None else parse_duration(text)
     except ValueError as wrong:
         raise CommandFailed(f"{option}: {wrong}", Exit.USAGE) from None
+    if seconds <= 0:
+        raise CommandFailed(f"{option}: {text!r} is no time at all: write a duration such as 30s or 5m", Exit.USAGE)
     return text
 
 

@@ -14,6 +14,7 @@ from opsjobs.cli.launching import launch
 
 def run(
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="One command line for the target's shell, in quotes.")],
+    *,
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
@@ -32,7 +33,7 @@ def run(
     Examples:
       opsjobs run 'uptime' -l env=prod
       opsjobs run 'systemctl restart nginx' -t web-1,web-2 --parallel 1
-    """
+    """  # noqa: D301  the backspace is click's mark: do not wrap what follows
     selected = options.selection(targets, groups, selector)
     if not selected:
         raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", Exit.USAGE)

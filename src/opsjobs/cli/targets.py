@@ -65,6 +65,7 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-1.")],
     host: Annotated[str | None, typer.Argument(help="Address or host name; the same as the name where it is left out.")] = None,
+    *,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="SSH port.")] = 22,
     credential: Annotated[str | None, typer.Option("-c", "--credential", help="Name of the credential to log in with.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated.")] = None,

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
+from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
 BELL = "opsjobs.bell"
@@ -15,6 +16,21 @@ BELL_SECONDS_AT_MOST = 60
 CONSUMER_SOCKET_SECONDS = 3.0
 # A question that Redis has not answered for this long (beyond the one second that it may take) means a dead connection.
 CONSUMER_HEALTH_SECONDS = 3
+# The consumer looks for a lost Redis this often at the latest; kombu's own 30 s would leave the bells away long after it is back.
+RECONNECT_SECONDS_FIRST = 0.5
+RECONNECT_SECONDS_AT_MOST = 3.0
+
+
+class _Broker(Connection):  # type: ignore[misc]  # kombu is half typed
+    """A connection that comes back soon."""
+
+    def ensure_connection(self, *arguments: Any, **options: Any) -> Connection:
+        pace = {"interval_start": RECONNECT_SECONDS_FIRST, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS_AT_MOST}
+        return super().ensure_connection(*arguments, **{**pace, **options})
+
+
+class _Wires(AMQP):  # type: ignore[misc]  # Celery ships no types
+    Connection = _Broker
 
 
 class BellApp(Celery):  # type: ignore[misc]  # Celery ships no types
@@ -22,7 +38,7 @@ class BellApp(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def __init__(self, redis_url: str) -> None:
         # "disabled" is given here because CELERY_RESULT_BACKEND in the environment would win over the setting.
-        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", fixups=[])
+        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Wires, fixups=[])
         self._broker_url = broker_url(redis_url)
         self.conf.update(SETTINGS)
 
@@ -86,13 +102,15 @@ def bell_queue(zone: str) -> Queue:
 
 
 def broker_url(redis_url: str) -> str:
-    """REDIS_URL in Celery's spelling: a Unix socket is redis+socket:// there.
+    """REDIS_URL in Celery's spelling: a Unix socket is redis+socket:// there, and TLS verifies nobody unless it is told to.
 
     Raises ValueError for any other scheme than redis, rediss and unix.
     """
     parts = urlsplit(redis_url)
-    if parts.scheme in ("redis", "rediss"):
+    if parts.scheme == "redis" or (parts.scheme == "rediss" and "ssl_cert_reqs=" in parts.query):
         return redis_url
+    if parts.scheme == "rediss":
+        return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
         raise ValueError(f"REDIS_URL begins with {parts.scheme or '?'}://: use redis://, rediss:// or unix://.")
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""

@@ -108,8 +108,8 @@ async def _cancel_all() -> None:
 def run_until_signal(body: Callable[[], int], stop: Callable[[], None]) -> int:
     """Run `body` on a thread until it ends or SIGTERM or SIGINT comes, then `stop`; gives the exit code.
 
-    The main thread does nothing but listen, so a signal is heard at once whatever blocks `body` or `stop`, and the process ends in
-    time even where `body` hangs. A second SIGINT ends the process at once.
+    The main thread does nothing but listen, so a signal is heard at once whatever blocks `body` or `stop`, and the process
+    ends in time even where `body` hangs. A second SIGINT ends the process at once.
     """
     with _Ears() as ears:
         process = _Process(body, stop, ears)
@@ -125,7 +125,7 @@ _STOPPED = 255
 
 
 class _Ears:
-    """A pipe that brings signals. A lock would not do: a signal that comes just before the wait on a lock begins is not noticed."""
+    """A pipe that brings signals. A lock would not do: a signal that comes just before the wait for it begins is not noticed."""
 
     def __enter__(self) -> Self:
         self._ear, self._mouth = os.pipe()

@@ -65,7 +65,7 @@ class Doorbell:
                 backoff = BACKOFF_SECONDS_FIRST
             except Exception as away:  # noqa: BLE001  a bell that cannot be sent is a bell less, whatever the reason
                 self._drop(zone, away, first=backoff == BACKOFF_SECONDS_FIRST)
-                self._pause(backoff * random.uniform(0.5, 1))
+                self._pause(backoff * random.uniform(0.5, 1))  # noqa: S311  jitter, not a secret
                 backoff = min(backoff * 2, BACKOFF_SECONDS_LAST)
         if self._wire:
             self._wire.close()
@@ -107,7 +107,7 @@ class _Wire:
         self._producer: Producer | None = None
 
     def send(self, zone: str) -> bool:
-        """Put a bell on the zone's queue; False when one lies there already, which is as good. Raises what kombu and redis raise."""
+        """Put a bell on the zone's queue; False when one lies there already, which is as good. Raises what kombu raises."""
         producer = self._producer or self._connect()
         queue = bell_queue(zone)
         expiry = producer.channel.prepare_queue_arguments({}, expires=queue.expires)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from typing import Any, Protocol
 
 from celery import bootsteps
@@ -13,6 +15,9 @@ from celery.worker import state as celery_state
 from opsjobs.doorbell.bell import BELL, BellApp, bell_queue
 from opsjobs.doorbell.process import LoopThread, run_until_signal
 from opsjobs.telemetry import Metrics, log
+
+# While Redis is away Celery tells so at every try, every few seconds: one line a minute says as much.
+AWAY_LINE_SECONDS = 60.0
 
 
 class Hosted(Protocol):
@@ -69,6 +74,7 @@ class _Carrier:
         self._host = host
         self._waker, self._wake = os.pipe()
         os.set_blocking(self._waker, False)
+        logging.getLogger("celery.worker.consumer.consumer").addFilter(_Seldom())
         self._controller = WorkController(
             app=app,
             hostname=f"{name}@{os.uname().nodename}",
@@ -101,19 +107,36 @@ class _EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ship
         self._host = engine_host
         self._waker = waker
 
-    def start(self, controller: WorkController) -> None:
+    def start(self, _: WorkController) -> None:
         """The engine runs when this returns."""
         self._host.start()
 
-    def stop(self, controller: WorkController) -> None:
+    def stop(self, _: WorkController) -> None:
         """The engine has drained when this returns."""
         self._host.stop()
 
     terminate = stop
 
-    def register_with_event_loop(self, controller: WorkController, hub: Any) -> None:
+    def register_with_event_loop(self, _: WorkController, hub: Any) -> None:
         """Let a stop wake Celery's loop, which else looks up about once a second."""
         hub.add_reader(self._waker, self._woken)
 
     def _woken(self) -> None:
         os.read(self._waker, 64)
+
+
+class _Seldom(logging.Filter):
+    """Lets Celery's "Cannot connect" through once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "Cannot connect" not in str(record.msg):
+            return True
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + AWAY_LINE_SECONDS
+        return True

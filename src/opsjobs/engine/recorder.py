@@ -26,8 +26,8 @@ RUN_UNWRITTEN_BYTES = 1 << 20
 WORKER_UNWRITTEN_BYTES = 32 << 20
 # One run's share of a flush, so that a flood leaves room for its neighbours.
 RUN_FLUSH_BYTES = 256 << 10
-# What a log entry costs besides its data.
-LINE_BYTES = 200
+# What a log entry counts for besides its data: a flush of 2 MiB has at most some 2,000 entries, whatever their size.
+LINE_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,7 @@ class RunRecord:
                 return
             await self._recorder.flushed()
 
-    def _move(
-        self, status: RunStatus, exit_code: int | None, error: RunError | None, proof: CancelProof | None
-    ) -> None:
+    def _move(self, status: RunStatus, exit_code: int | None, error: RunError | None, proof: CancelProof | None) -> None:
         run = self.claimed
         body = {"target_run": run.id, "target": run.target_id, "status": status.value, "error": _error(error)}
         self._say(LogLine(run.id, "status", body=body), LINE_BYTES)
@@ -360,7 +358,9 @@ class Recorder:
     def _parts(self, flush: Flush, bug: Exception) -> list[Flush]:
         if len(flush.runs) == 1:
             run = flush.runs[0]
-            error = RunError(ErrorCode.INTERNAL, f"a fault of opsjobs: what the run said could not be stored ({type(bug).__name__})")
+            error = RunError(
+                ErrorCode.INTERNAL, f"a fault of opsjobs: what the run said could not be stored ({type(bug).__name__})"
+            )
             return [self._flush_of([RunMove(*_identity_of(run), RunStatus.FAILED, None, error)], (), ())]
         middle = len(flush.runs) // 2
         parts = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
 
 from opsjobs.bus import Bus
 from opsjobs.engine.service import Counts

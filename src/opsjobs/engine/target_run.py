@@ -208,9 +208,7 @@ class TargetRun:
             await self.record.room()
         raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
 
-    async def _stop(
-        self, process: Process, capture: Capture, why: Why, action: Mapping[str, Any], seconds: float
-    ) -> ActionEnd:
+    async def _stop(self, process: Process, capture: Capture, why: Why, action: Mapping[str, Any], seconds: float) -> ActionEnd:
         """Kill the command, read what it still says, and judge by the proof."""
         if why in (Why.WORKER_STOPS, Why.NOT_OURS):
             return _failed(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
@@ -223,7 +221,11 @@ class TargetRun:
             case CancelProof.KILLED:
                 end = _killed(why, seconds)
             case _:
-                end = _failed(RemoteFailure(ErrorCode.LOST, "the command was to be killed, but contact is lost: it is perhaps still running"))
+                end = _failed(
+                    RemoteFailure(
+                        ErrorCode.LOST, "the command was to be killed, but contact is lost: it is perhaps still running"
+                    )
+                )
         return replace(end, cancel_proof=proof)
 
 

@@ -158,9 +158,7 @@ class _Life:
         self._specs: dict[int, Spec] = {}
         self.runs: dict[int, TargetRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recorder = Recorder(
-            tools.ledger, tools.metrics, owner=incarnation.id, worker=options.name, settled=self._settled
-        )
+        self._recorder = Recorder(tools.ledger, tools.metrics, owner=incarnation.id, worker=options.name, settled=self._settled)
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")
         self.heart = Heart(tools.lease(incarnation), self._renewed_in_thread, lease_seconds=options.lease_seconds)
         self.heart.start()
@@ -333,4 +331,3 @@ class _Life:
         self._recording.cancel()
         self.heart.stop()
         await self._tools.workers.stop(self._incarnation.id)
-

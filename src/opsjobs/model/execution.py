@@ -146,7 +146,7 @@ _UNREACHABLE = (
     ErrorCode.TARGET_BUSY,
 )
 _STATUS_OF: Mapping[ErrorCode, RunStatus] = {
-    **{code: RunStatus.UNREACHABLE for code in _UNREACHABLE},
+    **dict.fromkeys(_UNREACHABLE, RunStatus.UNREACHABLE),
     ErrorCode.COMMAND_TIMEOUT: RunStatus.TIMEOUT,
     ErrorCode.SAFETY_BLOCKED: RunStatus.BLOCKED,
     ErrorCode.LOST: RunStatus.LOST,

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from opsjobs.model.target import SelectionDraft
-from opsjobs.model.units import Duration, Size
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Duration, Size, Wire
 
 
 class JobType(StrEnum):
@@ -68,7 +67,7 @@ class Policy(Wire):
 class _Work(Wire):
     """What jobs and ad-hoc runs share: actions on targets under a policy."""
 
-    actions: list[Action] = Field(min_length=1, max_length=100)
+    actions: list[Action] = Field(min_length=1, max_length=1_000)
     targets: SelectionDraft = Field(default_factory=SelectionDraft)
     policy: Policy = Field(default_factory=Policy)
 

@@ -15,6 +15,7 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.wire import Wire
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
 
 
@@ -38,8 +39,11 @@ def check_host(host: str) -> str:
 
     A host never begins with `-`, so it cannot be taken for an option of any program.
     """
+    address, percent, scope = host.partition("%")
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        ipaddress.ip_address(address)
+        if percent and not _SCOPE.fullmatch(scope):
+            raise ValueError("no interface is called so")
     except ValueError:
         labels = host.rstrip(".").split(".")
         if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
-
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from decimal import Decimal
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
@@ -32,7 +30,7 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{Decimal(repr(float(seconds))):f}s".replace(".0s", "s")  # never 4.6e+06s, and no digit lost
 
 
 def parse_size(text: object) -> int:
@@ -55,22 +53,3 @@ def format_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % _BYTES[unit] == 0:
             return f"{size_bytes // _BYTES[unit]}{unit}"
     return str(size_bytes)
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    Field(gt=0, le=366 * 86400),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30s", "10m", "2h"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
-]
-"""Seconds, over 0 and at most 366 days; written as text with a unit."""
-
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    Field(ge=0, le=1 << 40),
-    PlainSerializer(format_size, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}),
-]
-"""Bytes, at most 1 TiB; written as text with a unit."""

@@ -1,11 +1,31 @@
-"""The base of everything that comes in as JSON: snake_case, camelCase taken too, unknown fields refused."""
+"""The base of everything that comes in as JSON: snake_case, camelCase taken too, unknown fields refused; and its units."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0, le=366 * 86400),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["30s", "10m", "2h"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
+]
+"""Seconds, over 0 and at most 366 days; written as text with a unit."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0, le=1 << 40),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}),
+]
+"""Bytes, at most 1 TiB; written as text with a unit."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 

@@ -121,6 +121,7 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Ses
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
+
     async def remember(target_id: str, key: str) -> None:
         await inventory.remember_host_key(target_id, key)
 

@@ -1,8 +1,8 @@
-"""Scripted machines for tests of what stands on sessions: they run nothing and do exactly as they are told.
+r"""Scripted machines for tests of what stands on sessions: they run nothing and do exactly as they are told.
 
 fakes = FakeSessions(clock)
 web = fakes.machine("web-1")
-web.reply([Output("stdout", b"ok\\n"), Exit(0)])            # for any command
+web.reply([Output("stdout", b"ok\n"), Exit(0)])            # for any command
 web.reply([Gate(event), Exit(0)], to="sleep 60")           # for one command; the later rule wins
 web.refuse(RemoteFailure(ErrorCode.AUTH_FAILED, "no"))     # at connect, until `accept()`
 web.starts                                                 # every start that happened, in order

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.group import Census, NoGroup, Question, end_group
 from opsjobs.remote.command import check_command
+from opsjobs.remote.group import Census, NoGroup, Question, end_group
 from opsjobs.remote.outflow import Outflow
 from opsjobs.remote.session import Exit, HostKey, Output, Process, Session, Step, Stream
 
@@ -32,7 +33,7 @@ class LocalSessions:
     """The Sessions of transport `local`."""
 
     @asynccontextmanager
-    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is one machine only
         """A session on this machine; what it started and left running is let go, not ended."""
         session = LocalSession()
         try:
@@ -51,7 +52,7 @@ class LocalSessions:
                 return [Step("shell", False, _ms_since(started), failure.message)]
         return [Step("shell", True, _ms_since(started))]
 
-    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise
         """This machine shows no keys to itself."""
         return []
 
@@ -103,12 +104,7 @@ class _Child:
 
     async def start(self, command: str, stdin: bytes) -> None:
         """Start the command. Raises OSError or ValueError where that is not possible."""
-        environment = _environment(os.environ)
-        pipe = subprocess.PIPE
-        argv = [_SHELL, "-c", command]
-        self._popen = popen = subprocess.Popen(
-            argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, env=environment, cwd=environment["HOME"]
-        )
+        self._popen = popen = _spawn(command)
         loop = asyncio.get_running_loop()
         threading.Thread(target=_wait_for, args=(popen, loop, self._settle), name=f"wait-{popen.pid}", daemon=True).start()
         self._pipes = [_Pipe("stdout", self), _Pipe("stderr", self)]
@@ -153,7 +149,7 @@ class _Mouth(asyncio.BaseProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
 
     def say(self, data: bytes) -> None:
@@ -185,7 +181,7 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._child.outflow.put(self._stream, data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.ended = True
         self._child.at_end()
 
@@ -200,6 +196,19 @@ class _Pipe(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+def _spawn(command: str) -> subprocess.Popen[bytes]:
+    environment = _environment(os.environ)
+    return subprocess.Popen(  # noqa: S603  to run what its author wrote is what this transport is for
+        [_SHELL, "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
+        cwd=environment["HOME"],
+    )
 
 
 def _wait_for(popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
@@ -235,7 +244,7 @@ class LocalProcess:
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     """What a login would have set: nothing of the worker's settings, which hold secrets."""
     account = pwd.getpwuid(os.getuid()) if _known(os.getuid()) else None
-    home = account.pw_dir if account is not None and os.path.isdir(account.pw_dir) else "/"
+    home = account.pw_dir if account is not None and Path(account.pw_dir).is_dir() else "/"
     name = account.pw_name if account is not None else str(os.getuid())
     passed_on = {key: ours[key] for key in _PASSED_ON if key in ours}
     return {**passed_on, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": _SHELL}

@@ -103,10 +103,10 @@ class SshPool:
         key = (*_key(endpoint), tunnel)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = self._route(endpoint, key, tunnel=tunnel)
+            route = self._routes[key] = self._route(endpoint, tunnel=tunnel)
         return await route.take()
 
-    def _route(self, endpoint: Endpoint, key: Key, *, tunnel: bool) -> Route:
+    def _route(self, endpoint: Endpoint, *, tunnel: bool) -> Route:
         limits = self._limits
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())

@@ -145,7 +145,7 @@ class Route:
     async def _make(self) -> None:
         try:
             line = await self._connect()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001  whoever waits is told, whatever it was
             self._made()
             self._fail(failure)
             return

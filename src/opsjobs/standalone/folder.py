@@ -26,6 +26,7 @@ class DataFolder:
         self.admin_token = self.path / "admin-token"
         self.endpoint = self.path / "endpoint"
         self.lab = self.path / "lab"
+        self._workers = self.path / "workers"
         self._lock = self.path / "lock"
         self._held: int | None = None
 
@@ -74,6 +75,19 @@ class DataFolder:
         making.write_text(f"{url}\n")
         making.chmod(0o644)
         making.replace(self.endpoint)
+
+    def note_worker(self, name: str) -> None:
+        """Write down a worker that we have started; should we be killed, the next `up` knows whom to bury."""
+        with self._workers.open("a") as file:
+            file.write(f"{name}\n")
+
+    def workers(self) -> list[str]:
+        """The workers written down since `forget_workers`."""
+        return self._workers.read_text().splitlines() if self._workers.exists() else []
+
+    def forget_workers(self) -> None:
+        """They are buried."""
+        self._workers.unlink(missing_ok=True)
 
     def _make(self) -> None:
         existed = self.path.exists()

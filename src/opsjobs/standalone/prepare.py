@@ -1,4 +1,6 @@
-"""A short-lived process of `up`: the schema, the admin's key and the lab's targets; `up` itself stays free of drivers.
+"""A short-lived process of `up`: the schema, the admin's key, the lab's targets, the dead of last time.
+
+`up` itself stays free of drivers.
 
 `python -m opsjobs.standalone.prepare DATA_DIR`; the settings come by the environment, as for all processes of `up`.
 """
@@ -21,13 +23,17 @@ from opsjobs.store.migrations import runner
 from opsjobs.store.people import People
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
+from opsjobs.store.workers import Workers
 
 
 async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_database: bool) -> None:
-    """Make the admin token good and the lab known. Idempotent. Raises Failure."""
+    """Bury the workers of an `up` that was killed, make the admin token good and the lab known. Idempotent. Raises Failure."""
     database = Database(DatabaseOptions(settings.database.url, application_name="opsjobs prepare"))
     await database.open()
     try:
+        for worker in folder.workers():
+            await Workers(database).bury(worker)
+        folder.forget_workers()
         # In a database that several machines share, each `up` has a key of its own.
         name = "admin" if own_database else f"admin-{socket.gethostname()}"
         await People(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())

@@ -190,14 +190,17 @@ class Stack:
             if base is not None:
                 environment["OPSJOBS_METRICS_PORT"] = str(base + number)
             command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
-            return spawn(command, log=self._log(name), environment=environment)
+            process = spawn(command, log=self._log(name), environment=environment)
+            if name.startswith("worker"):
+                self._folder.note_worker(_worker_name(process.pid))
+            return process
 
         return start
 
     def _mourner(self, name: str) -> Callable[[int], None] | None:
         if not name.startswith("worker"):
             return None
-        return lambda pid: self._errand("bury", f"{socket.gethostname()}-{pid}")
+        return lambda pid: self._errand("bury", _worker_name(pid))
 
     def _environment(self) -> dict[str, str]:
         """The settings of all our processes: the caller's environment, and what we have added to it."""
@@ -238,6 +241,11 @@ _REPLACED = frozenset(
 
 def _python_path(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": environment["PYTHONPATH"]} if "PYTHONPATH" in environment else {}
+
+
+def _worker_name(pid: int) -> str:
+    """The name of a worker process by which `parts.worker` registers it."""
+    return f"{socket.gethostname()}-{pid}"
 
 
 def _free_port(host: str, port: int, setting: str = "--port") -> int:

@@ -149,6 +149,7 @@ class _Kept(threading.Thread):
                 delay *= 2
                 self._say(f"{self.process.name} does not start: {broken}")
             else:
+                self._say(f"{self.process.name} runs again (process {self._running.pid})")
                 return
 
 

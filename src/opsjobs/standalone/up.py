@@ -16,6 +16,7 @@ def up(options: StackOptions) -> int:
     began = time.monotonic()
     stack = Stack(options, _say)
     wish = _Wish(stack)
+    _say(f"starting in {options.data_dir}")
     try:
         stack.start()
         wish.may_wait = True

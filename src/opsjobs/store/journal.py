@@ -109,7 +109,6 @@ class Journal:
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
-
     async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[Entry]:
         """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
         return [_entry(row) for row in await self._database.fetch(_STATES, [execution_id, execution_id, after, upto, limit])]

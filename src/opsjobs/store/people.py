@@ -23,7 +23,7 @@ from opsjobs.store.transaction import Connection, Database
 
 TOKEN_PREFIX = "opsc_"  # noqa: S105  how a token begins, not one
 TOKEN_BYTES = 32
-TOKEN_CHARACTERS_MIN = 24
+TOKEN_CHARACTERS_MIN = 16
 TOKEN_CHARACTERS_MAX = 8_192
 USE_NOTED_EVERY_SECONDS = 60
 
@@ -75,6 +75,8 @@ insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
 on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role, expires_at = null
 where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)"""
 
+_RAISE = "update api_keys set role = %s, expires_at = null where token_sha256 = %s returning id"
+
 _WHO = """
 select id, name, role, last_used_at is null or last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys where token_sha256 = %s and (expires_at is null or expires_at > opsjobs_now())"""
@@ -108,12 +110,17 @@ class People:
         return key, token
 
     async def ensure_key(self, name: str, role: str, token: str) -> None:
-        """Make the key of this name have this token and role: for the admin token of `up`. Raises Unavailable, Invalid."""
+        """Make this token good for this role, for the admin token of `up`; a key of this name gets it, unless another has it.
+
+        Idempotent. Raises Unavailable, also before the first migration, and Invalid.
+        """
         _check(role, token)
         values = [uuid7(self._clock.now()), name, _digest(token), role]
         try:
             async with self._database.connection() as connection:
                 await connection.execute(_ENSURE, values)
+        except errors.UniqueViolation:
+            await self._database.fetch(_RAISE, [role, _digest(token)])
         except errors.UndefinedTable:
             raise Unavailable("The database has no tables yet: run `opsjobs db upgrade`.") from None
 

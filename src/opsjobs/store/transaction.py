@@ -22,9 +22,7 @@ T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
 
 # A frozen client must not hold a lock for ever, and nobody waits for one for long (10-ledger.md rule 10).
-SESSION_OPTIONS = (
-    "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
-)
+SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
 REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 REPEATS_AT_MOST = 5
 
@@ -88,7 +86,7 @@ class Database:
             async with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as away:
-            if isinstance(away, (*REPEATABLE, errors.LockNotAvailable, errors.QueryCanceled)):
+            if isinstance(away, REPEATABLE):
                 raise
             raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
 

@@ -53,16 +53,16 @@ class _Client(asyncssh.SSHClient):
         self._exchanged = exchanged
         self.connection: Connection | None = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """The connection ended."""
         if self.connection is not None:
             self.connection.lost()
 
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+    def validate_host_public_key(self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey) -> bool:
         """Asked about a host key that is not pinned."""
         return self._judge.accepts(key)
 
-    def begin_auth(self, username: str) -> None:
+    def begin_auth(self, _username: str) -> None:
         """The keys are exchanged and the host key is good."""
         self._exchanged()
 
@@ -80,7 +80,7 @@ class _Client(asyncssh.SSHClient):
         """Keyboard-interactive is taken where there is a password to answer with."""
         return "" if self._password is not None else None
 
-    def kbdint_challenge_received(self, name: str, instructions: str, lang: str, prompts: Any) -> Any:
+    def kbdint_challenge_received(self, _name: str, _instructions: str, _lang: str, prompts: Any) -> Any:
         """One hidden prompt is the one for the password; anything else needs a person."""
         if not prompts:
             return []

@@ -91,8 +91,11 @@ def _private_key(credential: Credential, text: Secret) -> asyncssh.SSHKey:
     except asyncssh.KeyEncryptionError as error:
         raise _missing(f"The passphrase of {credential.name} does not open its private key ({error}).") from None
     except (asyncssh.KeyImportError, ValueError) as error:
-        missing = passphrase is None and "assphrase" in str(error)
-        reason = "it is encrypted and there is no passphrase" if missing else "it is not a private key that we can read"
+        reason = "it is not a private key that we can read"
+        if passphrase is not None:
+            reason += ", or its passphrase does not open it"
+        elif "assphrase" in str(error):
+            reason = "it is encrypted and there is no passphrase"
         raise _missing(f"The private key of the credential {credential.name} cannot be used: {reason}.") from None
 
 

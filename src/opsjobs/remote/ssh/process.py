@@ -77,6 +77,7 @@ class GroupLine:
         """Standard error without fish's complaint about `$$`; a fish user's commands run, with no group known."""
         if self.mark not in data:
             return data
+        self.searching = False
         return re.sub(_FISH % re.escape(self.mark), b"", data, count=1)
 
     def rest(self) -> bytes:
@@ -117,7 +118,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         line = self.line
         if line is not None and line.searching:
             data = line.strip(data) if datatype is None else line.strip_fish(data)
-            if line.pid is not None:
+            if not line.searching:
                 self.grouped.set()
         if data:
             self.outflow.put("stdout" if datatype is None else "stderr", data)
@@ -127,7 +128,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._exit = Exit(status)
         self.exited.set()
 
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+    def exit_signal_received(self, signal: str, _core_dumped: bool, _msg: str, _lang: str) -> None:
         """A signal ended the command."""
         self._exit = Exit(None, signal)
         self.exited.set()
@@ -175,7 +176,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
     def signal(self, name: str) -> None:
         """Ask the server to signal the command."""
-        if self._channel is not None and not self._channel.is_closing():
+        if self._channel is not None:
             self._channel.send_signal(name)
 
     def close(self) -> None:

@@ -16,7 +16,19 @@ from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.settle import Flush, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.transaction import Connection, Database
 
-__all__ = ["Claim", "Claimed", "Flush", "Ledger", "LogLine", "NewExecution", "Progress", "ResultState", "RunMove", "Settled", "Spec"]
+__all__ = [
+    "Claim",
+    "Claimed",
+    "Flush",
+    "Ledger",
+    "LogLine",
+    "NewExecution",
+    "Progress",
+    "ResultState",
+    "RunMove",
+    "Settled",
+    "Spec",
+]
 
 
 class Ledger:

@@ -93,7 +93,9 @@ async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: 
     asked = {"id": execution_id, "by": by, "reason": reason}
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
-        row = await (await connection.execute("select status, finished_at from job_executions where id = %(id)s", asked)).fetchone()
+        row = await (
+            await connection.execute("select status, finished_at from job_executions where id = %(id)s", asked)
+        ).fetchone()
         if row is None:
             raise NotFound.of("execution", execution_id)
         if row["finished_at"] is not None:

@@ -20,7 +20,9 @@ _PARKED_BESIDE_FREE_SLOTS = """
 select distinct s.target_id from target_slots s join target_runs r on r.target_id = s.target_id
 where r.status = 'waiting' and r.waiting_for = 'slot' and s.used < s.slots limit %s"""
 
-_CANCELLING = "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
+_CANCELLING = (
+    "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
+)
 
 _EXPIRED = """
 select id from job_executions

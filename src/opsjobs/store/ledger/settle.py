@@ -18,7 +18,7 @@ import psycopg
 from opsjobs.model.execution import FINAL_RUN_STATUSES, CancelProof, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK
-from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.transaction import Database
 
 
 @dataclass(slots=True)
@@ -96,9 +96,7 @@ class Settled:
     admitted: Mapping[str, int]
 
 
-_ENDS = ", ".join(
-    f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES
-)
+_ENDS = ", ".join(f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES)
 _TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" for s in FINAL_RUN_STATUSES)
 
 _SETTLE = f"""

@@ -1,0 +1,49 @@
+"""What /proc says of a process and all that it started: CPU seconds, proportional memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def tree(root: int) -> list[tuple[int, str]]:
+    """The process and its descendants, with their command lines."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    found = [root]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return [(pid, _command(pid)) for pid in found]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far, of its ended children, too (PostgreSQL's processes that came and went)."""
+    fields = _stat(pid)
+    return sum(int(value) for value in fields[11:15]) / _TICKS if fields else 0.0
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,366 @@
+"""The whole service as processes of its own, each of which a test may kill, freeze or end, and start again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from kit import servers
+from kit.invariants import Invariants
+from kit.sshd import Sshd, sshd
+from kit.witness import Witness
+from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.spawn import bare_environment, spawn
+from opsjobs.standalone.valkey import Valkey
+from opsjobs.store.migrations import runner
+
+SECONDS = 30.0
+LEASE_SECONDS = 3
+CONCURRENCY = 24
+TOKEN = "opsc_" + "e2e" * 12
+MACHINES = 200
+# A server listens on at most 16 addresses, so 200 machines are 13 servers.
+ADDRESSES_A_SERVER = 16
+WORKERS = ("worker-1", "worker-2")
+_SETTINGS = {
+    "OPSJOBS_ADMIN_TOKEN": TOKEN,
+    "ENCRYPTION_KEYS": base64.b64encode(b"e2e." * 8).decode(),
+    "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
+    "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
+    "CONNECTION_TIMEOUT": "10s",
+}
+
+Json = dict[str, Any]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    """Wait until it holds; AssertionError where it does not in time."""
+    ends, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        pause.wait(0.02)
+
+
+@dataclass
+class Running:
+    """One process of the service."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    frozen: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """It runs, or could."""
+        return self.process.poll() is None
+
+    @property
+    def title(self) -> str:
+        """The name under which a worker is on record."""
+        return f"{socket.gethostname()}-{self.process.pid}"
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        self.process.kill()
+        self.process.wait(SECONDS)
+
+    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = SECONDS) -> int:
+        """Ask it to end; its exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(seconds)
+
+    def freeze(self) -> None:
+        """Stop its clock, so to say: it does nothing, and its connections stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """It goes on, not knowing that time has passed."""
+        self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
+    def said(self, event: str) -> list[Json]:
+        """Its log lines of this event."""
+        lines = (line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
+        return [told for line in lines if (told := json.loads(line)).get("event") == event]
+
+    def peak_kib(self) -> int:
+        """The most memory that it ever held (VmHWM), since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+    def forget_peak(self) -> None:
+        """From now on the peak is counted anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+@dataclass
+class House:
+    """The service and its machines web-1 … web-200, all reached with the credential `fleet`."""
+
+    folder: Path
+    postgres: Postgres
+    valkey: Valkey
+    witness: Witness
+    machines: Sequence[Sshd]
+    invariants: Invariants = field(init=False)
+    running: dict[str, Running] = field(default_factory=dict)
+    port: int = 0
+    _starts: int = 0
+    _marks: int = 0
+
+    def __post_init__(self) -> None:
+        self.invariants = Invariants(lambda: self.postgres.url, self.witness)
+        self.port = _free_port()
+        self.http = self.client()
+
+    # The service.
+
+    @property
+    def url(self) -> str:
+        """Where the API is, also while it is not."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def workers(self) -> list[Running]:
+        """Both workers."""
+        return [self.running[name] for name in WORKERS]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of every process."""
+        return {
+            **bare_environment(),
+            **_SETTINGS,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "OPSJOBS_API_PORT": str(self.port),
+            "OPSJOBS_DATA_DIR": str(self.folder / "data"),
+            "OPSJOBS_URL": self.url,
+            "OPSJOBS_TOKEN": TOKEN,
+        }
+
+    def start(self, *names: str, **settings: str) -> None:
+        """Start these processes and return when they work."""
+        for name in names:
+            self._starts += 1
+            log = self.folder / f"{name}.{self._starts}.log"
+            command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
+            process = spawn(command, log=log, environment={**self.environment, **settings})
+            self.running[name] = Running(name, process, log)
+        for name in names:
+            self._wait_for(self.running[name])
+
+    def heal(self) -> None:
+        """Bring back whatever a test has ended."""
+        for process in self.running.values():
+            if process.frozen and process.alive:
+                process.thaw()
+        if not self.postgres.running:
+            self.postgres.start()
+        if not self.valkey.running:
+            self.valkey.start()
+        self.start(*(name for name in ("api", *WORKERS, "scheduler") if name not in self.running or not self.running[name].alive))
+
+    def settle(self, seconds: float = SECONDS) -> None:
+        """Wait until everything that was launched has ended and the world was told of it."""
+        open_ones = "select id from job_executions where finished_at is null"
+        until(lambda: not self.rows(open_ones), "every execution ends", seconds)
+        until(
+            lambda: not self.rows("select 1 from events where published_at is null limit 1"), "every event is published", seconds
+        )
+
+    def stop(self) -> None:
+        """End all of it, at once."""
+        self.http.close()
+        for process in self.running.values():
+            if process.alive:
+                process.kill()
+
+    def _wait_for(self, started: Running) -> None:
+        ready = {"api": self._api_is_ready, "scheduler": lambda: True}.get(started.name, lambda: self._is_registered(started))
+
+        def ready_or_dead() -> bool:
+            assert started.alive, f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
+            return ready()
+
+        until(ready_or_dead, f"{started.name} works")
+
+    def _api_is_ready(self) -> bool:
+        try:
+            # The token comes in a moment after the readiness.
+            return self.http.get("/readyz").status_code == 200 and self.http.get("/targets").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def _is_registered(self, worker: Running) -> bool:
+        return bool(self.rows("select 1 from workers where name = %s and buried_at is null", worker.title))
+
+    # What a caller does.
+
+    def client(self) -> httpx2.Client:
+        """The admin's HTTP client."""
+        return httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=SECONDS, trust_env=False)
+
+    def post(self, path: str, body: Json, expect: int | None = None, **headers: str) -> Json:
+        """The answer to a POST, which must be a success (or `expect`)."""
+        answer = self.http.post(path, json=body, headers=headers)
+        assert answer.status_code == expect if expect else answer.is_success, answer.text
+        return dict(answer.json())
+
+    def get(self, path: str, **query: Any) -> Json:
+        """The answer to a GET, which must be a success."""
+        answer = self.http.get(path, params=query)
+        assert answer.is_success, answer.text
+        return dict(answer.json())
+
+    def run(
+        self,
+        command: str,
+        targets: Sequence[str],
+        *,
+        max_parallel: int | None = None,
+        witnessed: bool = True,
+        **action: Any,
+    ) -> int:
+        """Launch a command on these targets; the execution's id. In it `$3` is the machine's address, where `witnessed`."""
+        mark = f"e{len(self.invariants.marks) + 1}-{os.getpid()}"
+        body: Json = {
+            "actions": [{"type": "command", "command": self.witness.on_each(mark, command) if witnessed else command, **action}],
+            "targets": {"ids": list(targets)},
+            "policy": {"max_parallel": max_parallel} if max_parallel else {},
+        }
+        execution = int(self.post("/run", body, 202)["id"])
+        if witnessed:
+            self.invariants.marks[execution] = mark
+        return execution
+
+    def runs(self, execution: int) -> list[Json]:
+        """Its target runs, in the order of launch."""
+        found: list[Json] = []
+        cursor: str | None = None
+        while True:
+            page = self.get(f"/executions/{execution}/targets", limit=200, **({"cursor": cursor} if cursor else {}))
+            found += page["items"]
+            if (cursor := page["next"]) is None:
+                return found
+
+    def results(self, execution: int) -> list[Json]:
+        """The first 200 results."""
+        return list(self.get(f"/executions/{execution}/results", limit=200)["items"])
+
+    def output(self, execution: int, target: str, stream: str = "stdout") -> bytes:
+        """A stream's bytes, as they are downloaded."""
+        query = {"format": "text", "target": target, "stream": stream}
+        answer = self.http.get(f"/executions/{execution}/log", params=query)
+        assert answer.is_success, answer.text
+        return answer.content
+
+    def started(self, execution: int, count: int) -> None:
+        """Wait until so many of its commands have begun on their machines."""
+        mark = self.invariants.marks[execution]
+
+        def enough() -> bool:
+            return sum(key.startswith(f"{mark}.") for key in self.witness.starts()) >= count
+
+        until(enough, f"{count} commands of execution {execution} have started")
+
+    def ended(self, execution: int, seconds: float = SECONDS) -> Json:
+        """Wait for its end."""
+        query = "select finished_at from job_executions where id = %s"
+        try:
+            until(lambda: self.rows(query, execution)[0]["finished_at"] is not None, f"the end of execution {execution}", seconds)
+        except AssertionError as late:
+            counts = self.rows(
+                "select status, waiting_for, worker, count(*) from target_runs where execution_id = %s group by 1, 2, 3",
+                execution,
+            )
+            raise AssertionError(f"{late}: {counts}") from None
+        return self.get(f"/executions/{execution}")
+
+    def rows(self, query: str, *values: Any) -> list[DictRow]:
+        """What the database holds."""
+        with psycopg.connect(self.postgres.url, autocommit=True, row_factory=dict_row) as connection:
+            return connection.execute(query.encode(), values).fetchall()
+
+    # Machines.
+
+    def names(self, first: int, last: int) -> list[str]:
+        """web-<first> … web-<last>."""
+        return [f"web-{n}" for n in range(first, last + 1)]
+
+    def add_target(self, name: str, host: str, port: int, host_keys: Sequence[str] = (), **more: Any) -> str:
+        """Make a machine known; its name."""
+        body = {"name": name, "host": host, "port": port, "credential": "fleet", "host_keys": list(host_keys), **more}
+        self.post("/targets", body, 201)
+        return name
+
+    def furnish(self) -> None:
+        """Make the fleet known."""
+        login = {"type": "ssh_key", "username": self.machines[0].user, "private_key": self.machines[0].private_key}
+        self.post("/credentials", {"name": "fleet", **login}, 201)
+        for number, (server, address) in enumerate([(s, a) for s in self.machines for a in s.addresses], start=1):
+            self.add_target(f"web-{number}", address, server.port, server.host_keys)
+
+
+@contextmanager
+def house() -> Iterator[House]:
+    """A running service with its fleet, for the length of the block."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.open_folder())
+        postgres = stack.enter_context(servers.postgres())
+        runner.upgrade(postgres.url)
+        valkey = Valkey(folder)
+        stack.callback(valkey.stop)
+        valkey.start()
+        found = House(folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), fleet(stack))
+        stack.callback(found.stop)
+        found.heal()
+        found.furnish()
+        yield found
+
+
+def fleet(stack: ExitStack) -> list[Sshd]:
+    """Servers on 200 loopback addresses, with one key to log in."""
+    addresses = [f"127.0.{100 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
+    shares = [addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)]
+    found = [stack.enter_context(machines(share)) for share in shares]
+    for server in found[1:]:
+        let_in(server, found[0])
+    return found
+
+
+@contextmanager
+def machines(addresses: Sequence[str]) -> Iterator[Sshd]:
+    """One server on these addresses, with one host key."""
+    with sshd(addresses=addresses, host_key_types=("ed25519",)) as server:
+        yield server
+
+
+def let_in(server: Sshd, owner: Sshd) -> None:
+    """Let the key of another server's user log in here."""
+    server.authorize(server.user, (owner.folder / "login.pub").read_text().strip())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,106 @@
+"""Workers die, freeze and leave in the middle of their work: no target run is lost from sight, and none is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from e2e.house import House, Json, let_in, machines, until
+from kit.sshd import Sshd
+
+
+def of(worker: str, runs: list[Json]) -> list[Json]:
+    """The runs that this worker has, or had last."""
+    return [run for run in runs if run["worker"] == worker]
+
+
+def output_entries(house: House, execution: int, runs: list[Json]) -> list[object]:
+    """What the log holds of these runs."""
+    query = "select seq, event, body, octet_length(data) as bytes from execution_log where target_run_id = any(%s) order by seq"
+    return [*house.rows(query, [run["id"] for run in runs])]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_killed_at_work_loses_no_run_and_doubles_none(house: House, victim: int) -> None:
+    dead, other = house.workers[victim], house.workers[1 - victim]
+    execution = house.run("echo begun; sleep 1.2; echo done", house.names(1, 60), max_parallel=48)
+    house.started(execution, 40)
+    held = of(dead.title, [run for run in house.runs(execution) if run["status"] == "running"])
+    dead.kill()
+    ended = house.ended(execution)
+    runs = house.runs(execution)
+    lost = [run for run in runs if run["status"] == "lost"]
+    assert held
+    assert {run["id"] for run in lost} <= {run["id"] for run in held}
+    assert lost, "nobody was at work when the worker died"
+    assert all(run["error"]["code"] == "lost" and "worker died" in run["error"]["message"] for run in lost)
+    assert all(run["status"] == "succeeded" for run in runs if run not in lost)
+    assert {run["worker"] for run in lost} <= {other.title}
+    assert ended["status"] == "partial"
+    assert ended["counts"] == {"lost": len(lost), "succeeded": 60 - len(lost)}
+    # What the lost ones had said before is there, and the command itself was started once (the fixture looks).
+    assert all(house.output(execution, run["target"]["name"]) in (b"", b"begun\n", b"begun\ndone\n") for run in lost[:5])
+    assert [event["data"]["name"] for event in house.rows("select data from events where type = 'worker.lost'")].count(
+        dead.title
+    ) == 1
+
+
+def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: House) -> None:
+    leaving, staying = house.workers
+    with machines([f"127.0.120.{n}" for n in range(1, 17)]) as server:
+        let_in(server, house.machines[0])
+        slow = [house.add_target(f"slow-{n}", a, server.port, server.host_keys) for n, a in enumerate(server.addresses, start=1)]
+        os.kill(server.process.pid, signal.SIGSTOP)  # its machines take connections, and say nothing
+        try:
+            execution = house.run("echo begun; sleep 1; echo done", [*slow, *house.names(1, 30)], max_parallel=46)
+            house.started(execution, 30)
+            stuck = [run for run in of(leaving.title, house.runs(execution)) if run["target"]["name"] in slow]
+            assert stuck
+            assert leaving.end(signal.SIGTERM) == 0
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        assert house.ended(execution)["counts"] == {"succeeded": 46}
+        runs = {run["id"]: run for run in house.runs(execution)}
+        assert {runs[run["id"]]["worker"] for run in stuck} == {staying.title}
+        # Commands that were at work when it was asked to leave came to their end there.
+        assert of(leaving.title, [*runs.values()])
+    assert not house.rows("select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", leaving.title)
+
+
+def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_life(house: House) -> None:
+    frozen, other = house.workers
+    execution = house.run("for n in 1 2 3 4; do echo $n; sleep 0.4; done", house.names(1, 48), max_parallel=48)
+    house.started(execution, 40)
+    until(lambda: of(frozen.title, house.runs(execution)), "it has some of the runs")
+    frozen.freeze()
+    ended = house.ended(execution)
+    runs = house.runs(execution)
+    lost = [run for run in runs if run["status"] == "lost"]
+    assert lost
+    assert {run["worker"] for run in lost} == {other.title}
+    assert ended["counts"] == {"lost": len(lost), "succeeded": 48 - len(lost)}
+    before = output_entries(house, execution, lost)
+    lives = "select id from workers where name = %s and buried_at is null"
+    assert not house.rows(lives, frozen.title)
+
+    frozen.thaw()
+    until(lambda: house.rows(lives, frozen.title), "it begins a new life")
+    assert frozen.said("worker_buried")
+    again = house.run("sleep 0.5", house.names(1, 48), max_parallel=48)
+    assert house.ended(again)["status"] == "completed"
+    assert of(frozen.title, house.runs(again))
+    assert output_entries(house, execution, lost) == before
+
+
+def test_commands_of_a_frozen_worker_that_wakes_in_time_are_not_lost(house: House) -> None:
+    frozen, _ = house.workers
+    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 30), max_parallel=30)
+    house.started(execution, 30)
+    frozen.freeze()
+    query = "select renewed_at < now() - interval '1.5 seconds' as late from workers where name = %s and buried_at is null"
+    until(lambda: house.rows(query, frozen.title)[0]["late"], "half its lease has passed")
+    frozen.thaw()
+    assert house.ended(execution)["counts"] == {"succeeded": 30}
+    assert {house.output(execution, name) for name in house.names(1, 30)} == {b"begun\ndone\n"}

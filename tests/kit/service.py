@@ -1,0 +1,131 @@
+"""`opsjobs up` as a user has it: real processes, and commands against them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+START_SECONDS = 60
+COMMAND_SECONDS = 60
+OPSJOBS = [sys.executable, "-m", "opsjobs"]
+_OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPSJOBS_")
+
+
+class Up:
+    """One running `opsjobs up` on `data`, with what it said."""
+
+    def __init__(self, data: Path, arguments: Sequence[str], settings: Mapping[str, str], before: Sequence[str]) -> None:
+        self.data = data
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OUTSIDE)}
+        self.environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), "OPSJOBS_DATA_DIR": str(data), **settings}
+        self.said: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            [*before, *OPSJOBS, "up", "--port", "0", *arguments],
+            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        threading.Thread(target=self._read, args=[self.process.stdout], daemon=True).start()
+
+    def expect(self, words: str, seconds: float = START_SECONDS) -> str:
+        """The next line that it says with these words in it."""
+        deadline = time.monotonic() + seconds
+        while (line := self._lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+            self.said.append(line)
+            if words in line:
+                return line
+        raise AssertionError(f"it ended without saying {words!r}: {self.said}")
+
+    def run(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """A command of ours against it."""
+        return subprocess.run(
+            [*before, *OPSJOBS, *arguments],
+            env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+        )  # fmt: skip
+
+    def run_until_it_works(self, *arguments: str) -> str:
+        """The same, again and again while the service comes back; what it printed."""
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while (done := self.run(*arguments)).returncode and time.monotonic() < deadline:
+            pass
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def children(self) -> dict[str, int]:
+        """Its processes by name: api, worker, scheduler, postgres, valkey, lab."""
+        return {_name(line): pid for pid, line in _children(self.process.pid)}
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to end; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(COMMAND_SECONDS)
+
+    def _read(self, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+
+@contextmanager
+def up(data: Path, *arguments: str, settings: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Iterator[Up]:
+    """A service that is ready; `before` stands before the command (`unshare …`). Ended, if need be hard, after the block."""
+    found = Up(data, arguments, settings or {}, before)
+    try:
+        found.expect("next, in another terminal")
+        yield found
+    finally:
+        try:
+            found.stop()
+        except subprocess.TimeoutExpired:
+            found.process.kill()
+            found.process.wait()
+
+
+@contextmanager
+def watched(pids: Sequence[int]) -> Iterator[list[int]]:
+    """Handles by which `wait_for_ends` sees the end of processes that are not ours."""
+    handles = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def wait_for_ends(handles: Sequence[int], seconds: float = 10) -> None:
+    """Return when all of them have ended; AssertionError where one lives on."""
+    deadline = time.monotonic() + seconds
+    for handle in handles:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        assert poll.poll(max(0.0, deadline - time.monotonic()) * 1000), "a process lives on"
+
+
+def _children(parent: int) -> list[tuple[int, str]]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(status[1]) == parent and status[0] != "Z":
+                found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+        except OSError:
+            continue
+    return found
+
+
+def _name(line: str) -> str:
+    words = ("opsjobs api", "opsjobs worker", "opsjobs scheduler", "opsjobs.standalone.lab", "valkey-server", "postgres -D")
+    word = next((w for w in words if w in line), line)
+    return word.replace("opsjobs ", "").replace("opsjobs.standalone.", "").replace("-server", "").replace(" -D", "")

@@ -1,0 +1,189 @@
+"""A cancel that proves what it did: the whole process group is dead, or we say that we do not know."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.machines import endpoint_of, local_endpoint
+from kit.proxy import proxy
+from kit.sessions import heard, run
+from kit.sshd import Sshd, sshd
+from opsjobs.model.execution import CancelProof
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.session import Exit, Output, Process, Sessions
+from remote.conftest import pool
+
+# A child in the same group that is deaf to TERM, and a shell that is not.
+DEAF_CHILD = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait"
+
+
+async def first_line(process: Process) -> bytes:
+    line = b""
+    async for piece in process:
+        assert isinstance(piece, Output)
+        line += piece.data
+        if line.endswith(b"\n"):
+            break
+    return line
+
+
+def alive(process_id: int) -> bool:
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+async def kill_a_deaf_child(sessions: Sessions, where: Endpoint) -> None:
+    async with sessions.session(where) as session:
+        process = await session.start(DEAF_CHILD)
+        child = int(await first_line(process))
+        assert alive(child)
+        assert await process.kill(0.2) is CancelProof.KILLED
+        assert not alive(child)
+
+
+async def test_a_child_that_ignores_term_is_dead_after_the_kill_for_a_user(server: Sshd) -> None:
+    async with pool() as sessions:
+        await kill_a_deaf_child(sessions, endpoint_of(server))
+
+
+async def test_a_child_that_ignores_term_is_dead_after_the_kill_for_root(server: Sshd) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: logs in as root")
+    server.authorize("root", (server.folder / "login.pub").read_text().strip())
+    async with pool() as sessions:
+        await kill_a_deaf_child(sessions, endpoint_of(server, user="root"))
+
+
+async def test_a_child_that_ignores_term_is_dead_after_the_kill_on_this_machine() -> None:
+    await kill_a_deaf_child(LocalSessions(), local_endpoint())
+
+
+async def test_what_is_left_of_the_group_after_the_shell_ended_is_killed_as_well(server: Sshd) -> None:
+    async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
+        process = await session.start("sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60' & sleep 0.2; exit 0")
+        child = int(await first_line(process))
+        await asyncio.sleep(0.5)
+        # The shell is gone; its child still holds the channel open.
+        assert alive(child)
+        assert await process.kill(0.2) is CancelProof.KILLED
+        assert not alive(child)
+
+
+async def test_a_kill_while_contact_is_gone_is_unreachable(server: Sshd) -> None:
+    async with (
+        proxy(server.host, server.port) as way,
+        pool() as sessions,
+        sessions.session(endpoint_of(server, port=way.port)) as session,
+    ):
+        process = await session.start("echo $$; sleep 8")
+        shell = int(await first_line(process))
+        way.reset_all()
+        assert await process.kill(0.2) is CancelProof.UNREACHABLE
+        assert alive(shell)
+        os.kill(shell, 9)
+
+
+async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(server: Sshd, becomes_root: Path) -> None:
+    async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
+        process = await session.start(f"{becomes_root} --reuid 0 sh -c 'echo $$; sleep 20; sleep 20'; true")
+        stubborn = int(await first_line(process))
+        started = time.monotonic()
+        try:
+            # The shell dies, which is all that the channel would tell; what became root lives on.
+            assert await process.kill(0.2) is CancelProof.UNREACHABLE
+            assert alive(stubborn)
+            assert 4 < time.monotonic() - started < 8
+        finally:
+            os.killpg(os.getpgid(stubborn), 9)
+
+
+@pytest.fixture
+def becomes_root() -> Iterator[Path]:
+    """A set-user-id `setpriv`, as sudo would be."""
+    found = shutil.which("setpriv")
+    if os.geteuid() != 0 or found is None:
+        pytest.skip("needs root and setpriv: makes a set-user-id program")
+    folder = Path("/var/tmp") / f"opsjobs-test-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    program = folder / "setpriv"
+    shutil.copy(found, program)
+    program.chmod(0o4755)
+    yield program
+    shutil.rmtree(folder)
+
+
+async def test_a_network_device_is_killed_by_signals_of_the_channel(server: Sshd) -> None:
+    async with pool() as sessions, sessions.session(endpoint_of(server, platform="network")) as session:
+        process = await session.start("trap '' TERM; echo up; while :; do sleep 0.1; done")
+        assert await first_line(process) == b"up\n"
+        assert await process.kill(0.3) is CancelProof.KILLED
+        assert (await heard(process))[2] == Exit(None, "KILL")
+
+
+async def test_a_command_for_a_network_device_is_sent_as_it_is(server: Sshd) -> None:
+    async with pool() as sessions:
+        show = "tr '\\0' ' ' </proc/$$/cmdline"
+        out, _, _ = await run(sessions, endpoint_of(server, platform="network"), f"{show}; :")
+        assert out.decode().strip().endswith(f"-c {show}; :")
+
+
+async def test_many_kills_at_once_on_one_connection(server: Sshd) -> None:
+    async with pool() as sessions:
+
+        async def one() -> CancelProof:
+            async with sessions.session(endpoint_of(server)) as session:
+                process = await session.start("echo up; sleep 60; sleep 60")
+                await first_line(process)
+                return await process.kill(2.0)
+
+        assert await asyncio.gather(*(one() for _ in range(16))) == [CancelProof.KILLED] * 16
+
+
+SHELLS = ["/bin/sh", "/bin/bash", "/usr/bin/rbash", "/usr/bin/tcsh", "/usr/bin/fish", "/usr/bin/zsh", "/usr/bin/ksh"]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    """The account's login shell, set to each one that this machine has."""
+    path: str = request.param
+    if os.geteuid() != 0 or not Path(path).exists():
+        pytest.skip(f"needs root and {path}: changes an account's login shell")
+    name = "opsjobs-shell"
+    subprocess.run(["useradd", "-m", "-s", path, name], capture_output=True, check=False)
+    subprocess.run(["usermod", "-p", "*", "-s", path, name], check=True, capture_output=True)
+    return name
+
+
+async def test_every_login_shell_gives_exact_output_and_can_be_killed(server: Sshd, shell: str) -> None:
+    server.authorize(shell, (server.folder / "login.pub").read_text().strip())
+    async with pool() as sessions:
+        where = endpoint_of(server, user=shell)
+        assert await run(sessions, where, "printf 'a\\000b'; exit 3") == (b"a\0b", b"", Exit(3))
+        assert await run(sessions, where, "cat", b"in") == (b"in", b"", Exit(0))
+        async with sessions.session(where) as session:
+            process = await session.start("echo up; sleep 60; sleep 60")
+            assert await first_line(process) == b"up\n"
+            assert await process.kill(1.0) is CancelProof.KILLED
+            left = subprocess.run(["pgrep", "-u", shell, "-r", "D,R,S,T", "sleep"], capture_output=True, check=False)
+            assert left.stdout == b""
+
+
+async def test_a_server_with_few_sessions_still_lets_a_command_be_killed() -> None:
+    with sshd(max_sessions=1) as narrow:
+        async with pool() as sessions, sessions.session(endpoint_of(narrow)) as session:
+            process = await session.start("echo up; sleep 60; sleep 60")
+            assert await first_line(process) == b"up\n"
+            # No second channel for the question: the channel's own signals are what is left.
+            assert await process.kill(1.0) is CancelProof.KILLED

@@ -1,0 +1,144 @@
+"""`opsjobs up` as a user has it: it survives what may happen to it, and says clearly what it will not do."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.servers import memory, open_folder
+from kit.service import Up, up, wait_for_ends, watched
+
+LEASE_SECONDS = 15
+ALL = {"api", "worker", "scheduler", "postgres", "valkey", "lab"}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder(memory()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Up]:
+    with open_folder(memory()) as found, up(found / "data", "--lab", "2") as service:
+        yield service
+
+
+def test_a_command_runs_on_the_lab(running: Up) -> None:
+    done = running.run("run", "echo out; echo err >&2", "-l", "lab=true")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["lab-1 | out", "lab-2 | out"]
+
+
+def test_its_processes_are_seen_as_what_they_are(running: Up) -> None:
+    assert set(running.children()) == ALL
+
+
+def test_a_second_up_is_refused_and_told_who_runs(running: Up) -> None:
+    done = running.run("up", "--port", "0")
+    assert done.returncode != 0
+    assert f"process {running.process.pid}" in done.stderr
+    assert "--data-dir" in done.stderr
+
+
+def test_secrets_are_for_their_owner_alone(running: Up) -> None:
+    assert {p.name: p.stat().st_mode & 0o777 for p in (running.data / "admin-token", running.data / "keys")} == {
+        "admin-token": 0o600,
+        "keys": 0o600,
+    }
+
+
+@pytest.mark.parametrize("victim", sorted(ALL))
+def test_a_killed_child_comes_back(running: Up, victim: str) -> None:
+    before = running.children()
+    os.kill(before[victim], signal.SIGKILL)
+    running.expect("ended by SIGKILL")
+    running.expect("runs again")
+    after = running.children()
+    assert after[victim] != before[victim]
+    assert {n: p for n, p in after.items() if n != victim} == {n: p for n, p in before.items() if n != victim}
+    assert "hello" in running.run_until_it_works("run", "echo hello", "-t", "lab-1")
+
+
+def test_what_a_killed_worker_had_in_hand_is_settled_at_once_not_when_its_lease_ends(running: Up) -> None:
+    running.run("run", "sleep 600", "-t", "lab-1", "--detach")
+    while '"running"' not in running.run_until_it_works("executions", "list", "-o", "json"):
+        pass
+    began = time.monotonic()
+    os.kill(running.children()["worker"], signal.SIGKILL)
+    running.expect("runs again")
+    while '"running"' in running.run("executions", "list", "-o", "json").stdout:
+        assert time.monotonic() - began < LEASE_SECONDS
+    assert '"lost": 1' in running.run("executions", "list", "-o", "json").stdout
+
+
+def test_after_a_kill_nothing_lives_on_and_the_next_up_goes_on_with_the_same_data(folder: Path) -> None:
+    with up(folder / "data", "--lab", "2") as service:
+        service.run_until_it_works("run", "echo hello", "-t", "lab-1")
+        token = (folder / "data/admin-token").read_text()
+        with watched(list(service.children().values())) as ends:
+            service.stop(signal.SIGKILL)
+            wait_for_ends(ends)
+    with up(folder / "data", "--lab", "2") as service:
+        assert (folder / "data/admin-token").read_text() == token
+        assert "completed" in service.run("executions", "list").stdout
+        service.run_until_it_works("run", "echo hello", "-l", "lab=true")
+        assert_it_ends_in_order(service, signal.SIGTERM)
+
+
+def test_asked_to_end_while_it_starts_it_ends(folder: Path) -> None:
+    service = Up(folder / "data", [], {}, [])
+    try:
+        service.expect("starting")
+        assert service.stop(signal.SIGTERM) == 0
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def test_a_taken_port_is_named(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = Up(folder / "data", ["--port", str(port)], {}, [])
+        service.expect(f"Port {port} on 127.0.0.1 cannot be used")
+        assert service.process.wait(10) == 1
+
+
+def test_servers_of_our_own_are_used_where_they_are_named(folder: Path, database_url: str, redis_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    with up(folder / "data", "--lab", "1", settings=settings) as service:
+        assert set(service.children()) == {"api", "worker", "scheduler", "lab"}
+        assert "hello" in service.run_until_it_works("run", "echo hello", "-t", "lab-1")
+    assert not (folder / "data/pg").exists()
+
+
+def test_an_ordinary_user_needs_no_rights(folder: Path) -> None:
+    before: list[str] = []
+    if os.geteuid() == 0:
+        # The tests' own Python may lie where no one but root may go: a user namespace makes root's files another user's.
+        user = next(e for e in pwd.getpwall() if e.pw_uid not in (0, 65_534))
+        before = ["unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"]
+        if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("this machine makes no user namespaces, so root cannot try what an ordinary user sees")
+    with up(folder / "data", "--lab", "1", before=before) as service:
+        done = service.run("run", "id -u", "-t", "lab-1", before=before)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() != "0"
+        assert (folder / "data").stat().st_mode & 0o777 == 0o700
+        assert_it_ends_in_order(service, signal.SIGINT)
+
+
+def assert_it_ends_in_order(service: Up, how: signal.Signals) -> None:
+    with watched(list(service.children().values())) as ends:
+        assert service.stop(how) == 0
+        wait_for_ends(ends, 1)
+    assert not (service.data / "endpoint").exists()
+    assert "database system is shut down" in (service.data / "logs/postgres.log").read_text().splitlines()[-1]

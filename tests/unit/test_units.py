@@ -1,0 +1,27 @@
+"""Durations and sizes: what is written reads back as the same number."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
+
+
+@given(some.floats(min_value=0, max_value=366 * 86_400, exclude_min=True))
+def test_every_duration_is_written_so_that_it_reads_back_exactly(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@given(some.integers(min_value=0, max_value=1 << 40))
+def test_every_size_is_written_so_that_it_reads_back_exactly(size_bytes: int) -> None:
+    assert parse_size(format_size(size_bytes)) == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(90.0, "90s"), (3600.0, "1h"), (0.25, "0.25s"), (4641561.07, "4641561.07s"), (86_400, "1d"), (100, "100s")],
+)
+def test_durations_are_written_shortly(seconds: float, written: str) -> None:
+    assert format_duration(seconds) == written
