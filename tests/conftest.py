@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -24,6 +25,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     asyncio.run(asyncio.wait_for(_run(pyfuncitem), ASYNC_TEST_SECONDS))
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With TESTS_SKIP_NOTHING (CI) a skip is a failure, unless its reason is that `this machine cannot …`."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TESTS_SKIP_NOTHING"):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "this machine cannot" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"nothing may be skipped here: {reason}"
+    return report
 
 
 async def _run(item: pytest.Function) -> None:

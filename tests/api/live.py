@@ -85,7 +85,14 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> An
     parts = parts_on(database)
     parts.bus = bus or Channel()
     parts.executions, parts.ledger, parts.fleet = Executions(database), Ledger(database), Fleet(database)
-    parts.launcher = Launcher(database, parts.ledger, parts.inventory, parts.clock, LaunchLimits(), rung.append)
+    parts.launcher = Launcher(
+        database=database,
+        ledger=parts.ledger,
+        targets=parts.inventory,
+        clock=parts.clock,
+        limits=LaunchLimits(),
+        ring=rung.append,
+    )
 
     async def nothing() -> None:
         return

@@ -10,7 +10,7 @@ import pytest
 from opsjobs import settings
 from opsjobs.model.secret import Secret
 
-KEY = "k" * 44
+KEY = "k" * 43
 
 
 def test_without_any_variable_everything_has_its_default() -> None:
@@ -51,8 +51,8 @@ def test_an_empty_value_is_not_set() -> None:
 
 def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"{KEY}\n{'z' * 44}\n")
-    assert settings.load({"ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys == (Secret(KEY), Secret("z" * 44))
+    file.write_text(f"{KEY}\n{'z' * 43}\n")
+    assert settings.load({"ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys == (Secret(KEY), Secret("z" * 43))
     assert settings.load({"OPSJOBS_ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys[0] == Secret(KEY)
 
 
@@ -105,14 +105,18 @@ def test_a_secret_in_two_places_is_refused(tmp_path: Path) -> None:
     "environ",
     [
         {},
-        {"ENCRYPTION_KEYS": "short"},
-        {"ENCRYPTION_KEYS": f"{KEY},short"},
         {"ENCRYPTION_KEYS": KEY, "OPSJOBS_ADMIN_TOKEN": "x" * 20},
     ],
 )
 def test_production_refuses_missing_and_short_secrets(environ: dict[str, str]) -> None:
     with pytest.raises(settings.SettingsError, match="ENVIRONMENT is production"):
         settings.load({"ENVIRONMENT": "production", **environ})
+
+
+@pytest.mark.parametrize("keys", ["short", f"{KEY},short", "k" * 44, "not base64 at all, not at all, no, no, no!!"])
+def test_a_key_that_is_no_key_is_refused_at_the_door(keys: str) -> None:
+    with pytest.raises(settings.SettingsError, match="32 random bytes"):
+        settings.load({"ENCRYPTION_KEYS": keys})
 
 
 def test_production_closes_the_docs_page_unless_asked() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,19 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
     while not condition():
         assert time.monotonic() < ends, f"not within {seconds} s: {what}"
         pause.wait(0.02)
+
+
+def still_running(mark: str) -> list[int]:
+    """Processes of this machine, which all targets are, with the mark in their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark.encode() in line:
+            found.append(int(folder.name))
+    return found
 
 
 @dataclass
@@ -227,10 +240,16 @@ class House:
         return dict(answer.json())
 
     def get(self, path: str, **query: Any) -> Json:
-        """The answer to a GET, which must be a success."""
-        answer = self.http.get(path, params=query)
-        assert answer.is_success, answer.text
-        return dict(answer.json())
+        """The answer to a GET, which must be a success; after "not now" it is asked again, as that answer says."""
+        answers: list[httpx2.Response] = []
+
+        def answered() -> bool:
+            answers.append(self.http.get(path, params=query))
+            return answers[-1].status_code != 503
+
+        until(answered, f"an answer to GET {path}")
+        assert answers[-1].is_success, answers[-1].text
+        return dict(answers[-1].json())
 
     def run(
         self,

@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from e2e.house import House, Json, let_in, machines, until
-from kit.sshd import Sshd
 
 
 def of(worker: str, runs: list[Json]) -> list[Json]:
@@ -48,24 +47,29 @@ def test_a_worker_killed_at_work_loses_no_run_and_doubles_none(house: House, vic
 
 
 def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: House) -> None:
-    leaving, staying = house.workers
     with machines([f"127.0.120.{n}" for n in range(1, 17)]) as server:
         let_in(server, house.machines[0])
         slow = [house.add_target(f"slow-{n}", a, server.port, server.host_keys) for n, a in enumerate(server.addresses, start=1)]
         os.kill(server.process.pid, signal.SIGSTOP)  # its machines take connections, and say nothing
         try:
-            execution = house.run("echo begun; sleep 1; echo done", [*slow, *house.names(1, 30)], max_parallel=46)
-            house.started(execution, 30)
-            stuck = [run for run in of(leaving.title, house.runs(execution)) if run["target"]["name"] in slow]
-            assert stuck
+            quick = house.names(1, 32)
+            mixed = [name for pair in zip(slow, quick[::2], quick[1::2], strict=True) for name in pair]
+            execution = house.run("echo begun; sleep 1.2; echo done", mixed, max_parallel=48)
+            house.started(execution, 32)
+            runs = house.runs(execution)
+            stuck_at = {
+                worker.title: [r for r in of(worker.title, runs) if r["target"]["name"] in slow] for worker in house.workers
+            }
+            staying, leaving = sorted(house.workers, key=lambda worker: len(stuck_at[worker.title]))
+            assert (stuck := stuck_at[leaving.title])
             assert leaving.end(signal.SIGTERM) == 0
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        assert house.ended(execution)["counts"] == {"succeeded": 46}
-        runs = {run["id"]: run for run in house.runs(execution)}
-        assert {runs[run["id"]]["worker"] for run in stuck} == {staying.title}
+        assert house.ended(execution)["counts"] == {"succeeded": 48}
+        ended = {run["id"]: run for run in house.runs(execution)}
+        assert {ended[run["id"]]["worker"] for run in stuck} == {staying.title}
         # Commands that were at work when it was asked to leave came to their end there.
-        assert of(leaving.title, [*runs.values()])
+        assert of(leaving.title, [*ended.values()])
     assert not house.rows("select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", leaving.title)
 
 

@@ -94,7 +94,7 @@ def told(_house: House) -> Iterator[Told]:
         ended = house.ended(execution)
         seen = [viewer.watched(SECONDS) for viewer in viewers]
     runs = {run["target"]["name"]: run for run in house.runs(execution)}
-    yield Told(ended, said, runs, seen, [viewer.connections for viewer in viewers])
+    return Told(ended, said, runs, seen, [viewer.connections for viewer in viewers])
 
 
 def _targets(house: House) -> list[Json]:

@@ -163,7 +163,6 @@ async def test_files_agent_and_settings_of_the_workers_user_are_not_looked_at(
 def encrypted_key(request: pytest.FixtureRequest, server: Sshd, tmp_path: Path) -> str:
     """The server's login key, closed with a passphrase, in both common forms."""
     if request.param == "openssh":
-        pytest.importorskip("bcrypt", reason="keys in OpenSSH's own form need the package bcrypt")
         path = tmp_path / "closed"
         shutil.copy(server.folder / "login", path)
         subprocess.run(

@@ -152,14 +152,15 @@ async def test_many_kills_at_once_on_one_connection(server: Sshd) -> None:
 
 
 SHELLS = ["/bin/sh", "/bin/bash", "/usr/bin/rbash", "/usr/bin/tcsh", "/usr/bin/fish", "/usr/bin/zsh", "/usr/bin/ksh"]
+HERE = [path for path in SHELLS if Path(path).exists()]
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=HERE)
 def shell(request: pytest.FixtureRequest) -> str:
     """The account's login shell, set to each one that this machine has."""
     path: str = request.param
-    if os.geteuid() != 0 or not Path(path).exists():
-        pytest.skip(f"needs root and {path}: changes an account's login shell")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: changes an account's login shell")
     name = "opsjobs-shell"
     subprocess.run(["useradd", "-m", "-s", path, name], capture_output=True, check=False)
     subprocess.run(["usermod", "-p", "*", "-s", path, name], check=True, capture_output=True)

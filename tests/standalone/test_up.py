@@ -127,7 +127,7 @@ def test_an_ordinary_user_needs_no_rights(folder: Path) -> None:
         user = next(e for e in pwd.getpwall() if e.pw_uid not in (0, 65_534))
         before = ["unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"]
         if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("this machine makes no user namespaces, so root cannot try what an ordinary user sees")
+            pytest.skip("this machine cannot make user namespaces, by which root tries what an ordinary user sees")
     with up(folder / "data", "--lab", "1", before=before) as service:
         done = service.run("run", "id -u", "-t", "lab-1", before=before)
         assert done.returncode == 0, done.stderr

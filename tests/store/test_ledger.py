@@ -40,7 +40,8 @@ async def test_the_last_two_runs_that_settle_at_once_end_the_execution(database:
         first, second = (await one.claim(1)).runs, (await two.claim(1)).runs
         await asyncio.gather(one.finish(first), two.finish(second))
         ended = await read(database, execution)
-        assert ended.status is ExecutionStatus.COMPLETED and ended.finished_at is not None
+        assert ended.status is ExecutionStatus.COMPLETED
+        assert ended.finished_at is not None
     assert await faults(database) == []
 
 
@@ -141,7 +142,8 @@ async def test_a_given_back_run_waits_again_and_frees_its_slot(database: Databas
     settled = await owner.settle(type(flush)(flush.owner, flush.worker, flush.number, flush.runs, (), flush.lines[1:]))
     assert settled.admitted == {"default": 1}
     (again,) = (await Owner(database, "worker-2").claim()).runs
-    assert again.fence == 2 and not again.taken_over
+    assert again.fence == 2
+    assert not again.taken_over
     assert (await read(database, execution)).counts == {"running": 1}
     assert await faults(database) == []
 

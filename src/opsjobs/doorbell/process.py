@@ -16,7 +16,7 @@ from opsjobs.telemetry import log
 
 T = TypeVar("T")
 
-# The longest that a stop may take: the engine's own drain (about 10 s) and a little for what comes after.
+# The longest that a stop may take, unless the part asks for more: a drain of 5 s, and a little for what comes after.
 STOP_SECONDS_AT_MOST = 12.0
 # Celery's thread gets this long to end by itself; it holds nothing that matters, so nobody waits for a Redis that hangs.
 CELERY_SECONDS_AT_MOST = 1.0
@@ -38,8 +38,9 @@ class Startable(Protocol):
 class LoopThread:
     """One part, started and stopped on an event loop that has a thread for itself."""
 
-    def __init__(self, part: Startable, name: str) -> None:
+    def __init__(self, part: Startable, name: str, *, stop_seconds: float | None = None) -> None:
         self._part = part
+        self._stop_seconds = stop_seconds if stop_seconds is not None else STOP_SECONDS_AT_MOST
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._once = threading.Lock()
@@ -64,9 +65,9 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """Stop the part, then the loop; done within STOP_SECONDS_AT_MOST. From any thread, any number of times."""
+        """Stop the part, then the loop; done within `stop_seconds`. From any thread, any number of times."""
         if not self._once.acquire(blocking=False):
-            self._ended.wait(STOP_SECONDS_AT_MOST + LOOP_END_SECONDS_AT_MOST)
+            self._ended.wait(self._stop_seconds + LOOP_END_SECONDS_AT_MOST)
             return
         try:
             if self._thread.is_alive():
@@ -81,9 +82,9 @@ class LoopThread:
         if self._starting:
             self._starting.cancel()
         try:
-            self.run(self._part.stop(), STOP_SECONDS_AT_MOST)
+            self.run(self._part.stop(), self._stop_seconds)
         except TimeoutError:
-            log.error("the stop took too long: leaving the rest to the lease", seconds=STOP_SECONDS_AT_MOST)
+            log.error("the stop took too long: leaving the rest to the lease", seconds=self._stop_seconds)
         except Exception:  # noqa: BLE001  what fails here must not keep the process alive
             log.exception("the stop failed")
 

@@ -33,12 +33,21 @@ class Hosted(Protocol):
         """Drain: claim no more, give back what was not started, return in about 10 s at most."""
 
 
-def run_worker(engine: Hosted, *, redis_url: str | None, zone: str, name: str, metrics: Metrics | None = None) -> int:
+def run_worker(
+    engine: Hosted,
+    *,
+    redis_url: str | None,
+    zone: str,
+    name: str,
+    metrics: Metrics | None = None,
+    stop_seconds: float | None = None,
+) -> int:
     """Host `engine` until SIGTERM or SIGINT, ringing it when a bell for `zone` comes; gives the process's exit code.
 
     Without `redis_url`, and while Redis is away, the engine runs all the same, by its slow poll. A second SIGINT ends at once.
+    `stop_seconds`: how long the engine's `stop` may take; None for the usual.
     """
-    host = LoopThread(engine, "opsjobs-engine")
+    host = LoopThread(engine, "opsjobs-engine", stop_seconds=stop_seconds)
     if redis_url is None:
         return run_until_signal(lambda: _host_alone(host), host.stop)
     carrier = _Carrier(_worker_app(engine, redis_url, zone, metrics or Metrics()), host, name)

@@ -62,8 +62,7 @@ class Heart:
         try:
             async with asyncio.timeout(self._lease_seconds):
                 renewal = await self._lease.renew()
-        except Exception as away:
-            # Whatever it is, the next beat tries again: a heart that stops takes a healthy worker's runs away.
+        except Exception as away:  # noqa: BLE001  whatever it is, the next beat tries again: a stopped heart loses healthy runs
             self._in_a_row = 0
             log.warning("lease_not_renewed", reason=str(away).strip())
             return

@@ -41,6 +41,7 @@ class Launcher:
 
     def __init__(
         self,
+        *,
         database: Database,
         ledger: Ledger,
         targets: Targets,

@@ -344,7 +344,7 @@ class Recorder:
         """Commit, whatever it takes. What PostgreSQL refuses of one run must not silence the others: it is found by halving."""
         try:
             return await self._insist(flush)
-        except Exception as bug:
+        except Exception as bug:  # noqa: BLE001  anything but Unavailable is a refusal of what was said
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_refused", flush=flush.number, runs=len(flush.runs))
             halves = [await self._commit(part) for part in self._parts(flush, bug)]

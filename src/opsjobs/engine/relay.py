@@ -68,7 +68,9 @@ class Relay:
             yield twin, cloud_event(f"{fact.subject}/{fact.id}/job", twin, str(fact.subject), at, data or {})
 
     async def _of_runs(self, fact: Fact) -> AsyncIterator[Told]:
-        assert fact.execution_id is not None and fact.from_seq is not None and fact.to_seq is not None
+        assert fact.execution_id is not None
+        assert fact.from_seq is not None
+        assert fact.to_seq is not None
         after = fact.from_seq - 1
         while after < fact.to_seq:
             entries = await self._journal.states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)

@@ -59,7 +59,7 @@ class Loop:
         except Unavailable as away:
             log.warning("round_skipped", loop=self.name, reason=str(away))
             await asyncio.sleep(1)
-        except Exception:
+        except Exception:  # noqa: BLE001  a bug ends the round, not the loop
             self._metrics.bugs.labels(self.name).inc()
             log.exception("round_failed", loop=self.name)
             await asyncio.sleep(1)

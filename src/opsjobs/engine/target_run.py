@@ -101,7 +101,7 @@ class TargetRun:
             end = self._tell(_unstarted(stopped.why)) if stopped.why is not Why.WORKER_STOPS else None
         except RemoteFailure as failure:
             end = self._tell(_failed(failure))
-        except Exception as bug:
+        except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._metrics.bugs.labels("target_run").inc()
             log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
             end = self._tell(_failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
@@ -222,9 +222,7 @@ class TargetRun:
                 end = _killed(why, seconds)
             case _:
                 end = _failed(
-                    RemoteFailure(
-                        ErrorCode.LOST, "the command was to be killed, but contact is lost: it is perhaps still running"
-                    )
+                    RemoteFailure(ErrorCode.LOST, "contact was lost while killing the command: it is perhaps still running")
                 )
         return replace(end, cancel_proof=proof)
 

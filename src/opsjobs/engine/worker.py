@@ -20,7 +20,7 @@ from opsjobs.engine.target_run import RunLimits, TargetRun, Why
 from opsjobs.model.failures import Unavailable
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.session import Sessions
-from opsjobs.store.ledger import Claimed, Flush, Ledger, Settled, Spec
+from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, Settled, Spec
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.telemetry import Metrics, log
 
@@ -183,7 +183,7 @@ class _Life:
             return await self._claim()
         except Unavailable as away:
             log.warning("claim_failed", reason=str(away))
-        except Exception:
+        except Exception:  # noqa: BLE001  a bug must not end the claim loop: the next round tries again
             self._tools.metrics.bugs.labels("claim").inc()
             log.exception("claim_failed")
         # The claim may have been committed all the same: look for runs that are ours before the next one.
@@ -198,19 +198,23 @@ class _Life:
         if self._unsure:
             await self._adopt()
         taken = await self._take_over(room)
-        claim = await self._tools.ledger.claim(
-            owner=self._incarnation.id,
-            worker=self._options.name,
-            zone=self._options.zone,
-            limit=min(room, CLAIM_RUNS),
-            floor=self._turn_floor(),
-        )
+        with self._tools.metrics.claim_seconds.time():
+            claim = await self._claim_ready(room)
         if claim.lowest_turn is not None:
             self._floor = claim.lowest_turn
         await self._begin(claim.runs)
         if claim.more and len(self.runs) >= self._options.concurrency:
             self._tools.ring(self._options.zone)
         return (claim.more or bool(taken)) and len(self.runs) < self._options.concurrency
+
+    async def _claim_ready(self, room: int) -> Claim:
+        return await self._tools.ledger.claim(
+            owner=self._incarnation.id,
+            worker=self._options.name,
+            zone=self._options.zone,
+            limit=min(room, CLAIM_RUNS),
+            floor=self._turn_floor(),
+        )
 
     def _turn_floor(self) -> int:
         """The smallest turn seen last; once a second none, to see what came in below it."""

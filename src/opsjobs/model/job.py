@@ -81,7 +81,7 @@ class _Work(Wire):
         named = [a.model_copy(update={"key": a.key or f"step-{i}"}) for i, a in enumerate(self.actions, start=1)]
         keys = [a.key for a in named]
         if twice := {k for k in keys if keys.count(k) > 1}:
-            raise ValueError(f"two actions have the key {sorted(map(str, twice))[0]!r}")
+            raise ValueError(f"two actions have the key {min(map(str, twice))!r}")
         object.__setattr__(self, "actions", named)  # the model is frozen for others; this is still its construction
         return self
 

@@ -39,16 +39,19 @@ def check_host(host: str) -> str:
 
     A host never begins with `-`, so it cannot be taken for an option of any program.
     """
+    labels = host.rstrip(".").split(".")
+    if not _is_address(host) and (len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)):
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")
+    return host
+
+
+def _is_address(host: str) -> bool:
     address, percent, scope = host.partition("%")
     try:
         ipaddress.ip_address(address)
-        if percent and not _SCOPE.fullmatch(scope):
-            raise ValueError("no interface is called so")
     except ValueError:
-        labels = host.rstrip(".").split(".")
-        if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
-            raise ValueError(f"{host!r} is neither an IP address nor a host name") from None
-    return host
+        return False
+    return not percent or _SCOPE.fullmatch(scope) is not None
 
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of everything, in bounded time."""
-        self.doorbell.stop()
+        await asyncio.to_thread(self.doorbell.stop)
         await self.bus.close()
         await self.sessions.close()
         await self.database.close()
@@ -88,7 +89,9 @@ class Parts:
 def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS) -> Parts:
     """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
-    database = Database(DatabaseOptions(settings.database.url, connections, f"opsjobs {process}"))
+    database = Database(
+        DatabaseOptions(settings.database.url, connections, f"opsjobs {process}"), repeated=metrics.verb_repeats.inc
+    )
     vault = Vault(database, settings.security.encryption_keys)
     inventory = Inventory(database, vault)
     ledger = Ledger(database)
@@ -113,7 +116,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         sessions=_sessions(settings, inventory, metrics),
         bus=Bus(settings.redis.url, metrics),
         doorbell=doorbell,
-        launcher=Launcher(database, ledger, inventory, clock, limits, doorbell.ring),
+        launcher=Launcher(database=database, ledger=ledger, targets=inventory, clock=clock, limits=limits, ring=doorbell.ring),
     )
 
 
@@ -125,8 +128,10 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Ses
     async def remember(target_id: str, key: str) -> None:
         await inventory.remember_host_key(target_id, key)
 
-    connector = Connector(options, allow=policy, remember=remember)
-    return Transports({Transport.SSH: SshPool(connector), Transport.LOCAL: LocalSessions()})
+    connector = Connector(options, allow=policy, remember=remember, observe=metrics.connect_seconds.observe)
+    pool = SshPool(connector)
+    metrics.connections.set_function(lambda: pool.connections)
+    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions()})
 
 
 def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:

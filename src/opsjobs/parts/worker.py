@@ -9,7 +9,7 @@ from opsjobs import telemetry
 from opsjobs.doorbell.worker import run_worker
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
-from opsjobs.engine.worker import Worker, WorkerOptions, WorkerTools
+from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
 from opsjobs.parts import Parts, build, relay, rescuer, serve_metrics
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
@@ -17,6 +17,8 @@ from opsjobs.store.workers import Lease
 CONNECTIONS = 6
 RESCUE_SECONDS = 1.0
 RELAY_SECONDS = 1.0
+# How long the parts may take to close once the worker has stopped.
+CLOSE_SECONDS = 3.0
 
 
 def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:
@@ -79,4 +81,11 @@ def run(settings: Settings, *, name: str | None = None) -> int:
     hosted = HostedWorker(settings, name=name)
     serve_metrics(settings, hosted.parts.metrics)
     zone = settings.worker.zone
-    return run_worker(hosted, redis_url=settings.redis.url, zone=zone, name=f"opsjobs-{zone}", metrics=hosted.parts.metrics)
+    return run_worker(
+        hosted,
+        redis_url=settings.redis.url,
+        zone=zone,
+        name=f"opsjobs-{zone}",
+        metrics=hosted.parts.metrics,
+        stop_seconds=settings.worker.drain_seconds + 2 * LET_GO_SECONDS + CLOSE_SECONDS,
+    )

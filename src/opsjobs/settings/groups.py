@@ -76,7 +76,7 @@ class WorkerSettings:
     drain_seconds: float = setting(
         "DRAIN_SECONDS",
         seconds(0, 3600),
-        "30",
+        "5",
         "How long a stopping worker lets the commands in work go on before it ends them.",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from opsjobs.model.units import format_duration, format_size, parse_duration, pa
 
 PREFIX = "OPSJOBS_"
 HOW_TO_MAKE_ONE = "for example the output of `openssl rand -base64 32`"
+ENCRYPTION_KEY_BYTES = 32
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Parse = Callable[[str], Any]
@@ -119,7 +121,21 @@ def keys(text: str) -> tuple[Secret, ...]:
     parts = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     if not parts or len(parts) != len(set(parts)):
         raise ValueError(f"write one or more different keys separated by commas, the current one first: {HOW_TO_MAKE_ONE}")
+    if any(not _is_key(part) for part in parts):
+        raise ValueError(f"each key is 32 random bytes in base64url (43 characters): {HOW_TO_MAKE_ONE}")
     return tuple(Secret(key) for key in parts)
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return (
+            len(
+                base64.b64decode(text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            )
+            == ENCRYPTION_KEY_BYTES
+        )
+    except ValueError:
+        return False
 
 
 def folder(text: str) -> Path:

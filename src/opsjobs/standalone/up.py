@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -35,13 +36,13 @@ class _Asked(BaseException):
 
 
 class _Wish:
-    """The wish to leave, by SIGINT or SIGTERM; a second one makes it urgent."""
+    """The wish to leave, by SIGINT, SIGTERM or the terminal's end; a second one makes it urgent."""
 
     def __init__(self, stack: Stack) -> None:
         self.asked = threading.Event()
         self.may_wait = False
         self._stack = stack
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._hear)
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
@@ -65,5 +66,6 @@ def _greet(stack: Stack, seconds: float) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"up: {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the terminal may be gone; that is no reason to leave children behind
+        sys.stderr.write(f"up: {line}\n")
+        sys.stderr.flush()

@@ -105,7 +105,7 @@ def new_key() -> Secret:
 
 
 def _decoded(key: Secret, position: int) -> bytes:
-    text = key.reveal().strip().rstrip("=")
+    text = key.reveal().strip().rstrip("=").replace("+", "-").replace("/", "_")  # either alphabet of base64
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -48,9 +48,9 @@ def driver_url(url: str) -> str:
 class Database:
     """A pool of connections; every verb of the store takes its transaction from here."""
 
-    def __init__(self, options: DatabaseOptions) -> None:
+    def __init__(self, options: DatabaseOptions, *, repeated: Callable[[], None] | None = None) -> None:
         self.options = options
-        self.repeats = 0
+        self._repeated = repeated
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             driver_url(options.url),
             min_size=1,
@@ -124,7 +124,8 @@ class Database:
             try:
                 return await verb()
             except REPEATABLE:
-                self.repeats += 1
+                if self._repeated is not None:
+                    self._repeated()
                 await asyncio.sleep(random.uniform(0.001, 0.02) * (attempt + 1))  # noqa: S311  jitter
         return await verb()
 

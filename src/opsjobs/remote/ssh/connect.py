@@ -26,6 +26,14 @@ Remember = Callable[[str, str], Awaitable[None]]
 """Called with a target's id and the host key that was accepted as new, after the first good login."""
 
 
+Observe = Callable[[float], None]
+"""Told how many seconds each connect took that came to a login."""
+
+
+def ignore(seconds: float) -> None:
+    """The observer that does not look."""
+
+
 def anywhere(address: str) -> None:
     """The address policy that allows everything."""
 
@@ -91,8 +99,16 @@ class _Client(asyncssh.SSHClient):
 class Connector:
     """Makes connections; holds no state but opened keys."""
 
-    def __init__(self, options: SshOptions | None = None, *, allow: Allow = anywhere, remember: Remember = forget) -> None:
+    def __init__(
+        self,
+        options: SshOptions | None = None,
+        *,
+        allow: Allow = anywhere,
+        remember: Remember = forget,
+        observe: Observe = ignore,
+    ) -> None:
         self.options = options or SshOptions()
+        self._observe = observe
         self._allow = allow
         self._remember = remember
         self._logins = Logins()
@@ -139,6 +155,7 @@ class Connector:
         except (asyncssh.Error, OSError, ValueError) as error:
             raise attempt.failed(error, judge) from None
         timing.finished = time.monotonic()
+        self._observe(timing.finished - timing.started)
         client.connection = Connection(wire, target, self.options)
         return client.connection
 

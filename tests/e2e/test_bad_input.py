@@ -1,0 +1,161 @@
+"""What cannot work says so: the right code, a clear sentence, nothing stuck, and the machine beside it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from e2e.house import SECONDS, House, Json, let_in, machines, until
+from kit.proxy import Proxy, proxy
+from kit.sshd import keygen
+
+
+@contextmanager
+def proxied(host: str, port: int) -> Iterator[tuple[Proxy, asyncio.AbstractEventLoop]]:
+    """A proxy on a loop of its own; what is done to it is done there."""
+    loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    found: list[Proxy] = []
+
+    async def serve() -> None:
+        async with proxy(host, port) as running:
+            found.append(running)
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(SECONDS)
+        yield found[0], loop
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(SECONDS)
+        loop.close()
+
+
+def only_run(house: House, execution: int) -> Json:
+    """The run of an execution on one target, at its end."""
+    house.ended(execution)
+    (run,) = house.runs(execution)
+    return run
+
+
+def other_key(folder: Path) -> tuple[str, str]:
+    """A private key that nobody knows, and its public line."""
+    public = keygen(folder / "other")
+    return (folder / "other").read_text(), " ".join(public.split()[:2])
+
+
+def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(house: House, tmp_path: Path) -> None:
+    server = house.machines[0]
+    address, keys = server.addresses[0], server.host_keys
+    private, public = other_key(tmp_path)
+    login = {"type": "ssh_key", "username": server.user, "private_key": private}
+    house.post("/credentials", {"name": "stranger", **login}, 201)
+    expected = {
+        house.add_target("nowhere", "no-such-host.invalid", 22, keys): ("unreachable", "dns", "no-such-host.invalid"),
+        house.add_target("closed", "127.0.0.1", 1, keys): ("unreachable", "connection_refused", "127.0.0.1"),
+        house.add_target("strange", address, server.port, keys, credential="stranger"): ("unreachable", "auth_failed", server.user),
+        house.add_target("changed", address, server.port, [public]): ("unreachable", "host_key", "changed"),
+        house.add_target("unpinned", address, server.port): ("unreachable", "host_key", "unpinned"),
+        house.add_target("nobody", address, server.port, keys, credential=None): ("unreachable", "credential_missing", "nobody"),
+    }
+    execution = house.run("echo $3", [*expected, *house.names(1, 4)])
+    ended = house.ended(execution)
+    runs = {run["target"]["name"]: run for run in house.runs(execution)}
+    told = {name: (runs[name]["status"], runs[name]["error"]["code"]) for name in expected}
+    assert told == {name: (status, code) for name, (status, code, _) in expected.items()}
+    unclear = {name: runs[name]["error"]["message"] for name, (*_, word) in expected.items() if word not in runs[name]["error"]["message"]}
+    assert not unclear
+    assert (ended["status"], ended["counts"]) == ("partial", {"unreachable": len(expected), "succeeded": 4})
+    for result in house.results(execution):
+        if result["target"]["name"] in expected:
+            assert (result["status"], result["error"]) == (
+                runs[result["target"]["name"]]["status"],
+                runs[result["target"]["name"]]["error"],
+            )
+
+
+def test_a_machine_that_dies_in_the_middle_is_lost_and_what_it_said_is_kept(house: House) -> None:
+    with machines(["127.0.121.1"]) as server:
+        let_in(server, house.machines[0])
+        dying = house.add_target("dying", "127.0.121.1", server.port, server.host_keys)
+        execution = house.run("echo begun; sleep 300", [dying])
+        house.started(execution, 1)
+        until(lambda: house.output(execution, dying), "its first words are stored")
+        for pid in [*_family(server.process.pid), server.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        run = only_run(house, execution)
+    assert (run["status"], run["error"]["code"]) == ("lost", "lost")
+    assert "dying" in run["error"]["message"]
+    assert house.output(execution, dying) == b"begun\n"
+
+
+def test_a_connection_cut_in_the_middle_is_lost_and_the_next_one_is_a_new_one(house: House) -> None:
+    server = house.machines[0]
+    with proxied(server.host, server.port) as (way, loop):
+        cut = house.add_target("cut", way.host, way.port, server.host_keys)
+        execution = house.run("echo begun; sleep 300", [cut], witnessed=False)
+        until(lambda: house.output(execution, cut), "its first words are stored")
+        loop.call_soon_threadsafe(way.reset_all)
+        run = only_run(house, execution)
+        assert (run["status"], run["error"]["code"]) == ("lost", "lost")
+        assert house.output(execution, cut) == b"begun\n"
+        assert house.ended(house.run("true", [cut], witnessed=False))["status"] == "completed"
+
+
+def test_a_connection_cut_while_it_is_made_is_unreachable(house: House) -> None:
+    server = house.machines[0]
+    with proxied(server.host, server.port) as (way, _):
+        broken = house.add_target("broken", way.host, way.port, server.host_keys)
+        way.faults.cut_after_bytes = 500  # in the key exchange
+        run = only_run(house, house.run("true", [broken], witnessed=False))
+    assert (run["status"], run["error"]["code"]) == ("unreachable", "connection_lost")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web-1"]}, "colour": "red"}, 422, "invalid"),
+        ({"actions": [{"type": "command", "command": "true\x00"}], "targets": {"ids": ["web-1"]}}, 422, "invalid"),
+        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web\x001"]}}, 422, "invalid"),
+        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["nobody-knows-it"]}}, 422, "unknown_target"),
+        ({"actions": [{"type": "command", "command": "true"}], "targets": {}}, 422, "no_targets"),
+        ({"actions": [], "targets": {"ids": ["web-1"]}}, 422, "invalid"),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_refused(house: House, body: Json, status: int, code: str) -> None:
+    before = house.rows("select count(*) as n from job_executions")
+    answer = house.http.post("/run", json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (answer.json()["code"], bool(answer.json()["detail"])) == (code, True)
+    assert house.rows("select count(*) as n from job_executions") == before
+
+
+def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(house: House) -> None:
+    api = house.running["api"]
+    api.forget_peak()
+    before = api.peak_kib()
+
+    def portions() -> Iterator[bytes]:
+        yield b'{"actions": [{"type": "command", "command": "'
+        for _ in range(100):
+            yield b"x" * 1_000_000
+
+    answer = house.http.post("/run", content=portions(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert api.peak_kib() - before < 16 << 10
+    assert house.http.get("/readyz").status_code == 200
+
+
+def _family(parent: int) -> list[int]:
+    """The processes below this one."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [below for child in map(int, children) for below in (*_family(child), child)]
