@@ -93,9 +93,19 @@ class Bus:
         self._sent.clear()
         self._to_send.set()
 
-    async def publish_sure(self, channel: str, message: bytes) -> bool:
-        """Send now, in at most ANSWER_SECONDS_AT_MOST; False when Redis did not confirm it (it may have gone out anyway)."""
-        return await self._answered([("PUBLISH", channel, message)])
+    async def publish_sure(self, *messages: tuple[str, bytes]) -> bool:
+        """Send these (channel, message) now, in at most ANSWER_SECONDS_AT_MOST; False when Redis did not confirm all of them.
+
+        They may have gone out all the same.
+        """
+        return await self._answered(("PUBLISH", *message) for message in messages)
+
+    async def audience(self, channels: str) -> bool | None:
+        """Whether anybody listens to a channel of this pattern, or to any pattern at all; None when Redis does not say."""
+        answers: list[Any] = []
+        if not await self._answered([("PUBSUB", "CHANNELS", channels), ("PUBSUB", "NUMPAT")], answers):
+            return None
+        return bool(answers[0] or answers[1])
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[Messages]:
@@ -144,7 +154,7 @@ class Bus:
         self._away = False
         log.info("the bus is back")
 
-    async def _answered(self, commands: Iterable[tuple[str | bytes, ...]]) -> bool:
+    async def _answered(self, commands: Iterable[tuple[str | bytes, ...]], answers: list[Any] | None = None) -> bool:
         if self._redis is None:
             return False
         try:
@@ -152,9 +162,11 @@ class Bus:
                 pipeline = self._redis.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command)
-                await pipeline.execute()
+                received = await pipeline.execute()
         except _AWAY:
             return False
+        if answers is not None:
+            answers.extend(received)
         return True
 
     async def _let_out(self) -> None:

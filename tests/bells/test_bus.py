@@ -98,12 +98,12 @@ async def test_a_message_is_heard_within_milliseconds(redis_url: str) -> None:
 
 async def test_publish_sure_says_whether_redis_took_it(server: Valkey) -> None:
     async with opened(server.url) as bus, bus.listen("a") as messages:
-        assert await bus.publish_sure("a", b"1")
+        assert await bus.publish_sure(("a", b"1"))
         assert await heard(messages) == ("a", b"1")
         assert await bus.ping()
         freeze(server)
         began = time.monotonic()
-        assert not await bus.publish_sure("a", b"2")
+        assert not await bus.publish_sure(("a", b"2"))
         assert not await bus.ping()
         assert time.monotonic() - began < 5.0
 
@@ -112,7 +112,7 @@ async def test_without_a_redis_everything_is_dropped() -> None:
     metrics = Metrics()
     async with opened(None, metrics) as bus, bus.listen("a") as messages:
         bus.publish("a", b"1")
-        assert not await bus.publish_sure("a", b"1")
+        assert not await bus.publish_sure(("a", b"1"))
         assert not await bus.ping()
         with pytest.raises(TimeoutError):
             await heard(messages, 0.05)

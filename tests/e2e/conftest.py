@@ -26,3 +26,5 @@ def house(_house: House) -> Iterator[House]:
     _house.heal()
     _house.settle()
     _house.invariants.check()
+    complaints = _house.complaints()
+    assert not complaints, "\n".join(complaints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,6 +48,7 @@ _SETTINGS = {
 }
 
 Json = dict[str, Any]
+_LOUD = re.compile(r'"level": "(error|critical)"')
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
@@ -137,7 +139,7 @@ class House:
     running: dict[str, Running] = field(default_factory=dict)
     port: int = 0
     _starts: int = 0
-    _marks: int = 0
+    _read_up_to: dict[Path, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.invariants = Invariants(lambda: self.postgres.url, self.witness)
@@ -192,6 +194,18 @@ class House:
         if not self.valkey.running:
             self.valkey.start()
         self.start(*(name for name in ("api", *WORKERS, "scheduler") if name not in self.running or not self.running[name].alive))
+
+    def complaints(self) -> list[str]:
+        """What our processes logged as an error since the last time, but for a PostgreSQL that was taken away: bugs of ours."""
+        found = []
+        for log in sorted(p for p in self.folder.glob("*.log") if p.name != "valkey.log"):
+            with log.open("rb") as file:
+                file.seek(self._read_up_to.get(log, 0))
+                lines = file.read().decode(errors="replace").splitlines()
+                self._read_up_to[log] = file.tell()
+            loud = (line for line in lines if not line.startswith("{") or _LOUD.search(line))
+            found += [f"{log.name}: {line[:3000]}" for line in loud if "PostgreSQL does not answer" not in line]
+        return found
 
     def settle(self, seconds: float = SECONDS) -> None:
         """Wait until everything that was launched has ended and the world was told of it."""

@@ -55,24 +55,28 @@ def other_key(folder: Path) -> tuple[str, str]:
 
 def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(house: House, tmp_path: Path) -> None:
     server = house.machines[0]
-    address, keys = server.addresses[0], server.host_keys
+    port, keys, addresses = server.port, server.host_keys, server.addresses[8:]  # the witness tells machines by their address
     private, public = other_key(tmp_path)
     login = {"type": "ssh_key", "username": server.user, "private_key": private}
     house.post("/credentials", {"name": "stranger", **login}, 201)
     expected = {
         house.add_target("nowhere", "no-such-host.invalid", 22, keys): ("unreachable", "dns", "no-such-host.invalid"),
         house.add_target("closed", "127.0.0.1", 1, keys): ("unreachable", "connection_refused", "127.0.0.1"),
-        house.add_target("strange", address, server.port, keys, credential="stranger"): ("unreachable", "auth_failed", server.user),
-        house.add_target("changed", address, server.port, [public]): ("unreachable", "host_key", "changed"),
-        house.add_target("unpinned", address, server.port): ("unreachable", "host_key", "unpinned"),
-        house.add_target("nobody", address, server.port, keys, credential=None): ("unreachable", "credential_missing", "nobody"),
+        house.add_target("strange", addresses[0], port, keys, credential="stranger"): ("unreachable", "auth_failed", server.user),
+        house.add_target("changed", addresses[1], port, [public]): ("unreachable", "host_key", "changed"),
+        house.add_target("unpinned", addresses[2], port): ("unreachable", "host_key", "unpinned"),
+        house.add_target("nobody", addresses[3], port, keys, credential=None): ("unreachable", "credential_missing", "nobody"),
     }
     execution = house.run("echo $3", [*expected, *house.names(1, 4)])
     ended = house.ended(execution)
     runs = {run["target"]["name"]: run for run in house.runs(execution)}
     told = {name: (runs[name]["status"], runs[name]["error"]["code"]) for name in expected}
     assert told == {name: (status, code) for name, (status, code, _) in expected.items()}
-    unclear = {name: runs[name]["error"]["message"] for name, (*_, word) in expected.items() if word not in runs[name]["error"]["message"]}
+    unclear = {
+        name: runs[name]["error"]["message"]
+        for name, (*_, word) in expected.items()
+        if word not in runs[name]["error"]["message"]
+    }
     assert not unclear
     assert (ended["status"], ended["counts"]) == ("partial", {"unreachable": len(expected), "succeeded": 4})
     for result in house.results(execution):
@@ -124,8 +128,8 @@ def test_a_connection_cut_while_it_is_made_is_unreachable(house: House) -> None:
     ("body", "status", "code"),
     [
         ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web-1"]}, "colour": "red"}, 422, "invalid"),
-        ({"actions": [{"type": "command", "command": "true\x00"}], "targets": {"ids": ["web-1"]}}, 422, "invalid"),
-        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web\x001"]}}, 422, "invalid"),
+        ({"actions": [{"type": "command", "command": "true\x00"}], "targets": {"ids": ["web-1"]}}, 422, "bad_character"),
+        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web\x001"]}}, 422, "bad_character"),
         ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["nobody-knows-it"]}}, 422, "unknown_target"),
         ({"actions": [{"type": "command", "command": "true"}], "targets": {}}, 422, "no_targets"),
         ({"actions": [], "targets": {"ids": ["web-1"]}}, 422, "invalid"),

@@ -322,3 +322,13 @@ async def turn(database: Database, seconds: float) -> None:
     """Turn the clock that processes agree on."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+
+
+async def test_error_messages_of_any_kind_are_stored_as_they_are(database: Database) -> None:
+    nasty = 'a "quoted" \\ {brace}, NULL, new\nline, tab\t, ümlaut, 日本, \U0001f600'
+    await launch(database, machines(1))
+    owner = Owner(database)
+    runs = (await owner.claim()).runs
+    await owner.settle(owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, nasty)))
+    row = await database.fetch_one("select error_message from target_runs")
+    assert row == {"error_message": nasty}

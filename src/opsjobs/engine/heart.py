@@ -21,22 +21,27 @@ BEATS_TO_BURY = 3
 class Heart:
     """Beats until stopped. `heard` is called on the heart's thread with every answer of the ledger."""
 
-    def __init__(self, lease: Lease, heard: Callable[[Renewal], None], *, lease_seconds: float) -> None:
+    def __init__(self, lease: Lease, heard: Callable[[Renewal], None], *, lease_seconds: float, registered_at: float) -> None:
         self._lease = lease
         self._heard = heard
         self._lease_seconds = lease_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="opsjobs-heart", daemon=True)
         self._in_a_row = 0
-        self._sent_at = time.monotonic()
+        self._sent_at = registered_at
 
     def start(self) -> None:
-        """Begin to beat; the registration counts as the first renewal."""
+        """Begin to beat; the registration, sent at `registered_at` (monotonic), counts as the first renewal."""
         self._thread.start()
 
     def stop(self) -> None:
         """End; returns at once, the thread is done within seconds."""
         self._stopping.set()
+
+    @property
+    def beating(self) -> bool:
+        """False once the thread has ended, whatever ended it."""
+        return self._thread.is_alive()
 
     @property
     def may_start(self) -> bool:

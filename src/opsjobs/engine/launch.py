@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Invalid
@@ -65,17 +66,20 @@ class Launcher:
         idem: IdempotentRequest | None = None,
     ) -> Launched:
         """Start an execution. Raises Invalid (no or too many targets, narrowed outside the job's), NotFound, Conflict."""
-        planned = plan(
-            order,
-            await self._selected(order),
-            default_parallel=self._limits.default_parallel,
-            max_targets=self._limits.max_targets,
-            seed=secrets.randbits(32),
-        )
+        async with failpoints.at("launch"):
+            planned = plan(
+                order,
+                await self._selected(order),
+                default_parallel=self._limits.default_parallel,
+                max_targets=self._limits.max_targets,
+                seed=secrets.randbits(32),
+            )
         new = self._new(order, planned, triggered_by, requested_by)
-        launched = await self._database.repeat(lambda: self._write(new, idem))
-        for zone in {target.zone for target in planned.targets}:
-            self._ring(zone)
+        async with failpoints.at("ledger.launch"):
+            launched = await self._database.repeat(lambda: self._write(new, idem))
+        async with failpoints.at("ring"):
+            for zone in {target.zone for target in planned.targets}:
+                self._ring(zone)
         return launched
 
     async def _selected(self, order: LaunchOrder) -> list[Target]:

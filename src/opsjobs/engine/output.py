@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-
-from opsjobs.engine.recorder import RunRecord
+from opsjobs.engine.record import CHUNK_BYTES, RunRecord
 from opsjobs.remote.session import Output, Stream
 
-CHUNK_BYTES = 64 << 10
 TAIL_BYTES = 64 << 10
 
 
@@ -15,7 +12,6 @@ class Capture:
     """One action's output: keeps the head of each stream up to the limit and the last 64 KiB, and says what it left out."""
 
     def __init__(self, record: RunRecord, limit_bytes: int) -> None:
-        self._record = record
         self._streams: dict[Stream, _StreamCapture] = {
             "stdout": _StreamCapture(record, "stdout", limit_bytes),
             "stderr": _StreamCapture(record, "stderr", limit_bytes),
@@ -45,8 +41,7 @@ class _StreamCapture:
         self.written = 0
         self._stored = 0
         self._held = b""
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._tail = bytearray()
 
     def add(self, data: bytes) -> None:
         room = self._limit - self.written
@@ -73,20 +68,30 @@ class _StreamCapture:
             at += len(piece)
 
     def _remember(self, data: bytes) -> None:
-        self._tail.append(data)
-        self._tail_bytes += len(data)
-        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
-            self._tail_bytes -= len(self._tail.popleft())
+        self._tail += data
+        if len(self._tail) > 2 * TAIL_BYTES:
+            del self._tail[:-TAIL_BYTES]
 
     def finish(self) -> None:
         held, self._held = self._held, b""
-        self._store(held)
-        tail = b"".join(self._tail)[-TAIL_BYTES:]
-        dropped = self.written - self._stored - len(tail)
+        tail = bytes(self._tail[-TAIL_BYTES:])
+        dropped = self.written - self._stored - len(held) - len(tail)
         if dropped > 0:
-            self._record.dropped(self._stream, self._stored, dropped)
-            self._stored += dropped
-        self._store(tail)
+            # A character that the limit or the tail's beginning cuts in two is left out whole.
+            border = _begun_before(tail)
+            self._leave_out(len(held) + dropped + border)
+            self._store(tail[border:])
+        else:
+            self._store(held + tail)
+
+    def _leave_out(self, size_bytes: int) -> None:
+        self._record.dropped(self._stream, self._stored, size_bytes)
+        self._stored += size_bytes
+
+
+def _begun_before(data: bytes) -> int:
+    """How many bytes at the beginning (0 to 3) can only be the rest of a UTF-8 character."""
+    return next((at for at, byte in enumerate(data[:3]) if byte & 0xC0 != 0x80), min(3, len(data)))
 
 
 def _cut_character(data: bytes) -> int:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
+from opsjobs import failpoints
 from opsjobs.clock import Clock, Timer
 from opsjobs.engine.output import Capture
-from opsjobs.engine.recorder import ActionEnd, RunRecord
+from opsjobs.engine.record import ActionEnd, RunRecord
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
@@ -53,7 +54,11 @@ class RunLimits:
 
 
 class TargetRun:
-    """A claimed run at work in this process."""
+    """A claimed run at work in this process.
+
+    `may_start`: whether this worker's lease is fresh enough to start something on a machine. `lost`: why it is unknown what
+    became of the run's command, where nothing may be started any more.
+    """
 
     def __init__(
         self,
@@ -66,18 +71,24 @@ class TargetRun:
         clock: Clock,
         limits: RunLimits,
         metrics: Metrics,
+        may_start: Callable[[], bool],
+        lost: str | None = None,
     ) -> None:
         self.claimed = record.claimed
         self.record = record
         self._spec = spec
         self._endpoint = endpoint
-        self._progress = progress
+        self._unfinished = next((seen for seen in progress if seen.status is RunStatus.RUNNING), None)
+        self._ends = {seen.action: _ended(seen) for seen in progress if seen.status is not RunStatus.RUNNING}
         self._sessions = sessions
         self._clock = clock
         self._limits = limits
         self._metrics = metrics
+        self._may_start = may_start
+        self._lost = lost
         self._why: Why | None = None
         self._interruptible = False
+        self._draining = False
         self._task: asyncio.Task[None] | None = None
         self._open_action: str | None = None
         self.began = time.monotonic()
@@ -88,7 +99,14 @@ class TargetRun:
         if self._why is None or why is Why.NOT_OURS:
             self._why = why
         if self._interruptible and self._task is not None:
+            self._interruptible = False  # one cancel is enough: a second one would stay with the task
             self._task.cancel()
+
+    def drain(self) -> None:
+        """Begin nothing more: the command at work may end, what comes after it is given back."""
+        self._draining = True
+        if not self.commanding:
+            self.interrupt(Why.WORKER_STOPS)
 
     async def perform(self) -> None:
         """Do it all. Never raises for what a machine or a person does; what is a bug of ours is recorded as `internal`."""
@@ -115,39 +133,54 @@ class TargetRun:
         return None if left is None else self._clock.later(left, lambda: self.interrupt(Why.DEADLINE))
 
     def _tell(self, end: ActionEnd) -> ActionEnd:
-        """Record an end that came from outside an action: the open or else the next action has it as its result."""
+        """Record an end that came from outside an action: the open or else the next action has it as its result.
+
+        Where the actions have ended already, it comes too late to change anything.
+        """
+        if (known := self._outcome()) is not None:
+            return known
         if self._open_action is None:
-            unfinished = next((seen for seen in self._progress if seen.status is RunStatus.RUNNING), None)
-            key = unfinished.action if unfinished else self._remaining()[0]["key"]
-            self.record.begin(key, self.claimed.attempt, unfinished.started_at if unfinished else None, seen=unfinished)
+            seen = self._unfinished
+            key = seen.action if seen else self._remaining()[0]["key"]
+            self.record.begin(key, self.claimed.attempt, seen.started_at if seen else None, seen=seen)
         self._open_action = None
         self.record.end(end, self._clock.now())
         return end
 
     def _remaining(self) -> Sequence[Mapping[str, Any]]:
-        done = {seen.action for seen in self._progress if seen.status is not RunStatus.RUNNING}
-        return [action for action in self._spec.actions if action["key"] not in done] or self._spec.actions[-1:]
+        return [action for action in self._spec.actions if action["key"] not in self._ends]
+
+    def _outcome(self) -> ActionEnd | None:
+        """How the run ends by its actions; None while there is one to do: the first that failed says it, else the last."""
+        bad = [
+            action
+            for action in self._spec.actions
+            if (end := self._ends.get(action["key"])) and end.status is not RunStatus.SUCCEEDED
+        ]
+        stopped = any(
+            self._ends[action["key"]].status is not RunStatus.FAILED or action["on_failure"] != "continue" for action in bad
+        )
+        if not stopped and self._remaining():
+            return None
+        return self._ends[(bad or self._spec.actions[-1:])[0]["key"]]
 
     async def _walk(self) -> ActionEnd:
-        if self.claimed.taken_over:
-            raise RemoteFailure(
-                ErrorCode.LOST, "its worker died while the command was perhaps running: whether it ran to its end is unknown"
-            )
+        if (known := self._outcome()) is not None:
+            return known
+        if self._lost is not None:
+            raise RemoteFailure(ErrorCode.LOST, self._lost)
         if self._endpoint is None:
             raise RemoteFailure(
                 ErrorCode.INTERNAL, f"target {self.claimed.target_name} was removed from the inventory after the launch"
             )
-        failure = last = _earlier_failure(self._progress)
         async with AsyncExitStack() as stack:
             with self._where_it_may_stop():
-                session = await stack.enter_async_context(self._sessions.session(self._endpoint))
-            for action in self._remaining():
-                last = await self._action(session, action)
-                failure = failure or (None if last.status is RunStatus.SUCCEEDED else last)
-                if failure is last and not (last.status is RunStatus.FAILED and action["on_failure"] == "continue"):
-                    break
-        assert last is not None, "a job has at least one action"
-        return failure or last
+                async with failpoints.at("session"):
+                    session = await stack.enter_async_context(self._sessions.session(self._endpoint))
+            while (known := self._outcome()) is None:
+                await self._action(session, self._remaining()[0])
+            async with failpoints.at("finish"):
+                return known
 
     @contextmanager
     def _where_it_may_stop(self) -> Iterator[None]:
@@ -165,9 +198,11 @@ class TargetRun:
         finally:
             self._interruptible = False
 
-    async def _action(self, session: Session, action: Mapping[str, Any]) -> ActionEnd:
+    async def _action(self, session: Session, action: Mapping[str, Any]) -> None:
         with self._where_it_may_stop():
             pass
+        if self._draining or not self._may_start():
+            raise Interrupted(Why.WORKER_STOPS)
         self._open_action = action["key"]
         self.record.begin(action["key"], self.claimed.attempt, self._clock.now())
         limit = action["output_limit"]
@@ -178,13 +213,14 @@ class TargetRun:
             end = _failed(failure)
         end = replace(end, written=capture.finish())
         self._open_action = None
+        self._ends[action["key"]] = end
         self.record.end(end, self._clock.now())
-        return end
 
     async def _command(self, session: Session, action: Mapping[str, Any], capture: Capture) -> ActionEnd:
         # Not interruptible: a start that is given up half-way would leave open whether the command runs.
         self.commanding = True
-        process = await session.start(action["command"])
+        async with failpoints.at("start"):
+            process = await session.start(action["command"])
         seconds = self._limits.command_seconds if action["timeout"] is None else parse_duration(action["timeout"])
         timer = self._clock.later(seconds, lambda: self.interrupt(Why.ACTION_TIMEOUT))
         try:
@@ -213,8 +249,10 @@ class TargetRun:
         if why in (Why.WORKER_STOPS, Why.NOT_OURS):
             return _failed(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
         reader = asyncio.create_task(self._read(process, capture))
-        proof = await process.kill(self._limits.kill_grace_seconds)
-        exited = await _within(reader, self._limits.kill_grace_seconds)
+        try:
+            proof = await process.kill(self._limits.kill_grace_seconds)
+        finally:
+            exited = await _within(reader, self._limits.kill_grace_seconds)
         match proof:
             case CancelProof.ALREADY_FINISHED if exited is not None:
                 end = _judged(exited, action["expected_exit_codes"])
@@ -239,16 +277,23 @@ def _failed(failure: RemoteFailure) -> ActionEnd:
     return ActionEnd(failure.code.run_status, error=RunError(failure.code, failure.message))
 
 
-def _earlier_failure(progress: Sequence[Progress]) -> ActionEnd | None:
-    bad = (RunStatus.RUNNING, RunStatus.SUCCEEDED)
-    return next((ActionEnd(seen.status, seen.exit_code) for seen in progress if seen.status not in bad), None)
+def _ended(seen: Progress) -> ActionEnd:
+    return ActionEnd(seen.status, seen.exit_code, seen.error, written=seen.stored)
 
 
 def _judged(exited: Exit, expected: Sequence[int]) -> ActionEnd:
-    if exited.code in expected:
-        return ActionEnd(RunStatus.SUCCEEDED, exited.code)
-    how = f"ended by signal {exited.signal}" if exited.code is None else f"exit status {exited.code}"
-    return ActionEnd(RunStatus.FAILED, exited.code, RunError(ErrorCode.NONZERO_EXIT, how))
+    if exited.code is None:
+        how, code = f"ended by signal {exited.signal}", None
+    else:
+        how, code = f"exit status {exited.code}", _int32(exited.code)
+        if exited.code in expected:
+            return ActionEnd(RunStatus.SUCCEEDED, code)
+    return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, how))
+
+
+def _int32(code: int) -> int:
+    """As SSH and Windows mean it: 0xC000013A does not fit into the column, -1073741510 does."""
+    return (code + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def _killed(why: Why, seconds: float) -> ActionEnd:

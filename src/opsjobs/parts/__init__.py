@@ -86,11 +86,11 @@ class Parts:
         await self.database.close()
 
 
-def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS) -> Parts:
+def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Parts:
     """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
     database = Database(
-        DatabaseOptions(settings.database.url, connections, f"opsjobs {process}"), repeated=metrics.verb_repeats.inc
+        DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs), repeated=metrics.verb_repeats.inc
     )
     vault = Vault(database, settings.security.encryption_keys)
     inventory = Inventory(database, vault)

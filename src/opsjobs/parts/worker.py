@@ -57,7 +57,7 @@ class HostedWorker:
     """A worker with its parts, as the doorbell hosts it: opened and closed on the engine's own loop."""
 
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
-        self.parts = build(settings, process="worker", connections=CONNECTIONS)
+        self.parts = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
         self.worker = build_worker(settings, self.parts, name=name)
 
     async def start(self) -> None:

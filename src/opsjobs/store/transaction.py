@@ -23,6 +23,7 @@ Connection = AsyncConnection[DictRow]
 
 # A frozen client must not hold a lock for ever, and nobody waits for one for long (10-ledger.md rule 10).
 SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
+PLANNED_ONCE = " -c plan_cache_mode=force_generic_plan"
 REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 REPEATS_AT_MOST = 5
 
@@ -34,6 +35,8 @@ class DatabaseOptions:
     url: str
     connections: int = 8
     application_name: str = "opsjobs"
+    hot_verbs: bool = False
+    """True for workers: their few large statements are planned once, not at every call."""
 
 
 def driver_url(url: str) -> str:
@@ -62,7 +65,7 @@ class Database:
                 "row_factory": dict_row,
                 "autocommit": True,
                 "application_name": options.application_name,
-                "options": SESSION_OPTIONS,
+                "options": SESSION_OPTIONS + (PLANNED_ONCE if options.hot_verbs else ""),
                 "connect_timeout": 5,
                 "keepalives_idle": 15,
                 "keepalives_interval": 5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from opsjobs import failpoints
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import cancel as _cancel
 from opsjobs.store.ledger import claim as _claim
@@ -43,9 +44,10 @@ class Ledger:
 
     async def claim(self, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
         """Up to `limit` ready runs of the zone with turns from `floor` up, now running under this owner."""
-        return await self._database.repeat(
-            lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
-        )
+        async with failpoints.at("claim"):
+            return await self._database.repeat(
+                lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
+            )
 
     async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
         """Up to `limit` runs whose owner was buried, now under this owner and the next fence."""

@@ -15,7 +15,7 @@ with open as (
   select id, least("window" - ready - running, waiting) as room, ready, 2520 / priority as step
   from job_executions
   where id = any(%(executions)s::bigint[]) and finished_at is null and not paused and not cancelling
-    and waiting > 0 and "window" > ready + running
+    and waiting > 0 and "window" > ready + running and (deadline_at > opsjobs_now()) is not false
 ), picked as (
   select run.id, run.zone, open.id as execution_id, open.step,
          open.ready + row_number() over (partition by open.id order by run.position) as place
@@ -29,11 +29,13 @@ with open as (
   from (select distinct zone from picked) z
 ), admitted as (
   update target_runs r set waiting_for = null, turn = low.turn + picked.place * picked.step
-  from picked join low using (zone) where r.id = picked.id
+  from picked join low using (zone)
+  where r.id = any(array(select id from picked)) and r.id = picked.id  -- the array makes the plan go by the key
   returning picked.execution_id, r.zone
 ), counted as (
   update job_executions e set ready = ready + n.n, waiting = waiting - n.n
-  from (select execution_id, count(*) as n from admitted group by 1) n where e.id = n.execution_id
+  from (select execution_id, count(*) as n from admitted group by 1) n
+  where e.id = any(%(executions)s::bigint[]) and e.id = n.execution_id
 )
 select zone, count(*) as admitted from admitted group by zone"""
 
@@ -47,6 +49,7 @@ with free as (
     where target_id = free.target_id and status = 'waiting' and waiting_for = 'slot'
     order by turn limit free.room for update skip locked) run
 )
-update target_runs r set waiting_for = 'admission' from parked where r.id = parked.id returning r.execution_id"""
+update target_runs r set waiting_for = 'admission' from parked
+where r.id = any(array(select id from parked)) and r.id = parked.id returning r.execution_id"""
 
 LOCK_SLOTS = "select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update"

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from opsjobs.model.execution import RunStatus
+from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import ADMIT, LOCK
 from opsjobs.store.transaction import Database
 
@@ -56,6 +56,7 @@ class Progress:
     exit_code: int | None
     stored: tuple[int, int]
     started_at: datetime | None
+    error: RunError | None = None
 
 
 # The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
@@ -94,11 +95,12 @@ with slot as materialized (
     worker = case d.what when 'claimed' then %(worker)s::text else r.worker end,
     claimed_at = case d.what when 'claimed' then opsjobs_now() else r.claimed_at end,
     fence = r.fence + (d.what = 'claimed')::int
-  from decided d where r.id = d.id and d.what <> 'later'
+  from decided d where r.id = any(%(runs)s::bigint[]) and r.id = d.id and d.what <> 'later'
   returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, d.what
 ), taken as (
   update target_slots s set used = used + n.n
-  from (select target_id, count(*) as n from moved where what = 'claimed' group by 1) n where s.target_id = n.target_id
+  from (select target_id, count(*) as n from moved where what = 'claimed' group by 1) n
+  where s.target_id = any(%(targets)s::text[]) and s.target_id = n.target_id
 ), counted as (
   update job_executions e set
     running = running + n.claimed, ready = ready - n.claimed - n.back, waiting = waiting + n.back,
@@ -108,7 +110,7 @@ with slot as materialized (
   from (select m.execution_id, count(*) filter (where m.what = 'claimed') as claimed,
                count(*) filter (where m.what <> 'claimed') as back
         from moved m group by 1) n
-  where e.id = n.execution_id
+  where e.id = any(%(executions)s::bigint[]) and e.id = n.execution_id
   returning e.id, e.uuid, e.log_day, e.last_seq, n.claimed,
             extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
             (select x.started_at is null from job_executions x where x.id = e.id) and n.claimed > 0 as first
@@ -157,7 +159,7 @@ from target_runs m join job_executions e on e.id = m.execution_id
 where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
 
 _PROGRESS = """
-select target_run_id, action, attempt, status, exit_code, stdout_stored, stderr_stored, started_at
+select target_run_id, action, attempt, status, exit_code, error_code, error_message, stdout_stored, stderr_stored, started_at
 from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
 
 _SPECS = """
@@ -179,7 +181,9 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
     async with database.begun() as connection:
         async with connection.pipeline():
             await connection.execute("begin")
-            candidates = await connection.execute(_CANDIDATES, {"zone": zone, "floor": floor, "limit": limit})
+            # Planned with the limit known: a plan for any limit might sort all that waits instead of walking the index.
+            wanted = {"zone": zone, "floor": floor, "limit": limit}
+            candidates = await connection.execute(_CANDIDATES, wanted, prepare=False)
         seen = await candidates.fetchall()
         if not seen:
             return Claim((), False, None)
@@ -233,10 +237,20 @@ async def progress(database: Database, run_ids: Sequence[int]) -> dict[int, list
     """What was recorded of these runs' actions before, in the order in which they began."""
     found: dict[int, list[Progress]] = {}
     for row in await database.fetch(_PROGRESS, [list(run_ids)]):
-        stored = (row["stdout_stored"], row["stderr_stored"])
-        seen = Progress(row["action"], row["attempt"], RunStatus(row["status"]), row["exit_code"], stored, row["started_at"])
-        found.setdefault(row["target_run_id"], []).append(seen)
+        found.setdefault(row["target_run_id"], []).append(_progress(row))
     return found
+
+
+def _progress(row: Mapping[str, Any]) -> Progress:
+    return Progress(
+        row["action"],
+        row["attempt"],
+        RunStatus(row["status"]),
+        row["exit_code"],
+        (row["stdout_stored"], row["stderr_stored"]),
+        row["started_at"],
+        RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
+    )
 
 
 def _claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:

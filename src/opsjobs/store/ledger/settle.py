@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import errors
 
+from opsjobs import failpoints
 from opsjobs.model.execution import FINAL_RUN_STATUSES, CancelProof, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
+from opsjobs.store.arrays import flags, moments, numbers, texts
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK
 from opsjobs.store.transaction import Database
 
@@ -94,38 +97,46 @@ class Settled:
     ended_executions: Sequence[int]
     stopping: frozenset[int]
     admitted: Mapping[str, int]
+    unparked: Sequence[int] = ()
+    """Other executions, whose runs waited for the slots that it freed."""
 
 
 _ENDS = ", ".join(f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES)
 _TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" for s in FINAL_RUN_STATUSES)
 
+# Every step is linear in what the flush holds, whatever plan is chosen: rows are looked up one by one by their keys (lateral,
+# offset 0), and what is stale is left out by a hashed `not in`.
 _SETTLE = f"""
 with flushed as materialized (
-  select * from unnest(%(run)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[], %(code)s::text[],
-                       %(message)s::text[], %(proof)s::text[], %(lines)s::int[], %(moves)s::int[])
-    as f(run_id, fence, status, exit_code, error_code, error_message, cancel_proof, lines, moves)
+  select * from unnest(%(run)s::bigint[], %(execution)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[],
+                       %(code)s::text[], %(message)s::text[], %(proof)s::text[], %(lines)s::int[], %(moves)s::int[])
+    as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, lines, moves)
 ), result as materialized (
-  select * from unnest(%(r_run)s::bigint[], %(r_action)s::text[], %(r_attempt)s::int[], %(r_begins)s::bool[], %(r_status)s::text[],
-                       %(r_out_before)s::bigint[], %(r_err_before)s::bigint[], %(r_out)s::bigint[], %(r_err)s::bigint[],
-                       %(r_out_written)s::bigint[], %(r_err_written)s::bigint[], %(r_started)s::timestamptz[],
-                       %(r_finished)s::timestamptz[], %(r_exit)s::int[], %(r_code)s::text[], %(r_message)s::text[], %(r_proof)s::text[])
-    as r(run_id, action, attempt, begins, status, out_before, err_before, out_stored, err_stored, out_written, err_written,
-         started_at, finished_at, exit_code, error_code, error_message, cancel_proof)
+  select * from unnest(%(r_run)s::bigint[], %(r_execution)s::bigint[], %(r_action)s::text[], %(r_attempt)s::int[],
+                       %(r_begins)s::bool[], %(r_status)s::text[], %(r_out_before)s::bigint[], %(r_err_before)s::bigint[],
+                       %(r_out)s::bigint[], %(r_err)s::bigint[], %(r_out_written)s::bigint[], %(r_err_written)s::bigint[],
+                       %(r_started)s::timestamptz[], %(r_finished)s::timestamptz[], %(r_exit)s::int[], %(r_code)s::text[],
+                       %(r_message)s::text[], %(r_proof)s::text[])
+    as r(run_id, execution_id, action, attempt, begins, status, out_before, err_before, out_stored, err_stored, out_written,
+         err_written, started_at, finished_at, exit_code, error_code, error_message, cancel_proof)
+), stale as materialized (
+  select f.run_id from flushed f left join lateral (
+    select t.owner, t.fence, t.status from target_runs t where t.id = f.run_id offset 0) t on true
+  where (t.owner = %(owner)s and t.fence = f.fence and t.status = 'running') is not true
+  union all
+  select r.run_id from result r left join lateral (
+    select s.status, s.stdout_stored, s.stderr_stored from job_execution_results s
+    where s.target_run_id = r.run_id and s.action = r.action and s.attempt = r.attempt offset 0) s on true
+  where r.begins <> (s.status is null) or s.status <> 'running'
+     or coalesce(s.stdout_stored, 0) <> r.out_before or coalesce(s.stderr_stored, 0) <> r.err_before
 ), mine as materialized (
-  select f.*, t.execution_id, t.target_id
-  from flushed f join target_runs t on t.id = f.run_id and t.owner = %(owner)s and t.fence = f.fence and t.status = 'running'
-  where not exists (
-    select 1 from result r left join job_execution_results s
-      on s.target_run_id = r.run_id and s.action = r.action and s.attempt = r.attempt
-    where r.run_id = f.run_id
-      and (r.begins <> (s.id is null) or s.status <> 'running'
-           or coalesce(s.stdout_stored, 0) <> r.out_before or coalesce(s.stderr_stored, 0) <> r.err_before))
+  select * from flushed where run_id not in (select run_id from stale)
 ), results as (
-  insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status, exit_code, error_code, error_message,
-    worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at)
-  select m.execution_id, r.run_id, r.action, r.attempt, r.status, r.exit_code, r.error_code, r.error_message, %(worker)s,
+  insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status, exit_code, error_code,
+    error_message, worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at)
+  select r.execution_id, r.run_id, r.action, r.attempt, r.status, r.exit_code, r.error_code, r.error_message, %(worker)s,
          r.cancel_proof, r.out_stored, r.err_stored, r.out_written, r.err_written, r.started_at, r.finished_at
-  from result r join mine m on m.run_id = r.run_id
+  from result r where r.run_id not in (select run_id from stale)
   on conflict (target_run_id, action, attempt) do update set
     status = excluded.status, exit_code = excluded.exit_code, error_code = excluded.error_code,
     error_message = excluded.error_message, cancel_proof = excluded.cancel_proof, stdout_stored = excluded.stdout_stored,
@@ -138,11 +149,12 @@ with flushed as materialized (
     waiting_for = case when m.status = 'waiting' then 'admission' end,
     owner = case when m.status = 'waiting' then null else t.owner end,
     finished_at = case when m.status = 'waiting' then null else opsjobs_now() end
-  from mine m where t.id = m.run_id and m.status is not null
+  from mine m where t.id = any(array(select run_id from mine where status is not null)) and t.id = m.run_id
   returning t.target_id
 ), freed as (
   update target_slots s set used = used - n.n
-  from (select target_id, count(*) as n from moved group by 1) n where s.target_id = n.target_id
+  from (select target_id, count(*) as n from moved group by 1) n
+  where s.target_id = any(array(select target_id from moved)) and s.target_id = n.target_id
 ), tally as (
   select execution_id, sum(lines) as lines, sum(moves) as moves, count(status) as left_running,
          count(*) filter (where status = 'waiting') as given_back, {_TALLY}
@@ -150,23 +162,26 @@ with flushed as materialized (
 ), counted as (
   update job_executions e set
     running = e.running - t.left_running, waiting = e.waiting + t.given_back, {_ENDS},
-    last_seq = e.last_seq + t.lines + case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then 2 else 0 end,
+    last_seq = e.last_seq + t.lines
+      + case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then 2 else 0 end,
     status = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0
                   then opsjobs_verdict(e.cancelling, e.total, (e.succeeded + t.succeeded)::int, (e.timeout + t.timeout)::int,
                                        (e.cancelled + t.cancelled)::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then opsjobs_now() end
-  from tally t where e.id = t.execution_id
+  from tally t where e.id = any(array(select execution_id from tally)) and e.id = t.execution_id
   returning e.id, e.uuid, e.log_day, e.status, e.finished_at is not null as ended, opsjobs_counts(e) as counts, t.lines, t.moves,
             e.last_seq - t.lines - case when e.finished_at is not null then 2 else 0 end as before
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream, start_offset,
                              data, dropped, body)
-  select e.log_day, e.id, e.before + row_number() over (partition by e.id order by l.nth), l.event, l.run_id, m.target_id,
+  select e.log_day, e.id, e.before + row_number() over (partition by e.id order by l.nth), l.event, l.run_id, l.target_id,
          l.action, l.attempt, l.stream, l.start_offset, l.data, l.dropped, l.body::jsonb
-  from unnest(%(l_run)s::bigint[], %(l_event)s::text[], %(l_action)s::text[], %(l_attempt)s::int[], %(l_stream)s::text[],
-              %(l_start)s::bigint[], %(l_data)b::bytea[], %(l_dropped)s::bigint[], %(l_body)s::text[])
-    with ordinality as l(run_id, event, action, attempt, stream, start_offset, data, dropped, body, nth)
-  join mine m on m.run_id = l.run_id join counted e on e.id = m.execution_id
+  from unnest(%(l_run)s::bigint[], %(l_execution)s::bigint[], %(l_target)s::text[], %(l_event)s::text[], %(l_action)s::text[],
+              %(l_attempt)s::int[], %(l_stream)s::text[], %(l_start)s::bigint[], %(l_data)b::bytea[], %(l_dropped)s::bigint[],
+              %(l_body)s::text[])
+    with ordinality as l(run_id, execution_id, target_id, event, action, attempt, stream, start_offset, data, dropped, body, nth)
+  join counted e on e.id = l.execution_id
+  where l.run_id not in (select run_id from stale)
   union all
   select e.log_day, e.id, e.before + e.lines + 1, 'status', null, null, null, null, null, null, null, null,
          jsonb_build_object('execution', e.id, 'status', e.status, 'error', null) from counted e where e.ended
@@ -176,7 +191,8 @@ with flushed as materialized (
 ), told as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)
   select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
-    select 1 as nth, e.id %% 16 as shard, 'target_run' as type, e.uuid, e.id, e.before + 1 as from_seq, e.before + e.lines as to_seq
+    select 1 as nth, e.id %% 16 as shard, 'target_run' as type, e.uuid, e.id, e.before + 1 as from_seq,
+           e.before + e.lines as to_seq
     from counted e where e.moves > 0
     union all
     select 2, e.id %% 16, 'execution.' || e.status, e.uuid, e.id, null, null from counted e where e.ended
@@ -184,9 +200,16 @@ with flushed as materialized (
 )
 select m.run_id, m.execution_id, e.ended from mine m join counted e on e.id = m.execution_id"""
 
-_COUNT_FLUSH = "update workers set last_flush = %(number)s where id = %(owner)s"
+# A line that broke may have left the first try of this flush behind, still on its way to its commit: it holds the locks that
+# this one waited for, so here it is over, and seen.
+_COUNT_FLUSH = """
+with before as (select last_flush from workers where id = %(owner)s)
+update workers set last_flush = %(number)s from before where id = %(owner)s
+returning before.last_flush >= %(number)s as repeated"""
+# A transaction that PostgreSQL or a failover took away: surely not committed, and not the flush's fault.
+_TAKEN_AWAY = (errors.IdleInTransactionSessionTimeout, errors.ReadOnlySqlTransaction)
 _FLUSHED = "select last_flush from workers where id = %s"
-_STILL_OURS = "select id from target_runs where id = any(%s::bigint[]) and owner = %s"
+_OURS = "select id, fence, status from target_runs where id = any(%s::bigint[]) and owner = %s"
 _STOPPING = """
 select e.id from job_executions e
 where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
@@ -198,11 +221,13 @@ async def settle(database: Database, flush: Flush) -> Settled:
     An answer lost on the way is looked up by the flush's number, so that nothing is written twice or dropped.
     """
     try:
-        return await database.repeat(lambda: _settle(database, flush))
-    except (Unavailable, psycopg.OperationalError) as broken:
+        async with failpoints.at("settle"):
+            settled = await database.repeat(lambda: _settle(database, flush))
+    except (Unavailable, psycopg.OperationalError, *_TAKEN_AWAY) as broken:
         if not await _went_through(database, flush):
             raise Unavailable(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
+    return await _admit_others(database, settled)
 
 
 async def _settle(database: Database, flush: Flush) -> Settled:
@@ -218,19 +243,30 @@ async def _settle(database: Database, flush: Flush) -> Settled:
         if ending:
             unparked = await connection.execute(UNPARK, {"targets": targets})
             admitted = await connection.execute(ADMIT, {"executions": executions})
-        await connection.execute(_COUNT_FLUSH, {"number": flush.number, "owner": flush.owner})
+        counted = await connection.execute(_COUNT_FLUSH, {"number": flush.number, "owner": flush.owner})
         stopping = await connection.execute(_STOPPING, {"executions": executions})
+    if (seen := await counted.fetchone()) is not None and seen["repeated"]:
+        return await _recall(database, flush)
     rows = await settled.fetchall()
     others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
     ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
-    for zone, count in (await admit(database, sorted(others))).items():
-        ready[zone] = ready.get(zone, 0) + count
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
         ended_executions=sorted({r["execution_id"] for r in rows if r["ended"]}),
         stopping=frozenset(r["id"] for r in await stopping.fetchall()),
         admitted=ready,
+        unparked=sorted(others),
     )
+
+
+async def _admit_others(database: Database, settled: Settled) -> Settled:
+    """Its own transaction, after the commit: what fails here repeats no flush, and the reconciler makes up for it."""
+    try:
+        others = await database.repeat(lambda: admit(database, settled.unparked))
+    except (Unavailable, psycopg.OperationalError):
+        return settled
+    ready = {zone: settled.admitted.get(zone, 0) + others.get(zone, 0) for zone in {*settled.admitted, *others}}
+    return replace(settled, admitted=ready)
 
 
 async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
@@ -249,13 +285,21 @@ async def _went_through(database: Database, flush: Flush) -> bool:
 
 
 async def _recall(database: Database, flush: Flush) -> Settled:
-    ours = await database.fetch(_STILL_OURS, [[run.run_id for run in flush.runs], flush.owner])
-    given_back = {run.run_id for run in flush.runs if run.status is RunStatus.WAITING}
-    stale = frozenset(run.run_id for run in flush.runs) - {r["id"] for r in ours} - given_back
+    rows = await database.fetch(_OURS, [[run.run_id for run in flush.runs], flush.owner])
+    stands = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
+    stale = frozenset(run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence))))
     return Settled(stale, (), frozenset(), {})
 
 
+def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
+    """Whether a run that is ours and stands so (None: it is not ours) was part of a flush that made this move."""
+    if run.status is RunStatus.WAITING:
+        return stands is None
+    return stands is (run.status or RunStatus.RUNNING)
+
+
 def _parameters(flush: Flush) -> dict[str, Any]:
+    runs = {run.run_id: run for run in flush.runs}
     lines: dict[int, int] = {}
     moves: dict[int, int] = {}
     for line in flush.lines:
@@ -264,51 +308,55 @@ def _parameters(flush: Flush) -> dict[str, Any]:
     return {
         "owner": flush.owner,
         "worker": flush.worker,
-        "run": [r.run_id for r in flush.runs],
-        "fence": [r.fence for r in flush.runs],
-        "status": [r.status and r.status.value for r in flush.runs],
-        "exit": [r.exit_code for r in flush.runs],
-        "code": [r.error and r.error.code.value for r in flush.runs],
-        "message": [r.error and r.error.message for r in flush.runs],
-        "proof": [r.cancel_proof and r.cancel_proof.value for r in flush.runs],
-        "lines": [lines.get(r.run_id, 0) for r in flush.runs],
-        "moves": [moves.get(r.run_id, 0) for r in flush.runs],
-        **_result_parameters(flush.results),
-        **_line_parameters(flush.lines),
+        "run": numbers(r.run_id for r in flush.runs),
+        "execution": numbers(r.execution_id for r in flush.runs),
+        "fence": numbers(r.fence for r in flush.runs),
+        "status": texts(r.status and r.status.value for r in flush.runs),
+        "exit": numbers(r.exit_code for r in flush.runs),
+        "code": texts(r.error.code.value if r.error else None for r in flush.runs),
+        "message": texts(r.error.message if r.error else None for r in flush.runs),
+        "proof": texts(r.cancel_proof and r.cancel_proof.value for r in flush.runs),
+        "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
+        "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
+        **_result_parameters(flush.results, runs),
+        **_line_parameters(flush.lines, runs),
     }
 
 
-def _result_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
+def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMove]) -> dict[str, Any]:
     return {
-        "r_run": [r.run_id for r in results],
-        "r_action": [r.action for r in results],
-        "r_attempt": [r.attempt for r in results],
-        "r_begins": [r.begins for r in results],
-        "r_status": [r.status.value for r in results],
-        "r_out_before": [r.stored_before[0] for r in results],
-        "r_err_before": [r.stored_before[1] for r in results],
-        "r_out": [r.stored[0] for r in results],
-        "r_err": [r.stored[1] for r in results],
-        "r_out_written": [r.written[0] for r in results],
-        "r_err_written": [r.written[1] for r in results],
-        "r_started": [r.started_at for r in results],
-        "r_finished": [r.finished_at for r in results],
-        "r_exit": [r.exit_code for r in results],
-        "r_code": [r.error and r.error.code.value for r in results],
-        "r_message": [r.error and r.error.message for r in results],
-        "r_proof": [r.cancel_proof and r.cancel_proof.value for r in results],
+        "r_run": numbers(r.run_id for r in results),
+        "r_execution": numbers(runs[r.run_id].execution_id for r in results),
+        "r_action": texts(r.action for r in results),
+        "r_attempt": numbers(r.attempt for r in results),
+        "r_begins": flags(r.begins for r in results),
+        "r_status": texts(r.status.value for r in results),
+        "r_out_before": numbers(r.stored_before[0] for r in results),
+        "r_err_before": numbers(r.stored_before[1] for r in results),
+        "r_out": numbers(r.stored[0] for r in results),
+        "r_err": numbers(r.stored[1] for r in results),
+        "r_out_written": numbers(r.written[0] for r in results),
+        "r_err_written": numbers(r.written[1] for r in results),
+        "r_started": moments(r.started_at for r in results),
+        "r_finished": moments(r.finished_at for r in results),
+        "r_exit": numbers(r.exit_code for r in results),
+        "r_code": texts(r.error.code.value if r.error else None for r in results),
+        "r_message": texts(r.error.message if r.error else None for r in results),
+        "r_proof": texts(r.cancel_proof and r.cancel_proof.value for r in results),
     }
 
 
-def _line_parameters(lines: Sequence[LogLine]) -> dict[str, Any]:
+def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> dict[str, Any]:
     return {
-        "l_run": [line.run_id for line in lines],
-        "l_event": [line.event for line in lines],
-        "l_action": [line.action for line in lines],
-        "l_attempt": [line.attempt for line in lines],
-        "l_stream": [line.stream for line in lines],
-        "l_start": [line.start_offset for line in lines],
+        "l_run": numbers(line.run_id for line in lines),
+        "l_execution": numbers(runs[line.run_id].execution_id for line in lines),
+        "l_target": texts(runs[line.run_id].target_id for line in lines),
+        "l_event": texts(line.event for line in lines),
+        "l_action": texts(line.action for line in lines),
+        "l_attempt": numbers(line.attempt for line in lines),
+        "l_stream": texts(line.stream for line in lines),
+        "l_start": numbers(line.start_offset for line in lines),
         "l_data": [line.data for line in lines],
-        "l_dropped": [line.dropped for line in lines],
-        "l_body": [None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines],
+        "l_dropped": numbers(line.dropped for line in lines),
+        "l_body": texts(None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines),
     }

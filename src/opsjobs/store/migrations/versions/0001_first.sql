@@ -242,7 +242,7 @@ create table target_slots (
 -- One action in one target run, one attempt. *_stored: how far into the target's bytes the log has come.
 create table job_execution_results (
   id bigint generated always as identity primary key,
-  execution_id bigint not null references job_executions on delete cascade,
+  execution_id bigint not null,  -- the run's own; its foreign key is the run's
   target_run_id bigint not null references target_runs on delete cascade,
   action text not null,
   attempt integer not null,

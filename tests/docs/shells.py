@@ -1,0 +1,102 @@
+"""Runs shell samples where only the commands that a sample may use exist, and notes what was asked of `opsjobs`."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from docs.pages import ROOT, Sample
+from opsjobs.cli.app import app
+
+SECONDS = 60
+# These would serve, or take long: what stands after them is parsed, and they are not run.
+SERVING = ("up", "demo", "api", "worker", "scheduler", "db")
+_NOTE = """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
+_LIVE = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\nexec '{sys.executable}' -m opsjobs "$@"\n"""
+# Where there is no curl, this speaks for it: -X, -H, -d, and one address; other options are of no matter here.
+_CURL = f"""exec '{sys.executable}' '{Path(__file__).with_name("curl.py")}' "$@"\n"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sample did: its exit code, what it wrote, and the arguments of each `opsjobs` in it."""
+
+    code: int
+    written: str
+    commands: list[list[str]]
+
+
+class Bench:
+    """A folder of commands; `live`: `opsjobs` is really run, unless it would serve."""
+
+    def __init__(self, folder: Path, *, live: bool) -> None:
+        self._bin = folder / "bin"
+        self._said = folder / "said"
+        self._bin.mkdir()
+        self._command("opsjobs", _NOTE + (_LIVE if live else ""))
+        self._command("make", f"exec '{shutil.which('make')}' -n -C '{ROOT}' \"$@\"\n")
+        self._command("openssl", "exit 0\n")
+        if live:
+            curl = shutil.which("curl")
+            self._command("curl", f"exec '{curl}' --fail-with-body \"$@\"\n" if curl else _CURL)
+
+    def run(self, sample: Sample, text: str, environment: Mapping[str, str]) -> Outcome:
+        """Run the text of a sample, with someone at the terminal who says yes."""
+        self._said.write_bytes(b"")
+        with _yes() as terminal:
+            done = subprocess.run(
+                [str(shutil.which("sh")), "-eu", "-c", text],
+                env={**environment, "PATH": str(self._bin), "SAID": str(self._said)},
+                stdin=terminal,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        return Outcome(done.returncode, f"{sample}:\n{done.stdout}", self._commands())
+
+    def _commands(self) -> list[list[str]]:
+        return [said.split("\x1f")[:-1] for said in self._said.read_text().split("\x1e")[:-1]]
+
+    def _command(self, name: str, script: str) -> None:
+        path = self._bin / name
+        path.write_text(f"#!/bin/sh\n{script}")
+        path.chmod(0o755)
+
+
+def parse(arguments: Sequence[str]) -> None:
+    """Raise where `opsjobs` would not understand these arguments; nothing is run."""
+    found = typer.main.get_command(app)
+    words = list(arguments)
+    while commands := getattr(found, "commands", None):
+        assert words, f"opsjobs {' '.join(arguments)} names no command"
+        assert words[0] in commands, f"there is no command {words[0]} in: opsjobs {' '.join(arguments)}"
+        found = commands[words.pop(0)]
+    found.make_context("opsjobs", words)
+
+
+def assigned(text: str) -> set[str]:
+    """The variables that a sample sets."""
+    return set(re.findall(r"(?:^|\s)(?:export )?([A-Z][A-Z0-9_]*)=", text))
+
+
+@contextmanager
+def _yes() -> Iterator[int]:
+    master, terminal = pty.openpty()
+    os.write(master, b"y\n")
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(master)

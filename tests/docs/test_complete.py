@@ -1,0 +1,187 @@
+"""What the service has is documented, and what is documented it has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import typer
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from docs.pages import ROOT, coded, first_column, headings, read, rows, section
+from opsjobs.api.app import create_app
+from opsjobs.api.auth import OPEN_DOORS, Permission
+from opsjobs.api.system import fleet_gauges
+from opsjobs.cli.app import app as command
+from opsjobs.cli.exits import Exit
+from opsjobs.model.events import EventType
+from opsjobs.model.execution import ErrorCode
+from opsjobs.settings import describe
+from opsjobs.store.fleet import Queue, Upkeep
+from opsjobs.telemetry import Metrics
+
+SOURCE = ROOT / "src" / "opsjobs"
+# Where an ErrorCode is defined or scripted, not given.
+_NOT_GIVEN_BY = ("model", "remote/fake.py", "failpoints.py")
+_REFUSALS = {"Invalid", "Conflict", "NotFound", "Precondition", "TooMany", "Unauthorised", "Forbidden", "Problem", "cls"}
+
+
+def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
+    """Every module below these folders of the source, by its path in it."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = str(path.relative_to(SOURCE))
+        if not folders or name.startswith(folders):
+            yield name, ast.parse(path.read_text())
+
+
+def application() -> FastAPI:
+    limits = SimpleNamespace(docs=True, body_bytes=1, max_actions=1)
+    parts: Any = SimpleNamespace(limits=limits, journal=None, bus=None, people=None, metrics=Metrics())
+    return create_app(parts)
+
+
+# --- settings
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    expected = [
+        [f"`{d.name}`", f"`{d.default}`" if d.default else "", f"{'*secret* ' if d.secret else ''}{d.description}"]
+        for d in describe({})
+    ]
+    found = [row for row in rows("docs/settings.md") if row[0].startswith("`")]
+    as_rows = "\n".join(f"| {' | '.join(row)} |" for row in expected if row not in found)
+    assert found == expected, f"docs/settings.md has other rows than opsjobs.settings.describe(); it lacks:\n{as_rows}"
+
+
+# --- routes
+
+
+def test_every_route_is_documented_with_its_permission() -> None:
+    app = application()
+    routes = [c.original_route for c in iter_route_contexts(app.routes) if isinstance(c.original_route, APIRoute)]
+    expected = {
+        f"{method} {route.path}": next(
+            (d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)), "none needed"
+        )
+        for route in routes
+        for method in route.methods
+    }
+    found = {row[0].strip("`"): row[1].strip("`") for row in rows("docs/api.md") if re.match(r"`[A-Z]+ /", row[0])}
+    assert found == expected
+
+
+def test_every_route_is_in_the_description_that_the_service_serves() -> None:
+    served = {f"{m.upper()} {path}" for path, operations in application().openapi()["paths"].items() for m in operations}
+    assert {w for w in first_column("docs/api.md") if re.match(r"[A-Z]+ /", w)} == served
+
+
+def test_the_open_doors_are_named() -> None:
+    manners = section("docs/api.md", "## Manners")
+    assert set(coded(manners.split("**Refusals**")[0])) >= OPEN_DOORS
+
+
+def test_every_code_of_a_refusal_is_documented() -> None:
+    documented = {word for row in rows("docs/api.md") if len(row) == 3 and row[1].isdigit() for word in coded(row[0])}
+    given = set(_codes_of_refusals())
+    assert given - documented == set(), "codes that docs/api.md does not explain"
+    assert documented - given == set(), "codes that nothing gives"
+
+
+def _codes_of_refusals() -> Iterator[str]:
+    """The codes that api, engine, model and store can answer with; those of `f"unknown_{noun}"` are spelt out here."""
+    yield from ("unknown_target", "unknown_credential")
+    for _, tree in trees("api", "engine", "model", "store"):
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            yield from _codes_of_call(call)
+
+
+def _codes_of_call(call: ast.Call) -> Iterator[str]:
+    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.of("job", …)`, `_invalid(…, "too_deep")`."""
+    texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    codes = [text for text in texts if re.fullmatch(r"[a-z0-9_]+", text)]
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="NotFound" | "Reference"), attr="of"):
+            yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
+        case ast.Name(id="_invalid"):
+            yield from codes[-1:]
+        case ast.Name(id=name) if name in _REFUSALS:
+            yield from codes[:1]
+
+
+# --- commands
+
+
+def leaves(group: Any, name: str = "opsjobs") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its full name."""
+    for word, found in getattr(group, "commands", {}).items():
+        full = f"{name} {word}"
+        yield from leaves(found, full) if hasattr(found, "commands") else [(full, found)]
+
+
+def test_every_command_has_a_section_with_its_options() -> None:
+    commands = dict(leaves(typer.main.get_command(command)))
+    sections = [h for h in headings("docs/cli.md", 3) if h.startswith("opsjobs")]
+    assert sorted(sections) == sorted(commands)
+    for name, found in commands.items():
+        expected = [
+            w for p in found.params for w in (p.opts if p.param_type_name == "option" else [(p.metavar or p.name).strip()])
+        ]
+        table = [
+            w
+            for line in section("docs/cli.md", f"### `{name}`").splitlines()
+            if line.startswith("| `")
+            for w in coded(line[: line.index("|", 2)])
+        ]
+        assert table == expected, f"the options of `{name}` in docs/cli.md"
+
+
+def test_every_exit_code_is_documented() -> None:
+    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {int(code) for code in Exit}
+
+
+# --- events, metrics, error codes
+
+
+def test_every_event_is_documented() -> None:
+    assert sorted(first_column("docs/events.md")) == sorted(e.value for e in EventType)
+
+
+def test_every_metric_is_documented() -> None:
+    of_process = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family.type
+        for family in Metrics().registry.collect()
+    }
+    gauges = fleet_gauges(
+        {"running": 1}, [Queue("default", 0, 0, 0, None, 0)], [], Upkeep({"scheduler": 0.0}, 0, 0, 0, 0, 0, 0, 0)
+    )
+    of_fleet = dict(re.findall(r"# TYPE (\S+) (\S+)", gauges.decode()))
+    documented = {row[0].strip("`"): row[1] for row in rows("docs/metrics.md") if row[0].startswith("`")}
+    # The numbers of the process itself exist on Linux only.
+    documented = {n: t for n, t in documented.items() if n in of_process or not n.startswith("opsjobs_process_")}
+    assert documented == {**of_process, **of_fleet}
+
+
+def test_every_error_code_that_is_given_is_explained() -> None:
+    given = {
+        ErrorCode[node.attr].value
+        for name, tree in trees()
+        if not name.startswith(_NOT_GIVEN_BY)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ErrorCode"
+    }
+    assert sorted(headings("docs/troubleshooting.md", 3)) == sorted(given)
+
+
+def test_every_error_code_is_explained_with_the_status_that_it_makes() -> None:
+    for code in headings("docs/troubleshooting.md", 3):
+        told = section("docs/troubleshooting.md", f"### `{code}`").strip()
+        assert told.startswith(f"*{ErrorCode(code).run_status.value}.*"), code
+
+
+def test_error_codes_that_are_never_given_are_named_as_such() -> None:
+    line = next(row for row in read("docs/troubleshooting.md").splitlines() if row.startswith("Codes that exist"))
+    assert set(coded(line)) == {c.value for c in ErrorCode} - set(headings("docs/troubleshooting.md", 3))

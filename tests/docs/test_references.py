@@ -1,0 +1,76 @@
+"""What pages point to is there: links, files, tests, contracts."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.pages import ROOT, coded, pages
+
+PAGES = [str(page.relative_to(ROOT)) for page in pages()]
+_LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
+_FILE = re.compile(r"(?:src|tests|docs|scripts|bench)/[\w./-]*\w")
+_TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
+_CONTRACT = re.compile(r"importlinter:contract:([\w-]+)")
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    broken = [link for link in _LINK.findall(text(page)) if not ((ROOT / page).parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    named = {word.partition("::")[0].rstrip("/") for code in coded(text(page)) for word in [code] if _FILE.match(code)}
+    gone = sorted(n for n in named if re.fullmatch(_FILE, n) and "000N" not in n and not (ROOT / n).exists())
+    assert gone == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_are_named_exist(page: str) -> None:
+    gone = [f"{file}::{name}" for file, name in _TEST.findall(text(page)) if not _has_test(ROOT / file, name)]
+    assert gone == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_contracts_that_are_named_exist(page: str) -> None:
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    assert [c for c in _CONTRACT.findall(text(page)) if f"importlinter:contract:{c}" not in contracts] == []
+
+
+def test_constraints_that_decisions_name_are_in_the_schema() -> None:
+    schema = "".join(p.read_text() for p in (ROOT / "src/opsjobs/store/migrations/versions").glob("*.sql"))
+    page = text("docs/decisions/0002-named-moves-under-a-guard.md")
+    named = re.search(r"The constraints (.+?) in `src", page)
+    assert named is not None
+    assert [c for c in coded(named[1]) if f"constraint {c} " not in schema] == []
+
+
+def test_every_decision_says_how_it_is_enforced() -> None:
+    decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert [int(d.name[:4]) for d in decisions] == list(range(1, len(decisions) + 1))
+    for decision in decisions:
+        told = decision.read_text()
+        assert told.startswith(f"# {int(decision.name[:4])}. ")
+        for part in ("Context", "Decision", "Rejected", "Enforced by"):
+            assert f"**{part}.**" in told, f"{decision.name} lacks {part}"
+        assert _TEST.search(told) or "importlinter:contract" in told, f"{decision.name} names no check"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_sober(page: str) -> None:
+    prose = re.sub(r"`[^`]*`|^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"\w!(?:\s|$)", prose) == []
+
+
+def _has_test(file: Path, name: str) -> bool:
+    return file.exists() and re.search(rf"^(?:async )?def {name}\(", file.read_text(), re.MULTILINE) is not None

@@ -1,0 +1,143 @@
+"""Samples do what the pages say: the README's are run against a whole service, the others are read by what they are for."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.live import live
+from docs.pages import ROOT, Sample, all_samples, pages, samples
+from docs.shells import Bench, assigned, parse
+from kit.servers import memory, open_folder
+from kit.service import Up, up
+from opsjobs.model.events import SOURCE, EventType, cloud_event
+from opsjobs.settings import names
+from opsjobs.standalone.lab.folder import LabFolder
+from opsjobs.store.transaction import Database
+
+LANGUAGES = {"sh", "json", "python", "text"}
+# Of the samples' own: no settings.
+_PLAIN_VARIABLES = {"URL", "TOKEN", "ARGS"}
+_OTHER_PAGES = [s for s in all_samples("sh") if s.page != "README.md"]
+_REQUESTS = [s for s in all_samples("json") if s.note]
+_DOCUMENTS = [s for s in all_samples("json") if not s.note]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Up]:
+    """A whole service with three lab machines."""
+    with open_folder(memory()) as folder, up(folder / "data", "--lab", "3") as running:
+        yield running
+
+
+def test_every_sample_has_a_language_that_is_tested() -> None:
+    fences = re.compile(r"^```(\S*)", re.MULTILINE)
+    for page in pages():
+        opening = fences.findall(page.read_text())[::2]
+        assert set(opening) <= LANGUAGES, page
+
+
+# --- shell
+
+
+def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, live=True)
+    asked: list[list[str]] = []
+    for sample in samples("README.md", "sh"):
+        done = bench.run(sample, _here(service, sample.text, tmp_path), {**service.environment, "HOME": str(tmp_path)})
+        assert done.code == 0, done.written
+        asked += done.commands
+    for arguments in asked:
+        parse(arguments)
+    assert ["up", "--lab", "20"] in asked
+
+
+def _here(service: Up, text: str, home: Path) -> str:
+    """The sample with this service's address, and a machine of the lab in place of the reader's own one."""
+    lab = LabFolder(service.data / "lab")
+    record = lab.read()
+    assert record is not None
+    key = home / ".ssh" / "id_ed25519"
+    key.parent.mkdir(exist_ok=True)
+    key.write_text(lab.client_key.read_text())
+    for written, meant in {
+        "http://127.0.0.1:8003": (service.data / "endpoint").read_text().strip(),
+        "web-1 10.0.0.5 ": f"web-1 127.0.0.1 --port {record.machines[0].port} ",
+        "-u deploy ": f"-u {record.user} ",
+    }.items():
+        text = text.replace(written, meant)
+    return text
+
+
+@pytest.mark.parametrize("sample", _OTHER_PAGES, ids=str)
+def test_commands_of_other_pages_are_understood(sample: Sample, tmp_path: Path) -> None:
+    done = Bench(tmp_path, live=False).run(sample, sample.text, {"HOME": str(tmp_path)})
+    assert done.code == 0, done.written
+    for arguments in done.commands:
+        parse(arguments)
+
+
+@pytest.mark.parametrize("sample", all_samples("sh"), ids=str)
+def test_variables_of_samples_are_settings(sample: Sample) -> None:
+    assert assigned(sample.text) - _PLAIN_VARIABLES - names() == set()
+
+
+# --- JSON and Python
+
+
+async def test_bodies_are_taken_in_the_order_of_the_page(database: Database) -> None:
+    latest: dict[str, str] = {}
+    async with live(database) as desk:
+        for sample in _REQUESTS:
+            method, _, path = sample.note.partition(" ")
+            noun = path.split("/")[1]
+            answer = await desk.http.request(
+                method,
+                path.replace("{id}", latest.get(noun, "")),
+                content=sample.text,
+                headers={"Content-Type": "application/json"},
+            )
+            assert answer.is_success, f"{sample}: {answer.text}"
+            made, number = answer.headers.get("location", path).split("/")[1:3]
+            latest[made] = number
+
+
+@pytest.mark.parametrize("sample", _DOCUMENTS, ids=str)
+def test_documents_are_events_as_they_are_sent(sample: Sample) -> None:
+    told = json.loads(sample.text)
+    assert told.keys() == cloud_event("", "", "", "", {}).keys()
+    assert told["source"] == SOURCE
+    found = re.fullmatch(r"io\.opsconductor\.(.+)\.v1", told["type"])
+    assert found is not None
+    assert EventType(found[1])
+
+
+@pytest.mark.parametrize("sample", all_samples("python"), ids=str)
+def test_programs_run(sample: Sample, service: Up, tmp_path: Path) -> None:
+    program = tmp_path / "sample.py"
+    program.write_text(sample.text)
+    assert compileall.compile_file(program, quiet=1)
+    assert service.run("run", "echo hello", "-t", "lab-1").returncode == 0
+    place = {
+        "OPSJOBS_URL": (service.data / "endpoint").read_text().strip(),
+        "OPSJOBS_TOKEN": (service.data / "admin-token").read_text().strip(),
+    }
+    done = subprocess.run(
+        [sys.executable, program], env={**os.environ, **place}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "counts" in done.stdout.splitlines()[-1]
+
+
+def test_the_makefile_names_what_pages_tell_to_type() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    told = {m for page in pages() for m in re.findall(r"`make (\w+)", page.read_text())}
+    assert told - targets == set()

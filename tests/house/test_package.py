@@ -1,0 +1,28 @@
+"""What is in the wheel, by the build's own settings."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+
+from house.tree import ROOT, SOURCE
+
+
+def test_the_wheel_carries_the_migrations() -> None:
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    # hatchling packs every file below a package, unless a setting or .gitignore leaves it out.
+    assert hatch["targets"]["wheel"] == {"packages": ["src/opsjobs"]}
+    assert set(hatch) == {"targets"}
+    migrations = sorted((SOURCE / "store" / "migrations" / "versions").glob("[0-9]*.py"))
+    statements = [m.with_suffix(".sql") for m in migrations if '.sql"' in m.read_text()]
+    assert statements
+    assert all(s.is_file() for s in statements)
+    ignored = subprocess.run(["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout == ""
+
+
+def test_the_readme_and_the_licence_are_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ROOT / project["readme"]).is_file()
+    assert project["license"] == "Apache-2.0"
+    assert all((ROOT / name).is_file() for name in project["license-files"])
