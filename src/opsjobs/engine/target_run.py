@@ -282,6 +282,9 @@ def _ended(seen: Progress) -> ActionEnd:
 
 
 def _judged(exited: Exit, expected: Sequence[int]) -> ActionEnd:
+    if exited.code is None and exited.signal is None:
+        # Network devices close the channel without a word on success: all that can be known is that the command ended.
+        return ActionEnd(RunStatus.SUCCEEDED)
     if exited.code is None:
         how, code = f"ended by signal {exited.signal}", None
     else:

@@ -12,6 +12,8 @@ from opsjobs.doorbell import Doorbell
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Transport
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.local import LocalSessions
@@ -126,7 +128,8 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Ses
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
 
     async def remember(target_id: str, key: str) -> None:
-        await inventory.remember_host_key(target_id, key)
+        if not await inventory.remember_host_key(target_id, key):
+            raise RemoteFailure(ErrorCode.HOST_KEY, "another host key was pinned for it at the same moment: run it again")
 
     connector = Connector(options, allow=policy, remember=remember, observe=metrics.connect_seconds.observe)
     pool = SshPool(connector)

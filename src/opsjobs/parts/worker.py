@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 
 from opsjobs import telemetry
@@ -75,9 +76,16 @@ class HostedWorker:
         await self.parts.close()
 
 
+def _allow_many_connections() -> None:
+    # A thousand connections are more open files than the usual soft limit of 1,024 leaves room for.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run(settings: Settings, *, name: str | None = None) -> int:
     """Until SIGTERM; returns the exit code."""
     telemetry.configure("worker", settings.telemetry.log_level)
+    _allow_many_connections()
     hosted = HostedWorker(settings, name=name)
     serve_metrics(settings, hosted.parts.metrics)
     zone = settings.worker.zone

@@ -207,11 +207,15 @@ class Inventory:
         return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
 
     async def remember_host_key(self, target_id: str, key: str) -> bool:
-        """Pin the first key seen of a target that accepts new ones; False where one is pinned already or none may be."""
+        """Pin the first key seen of a target that accepts new ones; False where another is pinned already or none may be."""
         query = """update targets set host_keys = array[%s], version = version + 1, updated_at = opsjobs_now()
             where id = %s and host_keys = '{}' and host_key_policy = 'accept_new' returning id"""
         reference = Reference.of("target", target_id)
-        return await self._database.fetch_one(query, [host_key_line(key), reference.id]) is not None
+        line = host_key_line(key)
+        if await self._database.fetch_one(query, [line, reference.id]) is not None:
+            return True
+        pinned = "select 1 from targets where id = %s and %s = any(host_keys)"
+        return await self._database.fetch_one(pinned, [reference.id, line]) is not None
 
     async def list(self, request: PageRequest, selector: str | None = None) -> Page[StoredTarget]:
         """A page of the targets, narrowed by filters and, if given, by a label selector."""

@@ -24,6 +24,8 @@ Connection = AsyncConnection[DictRow]
 # A frozen client must not hold a lock for ever, and nobody waits for one for long (10-ledger.md rule 10).
 SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
 PLANNED_ONCE = " -c plan_cache_mode=force_generic_plan"
+# A transaction that PostgreSQL or a failover took from us: not committed, and not the statement's fault.
+TAKEN_AWAY = (errors.IdleInTransactionSessionTimeout, errors.ReadOnlySqlTransaction)
 REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 REPEATS_AT_MOST = 5
 
@@ -72,6 +74,8 @@ class Database:
                 "keepalives_count": 3,
             },
             connection_class=AsyncConnection[DictRow],
+            # After a restart of PostgreSQL every pooled connection is broken: nobody is to get one. Workers repeat anyway.
+            check=None if options.hot_verbs else AsyncConnectionPool.check_connection,
         )
 
     async def open(self) -> None:
@@ -88,7 +92,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
-        except (PoolTimeout, psycopg.OperationalError) as away:
+        except (PoolTimeout, psycopg.OperationalError, *TAKEN_AWAY) as away:
             if isinstance(away, REPEATABLE):
                 raise
             raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away

@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import errors
 
 from opsjobs import failpoints
 from opsjobs.model.execution import FINAL_RUN_STATUSES, CancelProof, RunError, RunStatus
@@ -206,8 +205,6 @@ _COUNT_FLUSH = """
 with before as (select last_flush from workers where id = %(owner)s)
 update workers set last_flush = %(number)s from before where id = %(owner)s
 returning before.last_flush >= %(number)s as repeated"""
-# A transaction that PostgreSQL or a failover took away: surely not committed, and not the flush's fault.
-_TAKEN_AWAY = (errors.IdleInTransactionSessionTimeout, errors.ReadOnlySqlTransaction)
 _FLUSHED = "select last_flush from workers where id = %s"
 _OURS = "select id, fence, status from target_runs where id = any(%s::bigint[]) and owner = %s"
 _STOPPING = """
@@ -223,7 +220,7 @@ async def settle(database: Database, flush: Flush) -> Settled:
     try:
         async with failpoints.at("settle"):
             settled = await database.repeat(lambda: _settle(database, flush))
-    except (Unavailable, psycopg.OperationalError, *_TAKEN_AWAY) as broken:
+    except (Unavailable, psycopg.OperationalError) as broken:
         if not await _went_through(database, flush):
             raise Unavailable(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
