@@ -25,6 +25,7 @@ def house(_house: House) -> Iterator[House]:
     yield _house
     _house.heal()
     _house.settle()
+    _house.sweep()
     _house.invariants.check()
     complaints = _house.complaints()
     assert not complaints, "\n".join(complaints)

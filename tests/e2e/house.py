@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ _SETTINGS = {
     "ENCRYPTION_KEYS": base64.b64encode(b"e2e." * 8).decode(),
     "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
+    "OPSJOBS_DRAIN_SECONDS": "3",
     "CONNECTION_TIMEOUT": "10s",
 }
 
 Json = dict[str, Any]
+_AWAY = re.compile(r"PostgreSQL does not answer|Cannot connect to redis")
 _LOUD = re.compile(r'"level": "(error|critical)"')
 
 
@@ -196,7 +198,7 @@ class House:
         self.start(*(name for name in ("api", *WORKERS, "scheduler") if name not in self.running or not self.running[name].alive))
 
     def complaints(self) -> list[str]:
-        """What our processes logged as an error since the last time, but for a PostgreSQL that was taken away: bugs of ours."""
+        """What our processes logged as an error since the last time, but for servers that were taken away: bugs of ours."""
         found = []
         for log in sorted(p for p in self.folder.glob("*.log") if p.name != "valkey.log"):
             with log.open("rb") as file:
@@ -204,7 +206,7 @@ class House:
                 lines = file.read().decode(errors="replace").splitlines()
                 self._read_up_to[log] = file.tell()
             loud = (line for line in lines if not line.startswith("{") or _LOUD.search(line))
-            found += [f"{log.name}: {line[:3000]}" for line in loud if "PostgreSQL does not answer" not in line]
+            found += [f"{log.name}: {line[:3000]}" for line in loud if not _AWAY.search(line)]
         return found
 
     def settle(self, seconds: float = SECONDS) -> None:
@@ -215,9 +217,18 @@ class House:
             lambda: not self.rows("select 1 from events where published_at is null limit 1"), "every event is published", seconds
         )
 
+    def sweep(self) -> None:
+        """End the commands that nobody waits for any more: those of lost runs."""
+        for mark in self.invariants.marks.values():
+            for pid in still_running(mark):
+                with suppress(ProcessLookupError):
+                    if (group := os.getpgid(pid)) != os.getpgid(0):
+                        os.killpg(group, signal.SIGKILL)
+
     def stop(self) -> None:
         """End all of it, at once."""
         self.http.close()
+        self.sweep()
         for process in self.running.values():
             if process.alive:
                 process.kill()

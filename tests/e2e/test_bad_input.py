@@ -106,7 +106,7 @@ def test_a_connection_cut_in_the_middle_is_lost_and_the_next_one_is_a_new_one(ho
     server = house.machines[0]
     with proxied(server.host, server.port) as (way, loop):
         cut = house.add_target("cut", way.host, way.port, server.host_keys)
-        execution = house.run("echo begun; sleep 300", [cut], witnessed=False)
+        execution = house.run("echo begun; sleep 300", [cut])
         until(lambda: house.output(execution, cut), "its first words are stored")
         loop.call_soon_threadsafe(way.reset_all)
         run = only_run(house, execution)

@@ -108,3 +108,40 @@ def test_commands_of_a_frozen_worker_that_wakes_in_time_are_not_lost(house: Hous
     frozen.thaw()
     assert house.ended(execution)["counts"] == {"succeeded": 30}
     assert {house.output(execution, name) for name in house.names(1, 30)} == {b"begun\ndone\n"}
+
+
+def test_a_worker_that_leaves_does_not_wait_for_ever_and_says_what_it_left(house: House) -> None:
+    leaving, staying = house.workers
+    execution = house.run("echo begun; sleep 300", house.names(1, 48), max_parallel=48)
+    house.started(execution, 48)
+    left = {run["id"] for run in of(leaving.title, house.runs(execution))}
+    assert left
+    assert leaving.end(signal.SIGTERM, 12) == 0
+    runs = {run["id"]: run for run in house.runs(execution)}
+    assert {runs[run_id]["status"] for run_id in left} == {"lost"}
+    assert all("worker was stopped" in runs[run_id]["error"]["message"] for run_id in left)
+    assert {run["status"] for run in runs.values() if run["id"] not in left} == {"running"}
+    assert not house.rows("select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", leaving.title)
+    house.post(f"/executions/{execution}/cancel", {}, 202)
+    assert house.ended(execution)["counts"] == {"lost": len(left), "cancelled": 48 - len(left)}
+    assert of(staying.title, [*runs.values()])
+
+
+def test_a_power_cut_of_everything_at_once_leaves_a_true_record(house: House) -> None:
+    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 60), max_parallel=40)
+    house.started(execution, 40)
+    for process in house.running.values():
+        process.process.kill()
+    assert house.postgres.process is not None
+    assert house.valkey.process is not None
+    for server in (house.postgres.process, house.valkey.process):
+        server.kill()
+        server.wait()
+    for process in house.running.values():
+        process.process.wait()
+    house.heal()
+    ended = house.ended(execution)
+    runs = house.runs(execution)
+    assert ended["counts"].keys() <= {"lost", "succeeded"}
+    assert ended["counts"]["succeeded"] >= 20
+    assert {run["error"]["code"] for run in runs if run["status"] == "lost"} == {"lost"}

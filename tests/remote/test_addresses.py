@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from kit.machines import local_endpoint
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.addresses import AddressPolicy
+from opsjobs.remote.local import LocalSessions
 
 METADATA = [
     "169.254.169.254",
@@ -70,3 +72,12 @@ def test_deny_wins_over_allow_in_every_spelling(address: str) -> None:
 def test_a_network_that_is_none_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="99"):
         AddressPolicy.of(deny=["10.0.0.0/99"])
+
+
+async def test_this_machine_is_no_target_where_loopback_is_none() -> None:
+    production = LocalSessions(AddressPolicy(production=True))
+    with pytest.raises(RemoteFailure) as refused:
+        async with production.session(local_endpoint()):
+            pass
+    assert refused.value.code is ErrorCode.SAFETY_BLOCKED
+    assert not (await production.test(local_endpoint()))[0].ok

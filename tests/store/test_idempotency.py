@@ -10,8 +10,9 @@ import pytest
 
 from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.store import idempotency
-from opsjobs.store.idempotency import Answer, Idempotency, IdempotentRequest
+from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.jobs import Jobs, StoredJob
+from opsjobs.store.journal import Journal
 from opsjobs.store.transaction import Database
 from store.cast import job
 
@@ -95,5 +96,5 @@ async def test_a_key_of_yesterday_is_forgotten(database: Database) -> None:
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
     assert isinstance(await jobs.create(job("other"), "ada", ASKED), StoredJob)
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
-    assert await Idempotency(database).forget_old() == 1
-    assert await Idempotency(database).forget_old() == 0
+    assert (await Journal(database).keep_house())["keys_forgotten"] == 1
+    assert (await Journal(database).keep_house())["keys_forgotten"] == 0

@@ -45,7 +45,7 @@ class Client:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        headers = {"user-agent": f"opsjobs/{__version__}", "accept": "application/json"}
+        headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
         if place.token is not None:
             headers["authorization"] = f"Bearer {place.token.reveal()}"
         # A proxy of the environment is no way to this very machine.

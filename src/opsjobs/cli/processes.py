@@ -76,7 +76,7 @@ def worker(
 
 
 def scheduler() -> None:
-    """Launch what is due, and rescue what was left behind."""
+    """Rescue what a lost bell or a dead worker left behind, and tell the world what happened."""
     raise typer.Exit(_called("opsjobs.parts.scheduler", "run", settings.for_service(settings.load())))
 
 

@@ -105,7 +105,7 @@ class Recorder:
             self._settled(flush, settled)
         except Exception:  # noqa: BLE001  it is written: what goes wrong after that must not end the pen
             self._metrics.bugs.labels("recorder").inc()
-            log.exception("flush_follow_up_failed", flush=flush.number)
+            log.exception("flush_follow_up_failed")
 
     def _draft(self) -> tuple[Flush, dict[int, RunRecord], int]:
         draft = Draft()
@@ -128,7 +128,7 @@ class Recorder:
             return await self._insist(flush)
         except Exception as bug:  # noqa: BLE001  anything but Unavailable is a refusal of what was said
             self._metrics.bugs.labels("recorder").inc()
-            log.exception("flush_refused", flush=flush.number, runs=len(flush.runs))
+            log.exception("flush_refused", runs=len(flush.runs))
             if len(flush.runs) == 1:
                 return await self._end_without_words(flush, bug)
             halves = [await self._commit(part) for part in self._halves(flush)]
@@ -175,10 +175,12 @@ class Recorder:
         return parts
 
     def _flush_of(self, runs: Sequence[RunMove], results: Sequence[ResultState], lines: Sequence[LogLine]) -> Flush:
-        self._number += 1
-        return Flush(self._owner, self._worker, self._number, runs, results, lines)
+        return Flush(self._owner, self._worker, 0, runs, results, lines)
 
     async def _insist(self, flush: Flush) -> Settled:
+        # Numbered when its turn has come: a number below the last one stored would be taken for one that is stored already.
+        self._number += 1
+        flush = replace(flush, number=self._number)
         pause = 0.05
         while True:
             try:

@@ -25,7 +25,6 @@ from opsjobs.remote.transports import Transports
 from opsjobs.settings import Settings
 from opsjobs.store.executions import Executions
 from opsjobs.store.fleet import Fleet
-from opsjobs.store.idempotency import Idempotency
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.journal import Journal
@@ -63,7 +62,6 @@ class Parts:
     vault: Vault
     inventory: Inventory
     people: People
-    idempotency: Idempotency
     executions: Executions
     journal: Journal
     outbox: Outbox
@@ -94,8 +92,8 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     database = Database(
         DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs), repeated=metrics.verb_repeats.inc
     )
-    vault = Vault(database, settings.security.encryption_keys)
-    inventory = Inventory(database, vault)
+    vault = Vault(database, settings.security.encryption_keys, clock)
+    inventory = Inventory(database, vault, clock)
     ledger = Ledger(database)
     doorbell = Doorbell(settings.redis.url, metrics)
     limits = LaunchLimits(settings.execution.max_concurrent_targets, settings.execution.max_targets_per_job)
@@ -108,8 +106,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         jobs=Jobs(database, clock),
         vault=vault,
         inventory=inventory,
-        people=People(database),
-        idempotency=Idempotency(database),
+        people=People(database, clock),
         executions=Executions(database),
         journal=Journal(database),
         outbox=Outbox(database),
@@ -134,7 +131,7 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Ses
     connector = Connector(options, allow=policy, remember=remember, observe=metrics.connect_seconds.observe)
     pool = SshPool(connector)
     metrics.connections.set_function(lambda: pool.connections)
-    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions()})
+    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy)})
 
 
 def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:

@@ -23,6 +23,7 @@ from opsjobs.remote.group import Census, NoGroup, Question, end_group
 from opsjobs.remote.outflow import Outflow
 from opsjobs.remote.session import Exit, HostKey, Output, Process, Session, Step, Stream
 
+_THIS_MACHINE = "127.0.0.1"
 _SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
@@ -30,11 +31,19 @@ _PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class LocalSessions:
-    """The Sessions of transport `local`."""
+    """The Sessions of transport `local`. It is asked of `allow` as loopback is: in production, only where that is allowed."""
+
+    def __init__(self, allow: Callable[[str], None] | None = None) -> None:
+        self._allow = allow
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is one machine only
-        """A session on this machine; what it started and left running is let go, not ended."""
+        """A session on this machine; what it started and left running is let go, not ended.
+
+        Raises RemoteFailure(SAFETY_BLOCKED) where this machine may not be a target.
+        """
+        if self._allow is not None:
+            self._allow(_THIS_MACHINE)
         session = LocalSession()
         try:
             yield session
@@ -44,12 +53,12 @@ class LocalSessions:
     async def test(self, endpoint: Endpoint) -> list[Step]:
         """The only step is the shell."""
         started = time.monotonic()
-        async with self.session(endpoint) as session:
-            try:
+        try:
+            async with self.session(endpoint) as session:
                 async for _ in await session.start(":"):
                     pass
-            except RemoteFailure as failure:
-                return [Step("shell", False, _ms_since(started), failure.message)]
+        except RemoteFailure as failure:
+            return [Step("shell", False, _ms_since(started), failure.message)]
         return [Step("shell", True, _ms_since(started))]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise

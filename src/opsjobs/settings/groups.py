@@ -77,7 +77,7 @@ class WorkerSettings:
         "DRAIN_SECONDS",
         seconds(0, 3600),
         "5",
-        "How long a stopping worker lets the commands in work go on before it ends them.",
+        "How long a stopping worker waits for the commands in work; what runs longer is let alone and ends `lost`.",
     )
 
 
@@ -173,7 +173,7 @@ class TelemetrySettings:
         "The least level that is logged.",
         ours=False,
     )
-    enable_metrics: bool = setting("ENABLE_METRICS", yes_no, "on", "Whether metrics are kept and served.", ours=False)
+    enable_metrics: bool = setting("ENABLE_METRICS", yes_no, "on", "Whether METRICS_PORT is listened on.", ours=False)
     metrics_port: int | None = setting(
         "METRICS_PORT", whole(1, 65_535), None,
         "A port for metrics without a token, one a process (`up`: this and the next ones). Not set: none.", ours=False,

@@ -29,6 +29,7 @@ from opsjobs.standalone.valkey import Valkey
 
 LAB_MACHINES_AT_MOST = 1_000
 READY_SECONDS = 60.0
+WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
 PORT_SECONDS = 3.0  # what a killed `up` left may hold its port for a moment
 DEATHS_AT_START = 3
@@ -178,7 +179,10 @@ class Stack:
         self._fronts = names
         address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
         self._supervisor.start(
-            [Process(name, self._front(name, number, address), died=self._mourner(name)) for number, name in enumerate(names)]
+            [
+                Process(name, self._front(name, number, address), died=self._mourner(name), signals=self._signals())
+                for number, name in enumerate(names)
+            ]
         )
 
     def _front(self, name: str, number: int, address: Mapping[str, str]) -> Callable[[], subprocess.Popen[bytes]]:
@@ -196,6 +200,10 @@ class Stack:
             return process
 
         return start
+
+    def _signals(self) -> tuple[tuple[signal.Signals, float], ...]:
+        # A worker lets commands go on for its drain, and then needs a moment to write down how they ended.
+        return ((signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS), (signal.SIGKILL, 5.0))
 
     def _mourner(self, name: str) -> Callable[[int], None] | None:
         if not name.startswith("worker"):

@@ -28,7 +28,7 @@ class Process:
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
-    signals: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0))
+    signals: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
     died: Callable[[int], None] | None = None
 
 

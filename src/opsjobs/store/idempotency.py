@@ -10,7 +10,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.failures import Conflict, FieldError, Invalid
-from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.transaction import Connection
 
 KEPT_HOURS = 24
 WAIT_MS = 300
@@ -84,18 +84,3 @@ async def record(
 def _in_progress() -> Conflict:
     detail = "The first request with this Idempotency-Key is still being done: ask again in a second."
     return Conflict("idempotency_in_progress", detail)
-
-
-class Idempotency:
-    """The keys as a whole."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def forget_old(self, limit: int = 10_000) -> int:
-        """Delete at most `limit` keys older than 24 hours; says how many."""
-        query = """delete from idempotency_keys where (principal, route, key) in (
-            select principal, route, key from idempotency_keys
-            where created_at < opsjobs_now() - make_interval(hours => %s) order by created_at limit %s)"""
-        async with self._database.connection() as connection:
-            return (await connection.execute(query, [KEPT_HOURS, limit])).rowcount

@@ -56,7 +56,13 @@ with expired as (
 select name, zone from buried"""
 
 _BURY_NAMED = """
-update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning zone"""
+with buried as (
+  update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning id, name, zone
+), told as (
+  insert into events (shard, type, subject, data)
+  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from buried
+)
+select zone from buried"""
 
 _STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now() where id = %s and buried_at is null"
 
@@ -66,8 +72,6 @@ delete from workers w where w.buried_at < opsjobs_now() - interval '7 days'
 
 _TICK = """
 insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update set ticked_at = opsjobs_now()"""
-
-_TICKED = "select coalesce(extract(epoch from opsjobs_now() - max(ticked_at)), 1e9)::float8 as age from services where name = %s"
 
 
 class Workers:
@@ -113,13 +117,6 @@ class Workers:
         """Note that a service is at work now."""
         async with self._database.connection() as connection:
             await connection.execute(_TICK, [service])
-
-    async def ticked_ago(self, service: str) -> float:
-        """Seconds since a service was last at work; very many if never."""
-        row = await self._database.fetch_one(_TICKED, [service])
-        assert row is not None
-        age: float = row["age"]
-        return age
 
 
 class Lease:

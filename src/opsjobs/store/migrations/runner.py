@@ -16,10 +16,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from opsjobs.model.failures import Unavailable
+from opsjobs.store.journal import PARTITION_DAYS_AHEAD
 from opsjobs.store.transaction import driver_url
 
 _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
-PARTITION_DAYS_AHEAD = 14  # also what the reconciler keeps ahead
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,281 @@
+"""A bench for the engine: real PostgreSQL, scripted machines, workers that run in the test's own loop, and a look at what is left.
+
+async with bench(database) as on:
+    on.machine("web-1").reply([Output("stdout", b"ok\\n"), Exit(0)])
+    async with on.worker():
+        execution = await on.ended(await on.launch("uptime", 3))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.ledgering import faults
+from opsjobs import failpoints
+from opsjobs.bus import Bus
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.service import Loop
+from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.worker import Worker, WorkerOptions, WorkerTools
+from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.failures import Invalid, Unavailable
+from opsjobs.model.job import CommandAction, LaunchOrder, Policy
+from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
+from opsjobs.remote.fake import FakeMachine, FakeSessions
+from opsjobs.remote.session import Sessions
+from opsjobs.store.executions import Executions
+from opsjobs.store.idempotency import IdempotentRequest
+from opsjobs.store.journal import Entry, Journal
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.transaction import Database
+from opsjobs.store.workers import Lease, Workers
+from opsjobs.telemetry import Metrics
+
+SECONDS = 15.0
+"""How long anything here is waited for."""
+
+
+async def until(condition: Callable[[], bool | Awaitable[Any]], seconds: float = SECONDS) -> None:
+    """Return once the condition holds; AssertionError where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < deadline, f"{condition} did not come true in {seconds} s"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Known:
+    """Where targets come from: a dictionary. `away`: endpoints cannot be read just now."""
+
+    targets: dict[str, Target] = field(default_factory=dict)
+    away: bool = False
+
+    def add(self, name: str, *, slots: int = 10, zone: str = "default") -> Target:
+        """A machine of this name, made at the first call; its id is its name's number or the name."""
+        target = Target(name.removeprefix("web-"), name, "10.0.0.1", 22, Transport.SSH, slots=slots, zone=zone)
+        return self.targets.setdefault(target.id, target)
+
+    async def resolve(self, selection: SelectionDraft) -> list[Target]:
+        """The targets by name."""
+        by_name = {target.name: target for target in self.targets.values()}
+        if missing := [name for name in selection.ids if name not in by_name]:
+            raise Invalid("unknown_target", f"There is no target {missing[0]!r}.")
+        return [by_name[name] for name in selection.ids]
+
+    async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        """How to reach them."""
+        if self.away:
+            raise Unavailable("the inventory is away (as scripted)")
+        return {i: Endpoint(self.targets[i], None) for i in target_ids if i in self.targets}
+
+
+class Bench:
+    """Everything that a worker needs, and short words for what tests do."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
+        self.sessions = FakeSessions(clock)
+        self.known = Known()
+        self.metrics = Metrics()
+        self.ledger = Ledger(database)
+        self.workers = Workers(database)
+        self.executions = Executions(database)
+        self.journal = Journal(database)
+        self.rung: list[str] = []
+        self.bells: list[Callable[[], None]] = []
+        self.launcher = Launcher(
+            database=database,
+            ledger=self.ledger,
+            targets=self.known,
+            clock=clock,
+            limits=LaunchLimits(default_parallel=50),
+            ring=self.ring,
+        )
+
+    def ring(self, zone: str) -> None:
+        """What the doorbell would do: every worker of this bench hears it."""
+        self.rung.append(zone)
+        for bell in self.bells:
+            bell()
+
+    def machine(self, name: str) -> FakeMachine:
+        """The scripted machine behind a target, which is known from now on."""
+        self.known.add(name)
+        return self.sessions.machine(name)
+
+    async def launch(
+        self,
+        commands: str | Sequence[str | CommandAction] = "true",
+        on: int | Sequence[str] = 1,
+        *,
+        idem: IdempotentRequest | None = None,
+        **policy: Any,
+    ) -> Execution:
+        """Start these commands (step-1, step-2 …) on web-1, web-2 … or on machines by name."""
+        names = [f"web-{n}" for n in range(1, on + 1)] if isinstance(on, int) else on
+        for name in names:
+            self.known.add(name)
+        launched = await self.launcher.launch(
+            LaunchOrder(_actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"),
+            triggered_by=TriggeredBy.API,
+            requested_by="ada",
+            idem=idem,
+        )
+        assert launched.execution is not None
+        return launched.execution
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        name: str = "worker-1",
+        *,
+        concurrency: int = 200,
+        lease_seconds: float = 15.0,
+        poll_seconds: float = 0.05,
+        drain_seconds: float = 0.5,
+        hears_bells: bool = True,
+        zone: str = "default",
+        limits: RunLimits | None = None,
+        sessions: Sessions | None = None,
+        bus: Bus | None = None,
+        ledger: Ledger | None = None,
+        background: Sequence[Loop] = (),
+    ) -> AsyncIterator[Worker]:
+        """A running worker, stopped after the block unless the test did it."""
+        options = WorkerOptions(name, zone, concurrency, lease_seconds, poll_seconds, drain_seconds)
+        tools = WorkerTools(
+            ledger=ledger or self.ledger,
+            workers=self.workers,
+            lease=lambda life: Lease(self.database.options.url, life, lease_seconds=lease_seconds),
+            targets=self.known,
+            sessions=sessions or self.sessions,
+            bus=bus or Bus(None, self.metrics),
+            clock=self.clock,
+            metrics=self.metrics,
+            limits=limits or RunLimits(kill_grace_seconds=0.3),
+            ring=self.ring,
+        )
+        worker = Worker(options, tools, background)
+        await worker.start()
+        if hears_bells:
+            self.bells.append(worker.bell)
+        try:
+            yield worker
+        finally:
+            await worker.stop()
+
+    async def ended(self, execution: Execution, seconds: float = SECONDS) -> Execution:
+        """The execution once it has ended."""
+
+        async def over() -> bool:
+            return (await self.executions.get(execution.id)).finished_at is not None
+
+        await until(over, seconds)
+        return await self.executions.get(execution.id)
+
+    async def run(self, commands: str | Sequence[str | CommandAction] = "true", on: int | Sequence[str] = 1, **policy: Any) -> Execution:
+        """Launch and wait for the end."""
+        return await self.ended(await self.launch(commands, on, **policy))
+
+    async def cancel(self, execution: Execution) -> None:
+        """Ask for it."""
+        await self.ledger.cancel(execution.id, by="ben", reason=None)
+
+    async def bury(self, name: str = "worker-1") -> None:
+        """Call a worker dead."""
+        assert await self.workers.bury(name) >= 1
+
+    async def turn(self, seconds: float) -> None:
+        """Turn the clock that processes agree on."""
+        async with self.database.connection() as connection:
+            await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+
+    async def rows(self, execution: Execution) -> list[dict[str, Any]]:
+        """Its runs, as they stand."""
+        return await self.database.fetch("select * from target_runs where execution_id = %s order by position", [execution.id])
+
+    async def row(self, execution: Execution) -> dict[str, Any]:
+        """Its only run."""
+        (row,) = await self.rows(execution)
+        return row
+
+    async def claimed(self, execution: Execution) -> bool:
+        """Whether all of its runs are some worker's."""
+        return {row["status"] for row in await self.rows(execution)} == {"running"}
+
+    async def results(self, execution: Execution) -> list[dict[str, Any]]:
+        """What its actions came to."""
+        return await self.database.fetch("select * from job_execution_results where execution_id = %s order by id", [execution.id])
+
+    async def log(self, execution: Execution) -> list[Entry]:
+        """All of it."""
+        return await self.journal.read(execution.id, limit=100_000, max_bytes=1 << 30)
+
+    async def output(self, execution: Execution, stream: str = "stdout") -> bytes:
+        """What is stored of a stream of its only run."""
+        return b"".join(e.data or b"" for e in await self.log(execution) if e.stream == stream)
+
+    async def running(self, machine: FakeMachine, count: int = 1) -> None:
+        """Returns once so many commands have started there."""
+        await until(lambda: len(machine.starts) >= count)
+
+    @property
+    def bugs(self) -> dict[str, float]:
+        """Faults of our own that were noticed, by the part that noticed."""
+        samples = [s for metric in self.metrics.bugs.collect() for s in metric.samples if s.name.endswith("_total")]
+        return {s.labels["where"]: s.value for s in samples if s.value}
+
+
+@asynccontextmanager
+async def bench(
+    database: Database, clock: Clock | None = None, *, bugs: Sequence[str] = (), open_ends: bool = False
+) -> AsyncIterator[Bench]:
+    """A bench; afterwards nothing may contradict itself, no task and no heart may live on, and no bug may have shown but `bugs`.
+
+    `open_ends`: executions may be left that have not ended.
+    """
+    before = asyncio.all_tasks()
+    made = Bench(database, clock or SystemClock())
+    try:
+        yield made
+    finally:
+        failpoints.arm("")
+    assert await faults(database) == []
+    assert set(made.bugs) == set(bugs), made.bugs
+    if not open_ends:
+        assert await database.fetch("select id, status from job_executions where finished_at is null") == []
+        assert await database.fetch(_HALF_ENDED) == []
+    await made.sessions.close()
+    await until(lambda: _left(before) == [])
+    await until(lambda: [t for t in threading.enumerate() if t.name == "opsjobs-heart"] == [])
+
+
+# An ended run has at least one result, and none that still runs; each state of a run is told by one event.
+_HALF_ENDED = """
+select r.id, r.status, array_agg(x.status) from target_runs r left join job_execution_results x on x.target_run_id = r.id
+where r.finished_at is not null group by r.id having count(x.id) = 0 or bool_or(x.status = 'running')
+  or not bool_or(x.status = r.status)"""
+
+
+def _left(before: set[asyncio.Task[Any]]) -> list[str]:
+    """Tasks that the test left behind; the connection pool's own (and what wait_for makes for it) stay as long as the pool."""
+    tasks = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+    names = [f"{task.get_name()} {getattr(task.get_coro(), '__qualname__', '')}" for task in tasks]
+    return [name for name in names if not name.startswith("pool-") and "Event.wait" not in name and "Queue.get" not in name]
+
+
+def _actions(commands: str | Sequence[str | CommandAction]) -> list[CommandAction]:
+    given = [commands] if isinstance(commands, str) else commands
+    actions = [CommandAction(command=c) if isinstance(c, str) else c for c in given]
+    return [a.model_copy(update={"key": a.key or f"step-{n}"}) for n, a in enumerate(actions, start=1)]
