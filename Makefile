@@ -2,7 +2,7 @@
 .PHONY: help demo test check format bench clean
 
 PYTHON := .venv/bin/python
-# More for pytest: make test ARGS="tests/unit -x"
+# More for pytest: make test ARGS="tests/unit -x". Two tests at a time: CI has two cores.
 ARGS ?=
 
 help:
@@ -20,7 +20,7 @@ demo:
 test:
 	@scripts/environment dev
 	@scripts/test-needs
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 2 $(ARGS)
 
 check:
 	@scripts/environment dev

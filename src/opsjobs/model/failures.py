@@ -62,7 +62,7 @@ class NotFound(Refusal):
     @classmethod
     def of(cls, noun: str, ref: object) -> NotFound:
         """`NotFound.of("job", 7)` -> "There is no job 7."."""
-        return cls(f"{noun.replace(' ', '_').lower()}_not_found", f"There is no {noun} {ref}.")
+        return cls(f"{noun.replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
 
 
 class Conflict(Refusal):

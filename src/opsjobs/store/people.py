@@ -138,11 +138,11 @@ class People:
 
     async def get_key(self, ref: str) -> ApiKey:
         """One key, without its token. Raises NotFound."""
-        reference = Reference.of("API key", ref)
+        reference = Reference.of("api key", ref)
         query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
         row = await self._database.fetch_one(query, [reference.id, reference.uuid])
         if row is None:
-            raise NotFound.of("API key", ref)
+            raise NotFound.of("api key", ref)
         return _key(row)
 
     async def list_keys(self, request: PageRequest) -> Page[ApiKey]:
@@ -151,16 +151,16 @@ class People:
 
     async def delete_key(self, ref: str) -> None:
         """From now on its token is refused. Raises NotFound."""
-        reference = Reference.of("API key", ref)
+        reference = Reference.of("api key", ref)
         gone = await self._database.fetch_one(
             "delete from api_keys where id = %s or uuid = %s returning id", [reference.id, reference.uuid]
         )
         if gone is None:
-            raise NotFound.of("API key", ref)
+            raise NotFound.of("api key", ref)
 
     async def _insert(self, connection: Connection, name: str, role: str, token: str, expires_at: datetime | None) -> ApiKey:
         _check(role, token)
-        with unique_name("API key", name):
+        with unique_name("api key", name):
             values = [uuid7(self._clock.now()), name, _digest(token), role, expires_at]
             row = await (await connection.execute(_INSERT, values)).fetchone()
         assert row is not None

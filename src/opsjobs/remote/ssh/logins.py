@@ -41,7 +41,7 @@ class Logins:
         """The login for this machine, valid inside the block. Raises RemoteFailure(CREDENTIAL_MISSING)."""
         credential = endpoint.credential
         if credential is None:
-            raise _missing(f"{endpoint.target.name} has no credential: set its `credential` (PUT /targets/{{id}}), or add it with `opsjobs targets add --credential`.")
+            raise _missing(f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…).")
         if credential.type is CredentialType.AGENT:
             async with _agent(credential) as login:
                 yield login

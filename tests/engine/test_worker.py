@@ -1,0 +1,358 @@
+"""Workers: how they share the work, stop, die, are buried and live again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from engine.bench import Bench, bench, until
+from kit.ledgering import Owner
+from opsjobs import failpoints
+from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.job import CommandAction
+from opsjobs.remote.fake import FakeMachine, Gate
+from opsjobs.remote.session import Exit, Output
+from opsjobs.store.ledger import ResultState
+from opsjobs.store.transaction import Database
+
+LOST = "its worker died while the command was perhaps running: whether it ran to its end is unknown"
+
+
+def hold(on: Bench, *names: str) -> tuple[Gate, list[FakeMachine]]:
+    """Machines whose commands all wait for one gate."""
+    gate = Gate(asyncio.Event())
+    return gate, [on.machine(name).reply([Output("stdout", b"held\n"), gate, Exit(0)]) for name in names]
+
+
+def starts(on: Bench) -> list[int]:
+    """How many commands each machine has started."""
+    return [len(machine.starts) for machine in on.sessions.machines.values()]
+
+
+async def test_two_workers_share_one_execution(database: Database) -> None:
+    async with bench(database) as on:
+        gate, _ = hold(on, *(f"web-{n}" for n in range(1, 9)))
+        async with on.worker("worker-1", concurrency=4), on.worker("worker-2", concurrency=4):
+            execution = await on.launch("uptime", 8)
+            await until(lambda: sum(starts(on)) == 8)
+            gate.event.set()
+            ended = await on.ended(execution)
+        assert ended.counts == {"succeeded": 8}
+        by = [row["worker"] for row in await on.rows(execution)]
+        assert sorted(by) == ["worker-1"] * 4 + ["worker-2"] * 4
+        assert starts(on) == [1] * 8
+
+
+async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Database) -> None:
+    async with bench(database) as on:
+        gate, _ = hold(on, *(f"web-{n}" for n in range(1, 8)))
+        dead = await Owner(database, "dead").register()
+        execution = await on.launch("uptime", 7)
+        await dead.claim(2)
+        await on.bury("dead")
+        async with on.worker(concurrency=3) as worker:
+            await until(lambda: sum(starts(on)) == 3)
+            assert worker._life is not None
+            assert len(worker._life.runs) == 3
+            gate.event.set()
+            await on.ended(execution)
+        assert sum(starts(on)) == 5  # two were taken over from the dead, and end without a start
+
+
+async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database: Database) -> None:
+    async with bench(database) as on:
+        async with on.worker():
+            execution = await on.ended(await on.launch("true", 2_000, max_parallel=50), 40)
+        assert execution.counts == {"succeeded": 2_000}
+        assert set(starts(on)) == {1}
+        assert [e.seq for e in await on.log(execution)] == [*range(1, execution.last_seq + 1)]
+
+
+async def test_a_small_execution_right_after_a_large_one_does_not_wait_for_the_next_second(database: Database) -> None:
+    async with bench(database) as on, on.worker(poll_seconds=30):
+        await on.run("true", 400)
+        took = []
+        for _ in range(3):
+            began = time.monotonic()
+            await on.run("true", 1)
+            took.append(time.monotonic() - began)
+        assert min(took) < 0.5, took  # it was 1 s: its turn is below the floor of the large one
+
+
+async def test_without_any_bell_the_poll_finds_the_work(database: Database) -> None:
+    async with bench(database) as on, on.worker(hears_bells=False):
+        execution = await on.launch("true", 3)
+        assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
+
+
+async def test_slots_are_shared_between_two_executions(database: Database) -> None:
+    async with bench(database) as on:
+        gate, (web,) = hold(on, "web-1")
+        on.known.targets.clear()
+        on.known.add("web-1", slots=2)
+        async with on.worker("worker-1"), on.worker("worker-2"):
+            executions = [await on.launch() for _ in range(3)]
+            await on.running(web, 2)
+            waiting = [row for e in executions for row in await on.rows(e) if row["status"] == "waiting"]
+            assert len(waiting) == 1
+            gate.event.set()
+            for execution in executions:
+                assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
+        assert len(web.starts) == 3
+
+
+async def test_another_zone_is_another_workers(database: Database) -> None:
+    async with bench(database, open_ends=True) as on:
+        on.known.add("web-1", zone="far")
+        async with on.worker():
+            execution = await on.launch("true", 2)
+            await until(lambda: starts(on) == [1])
+        assert [row["status"] for row in await on.rows(execution)] == ["waiting", "succeeded"]
+        async with on.worker("worker-2", zone="far"):
+            await on.ended(execution)
+
+
+async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(database: Database) -> None:
+    async with bench(database) as on:
+        gate, (web,) = hold(on, "web-1")
+        two = on.machine("web-2")
+        two.connect_gate = Gate(asyncio.Event())
+        async with on.worker(drain_seconds=5) as worker:
+            execution = await on.launch("uptime", 2)
+            await on.running(web)
+            await two.connect_gate.reached.wait()
+            stopping = asyncio.create_task(worker.stop())
+            await until(lambda: _status(on, execution, 1, "waiting"))
+            assert not stopping.done()
+            gate.event.set()
+            await stopping
+        first, second = await on.rows(execution)
+        assert (first["status"], second["status"], second["owner"]) == ("succeeded", "waiting", None)
+        two.connect_gate = None
+        async with on.worker("worker-2"):
+            assert (await on.ended(execution)).counts == {"succeeded": 2}
+        assert starts(on) == [1, 1]
+        assert await database.fetch("select 1 from workers where stopped_at is null") == []
+
+
+async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_goes_on(database: Database) -> None:
+    async with bench(database) as on:
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([Exit(3)]).reply([gate, Exit(5)], to="first")
+        steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second")]
+        async with on.worker(drain_seconds=5) as worker:
+            execution = await on.launch(steps)
+            await gate.reached.wait()
+            stopping = asyncio.create_task(worker.stop())
+            await until(lambda: worker._life is not None and worker._life._ending)
+            gate.event.set()
+            await stopping
+        assert [s.command for s in web.starts] == ["first"]
+        assert (await on.row(execution))["status"] == "waiting"
+        async with on.worker("worker-2"):
+            await on.ended(execution)
+        assert [s.command for s in web.starts] == ["first", "second"]
+        row = await on.row(execution)
+        assert (row["status"], row["exit_code"], row["error_message"]) == ("failed", 5, "exit status 5")
+        assert [r["exit_code"] for r in await on.results(execution)] == [5, 3]
+
+
+async def test_a_command_that_outlives_the_drain_is_lost_and_not_killed(database: Database) -> None:
+    async with bench(database) as on:
+        _, (web,) = hold(on, "web-1")
+        async with on.worker(drain_seconds=0.2):
+            execution = await on.launch()
+            await on.running(web)
+        row = await on.row(execution)
+        assert (row["status"], row["error_message"]) == ("lost", "its worker was stopped while the command was running")
+        assert not web.kills
+
+
+async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(database: Database) -> None:
+    async with bench(database) as on:
+        failpoints.arm("begin:sleep:30")
+        async with on.worker():
+            execution = await on.launch("true", 3)
+            await until(lambda: on.claimed(execution))
+        assert {row["status"] for row in await on.rows(execution)} == {"waiting"}
+        failpoints.arm("")
+        async with on.worker("worker-2"):
+            assert (await on.ended(execution)).counts == {"succeeded": 3}
+        assert starts(on) == [1, 1, 1]
+
+
+async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Database) -> None:
+    async with bench(database) as on:
+        gate, (web,) = hold(on, "web-1")
+        async with on.worker(drain_seconds=5) as worker:
+            execution = await on.launch("uptime", 2, max_parallel=1)
+            await on.running(web)
+            stopping = asyncio.create_task(worker.stop())
+            await until(lambda: worker._life is not None and worker._life._ending)
+            on.rung.clear()
+            gate.event.set()
+            await stopping
+        assert on.rung == ["default"]
+        async with on.worker("worker-2"):
+            await on.ended(execution)
+
+
+async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(database: Database) -> None:
+    async with bench(database) as on:
+        gate, (web,) = hold(on, "web-1")
+        async with on.worker(lease_seconds=1.5) as worker:
+            execution = await on.launch()
+            await on.running(web)
+            await until(lambda: _stored(on, execution))
+            first = worker._life
+            await on.bury()
+            async with on.worker("worker-2"):
+                ended = await on.ended(execution)
+                log = await on.log(execution)
+                await until(lambda: worker._life not in (None, first))
+                gate.event.set()
+                assert first is not None
+                assert not first.runs
+                again = await on.run("true", ["web-1"])
+        assert again.status is ExecutionStatus.COMPLETED
+        assert await on.log(execution) == log
+        assert ended.status is ExecutionStatus.FAILED
+        row = (await on.rows(execution))[0]
+        assert (row["status"], row["error_code"], row["error_message"], row["worker"]) == ("lost", "lost", LOST, "worker-2")
+        (result,) = await on.results(execution)
+        assert (result["status"], result["stdout_bytes"]) == ("lost", 5)
+        names = await database.fetch("select name, count(*) as lives from workers group by name order by name")
+        assert names == [{"name": "worker-1", "lives": 2}, {"name": "worker-2", "lives": 1}]
+
+
+async def test_a_late_word_of_a_buried_worker_changes_nothing(database: Database) -> None:
+    """It does not know yet that it was buried (its renewals take long): the fence alone keeps its words out."""
+    async with bench(database) as on:
+        gate, (web,) = hold(on, "web-1")
+        async with on.worker(lease_seconds=30):
+            execution = await on.launch()
+            await on.running(web)
+            await on.bury()
+            async with on.worker("worker-2", lease_seconds=30):
+                await on.ended(execution)
+                log = await on.log(execution)
+                gate.event.set()
+                await until(lambda: on.metrics.stale_writes._value.get() == 1)
+        assert await on.log(execution) == log
+        assert (await on.row(execution))["status"] == "lost"
+
+
+async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database: Database) -> None:
+    """The only step's result is on record, the run's end is not: nothing is unknown."""
+    async with bench(database) as on:
+        execution = await on.launch("true", 2)
+        dead = await Owner(database, "dead").register()
+        runs = (await dead.claim()).runs
+        flush = dead.flush(runs, None)
+        for result, exit_code in zip(flush.results, (0, 3), strict=True):
+            _end(result, exit_code)
+        await dead.settle(flush)
+        await on.bury("dead")
+        async with on.worker():
+            ended = await on.ended(execution)
+        assert ended.counts == {"succeeded": 1, "failed": 1}
+        assert [row["exit_code"] for row in await on.rows(execution)] == [0, 3]
+        assert (await on.rows(execution))[1]["error_message"] == "exit status 3"
+        assert starts(on) == []
+
+
+async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_record(database: Database) -> None:
+    async with bench(database) as on:
+        execution = await on.launch(["first", "second"])
+        dead = await Owner(database, "dead").register()
+        await dead.claim()
+        await on.bury("dead")
+        async with on.worker():
+            await on.ended(execution)
+        row = await on.row(execution)
+        assert (row["status"], row["error_message"], row["claims"]) == ("lost", LOST, 1)
+        (result,) = await on.results(execution)
+        assert (result["action"], result["status"]) == ("step-1", "lost")
+        assert starts(on) == []
+
+
+async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        web.connect_gate = Gate(asyncio.Event())
+        async with on.worker(lease_seconds=30) as worker:
+            execution = await on.launch()
+            await web.connect_gate.reached.wait()
+            assert worker._life is not None
+            heart = worker._life.heart
+            fresh, heart._sent_at = heart._sent_at, heart._sent_at - 1000
+            web.connect_gate.event.set()
+            await until(lambda: _status(on, execution, 0, "waiting"))
+            assert not web.starts
+            heart._sent_at = fresh
+            assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
+        assert len(web.starts) == 1
+
+
+async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
+    async with bench(database) as on:
+        async with on.worker() as worker:
+            for order in (b"", b"\xff", b"[]", b'{"cancel": null}', b'{"cancel": Infinity}', b'{"stop": 1}', b"[" * 100_000):
+                worker._obey(order)
+            await on.run()
+
+
+async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(database: Database) -> None:
+    async with bench(database, bugs=["worker"]) as on:
+        async with on.worker() as worker:
+            await until(lambda: worker._life is not None)
+            first = worker._life
+            assert first is not None
+            first._recording.cancel()
+            await until(lambda: worker._life not in (None, first))
+            assert (await on.run()).status is ExecutionStatus.COMPLETED
+
+
+async def test_a_worker_that_cannot_register_yet_tries_again(database: Database, monkeypatch: object) -> None:
+    async with bench(database) as on:
+        async with database.connection() as connection:
+            await connection.execute("alter table workers rename to not_yet")
+        execution = await on.launch()
+        async with on.worker() as worker:
+            await until(lambda: "worker" in on.bugs)
+            assert worker._life is None
+            async with database.connection() as connection:
+                await connection.execute("alter table not_yet rename to workers")
+            assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
+        on.metrics.bugs.clear()
+
+
+async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(database: Database) -> None:
+    async with bench(database, open_ends=True) as on:
+        web = on.machine("web-1")
+        web.start_gate = Gate(asyncio.Event())
+        async with on.worker(drain_seconds=0.1) as worker:
+            execution = await on.launch()
+            await web.start_gate.reached.wait()
+            failpoints.arm("settle:error")
+            began = time.monotonic()
+            await worker.stop()
+            assert time.monotonic() - began < 0.1 + 2 * 5 + 1
+        web.start_gate.event.set()
+        assert await on.claimed(execution)
+
+
+async def _status(on: Bench, execution: Execution, position: int, status: str) -> bool:
+    return (await on.rows(execution))[position]["status"] == status
+
+
+async def _stored(on: Bench, execution: Execution) -> bool:
+    return bool(await on.output(execution))
+
+
+def _end(result: ResultState, exit_code: int) -> None:
+    from opsjobs.model.execution import ErrorCode, RunError, RunStatus
+
+    result.status = RunStatus.FAILED if exit_code else RunStatus.SUCCEEDED
+    result.exit_code, result.finished_at = exit_code, result.started_at
+    result.error = RunError(ErrorCode.NONZERO_EXIT, f"exit status {exit_code}") if exit_code else None
