@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner
 from opsjobs import failpoints
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Exit, Output
@@ -168,7 +170,10 @@ async def test_a_command_that_outlives_the_drain_is_lost_and_not_killed(database
         assert not web.kills
 
 
-async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(database: Database) -> None:
+async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.engine.worker.LAST_CLAIM_SECONDS", 0.3)
     async with bench(database) as on:
         failpoints.arm("begin:sleep:30")
         async with on.worker():
@@ -313,7 +318,7 @@ async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(databa
             assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_worker_that_cannot_register_yet_tries_again(database: Database, monkeypatch: object) -> None:
+async def test_a_worker_that_cannot_register_yet_tries_again(database: Database) -> None:
     async with bench(database) as on:
         async with database.connection() as connection:
             await connection.execute("alter table workers rename to not_yet")
@@ -327,7 +332,11 @@ async def test_a_worker_that_cannot_register_yet_tries_again(database: Database,
         on.metrics.bugs.clear()
 
 
-async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(database: Database) -> None:
+async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("worker", "life"):
+        monkeypatch.setattr(f"opsjobs.engine.{module}.LET_GO_SECONDS", 0.3)
     async with bench(database, open_ends=True) as on:
         web = on.machine("web-1")
         web.start_gate = Gate(asyncio.Event())
@@ -337,7 +346,7 @@ async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(dat
             failpoints.arm("settle:error")
             began = time.monotonic()
             await worker.stop()
-            assert time.monotonic() - began < 0.1 + 2 * 5 + 1
+            assert time.monotonic() - began < 0.1 + 2 * 0.3 + 1
         web.start_gate.event.set()
         assert await on.claimed(execution)
 
@@ -351,8 +360,6 @@ async def _stored(on: Bench, execution: Execution) -> bool:
 
 
 def _end(result: ResultState, exit_code: int) -> None:
-    from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-
     result.status = RunStatus.FAILED if exit_code else RunStatus.SUCCEEDED
     result.exit_code, result.finished_at = exit_code, result.started_at
     result.error = RunError(ErrorCode.NONZERO_EXIT, f"exit status {exit_code}") if exit_code else None

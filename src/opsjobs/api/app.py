@@ -21,7 +21,7 @@ from opsjobs.api.frame import Frame
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.parts import Parts, build, serve_metrics
+from opsjobs.parts import Parts, build, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
 
 ADMIN = "admin"
@@ -63,6 +63,7 @@ def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], A
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await parts.open()
+        spare_the_collector()
         admin = asyncio.create_task(_admit_admin(parts, admin_token))
         try:
             yield
@@ -125,6 +126,7 @@ def serve(settings: Settings) -> int:
         host=settings.api.host,
         port=settings.api.port,
         http=Connection,
+        loop="asyncio",  # Connection knows its transport
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from typing import Protocol
 
+from opsjobs import failpoints
 from opsjobs.api import frames
 from opsjobs.model.execution import Execution
 from opsjobs.model.failures import Unavailable
@@ -156,9 +157,10 @@ class Follower:
     async def _read_page(self) -> None:
         pace = self._pace
         try:
-            entries = await self._journal.read(
-                self._execution_id, after=self.ring.last, limit=pace.page_entries, max_bytes=pace.page_bytes
-            )
+            async with failpoints.at("stream"):
+                entries = await self._journal.read(
+                    self._execution_id, after=self.ring.last, limit=pace.page_entries, max_bytes=pace.page_bytes
+                )
         except Unavailable as away:
             log.warning("the log cannot be read: trying again", execution=self._execution_id, error=str(away))
             await asyncio.sleep(pace.retry_seconds)

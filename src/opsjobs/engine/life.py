@@ -120,7 +120,8 @@ class Life:
         """
         while not (self._buried or self._ending):
             if self._recording.done():
-                raise RuntimeError("the recorder has ended by itself") from self._recording.exception()
+                bug = None if self._recording.cancelled() else self._recording.exception()
+                raise RuntimeError("the recorder has ended by itself") from bug
             if not self.heart.beating:
                 raise RuntimeError("the heart has stopped by itself")
             self._wake.clear()

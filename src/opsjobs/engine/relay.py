@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.engine.service import Counts
 from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event
@@ -16,6 +18,8 @@ from opsjobs.store.outbox import Fact, Outbox
 from opsjobs.telemetry import Metrics
 
 BATCH_FACTS = 100
+# A batch holds its transaction open: with a slow Redis it ends early, and what was told is marked (the limit is 10 s).
+BATCH_SECONDS = 5.0
 _RUN_EVENTS = {RunStatus.RUNNING: EventType.TARGET_RUN_STARTED, RunStatus.LOST: EventType.TARGET_RUN_LOST}
 
 Told = tuple[str, dict[str, Any]]
@@ -40,12 +44,12 @@ class Relay:
         return {"published": sum([await self._shard(shard, heard=heard) for shard in shards])}
 
     async def _shard(self, shard: int, *, heard: bool) -> int:
-        published = 0
-        async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told):
+        published, began = 0, time.monotonic()
+        async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told), failpoints.at("relay"):
             for fact in facts:
                 # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
                 events = [event async for event in self._events(fact)] if heard else []
-                if events and not await self._publish(events):
+                if time.monotonic() - began > BATCH_SECONDS or (events and not await self._publish(events)):
                     break
                 published += len(events)
                 told.append(fact.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from opsjobs.engine.heart import BEATS_TO_BURY
+import time
+
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.service import Counts
@@ -12,27 +13,33 @@ NAME = "scheduler"
 
 
 class Scheduler:
-    """One round a tick. It may bury others once its own last rounds have all found the database well."""
+    """One round a tick. It may bury others once its own rounds have found the database well for as long as a lease.
 
-    def __init__(self, workers: Workers, relay: Relay) -> None:
+    Shorter would bury everybody after an outage that outlasted the leases: workers renew only every third of one.
+    """
+
+    def __init__(self, workers: Workers, relay: Relay, *, lease_seconds: float = 15.0) -> None:
         self._workers = workers
         self._relay = relay
-        self._well_in_a_row = 0
+        self._lease_seconds = lease_seconds
+        self._well_since: float | None = None
         self.rescuer: Rescuer | None = None
 
     @property
     def may_bury(self) -> bool:
-        """Whether the last rounds went well, so that it is not the database that was away."""
-        return self._well_in_a_row >= BEATS_TO_BURY
+        """Whether the database was well long enough for every living worker to have renewed."""
+        return self._well_since is not None and time.monotonic() - self._well_since >= self._lease_seconds
 
     async def run_once(self) -> Counts:
         """One round; says what was done, by kind."""
+        began = time.monotonic()
         try:
             await self._workers.tick(NAME)
             mended = await self.rescuer.run_once() if self.rescuer is not None else {}
             told = await self._relay.run_once()
         except Exception:
-            self._well_in_a_row = 0
+            self._well_since = None
             raise
-        self._well_in_a_row += 1
+        if self._well_since is None:
+            self._well_since = began
         return {**mended, **told}

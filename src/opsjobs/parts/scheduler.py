@@ -18,7 +18,7 @@ class HostedScheduler:
 
     def __init__(self, settings: Settings) -> None:
         self.parts = build(settings, process="scheduler", connections=CONNECTIONS)
-        self.scheduler = Scheduler(self.parts.workers, relay(self.parts))
+        self.scheduler = Scheduler(self.parts.workers, relay(self.parts), lease_seconds=settings.worker.lease_seconds)
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
 
     async def start(self) -> None:

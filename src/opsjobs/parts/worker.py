@@ -11,7 +11,7 @@ from opsjobs.doorbell.worker import run_worker
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.parts import Parts, build, relay, rescuer, serve_metrics
+from opsjobs.parts import Parts, build, relay, rescuer, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
 
@@ -65,6 +65,7 @@ class HostedWorker:
         """Open the parts and begin to claim."""
         await self.parts.open()
         await self.worker.start()
+        spare_the_collector()
 
     def bell(self) -> None:
         """There may be work; from any thread."""

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.store.ledger.admit import ADMIT, LOCK
+from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.settle import admit_after
 from opsjobs.store.transaction import Database
 
 
@@ -199,9 +200,10 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
             await connection.execute(LOCK, named)
             await connection.execute(_LOCK_FREE_SLOTS, named)
             decided = await connection.execute(_DECIDE, named)
-            await connection.execute(ADMIT, named)
             await connection.execute("commit")
         rows = await decided.fetchall()
+    # What went back to waiting left room in its window.
+    await admit_after(database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"}))
     runs = [_claimed(row) for row in rows if row["what"] == "claimed"]
     return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
 

@@ -52,12 +52,22 @@ select e.id from job_executions e join lateral (
 where e.finished_at is null and e.created_at < opsjobs_now() - interval '1 minute' and e.id = any(%s::bigint[])
   and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready, e.running, e.succeeded)"""
 
+# idle_in_transaction_session_timeout does not see a client that was frozen within a pipeline: PostgreSQL starts that timer at
+# a ReadyForQuery only, and any message after it stops it. Such a session holds its locks for ever, its worker's own row too,
+# so that nobody could bury it. No transaction of ours lives longer than 10 s (10-ledger.md rule 21).
+_CUT_OFF = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and usename = current_user and application_name like 'opsjobs %%' and pid <> pg_backend_pid()
+  and wait_event_type = 'Client' and xact_start < clock_timestamp() - interval '10 seconds'
+  and state_change < clock_timestamp() - interval '10 seconds' limit %s"""
+
 _OLDEST_OPEN = "select id from job_executions where finished_at is null order by id limit 20"
 
 
 async def reconcile(database: Database) -> Mapping[str, int]:
     """Everything once; says how many of each kind were mended."""
     return {
+        "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
         "admitted": await _admit(database),
         "unparked": await _unpark(database),
         "cancelled": await _end(database, _CANCELLING, cancelling=True),

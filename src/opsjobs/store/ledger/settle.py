@@ -257,13 +257,17 @@ async def _settle(database: Database, flush: Flush) -> Settled:
 
 
 async def _admit_others(database: Database, settled: Settled) -> Settled:
-    """Its own transaction, after the commit: what fails here repeats no flush, and the reconciler makes up for it."""
-    try:
-        others = await database.repeat(lambda: admit(database, settled.unparked))
-    except (Unavailable, psycopg.OperationalError):
-        return settled
+    others = await admit_after(database, settled.unparked)
     ready = {zone: settled.admitted.get(zone, 0) + others.get(zone, 0) for zone in {*settled.admitted, *others}}
     return replace(settled, admitted=ready)
+
+
+async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:
+    """`admit` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
+    try:
+        return await database.repeat(lambda: admit(database, executions))
+    except (Unavailable, psycopg.OperationalError):
+        return {}
 
 
 async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
