@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import psycopg
 import pytest
 
 from e2e.house import House, Json, Running, let_in, machines, until
@@ -151,3 +152,18 @@ def test_a_power_cut_of_everything_at_once_leaves_a_true_record(house: House) ->
     assert ended["counts"].keys() <= {"lost", "succeeded"}
     assert ended["counts"]["succeeded"] >= 20
     assert {run["error"]["code"] for run in runs if run["status"] == "lost"} == {"lost"}
+
+
+def test_who_freezes_within_a_transaction_does_not_hold_the_others_for_ever(house: House) -> None:
+    execution = house.run("sleep 0.5", house.names(1, 4))
+    house.started(execution, 4)
+    # As a worker that is frozen while it sends a flush: PostgreSQL has no timer for a session in the middle of a pipeline.
+    settings = "-c idle_in_transaction_session_timeout=3s"
+    with psycopg.connect(house.postgres.url, autocommit=True, application_name="opsjobs frozen", options=settings) as frozen:
+        pipeline = frozen.pipeline()
+        pipeline.__enter__()
+        frozen.execute("begin")
+        assert frozen.execute("select id from job_executions where id = %s for update", [execution]).fetchone()
+        assert house.ended(execution)["counts"] == {"succeeded": 4}
+        with pytest.raises(psycopg.OperationalError):
+            pipeline.__exit__(None, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 
@@ -19,7 +20,7 @@ def events_from_now_on(house: House) -> Iterator[list[dict[str, object]]]:
         process.freeze()
     try:
         house.valkey.start()
-        client = redis.Redis.from_url(house.valkey.url)
+        client: Any = redis.Redis.from_url(house.valkey.url)
         heard = client.pubsub()
         heard.subscribe("opsconductor.events")
         assert heard.get_message(timeout=5), "the subscription is confirmed"

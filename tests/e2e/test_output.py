@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def words(number: int) -> Words:
 
 
 @pytest.fixture(scope="module")
-def told(_house: House) -> Iterator[Told]:
+def told(_house: House) -> Told:
     house = _house
     house.heal()
     names = house.names(1, MACHINES)
@@ -187,7 +186,8 @@ def test_a_flood_of_1_gib_keeps_head_and_tail_and_says_what_is_missing(house: Ho
     execution = house.run("head -c 1G /dev/zero; echo the end", house.names(2, 2))
     assert house.ended(execution, 90)["status"] == "completed"
     memory.has_grown_by_at_most(64)
-    sizes = "select coalesce(octet_length(data), 0) as kept, dropped from execution_log where execution_id = %s and event = 'output' order by seq"
+    sizes = """
+select coalesce(octet_length(data), 0) as kept, dropped from execution_log where execution_id = %s and event = 'output' order by seq"""
     chunks = house.rows(sizes, execution)
     gap = next(at for at, chunk in enumerate(chunks) if chunk["dropped"])
     head, tail = sum(c["kept"] for c in chunks[:gap]), sum(c["kept"] for c in chunks[gap:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -107,13 +107,14 @@ class Invariants:
             broken = {name: rows for name, query in _BROKEN.items() if (rows := connection.execute(query.encode()).fetchall())}
             runs = {row["id"]: row for row in connection.execute(_RUNS.encode()).fetchall()}
             logs = {row["id"]: row["digest"] for row in connection.execute(_LOG.encode()).fetchall()}
-        broken |= {
+        also: dict[str, Sequence[object]] = {
             "I1 a command starts at most once": [*self._witness.started_twice().items()],
             "I4 what has ended stays as it is": [*_changed(self._ended_runs, runs), *_changed(self._ended_logs, logs)],
             "I9 what is said never to have started did not start, and what succeeded did": self._untrue(runs),
         }
         self._ended_runs, self._ended_logs = runs, logs
-        told = [f"{name}: {len(rows)} times, such as {rows[:3]}" for name, rows in broken.items() if rows]
+        found = {**broken, **also}
+        told = [f"{name}: {len(rows)} times, such as {rows[:3]}" for name, rows in found.items() if rows]
         assert not told, "\n".join(told)
 
     def _untrue(self, runs: Mapping[int, DictRow]) -> list[DictRow]:
