@@ -30,7 +30,7 @@ class Asyncssh:
     """Bare asyncssh, the ceiling: its defaults, host keys pinned, no configuration file, no agent."""
 
     def __init__(self, plan: dict[str, Any], key_file: str) -> None:
-        import asyncssh
+        import asyncssh  # noqa: PLC0415  only one of the two libraries is installed
 
         self._asyncssh = asyncssh
         self._plan = plan
@@ -101,8 +101,8 @@ class ParallelSsh:
         self._client = None
 
     def _new(self, parallel: int) -> Any:
-        from pssh.clients import ParallelSSHClient
-        from pssh.config import HostConfig
+        from pssh.clients import ParallelSSHClient  # noqa: PLC0415  only one of the two libraries is installed
+        from pssh.config import HostConfig  # noqa: PLC0415
 
         machines = self._plan["machines"]
         each = [HostConfig(port=machine["port"]) for machine in machines]

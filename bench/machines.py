@@ -1,4 +1,4 @@
-"""Two hundred machines on loopback: addresses of 127.0.1.0/24 behind real OpenSSH servers, and nothing beyond loopback."""
+"""Machines on loopback: addresses of 127.0.1.0/24 behind real OpenSSH servers, and nothing beyond loopback."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kit.sshd import BINARY, sshd
 
 # OpenSSH takes at most 16 ListenAddress lines, and a wildcard would answer the world: so 13 servers of 16 addresses.
 ADDRESSES_A_SERVER = 16
+MACHINES_AT_MOST = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """All of them, with the one account and the one key that open them."""
+    """All that are measured, a spare one to warm up on, and the one account and the one key that open them."""
 
     all: tuple[Machine, ...]
+    spare: Machine
     user: str
     private_key: str
     key_file: Path
@@ -42,10 +44,13 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
     """Serve them for the length of the block; the key and a known_hosts file are written to `folder`."""
     if BINARY is None:
         raise SystemExit("bench needs a real OpenSSH server: install openssh-server")
-    addresses = [f"127.0.1.{n}" for n in range(1, count + 1)]
+    assert count < MACHINES_AT_MOST
+    addresses = [f"127.0.1.{n}" for n in range(1, count + 2)]
     with ExitStack() as stack:
         servers = [
-            stack.enter_context(sshd(addresses=addresses[at : at + ADDRESSES_A_SERVER], host_key_types=("ed25519",), settings=["LogLevel ERROR"]))
+            stack.enter_context(
+                sshd(addresses=addresses[at : at + ADDRESSES_A_SERVER], host_key_types=("ed25519",), settings=["LogLevel ERROR"])
+            )
             for at in range(0, count, ADDRESSES_A_SERVER)
         ]
         first = servers[0]
@@ -61,4 +66,4 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
         key_file.write_text(first.private_key)
         key_file.chmod(0o600)
         known_hosts.write_text("".join(f"[{m.host}]:{m.port} {m.host_key}\n" for m in found))
-        yield Machines(found, first.user, first.private_key, key_file, known_hosts)
+        yield Machines(found[:count], found[count], first.user, first.private_key, key_file, known_hosts)

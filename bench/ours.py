@@ -5,21 +5,24 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from machines import Machines
-from processes import cpu_seconds, tree
+from machines import Machine, Machines
+from processes import cpu_seconds, pss_bytes, tree
 
 READY_SECONDS = 60
 STOP_SECONDS = 60
+EXECUTION_SECONDS_AT_MOST = 60
+SPARE = "bench-spare"
 KEPT_ALIVE_SECONDS = 2  # the server hangs up after 5
 
 
@@ -59,7 +62,6 @@ class Service:
     token: str
     data_dir: Path
     ready_seconds: float
-    jobs: dict[int, int] = field(default_factory=dict)
 
     def api(self) -> Api:
         """A new connection to it."""
@@ -74,7 +76,18 @@ class Service:
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds used so far, by kind."""
-        return {kind: sum(cpu_seconds(pid) for pid in pids) for kind, pids in self.children().items()}
+        return {kind: sum(map(cpu_seconds, pids)) for kind, pids in self.children().items()}
+
+    def pss(self) -> dict[str, int]:
+        """Proportional memory in bytes, by kind."""
+        return {kind: sum(map(pss_bytes, pids)) for kind, pids in self.children().items()}
+
+    def forget_connections(self, api: Api) -> None:
+        """End the worker; `up` starts another, which is warmed up on the spare machine and holds no other connection."""
+        (worker,) = self.children()["worker"]
+        os.kill(worker, signal.SIGTERM)
+        run_to_end(api, "/run", {"actions": [{"command": "true"}], "targets": {"ids": [SPARE]}})
+        assert worker not in self.children()["worker"]
 
 
 def _kind(pid: int, up: int, command: str) -> str:
@@ -93,7 +106,9 @@ def service(data_dir: Path, environment: dict[str, str] | None = None) -> Iterat
     command = [sys.executable, "-m", "opsjobs", "up", "--data-dir", str(data_dir), "--port", "0"]
     began = time.perf_counter()
     with (data_dir.parent / "up.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
     try:
         url = _endpoint(process, data_dir)
         ready = time.perf_counter() - began
@@ -122,39 +137,55 @@ def _endpoint(process: subprocess.Popen[bytes], data_dir: Path) -> str:
 
 
 def register(running: Service, machines: Machines) -> None:
-    """Make the machines known as targets, host keys pinned, and the jobs that say `echo ok` on them."""
+    """Make the machines known as targets with their host keys pinned."""
     api = running.api()
-    api.call("POST", "/credentials", {"name": "bench", "type": "ssh_key", "username": machines.user, "private_key": machines.private_key})
+    login = {"username": machines.user, "private_key": machines.private_key}
+    api.call("POST", "/credentials", {"name": "bench", "type": "ssh_key", **login})
     for machine in machines.all:
-        target = {"name": machine.name, "host": machine.host, "port": machine.port, "groups": ["bench"], "credential": "bench"}
-        api.call("POST", "/targets", {**target, "host_keys": [machine.host_key], "host_key_policy": "pinned"})
+        api.call("POST", "/targets", {**_target(machine), "name": machine.name, "groups": ["bench"]})
+    api.call("POST", "/targets", {**_target(machines.spare), "name": SPARE, "slots": 100})
     api.close()
+
+
+def _target(machine: Machine) -> dict[str, Any]:
+    address = {"host": machine.host, "port": machine.port, "credential": "bench"}
+    return {**address, "host_keys": [machine.host_key], "host_key_policy": "pinned"}
 
 
 def job(api: Api, name: str, targets: dict[str, Any], parallel: int) -> int:
     """A job that says `echo ok`; its id."""
-    draft = {"name": name, "targets": targets, "actions": [{"type": "command", "command": "echo ok"}], "policy": {"max_parallel": parallel}}
+    actions = [{"type": "command", "command": "echo ok"}]
+    draft = {"name": name, "targets": targets, "actions": actions, "policy": {"max_parallel": parallel}}
     return int(api.call("POST", "/jobs", draft)["id"])
+
+
+def run_to_end(api: Api, path: str, body: Any, *, due_seconds: float = 0.0) -> dict[str, Any]:
+    """Launch, and ask for the end when it is due, so that asking costs little."""
+    execution = api.call("POST", path, body)
+    deadline = time.monotonic() + EXECUTION_SECONDS_AT_MOST
+    time.sleep(due_seconds * 0.9)
+    while (execution := api.call("GET", f"/executions/{execution['id']}"))["finished_at"] is None:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the execution does not end: {execution}")
+        time.sleep(0.03)
+    return dict(execution)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One execution: seconds from the POST until the commit that ended it, and what the processes used meanwhile."""
+    """One execution: seconds from the POST until the commit that ended it, and the CPU seconds of the stack's processes."""
 
     seconds: float
     cpu: dict[str, float]
 
 
-def fan_out(running: Service, api: Api, job_id: int, count: int, expected_seconds: float = 0.0) -> Round:
-    """Execute and wait; every target must have said ok. The end is asked for when it is due, so that asking costs little."""
-    before = running.cpu()
-    began = time.time()
-    execution = api.call("POST", f"/jobs/{job_id}/execute", {})
-    time.sleep(max(0.05, expected_seconds * 0.9 - (time.time() - began)))
-    while (execution := api.call("GET", f"/executions/{execution['id']}"))["finished_at"] is None:
-        time.sleep(0.03)
+def fan_out(running: Service, api: Api, job_id: int, count: int, *, due_seconds: float = 0.0) -> Round:
+    """Execute and wait; every target must have said ok."""
+    before, began = running.cpu(), time.time()
+    execution = run_to_end(api, f"/jobs/{job_id}/execute", {}, due_seconds=due_seconds)
     after = running.cpu()
     if execution["counts"] != {"succeeded": count}:
         raise RuntimeError(f"not all succeeded: {execution}")
+    # The database's clock is this machine's clock.
     seconds = datetime.fromisoformat(execution["finished_at"]).timestamp() - began
     return Round(seconds, {kind: after[kind] - before.get(kind, 0.0) for kind in after})

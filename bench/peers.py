@@ -101,7 +101,7 @@ def holder(kind: str, python: str, machines: Machines, folder: Path) -> Iterator
 def xargs_ssh(machines: Machines, folder: Path, parallel: int) -> Lap:
     """One `ssh` process a machine, cold by nature."""
     script = (
-        f"exec ssh -F none -p \"$1\" -i {machines.key_file} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes "
+        f'exec ssh -F none -p "$1" -i {machines.key_file} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes '
         f'-o UserKnownHostsFile={machines.known_hosts} -o ControlPath=none {machines.user}@"$0" echo ok'
     )
     lines = "".join(f"{machine.host} {machine.port}\n" for machine in machines.all)
@@ -123,7 +123,9 @@ class Ansible:
         inventory = self.folder / "inventory.ini"
         inventory.write_text("[all]\n" + "".join(f"{m.host} ansible_port={m.port}\n" for m in self.machines.all))
         command = [str(self.program), "all", "-i", str(inventory), "-m", "raw", "-a", "echo ok", "-f", str(forks), "-o"]
-        said, lap = _timed([*command, "-u", self.machines.user, "--private-key", str(self.machines.key_file)], self._environment(), self.folder)
+        said, lap = _timed(
+            [*command, "-u", self.machines.user, "--private-key", str(self.machines.key_file)], self._environment(), self.folder
+        )
         _all_said_ok("ansible", said.count("rc=0"), len(self.machines.all), said)
         return lap
 
@@ -155,8 +157,13 @@ def _timed(command: Sequence[str], environment: dict[str, str], folder: Path, gi
         stdin.seek(0)
         before, began = os.times(), time.perf_counter()
         subprocess.run(
-            command, stdin=stdin, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment},
-            timeout=ROUND_SECONDS_AT_MOST, check=False,
+            command,
+            stdin=stdin,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            timeout=ROUND_SECONDS_AT_MOST,
+            check=False,
         )
         seconds, after = time.perf_counter() - began, os.times()
         said.seek(0)

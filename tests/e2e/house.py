@@ -234,11 +234,11 @@ class House:
                 process.kill()
 
     def _wait_for(self, started: Running) -> None:
-        ready = {"api": self._api_is_ready, "scheduler": lambda: True}.get(started.name, lambda: self._is_registered(started))
-
         def ready_or_dead() -> bool:
             assert started.alive, f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
-            return ready()
+            if started.name == "api":
+                return self._api_is_ready()
+            return started.name == "scheduler" or self._is_registered(started)
 
         until(ready_or_dead, f"{started.name} works")
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from structlog.testing import capture_logs
 
 from kit.ledgering import faults
 from opsjobs import failpoints
@@ -92,6 +94,7 @@ class Bench:
         self.workers = Workers(database)
         self.executions = Executions(database)
         self.journal = Journal(database)
+        self.said: Sequence[MutableMapping[str, Any]] = []
         self.rung: list[str] = []
         self.bells: list[Callable[[], None]] = []
         self.launcher = Launcher(
@@ -184,7 +187,9 @@ class Bench:
         await until(over, seconds)
         return await self.executions.get(execution.id)
 
-    async def run(self, commands: str | Sequence[str | CommandAction] = "true", on: int | Sequence[str] = 1, **policy: Any) -> Execution:
+    async def run(
+        self, commands: str | Sequence[str | CommandAction] = "true", on: int | Sequence[str] = 1, **policy: Any
+    ) -> Execution:
         """Launch and wait for the end."""
         return await self.ended(await self.launch(commands, on, **policy))
 
@@ -216,7 +221,9 @@ class Bench:
 
     async def results(self, execution: Execution) -> list[dict[str, Any]]:
         """What its actions came to."""
-        return await self.database.fetch("select * from job_execution_results where execution_id = %s order by id", [execution.id])
+        return await self.database.fetch(
+            "select * from job_execution_results where execution_id = %s order by id", [execution.id]
+        )
 
     async def log(self, execution: Execution) -> list[Entry]:
         """All of it."""
@@ -248,7 +255,8 @@ async def bench(
     before = asyncio.all_tasks()
     made = Bench(database, clock or SystemClock())
     try:
-        yield made
+        with capture_logs() as made.said:
+            yield made
     finally:
         failpoints.arm("")
     assert await faults(database) == []

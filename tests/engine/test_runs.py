@@ -45,7 +45,12 @@ async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(d
         assert execution.status is ExecutionStatus.FAILED
         assert [s.command for s in web.starts] == ["first"]
         row = await on.row(execution)
-        assert (row["status"], row["exit_code"], row["error_code"], row["error_message"]) == ("failed", 3, "nonzero_exit", "exit status 3")
+        assert (row["status"], row["exit_code"], row["error_code"], row["error_message"]) == (
+            "failed",
+            3,
+            "nonzero_exit",
+            "exit status 3",
+        )
 
 
 async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed(database: Database) -> None:
@@ -160,7 +165,11 @@ async def test_cancelled_while_connecting_it_never_starts(database: Database) ->
         assert ended.status is ExecutionStatus.CANCELLED
         assert not web.starts
         row = await on.row(execution)
-        assert (row["status"], row["error_message"], row["cancel_proof"]) == ("cancelled", "cancelled before it was started", "never_started")
+        assert (row["status"], row["error_message"], row["cancel_proof"]) == (
+            "cancelled",
+            "cancelled before it was started",
+            "never_started",
+        )
 
 
 async def test_a_cancel_between_claim_and_start_is_remembered(database: Database) -> None:
@@ -339,4 +348,3 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
         assert web.kills == [CancelProof.KILLED]
-

@@ -103,15 +103,15 @@ class Life:
         self._recorder = Recorder(
             tools.ledger, tools.metrics, tools.clock, owner=incarnation.id, worker=options.name, settled=self._settled
         )
-        self._recording = asyncio.create_task(self._recorder.run(), name="recorder")
-        self._recording.add_done_callback(lambda _: wake.set())
         self.heart = Heart(
             tools.lease(incarnation),
             self._renewed_in_thread,
             lease_seconds=options.lease_seconds,
             registered_at=registered_at,
         )
-        self.heart.start()
+        self.heart.start()  # first: where no thread can be had, nothing of this life is left behind
+        self._recording = asyncio.create_task(self._recorder.run(), name="recorder")
+        self._recording.add_done_callback(lambda _: wake.set())
 
     async def work(self) -> None:
         """Claim and perform until the ledger says that this life is over, or `close_door` was called.
@@ -201,11 +201,12 @@ class Life:
     async def _adopt(self) -> None:
         """Take up runs that are ours by the ledger alone: a claim's answer was lost, or a run fell out of step with the log."""
         self._unsure = False
+        asked = frozenset(self._out_of_step)
         unknown = await self._unknown_runs()
-        lost = {run.id for run in unknown if run.id in self._out_of_step}
+        lost = {run.id for run in unknown if run.id in asked}
         await self._begin(unknown, dict.fromkeys(lost, _OUT_OF_STEP))
         self._given_up |= lost
-        self._out_of_step -= lost
+        self._out_of_step -= asked  # the others are not ours any more: should they come back, it is by a new claim
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
         return await self._tools.ledger.unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
@@ -214,13 +215,11 @@ class Life:
         """Start a coroutine for each; what they need is read for all of them at once. `lost`: why a run can only be ended."""
         if not claimed:
             return
-        self._unsure = True
         async with failpoints.at("begin"):
             await self._learn_specs({run.execution_id for run in claimed})
             endpoints = await self._tools.targets.endpoints(sorted({run.target_id for run in claimed}))
             again = [run.id for run in claimed if run.fence > 1 or lost]
             progress = await self._tools.ledger.progress(again) if again else {}
-        self._unsure = False
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost or {})}
         for run in claimed:
             self._perform(

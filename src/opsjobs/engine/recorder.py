@@ -18,6 +18,8 @@ from opsjobs.telemetry import Metrics, log
 FLUSH_BYTES = 2 << 20
 # The next flush begins when the last one has ended, and not earlier than this after its beginning.
 FLUSH_PAUSE_SECONDS = 0.02
+# How long the beginning of an action waits for company: alone it would cost a flush that the ends then wait behind.
+BEGIN_ALONE_SECONDS = 0.1
 
 
 class Recorder:
@@ -51,10 +53,17 @@ class Recorder:
         return RunRecord(self, claimed)
 
     def dirty(self, record: RunRecord, size_bytes: int) -> None:
-        """A record has something to say."""
+        """A record has something to say. That an action began, and no more, waits a little: most have soon more to say."""
         self.unwritten_bytes += size_bytes
-        self._dirty.setdefault(record.claimed.id, record)
-        self._something.set()
+        if size_bytes or record.claimed.id in self._dirty:
+            self._mark(record)
+        else:
+            asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self._mark, record)
+
+    def _mark(self, record: RunRecord) -> None:
+        if not record.silent:
+            self._dirty.setdefault(record.claimed.id, record)
+            self._something.set()
 
     def forget(self, record: RunRecord) -> None:
         """Drop what a stale run still had to say."""
@@ -62,6 +71,7 @@ class Recorder:
         record.fall_silent()
         if self._dirty.get(record.claimed.id) is record:
             del self._dirty[record.claimed.id]
+        self._tell_who_waits()  # there is room now, and perhaps nothing left to flush
 
     async def flushed(self) -> None:
         """Wait for the end of the next flush."""
@@ -73,6 +83,9 @@ class Recorder:
         """Flush for ever, until cancelled."""
         while True:
             await self._something.wait()
+            if not self._dirty:  # who had something to say was forgotten meanwhile
+                self._something.clear()
+                continue
             began = time.monotonic()
             await self._flush()
             await asyncio.sleep(max(0.0, began + FLUSH_PAUSE_SECONDS - time.monotonic()))
@@ -98,14 +111,17 @@ class Recorder:
         for run_id in settled.stale:
             self._metrics.stale_writes.inc()
             self.forget(records[run_id])
-        done, self._flushed = self._flushed, None
-        if done is not None:
-            done.set_result(None)
+        self._tell_who_waits()
         try:
             self._settled(flush, settled)
         except Exception:  # noqa: BLE001  it is written: what goes wrong after that must not end the pen
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_follow_up_failed")
+
+    def _tell_who_waits(self) -> None:
+        done, self._flushed = self._flushed, None
+        if done is not None and not done.done():
+            done.set_result(None)
 
     def _draft(self) -> tuple[Flush, dict[int, RunRecord], int]:
         draft = Draft()

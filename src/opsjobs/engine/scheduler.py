@@ -23,6 +23,7 @@ class Scheduler:
         self._relay = relay
         self._lease_seconds = lease_seconds
         self._well_since: float | None = None
+        self._well_at = 0.0
         self.rescuer: Rescuer | None = None
 
     @property
@@ -33,6 +34,8 @@ class Scheduler:
     async def run_once(self) -> Counts:
         """One round; says what was done, by kind."""
         began = time.monotonic()
+        if began - self._well_at > self._lease_seconds:
+            self._well_since = None  # it was frozen itself: of the time between it knows nothing
         try:
             await self._workers.tick(NAME)
             mended = await self.rescuer.run_once() if self.rescuer is not None else {}
@@ -42,4 +45,5 @@ class Scheduler:
             raise
         if self._well_since is None:
             self._well_since = began
+        self._well_at = time.monotonic()
         return {**mended, **told}

@@ -1,0 +1,248 @@
+"""`make bench`: opsjobs as a user runs it beside those who do less or the same, side by side in one run.
+
+--quick: fewer rounds, under two minutes, RESULTS.md untouched unless --output names a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import dispatch
+import ours
+import peers
+import report
+from machines import Machines, machines
+from report import Figures
+
+HERE = Path(__file__).resolve().parent
+TARGETS = 200
+WIDTHS = (32, 64, 200)
+IDLE_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How often each thing is measured, and how long all of it may take."""
+
+    warm: int
+    cold: int
+    ansible: int
+    restarts: int
+    posts: int
+    streams: int
+    seconds_at_most: int
+
+
+FULL = Plan(warm=9, cold=5, ansible=3, restarts=3, posts=400, streams=200, seconds_at_most=480)
+QUICK = Plan(warm=5, cold=1, ansible=1, restarts=1, posts=120, streams=60, seconds_at_most=120)
+
+
+def main() -> int:
+    options = _options()
+    plan = QUICK if options.quick else FULL
+    _end_in_time(plan.seconds_at_most)
+    began = time.monotonic()
+    seen = Figures(TARGETS, _commit(), _versions(), load_before=os.getloadavg()[0])
+    with _folder() as folder, machines(TARGETS, folder) as fleet:
+        say(f"{TARGETS} machines on loopback are up")
+        _stack(seen, plan, folder, fleet)
+        with ExitStack() as stack:
+            bench = stack.enter_context(_bench(seen, plan, folder, fleet))
+            bench.warm()
+            bench.answers()
+            bench.cold()
+            bench.ansible()
+    seen.load_after, seen.seconds = os.getloadavg()[0], time.monotonic() - began
+    text = report.markdown(seen)
+    print(text)
+    output = options.output or (None if options.quick else HERE / "RESULTS.md")
+    if output is not None:
+        output.write_text(text)
+        say(f"written to {output}")
+    return 0
+
+
+def _stack(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> None:
+    """Start it new, let it stand idle, start it again on what is there."""
+    data = folder / "data"
+    with ours.service(data) as running:
+        seen.ready_new.append(running.ready_seconds)
+        ours.register(running, fleet)
+        time.sleep(IDLE_SECONDS / 2)
+        before = sum(running.cpu().values())
+        time.sleep(IDLE_SECONDS)
+        seen.idle_cpu = (sum(running.cpu().values()) - before) / IDLE_SECONDS
+        seen.idle_pss = running.pss()
+    say(f"ready in {seen.ready_new[0]:.1f} s, idle {sum(seen.idle_pss.values()) >> 20} MiB")
+    for _ in range(plan.restarts):
+        with ours.service(data) as running:
+            seen.ready_existing.append(running.ready_seconds)
+
+
+@dataclass(slots=True)
+class Bench:
+    """Everybody at the start: the service, its API, the peers."""
+
+    seen: Figures
+    plan: Plan
+    folder: Path
+    fleet: Machines
+    running: ours.Service
+    api: ours.Api
+    jobs: dict[int, int]
+    ceiling: peers.Holder
+    parallel_ssh: peers.Holder | None
+    programs: Path | None
+
+    def warm(self) -> None:
+        """Connections are held: made once, then rounds in turns."""
+        self.ceiling.cold(32)
+        due = {width: ours.fan_out(self.running, self.api, job, TARGETS).seconds for width, job in self.jobs.items()}
+        if self.parallel_ssh:
+            self.parallel_ssh.cold(32)
+        for turn in range(self.plan.warm):
+            for width, job in self.jobs.items():
+
+                def we(width: int = width, job: int = job) -> None:
+                    done = ours.fan_out(self.running, self.api, job, TARGETS, due_seconds=due[width])
+                    due[width] = done.seconds
+                    self.seen.round("warm", width, done)
+
+                def they(width: int = width) -> None:
+                    self.seen.lap("warm", "asyncssh", width, self.ceiling.warm(width))
+
+                _both(turn, we, they)
+            if self.parallel_ssh:
+                self.seen.lap("warm", "parallel-ssh", 32, self.parallel_ssh.warm(32))
+            self._tell("warm", turn)
+        self.ceiling.let_go()
+        if self.parallel_ssh:
+            self.parallel_ssh.let_go()
+
+    def cold(self) -> None:
+        """Every connection is made anew: the worker is a new one each time."""
+        for turn in range(self.plan.cold):
+            for width in (32, 200):
+
+                def we(width: int = width) -> None:
+                    self.running.forget_connections(self.api)
+                    time.sleep(1)  # its start-up is over
+                    self.seen.round(
+                        "cold", width, ours.fan_out(self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0)
+                    )
+
+                def they(width: int = width) -> None:
+                    self.seen.lap("cold", "asyncssh", width, self.ceiling.cold(width))
+                    self.ceiling.let_go()
+
+                _both(turn, we, they)
+            self.seen.lap("cold", "ssh", 32, peers.xargs_ssh(self.fleet, self.folder, 32))
+            if self.parallel_ssh:
+                self.seen.lap("cold", "parallel-ssh", 32, self.parallel_ssh.cold(32))
+                self.parallel_ssh.let_go()
+            self._tell("cold", turn)
+
+    def ansible(self) -> None:
+        """A first run, and a second one over the connections that OpenSSH keeps for it."""
+        if self.programs is None:
+            return
+        ansible = peers.Ansible(self.programs / "ansible", self.fleet, self.folder)
+        for turn in range(self.plan.ansible):
+            try:
+                self.seen.lap("cold", "ansible", 32, ansible.run(32))
+                self.seen.lap("warm", "ansible", 32, ansible.run(32))
+            finally:
+                ansible.let_go()
+            say(f"ansible, round {turn + 1} of {self.plan.ansible}: {self.seen.rate('warm', 'ansible', 32):.0f}/s")
+
+    def answers(self) -> None:
+        """What a single caller feels."""
+        self.seen.dispatch = dispatch.posts(self.running, self.plan.posts)
+        self.seen.first_bytes = dispatch.streams(self.running, self.plan.streams)
+        say(f"POST {self.seen.dispatch.sequential.p50:.1f} ms, first output {self.seen.first_bytes.output.p50:.0f} ms")
+
+    def _tell(self, temperature: str, turn: int) -> None:
+        ratios = (self.seen.ratio(temperature, report.OURS, width) for width in (32, 200))
+        so_far = ", ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None)
+        say(f"{temperature}, round {turn + 1}: of bare asyncssh {so_far} (32, 200 parallel)")
+
+
+def _both(turn: int, we: Callable[[], None], they: Callable[[], None]) -> None:
+    """Side by side; who goes first changes from round to round."""
+    for one in (we, they) if turn % 2 else (they, we):
+        one()
+
+
+@contextmanager
+def _bench(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> Iterator[Bench]:
+    programs = peers.environment()
+    with ExitStack() as stack:
+        running = stack.enter_context(ours.service(folder / "data"))
+        seen.ready_existing.append(running.ready_seconds)
+        api = running.api()
+        jobs = {width: ours.job(api, f"echo-{width}", {"groups": ["bench"]}, width) for width in WIDTHS}
+        ceiling = stack.enter_context(peers.holder("asyncssh", sys.executable, fleet, folder))
+        python = str(programs / "python") if programs else None
+        other = stack.enter_context(peers.holder("parallel-ssh", python, fleet, folder)) if python else None
+        yield Bench(seen, plan, folder, fleet, running, api, jobs, ceiling, other, programs)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A place that PostgreSQL's user may pass."""
+    folder = Path(tempfile.mkdtemp(prefix="opsjobs-bench-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_in_time(seconds: int) -> None:
+    """Whatever ends the bench ends all that it started: the blocks above are left in order."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(f"bench: {'over its time' if number == signal.SIGALRM else 'ended'} (signal {number})")
+
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, leave)
+    signal.alarm(seconds)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="opsjobs beside bare asyncssh, OpenSSH, parallel-ssh and ansible")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, under two minutes")
+    parser.add_argument("--output", type=Path, help="where the figures go (default: bench/RESULTS.md, with --quick nowhere)")
+    return parser.parse_args()
+
+
+def _versions() -> dict[str, str]:
+    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.split(",")[0].strip()
+    return {"asyncssh": importlib.metadata.version("asyncssh"), "": ssh.replace("_", " ")}
+
+
+def _commit() -> str:
+    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def say(line: str) -> None:
+    """Progress, beside the figures."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Output on its way into the log: head, what was left out, tail, every byte where it belongs, and no more memory than agreed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as some
+
+from engine.bench import bench, until
+from opsjobs import failpoints
+from opsjobs.clock import SystemClock
+from opsjobs.engine import record as recording
+from opsjobs.engine.output import TAIL_BYTES, Capture
+from opsjobs.engine.record import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, Draft, RunRecord
+from opsjobs.engine.recorder import Recorder
+from opsjobs.model.job import CommandAction
+from opsjobs.remote.fake import Gate
+from opsjobs.remote.session import Exit, Output, Stream
+from opsjobs.store.ledger import Claimed, Ledger, LogLine
+from opsjobs.store.transaction import Database
+from opsjobs.telemetry import Metrics
+
+RUN = Claimed(1, UUID(int=1), 1, date(2026, 1, 1), "1", "web-1", 1, 1, 1, 0, None)
+
+
+class Paper:
+    """Takes what a record says, as the recorder would."""
+
+    unwritten_bytes = 0
+
+    def __init__(self) -> None:
+        self.record = RunRecord(self, RUN)
+        self.record.begin("step-1", 1, datetime.now(UTC))
+
+    def dirty(self, record: RunRecord, size_bytes: int) -> None:
+        self.unwritten_bytes += size_bytes
+
+    async def flushed(self) -> None:
+        raise AssertionError("nobody waits here")
+
+    def lines(self) -> list[LogLine]:
+        draft = Draft()
+        while not self.record.silent:
+            self.record.take(draft)
+        assert self.record.unwritten_bytes == 0
+        return draft.lines
+
+
+# Characters of every length, bytes that are no text at all, long runs beyond a chunk and beyond the tail.
+_texts = some.text(some.sampled_from("aä€😀\n"), max_size=40).map(str.encode)
+_pieces = some.lists(
+    some.one_of(
+        _texts,
+        some.binary(max_size=30),
+        some.builds(
+            lambda unit, times: unit * times,
+            some.sampled_from([b"x", "€".encode(), "😀".encode(), b"\xff"]),
+            some.integers(0, 40_000),
+        ),
+    ),
+    max_size=12,
+)
+_cuts = some.lists(some.integers(0, 1 << 18), max_size=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(stdout=_pieces, stderr=_pieces, cuts=_cuts, limit=some.one_of(some.integers(0, 200), some.integers(0, 200_000)))
+@example(stdout=["€".encode() * 40_000], stderr=[], cuts=[1, 2, 65_535, 65_537], limit=100_000)
+def test_head_gap_and_tail_are_exactly_what_was_written(
+    stdout: list[bytes], stderr: list[bytes], cuts: list[int], limit: int
+) -> None:
+    paper = Paper()
+    capture = Capture(paper.record, limit)
+    whole: dict[Stream, bytes] = {"stdout": b"".join(stdout), "stderr": b"".join(stderr)}
+    for stream, data in whole.items():
+        for piece in _cut(data, cuts):
+            capture.add(Output(stream, piece))
+    assert capture.finish() == (len(whole["stdout"]), len(whole["stderr"]))
+    lines = paper.lines()
+    for stream, data in whole.items():
+        _check([line for line in lines if line.stream == stream], data, limit)
+
+
+def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The data in the pieces in which it comes from a machine: cut anywhere, and at 64 KiB."""
+    borders = sorted({0, len(data), *(c for c in cuts if c < len(data)), *range(0, len(data), 65_536)})
+    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+
+
+def _check(lines: list[LogLine], data: bytes, limit: int) -> None:
+    at = 0
+    for line in lines:
+        assert line.start_offset == at, "no gap, no overlap"
+        assert line.data is None or 0 < len(line.data) <= CHUNK_BYTES
+        if line.data is not None:
+            assert line.data == data[at : at + len(line.data)]
+        at += len(line.data) if line.data is not None else line.dropped or 0
+    assert at == len(data)
+    gaps = [line for line in lines if line.dropped]
+    assert len(gaps) <= 1
+    if not gaps:
+        assert len(data) <= limit + TAIL_BYTES
+    else:
+        head, tail = gaps[0].start_offset or 0, len(data) - (gaps[0].start_offset or 0) - (gaps[0].dropped or 0)
+        assert len(data) > limit + TAIL_BYTES
+        assert limit - 3 <= head <= limit
+        assert TAIL_BYTES - 3 <= tail <= TAIL_BYTES
+    _check_characters([line for line in lines if line.data is not None], data)
+
+
+def _check_characters(lines: list[LogLine], data: bytes) -> None:
+    """Where the whole is text, every chunk is."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return
+    for line in lines:
+        (line.data or b"").decode()
+
+
+def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> None:
+    paper = Paper()
+    capture = Capture(paper.record, 0)
+    for n in range(100_000):
+        capture.add(Output("stdout", b"%02d" % (n % 100)))
+    assert len(capture._streams["stdout"]._tail) <= 2 * TAIL_BYTES
+    capture.finish()
+    (gap, *tail) = paper.lines()
+    assert gap.dropped == 200_000 - TAIL_BYTES
+    assert b"".join(line.data or b"" for line in tail) == (b"%02d" * 100 % tuple(range(100)) * 1000)[-TAIL_BYTES:]
+
+
+def test_nothing_is_said_any_more_by_a_stale_record() -> None:
+    paper = Paper()
+    paper.record.output("stdout", 0, b"before")
+    paper.record.fall_silent()
+    paper.record.output("stdout", 6, b"after")
+    assert paper.lines() == []
+    assert paper.record.unwritten_bytes == 0
+
+
+async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(database: Database) -> None:
+    async with bench(database) as on:
+        said = b"0123456789" * 30_000
+        on.machine("web-1").reply([Output("stdout", said), Output("stderr", b"few"), Exit(0)])
+        async with on.worker():
+            execution = await on.run([CommandAction(command="talk", output_limit=1_000)])
+        assert await on.output(execution) == said[:1_000] + said[-TAIL_BYTES:]
+        assert [e.dropped for e in await on.log(execution) if e.dropped] == [300_000 - 1_000 - TAIL_BYTES]
+        (result,) = await on.results(execution)
+        assert (result["stdout_bytes"], result["stdout_stored"], result["stderr_bytes"]) == (300_000, 300_000, 3)
+
+
+async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_through(database: Database) -> None:
+    async with bench(database) as on:
+        size, most = 8 << 20, 0
+        on.machine("web-1").reply([Output("stdout", b"x" * size), Exit(0)])
+        on.machine("web-2").reply([Output("stdout", b"me, too\n"), Exit(0)])
+        failpoints.arm("settle:sleep:0.05")
+        async with on.worker() as worker:
+            execution = await on.launch("flood", 2)
+            while (await on.executions.get(execution.id)).finished_at is None:
+                most = max(most, worker._life._recorder.unwritten_bytes if worker._life else 0)
+                await asyncio.sleep(0.005)
+                rows = await on.rows(execution)
+                if rows[1]["status"] == "succeeded" and rows[0]["status"] == "running":
+                    failpoints.arm("")
+        first, second = await on.rows(execution)
+        assert second["finished_at"] < first["finished_at"]
+        assert most <= RUN_UNWRITTEN_BYTES + 2 * CHUNK_BYTES + 20_000
+        stored = await database.fetch("select sum(octet_length(data)) as n from execution_log where event = 'output'")
+        assert stored[0]["n"] == size + 8
+
+
+async def test_all_floods_together_stay_within_the_workers_limit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "WORKER_UNWRITTEN_BYTES", 1 << 20)
+    async with bench(database) as on:
+        most = 0
+        for n in range(1, 11):
+            on.machine(f"web-{n}").reply([Output("stdout", b"x" * (1 << 19)), Exit(0)])
+        failpoints.arm("settle:sleep:0.02")
+        async with on.worker() as worker:
+            execution = await on.launch("flood", 10)
+            while (await on.executions.get(execution.id)).finished_at is None:
+                most = max(most, worker._life._recorder.unwritten_bytes if worker._life else 0)
+                await asyncio.sleep(0.002)
+        assert most <= (1 << 20) + 10 * 3 * CHUNK_BYTES
+        assert {r["stdout_bytes"] for r in await on.results(execution)} == {1 << 19}
+
+
+async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1").reply([Output("stdout", b"x" * (4 << 20)), Gate(asyncio.Event())])
+        failpoints.arm("settle:sleep:0.2")
+        async with on.worker() as worker:
+            execution = await on.launch()
+            await until(lambda: worker._life is not None and worker._life._recorder.unwritten_bytes > RUN_UNWRITTEN_BYTES)
+            await on.cancel(execution)
+            worker._obey(b'{"cancel": %d}' % execution.id)
+            await until(lambda: web.kills != [])
+            failpoints.arm("")
+            await on.ended(execution)
+        assert (await on.row(execution))["status"] == "cancelled"
+        (result,) = await on.results(execution)
+        assert result["stdout_bytes"] == result["stdout_stored"]
+        assert await on.output(execution) == b"x" * result["stdout_bytes"]
+
+
+async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) -> None:
+    """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
+    recorder = Recorder(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", settled=lambda *_: None)
+    old, new = recorder.open(RUN), recorder.open(RUN)
+    old.begin("step-1", 1, None)
+    old.output("stdout", 0, b"old")
+    recorder.forget(old)
+    new.begin("step-1", 1, None)
+    new.output("stdout", 0, b"newer")
+    recorder.forget(old)
+    assert list(recorder._dirty.values()) == [new]
+    assert recorder.unwritten_bytes == new.unwritten_bytes > 0

@@ -1,0 +1,241 @@
+"""The recorder alone: what PostgreSQL refuses of one run silences no other, and every flush has its number in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from opsjobs.clock import SystemClock
+from opsjobs.engine import record as records
+from opsjobs.engine.record import ActionEnd, RunRecord
+from opsjobs.engine.recorder import Recorder
+from opsjobs.model.execution import RunStatus
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.ledger import Claimed, Flush, Settled
+from opsjobs.telemetry import Metrics
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Book:
+    """A ledger that refuses what it is told to, numbers that do not grow above all."""
+
+    def __init__(self) -> None:
+        self.tried: list[tuple[int, list[int]]] = []
+        self.stored: list[Flush] = []
+        self.refused: Collection[int] = ()
+        self.refused_even_to_end: Collection[int] = ()
+        self.stale: Collection[int] = ()
+        self.away = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def settle(self, flush: Flush) -> Settled:
+        await self.open.wait()
+        self.tried.append((flush.number, [run.run_id for run in flush.runs]))
+        if self.away:
+            self.away -= 1
+            raise Unavailable("as scripted")
+        assert flush.number > max((f.number for f in self.stored), default=0), "it would be taken for one that is stored"
+        ids = {run.run_id for run in flush.runs}
+        spoken = {line.run_id for line in flush.lines if line.event == "output"}
+        if ids & set(self.refused) & spoken or ids & set(self.refused_even_to_end):
+            raise ValueError("a NUL, perhaps")
+        self.stored.append(flush)
+        return Settled(frozenset(ids & set(self.stale)), (), frozenset(), {})
+
+    def end_of(self, run_id: int) -> RunStatus | None:
+        """How the run ended by what is stored."""
+        ends = [r.status for flush in self.stored for r in flush.runs if r.run_id == run_id and r.status is not None]
+        assert len(ends) <= 1
+        return ends[0] if ends else None
+
+
+class Desk:
+    """A recorder at work, and what it told."""
+
+    def __init__(self) -> None:
+        self.book = Book()
+        self.metrics = Metrics()
+        self.told: list[Settled] = []
+        self.recorder = Recorder(
+            self.book,  # type: ignore[arg-type]
+            self.metrics,
+            SystemClock(),
+            owner=uuid4(),
+            worker="worker-1",
+            settled=self.follow_up,
+        )
+
+    def follow_up(self, _: Flush, settled: Settled) -> None:
+        self.told.append(settled)
+
+    def run(self, number: int, fence: int = 1) -> RunRecord:
+        """A claimed run's record."""
+        return self.recorder.open(
+            Claimed(number, uuid4(), 1, date(2026, 1, 1), str(number), f"web-{number}", number, fence, 1, 1, None)
+        )
+
+    def speak(self, count: int) -> list[RunRecord]:
+        """So many runs that begin, say something and end, all before the next flush."""
+        runs = [self.run(number) for number in range(1, count + 1)]
+        for record in runs:
+            record.begin("step-1", 1, NOW)
+            record.output("stdout", 0, b"ok\n")
+            end(record)
+        return runs
+
+    @property
+    def bugs(self) -> float:
+        return self.metrics.bugs.labels("recorder")._value.get()
+
+
+def end(record: RunRecord) -> None:
+    """The command and the run succeeded."""
+    record.end(ActionEnd(RunStatus.SUCCEEDED, 0), NOW)
+    record.finish(ActionEnd(RunStatus.SUCCEEDED, 0))
+
+
+@asynccontextmanager
+async def desk() -> AsyncIterator[Desk]:
+    """A recorder that runs; it is still alive at the end."""
+    made = Desk()
+    task = asyncio.create_task(made.recorder.run())
+    try:
+        with capture_logs():
+            async with asyncio.timeout(10):
+                yield made
+        assert not task.done()
+        assert made.recorder.unwritten_bytes == 0
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("refused", [{1}, {8}, {3, 4}, {1, 4, 6, 7}, set(range(1, 9))])
+async def test_what_is_refused_of_one_run_silences_no_other(refused: set[int]) -> None:
+    async with desk() as at:
+        at.book.refused = refused
+        runs = at.speak(8)
+        await at.recorder.drained()
+        for number, record in enumerate(runs, start=1):
+            assert at.book.end_of(number) is (RunStatus.FAILED if number in refused else RunStatus.SUCCEEDED)
+            assert record.stale == (number in refused)
+        numbers = [number for number, _ in at.book.tried]
+        assert numbers == [*range(1, len(numbers) + 1)]
+        assert at.told[0].stale == refused
+        assert at.bugs >= len(refused)
+
+
+async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_written() -> None:
+    async with desk() as at:
+        at.book.refused_even_to_end = {2}
+        at.speak(3)
+        await at.recorder.drained()
+        assert [at.book.end_of(n) for n in (1, 2, 3)] == [RunStatus.SUCCEEDED, None, RunStatus.SUCCEEDED]
+        assert at.told[0].stale == {2}
+
+
+async def test_a_flush_that_did_not_get_through_keeps_its_number() -> None:
+    async with desk() as at:
+        at.book.away = 2
+        at.speak(2)
+        await at.recorder.drained()
+        assert at.book.tried == [(1, [1, 2])] * 3
+
+
+async def test_a_half_that_does_not_get_through_at_once_keeps_its_number_too() -> None:
+    async with desk() as at:
+        at.book.refused = {2}
+        settle = at.book.settle
+
+        async def away_for_halves(flush: Flush) -> Settled:
+            at.book.away = int(flush.number == 2 and len(at.book.tried) == 1)
+            return await settle(flush)
+
+        at.book.settle = away_for_halves  # type: ignore[method-assign]
+        at.speak(4)
+        await at.recorder.drained()
+        assert [number for number, _ in at.book.tried] == [1, 2, 2, 3, 4, 5, 6]
+        assert [at.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [True, False, True, True]
+
+
+async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
+    async with desk() as at:
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        at.recorder._settled = broken
+        at.speak(2)
+        await at.recorder.drained()
+        assert at.bugs == 1
+        record = at.run(3)
+        record.begin("step-1", 1, NOW)
+        end(record)
+        await at.recorder.drained()
+        assert at.book.end_of(3) is RunStatus.SUCCEEDED
+
+
+async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None:
+    async with desk() as at:
+        at.book.stale = {1}
+        record = at.run(1)
+        record.begin("step-1", 1, NOW)
+        await at.recorder.drained()
+        assert record.stale
+        record.output("stdout", 0, b"x" * 1_000)
+        end(record)
+        assert record.silent
+        assert record.unwritten_bytes == 0
+
+
+async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was left to flush, so nobody told the waiter: it stood still for good."""
+    monkeypatch.setattr(records, "WORKER_UNWRITTEN_BYTES", 5_000)
+    async with desk() as at:
+        at.book.open.clear()
+        quiet, loud = at.run(1), at.run(2)
+        quiet.begin("step-1", 1, NOW)
+        await until_in_flight(at)
+        loud.begin("step-1", 1, NOW)
+        loud.output("stdout", 0, b"x" * 6_000)
+        waiting = asyncio.create_task(quiet.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        at.recorder.forget(loud)
+        await asyncio.wait_for(waiting, 2)
+        at.book.open.set()
+        await at.recorder.drained()
+        assert all(2 not in ids for _, ids in at.book.tried)
+        assert all(ids for _, ids in at.book.tried), "a flush of nothing"
+
+
+async def until_in_flight(at: Desk) -> None:
+    while not at.recorder._in_flight:
+        await asyncio.sleep(0)
+
+
+async def test_a_flood_shares_each_flush_with_its_neighbours() -> None:
+    async with desk() as at:
+        at.book.open.clear()
+        flood, small = at.run(1), at.run(2)
+        flood.begin("step-1", 1, NOW)
+        for n in range(40):
+            flood.output("stdout", n * 60_000, b"x" * 60_000)
+        small.begin("step-1", 1, NOW)
+        end(small)
+        at.book.open.set()
+        await at.recorder.drained()
+        first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
+        assert sum(len(line.data or b"") for line in first.lines) <= records.RUN_FLUSH_BYTES + records.CHUNK_BYTES
+        assert at.book.stored.index(first) <= 1
+        assert at.book.end_of(2) is RunStatus.SUCCEEDED
+        offsets = [line.start_offset for flush in at.book.stored for line in flush.lines if line.event == "output"]
+        assert offsets == [n * 60_000 for n in range(40)]

@@ -1,0 +1,217 @@
+"""The rescuer, the scheduler's tick, and the loop that both run in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from kit.ledgering import Owner, faults
+from opsjobs.bus import Bus
+from opsjobs.clock import TurnedClock
+from opsjobs.engine import scheduler as scheduling
+from opsjobs.engine.relay import Relay
+from opsjobs.engine.rescuer import HOUSEKEEPING_SECONDS, Rescuer
+from opsjobs.engine.scheduler import Scheduler
+from opsjobs.engine.service import Loop
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.outbox import Outbox
+from opsjobs.store.transaction import Database
+from opsjobs.telemetry import Metrics
+
+
+def rescuer(on: Bench, may_bury: Callable[[], bool] = lambda: True) -> Rescuer:
+    return Rescuer(on.ledger, on.workers, on.journal, on.clock, on.metrics, may_bury=may_bury, ring=on.ring)
+
+
+async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
+    async with bench(database, open_ends=True) as on:
+        await Owner(database, "alive").register(lease_seconds=1_000)
+        await Owner(database, "away", zone="far").register(lease_seconds=10)
+        await on.turn(11)
+        assert (await rescuer(on, lambda: False).run_once())["buried"] == 0
+        assert await on.database.fetch("select 1 from workers where buried_at is not null") == []
+        assert (await rescuer(on).run_once())["buried"] == 1
+        assert await on.database.fetch("select name from workers where buried_at is not null") == [{"name": "away"}]
+        assert on.rung == ["far"]
+        assert (await rescuer(on).run_once())["buried"] == 0
+        events = await database.fetch("select type, data ->> 'name' as name from events")
+        assert events == [{"type": "worker.lost", "name": "away"}]
+
+
+async def test_what_was_left_behind_is_mended(database: Database) -> None:
+    async with bench(database) as on:
+        stopped = await on.launch("true", 3)
+        expired = await on.launch("true", 2, timeout=60)
+        async with database.connection() as connection:
+            await connection.execute("update job_executions set cancelling = true where id = %s", [stopped.id])
+        await on.turn(61)
+        done = await rescuer(on).run_once()
+        assert (done["cancelled"], done["expired"]) == (3, 2)
+        assert (await on.ended(stopped)).status is ExecutionStatus.CANCELLED
+        assert (await on.ended(expired)).status is ExecutionStatus.TIMEOUT
+
+
+async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
+    clock = TurnedClock()
+    async with bench(database, clock) as on:
+        await on.launch("true", 1)
+        async with database.connection() as connection:
+            await connection.execute("update target_slots set used = 2")
+        await on.turn(1)
+        keeper = rescuer(on)
+        assert (await keeper.run_once())["slots_mended"] == 1
+        assert await faults(database) == []
+        assert "slots_mended" not in await keeper.run_once()
+        clock.turn(HOUSEKEEPING_SECONDS)
+        assert (await keeper.run_once())["slots_mended"] == 0
+        async with on.worker():
+            await until(lambda: _nothing_open(on))
+
+
+async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> None:
+    async with bench(database, bugs=["counters"]) as on:
+        execution = await on.launch("true", 2)
+        await on.turn(120)
+        async with database.connection() as connection:
+            await connection.execute("update job_executions set ready = 1, waiting = 1")
+        assert (await rescuer(on).run_once())["miscounted"] == 1
+        async with database.connection() as connection:
+            await connection.execute("update job_executions set ready = 2, waiting = 0")
+        async with on.worker():
+            await on.ended(execution)
+
+
+async def _nothing_open(on: Bench) -> bool:
+    return await on.database.fetch("select 1 from job_executions where finished_at is null") == []
+
+
+class Rounds:
+    """A `run_once` that does as it is told, and can be waited for."""
+
+    def __init__(self, *faults: Exception | None) -> None:
+        self.count = 0
+        self._faults = [*faults]
+        self._changed = asyncio.Condition()
+
+    async def __call__(self) -> Mapping[str, int]:
+        async with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+        fault = self._faults.pop(0) if self._faults else None
+        if fault is not None:
+            raise fault
+        return {"done": self.count}
+
+    async def reach(self, count: int) -> None:
+        async with self._changed, asyncio.timeout(10):
+            await self._changed.wait_for(lambda: self.count >= count)
+
+
+@asynccontextmanager
+async def looping(rounds: Rounds, interval_seconds: float, metrics: Metrics | None = None) -> AsyncIterator[Loop]:
+    loop = Loop("rounds", rounds, interval_seconds=interval_seconds, metrics=metrics or Metrics())
+    loop.start()
+    try:
+        yield loop
+    finally:
+        await loop.stop()
+
+
+async def test_an_error_ends_the_round_and_not_the_loop() -> None:
+    metrics = Metrics()
+    rounds = Rounds(ZeroDivisionError("a bug"), Unavailable("away"))
+    async with looping(rounds, 0.001, metrics):
+        await rounds.reach(4)
+    assert metrics.bugs.labels("rounds")._value.get() == 1
+    count = rounds.count
+    await asyncio.sleep(0.01)
+    assert rounds.count == count, "it went on after its stop"
+
+
+async def test_a_loop_is_woken_before_its_time() -> None:
+    rounds = Rounds()
+    async with looping(rounds, 3_600) as loop:
+        for count in (1, 2, 3):
+            await rounds.reach(count)
+            loop.wake()
+        await rounds.reach(4)
+
+
+async def test_a_loop_that_never_began_can_be_stopped() -> None:
+    await Loop("rounds", Rounds(), interval_seconds=1, metrics=Metrics()).stop()
+
+
+class Hand:
+    """The module `time` with a monotonic clock that stands until it is turned."""
+
+    def __init__(self) -> None:
+        self.at = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
+    made = Hand()
+    monkeypatch.setattr(scheduling, "time", made)
+    return made
+
+
+def scheduler(on: Bench) -> Scheduler:
+    relay = Relay(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
+    made = Scheduler(on.workers, relay, lease_seconds=15)
+    made.rescuer = rescuer(on, lambda: made.may_bury)
+    return made
+
+
+async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_good_rounds(database: Database, hand: Hand) -> None:
+    async with bench(database) as on:
+        dead = await Owner(database, "dead").register(lease_seconds=1)
+        await on.turn(2)
+        ticking = scheduler(on)
+        buried = []
+        for _ in range(4):
+            buried.append((await ticking.run_once())["buried"])
+            hand.at += 7
+        assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
+        assert await database.fetch("select id from workers where buried_at is not null") == [{"id": dead.id}]
+        assert [row["name"] for row in await database.fetch("select name from services")] == ["scheduler"]
+
+
+async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(
+    database: Database, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(database) as on:
+        ticking = scheduler(on)
+        await ticking.run_once()
+        hand.at += 15
+        assert ticking.may_bury
+        monkeypatch.setattr(on.workers, "tick", Rounds(Unavailable("away")))
+        with pytest.raises(TypeError):  # any error at all counts
+            await ticking.run_once()
+        monkeypatch.undo()
+        assert not ticking.may_bury
+
+
+async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(database: Database, hand: Hand) -> None:
+    """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
+    async with bench(database) as on:
+        await Owner(database, "not-dead").register(lease_seconds=15)
+        ticking = scheduler(on)
+        for _ in range(4):
+            await ticking.run_once()
+            hand.at += 5
+        assert ticking.may_bury
+        hand.at += 600
+        await on.turn(600)
+        assert (await ticking.run_once())["buried"] == 0
+        assert not ticking.may_bury
+        assert await database.fetch("select 1 from workers where buried_at is not null") == []
+        assert time.monotonic() != hand.at
