@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -24,6 +25,18 @@ def cpu_seconds(pid: int) -> float:
     """User and system time so far, of its ended children, too (PostgreSQL's processes that came and went)."""
     fields = _stat(pid)
     return sum(int(value) for value in fields[11:15]) / _TICKS if fields else 0.0
+
+
+def busy_cores(seconds: float) -> float:
+    """How many cores all processes of this machine keep busy, watched for so long."""
+    before = _busy_seconds()
+    time.sleep(seconds)
+    return (_busy_seconds() - before) / seconds
+
+
+def _busy_seconds() -> float:
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / _TICKS
 
 
 def pss_bytes(pid: int) -> int:

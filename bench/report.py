@@ -22,9 +22,10 @@ class Figures:
     count: int
     commit: str
     versions: dict[str, str]
-    load_before: float = 0.0
-    load_after: float = 0.0
+    strangers: float = 0.0
+    """Cores that others kept busy before the start and after the end."""
     seconds: float = 0.0
+    remark: str = ""
     ready_new: list[float] = field(default_factory=list)
     ready_existing: list[float] = field(default_factory=list)
     idle_pss: dict[str, int] = field(default_factory=dict)
@@ -82,7 +83,7 @@ def _head(seen: Figures) -> str:
         "share: only ratios within a run mean something, and no figure here is a promise for another machine. Every figure is a median; "
         f"the rounds of all took turns. `echo ok` on {seen.count} loopback addresses.\n\n"
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}; commit {seen.commit}; "
-        f"load average {seen.load_before:.1f} before and {seen.load_after:.1f} after, {seen.seconds:.0f} s."
+        f"others kept {seen.strangers:.1f} cores busy before and after; {seen.seconds:.0f} s. {seen.remark}"
     )
 
 
@@ -125,14 +126,14 @@ def _judged_latency(seen: Figures) -> Iterable[Judged]:
 
 
 def _at_least(what: str, goal: float, ratio: float | None) -> Judged:
-    return (what, f"≥ {goal:g} ×", f"{ratio:.2f} ×", ratio >= goal) if ratio is not None else None
+    return (what, f"≥ {goal:g} x", f"{ratio:.2f} x", ratio >= goal) if ratio is not None else None
 
 
 def _fan_out(seen: Figures, temperature: str) -> str:
     words = {"warm": "connections held from the round before", "cold": "every connection made anew"}
     keys = sorted((k for k in seen.laps if k[0] == temperature), key=lambda k: (k[2], -seen.rate(*k)))
-    head = "| who | parallel | targets/s | of bare asyncssh | client CPU, ms a target | rounds |"
-    rows = [head, "|---|---|---|---|---|---|", *(_row(seen, *key) for key in keys)]
+    head = "| who | parallel | targets/s | least to most | of bare asyncssh | client CPU, ms a target | rounds |"
+    rows = [head, "|---|---:|---:|---:|---:|---:|---:|", *(_row(seen, *key) for key in keys)]
     return "\n".join([f"## Fan-out {temperature}: {words[temperature]}", "", *rows]) if keys else ""
 
 
@@ -141,7 +142,9 @@ def _row(seen: Figures, temperature: str, who: str, parallel: int) -> str:
     ratio = seen.ratio(temperature, who, parallel)
     cpu = median(lap.cpu for lap in laps) / seen.count * 1000
     relation = f"{ratio:.2f}" if ratio is not None else ""
-    return f"| {WORDS[who]} | {parallel} | {seen.rate(temperature, who, parallel):.0f} | {relation} | {cpu:.2f} | {len(laps)} |"
+    rates = sorted(seen.count / lap.seconds for lap in laps)
+    figures = f"{seen.rate(temperature, who, parallel):.0f} | {rates[0]:.0f} to {rates[-1]:.0f} | {relation} | {cpu:.2f}"
+    return f"| {WORDS[who]} | {parallel} | {figures} | {len(laps)} |"
 
 
 def _cpu(seen: Figures) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import SECONDS, House, Json, let_in, machines, until
+from e2e.house import House, let_in, machines
+from e2e.processes import SECONDS, Json, until
 from kit.proxy import Proxy, proxy
 from kit.sshd import keygen
 

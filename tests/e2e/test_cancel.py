@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from e2e.house import House, still_running, until
+from e2e.house import House
+from e2e.processes import still_running, until
 
 
 def test_a_cancel_kills_20_commands_on_their_machines_and_starts_no_other(house: House) -> None:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from e2e.house import SECONDS, House, until
+from e2e.house import House
+from e2e.processes import SECONDS, until
 
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 

@@ -8,7 +8,8 @@ import signal
 import psycopg
 import pytest
 
-from e2e.house import House, Json, Running, let_in, machines, until
+from e2e.house import House, let_in, machines
+from e2e.processes import Json, Running, until
 
 
 def of(worker: str, runs: list[Json]) -> list[Json]:

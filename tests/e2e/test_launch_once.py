@@ -9,7 +9,8 @@ import httpx2
 import psycopg
 import pytest
 
-from e2e.house import SECONDS, House, Json, until
+from e2e.house import House
+from e2e.processes import SECONDS, Json, until
 
 
 @pytest.fixture

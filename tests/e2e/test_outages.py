@@ -9,7 +9,8 @@ from typing import Any
 
 import redis
 
-from e2e.house import House, still_running, until
+from e2e.house import House
+from e2e.processes import still_running, until
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import MACHINES, SECONDS, House, Json
+from e2e.house import MACHINES, House
+from e2e.processes import SECONDS, Json
 from e2e.viewer import Frame, Viewer, streams
 from kit.servers import open_folder
 

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 from structlog.testing import capture_logs
 
 from kit.ledgering import faults
@@ -287,3 +288,17 @@ def _actions(commands: str | Sequence[str | CommandAction]) -> list[CommandActio
     given = [commands] if isinstance(commands, str) else commands
     actions = [CommandAction(command=c) if isinstance(c, str) else c for c in given]
     return [a.model_copy(update={"key": a.key or f"step-{n}"}) for n, a in enumerate(actions, start=1)]
+
+
+@asynccontextmanager
+async def away(database: Database) -> AsyncIterator[None]:
+    """PostgreSQL takes no connection to this database, and has ended those that there were."""
+    name = (await database.fetch("select current_database() as name"))[0]["name"]
+    url = database.options.url.replace(f"/{name}?", "/postgres?")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
+        await admin.execute(f"alter database {name} allow_connections false".encode())
+        try:
+            await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+            yield
+        finally:
+            await admin.execute(f"alter database {name} allow_connections true".encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,3 +229,14 @@ def _said(data: bytes) -> Output:
 
 async def _stored(output: Awaitable[bytes]) -> bool:
     return bool(await output)
+
+
+def test_every_name_is_a_step_in_the_source_and_stands_in_the_docstring() -> None:
+    used = {
+        name
+        for file in (SOURCE / "opsjobs").rglob("*.py")
+        for name in re.findall(r'failpoints\.at\("([^"]+)"\)', file.read_text())
+        if file.name != "failpoints.py"
+    }
+    told = set(re.findall(r"^    ([a-z.]+) {2,}(?:engine|store|api)", failpoints.__doc__ or "", re.MULTILINE))
+    assert used == told == failpoints.NAMES

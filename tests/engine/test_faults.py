@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-import psycopg
 import pytest
 from psycopg import errors
 
-from engine.bench import Bench, bench, until
+from engine.bench import Bench, away, bench, until
 from kit.ledgering import Owner, launch, machines
 from opsjobs import failpoints
 from opsjobs.engine.record import RunRecord
@@ -135,20 +133,6 @@ async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(databa
         assert ended.counts == {"succeeded": 20}
         assert await heard_whole(on, execution)
         assert [len(m.starts) for m in on.sessions.machines.values()] == [1] * 20
-
-
-@asynccontextmanager
-async def away(database: Database) -> AsyncIterator[None]:
-    """PostgreSQL takes no connection to this database, and has ended those that there were."""
-    name = (await database.fetch("select current_database() as name"))[0]["name"]
-    url = database.options.url.replace(f"/{name}?", "/postgres?")
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
-        await admin.execute(f"alter database {name} allow_connections false".encode())
-        try:
-            await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
-            yield
-        finally:
-            await admin.execute(f"alter database {name} allow_connections true".encode())
 
 
 async def test_a_run_whose_words_cannot_be_stored_ends_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, date, datetime
 from uuid import UUID, uuid4
 
@@ -88,7 +89,7 @@ def test_head_gap_and_tail_are_exactly_what_was_written(
 def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
     """The data in the pieces in which it comes from a machine: cut anywhere, and at 64 KiB."""
     borders = sorted({0, len(data), *(c for c in cuts if c < len(data)), *range(0, len(data), 65_536)})
-    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(borders)]
 
 
 def _check(lines: list[LogLine], data: bytes, limit: int) -> None:

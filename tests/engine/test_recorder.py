@@ -188,6 +188,7 @@ async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None
         at.book.stale = {1}
         record = at.run(1)
         record.begin("step-1", 1, NOW)
+        record.output("stdout", 0, b"ok")
         await at.recorder.drained()
         assert record.stale
         record.output("stdout", 0, b"x" * 1_000)
@@ -203,6 +204,7 @@ async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten
         at.book.open.clear()
         quiet, loud = at.run(1), at.run(2)
         quiet.begin("step-1", 1, NOW)
+        quiet.output("stdout", 0, b"ok")
         await until_in_flight(at)
         loud.begin("step-1", 1, NOW)
         loud.output("stdout", 0, b"x" * 6_000)

@@ -59,7 +59,7 @@ async def test_what_was_left_behind_is_mended(database: Database) -> None:
 
 async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
     clock = TurnedClock()
-    async with bench(database, clock) as on:
+    async with bench(database, clock, bugs=["counters"]) as on:
         await on.launch("true", 1)
         async with database.connection() as connection:
             await connection.execute("update target_slots set used = 2")

@@ -299,22 +299,20 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
 
 
 async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
-    async with bench(database) as on:
-        async with on.worker() as worker:
-            for order in (b"", b"\xff", b"[]", b'{"cancel": null}', b'{"cancel": Infinity}', b'{"stop": 1}', b"[" * 100_000):
-                worker._obey(order)
-            await on.run()
+    async with bench(database) as on, on.worker() as worker:
+        for order in (b"", b"\xff", b"[]", b'{"cancel": null}', b'{"cancel": Infinity}', b'{"stop": 1}', b"[" * 100_000):
+            worker._obey(order)
+        await on.run()
 
 
 async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(database: Database) -> None:
-    async with bench(database, bugs=["worker"]) as on:
-        async with on.worker() as worker:
-            await until(lambda: worker._life is not None)
-            first = worker._life
-            assert first is not None
-            first._recording.cancel()
-            await until(lambda: worker._life not in (None, first))
-            assert (await on.run()).status is ExecutionStatus.COMPLETED
+    async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
+        await until(lambda: worker._life is not None)
+        first = worker._life
+        assert first is not None
+        first._recording.cancel()
+        await until(lambda: worker._life not in (None, first))
+        assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
 async def test_a_worker_that_cannot_register_yet_tries_again(database: Database) -> None:

@@ -47,9 +47,11 @@ class Relay:
         published, began = 0, time.monotonic()
         async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told), failpoints.at("relay"):
             for fact in facts:
+                if told and time.monotonic() - began > BATCH_SECONDS:
+                    break
                 # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
                 events = [event async for event in self._events(fact)] if heard else []
-                if time.monotonic() - began > BATCH_SECONDS or (events and not await self._publish(events)):
+                if events and not await self._publish(events):
                     break
                 published += len(events)
                 told.append(fact.id)

@@ -1,0 +1,93 @@
+"""Processes of the service, to be killed, frozen and looked at, and waiting for what is to come true."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SECONDS = 30.0
+
+Json = dict[str, Any]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    """Wait until it holds; AssertionError where it does not in time."""
+    ends, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        pause.wait(0.02)
+
+
+def still_running(mark: str) -> list[int]:
+    """Processes of this machine, which all targets are, with the mark in their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark.encode() in line:
+            found.append(int(folder.name))
+    return found
+
+
+@dataclass
+class Running:
+    """One process of the service."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    frozen: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """It runs, or could."""
+        return self.process.poll() is None
+
+    @property
+    def title(self) -> str:
+        """The name under which a worker is on record."""
+        return f"{socket.gethostname()}-{self.process.pid}"
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        self.process.kill()
+        self.process.wait(SECONDS)
+
+    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = SECONDS) -> int:
+        """Ask it to end; its exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(seconds)
+
+    def freeze(self) -> None:
+        """Stop its clock, so to say: it does nothing, and its connections stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """It goes on, not knowing that time has passed."""
+        self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
+    def said(self, event: str) -> list[Json]:
+        """Its log lines of this event."""
+        lines = (line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
+        return [told for line in lines if (told := json.loads(line)).get("event") == event]
+
+    def peak_kib(self) -> int:
+        """The most memory that it ever held (VmHWM), since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+    def forget_peak(self) -> None:
+        """From now on the peak is counted anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")

@@ -1,0 +1,61 @@
+"""The heart: a lease renewed on a thread of its own, and what its owner may do while it beats or does not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from uuid import uuid4
+
+from structlog.testing import capture_logs
+
+from engine.bench import away, until
+from kit.ledgering import Owner, launch, machines
+from opsjobs.engine.heart import Heart
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.transaction import Database
+from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
+
+
+async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recovers(database: Database) -> None:
+    told: list[Renewal] = []
+    with capture_logs() as said:
+        heart, _ = await _heart(database, told, lease_seconds=0.6)
+        assert heart.may_start
+        assert not heart.may_bury
+        await until(lambda: heart.may_bury)
+        assert len(told) >= 3
+        async with away(database):
+            await until(lambda: not heart.may_start)
+            assert not heart.may_bury
+        await until(lambda: heart.may_start)
+        assert not heart.may_bury
+        await until(lambda: heart.may_bury)
+        heart.stop()
+        await until(lambda: not heart.beating)
+    assert all(renewal.alive for renewal in told)
+    assert "lease_not_renewed" in {line["event"] for line in said}
+
+
+async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop(database: Database) -> None:
+    told: list[Renewal] = []
+    heart, life = await _heart(database, told, lease_seconds=0.3)
+    owner = Owner(database, "worker-1", id=life.id)
+    execution = await launch(database, machines(1))
+    runs = (await owner.claim()).runs
+    await Ledger(database).cancel(execution.id, by="ada", reason=None)
+    await until(lambda: told[-1:] != [] and told[-1].stopping == {execution.id})
+    await Workers(database).bury("worker-1")
+    await until(lambda: not told[-1].alive)
+    heart.stop()
+    await until(lambda: not [t for t in threading.enumerate() if t.name == "opsjobs-heart"])
+    assert len(runs) == 1
+
+
+async def _heart(database: Database, told: list[Renewal], *, lease_seconds: float) -> tuple[Heart, Incarnation]:
+    life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
+    sent_at = time.monotonic()
+    await Workers(database).register(life, lease_seconds=lease_seconds)
+    lease = Lease(database.options.url, life, lease_seconds=lease_seconds)
+    heart = Heart(lease, told.append, lease_seconds=lease_seconds, registered_at=sent_at)
+    heart.start()
+    return heart, life

@@ -1,0 +1,160 @@
+"""The relay: what the outbox holds reaches the bus, in order, at least once, each event with an id of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from bells.processes import own_redis
+from engine.bench import Bench, bench, until
+from kit.ledgering import Owner
+from opsjobs import failpoints
+from opsjobs.bus import Bus, Messages
+from opsjobs.engine import relay as relaying
+from opsjobs.engine.relay import Relay
+from opsjobs.engine.service import Loop
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.outbox import Outbox
+from opsjobs.store.transaction import Database
+
+Event = dict[str, Any]
+
+
+def relay_of(on: Bench, bus: Bus) -> Relay:
+    return Relay(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
+
+
+async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:
+    """The next so many messages: channel and event."""
+    async with asyncio.timeout(10):
+        return [(channel, json.loads(message)) for channel, message in [await anext(messages) for _ in range(count)]]
+
+
+def kinds(told: list[tuple[str, Event]]) -> list[str]:
+    return [event["type"].removeprefix("io.opsconductor.").removesuffix(".v1") for _, event in told]
+
+
+async def test_events_reach_the_bus_in_order_with_their_twins_and_once(database: Database, redis_url: str) -> None:
+    async with bench(database) as on:
+        async with on.worker():
+            execution = await on.run("true", 2, max_parallel=1)
+        bus = Bus(redis_url, on.metrics)
+        relay = relay_of(on, bus)
+        async with bus.listen("opsconductor.events") as all_of_them, bus.listen("opsconductor.events.*") as by_kind:
+            assert await relay.run_once() == {"published": 9}
+            told, again = await heard(all_of_them, 9), await heard(by_kind, 9)
+            assert await relay.run_once() == {"published": 0}
+        await bus.close()
+        assert kinds(told) == [
+            "execution.queued", "execution.started", "job.started", "target_run.started", "target_run.finished",
+            "target_run.started", "target_run.finished", "execution.completed", "job.completed",
+        ]  # fmt: skip
+        assert [event for _, event in told] == [event for _, event in again]
+        assert [channel for channel, _ in again] == [f"opsconductor.events.{kind}" for kind in kinds(told)]
+        assert len({event["id"] for _, event in told}) == 9
+        runs = [row["uuid"] for row in await on.rows(execution)]
+        assert [event["subject"] for _, event in told if "target_run" in event["type"]] == [
+            str(u) for u in (runs[0], runs[0], runs[1], runs[1])
+        ]
+        assert {event["subject"] for _, event in told if "target_run" not in event["type"]} == {execution.uuid}
+        assert told[-2][1]["data"] == told[-1][1]["data"] == execution.data()
+        seqs = [e.seq for e in await on.log(execution) if e.target_run is not None and e.event == "status"]
+        assert [event["id"] for _, event in told if "target_run" in event["type"]] == [f"{execution.uuid}/{seq}" for seq in seqs]
+
+
+async def test_what_was_told_without_being_marked_is_told_again_under_the_same_ids(database: Database, redis_url: str) -> None:
+    async with bench(database) as on:
+        async with on.worker():
+            await on.run("true", 1)
+        bus = Bus(redis_url, on.metrics)
+        relay = relay_of(on, bus)
+        async with bus.listen("opsconductor.events") as messages:
+            failpoints.arm("relay:error_after@1")
+            with pytest.raises(Unavailable):
+                await relay.run_once()
+            first = await heard(messages, 7)
+            await relay.run_once()
+            assert await heard(messages, 7) == first
+        await bus.close()
+
+
+async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(database: Database) -> None:
+    async with bench(database) as on:
+        with own_redis() as redis:
+            bus = Bus(redis.url, on.metrics)
+            loop = Loop("relay", relay_of(on, bus).run_once, interval_seconds=0.05, metrics=on.metrics)
+            async with bus.listen("opsconductor.events") as messages:
+                await asyncio.to_thread(redis.stop, 2)
+                loop.start()
+                async with on.worker():
+                    await on.run("true", 2)
+                assert await _untold(database) > 0
+                await asyncio.to_thread(redis.start)
+                # Who listens comes back by itself, and until it has there is nobody to be told.
+                await loop.stop()
+                await until(lambda: bus.audience("opsconductor.events"))
+                loop.start()
+                told = await heard(messages, 9)
+                assert kinds(told)[0] == "execution.queued"
+                assert kinds(told)[-1] == "job.completed"
+                await until(lambda: _all_told(database))
+                await loop.stop()
+            await bus.close()
+
+
+async def _untold(database: Database) -> int:
+    return len(await database.fetch("select 1 from events where published_at is null"))
+
+
+async def _all_told(database: Database) -> bool:
+    return await _untold(database) == 0
+
+
+async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
+    database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaying, "BATCH_SECONDS", 0.0)
+    async with bench(database) as on:
+        async with on.worker():
+            await on.run("true", 1)
+        bus = Bus(redis_url, on.metrics)
+        async with bus.listen("opsconductor.events"):
+            left = [await _untold(database)]
+            while left[-1]:
+                await relay_of(on, bus).run_once()
+                left.append(await _untold(database))
+            assert left == [*range(left[0], -1, -1)]
+        await bus.close()
+
+
+async def test_two_relays_tell_everything_once(database: Database, redis_url: str) -> None:
+    async with bench(database) as on:
+        async with on.worker():
+            for _ in range(4):
+                await on.run("true", 5)
+        bus = Bus(redis_url, on.metrics)
+        async with bus.listen("opsconductor.events") as messages:
+            done = await asyncio.gather(*(relay_of(on, bus).run_once() for _ in range(4)))
+            told = await heard(messages, sum(counts["published"] for counts in done))
+        await bus.close()
+        ids = [event["id"] for _, event in told]
+        assert len(ids) == len(set(ids)) == 4 * (5 + 10)
+
+
+async def test_a_lost_run_is_told_as_lost(database: Database, redis_url: str) -> None:
+    async with bench(database) as on:
+        await on.launch()
+        dead = await Owner(database, "dead").register()
+        (run,) = (await dead.claim()).runs
+        await on.bury("dead")
+        async with on.worker():
+            await on.ended(await on.executions.get(run.execution_id))
+        bus = Bus(redis_url, on.metrics)
+        async with bus.listen("opsconductor.events") as messages:
+            count = (await relay_of(on, bus).run_once())["published"]
+            told = await heard(messages, count)
+        await bus.close()
+        assert [kind for kind in kinds(told) if "run" in kind] == ["target_run.started", "target_run.lost"]
