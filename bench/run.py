@@ -80,9 +80,9 @@ def _measure(seen: Figures, plan: Plan) -> None:
         _stack(seen, plan, folder, fleet)
         with _bench(seen, plan, folder, fleet) as bench:
             bench.warm()
+            bench.ansible()
             bench.answers()
             bench.cold()
-            bench.ansible()
 
 
 def _stack(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> None:

@@ -140,6 +140,11 @@ class Follower:
 
     async def _read_on(self) -> None:
         try:
+            await self._read_page()
+            if self.ended_at is None:
+                await self._bell_or_poll()  # the subscription is in force: what came before it is read, too
+                await self._read_page()
+            # Neither was a bell's doing, so the first bell is answered at once; from then on they are merged.
             while self.ended_at is None:
                 await self._bell_or_poll()
                 await self._read_page()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 from opsjobs.clock import Clock
 from opsjobs.engine.service import Counts
@@ -12,6 +13,8 @@ from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
 HOUSEKEEPING_SECONDS = 60.0
+# No longer than one beat of the shortest lease.
+BURY_SECONDS = 1.0
 
 
 class Rescuer:
@@ -39,7 +42,7 @@ class Rescuer:
 
     async def run_once(self) -> Counts:
         """One round; says what was mended, by kind."""
-        zones = await self._workers.bury_expired() if self._may_bury() else ()
+        zones = await self._bury() if self._may_bury() else ()
         for zone in zones:
             self._ring(zone)
         done = {"buried": len(zones), **await self._ledger.reconcile()}
@@ -47,6 +50,14 @@ class Rescuer:
             self._housekeeping_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
             done |= await self._keep_house()
         return done
+
+    async def _bury(self) -> Sequence[str]:
+        # A burial that waits for a database that is away would come when it is back, before anybody could renew.
+        try:
+            async with asyncio.timeout(BURY_SECONDS):
+                return await self._workers.bury_expired()
+        except TimeoutError:
+            return ()
 
     async def _keep_house(self) -> Counts:
         counted = await self._ledger.recount()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from opsjobs.engine.heart import BEATS_A_LEASE
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.service import Counts
@@ -38,12 +39,19 @@ class Scheduler:
             self._well_since = None  # it was frozen itself: of the time between it knows nothing
         try:
             await self._workers.tick(NAME)
+            self._judge(began)
             mended = await self.rescuer.run_once() if self.rescuer is not None else {}
             told = await self._relay.run_once()
         except Exception:
             self._well_since = None
             raise
-        if self._well_since is None:
-            self._well_since = began
+        self._judge(began)
         self._well_at = time.monotonic()
+        if self._well_since is None:
+            self._well_since = self._well_at
         return {**mended, **told}
+
+    def _judge(self, began: float) -> None:
+        # No error, but a wait: perhaps for a database that was away, and then nobody could renew either.
+        if time.monotonic() - began > self._lease_seconds / BEATS_A_LEASE:
+            self._well_since = None

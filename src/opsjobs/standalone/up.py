@@ -17,8 +17,8 @@ def up(options: StackOptions) -> int:
     began = time.monotonic()
     stack = Stack(options, _say)
     wish = _Wish(stack)
-    _say(f"starting in {options.data_dir}")
     try:
+        _say(f"starting in {options.data_dir}")
         stack.start()
         wish.may_wait = True
         _greet(stack, time.monotonic() - began)

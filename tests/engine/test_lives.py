@@ -1,0 +1,89 @@
+"""A fault of ours ends one life of a worker, aloud, and another begins; the first leaves nothing behind that still acts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from opsjobs.engine.life import Life
+from opsjobs.engine.worker import Worker
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.remote.fake import Gate
+from opsjobs.store.transaction import Database
+
+
+async def first_life(worker: Worker) -> Life:
+    await until(lambda: worker._life is not None)
+    assert worker._life is not None
+    return worker._life
+
+
+async def lives_again(on: Bench, worker: Worker, first: Life) -> None:
+    """Another life works, and nothing of the first does."""
+    worker.bell()
+    await until(lambda: worker._life not in (None, first))
+    assert (await on.run("true", ["web-9"])).status is ExecutionStatus.COMPLETED
+    assert first.runs == {}
+    assert first._recording.done()
+    await until(lambda: not first.heart.beating)
+
+
+async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(database, bugs=["worker"], open_ends=True) as on:
+        web = on.machine("web-1").reply([Gate(asyncio.Event())])
+        async with on.worker() as worker:
+            first = await first_life(worker)
+            execution = await on.launch("held")
+            await on.running(web)
+            monkeypatch.setattr(first, "_claim_what_fits", _broken)
+            await lives_again(on, worker, first)
+            await on.bury()
+            await until(lambda: worker._life is not None and worker._life._incarnation.id != first._incarnation.id)
+            ended = await on.ended(execution)
+        assert ended.counts == {"lost": 1}
+        assert len(web.starts) == 1
+
+
+async def _broken() -> bool:
+    raise RuntimeError("as scripted")
+
+
+async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Database) -> None:
+    async with bench(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
+        first = await first_life(worker)
+        first.heart.stop()
+        await until(lambda: not first.heart.beating)
+        await lives_again(on, worker, first)
+
+
+async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.engine.worker.AGAIN_SECONDS", 0.01)
+    tries = []
+
+    def no_thread(_: object) -> None:
+        tries.append(1)
+        raise RuntimeError("can't start new thread")
+
+    async with bench(database, bugs=["worker"]) as on:
+        with monkeypatch.context() as patch:
+            patch.setattr("opsjobs.engine.heart.Heart.start", no_thread)
+            async with on.worker() as worker:
+                await until(lambda: len(tries) >= 3)
+                assert worker._life is None
+                assert [t for t in asyncio.all_tasks() if t.get_name() == "recorder"] == []
+        async with on.worker("worker-2"):
+            assert (await on.run()).status is ExecutionStatus.COMPLETED
+
+
+async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsjobs.engine.worker.AGAIN_SECONDS", 60)
+    monkeypatch.setattr("opsjobs.engine.worker.LAST_CLAIM_SECONDS", 0.1)
+    async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
+        first = await first_life(worker)
+        first._recording.cancel()
+        await until(lambda: "worker" in on.bugs)
+        await asyncio.wait_for(worker.stop(), 5)

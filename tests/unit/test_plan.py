@@ -1,0 +1,66 @@
+"""A plan: every target once, in the order asked for, and as many at a time as policy, service and targets allow."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from opsjobs.model.failures import Invalid
+from opsjobs.model.job import CommandAction, LaunchOrder, Policy
+from opsjobs.model.plan import in_order, plan
+from opsjobs.model.target import SelectionDraft, Target, Transport
+
+
+def machines(count: int) -> list[Target]:
+    """web-1, web-2, …"""
+    return [Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH) for n in range(1, count + 1)]
+
+
+def order(**policy: object) -> LaunchOrder:
+    return LaunchOrder([CommandAction(command="true")], SelectionDraft(ids=["web-1"]), Policy.model_validate(policy), "ad-hoc")
+
+
+def names(targets: object) -> list[str]:
+    return [target.name for target in targets]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("inventory", ["web-2", "web-10", "web-1"]),
+        ("name", ["web-1", "web-10", "web-2"]),
+        ("reverse", ["web-1", "web-10", "web-2"]),
+    ],
+)
+def test_targets_stand_in_the_order_asked_for(word: str, expected: list[str]) -> None:
+    given_targets = [t for n in (2, 10, 1) for t in machines(10) if t.name == f"web-{n}"]
+    assert names(in_order(Policy.model_validate({"order": word}), given_targets, 1)) == expected
+    assert names(given_targets) == ["web-2", "web-10", "web-1"]
+
+
+@given(some.integers(1, 40), some.integers(0, 2**32 - 1))
+def test_a_random_order_holds_every_target_once_and_is_the_same_for_the_same_seed(count: int, seed: int) -> None:
+    policy = Policy(order="random")
+    shuffled = in_order(policy, machines(count), seed)
+    assert sorted(names(shuffled)) == sorted(names(machines(count)))
+    assert shuffled == in_order(policy, machines(count), seed)
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "count", "window"),
+    [(None, 50, 3, 3), (None, 50, 80, 50), (2, 50, 80, 2), (70, 50, 80, 70), (90, 50, 80, 80)],
+)
+def test_the_window_is_what_the_policy_or_the_service_says_and_never_more_than_the_targets(
+    asked: int | None, default: int, count: int, window: int
+) -> None:
+    made = plan(order(max_parallel=asked), machines(count), default_parallel=default, max_targets=100, seed=1)
+    assert (made.window, len(made.targets)) == (window, count)
+
+
+@pytest.mark.parametrize(("count", "code"), [(0, "no_targets"), (5, "too_many_targets")])
+def test_none_and_too_many_are_refused_with_words(count: int, code: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        plan(order(), machines(count), default_parallel=50, max_targets=4, seed=1)
+    assert refused.value.code == code
+    assert plan(order(), machines(4), default_parallel=50, max_targets=4, seed=1).window == 4
