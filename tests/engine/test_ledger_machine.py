@@ -1,14 +1,14 @@
-"""The ledger's verbs in any order, on real PostgreSQL, against a model that is a dictionary: what it refuses and what must hold after each step."""
+"""The ledger against a model of it in a dictionary: what it refuses, and what must hold after each step."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -160,9 +160,9 @@ class LedgerMachine(RuleBasedStateMachine):
         said = [dict.fromkeys(worker.believes.values(), how) for worker in self.living[:2]]
         flushes = [self.flush(worker, words) for worker, words in zip(self.living[:2], said, strict=True)]
         for worker, words, settled in zip(self.living[:2], said, self.do(both()), strict=True):
-            self.note(worker, words, settled)  # type: ignore[arg-type]
+            self.note(worker, words, settled)
 
-    def flush(self, worker: Worker, said: dict[Claimed, RunStatus | None]) -> Flush:
+    def flush(self, worker: Worker, said: Mapping[Claimed, RunStatus | None]) -> Flush:
         worker.flushes += 1
         moves, results, lines = [], [], []
         for run, status in said.items():
@@ -180,7 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 lines.append(LogLine(run.id, "status", body={"target_run": run.id, "status": status.value}))
         return Flush(worker.id, worker.name, worker.flushes, moves, results, lines)
 
-    def note(self, worker: Worker, said: dict[Claimed, RunStatus | None], settled: Settled) -> None:
+    def note(self, worker: Worker, said: Mapping[Claimed, RunStatus | None], settled: Settled) -> None:
         for run, status in said.items():
             ours = self.holds.get(run.id) == (worker.id, run.fence)
             assert (run.id in settled.stale) != ours, "owner and fence alone decide who may write"
@@ -310,11 +310,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def test_the_ledger_does_what_the_model_does(databases: Databases) -> None:
     run_state_machine_as_test(
-        lambda: LedgerMachine(databases),
+        lambda: LedgerMachine(databases),  # type: ignore[arg-type]  # any factory will do
         settings=settings(
-            max_examples=15,
+            max_examples=10,
             stateful_step_count=35,
             deadline=None,
+            database=None,
+            phases=[Phase.generate],  # a race cannot be shrunk: the steps as they came tell more
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         ),
     )

@@ -199,7 +199,7 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
         failpoints.arm("settle:sleep:0.2")
         async with on.worker() as worker:
             execution = await on.launch()
-            await until(lambda: worker._life is not None and worker._life._recorder.unwritten_bytes > RUN_UNWRITTEN_BYTES)
+            await until(lambda: worker._life is not None and worker._life._recorder.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2)
             await on.cancel(execution)
             worker._obey(b'{"cancel": %d}' % execution.id)
             await until(lambda: web.kills != [])

@@ -93,7 +93,7 @@ class Desk:
 
     @property
     def bugs(self) -> float:
-        return self.metrics.bugs.labels("recorder")._value.get()
+        return float(self.metrics.bugs.labels("recorder")._value.get())
 
 
 def end(record: RunRecord) -> None:

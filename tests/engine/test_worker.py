@@ -349,7 +349,7 @@ async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
 
 
 async def _status(on: Bench, execution: Execution, position: int, status: str) -> bool:
-    return (await on.rows(execution))[position]["status"] == status
+    return bool((await on.rows(execution))[position]["status"] == status)
 
 
 async def _stored(on: Bench, execution: Execution) -> bool:
