@@ -93,10 +93,6 @@ async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(data
                     await on.run("true", 2)
                 assert await _untold(database) > 0
                 await asyncio.to_thread(redis.start)
-                # Who listens comes back by itself, and until it has there is nobody to be told.
-                await loop.stop()
-                await until(lambda: bus.audience("opsconductor.events"))
-                loop.start()
                 told = await heard(messages, 9)
                 assert kinds(told)[0] == "execution.queued"
                 assert kinds(told)[-1] == "job.completed"
@@ -111,6 +107,33 @@ async def _untold(database: Database) -> int:
 
 async def _all_told(database: Database) -> bool:
     return await _untold(database) == 0
+
+
+async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(database: Database, redis_url: str) -> None:
+    async with bench(database) as on:
+        async with on.worker():
+            await on.run("true", 2)
+        bus = Bus(redis_url, on.metrics)
+        assert await relay_of(on, bus).run_once() == {"published": 0}
+        assert await _all_told(database)
+        await bus.close()
+
+
+async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_url: str) -> None:
+    """Everybody's subscription broke with Redis: no audience right after its return does not mean that there is none."""
+    async with bench(database) as on:
+        async with on.worker():
+            await on.run("true", 2)
+        away, back = Bus("unix:///nowhere", on.metrics), Bus(redis_url, on.metrics)
+        relay = relay_of(on, away)
+        assert await relay.run_once() == {"published": 0}
+        relay._bus = back
+        assert await relay.run_once() == {"published": 0}
+        assert not await _all_told(database)
+        async with back.listen("opsconductor.events") as messages:
+            assert await relay.run_once() == {"published": 9}
+            assert len(await heard(messages, 9)) == 9
+        await back.close()
 
 
 async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from engine.bench import bench, until
+from engine.bench import Bench, bench, until
 from kit.ledgering import Owner
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.target_run import RunLimits
-from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus
+from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, Gate
@@ -229,6 +229,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
         async with on.worker() as worker:
             execution = await on.launch(["first", "second"])
             await on.running(web)
+            await until(lambda: _begun(on, execution))  # its flush would bring the cancel too early
             await on.cancel(execution)
             (process,) = web.processes
             finished.set()
@@ -348,3 +349,7 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
         assert web.kills == [CancelProof.KILLED]
+
+
+async def _begun(on: Bench, execution: Execution) -> bool:
+    return bool(await on.results(execution))

@@ -131,8 +131,10 @@ class Life:
                         await self._wake.wait()
 
     def close_door(self) -> None:
-        """Claim no more: `work` returns once what it is at is done."""
+        """Claim no more, begin no more: `work` returns once what it is at is done."""
         self._ending = True
+        for run in self.runs.values():
+            run.drain()
         self._wake.set()
 
     async def _claim_what_fits(self) -> bool:
@@ -243,6 +245,8 @@ class Life:
         self.runs[run.claimed.id] = run
         if run.claimed.execution_id in self._told_to_stop:
             run.interrupt(Why.CANCEL)
+        if self._ending:
+            run.drain()
         task = asyncio.create_task(run.perform(), name=f"target_run {run.claimed.id}")
         self._tasks.add(task)
         task.add_done_callback(partial(self._performed, run))
@@ -338,8 +342,6 @@ class Life:
         self.close_door()
         giving_back = asyncio.create_task(self._give_back_unknown())
         try:
-            for run in self.runs.values():
-                run.drain()
             await asyncio.wait({*self._tasks, giving_back}, timeout=drain_seconds)
             for run in self.runs.values():
                 run.interrupt(Why.WORKER_STOPS)

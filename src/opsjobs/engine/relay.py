@@ -20,6 +20,8 @@ from opsjobs.telemetry import Metrics
 BATCH_FACTS = 100
 # A batch holds its transaction open: with a slow Redis it ends early, and what was told is marked (the limit is 10 s).
 BATCH_SECONDS = 5.0
+# Who listens has lost the connection, too, when Redis was away: for so long silence does not mean that nobody is there.
+COME_BACK_SECONDS = 5.0
 _RUN_EVENTS = {RunStatus.RUNNING: EventType.TARGET_RUN_STARTED, RunStatus.LOST: EventType.TARGET_RUN_LOST}
 
 Told = tuple[str, dict[str, Any]]
@@ -34,12 +36,17 @@ class Relay:
         self._journal = journal
         self._bus = bus
         self._metrics = metrics
+        self._away_at = -COME_BACK_SECONDS
 
     async def run_once(self) -> Counts:
         """Tell what waits, a batch a shard; says how many events went out."""
         shards = await self._outbox.shards()
-        heard = await self._bus.audience(f"{CHANNEL}*") if shards else None
+        if not shards:
+            return {"published": 0}
+        heard = await self._bus.audience(f"{CHANNEL}*")
         if heard is None:
+            self._away_at = time.monotonic()
+        if heard is None or (not heard and time.monotonic() - self._away_at < COME_BACK_SECONDS):
             return {"published": 0}
         return {"published": sum([await self._shard(shard, heard=heard) for shard in shards])}
 
