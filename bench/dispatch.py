@@ -11,6 +11,8 @@ from statistics import quantiles
 
 from ours import SPARE, Api, Service, job
 
+WARM_UPS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -28,7 +30,7 @@ def _spread(seconds: list[float], elapsed: float) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """POST /execute of a job with one warm target; the worker executes all of them meanwhile."""
+    """POST /execute of a job with one warm target without a pause; the worker executes all of them meanwhile."""
 
     sequential: Spread
     concurrent: Spread
@@ -39,7 +41,7 @@ def posts(running: Service, count: int, callers: int = 8) -> Dispatch:
     """One caller, then several at once."""
     api = running.api()
     job_id = job(api, "post", {"ids": [SPARE]}, 1)
-    for _ in range(20):
+    for _ in range(WARM_UPS):
         api.call("POST", f"/jobs/{job_id}/execute", {})
     _wait_until_all_ended(api, job_id)
     alone: list[float] = []
@@ -78,8 +80,9 @@ def _wait_until_all_ended(api: Api, job_id: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstBytes:
-    """From the POST to the stream's first byte, and to the first byte that the command wrote."""
+    """From the POST to its answer, to the stream's first byte, and to the first byte that the command wrote; nothing else runs."""
 
+    answer: Spread
     first: Spread
     output: Spread
 
@@ -88,22 +91,20 @@ def streams(running: Service, count: int) -> FirstBytes:
     """One execution on one warm target after another, each followed live."""
     api = running.api()
     job_id = job(api, "stream", {"ids": [SPARE]}, 1)
-    first: list[float] = []
-    output: list[float] = []
+    for _ in range(WARM_UPS):
+        _follow(running, api, job_id)
     began = time.perf_counter()
-    for n in range(count + 5):
-        a, b = _follow(running, api, job_id)
-        if n >= 5:
-            first.append(a)
-            output.append(b)
+    moments = [_follow(running, api, job_id) for _ in range(count)]
     elapsed = time.perf_counter() - began
     api.close()
-    return FirstBytes(_spread(first, elapsed), _spread(output, elapsed))
+    answer, first, output = (list(each) for each in zip(*moments, strict=True))
+    return FirstBytes(_spread(answer, elapsed), _spread(first, elapsed), _spread(output, elapsed))
 
 
-def _follow(running: Service, api: Api, job_id: int) -> tuple[float, float]:
+def _follow(running: Service, api: Api, job_id: int) -> tuple[float, float, float]:
     began = time.perf_counter()
     execution = api.call("POST", f"/jobs/{job_id}/execute", {})
+    answered = time.perf_counter() - began
     connection = http.client.HTTPConnection(running.host, running.port, timeout=30)
     connection.request("GET", f"/executions/{execution['id']}/events", headers={"Authorization": f"Bearer {running.token}"})
     answer = connection.getresponse()
@@ -118,4 +119,4 @@ def _follow(running: Service, api: Api, job_id: int) -> tuple[float, float]:
     connection.close()
     if not output:
         raise RuntimeError(f"the stream of {json.dumps(execution)[:200]} ended without output")
-    return first, output
+    return answered, first, output

@@ -56,7 +56,6 @@ def main() -> int:
     _end_in_time(plan.seconds_at_most)
     began = time.monotonic()
     seen = Figures(TARGETS, _commit(), _versions())
-    before = busy_cores(2.0)
     try:
         _measure(seen, plan)
     except TimeUpError:
@@ -64,7 +63,6 @@ def main() -> int:
         say(seen.remark)
     signal.alarm(0)
     seen.seconds = time.monotonic() - began
-    seen.strangers = max(before, busy_cores(2.0))
     text = report.markdown(seen)
     print(text)
     output = options.output or (None if options.quick else HERE / "RESULTS.md")
@@ -176,6 +174,7 @@ class Bench:
                 self.seen.lap("warm", "ansible", 32, ansible.run(32))
             finally:
                 ansible.let_go()
+            self.seen.strangers.append(busy_cores(0.5))
             say(f"ansible, round {turn + 1} of {self.plan.ansible}: {self.seen.rate('warm', 'ansible', 32):.0f}/s")
 
     def answers(self) -> None:
@@ -185,6 +184,7 @@ class Bench:
         say(f"POST {self.seen.dispatch.sequential.p50:.1f} ms, first output {self.seen.first_bytes.output.p50:.0f} ms")
 
     def _tell(self, temperature: str, turn: int) -> None:
+        self.seen.strangers.append(busy_cores(0.5))
         ratios = (self.seen.ratio(temperature, report.OURS, width) for width in (32, 200))
         so_far = ", ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None)
         say(f"{temperature}, round {turn + 1}: of bare asyncssh {so_far} (32, 200 parallel)")
