@@ -122,8 +122,11 @@ class Database:
 
         Between a lock and the commit there is then no round trip. Read a cursor's rows after the block.
         """
-        async with self.connection() as connection, connection.pipeline(), connection.transaction():
+        # Begin and commit are statements like the others: psycopg's own transaction waits for an answer before it commits.
+        async with self.begun() as connection, connection.pipeline():
+            await connection.execute("begin")
             yield connection
+            await connection.execute("commit")
 
     async def repeat(self, verb: Callable[[], Awaitable[T]]) -> T:
         """The verb's answer, run again where PostgreSQL broke a deadlock by ending it; at most 5 times."""
