@@ -48,7 +48,7 @@ class Book:
         if ids & set(self.refused) & spoken or ids & set(self.refused_even_to_end):
             raise ValueError("a NUL, perhaps")
         self.stored.append(flush)
-        return Settled(frozenset(ids & set(self.stale)), (), frozenset(), {})
+        return Settled(frozenset(ids & set(self.stale)), frozenset(), {})
 
     def end_of(self, run_id: int) -> RunStatus | None:
         """How the run ended by what is stored."""

@@ -22,6 +22,7 @@ from opsjobs.model.target import SelectionDraft
 from opsjobs.model.wire import Wire
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
 from opsjobs.store.idempotency import IdempotentRequest
+from opsjobs.store.jobs import StoredJob
 from opsjobs.store.paging import PageRequest
 
 WAIT_SECONDS_MAX = 60
@@ -58,10 +59,14 @@ async def known(id: str, request: Request) -> None:
     "/jobs/{id}/execute", status_code=202, dependencies=[requires("jobs:execute"), Depends(jobs.known)], summary="Execute a job"
 )
 async def execute(
-    id: str, request: Request, idem: Idempotent, draft: ExecuteDraft | None = None, prefer: Prefer = None
+    request: Request,
+    stored: Annotated[StoredJob, Depends(jobs.known)],
+    idem: Idempotent,
+    draft: ExecuteDraft | None = None,
+    prefer: Prefer = None,
 ) -> Response:
     """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
-    job = (await request.app.state.parts.jobs.get(id)).job
+    job = stored.job
     asked = draft or ExecuteDraft()
     order = LaunchOrder(
         job.definition.actions,

@@ -27,9 +27,10 @@ def check_size(request: Request, draft: JobDraft | RunDraft) -> None:
         raise Invalid("too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")])
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged: a caller of a wrong address is told of that first."""
-    await request.app.state.parts.jobs.get(id)
+async def known(id: str, request: Request) -> StoredJob:
+    """The job; raises NotFound before the body is judged: a caller of a wrong address is told of that first."""
+    job: StoredJob = await request.app.state.parts.jobs.get(id)
+    return job
 
 
 @router.post("/jobs", status_code=201, dependencies=[requires("jobs:create")], summary="Create a job")

@@ -150,7 +150,6 @@ class Recorder:
             halves = [await self._commit(part) for part in self._halves(flush)]
         return Settled(
             stale=frozenset().union(*(half.stale for half in halves)),
-            ended_executions=[e for half in halves for e in half.ended_executions],
             stopping=frozenset().union(*(half.stopping for half in halves)),
             admitted={zone: count for half in halves for zone, count in half.admitted.items()},
         )
@@ -162,7 +161,7 @@ class Recorder:
             settled = await self._insist(self._wordless(flush, bug))
         except Exception:  # noqa: BLE001  not even that: the claim loop finds a run that is ours and unknown
             log.exception("run_cannot_be_ended", execution=run.execution_id, target_run=run.run_id)
-            settled = Settled(frozenset(), (), frozenset(), {})
+            settled = Settled(frozenset(), frozenset(), {})
         return replace(settled, stale=settled.stale | {run.run_id})
 
     def _wordless(self, flush: Flush, bug: Exception) -> Flush:

@@ -39,11 +39,6 @@ class Outflow:
         """How it ended, as far as known."""
         return self._end
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that wait for the reader."""
-        return self._held_bytes
-
     def put(self, stream: Stream, data: bytes) -> None:
         """Take what the command wrote, cut into pieces of at most 64 KiB; brake the source when full."""
         if not data:

@@ -89,11 +89,10 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a flush did: runs that were not ours any more, executions that ended, those that are being cancelled,
+    """What a flush did: runs that were not ours any more, executions that are being cancelled,
     and how many runs it made ready, by zone."""
 
     stale: frozenset[int]
-    ended_executions: Sequence[int]
     stopping: frozenset[int]
     admitted: Mapping[str, int]
     unparked: Sequence[int] = ()
@@ -197,7 +196,7 @@ with flushed as materialized (
     select 2, e.id %% 16, 'execution.' || e.status, e.uuid, e.id, null, null from counted e where e.ended
   ) t order by t.nth
 )
-select m.run_id, m.execution_id, e.ended from mine m join counted e on e.id = m.execution_id"""
+select run_id from mine"""
 
 # A line that broke may have left the first try of this flush behind, still on its way to its commit: it holds the locks that
 # this one waited for, so here it is over, and seen.
@@ -249,7 +248,6 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
-        ended_executions=sorted({r["execution_id"] for r in rows if r["ended"]}),
         stopping=frozenset(r["id"] for r in await stopping.fetchall()),
         admitted=ready,
         unparked=sorted(others),
@@ -289,7 +287,7 @@ async def _recall(database: Database, flush: Flush) -> Settled:
     rows = await database.fetch(_OURS, [[run.run_id for run in flush.runs], flush.owner])
     stands = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
     stale = frozenset(run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence))))
-    return Settled(stale, (), frozenset(), {})
+    return Settled(stale, frozenset(), {})
 
 
 def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
