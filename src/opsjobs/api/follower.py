@@ -37,13 +37,15 @@ class Bells(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often and how much. `merge_seconds`: bells within it are one read; `poll_seconds`: a read without any bell.
+    """How often and how much. `merge_seconds`: bells within it are one read, but for `reads_at_once` after a quiet time, so
+    that the first words of a command come without a pause; `poll_seconds`: a read without any bell.
 
     `page_*` bound one read of the follower, `batch_bytes` what a viewer gets at once, `pagers` how many viewers that are
     behind the ring read the store at a time, `viewers` all open streams of the process.
     """
 
     merge_seconds: float = 0.05
+    reads_at_once: int = 3
     poll_seconds: float = 1.0
     retry_seconds: float = 1.0
     keep_alive_seconds: float = 15.0
@@ -144,11 +146,14 @@ class Follower:
             if self.ended_at is None:
                 await self._bell_or_poll()  # the subscription is in force: what came before it is read, too
                 await self._read_page()
-            # Neither was a bell's doing, so the first bell is answered at once; from then on they are merged.
+            # Neither was a bell's doing, so the first bells are answered at once; from then on they are merged.
+            now, pace = asyncio.get_running_loop().time, self._pace
+            paid_until = now()
             while self.ended_at is None:
                 await self._bell_or_poll()
                 await self._read_page()
-                await asyncio.sleep(self._pace.merge_seconds)
+                paid_until = max(paid_until, now()) + pace.merge_seconds
+                await asyncio.sleep(paid_until - now() - (pace.reads_at_once - 1) * pace.merge_seconds)
         except Exception as bug:  # noqa: BLE001  the viewers end with it, loudly: nobody waits for a reader that is gone
             self.failure = bug
             self._tell()

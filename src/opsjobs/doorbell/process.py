@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Protocol, Self, TypeVar
 
+import uvloop
+
 from opsjobs.telemetry import log
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class LoopThread:
     def __init__(self, part: Startable, name: str, *, stop_seconds: float | None = None) -> None:
         self._part = part
         self._stop_seconds = stop_seconds if stop_seconds is not None else STOP_SECONDS_AT_MOST
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._once = threading.Lock()
         self._ended = threading.Event()

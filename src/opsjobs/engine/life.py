@@ -23,7 +23,7 @@ from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.telemetry import Metrics, log
 
 # One claim asks for at most so many; a free place is filled at once, so several claims follow each other while there is work.
-CLAIM_RUNS = 100
+CLAIM_RUNS = 200
 SPECS_KEPT = 256
 # Executions that were told to stop, remembered for runs of theirs that are between claim and start just then.
 STOPS_KEPT = 1_000
@@ -256,6 +256,8 @@ class Life:
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._tools.metrics.bugs.labels("target_run").inc()
             log.error("target_run_broke", target_run=run.claimed.id, exc_info=bug)
+        if self._recorder.waiting >= len(self._tasks):
+            self._recorder.hurry()
         if not (run.record.ended or run.record.stale):
             self._lose(run.claimed.id, run.claimed.fence)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ class Recorder:
         self._number = 0
         self._dirty: dict[int, RunRecord] = {}
         self._something = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._in_flight = False
         self._flushed: asyncio.Future[None] | None = None
         self.unwritten_bytes = 0
@@ -73,6 +75,15 @@ class Recorder:
             del self._dirty[record.claimed.id]
         self._tell_who_waits()  # there is room now, and perhaps nothing left to flush
 
+    @property
+    def waiting(self) -> int:
+        """How many runs have something to say that no flush has taken yet."""
+        return len(self._dirty)
+
+    def hurry(self) -> None:
+        """Do not wait for company: whoever could still come is waiting for the next flush."""
+        self._hurried.set()
+
     async def flushed(self) -> None:
         """Wait for the end of the next flush."""
         if self._flushed is None:
@@ -87,8 +98,15 @@ class Recorder:
                 self._something.clear()
                 continue
             began = time.monotonic()
+            self._hurried.clear()
             await self._flush()
-            await asyncio.sleep(max(0.0, began + FLUSH_PAUSE_SECONDS - time.monotonic()))
+            await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurried.wait()
 
     async def drained(self) -> None:
         """Wait until everything said is written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ PLANNED_ONCE = " -c plan_cache_mode=force_generic_plan"
 TAKEN_AWAY = (errors.IdleInTransactionSessionTimeout, errors.ReadOnlySqlTransaction)
 REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 REPEATS_AT_MOST = 5
+# How long a connection that was just used is taken to be alive.
+TRUSTED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,29 @@ def driver_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
+class _Pooled(AsyncConnection[DictRow]):
+    """A connection that knows since when it lies idle."""
+
+    idle_since = 0.0
+
+
+async def _used(connection: _Pooled) -> None:
+    connection.idle_since = time.monotonic()
+
+
+async def _check(connection: _Pooled) -> None:
+    """A question costs a round trip: only what lay idle for a while is asked whether it still lives."""
+    if time.monotonic() - connection.idle_since > TRUSTED_SECONDS:
+        await AsyncConnectionPool.check_connection(connection)
+
+
 class Database:
     """A pool of connections; every verb of the store takes its transaction from here."""
 
     def __init__(self, options: DatabaseOptions, *, repeated: Callable[[], None] | None = None) -> None:
         self.options = options
         self._repeated = repeated
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[_Pooled] = AsyncConnectionPool(
             driver_url(options.url),
             min_size=1,
             max_size=options.connections,
@@ -73,9 +92,10 @@ class Database:
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
             },
-            connection_class=AsyncConnection[DictRow],
+            connection_class=_Pooled,
+            reset=_used,
             # After a restart of PostgreSQL every pooled connection is broken: nobody is to get one. Workers repeat anyway.
-            check=None if options.hot_verbs else AsyncConnectionPool.check_connection,
+            check=None if options.hot_verbs else _check,
         )
 
     async def open(self) -> None:
