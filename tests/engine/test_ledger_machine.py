@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -14,32 +15,62 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kit.ledgering import NOW, faults, launch
 from kit.servers import Databases
-from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus
+from opsjobs.model.durable import Identity
+from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Conflict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
+from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Workers
 
 T = TypeVar("T")
 NAMES = ("web-1", "web-2", "web-3", "db-1")
 ENDS = [s for s in FINAL_RUN_STATUSES if s not in (RunStatus.SKIPPED, RunStatus.BLOCKED)]
+STORES = (Identity("store-1", "boot-1"), Identity("store-1", "boot-2"), Identity("store-2", "boot-1"))
 SECONDS = 60
+
+
+class Say(Enum):
+    """What a worker says of a run that goes on, and is no state: bytes, where it is started, that it is to be tried again."""
+
+    NOTHING = auto()
+    OUTPUT = auto()
+    MET = auto()
+    DIRECT = auto()
+    RETRY = auto()
+
+
+Word = Say | RunStatus
+WORDS = some.lists(some.sampled_from([*Say, RunStatus.WAITING, *ENDS]), min_size=1, max_size=4)
 
 
 @dataclass
 class Worker:
-    """An owner as the model knows it: what it believes to hold, and whether it was buried."""
+    """An owner as the model knows it: what it believes to hold, whether it was buried, and whether it stopped in order."""
 
     name: str
     id: UUID = field(default_factory=uuid4)
     buried: bool = False
+    stopped: bool = False
     flushes: int = 0
     believes: dict[int, Claimed] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the ledger must have of a running run. `store`: where it was perhaps started; `direct`: where nobody can look."""
+
+    owner: UUID
+    fence: int
+    attempt: int
+    claims: int = 0
+    store: Identity | None = None
+    direct: bool = False
+
+
 class LedgerMachine(RuleBasedStateMachine):
-    """`holds`: which owner and fence the ledger must have for a running run. `stored`: bytes of its only action on record.
+    """`holds`: the running runs. `stored`: bytes on record of each attempt at their only action. `known`: a target's store.
 
     Rules have no preconditions: who wins a race is not Hypothesis' to repeat, so what it draws may not depend on it.
     """
@@ -53,8 +84,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(self.database)
         self.do(self.database.open())
         self.workers: list[Worker] = []
-        self.holds: dict[int, tuple[UUID, int]] = {}
-        self.stored: dict[int, int] = {}
+        self.holds: dict[int, Held] = {}
+        self.stored: dict[tuple[int, int], int] = {}
+        self.attempts: dict[int, int] = {}
+        self.known: dict[str, Identity] = {}
+        self.poisoned: set[int] = set()
         self.ended: dict[int, str] = {}
         self.executions: list[int] = []
 
@@ -124,21 +158,29 @@ class LedgerMachine(RuleBasedStateMachine):
     def take(self, worker: Worker, runs: list[Claimed], *, ours: bool) -> None:
         for run in runs:
             assert (run.id in self.holds) == ours, "claimed is only what nobody holds, taken over only what somebody does"
-            if ours:
-                owner, fence = self.holds[run.id]
-                assert run.fence == fence + 1
-                assert next(w for w in self.workers if w.id == owner).buried, "the living are not robbed"
-            self.holds[run.id] = (worker.id, run.fence)
+            fresh = Held(worker.id, run.fence, self.attempts.get(run.id, 1), 0, self.known.get(run.target_id))
+            held = self.inherited(run.id, worker) if ours else fresh
+            assert (run.fence, run.attempt) == (held.fence, held.attempt)
+            assert (run.taken_over, run.direct) == (ours, held.direct)
+            assert run.identity == held.store
+            self.holds[run.id] = held
             worker.believes[run.id] = run
 
-    @rule(which=some.integers(0, 9), how=some.lists(some.sampled_from([None, RunStatus.WAITING, *ENDS]), min_size=1, max_size=4))
-    def settle(self, which: int, how: list[RunStatus | None]) -> None:
+    def inherited(self, run_id: int, heir: Worker) -> Held:
+        """How a run stands once it is taken over: who stopped in order is not held against it."""
+        held = self.holds[run_id]
+        owner = next(w for w in self.workers if w.id == held.owner)
+        assert owner.buried, "the living are not robbed"
+        return replace(held, owner=heir.id, fence=held.fence + 1, claims=held.claims + (not owner.stopped))
+
+    @rule(which=some.integers(0, 9), how=WORDS, store=some.sampled_from(STORES))
+    def settle(self, which: int, how: list[Word], store: Identity) -> None:
         """Whoever believes to hold runs says something of some of them; the dead do so, too."""
         if self.speaking:
-            self.say(self.one_of(self.speaking, which), how)
+            self.say(self.one_of(self.speaking, which), how, store)
 
-    @rule(which=some.integers(0, 9), how=some.lists(some.sampled_from([None, RunStatus.WAITING, *ENDS]), min_size=1, max_size=4))
-    def a_late_word(self, which: int, how: list[RunStatus | None]) -> None:
+    @rule(which=some.integers(0, 9), how=WORDS)
+    def a_late_word(self, which: int, how: list[Word]) -> None:
         if dead := [worker for worker in self.speaking if worker.buried]:
             self.say(self.one_of(dead, which), how)
 
@@ -146,9 +188,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def speaking(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.believes]
 
-    def say(self, worker: Worker, how: list[RunStatus | None]) -> None:
+    def say(self, worker: Worker, how: list[Word], store: Identity = STORES[0]) -> None:
         said = dict(zip(list(worker.believes.values()), how, strict=False))
-        self.note(worker, said, self.do(self.ledger.settle(self.flush(worker, said))))
+        self.note(worker, said, self.do(self.ledger.settle(self.flush(worker, said, store))), store)
 
     @rule(how=some.sampled_from(ENDS))
     def settle_at_once(self, how: RunStatus) -> None:
@@ -157,41 +199,83 @@ class LedgerMachine(RuleBasedStateMachine):
         async def both() -> list[Settled]:
             return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
 
-        said = [dict.fromkeys(worker.believes.values(), how) for worker in self.living[:2]]
+        said: list[dict[Claimed, Word]] = [dict.fromkeys(worker.believes.values(), how) for worker in self.living[:2]]
         flushes = [self.flush(worker, words) for worker, words in zip(self.living[:2], said, strict=True)]
         for worker, words, settled in zip(self.living[:2], said, self.do(both()), strict=True):
             self.note(worker, words, settled)
 
-    def flush(self, worker: Worker, said: Mapping[Claimed, RunStatus | None]) -> Flush:
-        worker.flushes += 1
-        moves, results, lines = [], [], []
-        for run, status in said.items():
-            moves.append(RunMove(run.id, run.execution_id, run.target_id, run.fence, status))
-            if status is not RunStatus.WAITING:
-                before = self.stored.get(run.id)
-                at = before or 0
-                results.append(
-                    ResultState(
-                        run.id, "step-1", 1, before is None, status or RunStatus.RUNNING, (at, 0), (at + 3, 0), (at + 3, 0), NOW
-                    )
-                )
-                lines.append(LogLine(run.id, "output", "step-1", 1, "stdout", at, b"ok\n"))
-            if status is not None:
-                lines.append(LogLine(run.id, "status", body={"target_run": run.id, "status": status.value}))
-        return Flush(worker.id, worker.name, worker.flushes, moves, results, lines)
+    @rule(stores=some.lists(some.sampled_from(STORES), min_size=2, max_size=2))
+    def meet_at_once(self, stores: list[Identity]) -> None:
+        """Two workers learn of the same machines in the same moment; the last one to commit is believed."""
 
-    def note(self, worker: Worker, said: Mapping[Claimed, RunStatus | None], settled: Settled) -> None:
-        for run, status in said.items():
-            ours = self.holds.get(run.id) == (worker.id, run.fence)
+        async def both() -> list[Settled]:
+            return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
+
+        said: list[dict[Claimed, Word]] = [dict.fromkeys(worker.believes.values(), Say.MET) for worker in self.living[:2]]
+        flushes = [self.flush(w, words, store) for w, words, store in zip(self.living[:2], said, stores, strict=True)]
+        for worker, words, settled, store in zip(self.living[:2], said, self.do(both()), stores, strict=True):
+            self.note(worker, words, settled, store)
+        rows = self.do(self.database.fetch("select target_id, store_id, boot_id from target_state"))
+        self.known |= {row["target_id"]: Identity(row["store_id"], row["boot_id"]) for row in rows}
+
+    def flush(self, worker: Worker, said: Mapping[Claimed, Word], store: Identity = STORES[0]) -> Flush:
+        worker.flushes += 1
+        flush = Flush(worker.id, worker.name, worker.flushes, [], [], [])
+        for run, word in said.items():
+            self.put(flush, run, word, store)
+        return flush
+
+    def put(self, flush: Flush, run: Claimed, word: Word, store: Identity) -> None:
+        moves, results, lines = flush.runs, flush.results, flush.lines
+        assert isinstance(moves, list)
+        assert isinstance(results, list)
+        assert isinstance(lines, list)
+        status = RunStatus.WAITING if word is Say.RETRY else word if isinstance(word, RunStatus) else None
+        error = RunError(ErrorCode.LOST, "contact was lost") if word is RunStatus.LOST else None
+        move = RunMove(run.id, run.execution_id, run.target_id, run.fence, status, error=error, direct=word is Say.DIRECT)
+        if word is Say.RETRY:
+            move = replace(move, attempt=run.attempt + 1)
+        moves.append(replace(move, identity=store) if word is Say.MET else move)
+        if (become := self.action_becomes(word)) is not None:
+            before = self.stored.get((run.id, run.attempt))
+            at, begins = before or 0, before is None
+            stored, ended = (at + 3, 0), NOW if become.final else None
+            results.append(ResultState(run.id, "step-1", run.attempt, begins, become, (at, 0), stored, stored, NOW, ended))
+            lines.append(LogLine(run.id, "output", "step-1", run.attempt, "stdout", at, b"ok\n"))
+        if status is not None:
+            lines.append(LogLine(run.id, "status", body={"target_run": run.id, "status": status.value}))
+
+    def action_becomes(self, word: Word) -> RunStatus | None:
+        """The result's status after this word, which comes with three bytes; None where nothing is said of the action."""
+        if word in (Say.NOTHING, Say.MET, Say.DIRECT, RunStatus.WAITING):
+            return None
+        return {Say.OUTPUT: RunStatus.RUNNING, Say.RETRY: RunStatus.LOST}.get(word) or RunStatus(word)  # type: ignore[call-overload,no-any-return]
+
+    def note(self, worker: Worker, said: Mapping[Claimed, Word], settled: Settled, store: Identity = STORES[0]) -> None:
+        for run, word in said.items():
+            held = self.holds.get(run.id)
+            ours = held is not None and (held.owner, held.fence) == (worker.id, run.fence)
             assert (run.id in settled.stale) != ours, "owner and fence alone decide who may write"
-            if not ours or status is not None:
+            over = isinstance(word, RunStatus) or word is Say.RETRY
+            if not ours or over:
                 worker.believes.pop(run.id, None)
-            if not ours:
-                continue
-            if status is not RunStatus.WAITING:
-                self.stored[run.id] = self.stored.get(run.id, 0) + 3
-            if status is not None:
-                del self.holds[run.id]
+            if ours and held is not None:
+                self.note_ours(run, word, held, store)
+
+    def note_ours(self, run: Claimed, word: Word, held: Held, store: Identity) -> None:
+        if self.action_becomes(word) is not None:
+            key = (run.id, run.attempt)
+            self.stored[key] = self.stored.get(key, 0) + 3
+        if isinstance(word, RunStatus) or word is Say.RETRY:
+            del self.holds[run.id]
+            self.attempts[run.id] = run.attempt + (word is Say.RETRY)
+            return
+        if word is Say.MET:
+            self.known[run.target_id] = store
+            held = replace(held, store=store, direct=False)
+        if word is Say.DIRECT:
+            held = replace(held, store=None, direct=True)
+        self.holds[run.id] = held if word is Say.NOTHING else replace(held, claims=0)
 
     @rule(which=some.integers(0, 9))
     def bury(self, which: int) -> None:
@@ -207,26 +291,54 @@ class LedgerMachine(RuleBasedStateMachine):
         worker.buried = True
         self.do(self.hire("worker"))
 
+    @rule(which=some.integers(0, 9))
+    def stop(self, which: int) -> None:
+        """A worker leaves in order; what it has goes on without it."""
+        if self.may_die:
+            worker = self.one_of(self.may_die, which)
+            self.do(Workers(self.database).stop(worker.id))
+            worker.buried = worker.stopped = True
+            self.do(self.hire("worker"))
+
+    @rule(which=some.integers(0, 9))
+    def a_run_that_kills_whoever_has_it(self, which: int) -> None:
+        """What usually takes very many steps: every heir dies, without a word."""
+        if not self.may_die or self.poisoned:
+            return
+        dying = self.one_of(self.may_die, which)
+        for _ in range(CLAIMS_AT_MOST + 1):
+            self.dies(dying)
+            dying = self.workers[-1]
+            self.inherit(dying, 100)
+        assert self.poisoned
+
     @property
     def orphans(self) -> list[int]:
         buried = {worker.id for worker in self.workers if worker.buried}
-        return [run for run, (owner, _) in self.holds.items() if owner in buried]
+        return sorted(run for run, held in self.holds.items() if held.owner in buried)
 
     @rule(which=some.integers(0, 9), limit=some.integers(1, 5))
     def take_over(self, which: int, limit: int) -> None:
-        worker, orphans = self.one_of(self.living, which), self.orphans
+        self.inherit(self.one_of(self.living, which), limit)
+
+    def inherit(self, worker: Worker, limit: int) -> None:
+        due = self.orphans[:limit]
+        dead = {run for run in due if self.inherited(run, worker).claims > CLAIMS_AT_MOST}
         taken = self.do(self.ledger.take_over(owner=worker.id, worker=worker.name, zone="default", limit=limit))
-        assert len(taken) == min(limit, len(orphans))
+        assert {run.id for run in taken} == {*due} - dead
+        for run in dead:
+            del self.holds[run]
+        self.poisoned |= dead
         self.take(worker, taken, ours=True)
 
-    @rule(which=some.integers(0, 9), how=some.lists(some.sampled_from([None, RunStatus.WAITING, *ENDS]), min_size=1, max_size=4))
-    def a_death_and_a_word_after_it(self, which: int, how: list[RunStatus | None]) -> None:
+    @rule(which=some.integers(0, 9), how=WORDS)
+    def a_death_and_a_word_after_it(self, which: int, how: list[Word]) -> None:
         """What usually takes many steps: buried, taken over, and then the dead one speaks."""
         if not self.may_die:
             return
         dying = self.one_of(self.may_die, which)
         self.dies(dying)
-        self.take_over(which, 100)
+        self.inherit(self.one_of(self.living, which), 100)
         self.say(dying, how)
 
     @rule(which=some.integers(0, 99))
@@ -279,8 +391,27 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_holds_what_the_model_holds(self) -> None:
-        rows = self.do(self.database.fetch("select id, owner, fence from target_runs where status = 'running'"))
-        assert {row["id"]: (row["owner"], row["fence"]) for row in rows} == self.holds
+        rows = self.do(self.database.fetch("select * from target_runs where status = 'running'"))
+        assert {row["id"]: _held(row) for row in rows} == self.holds
+
+    @invariant()
+    def poison_ends_dead_and_so_does_nothing_else(self) -> None:
+        rows = self.do(self.database.fetch("select id from target_runs where error_code = 'poison' and status = 'dead'"))
+        assert {row["id"] for row in rows} == self.poisoned
+
+    @invariant()
+    def what_a_machine_may_still_have_is_remembered(self) -> None:
+        """Every run that met a store has its folders cleaned up after its end, and what was lost there is looked for."""
+        rows = self.do(
+            self.database.fetch(
+                "select id, status, spool_due, sweep_due, store_id from target_runs where boot_id is not null and finished_at is not null"
+            )
+        )
+        assert [row for row in rows if row["spool_due"] is None] == []
+        unknown = {
+            row["id"] for row in rows if (row["status"] == "lost" or row["id"] in self.poisoned) and row["store_id"] != "direct"
+        }
+        assert {row["id"] for row in rows if row["sweep_due"] is not None} == unknown
 
     @invariant()
     def what_has_ended_stays_as_it_is(self) -> None:
@@ -298,14 +429,20 @@ class LedgerMachine(RuleBasedStateMachine):
         (last,) = self.living
         for _ in range(200):
             self.do(self.ledger.reconcile())
-            self.take(last, self.do(self.ledger.take_over(owner=last.id, worker=last.name, zone="default", limit=100)), ours=True)
+            self.inherit(last, 100)
             self.take(last, self.do(self.claiming(last, 100)), ours=False)
             if not last.believes:
                 break
-            said: dict[Claimed, RunStatus | None] = dict.fromkeys(last.believes.values(), RunStatus.SUCCEEDED)
+            said: dict[Claimed, Word] = dict.fromkeys(last.believes.values(), RunStatus.SUCCEEDED)
             self.note(last, said, self.do(self.ledger.settle(self.flush(last, said))))
         assert self.do(self.database.fetch("select id, status from job_executions where finished_at is null")) == []
         assert self.do(faults(self.database)) == []
+
+
+def _held(row: Mapping[str, Any]) -> Held:
+    direct = row["store_id"] == "direct"
+    store = Identity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and not direct else None
+    return Held(row["owner"], row["fence"], row["attempt"], row["claims"], store, direct)
 
 
 def test_the_ledger_does_what_the_model_does(databases: Databases) -> None:

@@ -43,7 +43,22 @@ where r.finished_at is not null
     "an ended run has its results, all ended, and one that says what the run says": """
 select r.execution_id, r.id as target_run, r.status, array_agg(x.status) as results from target_runs r
 left join job_execution_results x on x.target_run_id = r.id where r.finished_at is not null
-group by r.id having bool_or(x.status = 'running') or not coalesce(bool_or(x.status = r.status), false)""",
+group by r.id
+having bool_or(x.status = 'running') is true
+  or bool_or(x.status = r.status or (r.status = 'dead' and x.status = 'lost')) is not true""",
+    "I2 an attempt begins only after the one before it is settled": """
+select n.execution_id, n.target_run_id, n.action, n.attempt, n.started_at, p.status, p.finished_at
+from job_execution_results n join job_execution_results p
+  on p.target_run_id = n.target_run_id and p.action = n.action and p.attempt < n.attempt
+where p.status = 'running' or p.finished_at > n.started_at""",
+    "a run says of no store what cannot be": """
+select execution_id, id as target_run, status, store_id, boot_id, sweep_due, late_result from target_runs
+where (status = 'waiting' and num_nonnulls(store_id, boot_id) > 0)
+   or (finished_at is null and num_nonnulls(sweep_due, late_result) > 0)
+   or (sweep_due is not null and (boot_id is null or store_id = 'direct'))""",
+    "what was started in a store is cleaned up after": """
+select execution_id, id as target_run, status, boot_id, finished_at from target_runs
+where finished_at > opsjobs_now() - interval '23 hours' and boot_id is not null and spool_due is null""",
     "a result stands in the log once": """
 select x.execution_id, x.target_run_id, x.action, count(l.seq) as entries from job_execution_results x
 left join execution_log l on l.execution_id = x.execution_id and l.event = 'result' and l.target_run_id = x.target_run_id
@@ -66,7 +81,7 @@ left join stored s on s.target_run_id = x.target_run_id and s.action = x.action 
 where coalesce(s.bytes, 0) <> case streams.name when 'stdout' then x.stdout_stored else x.stderr_stored end""",
     "I3 all that the target wrote is stored, unless contact was lost": """
 select execution_id, target_run_id, action, status, stdout_bytes, stdout_stored, stderr_bytes, stderr_stored
-from job_execution_results where status <> 'lost' and (stdout_bytes, stderr_bytes) <> (stdout_stored, stderr_stored)""",
+from job_execution_results where status not in ('lost', 'dead') and (stdout_bytes, stderr_bytes) <> (stdout_stored, stderr_stored)""",
     "I8 each state of a run is told by one event": """
 select l.execution_id, l.seq, l.body, count(v.id) as events from execution_log l
 left join events v on v.type = 'target_run' and v.execution_id = l.execution_id and l.seq between v.from_seq and v.to_seq
@@ -80,7 +95,7 @@ having array_agg(v.type order by v.id) <> array_remove(
 }
 
 _RUNS = """
-select id, execution_id, target_name, target_host, status, error_code, cancel_proof, exit_code, fence, finished_at
+select id, execution_id, target_name, target_host, status, error_code, cancel_proof, exit_code, fence, attempt, finished_at
 from target_runs where finished_at is not null"""
 _LOG = """
 select md5(string_agg(concat_ws('/', l.seq, l.event, l.target_run_id, l.stream, l.start_offset, octet_length(l.data), l.body), ','

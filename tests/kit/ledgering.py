@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from opsjobs.clock import uuid7
-from opsjobs.model.execution import Execution, RunError, RunStatus, TriggeredBy
+from opsjobs.model.durable import Identity
+from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove, Settled
@@ -16,6 +17,7 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STORE = Identity("store-1", "boot-1")
 
 
 def machines(count: int, *, slots: int = 10, first: int = 1, zone: str = "default") -> list[Target]:
@@ -85,41 +87,64 @@ class Owner:
         *,
         error: RunError | None = None,
         data: bytes = b"ok\n",
+        proof: CancelProof | None = None,
     ) -> Flush:
         """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
-        self.flushes += 1
         ended = status is not None and status.final
+        moves = [RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error, proof) for r in runs]
         result_status = status if ended and status is not None else RunStatus.RUNNING
-        return Flush(
-            self.id,
-            self.name,
-            self.flushes,
-            [RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error) for r in runs],
-            [
-                ResultState(
-                    r.id,
-                    "step-1",
-                    r.attempt,
-                    True,
-                    result_status,
-                    (0, 0),
-                    (len(data), 0),
-                    (len(data), 0),
-                    NOW,
-                    NOW if ended else None,
-                    0,
-                    error,
-                )
-                for r in runs
-            ],
-            [line for r in runs for line in self._lines(r, status, data)],
-        )
+        results = [self._result(r, result_status, len(data), error, proof) for r in runs]
+        return self.say(moves, results, [line for r in runs for line in self._lines(r, status, data)])
+
+    def say(self, moves: Sequence[RunMove], results: Sequence[ResultState] = (), lines: Sequence[LogLine] = ()) -> Flush:
+        """The next flush, of exactly this."""
+        self.flushes += 1
+        return Flush(self.id, self.name, self.flushes, moves, results, lines)
+
+    def _result(
+        self, run: Claimed, status: RunStatus, size: int, error: RunError | None, proof: CancelProof | None
+    ) -> ResultState:
+        ended = NOW if status.final else None
+        reached = (size, 0)
+        return ResultState(run.id, "step-1", run.attempt, True, status, (0, 0), reached, reached, NOW, ended, 0, error, proof)
 
     def _lines(self, run: Claimed, status: RunStatus | None, data: bytes) -> list[LogLine]:
         output = LogLine(run.id, "output", "step-1", run.attempt, "stdout", 0, data)
         if status is None:
             return [output]
         return [output, LogLine(run.id, "status", body={"target_run": run.id, "target": run.target_id, "status": status.value})]
+
+    async def identify(self, runs: Sequence[Claimed], identity: Identity | None) -> Settled:
+        """Note in which store these runs may be started from now on; None: directly."""
+        direct = identity is None
+        moves = [RunMove(r.id, r.execution_id, r.target_id, r.fence, identity=identity, direct=direct) for r in runs]
+        return await self.settle(self.say(moves))
+
+    async def retry(self, runs: Sequence[Claimed]) -> Settled:
+        """What these runs did is lost; they wait for the next attempt."""
+        flush = self.flush(runs, RunStatus.WAITING)
+        for result in flush.results:
+            result.status, result.finished_at = RunStatus.LOST, NOW
+        moves = [replace(move, attempt=run.attempt + 1) for move, run in zip(flush.runs, runs, strict=True)]
+        return await self.settle(replace(flush, runs=moves))
+
+    async def give_back(self, runs: Sequence[Claimed]) -> Settled:
+        """Nothing of these runs was started; they wait again."""
+        flush = self.flush(runs, RunStatus.WAITING)
+        return await self.settle(replace(flush, results=(), lines=[line for line in flush.lines if line.event == "status"]))
+
+    async def lose(self, runs: Sequence[Claimed], proof: CancelProof | None = None) -> Settled:
+        """End these runs as lost."""
+        error = RunError(ErrorCode.LOST, "contact was lost")
+        return await self.settle(self.flush(runs, RunStatus.LOST, error=error, proof=proof))
+
+    async def die(self) -> None:
+        """Be found dead."""
+        assert await Workers(self.database).bury(self.name) == 1
+
+    async def stop(self) -> None:
+        """End in order; what runs goes on."""
+        await Workers(self.database).stop(self.id)
 
     async def settle(self, flush: Flush) -> Settled:
         """Commit it."""
@@ -148,18 +173,25 @@ async def faults(database: Database) -> list[str]:
         found.append(f"execution {row['id']}: nothing waits or runs, but it is {row['status']}")
     for row in await database.fetch(_OUTPUT_GAPS):
         found.append(f"run {row['target_run_id']}: output at {row['start_offset']} where {row['expected']} was expected")
+    for row in await database.fetch(_OUT_OF_PLACE):
+        found.append(
+            f"run {row['id']} is {row['status']}: store {row['store_id']}, sweep {row['sweep_due']}, late {row['late_result']}"
+        )
+    for row in await database.fetch(_TWO_OPEN):
+        found.append(f"run {row['target_run_id']}: attempt {row['attempt']} of {row['action']} is open, and there is a later one")
     return found
 
 
-_COUNTERS = """
-select e.id, a.actual, jsonb_build_array(e.waiting, e.ready, e.running, e.succeeded, e.failed, e.cancelled, e.timeout, e.lost) as counted
+_STATES = ("succeeded", "failed", "unreachable", "timeout", "cancelled", "skipped", "blocked", "lost", "dead")
+_COUNTED = "jsonb_build_array(e.waiting, e.ready, e.running, " + ", ".join(f"e.{status}" for status in _STATES) + ")"
+_ACTUAL = ", ".join(f"count(*) filter (where status = '{status}')" for status in ("running", *_STATES))
+_COUNTERS = f"""
+select e.id, a.actual, {_COUNTED} as counted
 from job_executions e join lateral (
-  select jsonb_build_array(
-    count(*) filter (where status = 'waiting' and waiting_for is not null), count(*) filter (where status = 'waiting' and waiting_for is null),
-    count(*) filter (where status = 'running'), count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
-    count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'timeout'), count(*) filter (where status = 'lost')) as actual
+  select jsonb_build_array(count(*) filter (where status = 'waiting' and waiting_for is not null),
+                           count(*) filter (where status = 'waiting' and waiting_for is null), {_ACTUAL}) as actual
   from target_runs r where r.execution_id = e.id) a on true
-where a.actual <> jsonb_build_array(e.waiting, e.ready, e.running, e.succeeded, e.failed, e.cancelled, e.timeout, e.lost)"""
+where a.actual <> {_COUNTED}"""
 _SLOTS = """
 select s.target_id, s.used, coalesce(h.n, 0) as held from target_slots s
 left join (select target_id, count(*) as n from target_runs where status = 'running' group by 1) h using (target_id)
@@ -174,3 +206,14 @@ select * from (
   select target_run_id, start_offset, lag(start_offset + coalesce(octet_length(data), dropped), 1, 0::bigint)
            over (partition by target_run_id, action, attempt, stream order by seq) as expected
   from execution_log where event = 'output') o where start_offset <> expected"""
+
+# What waits is in no store, what runs is not swept, and what was known in time is not told late.
+_OUT_OF_PLACE = """
+select id, status, store_id, sweep_due, late_result from target_runs
+where (status = 'waiting' and num_nonnulls(store_id, boot_id) > 0)
+   or (finished_at is null and num_nonnulls(sweep_due, late_result) > 0)
+   or (sweep_due is not null and (boot_id is null or store_id = 'direct' or spool_due is null))"""
+_TWO_OPEN = """
+select x.target_run_id, x.action, x.attempt from job_execution_results x where x.status = 'running' and exists (
+  select 1 from job_execution_results y
+  where y.target_run_id = x.target_run_id and y.action = x.action and y.attempt > x.attempt)"""

@@ -227,3 +227,30 @@ async def test_a_list_is_narrowed_by_filters_and_a_selector(database: Database) 
     await fleet(inventory)
     page = await inventory.list(PageRequest(filters={"groups": ["web"]}), "env=prod")
     assert [t.target.name for t in page.items] == ["web-1"]
+
+
+async def test_how_durable_a_target_is_belongs_to_it(database: Database) -> None:
+    inventory = inventory_on(database)
+    assert (await stored(inventory, "web-1")).target.durable == "auto"
+    made = await stored(inventory, "web-2", durable="required")
+    assert made.data()["durable"] == made.target.durable == "required"
+    off = await inventory.replace(made.target.id, target("web-2", durable="off"))
+    assert (off.target.durable, off.target.version) == ("off", 2)
+    assert (await inventory.replace(made.target.id, target("web-2", durable="off"))).target.version == 2
+    assert [t.durable for t in await inventory.resolve(SelectionDraft(ids=["web-1", "web-2"]))] == ["auto", "off"]
+    ways = await inventory.endpoints([made.target.id])
+    assert ways[made.target.id].target.durable == "off"
+    listed = await inventory.list(PageRequest(filters={"durable": ["off"]}))
+    assert [t.target.name for t in listed.items] == ["web-2"]
+    assert (await inventory.replace(made.target.id, target("web-2"))).target.durable == "auto"
+    await inventory.delete(made.target.id)
+    assert (await stored(inventory, "web-2")).target.durable == "auto"
+
+
+async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_default(database: Database) -> None:
+    inventory = inventory_on(database)
+    old = await stored(inventory, "web-1", durable="off")
+    async with database.connection() as connection:
+        await connection.execute("delete from target_options")
+    assert (await inventory.get(old.target.id)).target.durable == "auto"
+    assert (await inventory.replace(old.target.id, target("web-1"))).target.version == 1

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from opsjobs.model.execution import RunStatus
+
 SOURCE = "/opsjobs"
 CHANNEL = "opsconductor.events"
 
@@ -27,8 +29,10 @@ class EventType(StrEnum):
     EXECUTION_CANCELLED = "execution.cancelled"
     EXECUTION_TIMEOUT = "execution.timeout"
     TARGET_RUN_STARTED = "target_run.started"
+    TARGET_RUN_RETRIED = "target_run.retried"
     TARGET_RUN_FINISHED = "target_run.finished"
     TARGET_RUN_LOST = "target_run.lost"
+    TARGET_RUN_DEAD = "target_run.dead"
     WORKER_LOST = "worker.lost"
 
 
@@ -40,6 +44,19 @@ JOB_TWIN: Mapping[EventType, EventType] = {
     EventType.EXECUTION_FAILED: EventType.JOB_FAILED,
     EventType.EXECUTION_TIMEOUT: EventType.JOB_FAILED,
 }
+
+_OF_RUN: Mapping[RunStatus, EventType] = {
+    RunStatus.RUNNING: EventType.TARGET_RUN_STARTED,
+    RunStatus.LOST: EventType.TARGET_RUN_LOST,
+    RunStatus.DEAD: EventType.TARGET_RUN_DEAD,
+}
+
+
+def run_event(status: RunStatus, *, retry: bool) -> EventType | None:
+    """What tells that a run took this state; None for one that was given back. `retry`: it waits for its next attempt."""
+    if status is RunStatus.WAITING:
+        return EventType.TARGET_RUN_RETRIED if retry else None
+    return _OF_RUN.get(status, EventType.TARGET_RUN_FINISHED)
 
 
 def channels(event_type: str) -> tuple[str, str]:

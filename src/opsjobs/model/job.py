@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.durable import Durability, durability
+from opsjobs.model.target import Name, SelectionDraft
 from opsjobs.model.wire import Duration, Size, Wire
 
 
@@ -31,12 +32,32 @@ class JobState(StrEnum):
     ARCHIVED = "archived"
 
 
+class BecomeDraft(Wire):
+    """As whom a command runs: `user`, by way of sudo, su or doas; `credential` names the one whose password is asked for.
+
+    doas takes passwords from a terminal alone, and there is none.
+    """
+
+    user: str = Field(default="root", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$")
+    method: Literal["sudo", "su", "doas"] = "sudo"
+    credential: Name | None = None
+
+    @model_validator(mode="after")
+    def _doas_takes_no_password(self) -> BecomeDraft:
+        if self.method == "doas" and self.credential is not None:
+            raise ValueError(
+                "doas asks for its password on a terminal, which no command has: permit it with nopass, or take sudo"
+            )
+        return self
+
+
 class CommandAction(Wire):
     """Run one command line in the target's login shell.
 
     `timeout`: seconds the command may take (None: the service's COMMAND_TIMEOUT). `output_limit`: bytes of each
     stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES). `on_failure: continue` goes on to the next action and the
-    run still ends failed.
+    run still ends failed. `durable`: whether the command outlives its worker (None: as the policy or the target says, else auto).
+    `become`: as whom it runs (None: as who logs in).
     """
 
     key: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
@@ -46,6 +67,8 @@ class CommandAction(Wire):
     output_limit: Size | None = None
     expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[0], min_length=1, max_length=256)
     on_failure: Literal["stop", "continue"] = "stop"
+    durable: Durability | None = None
+    become: BecomeDraft | None = None
 
 
 Action = CommandAction
@@ -55,13 +78,16 @@ Action = CommandAction
 class Policy(Wire):
     """How an execution of the job goes: `timeout` bounds the whole execution, `max_parallel` the runs at a time.
 
-    `priority` 10 is served before 1: an execution's share of a busy zone is proportional to it.
+    `priority` 10 is served before 1: an execution's share of a busy zone is proportional to it. `on_lost`: what is done with
+    a run of whose command nobody can say how it ended: ask (it ends `lost`), retry (once it surely runs no more), bury (`dead`).
     """
 
     timeout: Duration | None = None
     max_parallel: int | None = Field(default=None, ge=1, le=10_000)
     order: Literal["inventory", "name", "reverse", "random"] = "inventory"
     priority: int = Field(default=5, ge=1, le=10)
+    on_lost: Literal["ask", "retry", "bury"] = "ask"
+    durable: Durability | None = None
 
 
 class _Work(Wire):
@@ -83,6 +109,14 @@ class _Work(Wire):
         if twice := {k for k in keys if keys.count(k) > 1}:
             raise ValueError(f"two actions have the key {min(map(str, twice))!r}")
         object.__setattr__(self, "actions", named)  # the model is frozen for others; this is still its construction
+        return self
+
+    @model_validator(mode="after")
+    def _become_is_durable(self) -> _Work:
+        for action in self.actions:
+            if action.become is not None and durability(action.durable, self.policy.durable) == "off":
+                words = "has become, which needs a durable run, but durable is off: leave one of the two out"
+                raise ValueError(f"the action {action.key!r} {words}")
         return self
 
 

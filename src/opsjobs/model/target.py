@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from opsjobs.model.durable import Durability
 from opsjobs.model.secret import Credential
 from opsjobs.model.wire import Wire
 
@@ -83,6 +84,7 @@ class TargetDraft(Wire):
     zone: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     slots: int = Field(default=10, ge=1, le=10_000)
     jump: Name | None = None
+    durable: Durability = "auto"
 
     @model_validator(mode="after")
     def _not_its_own_jump_host(self) -> TargetDraft:
@@ -109,6 +111,7 @@ class Target:
     zone: str = "default"
     slots: int = 10
     jump: str | None = None
+    durable: Durability = "auto"
     version: int = 1
 
 

@@ -58,6 +58,7 @@ class StoredTarget:
             "zone": target.zone,
             "slots": target.slots,
             "jump": self.jump_name,
+            "durable": target.durable,
             "version": target.version,
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
@@ -67,8 +68,9 @@ class StoredTarget:
 _SELECT = """
 select t.id, t.uuid, t.name, t.host, t.port, t.transport, t.platform, t.labels, t.groups, t.credential_id, t.host_keys,
   t.host_key_policy, t.zone, t.slots, t.jump_id, t.version, t.created_at, t.updated_at,
-  c.name as credential, j.name as jump
-from targets t left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
+  c.name as credential, j.name as jump, coalesce(o.durable, 'auto') as durable
+from targets t left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id
+left join target_options o on o.target_id = t.id"""
 
 _SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s))"
 
@@ -87,6 +89,7 @@ TARGETS = Listing(
         "jump": Column("text"),
         "host_key_policy": Column("text"),
         "zone": Column("text", sort=True),
+        "durable": Column("text"),
         "created_at": Column("moment", sort=True),
         "updated_at": Column("moment", sort=True),
     },
@@ -112,8 +115,14 @@ _INSERT = f"""
 insert into targets (uuid, {", ".join(_COLUMNS)}) values (%(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
 
 _REPLACE = f"""
-update targets set {", ".join(f"{c} = %({c})s" for c in _COLUMNS)}, version = version + 1, updated_at = opsjobs_now()
-where id = %(id)s and ({", ".join(_COLUMNS)}) is distinct from ({", ".join(f"%({c})s" for c in _COLUMNS)})"""
+update targets t set {", ".join(f"{c} = %({c})s" for c in _COLUMNS)}, version = version + 1, updated_at = opsjobs_now()
+where id = %(id)s and (
+  ({", ".join(_COLUMNS)}) is distinct from ({", ".join(f"%({c})s" for c in _COLUMNS)})
+  or coalesce((select o.durable from target_options o where o.target_id = t.id), 'auto') <> %(durable)s)"""
+
+_SET_OPTIONS = """
+insert into target_options (target_id, durable) values (%(id)s, %(durable)s)
+on conflict (target_id) do update set durable = excluded.durable where target_options.durable <> excluded.durable"""
 
 # How many jump hosts stand before this one, and how many behind: the longest way through it is the sum. Union ends circles.
 _WAY = f"""
@@ -127,12 +136,18 @@ with recursive ahead(id, depth) as (
 select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
        exists (select from ahead where id = %(id)s) as circle"""
 
-_REACH = """
+# Column by column: the other processes go on through a migration, and what they have prepared may not change its answer.
+_TARGET = f"""t.id, {", ".join(f"t.{c}" for c in _COLUMNS)}, t.version, coalesce(o.durable, 'auto') as durable"""
+
+_REACH = f"""
 with recursive reach(id) as (
   select id from targets where id = any(%s::bigint[])
   union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
 )
-select t.* from targets t join reach using (id)"""
+select {_TARGET} from targets t join reach using (id) left join target_options o on o.target_id = t.id"""
+
+_NAMED = f"""
+select {_TARGET} from targets t left join target_options o on o.target_id = t.id where t.id = any(%s::bigint[])"""
 
 
 class Inventory:
@@ -152,6 +167,7 @@ class Inventory:
             with unique_name("target", draft.name):
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
+            await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
             stored = await _read(connection, row["id"])
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
@@ -164,6 +180,7 @@ class Inventory:
             values = {**await _values(connection, draft, target_id), "id": target_id}
             with unique_name("target", draft.name):
                 await connection.execute(_REPLACE, values)
+            await connection.execute(_SET_OPTIONS, values)
             return await _read(connection, target_id)
 
     async def get(self, ref: str) -> StoredTarget:
@@ -190,7 +207,7 @@ class Inventory:
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing.
         """
         ids = await selecting.select(self._database, selection)
-        rows = await self._database.fetch("select * from targets where id = any(%s::bigint[])", [ids])
+        rows = await self._database.fetch(_NAMED, [ids])
         found = {row["id"]: _target(row) for row in rows}
         return [found[i] for i in ids if i in found]
 
@@ -241,6 +258,7 @@ async def _values(connection: Connection, draft: TargetDraft, target_id: int | N
         "zone": draft.zone,
         "slots": draft.slots,
         "jump_id": jump_id,
+        "durable": draft.durable,
     }
 
 
@@ -332,5 +350,6 @@ def _target(row: DictRow) -> Target:
         zone=row["zone"],
         slots=row["slots"],
         jump=str(row["jump_id"]) if row["jump_id"] is not None else None,
+        durable=row["durable"],
         version=row["version"],
     )

@@ -57,6 +57,8 @@ class StoredCredential:
 
 
 _SHOWN = "id, uuid, name, type, username, version, created_at, updated_at"
+_SEALED = """
+select id, uuid, name, type, username, version, key_id, wrapped_key, sealed from credentials where id = any(%s::bigint[])"""
 
 CREDENTIALS = Listing(
     f"select {_SHOWN} from credentials",
@@ -137,7 +139,7 @@ class Vault:
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
         """The credentials with their secrets, by id; one that is unknown or does not open is left out, and logged."""
         known = [int(i) for i in ids if Reference.parse(i) and i.isdigit()]
-        rows = await self._database.fetch("select * from credentials where id = any(%s::bigint[])", [known])
+        rows = await self._database.fetch(_SEALED, [known])
         opened = ((str(row["id"]), self._open(row)) for row in rows)
         return {row_id: credential for row_id, credential in opened if credential is not None}
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from opsjobs import failpoints
 from opsjobs.model.execution import Execution
+from opsjobs.store.ledger import aftercare as _aftercare
 from opsjobs.store.ledger import cancel as _cancel
 from opsjobs.store.ledger import claim as _claim
 from opsjobs.store.ledger import launch as _launch
 from opsjobs.store.ledger import reconcile as _reconcile
 from opsjobs.store.ledger import settle as _settle
+from opsjobs.store.ledger import takeover as _takeover
+from opsjobs.store.ledger.aftercare import Folder, Sweep
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
-from opsjobs.store.ledger.settle import Flush, LogLine, ResultState, RunMove, Settled
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
 __all__ = [
     "Claim",
     "Claimed",
     "Flush",
+    "Folder",
     "Ledger",
     "LogLine",
     "NewExecution",
@@ -29,6 +35,7 @@ __all__ = [
     "RunMove",
     "Settled",
     "Spec",
+    "Sweep",
 ]
 
 
@@ -50,9 +57,12 @@ class Ledger:
             )
 
     async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
-        """Up to `limit` runs whose owner was buried, now under this owner and the next fence."""
+        """Up to `limit` runs whose owner was buried, now under this owner and the next fence.
+
+        A run whose owners died too often without a sign of life of it ends `dead` instead (10-ledger.md rule 12).
+        """
         return await self._database.repeat(
-            lambda: _claim.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit)
+            lambda: _takeover.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit)
         )
 
     async def unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
@@ -82,3 +92,27 @@ class Ledger:
     async def recount(self) -> Mapping[str, int]:
         """Check slots and counters against the runs; a difference in counters is a bug of ours."""
         return await _reconcile.recount(self._database)
+
+    async def due_cleaning(self, zone: str, limit: int) -> list[Folder]:
+        """Up to `limit` runs that ended a day ago in a store of their target; the caller's for an hour."""
+        return await self._database.repeat(lambda: _aftercare.due_cleaning(self._database, zone, limit))
+
+    async def cleaned(self, run_ids: Sequence[int]) -> None:
+        """Their folders are gone."""
+        await self._database.repeat(lambda: _aftercare.cleaned(self._database, run_ids))
+
+    async def not_cleaned(self, run_ids: Sequence[int]) -> None:
+        """Their folders could not be removed: they come again in an hour, until a week after they were first due."""
+        await self._database.repeat(lambda: _aftercare.not_cleaned(self._database, run_ids))
+
+    async def due_sweeps(self, zone: str, limit: int) -> list[Sweep]:
+        """Up to `limit` ended runs whose command's end is unknown and to be looked for now; the caller's for 10 minutes."""
+        return await self._database.repeat(lambda: _aftercare.due_sweeps(self._database, zone, limit))
+
+    async def settle_late(self, run_id: int, late_result: Mapping[str, Any]) -> None:
+        """Note what became of an ended run's command. No state changes, no event; given again: the first word stays."""
+        await self._database.repeat(lambda: _aftercare.settle_late(self._database, run_id, late_result))
+
+    async def sweep_again(self, run_ids: Sequence[int]) -> None:
+        """Nothing found out: they come again after 2, 4, … 60 minutes, until a week after their end."""
+        await self._database.repeat(lambda: _aftercare.sweep_again(self._database, run_ids))

@@ -10,6 +10,7 @@ from psycopg import sql
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.next_action import next_action
 from opsjobs.store.transaction import Database
 
 # A round that skipped rows (a claim holds them right now) is repeated; each round ends at most this many.
@@ -33,31 +34,35 @@ update job_executions set cancelling = true where id = %(id)s and finished_at is
 _ASKED_BY = """
 update execution_specs set cancelled_by = %(by)s, cancel_reason = %(reason)s where execution_id = %(id)s and cancelled_by is null"""
 
-_END_WAITING = """
+# A run that was claimed before and given back has its folders, and may have results: the next action gets the end.
+_END_WAITING = f"""
 with waiting as (
   select id, waiting_for from target_runs where execution_id = %(id)s and status = 'waiting'
   order by position limit %(limit)s for update skip locked
 ), ended as (
   update target_runs r set status = %(status)s, waiting_for = null, finished_at = opsjobs_now(), error_code = %(code)s,
-    error_message = %(message)s, cancel_proof = 'never_started'
+    error_message = %(message)s, cancel_proof = 'never_started',
+    spool_due = case when num_nonnulls(r.boot_id, r.spool_due) > 0 then (select opsjobs_now()) + interval '24 hours' end
   from waiting w where r.id = w.id
-  returning r.id, r.target_id, r.position, r.attempt, w.waiting_for
+  returning r.id, r.execution_id, r.target_id, r.position, r.attempt, r.fence, w.waiting_for
 ), results as (
   insert into job_execution_results (execution_id, target_run_id, action, attempt, status, error_code, error_message, cancel_proof,
                                      finished_at)
-  select %(id)s, e.id, s.actions -> 0 ->> 'key', e.attempt, %(status)s, %(code)s, %(message)s, 'never_started', opsjobs_now()
-  from ended e join execution_specs s on s.execution_id = %(id)s
-  where not exists (select 1 from job_execution_results x where x.target_run_id = e.id)
+  select %(id)s, r.id, coalesce(at.action, s.actions -> 0 ->> 'key'), coalesce(at.attempt, r.attempt), %(status)s, %(code)s,
+         %(message)s, 'never_started', opsjobs_now()
+  from ended r join execution_specs s on s.execution_id = %(id)s left join lateral ({next_action("r.fence > 0")}
+  ) at on true
+  where at.begun is not true and (r.fence = 0 or at.action is not null)
 ), tally as (
   select count(*) as n, count(*) filter (where waiting_for is null) as ready,
          count(*) filter (where waiting_for is not null) as waiting
   from ended
 ), counted as (
-  update job_executions e set waiting = e.waiting - t.waiting, ready = e.ready - t.ready, {column} = e.{column} + t.n,
+  update job_executions e set waiting = e.waiting - t.waiting, ready = e.ready - t.ready, {{column}} = e.{{column}} + t.n,
     last_seq = e.last_seq + t.n + case when e.waiting + e.ready + e.running - t.n = 0 then 2 else 0 end,
     status = case when e.waiting + e.ready + e.running - t.n = 0
-                  then opsjobs_verdict(e.cancelling, e.total, e.succeeded, (e.timeout + t.n * {timed_out})::int,
-                                       (e.cancelled + t.n * {cancelled})::int) else e.status end,
+                  then opsjobs_verdict(e.cancelling, e.total, e.succeeded, (e.timeout + t.n * {{timed_out}})::int,
+                                       (e.cancelled + t.n * {{cancelled}})::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.n = 0 then opsjobs_now() end
   from tally t where e.id = %(id)s and t.n > 0
   returning e.id, e.uuid, e.log_day, e.status, e.finished_at is not null as ended, opsjobs_counts(e) as counts, t.n,

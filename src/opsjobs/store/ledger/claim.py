@@ -1,4 +1,4 @@
-"""Claim: give ready runs to a worker, within gates and target slots, under the next fence; take over a dead worker's."""
+"""Claim: give ready runs to a worker, within gates and target slots, under the next fence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from opsjobs.model.durable import Identity
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.flush import DIRECT
 from opsjobs.store.ledger.settle import admit_after
 from opsjobs.store.transaction import Database
 
@@ -18,7 +20,8 @@ from opsjobs.store.transaction import Database
 class Claimed:
     """A run that this worker may write for, as long as owner and fence stand.
 
-    `taken_over`: another worker, now buried, held it before, and its command may have been started.
+    `taken_over`: another worker, now buried, held it before, and its command may have been started: in the store of `identity`
+    alone (None: nowhere yet), or, where `direct`, outside any store. Of a fresh claim `identity` is what is known of the target.
     `seconds_left`: until the execution's deadline at the moment of the claim; None without one.
     """
 
@@ -34,6 +37,8 @@ class Claimed:
     turn: int
     seconds_left: float | None
     taken_over: bool = False
+    identity: Identity | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,9 @@ class Progress:
     error: RunError | None = None
 
 
+# In the place of a store's id: claimed, and started nowhere yet; which store the target has, nobody knows.
+UNKNOWN = "unknown"
+
 # The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
 _CANDIDATES = """
 select id, execution_id, target_id from target_runs
@@ -71,7 +79,7 @@ select 1 from target_slots where target_id = any(%(targets)s::text[]) order by t
 
 # One statement decides for all candidates. Those of a closed execution go back to admission, so that they do not stand in
 # the way of others; those whose target is full are parked; those whose slot row someone else holds right now stay ready.
-_DECIDE = """
+_DECIDE = f"""
 with slot as materialized (
   select target_id, slots - used as free from target_slots
   where target_id = any(%(targets)s::text[]) order by target_id for update skip locked
@@ -81,11 +89,14 @@ with slot as materialized (
          slot.free,
          row_number() over (partition by r.target_id,
            (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()) is true
-           order by r.turn, r.id) as place
+           order by r.turn, r.id) as place,
+         known.store_id, known.boot_id
   from target_runs r join job_executions e on e.id = r.execution_id left join slot on slot.target_id = r.target_id
+  left join lateral (
+    select s.store_id, s.boot_id from target_state s where s.target_id = r.target_id offset 0) known on true
   where r.id = any(%(runs)s::bigint[])
 ), decided as (
-  select id, execution_id, target_id,
+  select id, execution_id, target_id, coalesce(store_id, '{UNKNOWN}') as store_id, boot_id,
          case when closed then 'closed' when free is null then 'later' when place <= free then 'claimed' else 'parked' end as what
   from candidate
 ), moved as (
@@ -95,9 +106,13 @@ with slot as materialized (
     owner = case d.what when 'claimed' then %(owner)s::uuid end,
     worker = case d.what when 'claimed' then %(worker)s::text else r.worker end,
     claimed_at = case d.what when 'claimed' then opsjobs_now() else r.claimed_at end,
-    fence = r.fence + (d.what = 'claimed')::int
+    fence = r.fence + (d.what = 'claimed')::int,
+    store_id = case d.what when 'claimed' then d.store_id end,
+    boot_id = case d.what when 'claimed' then d.boot_id end,
+    taken_over = false
   from decided d where r.id = any(%(runs)s::bigint[]) and r.id = d.id and d.what <> 'later'
-  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, d.what
+  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id,
+    r.boot_id, d.what
 ), taken as (
   update target_slots s set used = used + n.n
   from (select target_id, count(*) as n from moved where what = 'claimed' group by 1) n
@@ -136,26 +151,9 @@ with slot as materialized (
 )
 select m.*, e.log_day, e.seconds_left from moved m join counted e on e.id = m.execution_id"""
 
-_TAKE_OVER_CANDIDATES = """
-select r.id, r.execution_id, r.owner from target_runs r
-where r.status = 'running' and r.zone = %(zone)s
-  and r.owner in (select id from workers where buried_at is not null)
-order by r.id limit %(limit)s for update skip locked"""
-
-_TAKE_OVER = """
-with moved as (
-  update target_runs r set owner = %(owner)s, worker = %(worker)s, fence = r.fence + 1, claims = r.claims + 1
-  where r.id = any(%(runs)s::bigint[]) and r.status = 'running'
-    and r.owner in (select id from workers where buried_at is not null)
-  returning r.*
-)
-select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
-from moved m join job_executions e on e.id = m.execution_id"""
-
 _UNKNOWN = """
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       m.claims > 0 as taken_over, e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
+       m.store_id, m.boot_id, m.taken_over, e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
 from target_runs m join job_executions e on e.id = m.execution_id
 where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
 
@@ -204,30 +202,14 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
         rows = await decided.fetchall()
     # What went back to waiting left room in its window.
     await admit_after(database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"}))
-    runs = [_claimed(row) for row in rows if row["what"] == "claimed"]
+    runs = [claimed(row) for row in rows if row["what"] == "claimed"]
     return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
-
-
-async def take_over(database: Database, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
-    """Up to `limit` running runs of buried owners, now under this owner and the next fence."""
-    async with database.begun() as connection:
-        async with connection.pipeline():
-            await connection.execute("begin")
-            candidates = await connection.execute(_TAKE_OVER_CANDIDATES, {"zone": zone, "limit": limit})
-        seen = await candidates.fetchall()
-        if not seen:
-            return []
-        async with connection.pipeline():
-            await connection.execute(LOCK, {"executions": sorted({r["execution_id"] for r in seen})})
-            moved = await connection.execute(_TAKE_OVER, {"owner": owner, "worker": worker, "runs": [r["id"] for r in seen]})
-            await connection.execute("commit")
-        return [_claimed(row, taken_over=True) for row in await moved.fetchall()]
 
 
 async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
     """Runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost."""
     rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known)})
-    return [_claimed(row, taken_over=row["taken_over"]) for row in rows]
+    return [claimed(row, taken_over=row["taken_over"]) for row in rows]
 
 
 async def specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
@@ -255,7 +237,9 @@ def _progress(row: Mapping[str, Any]) -> Progress:
     )
 
 
-def _claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
+def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
+    """From a row with the run's columns, and its execution's `log_day` and `seconds_left`."""
+    known = row["boot_id"] is not None and row["store_id"] != DIRECT
     return Claimed(
         id=row["id"],
         uuid=row["uuid"],
@@ -269,4 +253,7 @@ def _claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         turn=row["turn"],
         seconds_left=row["seconds_left"],
         taken_over=taken_over,
+        identity=Identity(row["store_id"], row["boot_id"]) if known else None,
+        # Without a word on any store: a worker of the release before started it, if anybody.
+        direct=row["store_id"] in (None, DIRECT),
     )

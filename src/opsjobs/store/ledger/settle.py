@@ -6,85 +6,17 @@ Every run is guarded by owner + fence, and every stream by the offset that the l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass, replace
 
 import psycopg
 
 from opsjobs import failpoints
-from opsjobs.model.execution import FINAL_RUN_STATUSES, CancelProof, RunError, RunStatus
+from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus
 from opsjobs.model.failures import Unavailable
-from opsjobs.store.arrays import flags, moments, numbers, texts
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.flush import DIRECT, Flush, RunMove, parameters
 from opsjobs.store.transaction import Database
-
-
-@dataclass(slots=True)
-class LogLine:
-    """One entry for the execution log, in the order of the list that holds it; output has a stream, others a body."""
-
-    run_id: int
-    event: str
-    action: str | None = None
-    attempt: int | None = None
-    stream: str | None = None
-    start_offset: int | None = None
-    data: bytes | None = None
-    dropped: int | None = None
-    body: Mapping[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class ResultState:
-    """How far one action of one attempt has come, as this flush leaves it.
-
-    `stored_before` and `stored` are the offsets (stdout, stderr) that the log had reached and reaches with this flush;
-    `written` is what the target wrote so far; `begins` where the row is new.
-    """
-
-    run_id: int
-    action: str
-    attempt: int
-    begins: bool
-    status: RunStatus
-    stored_before: tuple[int, int]
-    stored: tuple[int, int]
-    written: tuple[int, int]
-    started_at: datetime | None
-    finished_at: datetime | None = None
-    exit_code: int | None = None
-    error: RunError | None = None
-    cancel_proof: CancelProof | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunMove:
-    """What happens to a run in this flush: nothing but growth (`status` None), its end, or back to waiting."""
-
-    run_id: int
-    execution_id: int
-    target_id: str
-    fence: int
-    status: RunStatus | None = None
-    exit_code: int | None = None
-    error: RunError | None = None
-    cancel_proof: CancelProof | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """One group commit. `number` grows by one with every flush of an owner."""
-
-    owner: UUID
-    worker: str
-    number: int
-    runs: Sequence[RunMove]
-    results: Sequence[ResultState] = field(default_factory=tuple)
-    lines: Sequence[LogLine] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +34,26 @@ class Settled:
 _ENDS = ", ".join(f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES)
 _TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" for s in FINAL_RUN_STATUSES)
 
+# A run with a boot id was perhaps started in its machine's store: its folders there are removed a day after its end (while it
+# waits in between, the moment keeps the fact), and what is unknown of it there is looked for soon, before that.
+_SPOOL_DUE = """case when num_nonnulls(m.boot_id, t.boot_id, t.spool_due) > 0
+                     then (select opsjobs_now()) + interval '24 hours' end"""
+_SWEEP_DUE = f"""case when m.status <> 'waiting' and (m.cancel_proof = 'unreachable' or m.error_code in ('lost', 'poison'))
+                      and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> '{DIRECT}'
+                     then (select opsjobs_now()) + interval '1 minute' end"""
+
 # Every step is linear in what the flush holds, whatever plan is chosen: rows are looked up one by one by their keys (lateral,
 # offset 0), and what is stale is left out by a hashed `not in`.
-_SETTLE = f"""
-with flushed as materialized (
-  select * from unnest(%(run)s::bigint[], %(execution)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[],
-                       %(code)s::text[], %(message)s::text[], %(proof)s::text[], %(lines)s::int[], %(moves)s::int[])
-    as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, lines, moves)
+SETTLE = f"""
+with seen as materialized (
+  select f.*, t.target_id, t.claims, (t.owner = %(owner)s and t.fence = f.fence and t.status = 'running') is true as ours
+  from unnest(%(run)s::bigint[], %(execution)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[],
+              %(code)s::text[], %(message)s::text[], %(proof)s::text[], %(attempt)s::int[], %(store)s::text[], %(boot)s::text[],
+              %(lines)s::int[], %(moves)s::int[])
+    as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, attempt, store_id, boot_id,
+         lines, moves)
+  left join lateral (
+    select t.owner, t.fence, t.status, t.target_id, t.claims from target_runs t where t.id = f.run_id offset 0) t on true
 ), result as materialized (
   select * from unnest(%(r_run)s::bigint[], %(r_execution)s::bigint[], %(r_action)s::text[], %(r_attempt)s::int[],
                        %(r_begins)s::bool[], %(r_status)s::text[], %(r_out_before)s::bigint[], %(r_err_before)s::bigint[],
@@ -118,9 +63,7 @@ with flushed as materialized (
     as r(run_id, execution_id, action, attempt, begins, status, out_before, err_before, out_stored, err_stored, out_written,
          err_written, started_at, finished_at, exit_code, error_code, error_message, cancel_proof)
 ), stale as materialized (
-  select f.run_id from flushed f left join lateral (
-    select t.owner, t.fence, t.status from target_runs t where t.id = f.run_id offset 0) t on true
-  where (t.owner = %(owner)s and t.fence = f.fence and t.status = 'running') is not true
+  select run_id from seen where not ours
   union all
   select r.run_id from result r left join lateral (
     select s.status, s.stdout_stored, s.stderr_stored from job_execution_results s
@@ -128,7 +71,7 @@ with flushed as materialized (
   where r.begins <> (s.status is null) or s.status <> 'running'
      or coalesce(s.stdout_stored, 0) <> r.out_before or coalesce(s.stderr_stored, 0) <> r.err_before
 ), mine as materialized (
-  select * from flushed where run_id not in (select run_id from stale)
+  select * from seen where run_id not in (select run_id from stale)
 ), results as (
   insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status, exit_code, error_code,
     error_message, worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at)
@@ -146,9 +89,25 @@ with flushed as materialized (
     cancel_proof = m.cancel_proof,
     waiting_for = case when m.status = 'waiting' then 'admission' end,
     owner = case when m.status = 'waiting' then null else t.owner end,
-    finished_at = case when m.status = 'waiting' then null else opsjobs_now() end
+    finished_at = case when m.status = 'waiting' then null else opsjobs_now() end,
+    attempt = coalesce(m.attempt, t.attempt), claims = 0,
+    store_id = case when m.status = 'waiting' then null else coalesce(m.store_id, t.store_id) end,
+    boot_id = case when m.status = 'waiting' then null else coalesce(m.boot_id, t.boot_id) end,
+    spool_due = {_SPOOL_DUE}, sweep_due = {_SWEEP_DUE}
   from mine m where t.id = any(array(select run_id from mine where status is not null)) and t.id = m.run_id
   returning t.target_id
+), lived as (
+  update target_runs t set claims = 0, store_id = coalesce(m.store_id, t.store_id), boot_id = coalesce(m.boot_id, t.boot_id)
+  from mine m
+  where t.id = any(array(select run_id from mine where status is null and (store_id is not null or claims > 0 and lines > 0)))
+    and t.id = m.run_id
+), identified as (
+  insert into target_state as s (target_id, store_id, boot_id)
+  select distinct on (m.target_id) m.target_id, m.store_id, m.boot_id from mine m
+  where m.boot_id is not null and not exists (
+    select 1 from target_state k where k.target_id = m.target_id and k.store_id = m.store_id and k.boot_id = m.boot_id)
+  order by m.target_id  -- as all who write there: what waits for each other must not stand in a circle
+  on conflict (target_id) do update set store_id = excluded.store_id, boot_id = excluded.boot_id, seen_at = opsjobs_now()
 ), freed as (
   update target_slots s set used = used - n.n
   from (select target_id, count(*) as n from moved group by 1) n
@@ -235,7 +194,7 @@ async def _settle(database: Database, flush: Flush) -> Settled:
         await connection.execute(LOCK, {"executions": executions})
         if ending:
             await connection.execute(LOCK_SLOTS, {"targets": targets})
-        settled = await connection.execute(_SETTLE, _parameters(flush))
+        settled = await connection.execute(SETTLE, parameters(flush))
         if ending:
             unparked = await connection.execute(UNPARK, {"targets": targets})
             admitted = await connection.execute(ADMIT, {"executions": executions})
@@ -295,67 +254,3 @@ def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
     if run.status is RunStatus.WAITING:
         return stands is None
     return stands is (run.status or RunStatus.RUNNING)
-
-
-def _parameters(flush: Flush) -> dict[str, Any]:
-    runs = {run.run_id: run for run in flush.runs}
-    lines: dict[int, int] = {}
-    moves: dict[int, int] = {}
-    for line in flush.lines:
-        lines[line.run_id] = lines.get(line.run_id, 0) + 1
-        moves[line.run_id] = moves.get(line.run_id, 0) + (line.event == "status")
-    return {
-        "owner": flush.owner,
-        "worker": flush.worker,
-        "run": numbers(r.run_id for r in flush.runs),
-        "execution": numbers(r.execution_id for r in flush.runs),
-        "fence": numbers(r.fence for r in flush.runs),
-        "status": texts(r.status and r.status.value for r in flush.runs),
-        "exit": numbers(r.exit_code for r in flush.runs),
-        "code": texts(r.error.code.value if r.error else None for r in flush.runs),
-        "message": texts(r.error.message if r.error else None for r in flush.runs),
-        "proof": texts(r.cancel_proof and r.cancel_proof.value for r in flush.runs),
-        "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
-        "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
-        **_result_parameters(flush.results, runs),
-        **_line_parameters(flush.lines, runs),
-    }
-
-
-def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMove]) -> dict[str, Any]:
-    return {
-        "r_run": numbers(r.run_id for r in results),
-        "r_execution": numbers(runs[r.run_id].execution_id for r in results),
-        "r_action": texts(r.action for r in results),
-        "r_attempt": numbers(r.attempt for r in results),
-        "r_begins": flags(r.begins for r in results),
-        "r_status": texts(r.status.value for r in results),
-        "r_out_before": numbers(r.stored_before[0] for r in results),
-        "r_err_before": numbers(r.stored_before[1] for r in results),
-        "r_out": numbers(r.stored[0] for r in results),
-        "r_err": numbers(r.stored[1] for r in results),
-        "r_out_written": numbers(r.written[0] for r in results),
-        "r_err_written": numbers(r.written[1] for r in results),
-        "r_started": moments(r.started_at for r in results),
-        "r_finished": moments(r.finished_at for r in results),
-        "r_exit": numbers(r.exit_code for r in results),
-        "r_code": texts(r.error.code.value if r.error else None for r in results),
-        "r_message": texts(r.error.message if r.error else None for r in results),
-        "r_proof": texts(r.cancel_proof and r.cancel_proof.value for r in results),
-    }
-
-
-def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> dict[str, Any]:
-    return {
-        "l_run": numbers(line.run_id for line in lines),
-        "l_execution": numbers(runs[line.run_id].execution_id for line in lines),
-        "l_target": texts(runs[line.run_id].target_id for line in lines),
-        "l_event": texts(line.event for line in lines),
-        "l_action": texts(line.action for line in lines),
-        "l_attempt": numbers(line.attempt for line in lines),
-        "l_stream": texts(line.stream for line in lines),
-        "l_start": numbers(line.start_offset for line in lines),
-        "l_data": [line.data for line in lines],
-        "l_dropped": numbers(line.dropped for line in lines),
-        "l_body": texts(None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines),
-    }

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -20,6 +21,9 @@ from opsjobs.store.journal import PARTITION_DAYS_AHEAD
 from opsjobs.store.transaction import driver_url
 
 _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
+_LOCK_SECONDS = 1
+_TRIES = 30
+_BUSY = (LockNotAvailable, DeadlockDetected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,25 @@ class SchemaState:
 
 
 def upgrade(url: str) -> SchemaState:
-    """Run what is missing and make the log's partitions, alone: a second caller waits. Idempotent."""
+    """Run what is missing and make the log's partitions, alone: a second caller waits. Idempotent.
+
+    Old processes may go on meanwhile. Raises Unavailable where a table is in use for too long without a pause.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _upgrade(url)
+        except (OperationalError, *_BUSY) as failed:
+            busy = failed.orig if isinstance(failed, OperationalError) else failed
+            if not isinstance(busy, _BUSY):
+                raise
+    raise Unavailable(f"the schema was left as it is, because its tables are in use: {busy}; try again") from busy
+
+
+def _upgrade(url: str) -> SchemaState:
     with _connected(url) as connection, connection.begin():
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
+        # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
+        connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
         configuration = _configuration()
         configuration.attributes["connection"] = connection
         command.upgrade(configuration, "head")

@@ -1,0 +1,164 @@
+"""Flush: what a worker has to say of many runs at once, and the same as the parameters of one statement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from opsjobs.model.durable import Identity
+from opsjobs.model.execution import CancelProof, RunError, RunStatus
+from opsjobs.store.arrays import flags, moments, numbers, texts
+
+# In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.
+DIRECT = "direct"
+
+
+@dataclass(slots=True)
+class LogLine:
+    """One entry for the execution log, in the order of the list that holds it; output has a stream, others a body."""
+
+    run_id: int
+    event: str
+    action: str | None = None
+    attempt: int | None = None
+    stream: str | None = None
+    start_offset: int | None = None
+    data: bytes | None = None
+    dropped: int | None = None
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class ResultState:
+    """How far one action of one attempt has come, as this flush leaves it.
+
+    `stored_before` and `stored` are the offsets (stdout, stderr) that the log had reached and reaches with this flush;
+    `written` is what the target wrote so far; `begins` where the row is new.
+    """
+
+    run_id: int
+    action: str
+    attempt: int
+    begins: bool
+    status: RunStatus
+    stored_before: tuple[int, int]
+    stored: tuple[int, int]
+    written: tuple[int, int]
+    started_at: datetime | None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    error: RunError | None = None
+    cancel_proof: CancelProof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunMove:
+    """What happens to a run in this flush: nothing but growth (`status` None), its end, or back to waiting.
+
+    `attempt` (with waiting): it waits for this attempt, a retry. `identity`: the store that its command may be started in from
+    now on; `direct`: it may be started outside any store, so that nobody can look for it. A waiting run has neither.
+    """
+
+    run_id: int
+    execution_id: int
+    target_id: str
+    fence: int
+    status: RunStatus | None = None
+    exit_code: int | None = None
+    error: RunError | None = None
+    cancel_proof: CancelProof | None = None
+    attempt: int | None = None
+    identity: Identity | None = None
+    direct: bool = False
+
+    @property
+    def store_id(self) -> str | None:
+        """As the column says it."""
+        if self.direct:
+            return DIRECT
+        return self.identity.store if self.identity is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """One group commit. `number` grows by one with every flush of an owner."""
+
+    owner: UUID
+    worker: str
+    number: int
+    runs: Sequence[RunMove]
+    results: Sequence[ResultState] = field(default_factory=tuple)
+    lines: Sequence[LogLine] = field(default_factory=tuple)
+
+
+def parameters(flush: Flush) -> dict[str, Any]:
+    """What the statement of `settle` takes."""
+    runs = {run.run_id: run for run in flush.runs}
+    lines: dict[int, int] = {}
+    moves: dict[int, int] = {}
+    for line in flush.lines:
+        lines[line.run_id] = lines.get(line.run_id, 0) + 1
+        moves[line.run_id] = moves.get(line.run_id, 0) + (line.event == "status")
+    return {
+        "owner": flush.owner,
+        "worker": flush.worker,
+        "run": numbers(r.run_id for r in flush.runs),
+        "execution": numbers(r.execution_id for r in flush.runs),
+        "fence": numbers(r.fence for r in flush.runs),
+        "status": texts(r.status and r.status.value for r in flush.runs),
+        "exit": numbers(r.exit_code for r in flush.runs),
+        "code": texts(r.error.code.value if r.error else None for r in flush.runs),
+        "message": texts(r.error.message if r.error else None for r in flush.runs),
+        "proof": texts(r.cancel_proof and r.cancel_proof.value for r in flush.runs),
+        "attempt": numbers(r.attempt for r in flush.runs),
+        "store": texts(r.store_id for r in flush.runs),
+        "boot": texts(None if r.identity is None else r.identity.boot for r in flush.runs),
+        "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
+        "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
+        **_result_parameters(flush.results, runs),
+        **_line_parameters(flush.lines, runs),
+    }
+
+
+def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMove]) -> dict[str, Any]:
+    return {
+        "r_run": numbers(r.run_id for r in results),
+        "r_execution": numbers(runs[r.run_id].execution_id for r in results),
+        "r_action": texts(r.action for r in results),
+        "r_attempt": numbers(r.attempt for r in results),
+        "r_begins": flags(r.begins for r in results),
+        "r_status": texts(r.status.value for r in results),
+        "r_out_before": numbers(r.stored_before[0] for r in results),
+        "r_err_before": numbers(r.stored_before[1] for r in results),
+        "r_out": numbers(r.stored[0] for r in results),
+        "r_err": numbers(r.stored[1] for r in results),
+        "r_out_written": numbers(r.written[0] for r in results),
+        "r_err_written": numbers(r.written[1] for r in results),
+        "r_started": moments(r.started_at for r in results),
+        "r_finished": moments(r.finished_at for r in results),
+        "r_exit": numbers(r.exit_code for r in results),
+        "r_code": texts(r.error.code.value if r.error else None for r in results),
+        "r_message": texts(r.error.message if r.error else None for r in results),
+        "r_proof": texts(r.cancel_proof and r.cancel_proof.value for r in results),
+    }
+
+
+def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> dict[str, Any]:
+    return {
+        "l_run": numbers(line.run_id for line in lines),
+        "l_execution": numbers(runs[line.run_id].execution_id for line in lines),
+        "l_target": texts(runs[line.run_id].target_id for line in lines),
+        "l_event": texts(line.event for line in lines),
+        "l_action": texts(line.action for line in lines),
+        # The entry of a retry says for which attempt the run waits: so it is told from a run that was given back.
+        "l_attempt": numbers(runs[line.run_id].attempt if line.event == "status" else line.attempt for line in lines),
+        "l_stream": texts(line.stream for line in lines),
+        "l_start": numbers(line.start_offset for line in lines),
+        "l_data": [line.data for line in lines],
+        "l_dropped": numbers(line.dropped for line in lines),
+        "l_body": texts(None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines),
+    }

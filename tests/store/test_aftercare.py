@@ -1,0 +1,264 @@
+"""After the end: folders that are due, ends that are looked for, and what is found out late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
+from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
+from opsjobs.store.executions import Executions
+from opsjobs.store.ledger import Claimed, Ledger, ResultState
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.transaction import Database
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+LATE = {"status": "succeeded", "exit_code": 0, "at": "2026-01-01T00:00:00.000Z"}
+
+
+async def turn(database: Database, seconds: float) -> None:
+    """Turn the clock that processes agree on."""
+    async with database.connection() as connection:
+        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+
+
+async def in_a_store(database: Database, count: int = 1, *, zone: str = "default") -> tuple[Owner, Sequence[Claimed]]:
+    """Runs that were started in the store of their machine."""
+    await launch(database, machines(count, zone=zone))
+    owner = Owner(database, zone=zone)
+    runs = (await owner.claim()).runs
+    await owner.identify(runs, STORE)
+    return owner, runs
+
+
+async def cleaning(database: Database, limit: int = 100, zone: str = "default") -> list[int]:
+    return [folder.run_id for folder in await Ledger(database).due_cleaning(zone, limit)]
+
+
+async def sweeps(database: Database, limit: int = 100, zone: str = "default") -> list[int]:
+    return [sweep.run_id for sweep in await Ledger(database).due_sweeps(zone, limit)]
+
+
+# --- folders
+
+
+async def test_folders_are_due_a_day_after_the_end_with_every_attempt_of_every_action(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.retry(runs)
+    (run,) = (await owner.claim()).runs
+    end = owner.flush([run])
+    also = ResultState(run.id, "step-2", 2, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
+    await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
+    assert await cleaning(database) == []
+    await turn(database, DAY + 1)
+    (folder,) = await Ledger(database).due_cleaning("default", 10)
+    assert (folder.run_id, folder.target_id) == (run.id, run.target_id)
+    assert [str(key) for key in folder.keys] == [f"{run.uuid}.step-{step}.{attempt}" for step in (1, 2) for attempt in (1, 2)]
+
+
+async def test_an_attempt_that_was_voided_within_the_run_has_its_key(database: Database) -> None:
+    owner, (run,) = await in_a_store(database)
+    end = owner.flush([run])
+    end.results[0].attempt = end.lines[0].attempt = 3
+    await owner.settle(end)
+    await turn(database, DAY + 1)
+    (folder,) = await Ledger(database).due_cleaning("default", 10)
+    assert [key.attempt for key in folder.keys] == [1, 2, 3]
+
+
+async def test_what_is_handed_out_is_one_workers_until_it_answers_or_time_passes(database: Database) -> None:
+    owner, runs = await in_a_store(database, 30)
+    await owner.finish(runs)
+    await turn(database, DAY + 1)
+    handed = await asyncio.gather(*(cleaning(database, 10) for _ in range(5)))
+    assert sorted(i for ids in handed for i in ids) == sorted(run.id for run in runs)
+    assert await cleaning(database) == []
+    await Ledger(database).cleaned([run.id for run in runs[:10]])
+    await turn(database, HOUR / 2)
+    await Ledger(database).not_cleaned([run.id for run in runs[10:20]])
+    await turn(database, HOUR / 2 + 1)
+    assert sorted(await cleaning(database)) == sorted(run.id for run in runs[20:])
+    await Ledger(database).cleaned([run.id for run in runs[20:]])
+    await turn(database, HOUR / 2)
+    assert sorted(await cleaning(database)) == sorted(run.id for run in runs[10:20])
+
+
+async def test_what_somebody_has_in_hand_just_now_keeps_nobody_waiting(database: Database) -> None:
+    owner, runs = await in_a_store(database, 3)
+    await owner.lose(runs)
+    other, more = await in_a_store(database, 3)
+    await other.finish(more)
+    lost, ended = runs[0].id, more[0].id
+    await turn(database, DAY + 1)
+    async with database.transaction() as connection:
+        await connection.execute("select 1 from target_runs where id = any(%s) for update", [[lost, ended]])
+        assert sorted(await sweeps(database)) == [lost + 1, lost + 2]
+        assert sorted(await cleaning(database)) == [ended + 1, ended + 2]
+    assert (await sweeps(database), await cleaning(database)) == ([lost], [ended])
+
+
+async def test_only_the_zones_own_folders_are_due_there(database: Database) -> None:
+    owner, runs = await in_a_store(database, zone="dmz")
+    await owner.finish(runs)
+    await turn(database, DAY + 1)
+    assert await cleaning(database) == []
+    assert await cleaning(database, zone="dmz") == [runs[0].id]
+
+
+async def test_answers_that_contradict_each_other_leave_nothing_to_clean_twice(database: Database) -> None:
+    owner, runs = await in_a_store(database, 40)
+    await owner.finish(runs)
+    await turn(database, DAY + 1)
+    ids = await cleaning(database)
+    ledger = Ledger(database)
+    await asyncio.gather(ledger.cleaned(ids), ledger.not_cleaned(ids[::-1]), ledger.cleaned(ids[::-1]))
+    await turn(database, HOUR + 1)
+    assert await cleaning(database) == []
+
+
+async def test_a_machine_that_never_comes_back_is_given_up_after_a_week(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.finish(runs)
+    await turn(database, DAY + 1)
+    tries = 0
+    while ids := await cleaning(database):
+        tries += 1
+        await Ledger(database).not_cleaned(ids)
+        await turn(database, 12 * HOUR)
+    assert tries == 15
+    assert await database.fetch("select spool_due from target_runs") == [{"spool_due": None}]
+
+
+async def test_who_dies_at_a_folder_again_and_again_does_not_do_so_for_ever(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.finish(runs)
+    await turn(database, 9 * DAY)
+    assert await cleaning(database) == [runs[0].id]
+    await turn(database, 2 * HOUR)
+    assert await cleaning(database) == []
+
+
+async def test_a_run_that_goes_on_is_not_cleaned_up_after_whatever_it_left_before(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.give_back(runs)
+    await turn(database, 2 * DAY)
+    (run,) = (await owner.claim()).runs
+    assert await cleaning(database) == []
+    await owner.finish([run])
+    assert await cleaning(database) == []
+    await turn(database, DAY + 1)
+    assert await cleaning(database) == [run.id]
+
+
+# --- ends that nobody knows
+
+
+@pytest.mark.parametrize(("proof", "kill"), [(CancelProof.UNREACHABLE, True), (None, False)])
+async def test_what_was_lost_is_looked_for_and_what_was_to_be_stopped_is_stopped(
+    database: Database, proof: CancelProof | None, kill: bool
+) -> None:
+    owner, (run,) = await in_a_store(database)
+    await owner.lose([run], proof)
+    assert await sweeps(database) == []
+    await turn(database, MINUTE + 1)
+    (sweep,) = await Ledger(database).due_sweeps("default", 10)
+    assert (sweep.run_id, sweep.execution_id, sweep.target_id) == (run.id, run.execution_id, run.target_id)
+    assert (str(sweep.key), sweep.kill, sweep.identity) == (f"{run.uuid}.step-1.1", kill, STORE)
+
+
+async def test_the_action_that_is_unknown_is_looked_for_not_the_one_after_it(database: Database) -> None:
+    owner, (run,) = await in_a_store(database)
+    end = owner.flush([run], RunStatus.LOST)
+    also = ResultState(run.id, "step-2", 1, True, RunStatus.FAILED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
+    await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
+    async with database.connection() as connection:
+        await connection.execute("update target_runs set sweep_due = opsjobs_now()")
+    (sweep,) = await Ledger(database).due_sweeps("default", 10)
+    assert sweep.key.action == "step-1"
+
+
+async def test_two_who_sweep_at_once_do_not_sweep_the_same(database: Database) -> None:
+    owner, runs = await in_a_store(database, 30)
+    await owner.lose(runs)
+    await turn(database, MINUTE + 1)
+    handed = await asyncio.gather(*(sweeps(database, 10) for _ in range(5)))
+    assert sorted(i for ids in handed for i in ids) == sorted(run.id for run in runs)
+
+
+async def test_a_sweep_comes_again_after_a_pause_that_doubles_up_to_an_hour(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.lose(runs)
+    await turn(database, MINUTE + 1)
+    pauses = []
+    for _ in range(8):
+        ids = await sweeps(database)
+        assert ids == [runs[0].id]
+        await Ledger(database).sweep_again(ids)
+        row = await database.fetch_one("select sweep_due - opsjobs_now() as pause from target_runs")
+        assert row is not None
+        pauses.append(round(row["pause"].total_seconds() / MINUTE))
+        await turn(database, row["pause"].total_seconds() + 1)
+    assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+async def test_a_sweep_is_given_up_after_a_week_and_the_folder_may_go(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.lose(runs)
+    await turn(database, 2 * DAY)
+    assert await cleaning(database) == [], "the folder knows what is still looked for"
+    await turn(database, 5 * DAY + 1)
+    ids = await sweeps(database)
+    await Ledger(database).sweep_again(ids)
+    await turn(database, HOUR + 1)
+    assert await sweeps(database) == []
+    assert await cleaning(database) == ids == [runs[0].id]
+
+
+async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(database: Database) -> None:
+    owner, (run,) = await in_a_store(database)
+    await owner.lose([run])
+    kept = "select status, error_code, cancel_proof, exit_code, fence, finished_at from target_runs"
+    before = await database.fetch(kept)
+    execution = await Executions(database).get(run.execution_id)
+    told = await database.fetch("select count(*) from events")
+    await turn(database, MINUTE + 1)
+    ledger = Ledger(database)
+    await asyncio.gather(*(ledger.settle_late(i, LATE) for i in await sweeps(database)))
+    await ledger.settle_late(run.id, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
+    await ledger.sweep_again([run.id])
+    (shown,) = (await Executions(database).runs(run.execution_id, PageRequest())).items
+    assert (shown.status, shown.late_result) == (RunStatus.LOST, LATE)
+    assert await database.fetch(kept) == before
+    assert await Executions(database).get(run.execution_id) == execution
+    assert await database.fetch("select count(*) from events") == told
+    await turn(database, DAY)
+    assert await sweeps(database) == []
+    assert await cleaning(database) == [run.id]
+    assert await faults(database) == []
+
+
+async def test_a_run_that_goes_on_cannot_be_settled_late(database: Database) -> None:
+    _, (run,) = await in_a_store(database)
+    await Ledger(database).settle_late(run.id, LATE)
+    assert await database.fetch("select late_result from target_runs") == [{"late_result": None}]
+
+
+async def test_a_late_word_and_another_sweep_at_once_end_the_search(database: Database) -> None:
+    owner, runs = await in_a_store(database, 20)
+    await owner.lose(runs)
+    await turn(database, MINUTE + 1)
+    ids, ledger = await sweeps(database), Ledger(database)
+    await asyncio.gather(ledger.sweep_again(ids[::-1]), *(ledger.settle_late(i, LATE) for i in ids), ledger.sweep_again(ids))
+    await turn(database, DAY)
+    assert await sweeps(database) == []
+
+
+async def test_an_execution_ends_as_its_runs_said_whatever_is_found_out_later(database: Database) -> None:
+    owner, runs = await in_a_store(database, 2)
+    await owner.finish(runs[:1])
+    await owner.lose(runs[1:])
+    await Ledger(database).settle_late(runs[1].id, LATE)
+    ended = await Executions(database).get(runs[0].execution_id)
+    assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"succeeded": 1, "lost": 1})

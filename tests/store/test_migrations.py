@@ -1,0 +1,236 @@
+"""The schema grows while the service runs: what is stored stays, and the processes of the release before go on."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from kit.ledgering import STORE, Owner, faults, launch, machines, read
+from kit.servers import Databases
+from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.ledger import Claimed
+from opsjobs.store.ledger.flush import Flush, parameters
+from opsjobs.store.migrations import runner
+from opsjobs.store.transaction import Database, DatabaseOptions
+
+VERSIONS = Path(runner.__file__).parent / "versions"
+FIRST_RELEASE = (Path(__file__).parent / "first_release.sql").read_text()
+SENT = dict(re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name|\Z)", FIRST_RELEASE, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture
+def first_url(databases: Databases) -> Iterator[str]:
+    """The URL of a database with the schema of the first release."""
+    name = f"first_{uuid4().hex}"
+    with psycopg.connect(databases.url_of("postgres"), autocommit=True) as admin:
+        admin.execute(f"create database {name}")  # type: ignore[arg-type]
+        with psycopg.connect(databases.url_of(name)) as connection:
+            connection.execute((VERSIONS / "0001_first.sql").read_bytes())
+            connection.execute("create table alembic_version (version_num varchar(32) primary key)")
+            connection.execute("insert into alembic_version values ('0001')")
+            connection.execute("select opsjobs_make_partitions(1)")
+            connection.execute(
+                """insert into targets (uuid, name, host, port, transport, platform, host_key_policy, slots)
+                values (gen_random_uuid(), 'web-1', '10.0.0.1', 22, 'ssh', 'linux', 'pinned', 1)"""
+            )
+        yield databases.url_of(name)
+        admin.execute(f"drop database {name} with (force)")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def first(first_url: str) -> Database:
+    return Database(DatabaseOptions(first_url, connections=4))
+
+
+class OldWorker:
+    """A worker of the first release, on a connection whose statements the server has prepared."""
+
+    def __init__(self, url: str) -> None:
+        self.id = uuid4()
+        self.name = "old-worker"
+        # As workers have it, one plan for all; and prepared at once, where a process has said it five times.
+        self._connection = psycopg.connect(
+            url, autocommit=True, row_factory=dict_row, prepare_threshold=0, options="-c plan_cache_mode=force_generic_plan"
+        )
+        self._connection.execute(
+            "insert into workers (id, name, zone, pid, concurrency, expires_at) values (%s, %s, 'default', 1, 9, 'infinity')",
+            [self.id, self.name],
+        )
+
+    def send(self, name: str, given: Any) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(SENT[name].encode(), given)
+        return cursor.fetchall() if cursor.description else []
+
+    def say_everything_once(self) -> None:
+        """So that the server has each statement's plan."""
+        self.claim(limit=0)
+        self.take_over()
+        self.settle(Flush(self.id, self.name, 0, ()))
+        self.send("unknown", {"owner": self.id, "known": []})
+        assert self.ways([1]) == ["web-1"]
+
+    def claim(self, limit: int = 10) -> list[int]:
+        with self._connection.transaction():
+            seen = self.send("candidates", {"zone": "default", "floor": 0, "limit": limit})
+            named = {
+                "runs": [r["id"] for r in seen],
+                "executions": sorted({r["execution_id"] for r in seen}),
+                "targets": sorted({r["target_id"] for r in seen}),
+                "owner": self.id,
+                "worker": self.name,
+            }
+            self.send("lock", named)
+            self.send("lock_free_slots", named)
+            return [r["id"] for r in self.send("decide", named) if r["what"] == "claimed"]
+
+    def take_over(self) -> list[dict[str, Any]]:
+        with self._connection.transaction():
+            seen = self.send("take_over_candidates", {"zone": "default", "limit": 10})
+            self.send("lock", {"executions": sorted({r["execution_id"] for r in seen})})
+            return self.send("take_over", {"owner": self.id, "worker": self.name, "runs": [r["id"] for r in seen]})
+
+    def settle(self, flush: Flush) -> set[int]:
+        """Says whose words were taken."""
+        named = {"executions": [r.execution_id for r in flush.runs], "targets": [r.target_id for r in flush.runs]}
+        with self._connection.transaction():
+            self.send("lock", named)
+            written = self.send("settle", parameters(flush))
+            self.send("unpark", named)
+            self.send("admit", named)
+        return {row["run_id"] for row in written}
+
+    def ways(self, targets: list[int]) -> list[str]:
+        assert self.send("resolve", [targets]) == self.send("reach", [targets])
+        return [row["name"] for row in self.send("reach", [targets])]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def old(first_url: str) -> Iterator[OldWorker]:
+    worker = OldWorker(first_url)
+    yield worker
+    worker.close()
+
+
+def held(rows: list[dict[str, Any]]) -> list[Claimed]:
+    """What the old worker may speak for, as the kit's flushes want it."""
+    return [
+        Claimed(r["id"], r["uuid"], r["execution_id"], r["log_day"], r["target_id"], r["target_name"], r["position"], r["fence"],
+                r["attempt"], 0, None)
+        for r in rows
+    ]  # fmt: skip
+
+
+def of(old: OldWorker) -> list[Claimed]:
+    return held(old.send("unknown", {"owner": old.id, "known": []}))
+
+
+async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, first_url: str, old: OldWorker) -> None:
+    execution = await launch(first, machines(3))
+    before = old.claim(limit=1)
+    old.say_everything_once()
+    assert runner.upgrade(first_url) == runner.SchemaState(runner.check(first_url).head, runner.check(first_url).head)
+    assert await faults(first) == []
+    assert old.ways([1]) == ["web-1"]
+    assert len(before + old.claim()) == 3
+    speaker = Owner(first, old.name, id=old.id)
+    runs = of(old)
+    assert old.settle(speaker.flush(runs[:1], None)) == {runs[0].id}
+    assert old.settle(speaker.flush(runs[1:], RunStatus.SUCCEEDED)) == {run.id for run in runs[1:]}
+    assert (await read(first, execution)).counts == {"running": 1, "succeeded": 2}
+    assert await faults(first) == []
+
+
+async def test_what_was_stored_before_is_there_afterwards(first: Database, first_url: str, old: OldWorker) -> None:
+    execution = await launch(first, machines(2))
+    old.claim(limit=1)
+    old.settle(Owner(first, old.name, id=old.id).flush(of(old)))
+    runs = "select id, status, owner, fence, attempt, claims, finished_at from target_runs order by id"
+    before = await first.fetch(runs)
+    runner.upgrade(first_url)
+    assert await first.fetch(runs) == before
+    new = Owner(first)
+    await new.finish((await new.claim()).runs)
+    assert (await read(first, execution)).status is ExecutionStatus.COMPLETED
+    assert await faults(first) == []
+
+
+async def test_what_an_old_worker_began_and_left_is_nothing_that_could_be_attached_to(
+    first: Database, first_url: str, old: OldWorker
+) -> None:
+    await launch(first, machines(1))
+    runner.upgrade(first_url)
+    new = await Owner(first).register()
+    given_back = (await new.claim()).runs
+    await new.identify(given_back, STORE)
+    await new.give_back(given_back)
+    assert len(old.claim()) == 1
+    await Owner(first, old.name).die()
+    (taken,) = await new.take_over()
+    assert (taken.taken_over, taken.direct, taken.identity) == (True, True, None)
+    assert await faults(first) == []
+
+
+async def test_an_old_worker_ends_what_a_new_one_left(first: Database, first_url: str, old: OldWorker) -> None:
+    old.say_everything_once()
+    runner.upgrade(first_url)
+    execution = await launch(first, machines(1))
+    new = await Owner(first).register()
+    await new.identify((await new.claim()).runs, STORE)
+    await new.die()
+    taken = held(old.take_over())
+    lost = RunError(ErrorCode.LOST, "its worker died")
+    assert old.settle(Owner(first, old.name, id=old.id).flush(taken, RunStatus.LOST, error=lost)) == {taken[0].id}
+    assert (await read(first, execution)).status is ExecutionStatus.FAILED
+    assert await faults(first) == []
+
+
+async def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_waiting(first_url: str) -> None:
+    waited = threading.Event()
+    with psycopg.connect(first_url) as backup, psycopg.connect(first_url, autocommit=True) as other:
+        backup.execute("select 1 from target_runs")  # a table lock until its end, as a backup holds it for hours
+        upgrade = threading.Thread(target=lambda: (runner.upgrade(first_url), waited.set()))
+        upgrade.start()
+        _until_somebody_waits(other)
+        other.execute("set lock_timeout = '5s'")
+        other.execute("select 1 from target_runs")  # behind the upgrade in the queue, which steps aside
+        assert not waited.is_set()
+        backup.rollback()
+        upgrade.join(30)
+    assert runner.check(first_url).up_to_date
+
+
+def test_an_upgrade_that_never_gets_its_turn_says_so(first_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_TRIES", 1)
+    with psycopg.connect(first_url) as backup:
+        backup.execute("select 1 from target_runs")
+        with pytest.raises(Unavailable, match="tables are in use"):
+            runner.upgrade(first_url)
+    assert runner.check(first_url).current == "0001"
+
+
+def test_no_statement_answers_with_whatever_columns_a_table_has() -> None:
+    """The first release prepared `select * from targets`: a column more, and every one of its processes had failed."""
+    tables = set(re.findall(r"^create table (\w+)", "".join(p.read_text() for p in VERSIONS.glob("*.sql")), re.MULTILINE))
+    asked = re.compile(r"(?<!\()select (?:\w+\.)?\* from (\w+)")  # within parentheses the answer is another one
+    found = {p.name: set(asked.findall(p.read_text())) & tables for p in VERSIONS.parent.parent.rglob("*.py")}
+    assert {name: those for name, those in found.items() if those} == {}
+
+
+def _until_somebody_waits(connection: psycopg.Connection[Any]) -> None:
+    waiting = "select count(*) from pg_locks where not granted and relation = 'target_runs'::regclass"
+    for _ in range(100_000):
+        if connection.execute(waiting).fetchone() != (0,):
+            return
+    raise AssertionError("nobody came to wait for the table")
