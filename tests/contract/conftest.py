@@ -1,22 +1,60 @@
-"""The grounds on which the one suite of sessions is played: fake, local, asyncssh's own server, real OpenSSH."""
+"""The grounds on which the suites of sessions are played: fake, local, asyncssh's own server, real OpenSSH."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from kit.machines import endpoint_of, local_endpoint, small_server
+from kit.proxy import proxy
+from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.fake import Deed, FakeSessions
+from opsjobs.remote.fake import Deed, FakeSessions, Gate
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.pool import SshPool
-from opsjobs.remote.session import Sessions
+from opsjobs.remote.session import Exit, Process, Sessions
 from opsjobs.remote.ssh.connect import Connector
+
+NEVER = 3600.0
+
+
+async def collect(process: Process) -> tuple[bytes, bytes, Exit]:
+    """Both streams whole, and the end; checks that the end comes once and last."""
+    out, err, ends = bytearray(), bytearray(), []
+    async for piece in process:
+        assert not ends, "nothing may follow the Exit"
+        if isinstance(piece, Exit):
+            ends.append(piece)
+        else:
+            assert 0 < len(piece.data) <= 65_536
+            (out if piece.stream == "stdout" else err).extend(piece.data)
+    assert len(ends) == 1
+    return bytes(out), bytes(err), ends[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """Holds a command back until the test opens it: a file that a real command waits for, and a gate for a script."""
+
+    path: Path
+    gate: Gate = field(default_factory=lambda: Gate(asyncio.Event()))
+
+    @property
+    def wait(self) -> str:
+        """The shell's words for it."""
+        return f"until [ -e '{self.path}' ]; do sleep 0.02; done"
+
+    def open(self) -> None:
+        """Let it go on."""
+        self.path.touch()
+        self.gate.event.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +63,11 @@ class Ground:
 
     sessions: Sessions
     endpoint: Endpoint
+    folder: Path
+    """Commands may write here; on a fake ground it is not used."""
     fake: FakeSessions | None = None
+    break_contact: Callable[[], None] | None = None
+    """Ends every connection to the machine, which goes on; None where there is none that could break."""
 
     def script(self, command: str, deeds: Sequence[Deed], *, ignores_term: bool = False) -> str:
         """Name a command, and what it does; returns the command."""
@@ -57,27 +99,38 @@ def ground(request: pytest.FixtureRequest) -> Opening:
 
     @asynccontextmanager
     async def open_ground() -> AsyncIterator[Ground]:
-        if kind == "fake":
-            fake = FakeSessions()
-            yield Ground(fake, local_endpoint("web-1"), fake)
-            await fake.close()
-        elif kind == "local":
-            yield Ground(LocalSessions(), local_endpoint())
-        elif kind == "asyncssh":
-            async with small_server() as small, _pool() as pool:
-                yield Ground(pool, small.endpoint())
-        else:
-            assert real is not None
-            async with _pool() as pool:
-                yield Ground(pool, endpoint_of(real))
+        with open_folder() as folder:
+            folder.chmod(0o777)  # accounts of targets write here as well
+            if kind == "fake":
+                fake = FakeSessions()
+                yield Ground(fake, local_endpoint("web-1"), folder, fake, lambda: _blink(fake))
+                await fake.close()
+            elif kind == "local":
+                yield Ground(LocalSessions(), local_endpoint(), folder)
+            elif kind == "asyncssh":
+                async with small_server() as small, _over_a_network(small.endpoint(), folder) as far:
+                    yield far
+            else:
+                assert real is not None
+                async with _over_a_network(endpoint_of(real), folder) as far:
+                    yield far
 
     return open_ground
 
 
 @asynccontextmanager
-async def _pool() -> AsyncIterator[SshPool]:
-    pool = SshPool(Connector())
-    try:
-        yield pool
-    finally:
-        await pool.close()
+async def _over_a_network(endpoint: Endpoint, folder: Path) -> AsyncIterator[Ground]:
+    """The machine behind a proxy that can break connections."""
+    async with proxy(endpoint.target.host, endpoint.target.port) as between:
+        near = replace(endpoint, target=replace(endpoint.target, host=between.host, port=between.port))
+        pool = SshPool(Connector())
+        try:
+            yield Ground(pool, near, folder, None, between.reset_all)
+        finally:
+            await pool.close()
+
+
+def _blink(fake: FakeSessions) -> None:
+    for machine in fake.machines.values():
+        machine.cut()
+        machine.mend()

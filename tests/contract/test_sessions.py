@@ -6,28 +6,12 @@ import asyncio
 
 import pytest
 
-from contract.conftest import Ground, Opening
+from contract.conftest import NEVER, Ground, Opening, collect
 from kit.machines import local_endpoint
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
-from opsjobs.remote.session import Exit, Output, Process
-
-NEVER = 3600.0
-
-
-async def collect(process: Process) -> tuple[bytes, bytes, Exit]:
-    """Both streams whole, and the end; checks that the end comes once and last."""
-    out, err, ends = bytearray(), bytearray(), []
-    async for piece in process:
-        assert not ends, "nothing may follow the Exit"
-        if isinstance(piece, Exit):
-            ends.append(piece)
-        else:
-            assert 0 < len(piece.data) <= 65_536
-            (out if piece.stream == "stdout" else err).extend(piece.data)
-    assert len(ends) == 1
-    return bytes(out), bytes(err), ends[0]
+from opsjobs.remote.session import Exit, Output
 
 
 async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, Exit]:

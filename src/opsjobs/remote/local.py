@@ -21,7 +21,8 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.command import check_command
 from opsjobs.remote.group import Census, NoGroup, Question, end_group
 from opsjobs.remote.outflow import Outflow
-from opsjobs.remote.session import Exit, HostKey, Output, Process, Session, Step, Stream
+from opsjobs.remote.session import Durable, Exit, HostKey, Output, Process, Session, Step, Stream
+from opsjobs.remote.spool.durable import Spool
 
 _THIS_MACHINE = "127.0.0.1"
 _SHELL = "/bin/sh"
@@ -75,12 +76,25 @@ class LocalSession:
     def __init__(self) -> None:
         self._started: list[LocalProcess] = []
 
-    async def start(self, command: str, *, stdin: bytes = b"") -> Process:
+    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:  # noqa: ARG002
         """Start a command line in /bin/sh. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
+        return await self._start(command, stdin, hold=False)
+
+    def durable(self) -> Durable | None:
+        """Durable runs on this machine."""
+        return Spool(_THIS_MACHINE, self._ask, self._start_beside)
+
+    async def _ask(self, line: str, stdin: bytes) -> Process:
+        return await self._start(line, stdin, hold=False)
+
+    async def _start_beside(self, line: str, stdin: bytes) -> Process:
+        return await self._start(line, stdin, hold=True)
+
+    async def _start(self, command: str, stdin: bytes, *, hold: bool) -> Process:
         check_command(command)
         child = _Child()
         try:
-            await child.start(command, stdin)
+            await child.start(command, stdin, hold=hold)
         except asyncio.CancelledError:
             child.let_go()
             raise
@@ -111,8 +125,11 @@ class _Child:
         """The process id, which is the number of its group as well."""
         return self._popen.pid if self._popen is not None else 0
 
-    async def start(self, command: str, stdin: bytes) -> None:
-        """Start the command. Raises OSError or ValueError where that is not possible."""
+    async def start(self, command: str, stdin: bytes, *, hold: bool) -> None:
+        """Start the command; `hold` = its standard input does not end before it is let go.
+
+        Raises OSError or ValueError where that is not possible.
+        """
         self._popen = popen = _spawn(command)
         loop = asyncio.get_running_loop()
         threading.Thread(target=_wait_for, args=(popen, loop, self._settle), name=f"wait-{popen.pid}", daemon=True).start()
@@ -120,7 +137,7 @@ class _Child:
         for ours, theirs in zip(self._pipes, (popen.stdout, popen.stderr), strict=True):
             await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]
         await loop.connect_write_pipe(lambda: self._stdin, popen.stdin)
-        self._stdin.say(stdin)
+        self._stdin.say(stdin, end=not hold)
 
     def at_end(self) -> None:
         """A pipe is at its end."""
@@ -161,11 +178,12 @@ class _Mouth(asyncio.BaseProtocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
 
-    def say(self, data: bytes) -> None:
-        """Write all of it, then end the stream."""
+    def say(self, data: bytes, *, end: bool) -> None:
+        """Write all of it, then end the stream where that is all."""
         if self._transport is not None:
             self._transport.write(data)
-            self._transport.write_eof()
+            if end:
+                self._transport.write_eof()
 
     def shut(self) -> None:
         """Close, whatever was not read yet."""

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.model.execution import ErrorCode
+from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.route import Line, Place, Route
-from opsjobs.remote.session import HostKey, Process, Session, Step
+from opsjobs.remote.session import Durable, Exit, HostKey, Output, Process, Session, Step
+from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import ChannelRefused
 from opsjobs.remote.ssh.process import SshProcess
@@ -219,24 +220,46 @@ class PooledSession:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._started: list[SshProcess] = []
+        self._started: list[Process] = []
 
-    async def start(self, command: str, *, stdin: bytes = b"") -> Process:
+    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
         """Start a command line in the login shell. Raises RemoteFailure(CONNECTION_LOST or LOST).
 
         Where this connection turns out to be dead or full before anything started, another one is taken.
         """
         for _ in range(MOVES):
             try:
-                return await self._start(command, stdin)
+                return await self._start(command, stdin, marked)
             except RemoteFailure as failure:
                 if failure.code is not ErrorCode.CONNECTION_LOST or not self._worth_moving(failure):
                     raise
             await self._place.move()
-        return await self._start(command, stdin)
+        return await self._start(command, stdin, marked)
 
-    async def _start(self, command: str, stdin: bytes) -> SshProcess:
-        process = await self._place.line.connection.start(command, stdin=stdin)
+    def durable(self) -> Durable | None:
+        """Durable runs on this machine; None where its platform knows none."""
+        target = self._place.line.connection.target
+        if target.platform in ("network", "windows"):
+            return None
+        return Spool(target.name, self._ask, self._start_beside)
+
+    async def _ask(self, line: str, stdin: bytes) -> Process:
+        return await self.start(line, stdin=stdin, marked=False)
+
+    async def _start_beside(self, line: str, stdin: bytes) -> Process:
+        """Start a line on a place of its own, which it leaves when it is closed; its standard input is open until then."""
+        place = await self._place.another()
+        try:
+            process = await place.line.connection.start(line, stdin=stdin, marked=False, hold=True)
+        except BaseException:
+            place.leave()
+            raise
+        beside = _Beside(process, place)
+        self._started.append(beside)
+        return beside
+
+    async def _start(self, command: str, stdin: bytes, marked: bool | None) -> SshProcess:
+        process = await self._place.line.connection.start(command, stdin=stdin, marked=marked)
         self._started.append(process)
         return process
 
@@ -249,6 +272,24 @@ class PooledSession:
         """Let go of what was started, and of the place."""
         for process in self._started:
             await process.close()
+        self._place.leave()
+
+
+class _Beside:
+    """A process on a place of its own."""
+
+    def __init__(self, process: SshProcess, place: Place) -> None:
+        self._process = process
+        self._place = place
+
+    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        return aiter(self._process)
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        return await self._process.kill(grace_seconds)
+
+    async def close(self) -> None:
+        await self._process.close()
         self._place.leave()
 
 

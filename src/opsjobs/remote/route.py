@@ -41,6 +41,10 @@ class Place:
             self._left = True
             self._route.release(self.line)
 
+    async def another(self) -> Place:
+        """One more place on the same route. Raises RemoteFailure."""
+        return await self._route.take()
+
     def shrink(self) -> bool:
         """The machine has no room for us on this line; False where nobody else is on it."""
         if self.line.used <= 1:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from opsjobs.model.execution import CancelProof
+from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 
 Stream = Literal["stdout", "stderr"]
@@ -23,10 +25,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the command ended: an exit code, or the name of the signal that ended it ("KILL")."""
+    """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
+
+    `cause`: the target's own watchdog ended it, for its time or for the size of its output.
+    """
 
     code: int | None
     signal: str | None = None
+    cause: Literal["timeout", "output_limit"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Process(Protocol):
         """The output as it comes, then exactly one Exit.
 
         Back-pressure: while nobody reads, at most a bounded amount is buffered and the remote end is made to wait.
-        Raises RemoteFailure(LOST) where contact breaks before the exit was seen: the command may have run or not.
+        Raises RemoteFailure(LOST) where contact breaks before the exit was seen: the command may have run or not
+        (of a durable run ContactLost, and it goes on; LOST where the run is gone for good).
         """
 
     async def kill(self, grace_seconds: float) -> CancelProof:
@@ -64,15 +71,86 @@ class Process(Protocol):
         """Let go of the channel, whatever state the command is in."""
 
 
+class IdentityDiffers(Exception):
+    """The machine's store is not the expected one: this request started nothing."""
+
+    def __init__(self, seen: Identity) -> None:
+        super().__init__(f"store {seen.store}, boot {seen.boot}")
+        self.seen = seen
+
+
+class NotBegun(Exception):
+    """There is no run to attach to. `settled`: it can never begin any more, so that only the next attempt may."""
+
+    def __init__(self, *, settled: bool) -> None:
+        super().__init__("never to begin" if settled else "not begun")
+        self.settled = settled
+
+
+class NoSpool(Exception):
+    """The machine cannot keep a durable run; says why. Nothing was started."""
+
+
+class ContactLost(RemoteFailure):
+    """Contact broke, and the command goes on or may have begun: an attach tells."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.LOST, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a durable run, by the target's own word; `exit` where it ended by itself or was ended."""
+
+    proof: CancelProof
+    exit: Exit | None = None
+
+
+class Durable(Protocol):
+    """Durable runs on one machine: what starts here goes on when contact breaks, and is found again by its key."""
+
+    async def begin(self, order: Order, expected: Identity | None) -> Process:
+        """Start, unless it was started before, and follow it from its first byte.
+
+        Raises IdentityDiffers (always where None is expected: a first contact), NotBegun(settled) where the key was voided,
+        NoSpool, RemoteFailure(CONNECTION_LOST) where nothing can have started, ContactLost where it may have, and
+        RemoteFailure(LOST) where it was begun before and is gone, or was another command.
+        """
+
+    async def attach(self, order: Order, expected: Identity, offsets: tuple[int, int]) -> Process:
+        """Follow what was started before, from these offsets (stdout, stderr) on.
+
+        Raises as `begin`, and NotBegun(settled=False) where the target shows that it never started.
+        """
+
+    async def identity(self, become: Become | None = None) -> Identity:
+        """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
+
+    async def look(self, key: RunKey) -> Settlement | None:
+        """How a run stands, touching nothing: None while it lives. Raises RemoteFailure."""
+
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
+        """See to it that the run never begins, or ends: TERM, KILL after the grace, then whatever escaped.
+
+        Never raises for what a machine does: the proof is `unreachable` where the target's answer is missing.
+        """
+
+    async def clean(self, keys: Sequence[RunKey]) -> None:
+        """Remove the folders of runs that have ended. Raises RemoteFailure."""
+
+
 class Session(Protocol):
     """An open channel to one machine."""
 
-    async def start(self, command: str, *, stdin: bytes = b"") -> Process:
-        """Start a command line in the login shell.
+    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
+        """Start a command line in the login shell; `marked` = learn its process group, for `kill` (default: where possible).
 
         Raises RemoteFailure: CONNECTION_LOST where nothing can have started, LOST where the request was written
         and no answer came.
         """
+
+    def durable(self) -> Durable | None:
+        """Durable runs on this machine; None where its platform knows none."""
 
 
 class Sessions(Protocol):

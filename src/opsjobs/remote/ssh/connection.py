@@ -61,8 +61,10 @@ class Connection:
         """Wait until everything of the connection is let go."""
         await self.wire.wait_closed()
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> SshProcess:
+    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False) -> SshProcess:
         """Start a command line in the login shell; `marked` = learn its process group (default: on POSIX platforms).
+
+        `hold` = its standard input does not end before the process is closed.
 
         Raises RemoteFailure: CONNECTION_LOST where nothing can have started (as ChannelRefused where only this
         connection has no room), LOST where the request was written and no answer came.
@@ -82,7 +84,7 @@ class Connection:
             raise self._refused(receiver, error) from None
         except (asyncssh.Error, OSError) as error:
             raise self._not_started(receiver, error) from None
-        receiver.send(stdin)
+        receiver.send(stdin, end=not hold)
         return SshProcess(receiver, self._ask)
 
     def _bare_end(self) -> bool:

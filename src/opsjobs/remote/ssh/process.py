@@ -164,13 +164,14 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         """How it ended, which may be known before all output was read."""
         return self._exit
 
-    def send(self, stdin: bytes) -> None:
-        """Write the command's whole standard input and close it."""
+    def send(self, stdin: bytes, *, end: bool) -> None:
+        """Write the command's standard input, and end it there."""
         assert self._channel is not None
         try:
             if stdin:
                 self._channel.write(stdin)
-            self._channel.write_eof()
+            if end:
+                self._channel.write_eof()
         except OSError:
             return  # The command ended without reading it, which its exit status tells.
 

@@ -1,0 +1,19 @@
+r"""Scripted machines for tests of what stands on sessions: they run nothing and do exactly as they are told.
+
+fakes = FakeSessions(clock)
+web = fakes.machine("web-1")
+web.reply([Output("stdout", b"ok\n"), Exit(0)])            # for any command
+web.reply([Gate(event), Exit(0)], to="sleep 60")           # for one command; the later rule wins
+web.refuse(RemoteFailure(ErrorCode.AUTH_FAILED, "no"))     # at connect, until `accept()`
+web.cut()                                                  # contact breaks for everybody, until `mend()`
+web.starts                                                 # every start that happened, in order
+web.runs                                                   # durable runs by their keys, whoever follows them
+"""
+
+from __future__ import annotations
+
+from opsjobs.remote.fake.machine import FakeMachine, Start
+from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script
+from opsjobs.remote.fake.sessions import FakeSessions
+
+__all__ = ["Break", "Deed", "Echo", "FakeMachine", "FakeSessions", "Gate", "Pause", "Script", "Start"]

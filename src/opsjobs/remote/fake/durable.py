@@ -1,0 +1,156 @@
+"""The Durable of a scripted machine: begin, attach, look, cancel and clean on the runs that it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsjobs.clock import Clock
+from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.command import check_command
+from opsjobs.remote.fake.machine import FakeMachine, Start
+from opsjobs.remote.fake.run import FakeFollower, FakeRun
+from opsjobs.remote.fake.script import stand_before
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, Process, Settlement
+
+
+class FakeDurable:
+    """Durable runs over one session; `since` is where the machine's `contacts` stood when it was opened."""
+
+    def __init__(self, machine: FakeMachine, clock: Clock, since: int) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._since = since
+        self._following: list[FakeFollower] = []
+
+    async def begin(self, order: Order, expected: Identity | None) -> Process:
+        """Start the script of this command line, unless the key has begun. Raises also what `refuse_start` was told."""
+        check_command(order.command)
+        await stand_before(self._machine.start_gate)
+        self._check_store()
+        if expected != self._machine.identity:
+            raise IdentityDiffers(self._machine.identity)
+        run = self._find(order)
+        return self._follow(self._start(order) if run is None else run, (0, 0))
+
+    async def attach(self, order: Order, expected: Identity, offsets: tuple[int, int]) -> Process:
+        """Follow a run from these offsets on."""
+        self._check_store()
+        seen = self._machine.identity
+        if expected.store != seen.store:
+            raise IdentityDiffers(seen)
+        if expected.boot != seen.boot:
+            return self._follow(self._ended(order), offsets)
+        if (run := self._find(order)) is None:
+            raise NotBegun(settled=False)
+        return self._follow(run, offsets)
+
+    async def identity(self, become: Become | None = None) -> Identity:  # noqa: ARG002  one store for all accounts
+        """Which store this is now."""
+        return self._machine.identity
+
+    async def look(self, key: RunKey) -> Settlement | None:
+        """How a run stands."""
+        self._machine.check_contact(self._since)
+        run = self._machine.runs.get(key)
+        if run is None:
+            return Settlement(CancelProof.NEVER_STARTED)
+        return None if run.working else _settled(run)
+
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:  # noqa: ARG002
+        """Void the key, or end its run, as far as the machine's levers allow."""
+        settlement = await self._cancel(key, grace_seconds)
+        self._machine.kills.append(settlement.proof)
+        return settlement
+
+    async def clean(self, keys: Sequence[RunKey]) -> None:
+        """Forget the runs that are over."""
+        machine = self._machine
+        machine.check_contact(self._since)
+        for key in keys:
+            run = machine.runs.get(key)
+            if run is None or not run.working:
+                machine.runs.pop(key, None)
+                machine.voids.discard(key)
+                machine.cleaned.append(key)
+
+    async def close(self) -> None:
+        """Let go of what is followed."""
+        for follower in self._following:
+            await follower.close()
+
+    def _check_store(self) -> None:
+        self._machine.check_contact(self._since)
+        if self._machine.no_spool is not None:
+            raise NoSpool(self._machine.no_spool)
+
+    def _find(self, order: Order) -> FakeRun | None:
+        """The run of this order that may be followed; None where its key was never heard of."""
+        if order.key in self._machine.voids:
+            raise NotBegun(settled=True)
+        run = self._machine.runs.get(order.key)
+        if run is not None and run.order.digest != order.digest:
+            raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is another command than this one.")
+        if run is not None and run.gone:
+            raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is gone: how it ended is on no record.")
+        return run
+
+    def _ended(self, order: Order) -> FakeRun:
+        """The run of this order where its end is on record: all that counts after a reboot."""
+        run = self._find(order) if order.key not in self._machine.voids else None
+        if run is None or run.live:
+            message = f"{self._machine.name} was rebooted: nothing there shows what became of {order.key}."
+            raise RemoteFailure(ErrorCode.LOST, message)
+        return run
+
+    def _start(self, order: Order) -> FakeRun:
+        machine = self._machine
+        refusal, begun = machine.start_refusal()
+        if isinstance(refusal, NotBegun):
+            machine.voids.add(order.key)
+        if refusal is not None and not (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
+            raise refusal
+        run = self._run(order) if begun else None
+        if isinstance(refusal, RemoteFailure):
+            raise ContactLost(refusal.message)
+        assert run is not None, "a start that is not lost has begun"
+        return run
+
+    def _run(self, order: Order) -> FakeRun:
+        machine = self._machine
+        machine.starts.append(Start(order.command, b"", self._clock.now(), order))
+        run = FakeRun(order, machine.script_for(order.command, b""), machine, self._clock)
+        machine.runs[order.key] = run
+        return run
+
+    def _follow(self, run: FakeRun, offsets: tuple[int, int]) -> FakeFollower:
+        key = run.order.key
+
+        async def kill(grace_seconds: float) -> CancelProof:
+            return (await self.cancel(key, grace_seconds)).proof
+
+        follower = FakeFollower(run, offsets, kill)
+        self._following.append(follower)
+        return follower
+
+    async def _cancel(self, key: RunKey, grace_seconds: float) -> Settlement:
+        machine = self._machine
+        if not self._in_contact() or machine.no_spool is not None:
+            return Settlement(CancelProof.UNREACHABLE)
+        if (run := machine.runs.get(key)) is None:
+            machine.voids.add(key)
+            return Settlement(CancelProof.NEVER_STARTED)
+        if not run.working:
+            return _settled(run)
+        await run.kill(grace_seconds)
+        if run.working or not self._in_contact():
+            return Settlement(CancelProof.UNREACHABLE)
+        return Settlement(CancelProof.KILLED, run.exit)
+
+    def _in_contact(self) -> bool:
+        return self._since == self._machine.contacts
+
+
+def _settled(run: FakeRun) -> Settlement:
+    return Settlement(CancelProof.ALREADY_FINISHED, run.exit)

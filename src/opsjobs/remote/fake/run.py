@@ -1,0 +1,199 @@
+"""A durable run on a scripted machine: it plays its script once, whoever follows it, and keeps all that it wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Literal, Protocol
+
+from opsjobs.clock import Clock
+from opsjobs.model.durable import Order
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.fake.script import Break, Deed, Gate, Pause
+from opsjobs.remote.outflow import PIECE_BYTES
+from opsjobs.remote.session import ContactLost, Exit, Output, Stream
+
+Cause = Literal["timeout", "output_limit"]
+
+
+class Nature(Protocol):
+    """How the commands of a machine take a signal."""
+
+    ignores_term: bool
+    unkillable: bool
+
+
+class FakeRun:
+    """One start of one action, as its machine keeps it: what it wrote, and how it ended."""
+
+    def __init__(self, order: Order, deeds: Sequence[Deed], nature: Nature, clock: Clock) -> None:
+        self.order = order
+        self.exit: Exit | None = None
+        self.gone = False
+        """Nobody keeps its books any more: how it ends is on no record."""
+        self.working = True
+        """Whether anything of it still runs."""
+        self.record: list[Output | Break] = []
+        self.spent: set[int] = set()
+        """The places in the record where a Break has broken a follower's contact."""
+        self.followers: list[FakeFollower] = []
+        self._nature = nature
+        self._clock = clock
+        self._written: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        self._moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._do(self._play(deeds))
+        self._do(self._watch())
+
+    @property
+    def live(self) -> bool:
+        """Whether it is at work, and its end will be on record."""
+        return self.working and not self.gone
+
+    async def moved(self) -> None:
+        """Wait until it writes or ends."""
+        await self._moved.wait()
+
+    async def _play(self, deeds: Sequence[Deed]) -> None:
+        for deed in deeds:
+            match deed:
+                case Output():
+                    await self._write(deed)
+                case Break():
+                    self.record.append(deed)
+                    self.tell()
+                case Exit():
+                    self.end(deed)
+                case Pause(seconds):
+                    await self._clock.sleep(seconds)
+                case Gate():
+                    await deed.stand()
+            if not self.working:
+                return
+        self.end(Exit(0))
+
+    async def _write(self, said: Output) -> None:
+        pieces = (said.data[at : at + PIECE_BYTES] for at in range(0, len(said.data), PIECE_BYTES))
+        self.record.extend(Output(said.stream, piece) for piece in pieces)
+        self._written[said.stream] += len(said.data)
+        self.tell()
+        if self._written[said.stream] > self.order.limit_bytes:
+            await self.kill(self.order.grace_seconds, "output_limit")
+
+    async def _watch(self) -> None:
+        await self._clock.sleep(self.order.timeout_seconds)
+        await self.kill(self.order.grace_seconds, "timeout")
+
+    async def kill(self, grace_seconds: float, cause: Cause | None = None) -> None:
+        """TERM, or after the grace KILL where TERM is ignored or nobody keeps the books; an unkillable run goes on."""
+        if self._nature.unkillable:
+            return
+        if self._nature.ignores_term:
+            await self._clock.sleep(grace_seconds)
+        hard = self._nature.ignores_term or self.gone
+        self.gone = False  # who kills an orphan writes down its end
+        self.end(Exit(None, "KILL" if hard else "TERM", cause))
+
+    def end(self, exit_: Exit) -> None:
+        """It ends so, unless it is over already."""
+        if self.working:
+            self.exit = None if self.gone else exit_
+            self._stop()
+
+    def orphan(self) -> None:
+        """What keeps its books was killed; the command itself goes on. Harmless once it has ended."""
+        if self.working:
+            self.gone = True
+            self.tell()
+
+    def vanish(self) -> None:
+        """It is no more, and nobody wrote down how it ended; harmless once it has ended."""
+        if self.working:
+            self.gone = True
+            self._stop()
+
+    def cut(self) -> None:
+        """Contact breaks for all who follow it."""
+        for follower in list(self.followers):
+            follower.cut(ContactLost(f"Contact broke while {self.order.key} was followed (as scripted)."))
+
+    async def close(self) -> None:
+        """Stop playing, at the end of a test."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    def _stop(self) -> None:
+        self.working = False
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake all who wait for it to move."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+class FakeFollower:
+    """The Process of a durable run: its output from some place on. `cancel` is what its machine does for a kill."""
+
+    def __init__(self, run: FakeRun, offsets: tuple[int, int], cancel: Callable[[float], Awaitable[CancelProof]]) -> None:
+        self._run = run
+        self._before: dict[Stream, int] = {"stdout": offsets[0], "stderr": offsets[1]}
+        self._at = 0
+        self._cancel = cancel
+        self._broken: RemoteFailure | None = None
+        run.followers.append(self)
+
+    async def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        """The rest of the output, then the run's Exit; raises what ended the contact, or LOST where the run is gone."""
+        run = self._run
+        while True:
+            while (piece := self._next()) is not None:
+                if piece.data:
+                    yield piece
+            if not run.live:
+                break
+            await run.moved()
+        if run.exit is None:
+            raise RemoteFailure(ErrorCode.LOST, f"{run.order.key} is gone: how it ended is on no record.")
+        yield run.exit
+
+    def _next(self) -> Output | None:
+        """The next of the record, without what lies before the offsets; None where there is no more yet."""
+        run = self._run
+        while self._broken is None and self._at < len(run.record):
+            at, self._at = self._at, self._at + 1
+            match run.record[at]:
+                case Output(stream, data):
+                    before = min(self._before[stream], len(data))
+                    self._before[stream] -= before
+                    return Output(stream, data[before:])
+                case Break(failure) if at not in run.spent and not any(self._before.values()):
+                    run.spent.add(at)
+                    self.cut(ContactLost(failure.message))
+        if self._broken is not None:
+            raise self._broken
+        return None
+
+    def cut(self, failure: RemoteFailure) -> None:
+        """Contact breaks: the reader gets this, once and whenever it asks again."""
+        if self._broken is None:
+            self._broken = failure
+            self._run.tell()
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """As `cancel` of the machine's durable runs."""
+        return await self._cancel(grace_seconds)
+
+    async def close(self) -> None:
+        """Let go: the run goes on."""
+        self.cut(ContactLost(f"{self._run.order.key} was let go; it goes on."))
+        if self in self._run.followers:
+            self._run.followers.remove(self)

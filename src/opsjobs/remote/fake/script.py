@@ -1,0 +1,57 @@
+"""What a command does on a scripted machine, deed by deed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.session import Exit, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so long by the clock that the fakes were given."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Wait until the test opens it; `reached` is set when the command stands before it."""
+
+    event: asyncio.Event
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def stand(self) -> None:
+        """Wait before it."""
+        self.reached.set()
+        await self.event.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Write the command's standard input to its standard output; a durable run has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Contact breaks here: the reader gets this failure.
+
+    Of a durable run, the first follower that comes to this place gets ContactLost with these words, and the run goes on.
+    """
+
+    failure: RemoteFailure = field(default_factory=lambda: RemoteFailure(ErrorCode.LOST, "Contact broke (as scripted)."))
+
+
+Deed = Output | Exit | Pause | Gate | Echo | Break
+Script = Sequence[Deed] | Callable[[str, bytes], Sequence[Deed]]
+"""What a command does, or a function of the command line and its standard input that tells."""
+
+
+async def stand_before(gate: Gate | None) -> None:
+    """Wait before the gate, where there is one."""
+    if gate is not None:
+        await gate.stand()

@@ -1,0 +1,97 @@
+"""Sessions to scripted machines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint, Target
+from opsjobs.remote.command import check_command
+from opsjobs.remote.fake.durable import FakeDurable
+from opsjobs.remote.fake.machine import FakeMachine, FakeProcess, Start
+from opsjobs.remote.fake.script import stand_before
+from opsjobs.remote.session import Durable, HostKey, Process, Session, Step
+
+
+class FakeSessions:
+    """The Sessions of machines that are only scripts; a machine is found by its target's name."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self.machines: dict[str, FakeMachine] = {}
+
+    def machine(self, name: str) -> FakeMachine:
+        """The machine of this name, made at the first call."""
+        return self.machines.setdefault(name, FakeMachine(name))
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session, or the failure that the machine was told to give."""
+        machine = self.machine(endpoint.target.name)
+        await machine.connect(self._clock)
+        session = FakeSession(machine, self._clock)
+        machine.open_sessions += 1
+        try:
+            yield session
+        finally:
+            machine.open_sessions -= 1
+            await session.close()
+
+    async def test(self, endpoint: Endpoint) -> list[Step]:
+        """The steps that the machine's answer makes."""
+        try:
+            await self.machine(endpoint.target.name).connect(self._clock)
+        except RemoteFailure as failure:
+            return [Step("connect", False, 0.0, failure.message)]
+        return [Step(name, True, 0.0) for name in ("connect", "auth", "shell")]
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """A key made of the machine's name."""
+        target: Target = endpoint.target
+        await self.machine(target.name).connect(self._clock)
+        return [HostKey(f"ssh-ed25519 {target.name}", f"SHA256:{target.name}")]
+
+    async def close(self) -> None:
+        """End the scripts that still run."""
+        for machine in self.machines.values():
+            await machine.close()
+
+
+class FakeSession:
+    """Starts scripts."""
+
+    def __init__(self, machine: FakeMachine, clock: Clock) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._since = machine.contacts
+        self._started: list[FakeProcess] = []
+        self._durable = FakeDurable(machine, clock, self._since)
+
+    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:  # noqa: ARG002
+        """Start the script of this command line. Raises what `refuse_start` was told."""
+        check_command(command)
+        machine = self._machine
+        await stand_before(machine.start_gate)
+        machine.check_contact(self._since)
+        refusal, _ = machine.start_refusal()
+        if refusal is None or (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
+            machine.starts.append(Start(command, stdin, self._clock.now()))
+        if refusal is not None:
+            raise refusal
+        process = FakeProcess(machine, machine.script_for(command, stdin), stdin, self._clock)
+        machine.processes.append(process)
+        self._started.append(process)
+        return process
+
+    def durable(self) -> Durable | None:
+        """The machine's durable runs, unless `durable_off`."""
+        return None if self._machine.durable_off else self._durable
+
+    async def close(self) -> None:
+        """Let go of what was started, and of what was followed."""
+        for process in self._started:
+            await process.close()
+        await self._durable.close()

@@ -1,0 +1,81 @@
+"""One request of ours on its way, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.session import ContactLost, Exit, Output, Process
+from opsjobs.remote.spool.records import Records, Word
+from opsjobs.remote.spool.script import Request
+
+Start = Callable[[str, bytes], Awaitable[Process]]
+"""Starts a command line with this standard input; raises RemoteFailure as Session.start does."""
+
+
+class Channel:
+    """Records and output of one request, in order. One reader at a time, who may be cancelled and come back."""
+
+    def __init__(self, process: Process, nonce: str) -> None:
+        self._process = process
+        self._records = Records(nonce)
+        self._items: deque[Output | Word] = deque()
+        self._pieces: AsyncIterator[Output | Exit] | None = None
+        self.ended: Exit | None = None
+        """How the request's own shell ended, once it has."""
+
+    @classmethod
+    async def open(cls, start: Start, request: Request) -> Channel:
+        """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
+        try:
+            return cls(await start(request.line, request.stdin), request.nonce)
+        except RemoteFailure as failure:
+            raise _told(failure) from None
+
+    async def next(self) -> Output | Word | None:
+        """What comes next; None at the end. Raises ContactLost."""
+        while not self._items:
+            if self.ended is not None:
+                return None
+            await self._pull()
+        return self._items.popleft()
+
+    async def word(self) -> Word | None:
+        """The next record; output before it is passed over."""
+        while isinstance(item := await self.next(), Output):
+            pass
+        return item
+
+    @property
+    def noise(self) -> str:
+        """What was said that is not ours, for people."""
+        return self._records.noise[:200].decode(errors="replace").strip()
+
+    async def _pull(self) -> None:
+        if self._pieces is None:
+            self._pieces = aiter(self._process)
+        try:
+            piece = await anext(self._pieces)
+        except asyncio.CancelledError:
+            self._pieces = None  # an iterator that was cancelled is over; a new one goes on where it stopped
+            raise
+        except RemoteFailure as failure:
+            raise _told(failure) from None
+        if isinstance(piece, Exit):
+            self.ended = piece
+        elif piece.stream == "stdout":
+            self._items.extend(self._records.feed(piece.data))
+        else:
+            self._records.complain(piece.data)
+
+    async def close(self) -> None:
+        """Let go of it; what it started goes on."""
+        await self._process.close()
+
+
+def _told(failure: RemoteFailure) -> RemoteFailure:
+    """What a lost command is to others is lost contact here: its machine remembers."""
+    return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure

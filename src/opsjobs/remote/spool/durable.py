@@ -1,0 +1,185 @@
+"""The Durable of a POSIX machine, over any session that starts command lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, Process, Settlement
+from opsjobs.remote.spool import script
+from opsjobs.remote.spool.channel import Channel, Start
+from opsjobs.remote.spool.ends import settlement_of, standing_of
+from opsjobs.remote.spool.live import Live
+from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
+from opsjobs.remote.spool.records import Word
+from opsjobs.remote.spool.script import Request
+from opsjobs.remote.spool.sources import Handover, Polling, gone
+
+ANSWER_SECONDS = 60.0
+"""How long the first word of an answer may take; a machine may be busy, and its home on a slow disk."""
+
+KILL_SECONDS = 20.0
+"""How long after its grace a cancel may take."""
+
+KEYS_AT_ONCE = 100
+LIVE_SECONDS = 0.05
+"""A run that has not ended by then is followed live."""
+
+LIVE_FACTOR = 3.0
+"""Or after so many times what its start took: a machine that is busy is not asked for more."""
+
+
+class Spool:
+    """Durable runs on one machine. `beside` starts a line whose standard input stays open until the process is closed."""
+
+    def __init__(self, name: str, start: Start, beside: Start) -> None:
+        self._name = name
+        self._start = start
+        self._beside = beside
+
+    async def begin(self, order: Order, expected: Identity | None) -> Process:
+        """Start, unless it was started before, and follow it from its first byte."""
+        if expected is None:
+            raise IdentityDiffers(await self.identity(order.become))
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        channel, word = await self._ask(script.start(order, expected))
+        if word[0] == "B":
+            now = loop.time()
+            source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
+            return DurableProcess(self._ways(order, expected), source)
+        await channel.close()
+        if word[0] == "S":
+            return await self.attach(order, expected, (0, 0))
+        raise await self._refused(word, order, expected)
+
+    async def attach(self, order: Order, expected: Identity, offsets: Offsets) -> Process:
+        """Follow what was started before, from these offsets on."""
+        source = await self._attach(order, expected, offsets)
+        return DurableProcess(self._ways(order, expected), source, offsets)
+
+    async def look(self, key: RunKey) -> Settlement | None:
+        """How a run stands. Raises RemoteFailure, NoSpool."""
+        return standing_of(await self._answer(script.look(key)))
+
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
+        """See to it that the run never begins, or ends."""
+        request = script.cancel(key, grace_seconds, become)
+        for start in (self._start, self._beside):
+            try:
+                async with asyncio.timeout(grace_seconds + KILL_SECONDS):
+                    return settlement_of(await self._answer(request, start))
+            except RemoteFailure as failure:
+                if failure.code is not ErrorCode.CONNECTION_LOST:
+                    break  # only a request that did not arrive is worth another way: there may be no channel left on this one
+            except (NoSpool, TimeoutError):
+                break
+        return Settlement(CancelProof.UNREACHABLE)
+
+    async def clean(self, keys: Sequence[RunKey]) -> None:
+        """Remove the files of runs that have ended. Raises RemoteFailure, NoSpool."""
+        for at in range(0, len(keys), KEYS_AT_ONCE):
+            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE]))
+
+    # Requests.
+
+    async def identity(self, become: Become | None = None) -> Identity:
+        """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
+        try:
+            word = await self._answer(script.hello(become))
+        except ContactLost as lost:
+            raise RemoteFailure(ErrorCode.CONNECTION_LOST, lost.message) from None
+        match word:
+            case ("I", store, boot):
+                return Identity(store, boot)
+            case ("M", *missing):
+                raise NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
+        message = (
+            f"{self._name} can keep no run: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> can be written (is the disk full?)."
+        )
+        raise NoSpool(message)
+
+    async def _attach(self, order: Order, expected: Identity, offsets: Offsets) -> Polling:
+        channel, word = await self._ask(script.attach(order, expected, offsets))
+        if word in (("A", "L"), ("A", "D")):
+            return Polling(channel, str(order.key))
+        await channel.close()
+        raise await self._refused(word, order, expected)
+
+    async def _refused(self, word: Word, order: Order, expected: Identity) -> Exception:
+        """What it means that a run is not followed now."""
+        if word == ("I",):
+            return await self._stranger(order, expected)
+        return {
+            ("V",): NotBegun(settled=True),
+            ("A", "V"): NotBegun(settled=True),
+            ("A", "N"): NotBegun(settled=False),
+            ("A", "E"): ContactLost(f"Whether {order.key} was begun on {self._name} cannot be seen now."),
+            ("F",): NoSpool(f"{self._name} can keep no run: its files cannot be written (is the disk full?)."),
+        }.get(word) or self._lost(word, order.key)
+
+    def _lost(self, word: Word, key: RunKey) -> RemoteFailure:
+        match word:
+            case ("O",):
+                message = f"{key} on {self._name} is another command than this one."
+            case ("P", version):
+                message = (
+                    f"{key} on {self._name} was begun by another release of opsjobs, which alone can follow it (spool {version})."
+                )
+            case _:
+                return gone(str(key))
+        return RemoteFailure(ErrorCode.LOST, message)
+
+    async def _stranger(self, order: Order, expected: Identity) -> Exception:
+        seen = await self.identity(order.become)
+        if seen == expected:
+            return RemoteFailure(
+                ErrorCode.CONNECTION_LOST, f"{self._name} could not read whose store it has; nothing was started."
+            )
+        return IdentityDiffers(seen)
+
+    async def _answer(self, request: Request, start: Start | None = None) -> Word:
+        """The one word of a request that is over with it."""
+        channel, word = await self._ask(request, start)
+        await channel.close()
+        return word
+
+    async def _ask(self, request: Request, start: Start | None = None) -> tuple[Channel, Word]:
+        """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
+        channel = await Channel.open(start or self._start, request)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                word = await channel.word()
+        except TimeoutError:
+            await channel.close()
+            raise ContactLost(f"{self._name} did not answer within {ANSWER_SECONDS:.0f} s.") from None
+        except BaseException:
+            await channel.close()
+            raise
+        if word is None:
+            await channel.close()
+            raise self._speechless(channel)
+        return channel, word
+
+    def _speechless(self, channel: Channel) -> Exception:
+        """Without a word of ours: killed on its way, or never one of ours."""
+        ended = channel.ended
+        if ended is None or ended.code is None or ended.code > 128:
+            return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
+        said = f" It said: {channel.noise}" if channel.noise else ""
+        return NoSpool(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{said}")
+
+    def _ways(self, order: Order, expected: Identity) -> Ways:
+        async def attach(offsets: Offsets) -> Polling:
+            return await self._attach(order, expected, offsets)
+
+        async def follow(channel: Channel) -> Live | None:
+            return await Live.open(channel, self._beside, script.follow(order, expected, (0, 0)))
+
+        async def cancel(grace_seconds: float) -> Settlement:
+            return await self.cancel(order.key, grace_seconds, order.become)
+
+        return Ways(str(order.key), attach, follow, cancel)

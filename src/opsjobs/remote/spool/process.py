@@ -1,0 +1,101 @@
+"""The Process of a durable run: whatever way its bytes come, each comes once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NoSpool, NotBegun, Output, Settlement, Stream
+from opsjobs.remote.spool.channel import Channel
+from opsjobs.remote.spool.live import Live
+from opsjobs.remote.spool.sources import Handover, Source, TooLong
+
+ATTACHES = 3
+"""How often an attach that ended for no reason of the network's is repeated, without a byte in between."""
+
+Offsets = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a run is reached again."""
+
+    key: str
+    attach: Callable[[Offsets], Awaitable[Source]]
+    follow: Callable[[Channel], Awaitable[Live | None]]
+    cancel: Callable[[float], Awaitable[Settlement]]
+
+
+class DurableProcess:
+    """A run that was begun. Reading may be given up and taken up again; letting go of it leaves the run as it is."""
+
+    def __init__(self, ways: Ways, source: Source, offsets: Offsets = (0, 0)) -> None:
+        self._ways = ways
+        self._source = source
+        self._given: dict[Stream, int] = {"stdout": offsets[0], "stderr": offsets[1]}
+        self._attaches = 0
+        self._exit: Exit | None = None
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        """Output, then one Exit. Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good."""
+        return self._read()
+
+    async def _read(self) -> AsyncIterator[Output | Exit]:
+        while isinstance(piece := await self._next(), Output):
+            yield piece
+        yield piece
+
+    async def _next(self) -> Output | Exit:
+        while self._exit is None:
+            try:
+                piece = await self._source.read()
+            except TooLong:
+                await self._go_live()
+                continue
+            if isinstance(piece, Output):
+                self._given[piece.stream] += len(piece.data)
+                self._attaches = 0
+                return piece
+            self._exit = piece
+            if piece is None:
+                await self._attach()
+        return self._exit
+
+    async def _go_live(self) -> None:
+        """Follow over a second channel; where there is none, over this one's place."""
+        assert isinstance(self._source, Handover)
+        live = await self._ways.follow(self._source.channel)
+        if live is None:
+            await self._attach()
+        else:
+            self._source = live
+
+    async def _attach(self) -> None:
+        """Go on from the last byte, by whatever the machine has on record."""
+        key = self._ways.key
+        await self._source.close()
+        self._attaches += 1
+        if self._closed or self._attaches > ATTACHES:
+            raise ContactLost(f"{key} is followed no more; it goes on there.")
+        try:
+            self._source = await self._ways.attach((self._given["stdout"], self._given["stderr"]))
+        except RemoteFailure as failure:
+            if failure.code is ErrorCode.LOST:
+                raise
+            raise ContactLost(f"{key} cannot be followed now; it goes on there: {failure.message}") from None
+        except (NotBegun, IdentityDiffers, NoSpool) as changed:
+            raise ContactLost(f"{key} was begun, but its machine knows it no more: {changed}") from None
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """End the run, and whatever of it escaped."""
+        if self._exit is not None:
+            return CancelProof.ALREADY_FINISHED
+        return (await self._ways.cancel(grace_seconds)).proof
+
+    async def close(self) -> None:
+        """Let go of the channels; the run goes on."""
+        self._closed = True
+        await self._source.close()

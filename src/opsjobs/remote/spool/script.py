@@ -1,0 +1,177 @@
+"""From spool.sh to what is sent: one command line that any login shell takes as it is, and what goes over standard input."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.remote.command import check_command
+
+SHORT_BYTES = 8 * 1024
+"""A longer command goes through a file on the target: builtins read byte by byte."""
+
+_KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
+_STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?")
+_LINUX_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Whoever ends like this goes on in the next line; after anything else a line break is a semicolon.
+_OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
+_NOBODY = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command line, its whole standard input, and the nonce by which its answers are known."""
+
+    line: str
+    stdin: bytes
+    nonce: str
+
+
+def hello(become: Become | None = None) -> Request:
+    """Ask whose store it is, and make one where there is none."""
+    return _request(["names", "boot", "hello"], [secrets.token_hex(16)], become)
+
+
+def start(order: Order, expected: Identity) -> Request:
+    """Start the run under this identity, and follow it while it is short.
+
+    Raises ValueError for a command or an environment that no shell can be given.
+    """
+    linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
+    ways = ["clock", "start", "start_proc"] if linux else ["boot", "clock", "born", "start", "start_ps"]
+    store, folder = _place(expected)
+    payload = _payload(order)
+    long = len(payload) > SHORT_BYTES
+    arguments = [
+        _quoted(_section(("command_long" if long else "command", "become"))),
+        _name(order.key),
+        store,
+        _boot(expected),
+        order.digest,
+        str(max(round(order.timeout_seconds * 100), 1)),
+        str(_hundredths(order.grace_seconds)),
+        str(order.limit_bytes),
+        *folder,
+    ]
+    return _request(["names", *ways, "judge", "watch", "run", "refuse"], arguments, order.become, _stdin(payload, long=long))
+
+
+def attach(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
+    """Follow the run from these offsets on."""
+    store, folder = _place(expected)
+    arguments = [_name(order.key), order.digest, store, _boot(expected), *map(str, offsets), *folder]
+    return _request(["names", "boot", "clock", "born", "look", "ground", "attach"], arguments, order.become)
+
+
+def follow(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
+    """Give both output streams as they grow, until standard input ends."""
+    _, folder = _place(expected)
+    return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become)
+
+
+def look(key: RunKey) -> Request:
+    """Ask how a run stands."""
+    return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)])
+
+
+def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
+    """Void the run, or end it."""
+    sections = ["names", "boot", "clock", "born", "look", "hunt", "grounds", "cancel"]
+    return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
+
+
+def clean(keys: Sequence[RunKey]) -> Request:
+    """Remove the files of these runs."""
+    return _request(["names", "boot", "born", "look", "hunt", "clean"], [_name(key) for key in keys])
+
+
+def _request(sections: Sequence[str], arguments: Sequence[str], become: Become | None = None, more: bytes = b"") -> Request:
+    # The first byte is one that output rarely holds: it is what a reader of the answer looks for.
+    nonce = "\x1e" + secrets.token_hex(8)
+    return Request(_line(_section(tuple(sections)), arguments, become), nonce.encode() + b"\n" + more, nonce)
+
+
+def _line(script: str, arguments: Sequence[str], become: Become | None) -> str:
+    """The one place where a request becomes a command line. Here a wrapper is put around it where it runs as somebody else."""
+    if become is not None:
+        raise NotImplementedError("durable runs as another user")
+    return " ".join([f"sh -c '{script}' opsjobs", *arguments])
+
+
+def _payload(order: Order) -> str:
+    """The command as its shell reads it. Raises ValueError."""
+    check_command(order.command)
+    wrong = [name for name in order.environment if not _VARIABLE.fullmatch(name)]
+    if wrong or any("\0" in value for value in order.environment.values()):
+        raise ValueError(f"no shell takes such an environment: {', '.join(wrong) or 'a value holds NUL'}")
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in order.environment.items())
+    return f"export {exports}; {order.command}" if exports else order.command
+
+
+def _stdin(payload: str, *, long: bool) -> bytes:
+    """Complete only with its last line, which repeats the first one; a long one says its size instead."""
+    end = secrets.token_hex(8)
+    if not long:
+        return f"{end}\n{payload}\n{end}\n".encode()
+    text = f'rm -f "$OPSJOBS_SPOOL.p"; unset OLDPWD; {payload}\n'.encode()
+    return f"{end}\n{len(text)}\n".encode() + text
+
+
+def _place(identity: Identity) -> tuple[str, list[str]]:
+    """The token of the store, and its folder where that is not in the home: such a store is named `<token>@<user id>`."""
+    found = _STORE.fullmatch(identity.store)
+    if found is None:
+        return _NOBODY, []
+    return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"] if found[2] else []  # noqa: S108  checked to be ours, and 0700
+
+
+def _boot(identity: Identity) -> str:
+    return identity.boot if _BOOT.fullmatch(identity.boot) else _NOBODY
+
+
+def _name(key: RunKey) -> str:
+    """What the files of a run are named after. Raises ValueError for a key that is none: it would name other files."""
+    name = str(key)
+    if not _KEY.fullmatch(name):
+        raise ValueError(f"{name!r} is not the key of a run")
+    return name
+
+
+def _hundredths(seconds: float) -> int:
+    return max(round(seconds * 100), 0)
+
+
+def _quoted(text: str) -> str:
+    """For sh, csh and fish alike: in single quotes, and each of its own between double ones."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+@cache
+def _section(names: tuple[str, ...]) -> str:
+    """Sections of spool.sh, in one line."""
+    sections = _sections()
+    line = ""
+    for text in (text for name in names for text in sections[name]):
+        line += (" " if line.endswith(_OPEN) or not line else "; ") + text
+    return line.strip()
+
+
+@cache
+def _sections() -> dict[str, list[str]]:
+    return dict(_parsed(files(__package__).joinpath("spool.sh").read_text()))
+
+
+def _parsed(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The sections by name: their lines, without comments and indentation."""
+    for part in text.split("\n#: ")[1:]:
+        name, _, body = part.partition("\n")
+        lines = [line.strip() for line in body.splitlines()]
+        yield name, [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,629 @@
+# The spool: durable runs on the target, in plain POSIX sh. script.py joins sections of it into ONE line for `sh -c`.
+#
+# So: no single quote (but in the sections `command` and `become`, which are an argument of their own), no backslash, an
+# exclamation mark only before a blank (csh), and comments on lines of their own. Processes are what costs here: on the way
+# of a short run nothing is started but the command and its watchdog; whatever a builtin can do (read, printf, echo, kill,
+# [), a builtin does.
+#
+# Files of a run, in ~/.opsjobs/runs (0700), each named <key>.<letter>:
+#   x    the record, and the judge of "at most once": created exclusively by whoever may start the run. Three lines:
+#          the end: 9 blanks, overwritten in place by `0.`, `s15.` (signal 15), or `n.` (never began, never will)
+#          the cause: 13 blanks, overwritten in place by `timeout`, `output_limit` or `cancel`
+#          `<protocol version> <digest of what runs> <pid>.<its start time>.<boot id>` of the keeper, who waits for the end
+#        Overwriting takes no room: an end is recorded on a full disk, too.
+#   v    void: the run may not begin. Who starts creates x and then looks for v; who voids creates v and then looks into x:
+#        one of the two sees the other, whatever happens in between.
+#   1 2  the output.      g  the command's process group, where it is not the keeper's
+#   e    it ended with a status over 128 by itself, not by a signal.      f  somebody follows it live
+#   p    a long command, until its shell has opened it
+#
+# Every answer is a record: a nonce that only this channel knows (from its standard input), a word, its values, a newline.
+# `N 1` and `N 2` are followed by bytes of that output stream, up to the next record.
+
+#: names
+IFS= read -r N
+n=${IFS#??}
+umask 077
+
+#: boot
+b=
+{ read -r b </proc/sys/kernel/random/boot_id; } 2>/dev/null ||
+  b=$(sysctl -n kern.bootsessionuuid || sysctl -n kern.boot_id || sysctl -n kern.boottime | tr -dc 0-9) 2>/dev/null
+
+#: clock
+# c: now, in hundredths of a second.
+clock() {
+  c=
+  { read -r c j </proc/uptime; } 2>/dev/null && c=${c%.*}${c#*.} || c=$(date +%s)00
+}
+# Sleep so many hundredths of a second, at most one second; a whole one where sleep knows no fractions.
+nap() {
+  case $1 in
+    ?) sleep 0.0$1;;
+    ??) sleep 0.$1;;
+    *) sleep 1;;
+  esac 2>/dev/null || sleep 1
+}
+
+#: born
+# s: when process $1 was started; false where it is gone or a zombie.
+born() {
+  if [ -r /proc/self/stat ]; then
+    { read -r s </proc/$1/stat; } 2>/dev/null || return 1
+    set -- ${s##*) }
+    case $1 in
+      Z|X) return 1;;
+    esac
+    s=${20}
+  else
+    set -- $(ps -o stat= -o lstart= -p $1 2>/dev/null)
+    case $1 in
+      ""|Z*) return 1;;
+    esac
+    shift
+    s=
+    for j; do
+      s=$s$j
+    done
+  fi
+}
+
+#: look
+# st: how run $K stands. N nothing is known, V void, E its record is still empty, L it lives, D done (r how, t cause), G gone.
+look() {
+  st=
+  for k in 1 2; do
+    r= t= ver= dig= id=
+    { read -r r; read -r t; read -r ver dig id; } 2>/dev/null <$K.x
+    case $r in
+      n.) st=V r=;;
+      *.) st=D r=${r%.};;
+    esac
+    case $st$id in
+      "") if [ -e $K.v ]; then
+          st=V
+        elif [ -e $K.x ]; then
+          st=E
+        else
+          st=N
+        fi;;
+    esac
+    case $st in
+      ?*) return;;
+    esac
+    # A keeper that is not alive may have ended since its record was read: read it once more.
+    case $k.${id##*.} in
+      1.$b) born ${id%%.*} && case $id in
+          *.$s.$b) st=L
+            return;;
+        esac;;
+    esac
+  done
+  st=G
+}
+
+#: hello
+# $1 a token for a store that is new here. Checks what we need, finds or makes the folder, tells the identity.
+m=
+for t in cat date dd grep id ln mkdir mv rm sleep wc; do
+  command -v $t >/dev/null 2>&1 || m="$m $t"
+done
+if [ -r /proc/self/stat ]; then
+  read -r s </proc/$$/stat
+  set -- $1 ${s##*) }
+  g=$4
+else
+  command -v ps >/dev/null 2>&1 || m="$m ps"
+  set -- $1 $(ps -o pgid= -p $$)
+  g=$2
+fi
+case $g in
+  $$) ;;
+  *) command -v setsid >/dev/null 2>&1 || m="$m setsid";;
+esac
+case $b in
+  "") m="$m boot_id";;
+esac
+case $m in
+  ?*) echo "$N M$m"
+    exit;;
+esac
+u=$(id -u)
+for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
+  mkdir "$d"
+  case $d in
+    /var/tmp/*) [ -h "$d" ] && continue
+      [ -O "$d" ] && chmod 700 "$d";;
+  esac
+  [ -O "$d" ] && cd "$d" || continue
+  mkdir runs
+  w=
+  { w=0; echo $1 && w=1; } >runs/t.$$
+  case $w in
+    1) [ -s id ] || ln runs/t.$$ id || [ -s id ] || mv -f runs/t.$$ id;;
+  esac
+  rm -f runs/t.$$
+  case $w in
+    1) ;;
+    *) continue;;
+  esac
+  i=
+  read -r i <id
+  case $d in
+    /var/tmp/*) i=$i@$u;;
+  esac
+  echo "$N I $i $b"
+  exit
+done 2>/dev/null
+echo "$N X"
+
+#: start
+# $1 what the command's own shell does, $2 key, $3 store, $4 boot, $5 digest, $6 timeout and $7 grace in hundredths of a
+# second, $8 the limit of each output file in bytes, $9 the folder where it is not in the home.
+R=$1 K=$2 D=$5 T=$6 G=$7 L=$8 i=
+cd "${9:-$HOME/.opsjobs/runs}" 2>/dev/null && read -r i <../id
+
+#: start_proc
+b=
+read -r b </proc/sys/kernel/random/boot_id
+case $i.$b in
+  $3.$4) ;;
+  *) echo "$N I"
+    exit;;
+esac
+read -r s </proc/$$/stat
+set -- ${s##*) }
+s=${20} g=$3.$4
+
+#: start_ps
+case $i.$b in
+  $3.$4) ;;
+  *) echo "$N I"
+    exit;;
+esac
+born $$
+set -- $(ps -o pgid= -p $$)
+g=$1.$$
+
+#: judge
+# The command gets a process group of its own where the keeper shares one with others.
+case $g in
+  $$.$$) m=;;
+  *) m=setsid;;
+esac
+w=
+set -C
+{ w=0; printf "         $n             ${n}1 $D $$.$s.$b$n" && w=1; } 2>/dev/null >$K.x
+set +C
+case $w in
+  1) ;;
+  *) [ "$w" ] && rm -f $K.x
+    if [ -e $K.x ]; then
+      echo "$N S"
+    else
+      echo "$N F"
+    fi
+    exit;;
+esac
+# Handled, not ignored: what is ignored here would be ignored by the command, too.
+trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
+{
+
+#: watch
+# The watchdog. It is of the keeper's group, and dies with it when it kills what does not heed TERM: so it records first.
+{
+  trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
+  t=timeout
+  clock
+  e=$((c+T))
+  while d=$((e-c)); [ $d -gt 0 ]; do
+    nap $d
+    # Without its keeper it stays as long as anything of the run does.
+    kill -0 $$ || grep -qsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ || exit
+    set -- $(wc -c $K.1 $K.2)
+    if [ $1 -gt $L ] || [ $3 -gt $L ]; then
+      t=output_limit
+      break
+    fi
+    clock
+  done
+  read -r r <$K.x
+  case $r in
+    ?*) exit;;
+  esac
+  { read -r r <&3; printf $t >&3; } 3<>$K.x
+  g=$$
+  [ -s $K.g ] && read -r g <$K.g
+  kill -TERM -$g
+  clock
+  e=$((c+G))
+  while d=$((e-c)); [ $d -gt 0 ]; do
+    nap $d
+    clock
+  done
+  printf s9. 1<>$K.x
+  kill -KILL -$g
+} </dev/null >/dev/null 2>&1 7>&- 8>&- & w=$! j=
+
+#: run
+if [ -e $K.v ]; then
+  printf n. 1<>$K.x
+  kill -KILL $w
+  echo "$N V"
+  exit
+fi
+echo "$N B"
+# It takes its output files itself: were they redirected here, dash would tell them of the signal that ended the command.
+OPSJOBS_RUN=$K $m sh -c "$R" sh $m
+r=$?
+q= t= y= z=
+{ read -r q; read -r t; } <$K.x
+# A status over 128 is a signal, unless the command's shell said that it is not. bash cannot tell: its status is left as it is,
+# but where somebody of ours had a reason to end the command.
+case $r in
+  129|1[3-8]?|19[0-2]) case ${BASH_VERSION:+b}${t:+t} in
+      b) ;;
+      *) [ -e $K.e ] || r=s$((r-128));;
+    esac;;
+esac
+case $q in
+  "") printf %s. $r 1<>$K.x;;
+  *) r=${q%.};;
+esac
+kill -KILL $w
+# How much was written is the position of the files that we opened for the command, where the system shows it.
+{ read -r q y </proc/$$/fdinfo/7; read -r q z </proc/$$/fdinfo/8; } 2>/dev/null
+case $z in
+  "") y=$(($(wc -c <$K.1))) z=$(($(wc -c <$K.2)));;
+esac
+# A little output is handed over by builtins. They drop NUL bytes, which the size betrays: then it is read again.
+hand() {
+  case $2 in
+    0) ;;
+    ?|??|???) o="$o$N $1 $2$n"
+      while read -r l; do
+        o=$o$l$n
+      done
+      o=$o$l;;
+    *) printf %s "$o$N $1$n"
+      o=
+      cat;;
+  esac
+}
+o= IFS=
+if [ -e $K.f ]; then
+  :
+else
+  hand 1 $y <$K.1
+  hand 2 $z <$K.2
+fi
+printf %s "$o$N E $r ${t:--} $y $z$n"
+exit
+
+#: refuse
+} 7>>$K.1 8>>$K.2
+printf n. 1<>$K.x
+echo "$N F"
+
+#: command
+# What the command's own shell does: read the command from standard input, up to the line that ends it, then become it.
+n=${IFS#??} o=$IFS IFS= c= l= t=
+read -r t
+while read -r l; do
+  case $l in
+    "$t") break;;
+  esac
+  c=$c$n$l
+done
+case $t in
+  "$l") ;;
+  *) t=;;
+esac
+IFS=$o
+
+#: command_long
+# The same for a long command: by way of a file, which its own first words remove.
+n= o= l= t=
+read -r t
+read -r l
+cat >$OPSJOBS_RUN.p
+case $(($(wc -c <$OPSJOBS_RUN.p))) in
+  "$l") ;;
+  *) rm -f $OPSJOBS_RUN.p
+    t=;;
+esac
+c=' . "$OPSJOBS_SPOOL.p"'
+
+#: become
+case $t in
+  "") printf n. 1<>$OPSJOBS_RUN.x
+    exit;;
+esac
+case $1 in
+  ?*) echo $$ >$OPSJOBS_RUN.g;;
+esac
+exec </dev/null >&7 2>&8 7>&- 8>&-
+OPSJOBS_SPOOL=$PWD/$OPSJOBS_RUN
+case $BASH_VERSION in
+  "") trap 'case $? in 129|1[3-8]?|19[0-2]) echo >"$OPSJOBS_SPOOL.e";; esac' EXIT;;
+esac
+cd 2>/dev/null
+eval "set --; unset n o l t c OLDPWD;${c#?}"
+
+#: ground
+# Into the folder of the store $3, which must be ours. $1 key, $2 digest, $4 boot, $5 $6 offsets, $7 the folder where it is
+# not in the home.
+K=$1 i=
+cd "${7:-$HOME/.opsjobs/runs}" 2>/dev/null && read -r i <../id
+case $i in
+  $3) ;;
+  *) echo "$N I"
+    exit;;
+esac
+
+#: attach
+look
+# A record that stays empty is of somebody who died over its first byte, or is about to write: a void makes it certain.
+a=0
+while [ $st = E ]; do
+  case $a in
+    40) echo >$K.v;;
+    80) break;;
+  esac
+  nap 5
+  a=$((a+1))
+  look
+done
+case $b.$st in
+  $4.*|*.D) ;;
+  *) st=G;;
+esac
+case $ver in
+  ""|1) ;;
+  *) echo "$N P $ver"
+    exit;;
+esac
+case $dig in
+  ""|$2) ;;
+  *) echo "$N O"
+    exit;;
+esac
+echo "$N A $st"
+case $st in
+  [NVEG]) exit;;
+esac
+# Reads on from where the last one stopped: the open file keeps the position. q: 1 where there was something.
+pump() {
+  m=$(dd bs=65536 count=16 2>&1 >&5)
+  case $m in
+    0+0*) ;;
+    *) q=1;;
+  esac
+}
+exec 5>&1
+d=5 o=1
+while :; do
+  if [ $o ] && [ -e $K.2 ]; then
+    o=
+    exec 3<$K.1 4<$K.2
+    case $5 in
+      0) ;;
+      *) dd bs=1 skip=$5 count=0 <&3;;
+    esac
+    case $6 in
+      0) ;;
+      *) dd bs=1 skip=$6 count=0 <&4;;
+    esac
+  fi 2>/dev/null
+  case $st in
+    L) ;;
+    *) break;;
+  esac
+  q=
+  case $o in
+    1) echo "$N .";;
+    *) echo "$N 1"
+      pump <&3
+      echo "$N 2"
+      pump <&4;;
+  esac
+  case $q in
+    1) d=5;;
+    *) nap $d
+      case $d in
+        5) d=10;;
+        10) d=30;;
+        *) d=100;;
+      esac;;
+  esac
+  look
+done
+case $o in
+  1) ;;
+  *) echo "$N 1"
+    cat <&3
+    echo "$N 2"
+    cat <&4;;
+esac
+echo "$N $st ${r:--} ${t:--}"
+
+#: follow
+# $1 key, $2 $3 offsets, $4 the folder where it is not in the home. Until standard input ends: no tail outlives its channel.
+K=$1
+cd "${4:-$HOME/.opsjobs/runs}" 2>/dev/null && command -v tail >/dev/null 2>&1 || exit
+echo >$K.f
+echo "$N 1"
+echo "$N 2" >&2
+tail -c +$(($2+1)) -f $K.1 2>/dev/null & j=$! k=
+tail -c +$(($3+1)) -f $K.2 >&2 2>/dev/null & k=$! t=
+read -r t
+kill $j $k
+
+#: hunt
+# v: the living processes of run $K, by its mark in their environment; of a live run by its group and session $g as well.
+# h: their groups. u: those that a signal to the group does not reach. The keeper $p is not among them.
+spot() {
+  { read -r s </proc/$1/stat; } 2>/dev/null || return
+  j=$1
+  set -- ${s##*) }
+  case $1.$j in
+    [ZX].*|*.$p) return;;
+  esac
+  case $q.$g in
+    1.*|.$3|.$4) ;;
+    *) return;;
+  esac
+  v="$v $j" h="$h -$3"
+  case $3 in
+    $g) ;;
+    *) u="$u $j";;
+  esac
+}
+hunt() {
+  v= h= u=
+  if [ -r /proc/self/stat ]; then
+    q=1
+    for e in $(grep -lsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ); do
+      # Attempt 1 is not attempt 10.
+      grep -qs "OPSJOBS_RUN=$K[0-9]" $e || { e=${e%/*}; spot ${e##*/}; }
+    done
+    q=
+    case $g in
+      ?*) for e in $(grep -lsE "[)] [^ZX] [0-9]+ ($g [0-9]+|[0-9]+ $g) " /proc/[0-9]*/stat); do
+          e=${e%/*}
+          spot ${e##*/}
+        done;;
+    esac
+  else
+    set -- $(ps -A -o pid= -o pgid= -o stat=)
+    while [ $# -ge 3 ]; do
+      case $1.$2.$3 in
+        $p.*|*.Z*) ;;
+        *.$g.*) v="$v $1" h=-$g;;
+      esac
+      shift 3
+    done
+  fi
+}
+
+#: grounds
+# Into the folder that knows run $K, of all that are ours. st: as look says; after a void V where it holds, U where it cannot.
+u=$(id -u)
+seek() {
+  x=V
+  for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
+    cd "$d" && [ -O . ] || continue
+    look
+    case $1.$st in
+      void.[NEL]) echo >$K.v
+        look;;
+    esac
+    case $1.$st in
+      void.[NE]) x=U;;
+      *.[NV]) ;;
+      *) return;;
+    esac
+  done 2>/dev/null
+  st=$x
+}
+
+#: tell
+# $1 key.
+K=$1 p= g=
+seek look
+case $st in
+  G) hunt
+    [ "$v" ] && st=L;;
+esac
+echo "$N K $st ${r:--} ${t:--}"
+
+#: cancel
+# $1 key, $2 grace in hundredths of a second. w: what is to be said.
+K=$1 G=$2 p= g=
+seek void
+case $st in
+  V) w=never_started;;
+  U) w=unreachable;;
+  *) w=already_finished;;
+esac
+case $st.${id##*.} in
+  [LG].$b) p=${id%%.*};;
+esac
+case $st in
+  L) w=killed g=$p
+    [ -s $K.g ] && read -r g <$K.g
+    [ "$t" ] || { read -r r <&3; printf cancel >&3; } 3<>$K.x
+    hunt
+    kill -TERM -$g $u
+    clock
+    f=$((c+G)) d=1
+    while [ $c -lt $f ]; do
+      look
+      case $st.$v in
+        # Nobody was there yet to hear it.
+        L.) hunt
+          [ "$v" ] && kill -TERM -$g $u;;
+        L.*) ;;
+        *) hunt
+          [ "$v" ] || break;;
+      esac
+      nap $d
+      case $d in
+        1) d=5;;
+        5) d=20;;
+      esac
+      clock
+    done;;
+esac 2>/dev/null
+case $p in
+  ?*) hunt
+    [ "$v" ] && w=killed
+    clock
+    f=$((c+500)) a=0
+    # First each one, so that the keeper can record the end; then whole groups, for who forks faster than we look.
+    while [ "$v" ] && [ $c -lt $f ]; do
+      case $a in
+        0) kill -KILL $v;;
+        *) kill -KILL $v $h;;
+      esac
+      [ $a -lt 20 ] || nap 5
+      a=$((a+1))
+      hunt
+      clock
+    done
+    clock
+    f=$((c+200))
+    while look; [ $st = L ] && [ $c -lt $f ]; do
+      nap 2
+      clock
+    done
+    case $st.$w in
+      G.killed) printf s9. 1<>$K.x
+        look;;
+      V.*) w=never_started;;
+    esac
+    case $st.$v in
+      L.*|*.?*) w=unreachable;;
+    esac
+    rm -f $K.p;;
+esac 2>/dev/null
+echo "$N C $w ${r:--} ${t:--}"
+
+#: clean
+# Keys. What lives is left alone.
+u=$(id -u) p= g=
+for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
+  cd "$d" && [ -O . ] || continue
+  m=
+  for K; do
+    look
+    case $st in
+      [NL]) continue;;
+      G) hunt
+        [ "$v" ] && continue;;
+    esac
+    m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p"
+  done
+  [ "$m" ] && rm -f $m
+done 2>/dev/null
+echo "$N R"

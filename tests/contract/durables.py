@@ -1,0 +1,141 @@
+"""Durable runs on one machine of a ground, and short words for what tests do with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from contract.conftest import NEVER, Ground, Latch, Opening, collect
+from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.fake import Deed
+from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun, Output, Process
+
+SAID = [Output("stdout", b"one\0\xff"), Output("stderr", b"\xfetwo\n")]
+SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
+
+
+class Machine:
+    """One machine of a ground, its identity known, and the durable runs that a test has there."""
+
+    def __init__(self, here: Ground, durable: Durable, identity: Identity) -> None:
+        self.here = here
+        self.durable = durable
+        self.identity = identity
+        self._orders: list[Order] = []
+
+    def order(self, command: str, deeds: Sequence[Deed] = (Exit(0),), *, ignores_term: bool = False, **limits: float) -> Order:
+        """A command that testifies to its start; `deeds` are what a fake machine does for it."""
+        key = RunKey(uuid4(), "step-1", 1)
+        command = f"echo started >>'{self.here.folder}/{key}'; {command}"
+        self.here.script(command, deeds, ignores_term=ignores_term)
+        order = Order(key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits})  # type: ignore[arg-type]
+        self._orders.append(order)
+        return order
+
+    def latch(self) -> Latch:
+        """A new one."""
+        return Latch(self.here.folder / f"latch-{uuid4()}")
+
+    def starts(self, order: Order) -> int:
+        """How often it really started."""
+        if self.here.fake is not None:
+            machine = self.here.fake.machine(self.here.endpoint.target.name)
+            return len([start for start in machine.starts if start.order is not None and start.order.key == order.key])
+        testimony = self.here.folder / str(order.key)
+        return len(testimony.read_text().splitlines()) if testimony.exists() else 0
+
+    async def begin(self, order: Order) -> Process:
+        """Begin it under the identity that is known."""
+        return await self.durable.begin(order, self.identity)
+
+    async def attach(self, order: Order, offsets: tuple[int, int] = (0, 0)) -> Process:
+        """Attach under the identity that is known."""
+        return await self.durable.attach(order, self.identity, offsets)
+
+    async def done(self, order: Order) -> tuple[bytes, bytes, Exit]:
+        """Begin it and follow it to its end."""
+        return await collect(await self.begin(order))
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Machine]:
+        """The same machine over another session."""
+        async with self.here.sessions.session(self.here.endpoint) as session:
+            durable = session.durable()
+            assert durable is not None
+            yield Machine(self.here, durable, self.identity)
+
+    async def tidy_up(self) -> None:
+        """Leave nothing behind; over a session of its own, for the test may have broken this one."""
+        async with self.elsewhere() as again:
+            for order in self._orders:
+                await again.durable.cancel(order.key, 0.0)
+            await again.durable.clean([order.key for order in self._orders])
+
+
+@asynccontextmanager
+async def machine(ground: Opening) -> AsyncIterator[Machine]:
+    """A machine of this ground."""
+    async with ground() as here, here.sessions.session(here.endpoint) as session:
+        durable = session.durable()
+        assert durable is not None
+        found = Machine(here, durable, await identity_of(durable))
+        try:
+            yield found
+        finally:
+            await found.tidy_up()
+
+
+async def identity_of(durable: Durable) -> Identity:
+    """What a first contact tells."""
+    with pytest.raises(IdentityDiffers) as met:
+        await durable.begin(Order(RunKey(uuid4(), "step-1", 1), "exit 99", NEVER), None)
+    return met.value.seen
+
+
+async def lost(happening: Awaitable[object]) -> str:
+    """What is said of a run that is gone for good: LOST, and not a contact that may be found again."""
+    with pytest.raises(RemoteFailure) as failed:
+        await happening
+    assert failed.value.code is ErrorCode.LOST
+    assert not isinstance(failed.value, ContactLost)
+    return failed.value.message
+
+
+async def not_begun(happening: Awaitable[object]) -> bool:
+    """Whether a run that is not there can never begin."""
+    with pytest.raises(NotBegun) as absent:
+        await happening
+    return absent.value.settled
+
+
+async def first(process: Process, size: int) -> bytes:
+    """The first so many bytes of standard output; reading may go on."""
+    said = b""
+    async for piece in process:
+        assert isinstance(piece, Output)
+        said += piece.data if piece.stream == "stdout" else b""
+        if len(said) >= size:
+            return said
+    raise AssertionError("it ended before that")
+
+
+async def ended(web: Machine, order: Order) -> None:
+    """Return once it has."""
+    async with asyncio.timeout(15):
+        while await web.durable.look(order.key) is None:
+            await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether this process of the machine, which is this one, is still at work."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False

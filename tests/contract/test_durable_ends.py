@@ -1,0 +1,235 @@
+"""How durable runs end on every machine: by a cancel with its proof, by the watchdog; and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from contract.conftest import NEVER, Opening, collect
+from contract.durables import alive, ended, first, lost, machine, not_begun
+from opsjobs.model.execution import CancelProof
+from opsjobs.remote.fake import Deed, Pause
+from opsjobs.remote.session import Exit, NotBegun, Output, Settlement
+
+# --- cancel and kill
+
+
+async def test_what_is_cancelled_before_it_begins_never_starts(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("true")
+        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
+        assert await not_begun(web.begin(order))
+        assert await not_begun(web.attach(order))
+        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
+        assert await web.durable.look(order.key) == Settlement(CancelProof.NEVER_STARTED)
+        assert web.starts(order) == 0
+
+
+async def test_a_cancel_and_a_begin_at_the_same_moment_agree(ground: Opening) -> None:
+    async with machine(ground) as web, web.elsewhere() as again:
+        orders = [web.order("sleep 60", [Pause(NEVER)]) for _ in range(4)]
+        for order in orders:
+            begun, settlement = await asyncio.gather(
+                web.begin(order), again.durable.cancel(order.key, 5.0), return_exceptions=True
+            )
+            assert isinstance(settlement, Settlement)
+            if settlement.proof is CancelProof.NEVER_STARTED:
+                assert isinstance(begun, NotBegun), begun
+                assert begun.settled
+                assert web.starts(order) == 0
+            else:
+                assert settlement.proof is CancelProof.KILLED
+                assert await web.durable.look(order.key) is not None
+
+
+async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
+    async with machine(ground) as web, web.elsewhere() as again:
+        order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)])
+        process = await web.begin(order)
+        assert await first(process, 3) == b"up\n"
+        settlement = await again.durable.cancel(order.key, 5.0)
+        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "TERM"))
+        assert await collect(process) == (b"", b"", Exit(None, "TERM"))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM"))
+
+
+async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order(
+            "trap '' TERM; echo deaf; sleep 60; sleep 60", [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True
+        )
+        process = await web.begin(order)
+        assert await first(process, 5) == b"deaf\n"
+        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, Exit(None, "KILL"))
+        assert (await collect(process))[2] == Exit(None, "KILL")
+
+
+async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
+    async with machine(ground) as web:
+        if web.here.fake is not None:
+            return  # A script has no trap.
+        order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
+        process = await web.begin(order)
+        assert await first(process, 3) == b"up\n"
+        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, Exit(7))
+        assert await collect(process) == (b"tidy\n", b"", Exit(7))
+
+
+@pytest.mark.parametrize("escape", ["", "setsid"])
+async def test_a_cancel_ends_what_the_command_left_in_the_background(ground: Opening, escape: str) -> None:
+    async with machine(ground) as web:
+        if web.here.fake is not None:
+            return  # A script has no children.
+        order = web.order(f"{escape} sh -c 'trap : TERM; echo $$; while :; do sleep 60; done' & wait")
+        process = await web.begin(order)
+        pid = int(await first(process, 2))
+        assert (await web.durable.cancel(order.key, 0.3)).proof is CancelProof.KILLED
+        assert not alive(pid)
+
+
+async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("sleep 60", [Pause(NEVER)])
+        await web.begin(order)
+        end = (await web.durable.cancel(order.key, 5.0)).exit
+        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.ALREADY_FINISHED, end)
+
+
+async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("exit 5", [Exit(5)])
+        process = await web.begin(order)
+        assert await collect(process) == (b"", b"", Exit(5))
+        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.ALREADY_FINISHED, Exit(5))
+        assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
+        assert await collect(await web.attach(order)) == (b"", b"", Exit(5))
+
+
+async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> None:
+    async with machine(ground) as web, web.elsewhere() as again:
+        order = web.order("sleep 60", [Pause(NEVER)])
+        both = [await web.begin(order), await again.attach(order)]
+        reading = [asyncio.create_task(collect(process)) for process in both]
+        assert await both[1].kill(5.0) is CancelProof.KILLED
+        assert [end for _, _, end in await asyncio.gather(*reading)] == [Exit(None, "TERM")] * 2
+
+
+async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("yes", [*[Output("stdout", b"y\n" * 10_000)] * 100, Pause(NEVER)])
+        process = await web.begin(order)
+        assert await process.kill(2.0) is CancelProof.KILLED
+
+
+async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
+    async with machine(ground) as web:
+        assert (await web.done(web.order("kill -KILL $$", [Exit(None, "KILL")])))[2] == Exit(None, "KILL")
+
+
+async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is_left_of_it(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("echo up; kill -KILL $PPID; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)])
+        process = await web.begin(order)
+        if web.here.fake is not None:
+            await first(process, 3)
+            web.here.fake.machine(web.here.endpoint.target.name).lose_wrapper(order.key)
+        await lost(collect(process))
+        await lost(web.attach(order))
+        await lost(web.begin(order))
+        assert await web.durable.look(order.key) is None
+        killed = Exit(None, "KILL")
+        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, killed)
+        assert await collect(await web.attach(order)) == (b"up\n", b"", killed)
+        assert web.starts(order) == 1
+
+
+# --- the watchdog on the machine
+
+
+async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0)
+        assert await web.done(order) == (b"up\n", b"", Exit(None, "TERM", "timeout"))
+        assert await collect(await web.attach(order, (3, 0))) == (b"", b"", Exit(None, "TERM", "timeout"))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM", "timeout"))
+
+
+async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
+    async with machine(ground) as web:
+        command = "trap '' TERM; echo deaf; sleep 60; sleep 60"
+        order = web.order(
+            command, [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True, timeout_seconds=1.0, grace_seconds=0.3
+        )
+        assert await web.done(order) == (b"deaf\n", b"", Exit(None, "KILL", "timeout"))
+
+
+async def test_the_watchdog_works_while_nobody_follows(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("sleep 60", [Pause(NEVER)], timeout_seconds=1.0)
+        await (await web.begin(order)).close()
+        await ended(web, order)
+        assert (await collect(await web.attach(order)))[2].cause == "timeout"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: str) -> None:
+    async with machine(ground) as web:
+        deeds: Sequence[Deed] = [Output("stdout" if stream == "stdout" else "stderr", b"y\n" * 40_000), Pause(NEVER)]
+        order = web.order(
+            f"i=0; while [ $i -lt 40000 ]; do echo y; i=$((i+1)); done {'>&2' if stream == 'stderr' else ''}; sleep 60",
+            deeds,
+            limit_bytes=65_536,
+        )
+        out, err, end = await web.done(order)
+        assert out + err == b"y\n" * 40_000
+        assert end == Exit(None, "TERM", "output_limit")
+
+
+async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("printf 12345678; sleep 1.5", [Output("stdout", b"12345678"), Exit(0)], limit_bytes=8)
+        assert await web.done(order) == (b"12345678", b"", Exit(0))
+
+
+# --- look and clean
+
+
+async def test_a_look_touches_nothing(ground: Opening) -> None:
+    async with machine(ground) as web:
+        latch = web.latch()
+        order = web.order(f"{latch.wait}; exit 8", [latch.gate, Exit(8)])
+        assert await web.durable.look(order.key) == Settlement(CancelProof.NEVER_STARTED)
+        process = await web.begin(order)
+        assert await web.durable.look(order.key) is None
+        latch.open()
+        assert (await collect(process))[2] == Exit(8)
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(8))
+
+
+async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
+    async with machine(ground) as web:
+        ran, void = web.order("exit 1", [Exit(1)]), web.order("true")
+        await web.done(ran)
+        await web.durable.cancel(void.key, 0.0)
+        await web.durable.clean([ran.key, void.key])
+        for order in (ran, void):
+            assert not await not_begun(web.attach(order))
+
+
+async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(ground: Opening) -> None:
+    async with machine(ground) as web:
+        latch = web.latch()
+        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, Exit(0)])
+        process = await web.begin(order)
+        assert await first(process, 3) == b"up\n"
+        await web.durable.clean([order.key, web.order("never begun").key])
+        latch.open()
+        assert await collect(process) == (b"", b"", Exit(0))
+        assert await collect(await web.attach(order)) == (b"up\n", b"", Exit(0))
+
+
+async def test_a_clean_of_nothing_is_nothing(ground: Opening) -> None:
+    async with machine(ground) as web:
+        await web.durable.clean([])
