@@ -14,12 +14,15 @@
     begin           engine: what runs need is read, between their claim and their start
     session         engine: a session to a machine is opened
     start           engine: a command is started
+    attach          engine: a command that was started before is looked for and followed
+    cancel          engine: a durable command is ended
     settle          store: a group commit of output, results and ends
     finish          engine: a run whose last action has ended is put on record
     relay           engine: a shard's facts are told
     stream          api: a follower reads a page of the log
 
-The error is Unavailable; at `session` a RemoteFailure with connection_lost; at `start` connection_lost before, lost after.
+The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost; at `start`
+connection_lost before, lost after.
 Nothing set costs one look at a module variable.
 """
 
@@ -39,14 +42,27 @@ from opsjobs.model.failures import Failure, RemoteFailure, Unavailable
 
 VARIABLE = "OPSJOBS_FAILPOINT"
 NAMES = frozenset(
-    {"launch", "ledger.launch", "ring", "claim", "begin", "session", "start", "settle", "finish", "relay", "stream"}
+    {
+        "launch",
+        "ledger.launch",
+        "ring",
+        "claim",
+        "begin",
+        "session",
+        "start",
+        "attach",
+        "cancel",
+        "settle",
+        "finish",
+        "relay",
+        "stream",
+    }
 )
 ACTIONS = frozenset({"kill", "sleep", "error", "error_after"})
 SLEEP_SECONDS = 0.1
 _ORDER = re.compile(r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?")
 _CODES: Mapping[tuple[str, str], ErrorCode] = {
-    ("session", "error"): ErrorCode.CONNECTION_LOST,
-    ("session", "error_after"): ErrorCode.CONNECTION_LOST,
+    **{(name, how): ErrorCode.CONNECTION_LOST for name in ("session", "attach", "cancel") for how in ("error", "error_after")},
     ("start", "error"): ErrorCode.CONNECTION_LOST,
     ("start", "error_after"): ErrorCode.LOST,
 }

@@ -89,6 +89,7 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> An
         database=database,
         ledger=parts.ledger,
         targets=parts.inventory,
+        vault=parts.vault,
         clock=parts.clock,
         limits=LaunchLimits(),
         ring=rung.append,

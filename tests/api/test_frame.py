@@ -132,7 +132,7 @@ BAD_BODIES = {
     "a text": (b'"job"', "invalid"),
     "null": (b"null", "invalid"),
     "an unknown field": (json.dumps(job(color="red")).encode(), "invalid"),
-    "an unknown field of an action": (json.dumps(job(actions=[{"command": "x", "become": {}}])).encode(), "invalid"),
+    "an unknown field of an action": (json.dumps(job(actions=[{"command": "x", "shell": "sh"}])).encode(), "invalid"),
     "an unknown action": (json.dumps(job(actions=[{"type": "dance"}])).encode(), "invalid"),
     "no actions": (json.dumps(job(actions=[])).encode(), "invalid"),
     "both spellings": (json.dumps(job(job_type="command", jobType="command")).encode(), "invalid"),

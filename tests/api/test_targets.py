@@ -32,8 +32,9 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         own = {"id", "uuid", "version", "created_at", "updated_at"}
         same = await ada.http.put("/targets/1", json={k: v for k, v in body.items() if k not in own})
         assert same.json() == body
-        changed = await ada.http.put("/targets/1", json=web(host="db.example.org"))
-        assert (changed.json()["version"], changed.json()["credential"]) == (2, None)
+        assert body["durable"] == "auto"
+        changed = await ada.http.put("/targets/1", json=web(host="db.example.org", durable="required"))
+        assert (changed.json()["version"], changed.json()["credential"], changed.json()["durable"]) == (2, None, "required")
         assert (await ada.http.delete("/targets/1")).status_code == 204
         problem(await ada.http.get("/targets/1"), 404, "target_not_found")
 
@@ -57,7 +58,7 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         ({"credential": "nobody"}, "/credential"),
         ({"jump": "nobody"}, "/jump"),
         ({"host_keys": ["junk"]}, "/host_keys/0"),
-        ({"durable": "auto"}, "/durable"),
+        ({"durable": "perhaps"}, "/durable"),
     ],
 )
 async def test_a_bad_field_is_a_422_that_points_at_it(database: Database, fields: dict[str, Any], pointer: str) -> None:

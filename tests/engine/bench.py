@@ -33,11 +33,13 @@ from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import FakeMachine, FakeSessions
 from opsjobs.remote.session import Sessions
+from opsjobs.store.envelope import new_key
 from opsjobs.store.executions import Executions
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.journal import Entry, Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Lease, Workers
 from opsjobs.telemetry import Metrics
 
@@ -90,6 +92,7 @@ class Bench:
         self.clock = clock
         self.sessions = FakeSessions(clock)
         self.known = Known()
+        self.vault = Vault(database, [new_key()], clock)
         self.metrics = Metrics()
         self.ledger = Ledger(database)
         self.workers = Workers(database)
@@ -102,6 +105,7 @@ class Bench:
             database=database,
             ledger=self.ledger,
             targets=self.known,
+            vault=self.vault,
             clock=clock,
             limits=LaunchLimits(default_parallel=50),
             ring=self.ring,
@@ -126,7 +130,8 @@ class Bench:
         idem: IdempotentRequest | None = None,
         **policy: Any,
     ) -> Execution:
-        """Start these commands (step-1, step-2 …) on web-1, web-2 … or on machines by name."""
+        """Start these commands (step-1, step-2 …) on web-1, web-2 … or on machines by name; directly, unless `durable` says."""
+        policy.setdefault("durable", "off")
         names = [f"web-{n}" for n in range(1, on + 1)] if isinstance(on, int) else on
         for name in names:
             self.known.add(name)
@@ -163,6 +168,7 @@ class Bench:
             workers=self.workers,
             lease=lambda life: Lease(self.database.options.url, life, lease_seconds=lease_seconds),
             targets=self.known,
+            vault=self.vault,
             sessions=sessions or self.sessions,
             bus=bus or Bus(None, self.metrics),
             clock=self.clock,
@@ -274,7 +280,7 @@ async def bench(
 _HALF_ENDED = """
 select r.id, r.status, array_agg(x.status) from target_runs r left join job_execution_results x on x.target_run_id = r.id
 where r.finished_at is not null group by r.id having count(x.id) = 0 or bool_or(x.status = 'running')
-  or not bool_or(x.status = r.status)"""
+  or not bool_or(x.status = r.status or r.status = 'dead')"""
 
 
 def _left(before: set[asyncio.Task[Any]]) -> list[str]:

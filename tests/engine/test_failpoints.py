@@ -70,7 +70,7 @@ def test_kill_ends_the_process_before_the_step() -> None:
 def test_an_order_that_cannot_be_read_stops_the_process_with_words() -> None:
     refused = process("setle:kill")
     assert refused.returncode == 1
-    assert "OPSJOBS_FAILPOINT: there is no step 'setle': use begin, claim" in refused.stderr
+    assert "OPSJOBS_FAILPOINT: there is no step 'setle': use attach, begin, cancel, claim" in refused.stderr
 
 
 def test_nothing_ordered_is_one_and_the_same_free_passage() -> None:

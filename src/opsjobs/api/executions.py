@@ -83,8 +83,8 @@ async def execute(
 
 @router.post("/run", status_code=202, dependencies=[requires("jobs:execute")], summary="Run actions without a stored job")
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
-    """Launches these actions on these targets."""
-    jobs.check_size(request, draft)
+    """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
+    jobs.check_actions(request, draft)
     order = LaunchOrder(draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason)
     return await _launch(request, order, idem, prefer)
 

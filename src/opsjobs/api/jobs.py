@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.auth import check, principal_of, requires
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.model.failures import FieldError, Invalid
@@ -19,8 +19,10 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["jobs"])
 
 
-def check_size(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Invalid where there are more actions than MAX_ACTIONS_PER_JOB."""
+def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
+    """Raises Forbidden where an action names a credential and the caller may use none, Invalid for too many actions."""
+    if any(action.become is not None and action.become.credential is not None for action in draft.actions):
+        check(request, "credentials:use")
     limit = request.app.state.parts.limits.max_actions
     if len(draft.actions) > limit:
         detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
@@ -35,8 +37,8 @@ async def known(id: str, request: Request) -> StoredJob:
 
 @router.post("/jobs", status_code=201, dependencies=[requires("jobs:create")], summary="Create a job")
 async def create(request: Request, draft: JobDraft, idem: Idempotent) -> Response:
-    """Stores the job at version 1."""
-    check_size(request, draft)
+    """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
+    check_actions(request, draft)
     job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem)
     if isinstance(job, Answer):
         return replayed(request, job, etag=True)
@@ -58,7 +60,7 @@ async def show(id: str, request: Request) -> Response:
 @router.put("/jobs/{id}", dependencies=[requires("jobs:update"), Depends(known)], summary="Replace a job")
 async def replace(id: str, request: Request, if_match: IfMatch, draft: JobDraft) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
-    check_size(request, draft)
+    check_actions(request, draft)
     return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match))
 
 

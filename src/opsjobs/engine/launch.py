@@ -9,6 +9,7 @@ from typing import Any
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
+from opsjobs.engine import become
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Invalid
 from opsjobs.model.job import LaunchOrder
@@ -19,6 +20,7 @@ from opsjobs.store import idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Launcher:
         database: Database,
         ledger: Ledger,
         targets: Targets,
+        vault: Vault,
         clock: Clock,
         limits: LaunchLimits,
         ring: Callable[[str], None],
@@ -53,6 +56,7 @@ class Launcher:
         self._database = database
         self._ledger = ledger
         self._targets = targets
+        self._vault = vault
         self._clock = clock
         self._limits = limits
         self._ring = ring
@@ -65,7 +69,10 @@ class Launcher:
         requested_by: str,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
-        """Start an execution. Raises Invalid (no or too many targets, narrowed outside the job's), NotFound, Conflict."""
+        """Start an execution.
+
+        Raises Invalid (no or too many targets, narrowed outside the job's, a credential that cannot be used), NotFound, Conflict.
+        """
         async with failpoints.at("launch"):
             planned = plan(
                 order,
@@ -74,7 +81,8 @@ class Launcher:
                 max_targets=self._limits.max_targets,
                 seed=secrets.randbits(32),
             )
-        new = self._new(order, planned, triggered_by, requested_by)
+            actions = await become.fixed(self._vault, order.actions)
+        new = self._new(order, actions, planned, triggered_by, requested_by)
         async with failpoints.at("ledger.launch"):
             launched = await self._database.repeat(lambda: self._write(new, idem))
         async with failpoints.at("ring"):
@@ -95,13 +103,15 @@ class Launcher:
             )
         return narrowed
 
-    def _new(self, order: LaunchOrder, planned: Plan, triggered_by: TriggeredBy, requested_by: str) -> NewExecution:
+    def _new(
+        self, order: LaunchOrder, actions: list[dict[str, Any]], planned: Plan, triggered_by: TriggeredBy, requested_by: str
+    ) -> NewExecution:
         return NewExecution(
             uuid=uuid7(self._clock.now()),
             job_id=order.job_id,
             job_version=order.job_version,
             job_name=order.job_name,
-            actions=[_stored(action) for action in order.actions],
+            actions=actions,
             policy=order.policy.model_dump(mode="json"),
             priority=order.policy.priority,
             window=planned.window,
@@ -120,8 +130,3 @@ class Launcher:
             if idem is not None:
                 await idempotency.record(connection, idem, 202, f"/executions/{execution.id}", execution.data())
             return Launched(execution)
-
-
-def _stored(action: Any) -> dict[str, Any]:
-    body: dict[str, Any] = action.model_dump(mode="json")
-    return body

@@ -12,13 +12,16 @@ from functools import partial
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
+from opsjobs.engine import become
 from opsjobs.engine.heart import Heart
+from opsjobs.engine.interrupt import Why
 from opsjobs.engine.recorder import Recorder
-from opsjobs.engine.target_run import RunLimits, TargetRun, Why
+from opsjobs.engine.target_run import RunLimits, TargetRun
 from opsjobs.model.failures import Unavailable
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.session import Sessions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled, Spec
+from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.telemetry import Metrics, log
 
@@ -61,6 +64,7 @@ class WorkerTools:
     workers: Workers
     lease: Callable[[Incarnation], Lease]
     targets: Targets
+    vault: Vault
     sessions: Sessions
     bus: Bus
     clock: Clock
@@ -220,6 +224,8 @@ class Life:
         async with failpoints.at("begin"):
             await self._learn_specs({run.execution_id for run in claimed})
             endpoints = await self._tools.targets.endpoints(sorted({run.target_id for run in claimed}))
+            logins = become.credentials(self._specs[execution] for execution in {run.execution_id for run in claimed})
+            opened = await self._tools.vault.open_many(sorted(logins)) if logins else {}
             again = [run.id for run in claimed if run.fence > 1 or lost]
             progress = await self._tools.ledger.progress(again) if again else {}
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost or {})}
@@ -236,6 +242,7 @@ class Life:
                     metrics=self._tools.metrics,
                     may_start=lambda: self.heart.may_start,
                     lost=why.get(run.id),
+                    opened=opened,
                 )
             )
         self._tools.metrics.claims.inc(len(claimed))
@@ -258,7 +265,7 @@ class Life:
             log.error("target_run_broke", target_run=run.claimed.id, exc_info=bug)
         if self._recorder.waiting >= len(self._tasks):
             self._recorder.hurry()
-        if not (run.record.ended or run.record.stale):
+        if not (run.record.ended or run.record.stale or (run.record.left and self._ending)):
             self._lose(run.claimed.id, run.claimed.fence)
 
     async def _learn_specs(self, executions: set[int]) -> None:
@@ -345,7 +352,7 @@ class Life:
         giving_back = asyncio.create_task(self._give_back_unknown())
         try:
             await asyncio.wait({*self._tasks, giving_back}, timeout=drain_seconds)
-            for run in self.runs.values():
+            for run in self.runs.values():  # direct commands, which nobody could follow: they end as lost
                 run.interrupt(Why.WORKER_STOPS)
             await asyncio.wait({*self._tasks, giving_back}, timeout=LET_GO_SECONDS)
             await self._recorder.drained()

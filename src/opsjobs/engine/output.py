@@ -9,12 +9,15 @@ TAIL_BYTES = 64 << 10
 
 
 class Capture:
-    """One action's output: keeps the head of each stream up to the limit and the last 64 KiB, and says what it left out."""
+    """One action's output: keeps the head of each stream up to the limit and the last 64 KiB, and says what it left out.
 
-    def __init__(self, record: RunRecord, limit_bytes: int) -> None:
+    `stored`: how far the log had come (stdout, stderr) when this worker took the action up; the next bytes are those after it.
+    """
+
+    def __init__(self, record: RunRecord, limit_bytes: int, stored: tuple[int, int] = (0, 0)) -> None:
         self._streams: dict[Stream, _StreamCapture] = {
-            "stdout": _StreamCapture(record, "stdout", limit_bytes),
-            "stderr": _StreamCapture(record, "stderr", limit_bytes),
+            "stdout": _StreamCapture(record, "stdout", limit_bytes, stored[0]),
+            "stderr": _StreamCapture(record, "stderr", limit_bytes, stored[1]),
         }
 
     def add(self, piece: Output) -> None:
@@ -34,12 +37,12 @@ class Capture:
 
 
 class _StreamCapture:
-    def __init__(self, record: RunRecord, stream: Stream, limit_bytes: int) -> None:
+    def __init__(self, record: RunRecord, stream: Stream, limit_bytes: int, stored: int) -> None:
         self._record = record
         self._stream: Stream = stream
         self._limit = limit_bytes
-        self.written = 0
-        self._stored = 0
+        self.written = stored
+        self._stored = stored
         self._held = b""
         self._tail = bytearray()
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from opsjobs.model.execution import CancelProof, RunError, RunStatus, moment
+from opsjobs.model.durable import Identity
+from opsjobs.model.execution import CancelProof, RunError, RunStatus
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
+from opsjobs.store.ledger.lines import result_line, status_line
 
 CHUNK_BYTES = 64 << 10
 # A run whose unwritten output is over this waits; so does everybody once all of the worker's is over its own limit.
@@ -56,7 +58,14 @@ class _End:
     finished_at: datetime
 
 
-_Step = _Begin | LogLine | _End | RunMove
+@dataclass(slots=True)
+class _Identify:
+    """Under which store the run may be started from now on; None: it is started without one."""
+
+    identity: Identity | None
+
+
+_Step = _Begin | LogLine | _End | _Identify | RunMove
 
 
 @dataclass(slots=True)
@@ -82,12 +91,18 @@ class Pen(Protocol):
 
 
 class RunRecord:
-    """What one run has to say, in order. Nothing is said any more once it is `stale`: another worker owns the run."""
+    """What one run has to say, in order. Nothing is said any more once it is `stale`: another worker owns the run.
+
+    `left`: this worker goes, the run stays as it is. `in_flight`: a flush is being committed that has words of it.
+    """
 
     def __init__(self, pen: Pen, claimed: Claimed) -> None:
         self.claimed = claimed
+        self.identity = claimed.identity
         self.stale = False
         self.ended = False
+        self.left = False
+        self.in_flight = False
         self.unwritten_bytes = 0
         self._pen = pen
         self._steps: deque[_Step] = deque()
@@ -125,17 +140,59 @@ class RunRecord:
         begun = self._begun
         assert begun is not None, "an action ends only after it began"
         end = replace(end, error=_storable(end.error))
-        run, times = self.claimed, {"started_at": begun.started_at, "finished_at": finished_at}
-        self._say(result_line(run.id, run.target_id, begun.key, begun.attempt, end=end, **times), LINE_BYTES)
+        state = self._state_of(begun, end, finished_at)
+        self._say(result_line(state, self.claimed.target_id), LINE_BYTES)
         self._say(_End(end, finished_at), 0)
 
-    def finish(self, end: ActionEnd) -> None:
-        """The run itself has ended, as its actions made it."""
+    def _state_of(self, begun: _Action, end: ActionEnd, finished_at: datetime) -> ResultState:
+        return ResultState(
+            run_id=self.claimed.id,
+            action=begun.key,
+            attempt=begun.attempt,
+            begins=False,
+            status=end.status,
+            stored_before=end.written,
+            stored=end.written,
+            written=end.written,
+            started_at=begun.started_at,
+            finished_at=finished_at,
+            exit_code=end.exit_code,
+            error=end.error,
+            cancel_proof=end.cancel_proof,
+        )
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the action that is being written began."""
+        return self._begun.started_at if self._begun is not None else None
+
+    def identify(self, identity: Identity | None) -> None:
+        """From now on the run may be started in this store; None: directly, so that nobody can look for it there."""
+        self.identity = identity
+        self._say(_Identify(identity), LINE_BYTES)
+
+    async def written(self) -> None:
+        """Wait until all that was said is committed, or the run is another's."""
+        while (self._steps or self.in_flight) and not self.stale:
+            await self._pen.flushed()
+
+    def leave(self) -> None:
+        """Say nothing more: the run goes on as it stands, for whoever takes it over."""
+        self.left = True
+
+    def finish(self, end: ActionEnd, *, direct: bool = False) -> None:
+        """The run itself has ended, as its actions made it. `direct`: nothing of it lies in a store of its machine."""
+        if direct:
+            self._say(_Identify(None), 0)
         self._move(end.status, end.exit_code, end.error, end.cancel_proof)
 
     def give_back(self) -> None:
         """The run goes back to waiting: nothing of its next action was started."""
         self._move(RunStatus.WAITING, None, None, None)
+
+    def retry(self, attempt: int) -> None:
+        """The run goes back to waiting, for another attempt at the action that did not end well."""
+        self._move(RunStatus.WAITING, None, None, None, attempt=attempt)
 
     async def room(self) -> None:
         """Wait until there is room for more output. Back-pressure: the reader of the channel waits here."""
@@ -144,10 +201,18 @@ class RunRecord:
                 return
             await self._pen.flushed()
 
-    def _move(self, status: RunStatus, exit_code: int | None, error: RunError | None, proof: CancelProof | None) -> None:
-        run, error = self.claimed, _storable(error)
-        self._say(status_line(run.id, run.target_id, status, error), LINE_BYTES)
-        self._say(RunMove(run.id, run.execution_id, run.target_id, run.fence, status, exit_code, error, proof), 0)
+    def _move(
+        self,
+        status: RunStatus,
+        exit_code: int | None,
+        error: RunError | None,
+        proof: CancelProof | None,
+        attempt: int | None = None,
+    ) -> None:
+        error = _storable(error)
+        self._say(status_line(self.claimed.id, self.claimed.target_id, status, error), LINE_BYTES)
+        move = RunMove(*_identity(self.claimed), status, exit_code, error, proof)
+        self._say(replace(move, attempt=attempt) if attempt is not None else move, 0)
 
     def _line(
         self,
@@ -186,6 +251,7 @@ class RunRecord:
     def take(self, draft: Draft) -> int:
         """Move steps into the draft, up to the run's share; says how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
+        store: _Identify | None = None
         states: list[ResultState] = []
         while self._steps and taken < RUN_FLUSH_BYTES:
             step = self._steps.popleft()
@@ -197,8 +263,13 @@ class RunRecord:
                     taken += self._take_line(step, states, draft)
                 case _End():
                     self._take_end(step, states)
+                case _Identify():
+                    store = step
+                    taken += LINE_BYTES
                 case RunMove():
                     move = step
+        if store is not None:
+            move = replace(move, identity=store.identity, direct=store.identity is None)
         draft.runs.append(move)
         draft.results.extend(states)
         self.unwritten_bytes -= taken
@@ -248,47 +319,9 @@ def _identity(run: Claimed) -> tuple[int, int, str, int]:
     return run.id, run.execution_id, run.target_id, run.fence
 
 
-def status_line(run_id: int, target_id: str, status: RunStatus, error: RunError | None) -> LogLine:
-    """The log's entry for a run's new state."""
-    body = {"target_run": run_id, "target": target_id, "status": status.value, "error": _error(error)}
-    return LogLine(run_id, "status", body=body)
-
-
-def result_line(
-    run_id: int,
-    target_id: str,
-    action: str,
-    attempt: int,
-    *,
-    end: ActionEnd,
-    started_at: datetime | None,
-    finished_at: datetime | None,
-) -> LogLine:
-    """The log's entry for an action's end."""
-    body = {
-        "target_run": run_id,
-        "target": target_id,
-        "action_key": action,
-        "attempt": attempt,
-        "status": end.status.value,
-        "exit_code": end.exit_code,
-        "error": _error(end.error),
-        "cancel_proof": end.cancel_proof and end.cancel_proof.value,
-        "stdout_bytes": end.written[0],
-        "stderr_bytes": end.written[1],
-        "started_at": moment(started_at),
-        "finished_at": moment(finished_at),
-    }
-    return LogLine(run_id, "result", action, attempt, body=body)
-
-
 def _storable(error: RunError | None) -> RunError | None:
     """The error in words that PostgreSQL takes: a machine may have put NUL or half a character into them, or a novel."""
     if error is None:
         return None
     message = error.message[:MESSAGE_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     return RunError(error.code, message)
-
-
-def _error(error: RunError | None) -> dict[str, str] | None:
-    return {"code": error.code.value, "message": error.message} if error else None

@@ -10,10 +10,11 @@ from dataclasses import replace
 from uuid import UUID
 
 from opsjobs.clock import Clock
-from opsjobs.engine.record import ActionEnd, Draft, RunRecord, result_line, status_line
+from opsjobs.engine.record import ActionEnd, Draft, RunRecord
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
+from opsjobs.store.ledger.lines import result_line, status_line
 from opsjobs.telemetry import Metrics, log
 
 FLUSH_BYTES = 2 << 20
@@ -123,6 +124,8 @@ class Recorder:
             settled = await self._commit(flush)
         finally:
             self._in_flight = False
+            for record in records.values():
+                record.in_flight = False
         self._metrics.flush_seconds.observe(time.monotonic() - started)
         self._metrics.flush_bytes.observe(size_bytes)
         self._metrics.flush_entries.observe(len(flush.lines))
@@ -150,6 +153,7 @@ class Recorder:
                 break
             del self._dirty[run_id]
             records[run_id] = record
+            record.in_flight = True
             draft.size_bytes += record.take(draft)
             if not record.silent:
                 self._dirty[run_id] = record
@@ -192,7 +196,7 @@ class Recorder:
             results[-1] = replace(
                 results[-1], status=end.status, exit_code=None, error=end.error, cancel_proof=None, finished_at=now
             )
-        lines = [_result_of(r, run.target_id) for r in results if r.status.final]
+        lines = [result_line(r, run.target_id) for r in results if r.status.final]
         lines.append(status_line(run.run_id, run.target_id, end.status, end.error))
         return self._flush_of(
             [replace(run, status=end.status, exit_code=None, error=end.error, cancel_proof=None)], results, lines
@@ -222,9 +226,3 @@ class Recorder:
                 log.warning("flush_repeated", flush=flush.number, reason=str(away))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
-
-
-def _result_of(state: ResultState, target_id: str) -> LogLine:
-    end = ActionEnd(state.status, state.exit_code, state.error, state.cancel_proof, state.written)
-    times = {"started_at": state.started_at, "finished_at": state.finished_at}
-    return result_line(state.run_id, target_id, state.action, state.attempt, end=end, **times)

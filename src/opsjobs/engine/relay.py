@@ -10,7 +10,7 @@ from typing import Any
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.engine.service import Counts
-from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event
+from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event, run_event
 from opsjobs.model.execution import RunStatus, moment
 from opsjobs.store.executions import Executions
 from opsjobs.store.journal import Journal
@@ -22,7 +22,6 @@ BATCH_FACTS = 100
 BATCH_SECONDS = 5.0
 # Who listens has lost the connection, too, when Redis was away: for so long silence does not mean that nobody is there.
 COME_BACK_SECONDS = 5.0
-_RUN_EVENTS = {RunStatus.RUNNING: EventType.TARGET_RUN_STARTED, RunStatus.LOST: EventType.TARGET_RUN_LOST}
 
 Told = tuple[str, dict[str, Any]]
 
@@ -95,10 +94,10 @@ class Relay:
             for entry in entries:
                 if entry.target_run in runs and entry.body is not None:
                     run = runs[entry.target_run]
-                    event_type = _RUN_EVENTS.get(RunStatus(entry.body["status"]), EventType.TARGET_RUN_FINISHED).value
-                    if entry.body["status"] != RunStatus.WAITING:
+                    kind = run_event(RunStatus(entry.body["status"]), retry=entry.attempt is not None)
+                    if kind is not None:
                         event_id = f"{fact.subject}/{entry.seq}"
-                        yield event_type, cloud_event(event_id, event_type, run.uuid, moment(entry.at) or "", run.data())
+                        yield kind.value, cloud_event(event_id, kind.value, run.uuid, moment(entry.at) or "", run.data())
             if len(entries) < 500:
                 return
             after = entries[-1].seq

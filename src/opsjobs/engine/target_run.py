@@ -1,63 +1,57 @@
-"""One target run from top to bottom: a session, the actions one after another, timeouts and cancels, and the record of it.
+"""One target run from top to bottom: its way to the machine, the actions one after another, and the record of it.
 
 Whatever can stop a run (a cancel, a timeout, the worker's end, the loss of its lease) comes in through `interrupt`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Any
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, Timer
+from opsjobs.engine import ends
+from opsjobs.engine.become import become_of, check_direct
+from opsjobs.engine.direct import DirectCommand, Work
+from opsjobs.engine.durable import DurableCommand, renewed
+from opsjobs.engine.interrupt import Interrupted, Left, Stops, Why
+from opsjobs.engine.link import Link
 from opsjobs.engine.output import Capture
 from opsjobs.engine.record import ActionEnd, RunRecord
-from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
+from opsjobs.model.durable import Become, Order, RunKey, durability
+from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.model.units import format_duration, parse_duration, parse_size
-from opsjobs.remote.session import Exit, Process, Session, Sessions
+from opsjobs.model.units import parse_duration, parse_size
+from opsjobs.remote.session import ContactLost, NoSpool, Sessions
 from opsjobs.store.ledger import Progress, Spec
 from opsjobs.telemetry import Metrics, log
 
 
-class Why(Enum):
-    """What stops a run before its own end."""
-
-    CANCEL = auto()
-    DEADLINE = auto()
-    ACTION_TIMEOUT = auto()
-    WORKER_STOPS = auto()
-    NOT_OURS = auto()
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, at a place where it can."""
-
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.name)
-        self.why = why
-
-
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Defaults of an action, and the seconds between TERM and KILL. The rest of the output is awaited as long after a kill."""
+    """Defaults of an action, and the seconds between TERM and KILL. The rest of the output is awaited as long after a kill.
+
+    `reattach_seconds`: how long a durable command whose contact was lost is looked for. `spool_bytes`: of each stream that
+    the target keeps. `attempts`: how often `on_lost: retry` may start an action in all.
+    """
 
     command_seconds: float = 300.0
     output_bytes: int = 10 << 20
     kill_grace_seconds: float = 5.0
+    reattach_seconds: float = 900.0
+    spool_bytes: int = 2 << 30
+    attempts: int = 11
 
 
 class TargetRun:
     """A claimed run at work in this process.
 
     `may_start`: whether this worker's lease is fresh enough to start something on a machine. `lost`: why it is unknown what
-    became of the run's command, where nothing may be started any more.
+    became of the run's command, should it have been started directly. `opened`: credentials with passwords to become others by.
     """
 
     def __init__(
@@ -73,60 +67,89 @@ class TargetRun:
         metrics: Metrics,
         may_start: Callable[[], bool],
         lost: str | None = None,
+        opened: Mapping[str, Credential] | None = None,
     ) -> None:
         self.claimed = record.claimed
         self.record = record
         self._spec = spec
         self._endpoint = endpoint
         self._unfinished = next((seen for seen in progress if seen.status is RunStatus.RUNNING), None)
-        self._ends = {seen.action: _ended(seen) for seen in progress if seen.status is not RunStatus.RUNNING}
+        self._ends = {seen.action: ends.recorded(seen) for seen in progress if self._counts(seen)}
         self._sessions = sessions
         self._clock = clock
         self._limits = limits
         self._metrics = metrics
         self._may_start = may_start
         self._lost = lost
-        self._why: Why | None = None
-        self._interruptible = False
+        self._opened = opened or {}
+        self._direct = self.claimed.direct
+        # Somebody before us may have started the next action in this store.
+        self._again = (self.claimed.taken_over or lost is not None) and self.claimed.identity is not None
+        self._stops = Stops()
         self._draining = False
-        self._task: asyncio.Task[None] | None = None
         self._open_action: str | None = None
+        self._attempt = self.claimed.attempt
+        self._gone = False
+        # Whether anything of it may lie in a store of its machine.
+        self._kept = self._again
         self.began = time.monotonic()
         self.commanding = False
 
+    def _counts(self, seen: Progress) -> bool:
+        """Whether an earlier end of an action still stands: not where it was lost, or never began, in an attempt before this."""
+        again = seen.status in (RunStatus.LOST, RunStatus.SKIPPED) and seen.attempt < self.claimed.attempt
+        return seen.status.final and seen.status is not RunStatus.SKIPPED and not again
+
     def interrupt(self, why: Why) -> None:
         """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
-        if self._why is None or why is Why.NOT_OURS:
-            self._why = why
-        if self._interruptible and self._task is not None:
-            self._interruptible = False  # one cancel is enough: a second one would stay with the task
-            self._task.cancel()
+        self._stops.order(why)
 
     def drain(self) -> None:
-        """Begin nothing more: the command at work may end, what comes after it is given back."""
+        """Begin nothing more and let go of what goes on by itself; a direct command at work may end."""
         self._draining = True
         if not self.commanding:
             self.interrupt(Why.WORKER_STOPS)
 
     async def perform(self) -> None:
         """Do it all. Never raises for what a machine or a person does; what is a bug of ours is recorded as `internal`."""
-        self._task = asyncio.current_task()
+        self._stops.bind()
         deadline = self._until_deadline()
         end: ActionEnd | None
         try:
             end = await self._walk()
+        except Left:
+            return self.record.leave()
         except Interrupted as stopped:
-            end = self._tell(_unstarted(stopped.why)) if stopped.why is not Why.WORKER_STOPS else None
+            end = self._tell(ends.unstarted(stopped.why)) if stopped.why is not Why.WORKER_STOPS else None
         except RemoteFailure as failure:
-            end = self._tell(_failed(failure))
+            end = self._tell(ends.failed(failure))
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._metrics.bugs.labels("target_run").inc()
             log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
-            end = self._tell(_failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            end = self._tell(ends.failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
         finally:
             if deadline is not None:
                 deadline.cancel()
-        self.record.finish(end) if end is not None else self.record.give_back()
+        self._finish(end)
+        return None
+
+    def _finish(self, end: ActionEnd | None) -> None:
+        if end is None:
+            self.record.give_back()
+        elif end.status is not RunStatus.LOST or self._stops.why is not None:
+            self.record.finish(end, direct=not self._kept)
+        else:
+            self._finish_lost(end)
+
+    def _finish_lost(self, end: ActionEnd) -> None:
+        """What the author said of a command whose end nobody knows: it is repeated only where it surely runs no more."""
+        on_lost = self._spec.policy.get("on_lost", "ask")
+        if on_lost == "retry" and self._gone and self._attempt < self._limits.attempts:
+            self.record.retry(self._attempt + 1)
+        elif on_lost == "bury" or (on_lost == "retry" and self._gone):
+            self.record.finish(replace(end, status=RunStatus.DEAD), direct=not self._kept)
+        else:
+            self.record.finish(end, direct=not self._kept)
 
     def _until_deadline(self) -> Timer | None:
         left = self.claimed.seconds_left
@@ -140,9 +163,7 @@ class TargetRun:
         if (known := self._outcome()) is not None:
             return known
         if self._open_action is None:
-            seen = self._unfinished
-            key = seen.action if seen else self._remaining()[0]["key"]
-            self.record.begin(key, self.claimed.attempt, seen.started_at if seen else None, seen=seen)
+            self._begin(self._remaining()[0]["key"], started=False)
         self._open_action = None
         self.record.end(end, self._clock.now())
         return end
@@ -151,164 +172,137 @@ class TargetRun:
         return [action for action in self._spec.actions if action["key"] not in self._ends]
 
     def _outcome(self) -> ActionEnd | None:
-        """How the run ends by its actions; None while there is one to do: the first that failed says it, else the last."""
+        """How the run ends by its actions; None while there is one to do: the first that went wrong says it, else the last."""
         bad = [
             action
             for action in self._spec.actions
             if (end := self._ends.get(action["key"])) and end.status is not RunStatus.SUCCEEDED
         ]
-        stopped = any(
-            self._ends[action["key"]].status is not RunStatus.FAILED or action["on_failure"] != "continue" for action in bad
-        )
+        unlike = [action for action in bad if self._ends[action["key"]].status is not RunStatus.FAILED]
+        stopped = unlike or any(action["on_failure"] != "continue" for action in bad)
         if not stopped and self._remaining():
             return None
-        return self._ends[(bad or self._spec.actions[-1:])[0]["key"]]
+        # What ended otherwise than by its exit status says more than a failure that was to be passed over.
+        return self._ends[(unlike or bad or self._spec.actions[-1:])[0]["key"]]
 
     async def _walk(self) -> ActionEnd:
         if (known := self._outcome()) is not None:
             return known
-        if self._lost is not None:
-            raise RemoteFailure(ErrorCode.LOST, self._lost)
         if self._endpoint is None:
+            if self._lost is not None:
+                raise RemoteFailure(ErrorCode.LOST, self._lost)
             raise RemoteFailure(
                 ErrorCode.INTERNAL, f"target {self.claimed.target_name} was removed from the inventory after the launch"
             )
-        async with AsyncExitStack() as stack:
-            with self._where_it_may_stop():
-                async with failpoints.at("session"):
-                    session = await stack.enter_async_context(self._sessions.session(self._endpoint))
+        async with Link(self._sessions, self._endpoint) as link:
             while (known := self._outcome()) is None:
-                await self._action(session, self._remaining()[0])
+                await self._action(link, self._remaining()[0])
             async with failpoints.at("finish"):
                 return known
 
-    @contextmanager
-    def _where_it_may_stop(self) -> Iterator[None]:
-        """Inside, `interrupt` takes effect at once, as Interrupted; before and after, it waits for the next such place."""
-        if self._why is not None:
-            raise Interrupted(self._why)
-        self._interruptible = True
+    async def _action(self, link: Link, action: Mapping[str, Any]) -> None:
+        wish = durability(action.get("durable"), self._spec.policy.get("durable"), link.endpoint.target.durable)
+        durable = wish != "off" and not self._direct
+        if not durable and self._lost is not None:
+            raise RemoteFailure(ErrorCode.LOST, self._lost)
+        if not (durable and self._again):
+            await self._ready(link)
+        capture = self._begin(action["key"], action["output_limit"])
+        work = self._work(action, capture)
         try:
-            yield
-        except asyncio.CancelledError:
-            if self._why is None or self._task is None:
-                raise
-            self._task.uncancel()
-            raise Interrupted(self._why) from None
-        finally:
-            self._interruptible = False
-
-    async def _action(self, session: Session, action: Mapping[str, Any]) -> None:
-        with self._where_it_may_stop():
-            pass
-        if self._draining or not self._may_start():
-            raise Interrupted(Why.WORKER_STOPS)
-        self._open_action = action["key"]
-        self.record.begin(action["key"], self.claimed.attempt, self._clock.now())
-        limit = action["output_limit"]
-        capture = Capture(self.record, self._limits.output_bytes if limit is None else parse_size(limit))
-        try:
-            end = await self._command(session, action, capture)
+            end = await (self._durably(link, work, required=wish == "required") if durable else self._directly(link, work))
         except RemoteFailure as failure:
-            end = _failed(failure)
+            self._gone = durable and failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
+            end = ends.failed(failure)
         end = replace(end, written=capture.finish())
         self._open_action = None
         self._ends[action["key"]] = end
         self.record.end(end, self._clock.now())
 
-    async def _command(self, session: Session, action: Mapping[str, Any], capture: Capture) -> ActionEnd:
-        # Not interruptible: a start that is given up half-way would leave open whether the command runs.
-        self.commanding = True
-        async with failpoints.at("start"):
-            process = await session.start(action["command"])
+    async def _ready(self, link: Link) -> None:
+        """Reach the machine before anything is said of the action; turn back where it must not be started."""
+        with self._stops.here():
+            await link.session()
+        with self._stops.here():
+            pass
+        if self._draining or not self._may_start():
+            raise Interrupted(Why.WORKER_STOPS)
+
+    def _begin(self, key: str, output_limit: str | None = None, *, started: bool = True) -> Capture:
+        seen, self._unfinished = self._unfinished, None
+        if seen is not None and seen.action != key:
+            seen = None
+        self._attempt = seen.attempt if seen else max(self._attempt, self.claimed.attempt)
+        self._open_action = key
+        started_at = seen.started_at if seen else self._clock.now() if started else None
+        self.record.begin(key, self._attempt, started_at, seen=seen)
+        limit = self._limits.output_bytes if output_limit is None else parse_size(output_limit)
+        return Capture(self.record, limit, seen.stored if seen else (0, 0))
+
+    def _work(self, action: Mapping[str, Any], capture: Capture) -> Work:
         seconds = self._limits.command_seconds if action["timeout"] is None else parse_duration(action["timeout"])
-        timer = self._clock.later(seconds, lambda: self.interrupt(Why.ACTION_TIMEOUT))
+        return Work(action, capture, self.record, self._stops, self._clock, seconds, self._limits.kill_grace_seconds)
+
+    async def _durably(self, link: Link, work: Work, *, required: bool) -> ActionEnd:
+        command = DurableCommand(
+            work,
+            link,
+            self._order(work),
+            self.record.identity,
+            again=self._again,
+            window_seconds=self._limits.reattach_seconds,
+            may_start=self._may_start,
+            next_attempt=self._next_attempt,
+        )
+        self._kept = True
         try:
-            with self._where_it_may_stop():
-                exited = await self._read(process, capture)
-            return _judged(exited, action["expected_exit_codes"])
-        except Interrupted as stopped:
-            return await self._stop(process, capture, stopped.why, action, seconds)
+            return await command.perform()
+        except NoSpool as reason:
+            check_direct(work.action, f"{self.claimed.target_name} cannot keep one: {reason}")
+            if required:
+                words = f"durable is required, and {self.claimed.target_name} cannot keep a durable run: {reason}"
+                raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, words) from None
+            log.info("no_durable_runs", target=self.claimed.target_name, reason=str(reason))
+        # On record before the start: who takes the run over can know nothing of a direct command.
+        self._direct = True
+        self.record.identify(None)
+        await self.record.written()
+        if self.record.stale:
+            raise Left(Why.NOT_OURS)
+        return await self._directly(link, work)
+
+    async def _directly(self, link: Link, work: Work) -> ActionEnd:
+        check_direct(work.action, f"on {self.claimed.target_name} this run goes directly (durable is off, or cannot be)")
+        with self._stops.here():
+            session = await link.session()
+        self.commanding = True
+        try:
+            return await DirectCommand(work).perform(session)
         finally:
-            timer.cancel()
-            if self._why is Why.ACTION_TIMEOUT:
-                self._why = None
             self.commanding = False
-            await process.close()
 
-    async def _read(self, process: Process, capture: Capture) -> Exit:
-        async for piece in process:
-            if isinstance(piece, Exit):
-                return piece
-            capture.add(piece)
-            await self.record.room()
-        raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
+    def _order(self, work: Work) -> Order:
+        return Order(
+            RunKey(self.claimed.uuid, work.action["key"], self._attempt),
+            work.action["command"],
+            timeout_seconds=work.timeout_seconds,
+            grace_seconds=work.grace_seconds,
+            limit_bytes=self._limits.spool_bytes,
+            become=self._become(work.action),
+        )
 
-    async def _stop(self, process: Process, capture: Capture, why: Why, action: Mapping[str, Any], seconds: float) -> ActionEnd:
-        """Kill the command, read what it still says, and judge by the proof."""
-        if why in (Why.WORKER_STOPS, Why.NOT_OURS):
-            return _failed(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
-        reader = asyncio.create_task(self._read(process, capture))
+    def _become(self, action: Mapping[str, Any]) -> Become | None:
         try:
-            proof = await process.kill(self._limits.kill_grace_seconds)
-        finally:
-            exited = await _within(reader, self._limits.kill_grace_seconds)
-        match proof:
-            case CancelProof.ALREADY_FINISHED if exited is not None:
-                end = _judged(exited, action["expected_exit_codes"])
-            case CancelProof.KILLED:
-                end = _killed(why, seconds)
-            case _:
-                end = _failed(
-                    RemoteFailure(ErrorCode.LOST, "contact was lost while killing the command: it is perhaps still running")
-                )
-        return replace(end, cancel_proof=proof)
+            return become_of(action, self._opened)
+        except RemoteFailure as missing:
+            if not self._again:
+                raise
+            raise ContactLost(f"the command was perhaps started, and nobody may look after it now: {missing.message}") from None
 
-
-async def _within(reader: asyncio.Task[Exit], seconds: float) -> Exit | None:
-    await asyncio.wait({reader}, timeout=seconds)
-    if not reader.done():
-        reader.cancel()
-        await asyncio.wait({reader})
-    return None if reader.cancelled() or reader.exception() is not None else reader.result()
-
-
-def _failed(failure: RemoteFailure) -> ActionEnd:
-    return ActionEnd(failure.code.run_status, error=RunError(failure.code, failure.message))
-
-
-def _ended(seen: Progress) -> ActionEnd:
-    return ActionEnd(seen.status, seen.exit_code, seen.error, written=seen.stored)
-
-
-def _judged(exited: Exit, expected: Sequence[int]) -> ActionEnd:
-    if exited.code is None and exited.signal is None:
-        # Network devices close the channel without a word on success: all that can be known is that the command ended.
-        return ActionEnd(RunStatus.SUCCEEDED)
-    if exited.code is None:
-        how, code = f"ended by signal {exited.signal}", None
-    else:
-        how, code = f"exit status {exited.code}", _int32(exited.code)
-        if exited.code in expected:
-            return ActionEnd(RunStatus.SUCCEEDED, code)
-    return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, how))
-
-
-def _int32(code: int) -> int:
-    """As SSH and Windows mean it: 0xC000013A does not fit into the column, -1073741510 does."""
-    return (code + (1 << 31)) % (1 << 32) - (1 << 31)
-
-
-def _killed(why: Why, seconds: float) -> ActionEnd:
-    if why is Why.CANCEL:
-        return ActionEnd(RunStatus.CANCELLED, error=RunError(ErrorCode.CANCELLED, "cancelled: the command was killed"))
-    limit = f"the action's timeout of {format_duration(seconds)}" if why is Why.ACTION_TIMEOUT else "the execution's timeout"
-    return ActionEnd(RunStatus.TIMEOUT, error=RunError(ErrorCode.COMMAND_TIMEOUT, f"killed: {limit} has passed"))
-
-
-def _unstarted(why: Why) -> ActionEnd:
-    if why is Why.CANCEL:
-        error = RunError(ErrorCode.CANCELLED, "cancelled before it was started")
-        return ActionEnd(RunStatus.CANCELLED, error=error, cancel_proof=CancelProof.NEVER_STARTED)
-    error = RunError(ErrorCode.COMMAND_TIMEOUT, "the execution's timeout passed before it was started")
-    return ActionEnd(RunStatus.TIMEOUT, error=error, cancel_proof=CancelProof.NEVER_STARTED)
+    def _next_attempt(self, order: Order) -> Order:
+        """The start that was voided is on record as never begun; the next one goes by the next number."""
+        now, key = self._clock.now(), order.key.action
+        self.record.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
+        self._attempt = order.key.attempt + 1
+        self.record.begin(key, self._attempt, now)
+        return renewed(order)

@@ -98,6 +98,9 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     ledger = Ledger(database)
     doorbell = Doorbell(settings.redis.url, metrics)
     limits = LaunchLimits(settings.execution.max_concurrent_targets, settings.execution.max_targets_per_job)
+    launcher = Launcher(
+        database=database, ledger=ledger, targets=inventory, vault=vault, clock=clock, limits=limits, ring=doorbell.ring
+    )
     return Parts(
         clock=clock,
         metrics=metrics,
@@ -116,7 +119,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         sessions=_sessions(settings, inventory, metrics),
         bus=Bus(settings.redis.url, metrics),
         doorbell=doorbell,
-        launcher=Launcher(database=database, ledger=ledger, targets=inventory, clock=clock, limits=limits, ring=doorbell.ring),
+        launcher=launcher,
     )
 
 

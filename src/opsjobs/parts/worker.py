@@ -8,6 +8,7 @@ import socket
 
 from opsjobs import telemetry
 from opsjobs.doorbell.worker import run_worker
+from opsjobs.engine.aftercare import Aftercare
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
@@ -18,8 +19,14 @@ from opsjobs.store.workers import Lease
 CONNECTIONS = 6
 RESCUE_SECONDS = 1.0
 RELAY_SECONDS = 1.0
+AFTERCARE_SECONDS = 10.0
 # How long the parts may take to close once the worker has stopped.
 CLOSE_SECONDS = 3.0
+
+
+def aftercare(parts: Parts, zone: str) -> Aftercare:
+    """The visits to machines after their runs have ended."""
+    return Aftercare(parts.ledger, parts.inventory, parts.sessions, parts.clock, zone=zone)
 
 
 def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:
@@ -38,17 +45,25 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         workers=parts.workers,
         lease=lambda life: Lease(settings.database.url, life, lease_seconds=wanted.lease_seconds),
         targets=parts.inventory,
+        vault=parts.vault,
         sessions=parts.sessions,
         bus=parts.bus,
         clock=parts.clock,
         metrics=parts.metrics,
-        limits=RunLimits(execution.command_timeout, execution.output_limit_bytes),
+        limits=RunLimits(
+            execution.command_timeout,
+            execution.output_limit_bytes,
+            reattach_seconds=execution.reattach_window,
+            spool_bytes=execution.spool_limit_bytes,
+            attempts=execution.max_retries + 1,
+        ),
         ring=parts.doorbell.ring,
     )
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     background += [
         Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
+        Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
         Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
     ]
     return worker

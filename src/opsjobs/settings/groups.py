@@ -77,7 +77,7 @@ class WorkerSettings:
         "DRAIN_SECONDS",
         seconds(0, 3600),
         "5",
-        "How long a stopping worker waits for the commands in work; what runs longer is let alone and ends `lost`.",
+        "How long a stopping worker waits for direct commands (`durable: off`); what runs longer is let alone and ends `lost`.",
     )
 
 
@@ -107,6 +107,21 @@ class ExecutionSettings:
         size(0, 1 << 40),
         "10MiB",
         "What is kept of each output stream of an action, unless its output_limit says.",
+    )
+    reattach_window: float = setting(
+        "REATTACH_WINDOW",
+        seconds(1, 7 * 86_400),
+        "15m",
+        "How long a durable command whose contact was lost is looked for before its run ends `lost`.",
+    )
+    spool_limit_bytes: int = setting(
+        "SPOOL_LIMIT_BYTES",
+        size(1 << 20, 1 << 40),
+        "2GiB",
+        "What a target keeps of each output stream of a durable command; one that writes more is killed (`output_limit`).",
+    )
+    max_retries: int = setting(
+        "MAX_RETRIES", whole(0, 100), "10", "How often an action may be started again, whatever its policy says.", ours=False
     )
     max_actions_per_job: int = setting("MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False)
     max_targets_per_job: int = setting(

@@ -1,0 +1,108 @@
+"""Aftercare: what ended runs left on machines is removed, and what could not be known when they ended is found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from typing import TypeVar
+
+from opsjobs.clock import Clock
+from opsjobs.engine.ends import judged
+from opsjobs.engine.service import Counts
+from opsjobs.model.durable import RunKey
+from opsjobs.model.execution import CancelProof, RunStatus, moment
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.target import Endpoint
+from opsjobs.peers.targets import Targets
+from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
+from opsjobs.store.ledger import Folder, Ledger, Sweep
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+FOLDERS_A_ROUND = 500
+SWEEPS_A_ROUND = 50
+# One machine's visit may take so long; what is not done then comes again later.
+VISIT_SECONDS = 90.0
+
+
+class Aftercare:
+    """Visits machines of one zone: a bounded number a round, a few at a time, each at most once in a while."""
+
+    def __init__(
+        self, ledger: Ledger, targets: Targets, sessions: Sessions, clock: Clock, *, zone: str, grace_seconds: float = 5.0
+    ) -> None:
+        self._ledger = ledger
+        self._targets = targets
+        self._sessions = sessions
+        self._clock = clock
+        self._zone = zone
+        self._grace_seconds = grace_seconds
+        self._doors = asyncio.Semaphore(AT_ONCE)
+
+    async def run_once(self) -> Counts:
+        """One round; says how many runs were cleaned up after, and of how many the end was found out."""
+        return {"settled_late": await self._sweep(), "cleaned": await self._clean()}
+
+    async def _clean(self) -> int:
+        due = sorted(await self._ledger.due_cleaning(self._zone, FOLDERS_A_ROUND), key=lambda folder: folder.target_id)
+        visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
+        ways = await self._ways([target_id for target_id, _ in visits])
+        return sum(await asyncio.gather(*(self._clean_one(ways.get(target), folders) for target, folders in visits)))
+
+    async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder]) -> int:
+        runs, keys = [folder.run_id for folder in folders], [key for folder in folders for key in folder.keys]
+        if way is not None and not await self._visit(way, lambda durable: _cleaned(durable, keys)):
+            await self._ledger.not_cleaned(runs)
+            return 0
+        await self._ledger.cleaned(runs)  # a target that is out of the inventory is out of reach for good
+        return len(runs)
+
+    async def _sweep(self) -> int:
+        due = await self._ledger.due_sweeps(self._zone, SWEEPS_A_ROUND)
+        ways = await self._ways(sorted({sweep.target_id for sweep in due}))
+        return sum(await asyncio.gather(*(self._sweep_one(ways.get(sweep.target_id), sweep) for sweep in due)))
+
+    async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
+        found = await self._visit(way, lambda durable: self._settled(durable, sweep)) if way else None
+        if found is None:
+            await self._ledger.sweep_again([sweep.run_id])
+            return 0
+        actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
+        expected = next(action["expected_exit_codes"] for action in actions if action["key"] == sweep.key.action)
+        await self._ledger.settle_late(sweep.run_id, {**_told(found, expected), "at": moment(self._clock.now())})
+        return 1
+
+    async def _settled(self, durable: Durable, sweep: Sweep) -> Settlement | None:
+        if (await durable.identity()).store != sweep.identity.store:
+            return None  # this one can say nothing of it, least of all that it never began
+        found = await durable.cancel(sweep.key, self._grace_seconds) if sweep.kill else await durable.look(sweep.key)
+        return None if found is None or found.proof is CancelProof.UNREACHABLE else found
+
+    async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        return await self._targets.endpoints(target_ids) if target_ids else {}
+
+    async def _visit(self, way: Endpoint, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
+        """The errand's answer; None where the machine cannot be reached now, or takes too long."""
+        try:
+            async with self._doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
+                durable = session.durable()
+                return await errand(durable) if durable is not None else None
+        except (RemoteFailure, NoSpool, TimeoutError):
+            return None
+
+
+async def _cleaned(durable: Durable, keys: Sequence[RunKey]) -> bool:
+    await durable.clean(keys)
+    return True
+
+
+def _told(found: Settlement, expected: Sequence[int]) -> dict[str, str | int | None]:
+    """What `late_result` says, beside when: as which status the run would have ended."""
+    if found.proof is CancelProof.NEVER_STARTED:
+        return {"status": RunStatus.SKIPPED.value, "exit_code": None}
+    if found.proof is CancelProof.KILLED or found.exit is None:
+        return {"status": RunStatus.CANCELLED.value, "exit_code": None}
+    end = judged(found.exit, expected, 0.0)
+    return {"status": end.status.value, "exit_code": end.exit_code}

@@ -1,0 +1,72 @@
+"""As whom an action runs: its credential is fixed at launch, and opened by the worker just before the command starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from opsjobs.model.durable import Become
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import FieldError, Invalid, RemoteFailure
+from opsjobs.model.job import Action
+from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.store.ledger import Spec
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.vault import Vault
+
+
+async def fixed(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:
+    """The actions as an execution keeps them: a credential named in one has its id beside its name from now on.
+
+    Raises Invalid where there is no such credential, or it is no password.
+    """
+    known: dict[str, str] = {}
+    kept: list[dict[str, Any]] = []
+    for position, action in enumerate(actions):
+        body: dict[str, Any] = action.model_dump(mode="json")
+        kept.append(body)
+        if action.become is None or (name := action.become.credential) is None:
+            continue
+        if name not in known:
+            known[name] = await _id_of(vault, name, f"/actions/{position}/become/credential")
+        body["become"]["credential_id"] = known[name]
+    return kept
+
+
+async def _id_of(vault: Vault, name: str, pointer: str) -> str:
+    found = (await vault.list(PageRequest(limit=1, filters={"name": [name]}))).items
+    if not found:
+        detail = f"There is no credential {name!r}: create it first, or name another one."
+        raise Invalid("unknown_credential", detail, errors=[FieldError(pointer, detail, "unknown_credential")])
+    if found[0].type is not CredentialType.PASSWORD:
+        detail = (
+            f"The credential {name!r} is of type {found[0].type.value}, but sudo and su ask for a password: name one of those."
+        )
+        raise Invalid("not_a_password", detail, errors=[FieldError(pointer, detail, "not_a_password")])
+    return str(found[0].id)
+
+
+def credentials(specs: Iterable[Spec]) -> set[str]:
+    """The ids of all credentials that commands of these executions need to become somebody else."""
+    wishes = [action.get("become") or {} for spec in specs for action in spec.actions]
+    return {str(wish["credential_id"]) for wish in wishes if wish.get("credential_id") is not None}
+
+
+def become_of(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
+    """As whom this action runs; None: as who logs in. Raises RemoteFailure(CREDENTIAL_MISSING) where its password is gone."""
+    if (wish := action.get("become")) is None:
+        return None
+    if (known := wish.get("credential_id")) is None:
+        return Become(wish["user"], wish["method"])
+    credential = opened.get(str(known))
+    if credential is None or credential.password is None:
+        words = f"the credential {wish['credential']!r}, named at launch to become {wish['user']}, is gone or does not open"
+        raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
+    return Become(wish["user"], wish["method"], credential.password)
+
+
+def check_direct(action: Mapping[str, Any], reason: str) -> None:
+    """A direct command runs as who logs in. Raises RemoteFailure(BECOME_FAILED) for one that was to run as another user."""
+    if (wish := action.get("become")) is not None:
+        words = f"to become {wish['user']} needs a durable run, and {reason}; nothing was started"
+        raise RemoteFailure(ErrorCode.BECOME_FAILED, words)

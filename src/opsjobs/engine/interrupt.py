@@ -1,0 +1,80 @@
+"""Orders to stop a run, and the places where a run obeys them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+
+class Why(Enum):
+    """What stops a run before its own end."""
+
+    CANCEL = auto()
+    DEADLINE = auto()
+    ACTION_TIMEOUT = auto()
+    WORKER_STOPS = auto()
+    NOT_OURS = auto()
+
+
+LEAVING = frozenset({Why.WORKER_STOPS, Why.NOT_OURS})
+"""This worker has no business with the run any more; the run itself goes on."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, at a place where it can."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.name)
+        self.why = why
+
+
+class Left(Interrupted):
+    """A durable command goes on without this worker; nothing is to be said of it."""
+
+
+class Stops:
+    """Takes orders to stop for one run, and carries them out where the run can stop."""
+
+    def __init__(self) -> None:
+        self.why: Why | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._obeying = False
+        self._set_aside: Why | None = None
+
+    def bind(self) -> None:
+        """The current task is the run's."""
+        self._task = asyncio.current_task()
+
+    def order(self, why: Why) -> None:
+        """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
+        if self.why is None or why is Why.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
+            self.why = why
+        if self._obeying and self._task is not None and self.why is not self._set_aside:
+            self._obeying = False  # one cancel is enough: a second one would stay with the task
+            self._task.cancel()
+
+    def over(self, why: Why) -> None:
+        """This reason has done its work: it stops nothing that comes later."""
+        if self.why is why:
+            self.why = None
+
+    @contextmanager
+    def here(self, *, but_for: Why | None = None) -> Iterator[None]:
+        """Inside, an order takes effect at once, as Interrupted; before and after, it waits for the next such place.
+
+        `but_for`: the reason that is being carried out just now; only what takes the run away from us still interrupts.
+        """
+        if self.why is not None and self.why is not but_for:
+            raise Interrupted(self.why)
+        self._obeying, self._set_aside = True, but_for
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.why is None or self.why is but_for or self._task is None:
+                raise
+            self._task.uncancel()
+            raise Interrupted(self.why) from None
+        finally:
+            self._obeying, self._set_aside = False, None

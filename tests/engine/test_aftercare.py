@@ -1,0 +1,130 @@
+"""After the end: folders are removed from machines after a day, and what was unknown is found out when a machine is back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from engine.test_durable import half_done, launch, stored
+from opsjobs.engine.aftercare import Aftercare
+from opsjobs.model.durable import RunKey
+from opsjobs.model.execution import Execution
+from opsjobs.remote.fake import FakeMachine, Gate
+from opsjobs.remote.session import Exit
+from opsjobs.store.transaction import Database
+
+DAY_SECONDS = 24 * 3600.0
+
+
+def care(on: Bench) -> Aftercare:
+    return Aftercare(on.ledger, on.known, on.sessions, on.clock, zone="default", grace_seconds=0.2)
+
+
+async def kept(on: Bench, execution: Execution) -> bool:
+    """Whether the machine still knows the only run's only action."""
+    row = await on.row(execution)
+    async with on.sessions.session((await on.known.endpoints([row["target_id"]]))[row["target_id"]]) as session:
+        durable = session.durable()
+        assert durable is not None
+        found = await durable.look(RunKey(row["uuid"], "step-1", 1))
+    return found is not None and found.exit is not None
+
+
+async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Exit(0)])
+        execution = await on.ended(await launch(on))
+        assert await care(on).run_once() == {"settled_late": 0, "cleaned": 0}
+        assert await kept(on, execution)
+        await on.turn(DAY_SECONDS + 1)
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert not await kept(on, execution)
+        assert (await care(on).run_once())["cleaned"] == 0
+
+
+async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        execution = await on.ended(await launch(on))
+        await on.turn(DAY_SECONDS + 1)
+        web.cut()
+        assert (await care(on).run_once())["cleaned"] == 0
+        web.mend()
+        assert (await care(on).run_once())["cleaned"] == 0, "not again at once"
+        await on.turn(3601)
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert not await kept(on, execution)
+
+
+async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Exit(0)])
+        await on.ended(await launch(on))
+        await on.turn(DAY_SECONDS + 1)
+        on.known.targets.clear()
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert (await care(on).run_once())["cleaned"] == 0
+
+
+@asynccontextmanager
+async def lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
+) -> AsyncIterator[tuple[Bench, FakeMachine, Gate, Execution]]:
+    """A run that ended `lost` because its machine was cut off while the command ran."""
+    monkeypatch.setattr("opsjobs.engine.durable.KILL_SECONDS", 0.2)
+    async with bench(database) as on, on.worker(lease_seconds=0.9) as worker:
+        web, gate, execution = await half_done(on)
+        await stored(on, execution, b"one\n")
+        web.cut()
+        if cancel:
+            await on.cancel(execution)
+        else:
+            monkeypatch.setattr("opsjobs.engine.durable.DurableCommand._note_loss", _over)
+        ended = await on.ended(execution)
+        assert ended.counts == {"lost": 1}
+        await until(lambda: worker._life is not None and not worker._life.runs)
+        yield on, web, gate, execution
+        gate.event.set()
+
+
+def _over(_: object, failure: Exception) -> None:
+    raise failure
+
+
+async def test_what_could_not_be_killed_is_killed_when_its_machine_is_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lost(database, monkeypatch, cancel=True) as (on, web, _, execution):
+        await on.turn(61)
+        assert (await care(on).run_once())["settled_late"] == 0, "still away"
+        web.mend()
+        await on.turn(3601)
+        assert (await care(on).run_once())["settled_late"] == 1
+        row = await on.row(execution)
+        assert row["status"] == "lost", "a terminal state never changes"
+        assert row["late_result"]["status"] == "cancelled"
+        await on.turn(7 * DAY_SECONDS)
+        assert (await care(on).run_once())["settled_late"] == 0
+
+
+async def test_what_was_lost_and_ended_well_after_all_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lost(database, monkeypatch, cancel=False) as (on, web, gate, execution):
+        web.mend()
+        await on.turn(61)
+        assert (await care(on).run_once())["settled_late"] == 0, "it runs still, and nobody asked to end it"
+        gate.event.set()
+        await asyncio.sleep(0)
+        await on.turn(3601)
+
+        async def told() -> bool:
+            await care(on).run_once()
+            await on.turn(3601)
+            return (await on.row(execution))["late_result"] is not None
+
+        await until(told)
+        row = await on.row(execution)
+    assert (row["status"], row["late_result"]["status"], row["late_result"]["exit_code"]) == ("lost", "succeeded", 0)

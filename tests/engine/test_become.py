@@ -1,0 +1,211 @@
+"""As another user: the credential is fixed at launch and opened just in time, and nothing ever runs as somebody else than asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.durable import Become
+from opsjobs.model.execution import ErrorCode, Execution
+from opsjobs.model.failures import Invalid, RemoteFailure
+from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.secret import CredentialType, Secret
+from opsjobs.remote.fake import FakeMachine, Gate
+from opsjobs.remote.session import Exit
+from opsjobs.store.transaction import Database
+
+CANARY = "canary-of-sudo"
+
+
+def as_user(**become: Any) -> CommandAction:
+    return CommandAction(command="work", become=BecomeDraft(**become))
+
+
+async def credential(on: Bench, name: str = "sudo-pw", type: CredentialType = CredentialType.PASSWORD) -> str:
+    secret = {"password": CANARY} if type is CredentialType.PASSWORD else {}
+    return str((await on.vault.create(CredentialDraft(name=name, type=type, username="deploy", **secret))).id)  # type: ignore[arg-type]
+
+
+def becomes(web: FakeMachine) -> list[Become | None]:
+    """As whom each durable run there was started."""
+    assert all(start.order is not None for start in web.starts), "a direct start"
+    return [start.order.become for start in web.starts if start.order is not None]
+
+
+async def launch(on: Bench, *commands: str | CommandAction) -> Execution:
+    return await on.launch(commands, durable="auto")
+
+
+async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
+    row = await on.row(await on.ended(execution))
+    return row["status"], row["error_code"], row["error_message"]
+
+
+async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        known = await credential(on)
+        execution = await launch(on, as_user(user="postgres", method="su", credential="sudo-pw"), as_user(), "plain")
+        await on.ended(execution)
+        spec = (await on.ledger.specs([execution.id]))[execution.id]
+    assert becomes(web) == [Become("postgres", "su", Secret(CANARY)), Become("root", "sudo"), None]
+    assert spec.actions[0]["become"] == {"user": "postgres", "method": "su", "credential": "sudo-pw", "credential_id": known}
+    assert CANARY not in str(spec)
+
+
+async def test_nobody_ever_sees_the_password(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Exit(3)])
+        await credential(on)
+        await on.ended(await launch(on, as_user(credential="sudo-pw")))
+        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
+        assert CANARY not in str(rows)
+        assert CANARY not in str(on.said)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "pointer"),
+    [
+        ("nobody", "unknown_credential", "/actions/1/become/credential"),
+        ("login-key", "not_a_password", "/actions/1/become/credential"),
+    ],
+)
+async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
+    database: Database, name: str, code: str, pointer: str
+) -> None:
+    async with bench(database) as on:
+        await credential(on, "login-key", CredentialType.AGENT)
+        with pytest.raises(Invalid) as refused:
+            await launch(on, "true", as_user(credential=name))
+        assert await database.fetch("select 1 from job_executions") == []
+    assert (refused.value.code, refused.value.errors[0].pointer) == (code, pointer)
+
+
+async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1").reply([Exit(0)])
+        known = await credential(on)
+        execution = await launch(on, as_user(credential="sudo-pw"))
+        renamed = CredentialDraft(name="other", type=CredentialType.PASSWORD, username="deploy", password="rotated")  # type: ignore[arg-type]
+        await on.vault.replace(known, renamed)
+        await on.vault.create(CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="x", password="not this"))  # type: ignore[arg-type]
+        async with on.worker():
+            await on.ended(execution)
+    assert becomes(web) == [Become("root", "sudo", Secret("rotated"))]
+
+
+async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1").reply([Exit(0)])
+        known = await credential(on)
+        execution = await launch(on, as_user(credential="sudo-pw"))
+        await on.vault.delete(known)
+        async with on.worker():
+            status, code, message = await failed(on, execution)
+    assert (status, code) == ("unreachable", "credential_missing")
+    assert "'sudo-pw'" in message
+    assert web.starts == []
+
+
+async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(database: Database) -> None:
+    async with bench(database) as on, on.worker("worker-1"):
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)])
+        known = await credential(on)
+        execution = await launch(on, as_user(credential="sudo-pw"))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        await on.vault.delete(known)
+        async with on.worker("worker-2"):
+            await on.bury("worker-1")
+            status, code, message = await failed(on, execution)
+        gate.event.set()
+    assert (status, code) == ("lost", "lost")
+    assert "perhaps" in message
+    assert len(web.starts) == 1
+
+
+async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Database) -> None:
+    async with bench(database) as on, on.worker("worker-1"):
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)])
+        await credential(on)
+        execution = await launch(on, as_user(credential="sudo-pw"))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        async with on.worker("worker-2"):
+            await on.bury("worker-1")
+
+            async def taken() -> bool:
+                return (await on.row(execution))["worker"] == "worker-2"
+
+            await until(taken)
+            gate.event.set()
+            assert (await on.ended(execution)).counts == {"succeeded": 1}
+    assert becomes(web) == [Become("root", "sudo", Secret(CANARY))]
+
+
+async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1")
+        web.refuse_start(RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: a password is required"), begun=False)
+        assert await failed(on, await launch(on, as_user())) == ("failed", "become_failed", "sudo: a password is required")
+        assert web.starts == []
+
+
+async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        web.no_spool = "rm is missing"
+        status, code, message = await failed(on, await launch(on, as_user()))
+    assert (status, code) == ("failed", "become_failed")
+    assert "rm is missing" in message
+    assert web.starts == []
+
+
+async def test_a_platform_without_durable_runs_never_runs_it_without_become(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        web.durable_off = True
+        assert (await failed(on, await launch(on, as_user())))[:2] == ("failed", "become_failed")
+    assert web.starts == []
+
+
+async def test_after_a_direct_command_it_is_not_run_without_become_either(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        web.no_spool = "rm is missing"
+        execution = await on.ended(await launch(on, "plain", as_user()))
+        row = await on.row(execution)
+    assert (row["status"], row["error_code"]) == ("failed", "become_failed")
+    assert [start.command for start in web.starts] == ["plain"]
+
+
+async def test_where_the_target_says_durable_off_it_is_not_run_without_become(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        on.known.targets["1"] = replace(on.known.targets["1"], durable="off")
+        status, code, message = await failed(on, await launch(on, as_user()))
+    assert (status, code) == ("failed", "become_failed")
+    assert "durable is off" in message
+    assert web.starts == []
+
+
+async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)])
+        execution = await launch(on, as_user())
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        connects = web.connects
+        web.refuse(RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: 1 incorrect password attempt"))
+        web.cut()
+        status, code, message = await failed(on, execution)
+        gate.event.set()
+    assert web.connects == connects + 1
+    assert (status, code) == ("lost", "lost")
+    assert "incorrect password" in message
