@@ -152,9 +152,9 @@ def _target(machine: Machine) -> dict[str, Any]:
     return {**address, "host_keys": [machine.host_key], "host_key_policy": "pinned"}
 
 
-def job(api: Api, name: str, targets: dict[str, Any], parallel: int) -> int:
+def job(api: Api, name: str, targets: dict[str, Any], parallel: int, *, durable: str = "auto", command: str = "echo ok") -> int:
     """A job that says `echo ok`; its id."""
-    actions = [{"type": "command", "command": "echo ok"}]
+    actions = [{"type": "command", "command": command, "durable": durable}]
     draft = {"name": name, "targets": targets, "actions": actions, "policy": {"max_parallel": parallel}}
     return int(api.call("POST", "/jobs", draft)["id"])
 
@@ -189,3 +189,13 @@ def fan_out(running: Service, api: Api, job_id: int, count: int, *, due_seconds:
     # The database's clock is this machine's clock.
     seconds = datetime.fromisoformat(execution["finished_at"]).timestamp() - began
     return Round(seconds, {kind: after[kind] - before.get(kind, 0.0) for kind in after})
+
+
+def command_seconds(api: Api, job_id: int) -> float:
+    """One execution of a job with one target: from the begin of its command to its end, as the worker saw it."""
+    execution = run_to_end(api, f"/jobs/{job_id}/execute", {})
+    (result,) = api.call("GET", f"/executions/{execution['id']}/results")["items"]
+    if result["status"] != "succeeded":
+        raise RuntimeError(f"it did not succeed: {result}")
+    begun, ended = (datetime.fromisoformat(result[name]) for name in ("started_at", "finished_at"))
+    return (ended - begun).total_seconds()

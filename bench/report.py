@@ -31,7 +31,9 @@ class Figures:
     idle_pss: dict[str, int] = field(default_factory=dict)
     idle_cpu: float = 0.0
     laps: dict[tuple[str, str, int], list[Lap]] = field(default_factory=dict)
-    rounds: dict[tuple[str, int], list[Round]] = field(default_factory=dict)
+    rounds: dict[tuple[str, str, int], list[Round]] = field(default_factory=dict)
+    commands: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds that a single `true` took, by its durability: off, required."""
     dispatch: Dispatch | None = None
     first_bytes: FirstBytes | None = None
 
@@ -39,10 +41,10 @@ class Figures:
         """Note a round of a peer."""
         self.laps.setdefault((temperature, who, parallel), []).append(lap)
 
-    def round(self, temperature: str, parallel: int, done: Round) -> None:
-        """Note a round of ours; it takes part in the table as `opsjobs` with the worker's CPU."""
-        self.rounds.setdefault((temperature, parallel), []).append(done)
-        self.lap(temperature, OURS, parallel, Lap(done.seconds, done.cpu["worker"]))
+    def round(self, temperature: str, who: str, parallel: int, done: Round) -> None:
+        """Note a round of ours; it takes part in the table as `opsjobs` or `durable` with the worker's CPU."""
+        self.rounds.setdefault((temperature, who, parallel), []).append(done)
+        self.lap(temperature, who, parallel, Lap(done.seconds, done.cpu["worker"]))
 
     def rate(self, temperature: str, who: str, parallel: int) -> float:
         """Targets a second, median; 0 where it was not measured."""
@@ -60,8 +62,10 @@ class Figures:
 
 
 OURS = "opsjobs"
+DURABLE = "durable"
 WORDS = {
-    OURS: "**opsjobs** (API, worker, everything in PostgreSQL)",
+    OURS: "**opsjobs**, `durable: off` (API, worker, everything in PostgreSQL)",
+    DURABLE: "**opsjobs**, durable (the same, and the command outlives its worker)",
     "asyncssh": "bare asyncssh (no record: the ceiling)",
     "parallel-ssh": "parallel-ssh (no record, host keys unchecked)",
     "ssh": "`ssh` under xargs",
@@ -102,6 +106,16 @@ def _judged(seen: Figures) -> Iterable[Judged]:
         for parallel in (32, 200):
             ratio = seen.ratio(temperature, OURS, parallel)
             yield _at_least(f"fan-out {temperature}, {parallel} parallel, of bare asyncssh", goal, ratio)
+    for parallel in (32, 200):
+        ratio = seen.ratio("warm", DURABLE, parallel)
+        yield _at_least(f"durable fan-out warm, {parallel} parallel, of bare asyncssh", 0.4, ratio)
+        laps = seen.laps.get(("warm", DURABLE, parallel), [])
+        if laps:
+            cpu = median(lap.cpu for lap in laps) / seen.count * 1000
+            yield (f"durable fan-out warm, {parallel} parallel, worker CPU a run", "≤ 0.8 ms", f"{cpu:.2f} ms", cpu <= 0.8)
+    if seen.commands:
+        more = (median(seen.commands["required"]) - median(seen.commands["off"])) * 1000
+        yield ("a durable `true` on a warm connection, median above the direct one", "≤ 6 ms", f"{more:.1f} ms", more <= 6)
     for temperature, word in (("cold", "its first run"), ("warm", "its second run, over ControlPersist")):
         ansible, ours = seen.rate(temperature, "ansible", 32), seen.rate("warm", OURS, 32)
         yield _at_least(f"fan-out warm, 32 parallel, of ansible raw ({word})", 25, ours / ansible if ansible else None)
@@ -157,10 +171,10 @@ def _cpu(seen: Figures) -> str:
     return "\n".join(["## Where opsjobs' CPU goes", "", *head, *rows])
 
 
-def _cpu_row(seen: Figures, key: tuple[str, int]) -> str:
+def _cpu_row(seen: Figures, key: tuple[str, str, int]) -> str:
     rounds = seen.rounds[key]
     each = [sum(done.cpu.get(kind, 0.0) for done in rounds) / len(rounds) / seen.count * 1000 for kind in STACK]
-    return f"| {key[0]}, {key[1]} parallel | " + " | ".join(f"{ms:.2f}" for ms in [*each, sum(each)]) + " |"
+    return f"| {key[0]}, {key[1]}, {key[2]} parallel | " + " | ".join(f"{ms:.2f}" for ms in [*each, sum(each)]) + " |"
 
 
 def _dispatch(seen: Figures) -> str:

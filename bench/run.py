@@ -111,6 +111,7 @@ class Bench:
     running: ours.Service
     api: ours.Api
     jobs: dict[int, int]
+    durable_jobs: dict[int, int]
     ceiling: peers.Holder
     parallel_ssh: peers.Holder | None
     programs: Path | None
@@ -118,6 +119,8 @@ class Bench:
     def warm(self) -> None:
         """Connections are held: made once, then rounds in turns."""
         self.ceiling.cold(32)
+        for job in self.durable_jobs.values():  # the machines are met, their stores are known from now on
+            ours.fan_out(self.running, self.api, job, TARGETS)
         due = {width: ours.fan_out(self.running, self.api, job, TARGETS).seconds for width, job in self.jobs.items()}
         if self.parallel_ssh:
             self.parallel_ssh.cold(32)
@@ -127,12 +130,14 @@ class Bench:
                 def we(width: int = width, job: int = job) -> None:
                     done = ours.fan_out(self.running, self.api, job, TARGETS, due_seconds=due[width])
                     due[width] = done.seconds
-                    self.seen.round("warm", width, done)
+                    self.seen.round("warm", report.OURS, width, done)
 
                 def they(width: int = width) -> None:
                     self.seen.lap("warm", "asyncssh", width, self.ceiling.warm(width))
 
                 _both(turn, we, they)
+            for width, job in self.durable_jobs.items():
+                self.seen.round("warm", report.DURABLE, width, ours.fan_out(self.running, self.api, job, TARGETS))
             if self.parallel_ssh:
                 self.seen.lap("warm", "parallel-ssh", 32, self.parallel_ssh.warm(32))
             self._tell("warm", turn)
@@ -148,9 +153,8 @@ class Bench:
                 def we(width: int = width) -> None:
                     self.running.forget_connections(self.api)
                     time.sleep(1)  # its start-up is over
-                    self.seen.round(
-                        "cold", width, ours.fan_out(self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0)
-                    )
+                    done = ours.fan_out(self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0)
+                    self.seen.round("cold", report.OURS, width, done)
 
                 def they(width: int = width) -> None:
                     self.seen.lap("cold", "asyncssh", width, self.ceiling.cold(width))
@@ -179,6 +183,10 @@ class Bench:
 
     def answers(self) -> None:
         """What a single caller feels."""
+        one = {"ids": [ours.SPARE]}
+        for durable in ("off", "required"):
+            job = ours.job(self.api, f"true-{durable}", one, 1, durable=durable, command="true")
+            self.seen.commands[durable] = [ours.command_seconds(self.api, job) for _ in range(self.plan.streams)]
         self.seen.dispatch = dispatch.posts(self.running, self.plan.posts)
         self.seen.first_bytes = dispatch.streams(self.running, self.plan.streams)
         say(f"POST {self.seen.dispatch.sequential.p50:.1f} ms, first output {self.seen.first_bytes.output.p50:.0f} ms")
@@ -203,11 +211,12 @@ def _bench(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> Iterator
         running = stack.enter_context(ours.service(folder / "data"))
         seen.ready_existing.append(running.ready_seconds)
         api = running.api()
-        jobs = {width: ours.job(api, f"echo-{width}", {"groups": ["bench"]}, width) for width in WIDTHS}
+        jobs = {width: ours.job(api, f"echo-{width}", {"groups": ["bench"]}, width, durable="off") for width in WIDTHS}
+        durable = {w: ours.job(api, f"durable-{w}", {"groups": ["bench"]}, w, durable="required") for w in (32, 200)}
         ceiling = stack.enter_context(peers.holder("asyncssh", sys.executable, fleet, folder))
         python = str(programs / "python") if programs else None
         other = stack.enter_context(peers.holder("parallel-ssh", python, fleet, folder)) if python else None
-        yield Bench(seen, plan, folder, fleet, running, api, jobs, ceiling, other, programs)
+        yield Bench(seen, plan, folder, fleet, running, api, jobs, durable, ceiling, other, programs)
 
 
 @contextmanager

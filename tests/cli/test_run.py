@@ -137,6 +137,27 @@ def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "become"),
+    [
+        (["--become"], {}),
+        (["--become", "--become-user", "postgres"], {"user": "postgres"}),
+        (["--become-method", "su", "--become-credential", "root-pw"], {"method": "su", "credential": "root-pw"}),
+    ],
+)
+def test_it_runs_as_another_user_where_that_is_asked_for(options: list[str], become: dict[str, str]) -> None:
+    service = Service(["web-1"], [resulted(1, 0), became(1, "succeeded")])
+    code, _, _, asked = opsjobs(service, "run", "id", "-t", "web-1", *options)
+    assert code == 0
+    assert asked[0].body["actions"] == [{"type": "command", "command": "id", "become": become}]
+
+
+def test_an_unknown_way_to_become_is_2() -> None:
+    code, _, err, asked = opsjobs(Service(["web-1"], []), "run", "id", "-t", "web-1", "--become-method", "pbrun")
+    assert (code, asked) == (2, [])
+    assert "'pbrun'" in err
+
+
 def test_several_targets_lines_have_names_and_the_summary_tells_who_failed() -> None:
     frames = [
         said(1, "a\n"),

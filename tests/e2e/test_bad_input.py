@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from e2e.house import House, let_in, machines
-from e2e.processes import SECONDS, Json, until
-from kit.proxy import Proxy, proxy
+from e2e.processes import Json, until
+from e2e.ways import proxied
 from kit.sshd import keygen
-
-
-@contextmanager
-def proxied(host: str, port: int) -> Iterator[tuple[Proxy, asyncio.AbstractEventLoop]]:
-    """A proxy on a loop of its own; what is done to it is done there."""
-    loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    found: list[Proxy] = []
-
-    async def serve() -> None:
-        async with proxy(host, port) as running:
-            found.append(running)
-            ready.set()
-            await over.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert ready.wait(SECONDS)
-        yield found[0], loop
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(SECONDS)
-        loop.close()
 
 
 def only_run(house: House, execution: int) -> Json:
@@ -92,7 +66,7 @@ def test_a_machine_that_dies_in_the_middle_is_lost_and_what_it_said_is_kept(hous
     with machines(["127.0.121.1"]) as server:
         let_in(server, house.machines[0])
         dying = house.add_target("dying", "127.0.121.1", server.port, server.host_keys)
-        execution = house.run("echo begun; sleep 300", [dying])
+        execution = house.run("echo begun; sleep 300", [dying], durable="off")
         house.started(execution, 1)
         until(lambda: house.output(execution, dying), "its first words are stored")
         for pid in [*_family(server.process.pid), server.process.pid]:
@@ -107,7 +81,7 @@ def test_a_connection_cut_in_the_middle_is_lost_and_the_next_one_is_a_new_one(ho
     server = house.machines[0]
     with proxied(server.host, server.port) as (way, loop):
         cut = house.add_target("cut", way.host, way.port, server.host_keys)
-        execution = house.run("echo begun; sleep 300", [cut])
+        execution = house.run("echo begun; sleep 300", [cut], durable="off")
         until(lambda: house.output(execution, cut), "its first words are stored")
         loop.call_soon_threadsafe(way.reset_all)
         run = only_run(house, execution)

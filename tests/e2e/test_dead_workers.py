@@ -11,6 +11,9 @@ import pytest
 from e2e.house import House, let_in, machines
 from e2e.processes import Json, Running, until
 
+DIRECT = {"durable": "off"}
+"""These are about commands that live with their worker; those that outlive it are in test_durable_runs."""
+
 
 def of(worker: str, runs: list[Json]) -> list[Json]:
     """The runs that this worker has, or had last."""
@@ -31,7 +34,7 @@ def output_entries(house: House, execution: int, runs: list[Json]) -> list[objec
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_killed_at_work_loses_no_run_and_doubles_none(house: House, victim: int) -> None:
     dead, other = house.workers[victim], house.workers[1 - victim]
-    execution = house.run("echo begun; sleep 1.2; echo done", house.names(1, 60), max_parallel=48)
+    execution = house.run("echo begun; sleep 1.2; echo done", house.names(1, 60), max_parallel=48, **DIRECT)
     house.started(execution, 40)
     held = of(dead.title, [run for run in house.runs(execution) if run["status"] == "running"])
     dead.kill()
@@ -61,7 +64,7 @@ def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: Ho
         try:
             quick = house.names(1, 32)
             mixed = [name for pair in zip(slow, quick[::2], quick[1::2], strict=True) for name in pair]
-            execution = house.run("echo begun; sleep 1.2; echo done", mixed, max_parallel=48)
+            execution = house.run("echo begun; sleep 1.2; echo done", mixed, max_parallel=48, **DIRECT)
             house.started(execution, 32)
             runs = house.runs(execution)
             stuck_at = {
@@ -82,7 +85,7 @@ def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: Ho
 
 def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_life(house: House) -> None:
     frozen, other = house.workers
-    execution = house.run("for n in 1 2 3 4; do echo $n; sleep 0.4; done", house.names(1, 48), max_parallel=48)
+    execution = house.run("for n in 1 2 3 4; do echo $n; sleep 0.4; done", house.names(1, 48), max_parallel=48, **DIRECT)
     house.started(execution, 40)
     until(lambda: of(frozen.title, house.runs(execution)), "it has some of the runs")
     frozen.freeze()
@@ -107,7 +110,7 @@ def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_l
 
 def test_commands_of_a_frozen_worker_that_wakes_in_time_are_not_lost(house: House) -> None:
     frozen, _ = house.workers
-    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 30), max_parallel=30)
+    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 30), max_parallel=30, **DIRECT)
     house.started(execution, 30)
     frozen.freeze()
     query = "select renewed_at < now() - interval '1.5 seconds' as late from workers where name = %s and buried_at is null"
@@ -120,7 +123,7 @@ def test_commands_of_a_frozen_worker_that_wakes_in_time_are_not_lost(house: Hous
 def test_a_worker_that_leaves_does_not_wait_for_ever_and_says_what_it_left(house: House) -> None:
     leaving, staying = house.workers
     called_lost = deaths(house, leaving)
-    execution = house.run("echo begun; sleep 300", house.names(1, 48), max_parallel=48)
+    execution = house.run("echo begun; sleep 300", house.names(1, 48), max_parallel=48, **DIRECT)
     house.started(execution, 48)
     left = {run["id"] for run in of(leaving.title, house.runs(execution))}
     assert left
@@ -136,7 +139,7 @@ def test_a_worker_that_leaves_does_not_wait_for_ever_and_says_what_it_left(house
 
 
 def test_a_power_cut_of_everything_at_once_leaves_a_true_record(house: House) -> None:
-    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 60), max_parallel=40)
+    execution = house.run("echo begun; sleep 1; echo done", house.names(1, 60), max_parallel=40, **DIRECT)
     house.started(execution, 40)
     for process in house.running.values():
         process.process.kill()

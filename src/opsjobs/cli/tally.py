@@ -25,6 +25,16 @@ class _Run:
     message: str = ""
     exit_code: int | None = None
     duration_ms: float = 0.0
+    proof: str | None = None
+
+
+# What a cancel or a timeout found, in words; in this order.
+_PROOFS = {
+    "killed": "killed",
+    "already_finished": "already finished",
+    "never_started": "never started",
+    "unreachable": "unreachable, perhaps still running",
+}
 
 
 class Tally:
@@ -59,6 +69,7 @@ class Tally:
     def _result(self, data: Mapping[str, Any]) -> None:
         run, error = self._run(data), data.get("error") or {}
         run.duration_ms += _took_ms(data)
+        run.proof = data.get("cancel_proof") or run.proof
         if isinstance(data.get("exit_code"), int):
             run.exit_code = data["exit_code"]
         if isinstance(error, Mapping) and error and not run.code:
@@ -74,7 +85,14 @@ class Tally:
         slowest = self.slowest()
         if len(self._runs) > 1 and slowest:
             yield "slowest: " + ", ".join(f"{name} {seconds(ms)}" for name, ms in slowest)
+        if proofs := self._proofs():
+            yield f"stopped: {proofs}"
         yield from self._failures(int(execution["id"]))
+
+    def _proofs(self) -> str:
+        """`3 killed, 1 already finished`: what was proven of the commands that were to be stopped."""
+        seen = Counter(run.proof for run in self._runs.values())
+        return ", ".join(f"{seen[proof]} {words}" for proof, words in _PROOFS.items() if seen[proof])
 
     def slowest(self, shown: int = SLOWEST_SHOWN) -> list[tuple[str, float]]:
         """The runs that took longest: name and milliseconds of their actions together."""
