@@ -104,7 +104,8 @@ async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) 
         }
         made = (await ada.http.post("/jobs", json=old)).json()
         assert made["targets"]["ids"] == ["1"]
-        assert made["policy"] == {"timeout": "1m", "max_parallel": 2, "order": "inventory", "priority": 5}
+        policy = {"timeout": "1m", "max_parallel": 2, "order": "inventory", "priority": 5}
+        assert made["policy"] == {**policy, "on_lost": "ask", "durable": "auto"}
         assert made["actions"][0]["command"] == "uptime"
 
 

@@ -27,11 +27,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
 
 
 def still_running(mark: str) -> list[int]:
-    """Processes of this machine, which all targets are, with the mark in their command line."""
+    """Processes of this machine, which all targets are, with the mark in their command line (direct commands) or environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            line = (folder / "cmdline").read_bytes()
+            line = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
         except OSError:
             continue
         if mark.encode() in line:

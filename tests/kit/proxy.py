@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on request: delay, rate, reset, black hole, half-close, cut after so many bytes."""
+"""A TCP proxy that misbehaves on request: delay, rate, stall, reset, black hole, half-close, cut after so many bytes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 HANDSHAKE_BYTES = 2000
 """What an OpenSSH server has sent by the end of a login, about."""
+STALL_LOOK_SECONDS = 0.02
 
 
 @dataclass(slots=True)
@@ -19,12 +20,37 @@ class Faults:
 
     delay_seconds: float = 0.0
     bytes_per_second: float | None = None
+    stall: bool = False
+    """Hold everything back until this is over, as a network does that is away for a while: no byte is missing afterwards."""
     black_hole: bool = False
     """Take everything and pass nothing on; connections stay open."""
     refuse: bool = False
     """Reset every new connection at once, as sshd does beyond MaxStartups."""
     cut_after_bytes: int | None = None
     """Reset a connection once so many bytes came back from the server."""
+    cut: Cut | None = None
+    """Pass exactly so many bytes on from now on, then break that connection."""
+
+
+@dataclass(slots=True)
+class Cut:
+    """Where a connection breaks: after `left_bytes` more from the client, or with `answers` from the server."""
+
+    left_bytes: int
+    answers: bool = False
+
+    def passes(self, data: bytes, *, answer: bool) -> bytes:
+        """What of these bytes still goes through."""
+        if answer is not self.answers:
+            return data
+        passed = data[: self.left_bytes]
+        self.left_bytes -= len(data)
+        return passed
+
+    @property
+    def due(self) -> bool:
+        """Whether a byte was held back."""
+        return self.left_bytes < 0
 
 
 @dataclass(slots=True)
@@ -54,9 +80,15 @@ class Proxy:
             if writer.can_write_eof():
                 writer.write_eof()
 
+    def drop_servers(self) -> None:
+        """Break the connections to the server alone: the clients are left talking into the void, as after a power cut."""
+        self.faults.black_hole = True
+        for writer in self._servers:
+            _reset(writer)
+
 
 @asynccontextmanager
-async def proxy(host: str, port: int, faults: Faults | None = None) -> AsyncIterator[Proxy]:
+async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: str = "127.0.0.1") -> AsyncIterator[Proxy]:
     """A proxy on loopback before host:port, for the length of the block."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -69,8 +101,8 @@ async def proxy(host: str, port: int, faults: Faults | None = None) -> AsyncIter
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    running = Proxy("127.0.0.1", server.sockets[0].getsockname()[1], faults or Faults())
+    server = await asyncio.start_server(serve, listen, 0)
+    running = Proxy(listen, server.sockets[0].getsockname()[1], faults or Faults())
     try:
         yield running
     finally:
@@ -88,10 +120,15 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
         return
     running._open.add(writer)
     running.peak = max(running.peak, len(running._open))
-    back, forth = await asyncio.open_connection(host, port)
+    try:
+        back, forth = await asyncio.open_connection(host, port)
+    except OSError:  # nobody listens there: the client sees what it would see there
+        running._open.discard(writer)
+        _reset(writer)
+        return
     running._servers.add(forth)
     try:
-        pumps = [_pump(running, reader, forth), _pump(running, back, writer, counted=True)]
+        pumps = [_pump(running, reader, forth, writer), _pump(running, back, writer, forth, counted=True)]
         await asyncio.gather(*pumps, return_exceptions=True)
     finally:
         running._open.discard(writer)
@@ -100,31 +137,57 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
         forth.close()
 
 
-async def _pump(running: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool = False) -> None:
+async def _pump(
+    running: Proxy,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    opposite: asyncio.StreamWriter,
+    *,
+    counted: bool = False,
+) -> None:
     passed_bytes = 0
     running.handshaking += counted
-    while data := await reader.read(65_536):
-        faults = running.faults
-        if faults.delay_seconds:
-            await asyncio.sleep(faults.delay_seconds)
-        if faults.bytes_per_second:
-            await asyncio.sleep(len(data) / faults.bytes_per_second)
-        if faults.black_hole:
-            continue
-        if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
-            running.handshaking -= 1
-        passed_bytes += len(data)
-        if counted and faults.cut_after_bytes is not None and passed_bytes > faults.cut_after_bytes:
-            _reset(writer)
-            return
-        writer.write(data)
-        await writer.drain()
-    if not running.faults.black_hole:
-        writer.close()
+    try:
+        while data := await reader.read(65_536):
+            while running.faults.stall:
+                await asyncio.sleep(STALL_LOOK_SECONDS)
+            faults = running.faults
+            if faults.delay_seconds:
+                await asyncio.sleep(faults.delay_seconds)
+            if faults.bytes_per_second:
+                await asyncio.sleep(len(data) / faults.bytes_per_second)
+            if faults.black_hole:
+                continue
+            if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
+                running.handshaking -= 1
+            passed_bytes += len(data)
+            if counted and faults.cut_after_bytes is not None and passed_bytes > faults.cut_after_bytes:
+                _reset(writer)
+                return
+            cut = faults.cut
+            writer.write(data if cut is None else cut.passes(data, answer=counted))
+            await writer.drain()
+            if cut is not None and cut.due:
+                await _break(running, cut, writer, opposite)
+                return
+    finally:
+        # A side that has ended or broken ends the other one, too; unless nobody is to hear of it.
+        if not running.faults.black_hole:
+            writer.close()
+
+
+async def _break(running: Proxy, cut: Cut, writer: asyncio.StreamWriter, opposite: asyncio.StreamWriter) -> None:
+    """Break this connection on both sides; what was passed on before arrives first."""
+    if running.faults.cut is cut:
+        running.faults.cut = None
+    await asyncio.sleep(STALL_LOOK_SECONDS)  # a reset overtakes what the receiver has not read yet
+    for side in (writer, opposite):
+        _reset(side)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # closed already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

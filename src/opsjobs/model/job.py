@@ -56,7 +56,7 @@ class CommandAction(Wire):
 
     `timeout`: seconds the command may take (None: the service's COMMAND_TIMEOUT). `output_limit`: bytes of each
     stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES). `on_failure: continue` goes on to the next action and the
-    run still ends failed. `durable`: whether the command outlives its worker (None: as the policy or the target says, else auto).
+    run still ends failed. `durable`: whether the command outlives its worker; what the policy and the target say counts, too.
     `become`: as whom it runs (None: as who logs in).
     """
 
@@ -67,7 +67,7 @@ class CommandAction(Wire):
     output_limit: Size | None = None
     expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[0], min_length=1, max_length=256)
     on_failure: Literal["stop", "continue"] = "stop"
-    durable: Durability | None = None
+    durable: Durability = "auto"
     become: BecomeDraft | None = None
 
 
@@ -87,7 +87,7 @@ class Policy(Wire):
     order: Literal["inventory", "name", "reverse", "random"] = "inventory"
     priority: int = Field(default=5, ge=1, le=10)
     on_lost: Literal["ask", "retry", "bury"] = "ask"
-    durable: Durability | None = None
+    durable: Durability = "auto"
 
 
 class _Work(Wire):

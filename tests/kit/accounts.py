@@ -1,0 +1,99 @@
+"""Accounts of this machine for the length of a test, with a login shell, files of their home, and a password of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+_numbers = count(1)
+
+
+def needs_root(what: str) -> None:
+    """Skip the calling test, with one clear line, where it may not change accounts."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip(f"needs root and useradd: {what}")
+
+
+def needs(program: str) -> str:
+    """The path of a program; skips the calling test where this machine has none."""
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"needs {program}: install it (scripts/test-needs)")
+    return found
+
+
+@contextmanager
+def account(*, shell: str = "/bin/sh", files: Mapping[str, str] | None = None, password: str | None = None) -> Iterator[str]:
+    """A new account's name. Afterwards its processes are ended, and it is removed with its home."""
+    needs_root("makes an account")
+    name = f"opsjobs-{os.getpid()}-{next(_numbers)}"
+    # `*` can log in by key and by nothing else.
+    _do("useradd", "--create-home", "--shell", shell, "--password", "*", name)
+    try:
+        if password is not None:
+            _do("chpasswd", said=f"{name}:{password}\n")
+        _write(pwd.getpwnam(name), files or {})
+        yield name
+    finally:
+        _end_all(pwd.getpwnam(name).pw_uid)
+        shutil.rmtree(f"/var/tmp/opsjobs-{pwd.getpwnam(name).pw_uid}", ignore_errors=True)
+        _do("userdel", "--force", "--remove", name)
+
+
+@contextmanager
+def configured(path: str, text: str, mode: int) -> Iterator[None]:
+    """A file of the system as it is wanted, for the length of the block; what was there before comes back."""
+    needs_root(f"writes {path}")
+    file = Path(path)
+    before = file.read_bytes() if file.exists() else None
+    _place(file, text.encode(), mode)
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            _place(file, before, mode)
+
+
+def _place(file: Path, data: bytes, mode: int) -> None:
+    # At once: sudo reads its folder at any moment, also for tests that run beside this one. A name with a dot is not read.
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    new.touch(mode)
+    new.chmod(mode)
+    new.write_bytes(data)
+    new.rename(file)
+
+
+def _write(owner: pwd.struct_passwd, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = Path(owner.pw_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for made in (path, *path.parents):
+            if made == Path(owner.pw_dir):
+                break
+            os.chown(made, owner.pw_uid, owner.pw_gid)
+
+
+def _end_all(uid: int) -> None:
+    """The account is this test's own, so are its processes."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if folder.stat().st_uid == uid:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+
+def _do(*command: str, said: str | None = None) -> None:
+    subprocess.run(command, input=said, text=True, check=True, capture_output=True)
