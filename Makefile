@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench chaos clean
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/unit -x". Two tests at a time: CI has two cores.
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lint, types, floors, dependencies"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
+	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make clean   removes .venv and everything that was made"
 
 demo:
@@ -38,6 +39,11 @@ format:
 bench:
 	@scripts/environment dev
 	@$(PYTHON) bench/run.py $(ARGS)
+
+chaos:
+	@scripts/environment dev
+	@scripts/test-needs
+	@PYTHONPATH=tests $(PYTHON) -m chaos $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

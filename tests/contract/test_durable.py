@@ -91,7 +91,7 @@ async def test_a_run_has_no_standard_input(ground: Opening) -> None:
 
 async def test_a_command_may_be_long_and_have_many_lines_and_quotes(ground: Opening) -> None:
     async with machine(ground) as web:
-        filling = "\n".join(f": 'line {n}' \"!\" \\\\ `true` $(true) # ünïcode" for n in range(8_000))
+        filling = "\n".join([": `true` $(true)", *(f": 'line {n}' \"!\" \\\\ # ünïcode" for n in range(8_000))])
         said = Output("stdout", b'it\'s\n"all" there!\n')
         order = web.order(f"{filling}\ncat <<'END'\nit's\n\"all\" there!\nEND\nexit 6", [said, Exit(6)])
         assert await web.done(order) == (said.data, b"", Exit(6))
@@ -168,6 +168,7 @@ async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening,
         latch = web.latch()
         order = web.order(f"echo ours; {latch.wait}; exit 4", [Output("stdout", b"ours\n"), latch.gate, Exit(4)])
         process = await web.begin(order)
+        assert await first(process, 5) == b"ours\n"
         if how == "ended":
             latch.open()
             await collect(process)

@@ -32,7 +32,7 @@ async def test_a_cancel_and_a_begin_at_the_same_moment_agree(ground: Opening) ->
         orders = [web.order("sleep 60", [Pause(NEVER)]) for _ in range(4)]
         for order in orders:
             begun, settlement = await asyncio.gather(
-                web.begin(order), again.durable.cancel(order.key, 5.0), return_exceptions=True
+                web.begin(order), again.durable.cancel(order.key, 2.0), return_exceptions=True
             )
             assert isinstance(settlement, Settlement)
             if settlement.proof is CancelProof.NEVER_STARTED:

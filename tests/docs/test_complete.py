@@ -26,7 +26,7 @@ from opsjobs.telemetry import Metrics
 
 SOURCE = ROOT / "src" / "opsjobs"
 # Where an ErrorCode is defined or scripted, not given.
-_NOT_GIVEN_BY = ("model", "remote/fake.py", "failpoints.py")
+_NOT_GIVEN_BY = ("model", "remote/fake/", "failpoints.py")
 _REFUSALS = {"Invalid", "Conflict", "NotFound", "Precondition", "TooMany", "Unauthorised", "Forbidden", "Problem", "cls"}
 
 

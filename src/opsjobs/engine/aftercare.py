@@ -75,9 +75,12 @@ class Aftercare:
         return 1
 
     async def _settled(self, durable: Durable, sweep: Sweep) -> Settlement | None:
-        if (await durable.identity()).store != sweep.identity.store:
-            return None  # this one can say nothing of it, least of all that it never began
+        here = await durable.identity()
+        if here.store != sweep.identity.store:
+            return None  # this one can say nothing of it
         found = await durable.cancel(sweep.key, self._grace_seconds) if sweep.kill else await durable.look(sweep.key)
+        if found is not None and found.proof is CancelProof.NEVER_STARTED and here != sweep.identity:
+            return None  # a reboot may have cost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:

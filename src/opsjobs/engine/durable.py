@@ -243,13 +243,19 @@ class DurableCommand:
             try:
                 durable = await self._durable()
                 async with failpoints.at("cancel"):
-                    settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
+                    settlement = await self._cancelled(durable)
             except (RemoteFailure, NoSpool):
                 settlement = Settlement(CancelProof.UNREACHABLE)
             if settlement.proof is not CancelProof.UNREACHABLE or self._work.clock.monotonic() > until:
                 return settlement
             await self._link.drop()
             await self._pause()
+
+    async def _cancelled(self, durable: Durable) -> Settlement:
+        settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
+        if settlement.proof is CancelProof.NEVER_STARTED and await durable.identity(self._order.become) != self._identity:
+            return Settlement(CancelProof.UNREACHABLE)  # of what was started in another store, or before a reboot, it knows nothing
+        return settlement
 
     async def _rest(self) -> Exit | None:
         """What the command said until its end: it is all there, on the target."""

@@ -22,7 +22,7 @@ from opsjobs.remote.command import check_command
 from opsjobs.remote.group import Census, NoGroup, Question, end_group
 from opsjobs.remote.outflow import Outflow
 from opsjobs.remote.session import Durable, Exit, HostKey, Output, Process, Session, Step, Stream
-from opsjobs.remote.spool.durable import Spool
+from opsjobs.remote.spool.durable import Login, Spool
 
 _THIS_MACHINE = "127.0.0.1"
 _SHELL = "/bin/sh"
@@ -82,7 +82,7 @@ class LocalSession:
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine."""
-        return Spool(_THIS_MACHINE, self._ask, self._start_beside)
+        return Spool(_THIS_MACHINE, Login(plain=True), self._ask, self._start_beside)
 
     async def _ask(self, line: str, stdin: bytes) -> Process:
         return await self._start(line, stdin, hold=False)

@@ -241,7 +241,7 @@ class PooledSession:
         target = self._place.line.connection.target
         if target.platform in ("network", "windows"):
             return None
-        return Spool(target.name, self._ask, self._start_beside)
+        return Spool(target.name, self._place.line.login, self._ask, self._start_beside)
 
     async def _ask(self, line: str, stdin: bytes) -> Process:
         return await self.start(line, stdin=stdin, marked=False)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.spool.durable import Login
 from opsjobs.remote.ssh.connection import Connection
 
 
@@ -20,6 +21,7 @@ class Line:
         self.used = 0
         self.idle_since = 0.0
         self.lost: Callable[[], None] | None = None
+        self.login = Login()
 
     @property
     def free(self) -> bool:

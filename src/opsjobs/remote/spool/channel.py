@@ -28,10 +28,10 @@ class Channel:
         """How the request's own shell ended, once it has."""
 
     @classmethod
-    async def open(cls, start: Start, request: Request) -> Channel:
+    async def open(cls, start: Start, request: Request, *, plain: bool = False) -> Channel:
         """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
         try:
-            return cls(await start(request.line, request.stdin), request.nonce)
+            return cls(await start(request.line(plain=plain), request.stdin), request.nonce)
         except RemoteFailure as failure:
             raise _told(failure) from None
 

@@ -32,11 +32,23 @@ LIVE_FACTOR = 3.0
 """Or after so many times what its start took: a machine that is busy is not asked for more."""
 
 
+PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash", "/bin/ash"})
+"""Login shells that take our scripts as they are, and read no file of the user's before."""
+
+
+class Login:
+    """What is known of the shell behind a login, for as long as its connection lives."""
+
+    def __init__(self, *, plain: bool = False) -> None:
+        self.plain = plain
+
+
 class Spool:
     """Durable runs on one machine. `beside` starts a line whose standard input stays open until the process is closed."""
 
-    def __init__(self, name: str, start: Start, beside: Start) -> None:
+    def __init__(self, name: str, login: Login, start: Start, beside: Start) -> None:
         self._name = name
+        self._login = login
         self._start = start
         self._beside = beside
 
@@ -46,7 +58,7 @@ class Spool:
             raise IdentityDiffers(await self.identity(order.become))
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        channel, word = await self._ask(script.start(order, expected))
+        channel, word = await self._start_run(script.start(order, expected))
         if word[0] == "B":
             now = loop.time()
             source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
@@ -68,16 +80,11 @@ class Spool:
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
         """See to it that the run never begins, or ends."""
         request = script.cancel(key, grace_seconds, become)
-        for start in (self._start, self._beside):
-            try:
-                async with asyncio.timeout(grace_seconds + KILL_SECONDS):
-                    return settlement_of(await self._answer(request, start))
-            except RemoteFailure as failure:
-                if failure.code is not ErrorCode.CONNECTION_LOST:
-                    break  # only a request that did not arrive is worth another way: there may be no channel left on this one
-            except (NoSpool, TimeoutError):
-                break
-        return Settlement(CancelProof.UNREACHABLE)
+        try:
+            async with asyncio.timeout(grace_seconds + KILL_SECONDS):
+                return settlement_of(await self._answer_somehow(request))
+        except (RemoteFailure, NoSpool, TimeoutError):
+            return Settlement(CancelProof.UNREACHABLE)
 
     async def clean(self, keys: Sequence[RunKey]) -> None:
         """Remove the files of runs that have ended. Raises RemoteFailure, NoSpool."""
@@ -85,6 +92,20 @@ class Spool:
             await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE]))
 
     # Requests.
+
+    async def _start_run(self, request: Request) -> tuple[Channel, Word]:
+        """Ask for a start in the quickest way that this login shell understands."""
+        plain = self._login.plain and request.become is None
+        try:
+            channel, word = await self._ask(request, plain=plain)
+        except NoSpool:
+            if not plain:
+                raise
+            self._login.plain = False
+            channel, word = await self._ask(request)
+        if word[0] == "B" and request.become is None:
+            self._login.plain = " ".join(word[1:]) in PLAIN_SHELLS
+        return channel, word
 
     async def identity(self, become: Become | None = None) -> Identity:
         """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
@@ -147,9 +168,18 @@ class Spool:
         await channel.close()
         return word
 
-    async def _ask(self, request: Request, start: Start | None = None) -> tuple[Channel, Word]:
+    async def _answer_somehow(self, request: Request) -> Word:
+        """The same, over another connection where this one has no channel left."""
+        try:
+            return await self._answer(request)
+        except RemoteFailure as failure:
+            if failure.code is not ErrorCode.CONNECTION_LOST:
+                raise
+        return await self._answer(request, self._beside)
+
+    async def _ask(self, request: Request, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
         """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
-        channel = await Channel.open(start or self._start, request)
+        channel = await Channel.open(start or self._start, request, plain=plain)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 word = await channel.word()

@@ -49,7 +49,7 @@ class Live:
         """Follow from the first byte; None where no second channel can be had, or nobody follows there."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
-                process = await start(request.line, request.stdin)
+                process = await start(request.line(), request.stdin)
         except (RemoteFailure, TimeoutError):
             return None
         follower = _Follower(process, request.nonce)

@@ -59,9 +59,11 @@ class DurableProcess:
                 self._given[piece.stream] += len(piece.data)
                 self._attaches = 0
                 return piece
-            self._exit = piece
             if piece is None:
                 await self._attach()
+                continue
+            self._exit = piece
+            await self._source.close()
         return self._exit
 
     async def _go_live(self) -> None:

@@ -28,11 +28,23 @@ _NOBODY = "-"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command line, its whole standard input, and the nonce by which its answers are known."""
+    """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known."""
 
-    line: str
+    script: str
+    arguments: tuple[str, ...]
     stdin: bytes
     nonce: str
+    become: Become | None = None
+
+    def line(self, *, plain: bool = False) -> str:
+        """The one place where a request becomes a command line; here a wrapper is put around it where it runs as somebody else.
+
+        For any login shell there is; a `plain` one, which is a small POSIX shell itself, needs no other one for it.
+        """
+        if self.become is not None:
+            raise NotImplementedError("durable runs as another user")
+        words = " ".join(self.arguments)
+        return f"set -- {words}; {self.script}" if plain else f"sh -c '{self.script}' opsjobs {words}"
 
 
 def hello(become: Become | None = None) -> Request:
@@ -46,7 +58,7 @@ def start(order: Order, expected: Identity) -> Request:
     Raises ValueError for a command or an environment that no shell can be given.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
-    ways = ["clock", "start", "start_proc"] if linux else ["boot", "clock", "born", "start", "start_ps"]
+    ways = ["boot_linux", "match", "born_linux"] if linux else ["boot", "match", "born", "born_elsewhere"]
     store, folder = _place(expected)
     payload = _payload(order)
     long = len(payload) > SHORT_BYTES
@@ -61,7 +73,8 @@ def start(order: Order, expected: Identity) -> Request:
         str(order.limit_bytes),
         *folder,
     ]
-    return _request(["names", *ways, "judge", "watch", "run", "refuse"], arguments, order.become, _stdin(payload, long=long))
+    sections = ["names", "clock", "start", *ways, "judge", "watch", "run", "refuse"]
+    return _request(sections, arguments, order.become, _stdin(payload, long=long))
 
 
 def attach(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
@@ -96,14 +109,7 @@ def clean(keys: Sequence[RunKey]) -> Request:
 def _request(sections: Sequence[str], arguments: Sequence[str], become: Become | None = None, more: bytes = b"") -> Request:
     # The first byte is one that output rarely holds: it is what a reader of the answer looks for.
     nonce = "\x1e" + secrets.token_hex(8)
-    return Request(_line(_section(tuple(sections)), arguments, become), nonce.encode() + b"\n" + more, nonce)
-
-
-def _line(script: str, arguments: Sequence[str], become: Become | None) -> str:
-    """The one place where a request becomes a command line. Here a wrapper is put around it where it runs as somebody else."""
-    if become is not None:
-        raise NotImplementedError("durable runs as another user")
-    return " ".join([f"sh -c '{script}' opsjobs", *arguments])
+    return Request(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, become)
 
 
 def _payload(order: Order) -> str:

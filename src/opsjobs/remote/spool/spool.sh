@@ -21,9 +21,9 @@
 # `N 1` and `N 2` are followed by bytes of that output stream, up to the next record.
 
 #: names
-IFS= read -r N
+# Whose standard input is cut off before this has done nothing.
+IFS= read -r N || exit
 n=${IFS#??}
-umask 077
 
 #: boot
 b=
@@ -105,22 +105,11 @@ look() {
 #: hello
 # $1 a token for a store that is new here. Checks what we need, finds or makes the folder, tells the identity.
 m=
-for t in cat date dd grep id ln mkdir mv rm sleep wc; do
+for t in cat chmod date dd grep id ln mkdir mv rm sleep wc; do
   command -v $t >/dev/null 2>&1 || m="$m $t"
 done
-if [ -r /proc/self/stat ]; then
-  read -r s </proc/$$/stat
-  set -- $1 ${s##*) }
-  g=$4
-else
-  command -v ps >/dev/null 2>&1 || m="$m ps"
-  set -- $1 $(ps -o pgid= -p $$)
-  g=$2
-fi
-case $g in
-  $$) ;;
-  *) command -v setsid >/dev/null 2>&1 || m="$m setsid";;
-esac
+[ -r /proc/self/stat ] || command -v ps >/dev/null 2>&1 || m="$m ps"
+kill -0 -$$ 2>/dev/null || command -v setsid >/dev/null 2>&1 || m="$m setsid"
 case $b in
   "") m="$m boot_id";;
 esac
@@ -129,6 +118,7 @@ case $m in
     exit;;
 esac
 u=$(id -u)
+umask 077
 for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
   mkdir "$d"
   case $d in
@@ -137,6 +127,7 @@ for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
   esac
   [ -O "$d" ] && cd "$d" || continue
   mkdir runs
+  chmod 700 runs
   w=
   { w=0; echo $1 && w=1; } >runs/t.$$
   case $w in
@@ -163,34 +154,29 @@ echo "$N X"
 R=$1 K=$2 D=$5 T=$6 G=$7 L=$8 i=
 cd "${9:-$HOME/.opsjobs/runs}" 2>/dev/null && read -r i <../id
 
-#: start_proc
+#: boot_linux
 b=
 read -r b </proc/sys/kernel/random/boot_id
+
+#: match
 case $i.$b in
   $3.$4) ;;
   *) echo "$N I"
     exit;;
 esac
+
+#: born_linux
 read -r s </proc/$$/stat
 set -- ${s##*) }
-s=${20} g=$3.$4
+s=${20}
 
-#: start_ps
-case $i.$b in
-  $3.$4) ;;
-  *) echo "$N I"
-    exit;;
-esac
+#: born_elsewhere
 born $$
-set -- $(ps -o pgid= -p $$)
-g=$1.$$
 
 #: judge
-# The command gets a process group of its own where the keeper shares one with others.
-case $g in
-  $$.$$) m=;;
-  *) m=setsid;;
-esac
+# The command gets a process group of its own where the keeper leads none.
+m=
+kill -0 -$$ 2>/dev/null || m=setsid
 w=
 set -C
 { w=0; printf "         $n             ${n}1 $D $$.$s.$b$n" && w=1; } 2>/dev/null >$K.x
@@ -252,11 +238,11 @@ if [ -e $K.v ]; then
   echo "$N V"
   exit
 fi
-echo "$N B"
+echo "$N B $SHELL"
 # It takes its output files itself: were they redirected here, dash would tell them of the signal that ended the command.
 OPSJOBS_RUN=$K $m sh -c "$R" sh $m
 r=$?
-q= t= y= z=
+q= t= y=0 z=0
 { read -r q; read -r t; } <$K.x
 # A status over 128 is a signal, unless the command's shell said that it is not. bash cannot tell: its status is left as it is,
 # but where somebody of ours had a reason to end the command.
@@ -272,10 +258,8 @@ case $q in
 esac
 kill -KILL $w
 # How much was written is the position of the files that we opened for the command, where the system shows it.
-{ read -r q y </proc/$$/fdinfo/7; read -r q z </proc/$$/fdinfo/8; } 2>/dev/null
-case $z in
-  "") y=$(($(wc -c <$K.1))) z=$(($(wc -c <$K.2)));;
-esac
+[ -s $K.1 ] && { read -r q y </proc/$$/fdinfo/7 || y=$(($(wc -c <$K.1))); } 2>/dev/null
+[ -s $K.2 ] && { read -r q z </proc/$$/fdinfo/8 || z=$(($(wc -c <$K.2))); } 2>/dev/null
 # A little output is handed over by builtins. They drop NUL bytes, which the size betrays: then it is read again.
 hand() {
   case $2 in
@@ -556,7 +540,7 @@ case $st in
     hunt
     kill -TERM -$g $u
     clock
-    f=$((c+G)) d=1
+    f=$((c+G)) d=1 y=
     while [ $c -lt $f ]; do
       look
       case $st.$v in
@@ -565,7 +549,10 @@ case $st in
           [ "$v" ] && kill -TERM -$g $u;;
         L.*) ;;
         *) hunt
-          [ "$v" ] || break;;
+          [ "$v" ] || break
+          # What was forked just as the signal came has not heard it.
+          [ "$y" ] || kill -TERM $v
+          y=1;;
       esac
       nap $d
       case $d in

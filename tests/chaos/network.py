@@ -1,0 +1,88 @@
+"""The network between the workers and the machines: a proxy before each address, all on a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from kit.proxy import Cut, Faults, Proxy, proxy
+
+SECONDS = 10
+
+
+class Network:
+    """One proxy a target, by the target's address; `faults` of each may be set from any thread."""
+
+    def __init__(self, places: Sequence[tuple[str, int]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._stack = AsyncExitStack()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
+        self._thread.start()
+        self.proxies: dict[str, Proxy] = {}
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # writes to broken connections are what this is for
+        self._do(self._open(places))
+
+    async def _open(self, places: Sequence[tuple[str, int]]) -> None:
+        for address, port in places:
+            self.proxies[address] = await self._stack.enter_async_context(proxy(address, port, listen=address))
+
+    def stall(self, addresses: Sequence[str]) -> None:
+        """From now on nothing comes through; all of it comes later."""
+        self._set(addresses, stall=True)
+
+    def black_hole(self, addresses: Sequence[str]) -> None:
+        """From now on nothing comes through, and never will."""
+        self._set(addresses, black_hole=True)
+
+    def refuse(self, addresses: Sequence[str]) -> None:
+        """No new connections."""
+        self._set(addresses, refuse=True)
+
+    def cut(self, address: str, left_bytes: int, *, answers: bool = False) -> None:
+        """Break the connection to this address after so many bytes more."""
+        self.proxies[address].faults.cut = Cut(left_bytes, answers)
+
+    def reset(self, addresses: Sequence[str]) -> None:
+        """Break what is open."""
+        self._each(addresses, Proxy.reset_all)
+
+    def half_close(self, addresses: Sequence[str]) -> None:
+        """The machines say no more."""
+        self._each(addresses, Proxy.half_close_all)
+
+    def half_open(self, addresses: Sequence[str]) -> None:
+        """The machines have lost the connections, and the workers do not know."""
+        self._each(addresses, Proxy.drop_servers)
+
+    def heal(self) -> None:
+        """As new; connections that bytes were taken from are broken."""
+        hurt = [address for address, one in self.proxies.items() if one.faults != Faults()]
+        torn = [address for address in hurt if self.proxies[address].faults.black_hole]
+        for address in hurt:
+            self.proxies[address].faults = Faults()
+        self._each(torn, Proxy.reset_all)
+
+    def close(self) -> None:
+        """End it."""
+        self._do(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SECONDS)
+        self._loop.close()
+
+    def _set(self, addresses: Sequence[str], **faults: Any) -> None:
+        for address in addresses:
+            self.proxies[address].faults = Faults(**faults)
+
+    def _each(self, addresses: Sequence[str], what: Callable[[Proxy], None]) -> None:
+        async def all_of_them() -> None:
+            for address in addresses:
+                what(self.proxies[address])
+
+        self._do(all_of_them())
+
+    def _do(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)

@@ -1,0 +1,245 @@
+"""Rounds of faults with a seed: launch, break, let the fault end, wait, judge, count."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+import shutil
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from chaos import judge
+from chaos.judge import Judge, Seen
+from chaos.scene import Scene
+from chaos.stage import SLOTS, Stage, stage
+from chaos.watching import Ears, Eyes
+from e2e.processes import until
+
+END_SECONDS = 75.0
+SURVIVE_SECONDS = 5.0
+HONEST = (judge.LOST, judge.UNREACHABLE, judge.DEAD, judge.NO_SPOOL)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to break things. `allowed`: verdicts beside `right` that an honest record may come to here."""
+
+    name: str
+    says: str
+    inject: Callable[[Scene], None]
+    allowed: frozenset[str] = frozenset()
+    end_seconds: float = END_SECONDS
+    needs_root: bool = False
+    whole_only: bool = False
+    """Too long for a short play."""
+
+
+@dataclass
+class Tally:
+    """What came of all rounds of one fault."""
+
+    rounds: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    recovery_seconds: list[float] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Count another round."""
+        self.rounds += other.rounds
+        self.verdicts += other.verdicts
+        self.wrong += other.wrong
+        self.recovery_seconds += other.recovery_seconds
+
+    @property
+    def runs(self) -> int:
+        """All runs that were judged."""
+        return self.verdicts.total()
+
+    def percentile(self, share: float) -> float:
+        """Seconds from the end of the fault to the end of a run; 0 where none was left."""
+        found = sorted(self.recovery_seconds)
+        return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)] if found else 0.0
+
+
+class Play:
+    """Plays rounds on a stage; a stage on which something went wrong is left for a new one."""
+
+    def __init__(
+        self, seed: int, *, quick: bool = False, tell: Callable[[str], None] = lambda _: None, keep: Path | None = None
+    ) -> None:
+        self.seed = seed
+        self.tallies: dict[str, Tally] = {}
+        self.complaints: Counter[str] = Counter()
+        self._quick = quick
+        self._tell = tell
+        self._keep = keep
+        self._rounds = itertools.count(1)
+        self._stack = ExitStack()
+        self._stage: Stage | None = None
+
+    def __enter__(self) -> Play:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def rounds(self, faults: Sequence[Fault], minutes: float) -> Iterator[tuple[Fault, Tally]]:
+        """Rounds of these faults in an order by chance, all of them once before any a second time, until the time is up."""
+        ends, order = time.monotonic() + minutes * 60, random.Random(self.seed)
+        for turn in itertools.count():
+            for fault in order.sample(faults, len(faults)):
+                if time.monotonic() > ends:
+                    return
+                yield fault, self.round(fault, turn)
+
+    def round(self, fault: Fault, turn: int = 0) -> Tally:
+        """One round of a fault; the same seed, fault and turn make the same choices."""
+        chance = random.Random(f"{self.seed}/{fault.name}/{turn}")
+        began = time.monotonic()
+        tally = self._round(self._ready(), fault, chance)
+        self.tallies.setdefault(fault.name, Tally()).add(tally)
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in tally.verdicts.items())
+        self._tell(f"{fault.name}: {counts}; {time.monotonic() - began:.1f} s")
+        for wrong in tally.wrong:
+            self._tell(f"    WRONG {wrong}")
+        if tally.wrong:
+            self._new_stage(fault)
+        return tally
+
+    def _ready(self) -> Stage:
+        if self._stage is None:
+            self._stage = self._stack.enter_context(stage())
+        return self._stage
+
+    def _new_stage(self, after: Fault) -> None:
+        if self._keep is not None and self._stage is not None:
+            place = self._keep / f"{after.name.replace(' ', '-')}-{time.time():.0f}"
+            place.mkdir(parents=True)
+            for log in [*self._stage.folder.glob("*.log"), self._stage.postgres._log, self._stage.witness.path]:
+                shutil.copy(log, place)
+        self._stack.close()
+        self._stage = None
+
+    def _round(self, on: Stage, fault: Fault, chance: random.Random) -> Tally:
+        eyes = Eyes(lambda: on.postgres.url, SLOTS)
+        scene = Scene(on, chance, f"r{next(self._rounds)}", eyes)
+        scene.quick = self._quick
+        before = len(on.rows("select id from job_executions"))
+        ears = Ears(on.valkey)
+        for watching in (eyes, ears):
+            watching.start()
+        over, late = time.time(), []
+        try:
+            fault.inject(scene)
+            over = time.time()
+            on.heal()
+            late = self._until_ended(on, scene, fault.end_seconds)
+        except Exception:
+            late = [f"the round itself broke: {traceback.format_exc()}"]
+        with_watchers = scene.leave(5.0)
+        for watching in (eyes, ears):
+            watching.close()
+        for complaint in on.complaints():
+            self.complaints[f"{fault.name}: {_in_short(complaint)}"] += 1
+        eyes.look()
+        found = Judge(on.rows, on.witness, allowed=fault.allowed, own=scene.own).judge(scene.launched)
+        tally = _tally(found, over)
+        tally.wrong += late + with_watchers + _seen_by(eyes) + _heard_by(ears, found) + _whole(on, before + len(scene.launched))
+        if not tally.verdicts[judge.LOST]:
+            tally.wrong += judge.crowds([seen for seen, _ in found], SLOTS)
+        tally.wrong += _survivors(on, [seen for seen, _ in found])
+        on.sweep_up([launched.mark for launched in scene.launched])
+        return tally
+
+    def _until_ended(self, on: Stage, scene: Scene, seconds: float) -> list[str]:
+        if not scene.ended(seconds):
+            return []  # each run that has not ended is found by the judge
+        try:
+            until(lambda: not on.rows("select 1 from events where published_at is null limit 1"), "every event is told")
+        except AssertionError as late:
+            return [f"{late} (I8)"]
+        return []
+
+
+def _tally(found: Iterable[tuple[Seen, str]], over: float) -> Tally:
+    tally = Tally(rounds=1)
+    for seen, verdict in found:
+        known = verdict == judge.RIGHT or verdict in HONEST
+        tally.verdicts[verdict if known else "wrong"] += 1
+        if not known:
+            tally.wrong.append(verdict)
+        if (finished := seen.row["finished_at"]) is not None and finished.timestamp() > over:
+            tally.recovery_seconds.append(finished.timestamp() - over)
+    return tally
+
+
+def _in_short(complaint: str) -> str:
+    """What it is about and how it ends, without what differs from one to the next."""
+    event = re.search(r'"event": "([^"]*)"', complaint)
+    return f"{event[1] if event else ''} … {complaint[-200:]}"
+
+
+def _seen_by(eyes: Eyes) -> list[str]:
+    changed = [f"a final state has changed (I4) from {was} to {now}" for was, now in eyes.changed[:3]]
+    return changed + [f"more runs than slots (I7): {row}" for row in eyes.crowded[:3]]
+
+
+def _heard_by(ears: Ears, found: Iterable[tuple[Seen, str]]) -> list[str]:
+    untold = {str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]} - ears.ended
+    return (
+        [f"the ends of {len(untold)} runs were told to nobody (I8), such as {sorted(untold)[:3]}"] if untold and ears.sure else []
+    )
+
+
+def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
+    """Processes of runs that have ended, and are not lost: they too must end."""
+    over = {str(seen.row["uuid"]) for seen in found if seen.row["finished_at"] and seen.row["status"] not in HONEST}
+
+    def left() -> dict[int, str]:
+        all_of_them = {pid: key for machine in on.fleet for pid, key in machine.durable_processes().items()}
+        return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}
+
+    try:
+        until(lambda: not left(), "nothing of them runs", SURVIVE_SECONDS)
+    except AssertionError:
+        return [f"process {pid} of run {key}, which has ended, goes on" for pid, key in left().items()]
+    return []
+
+
+def _whole(on: Stage, executions: int) -> list[str]:
+    """What is wrong with the database as a whole, and with the number of executions in it: none twice, none missing."""
+    found = []
+    if (there := len(on.rows("select id from job_executions"))) != executions:
+        found.append(f"{there} executions are on record, and {executions} were launched")
+    try:
+        on.invariants.check()
+    except (AssertionError, psycopg.Error) as broken:
+        found += str(broken).splitlines()
+    return found
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """All faults in a table of Markdown."""
+    lines = [
+        "| fault | rounds | runs | wrong | lost, and said so | not reached, and said so | recovery p50 | p99 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    total = Tally()
+    for name, tally in [*sorted(tallies.items()), ("all", total)]:
+        if tally is not total:
+            total.add(tally)
+        other = tally.verdicts[judge.UNREACHABLE] + tally.verdicts[judge.DEAD] + tally.verdicts[judge.NO_SPOOL]
+        lines.append(
+            f"| {name} | {tally.rounds} | {tally.runs} | {len(tally.wrong)} | {tally.verdicts[judge.LOST]} | {other} "
+            f"| {tally.percentile(0.5):.1f} s | {tally.percentile(0.99):.1f} s |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""What a fault has at hand in its round: launches with known outcomes, moments to wait for, things to break."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import httpx2
+import psycopg
+
+from chaos.judge import Launched, Own
+from chaos.machines import Machine
+from chaos.stage import Stage
+from chaos.watching import Eyes, Watcher
+from chaos.work import Work, at_once, mixture
+from e2e.processes import SECONDS, Json, Running, until
+
+# A key is answered with 409 while its first request is under way, and with 503 while the database is away.
+_LATER = (409, 503)
+_AGAIN_SECONDS = 0.1
+DURABLE: str | None = os.environ.get("CHAOS_DURABLE", "required") or None
+"""The policy of every launch, unless the fault says otherwise."""
+
+
+class Scene:
+    """One round: a fault breaks what it likes and comes back when it is over; `chance` decides where and when."""
+
+    def __init__(self, stage: Stage, chance: random.Random, name: str, eyes: Eyes) -> None:
+        self.stage = stage
+        self.chance = chance
+        self.launched: list[Launched] = []
+        self.watchers: list[Watcher] = []
+        self.own: Own | None = None
+        self.durable: str | None = DURABLE
+        self.quick = False
+        self._name = name
+        self._eyes = eyes
+
+    # Work.
+
+    def launch(self, seconds: float = 2.0, addresses: Sequence[str] | None = None, *, cancel: bool = True) -> None:
+        """All kinds of work that take about so long, on all machines or these; one launch of a dozen is there to be cancelled."""
+        works = mixture(self.stage.nasty, self.chance, seconds)
+        places = list(addresses or self.stage.addresses)
+        self.chance.shuffle(places)
+        for number, work in enumerate(works):
+            self.start(work, places[number :: len(works)])
+        if cancel:
+            self.start(works[0], places[:6], max_parallel=3).cancelled = True
+        self.watch(self.chance.choice(self.launched))
+
+    def warm_up(self, addresses: Sequence[str]) -> None:
+        """Open a connection to each and end what was done with it."""
+        self.start(Work("at once", [at_once()]), addresses, max_parallel=100)
+        assert self.ended(), "the warm-up ends"
+
+    def launch_one(self) -> Launched:
+        """Something small, on a few."""
+        return self.start(Work("at once", [at_once()]), self.some_addresses(0.1))
+
+    def start(self, work: Work, addresses: Sequence[str], *, max_parallel: int = 50) -> Launched:
+        """Launch this on these, as a good client does: with a key, again and again until it is answered."""
+        mark = f"{self._name}-{len(self.launched)}"
+        body: Json = {
+            "actions": work.actions(mark, self.stage.witness),
+            "targets": {"ids": [self.stage.name_of(address) for address in addresses]},
+            "policy": {"max_parallel": max_parallel, **({"durable": self.durable} if self.durable else {})},
+        }
+        answer = self._insist("/run", body, str(uuid.uuid4()))
+        assert answer.status_code == 202, answer.text
+        launched = Launched(int(answer.json()["id"]), mark, work, list(addresses))
+        self.launched.append(launched)
+        self._eyes.watch(launched.id)
+        return launched
+
+    def cancel(self) -> None:
+        """Cancel what was launched to be cancelled."""
+        for launched in self.launched:
+            if launched.cancelled:
+                answer = self._insist(f"/executions/{launched.id}/cancel", {"reason": "chaos"})
+                assert answer.status_code == 202 or answer.json().get("code") == "execution_ended", answer.text
+
+    def watch(self, launched: Launched) -> None:
+        """Somebody follows it live."""
+        watcher = Watcher(self.stage.client, launched.id, self.chance.randrange(1 << 30))
+        watcher.start()
+        self.watchers.append(watcher)
+
+    def _insist(self, path: str, body: Json, key: str | None = None) -> httpx2.Response:
+        answers: list[httpx2.Response] = []
+
+        def answered() -> bool:
+            try:
+                answers.append(self.stage.http.post(path, json=body, headers={"idempotency-key": key} if key else {}))
+            except httpx2.TransportError:
+                self.stage.revive("api")
+                return False
+            later = answers[-1].status_code in _LATER and answers[-1].json().get("code") != "execution_ended"
+            if later:
+                self.pause(_AGAIN_SECONDS)
+            return not later
+
+        until(answered, f"an answer to POST {path}")
+        return answers[-1]
+
+    # Moments.
+
+    def begun(self, share: float = 0.3) -> None:
+        """Wait until so much of all work has begun on its machines; not for ever, as a fault may prevent it."""
+        wanted = share * sum(len(launched.addresses) for launched in self.launched)
+        marks = tuple(f"{launched.mark}-1." for launched in self.launched)
+        self.soon(lambda: sum(key.startswith(marks) for key in self.stage.witness.starts()) >= wanted)
+
+    def ended(self, seconds: float = 20.0) -> bool:
+        """Whether everything that was launched has ended in time."""
+        open_ones = "select 1 from job_executions where id = any(%s) and finished_at is null"
+        return self.soon(lambda: not self.stage.rows(open_ones, [launched.id for launched in self.launched]), seconds)
+
+    def soon(self, condition: Callable[[], object], seconds: float = 6.0) -> bool:
+        """Whether it came true in time; a database that is away has nothing come true."""
+        ends = time.monotonic() + seconds
+        while not self._holds(condition):
+            if time.monotonic() > ends:
+                return False
+            self.pause(0.03)
+        return True
+
+    def _holds(self, condition: Callable[[], object]) -> bool:
+        try:
+            return bool(condition())
+        except psycopg.Error:
+            return False
+
+    def pause(self, seconds: float) -> None:
+        """Let a fault last."""
+        threading.Event().wait(seconds)
+
+    def moment(self, seconds: float = 0.4) -> None:
+        """Up to so long, by chance."""
+        self.pause(self.chance.uniform(0, seconds))
+
+    def longer(self, quick: float, full: float) -> float:
+        """How long a fault lasts: in a short play or in a whole one."""
+        return quick if self.quick else full
+
+    # Things to break.
+
+    @property
+    def workers(self) -> list[Running]:
+        """Both."""
+        return self.stage.workers
+
+    def worker(self) -> Running:
+        """One of them that has something in work."""
+        busy = "select distinct worker from target_runs where status = 'running'"
+        titles: set[str] = set()
+        self.soon(lambda: titles.update(row["worker"] for row in self.stage.rows(busy)) or titles)
+        return self.chance.choice([worker for worker in self.workers if worker.title in titles] or self.workers)
+
+    def machine(self) -> Machine:
+        """One of the machines."""
+        return self.chance.choice(self.stage.fleet)
+
+    def some_addresses(self, share: float = 0.5) -> list[str]:
+        """Of some targets."""
+        return self.chance.sample(self.stage.addresses, round(len(self.stage.addresses) * share))
+
+    def leave(self, seconds: float = SECONDS) -> list[str]:
+        """Wait for the watchers; what is wrong with what they saw."""
+        found = []
+        for watcher in self.watchers:
+            watcher.join(seconds)
+            watcher.leave()
+            positions = [position for position, _, _ in watcher.frames]
+            if positions != [*range(1, len(positions) + 1)] or not positions or watcher.frames[-1][1] != "end":
+                seen = f"{len(positions)} frames, the last {positions[-5:]}"
+                found.append(f"a viewer saw {seen}: not each once to the end ({watcher.broken!r})")
+        return found

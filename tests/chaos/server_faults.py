@@ -1,0 +1,102 @@
+"""PostgreSQL and Redis: killed, frozen, emptied, read-only, full."""
+
+from __future__ import annotations
+
+import redis
+
+from chaos.play import Fault
+from chaos.scene import Scene
+
+
+def redis_stopped(scene: Scene) -> None:
+    scene.launch()
+    scene.begun(0.1)
+    scene.stage.kill_server(scene.stage.valkey)
+    scene.launch(1.0)
+    scene.cancel()
+    scene.pause(scene.longer(1.5, 4.0))
+
+
+def redis_hung(scene: Scene) -> None:
+    scene.stage.freeze(scene.stage.valkey)
+    scene.launch()
+    scene.begun()
+    scene.cancel()
+    scene.pause(scene.longer(2.0, 6.0))
+
+
+def redis_emptied(scene: Scene) -> None:
+    with redis.Redis.from_url(scene.stage.valkey.url) as client:
+        for _ in range(round(scene.longer(2, 4))):
+            scene.launch(1.0)
+            client.flushall()
+            scene.pause(1.0)
+            scene.cancel()
+            client.flushall()
+            scene.pause(1.0)
+
+
+def postgres_killed(scene: Scene) -> None:
+    scene.launch()
+    scene.begun()
+    scene.moment(1.0)
+    scene.stage.kill_server(scene.stage.postgres)
+    scene.moment(scene.longer(1.0, 4.0))
+    scene.stage.postgres.start()
+    scene.cancel()
+
+
+def postgres_away_until_commands_have_ended(scene: Scene) -> None:
+    scene.launch(1.0)
+    scene.begun(0.5)
+    scene.stage.kill_server(scene.stage.postgres)
+    scene.pause(scene.longer(4.0, 8.0))
+
+
+def postgres_session_killed(scene: Scene) -> None:
+    scene.launch()
+    for _ in range(2):
+        scene.begun()
+        scene.moment(1.0)
+        scene.stage.kill_a_backend()
+    scene.cancel()
+
+
+def postgres_hung(scene: Scene) -> None:
+    """Longer than a lease."""
+    scene.launch(4.0)
+    scene.begun()
+    scene.stage.freeze(scene.stage.postgres)
+    scene.pause(scene.longer(4.0, 7.0))
+    scene.stage.thaw(scene.stage.postgres)
+    scene.cancel()
+
+
+def postgres_read_only(scene: Scene) -> None:
+    scene.launch(3.0)
+    scene.begun()
+    scene.stage.set_read_only(True)
+    scene.pause(scene.longer(3.0, 6.0))
+    scene.stage.set_read_only(False)
+    scene.cancel()
+
+
+def postgres_disk_full(scene: Scene) -> None:
+    scene.launch(3.0)
+    scene.begun()
+    scene.stage.fill_postgres_disk()
+    scene.pause(scene.longer(3.0, 6.0))
+    scene.stage.free_postgres_disk()
+
+
+FAULTS = (
+    Fault("Redis stopped", "SIGKILL of Redis while there is work, and launches without it", redis_stopped),
+    Fault("Redis hung", "SIGSTOP of Redis: it accepts and says nothing", redis_hung),
+    Fault("Redis emptied", "FLUSHALL every second", redis_emptied),
+    Fault("PostgreSQL killed", "SIGKILL of PostgreSQL, and a start up to 4 s later", postgres_killed),
+    Fault("PostgreSQL away", "SIGKILL of PostgreSQL until all commands have ended", postgres_away_until_commands_have_ended),
+    Fault("PostgreSQL session killed", "SIGKILL of one session: PostgreSQL drops all of them", postgres_session_killed),
+    Fault("PostgreSQL hung", "SIGSTOP of PostgreSQL for longer than a lease", postgres_hung),
+    Fault("PostgreSQL read-only", "default_transaction_read_only for 6 s", postgres_read_only),
+    Fault("PostgreSQL's disk full", "not a block left for 6 s", postgres_disk_full, needs_root=True),
+)

@@ -1,0 +1,243 @@
+"""The whole service on a stage: real processes, real servers, machines that can be switched off, a network that can be cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+from chaos.machines import IS_ROOT, Machine, machines
+from chaos.network import Network
+from chaos.work import Nasty
+from e2e.house import WORKERS, House
+from e2e.processes import Running, still_running, until
+from kit import servers
+from kit.servers import open_folder
+from kit.witness import Witness
+from opsjobs.settings import names as settings
+from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.spawn import spawn
+from opsjobs.standalone.valkey import Valkey
+from opsjobs.store.migrations import runner
+
+MACHINES, ADDRESSES_A_MACHINE = 4, 12
+SLOTS = 3
+POSTGRES_MIB = 768
+PROCESSES = ("api", *WORKERS, "scheduler")
+_MORE_SETTINGS = {
+    "OPSJOBS_CONCURRENCY": "30",
+    "CONNECTION_TIMEOUT": "5s",
+    "OPSJOBS_REATTACH_WINDOW": "60s",
+}
+
+
+class Stage(House):
+    """A house whose machines, network and servers break on request; targets are `name_of` their address."""
+
+    def __init__(
+        self, folder: Path, postgres: Postgres, valkey: Valkey, witness: Witness, fleet: list[Machine], network: Network
+    ) -> None:
+        self.fleet = fleet
+        self.network = network
+        self.nasty = Nasty(witness.path.parent, "nasty")
+        self._armed: set[str] = set()
+        super().__init__(folder, postgres, valkey, witness, [machine.server for machine in fleet])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Those settings that this release knows."""
+        return {**super().environment, **{name: text for name, text in _MORE_SETTINGS.items() if name in settings()}}
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of all targets."""
+        return [address for machine in self.fleet for address in machine.addresses]
+
+    def name_of(self, address: str) -> str:
+        """The target's name."""
+        return f"web-{address.replace('.', '-')}"
+
+    def machine_of(self, address: str) -> Machine:
+        """The machine behind it."""
+        return next(machine for machine in self.fleet if address in machine.addresses)
+
+    def furnish(self) -> None:
+        """Make the fleet known, by way of the proxies."""
+        first = self.fleet[0].server
+        login = {"type": "ssh_key", "username": first.user, "private_key": first.private_key}
+        self.post("/credentials", {"name": "fleet", **login}, 201)
+        for machine in self.fleet:
+            for address in machine.addresses:
+                port = self.network.proxies[address].port
+                self.add_target(self.name_of(address), address, port, machine.server.host_keys, slots=SLOTS)
+
+    # Our processes.
+
+    def spawn(self, name: str, **settings: str) -> Running:
+        """Start a process, not waiting for it."""
+        self._starts += 1
+        log = self.folder / f"{name}.{self._starts}.log"
+        command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
+        started = Running(name, spawn(command, log=log, environment={**self.environment, **settings}), log)
+        self.running[name] = started
+        return started
+
+    def arm(self, name: str, failpoint: str) -> None:
+        """Start it anew with faults on order, and return when it works, or has died of one already."""
+        if self.running[name].alive:
+            self.running[name].kill()
+        self._armed.add(name)
+        started = self.spawn(name, OPSJOBS_FAILPOINT=failpoint)
+        until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
+
+    def revive(self, name: str) -> None:
+        """Start it again if it is dead, as whoever looks after services does."""
+        if not self.running[name].alive:
+            self._armed.discard(name)
+            self.spawn(name)
+
+    def heal(self) -> None:
+        """Everything is as it was meant: what is dead lives, what is frozen goes on, no fault is left on order."""
+        for name in self._armed:
+            if self.running[name].alive:
+                self.running[name].kill()
+        self._armed.clear()
+        self.network.heal()
+        for machine in self.fleet:
+            machine.heal()
+        for server in (self.postgres, self.valkey):
+            self.thaw(server)
+        super().heal()
+        self.set_read_only(False)
+        until(self._api_is_ready, "the API is ready")
+
+    def _works(self, started: Running) -> bool:
+        with suppress(psycopg.Error):
+            if started.name == "api":
+                return self._api_is_ready()
+            return started.name == "scheduler" or self._is_registered(started)
+        return False
+
+    def sweep_up(self, marks: Sequence[str]) -> None:
+        """End what nobody waits for any more, and make room."""
+        for machine in self.fleet:
+            for pid in machine.durable_processes():
+                _send(pid, signal.SIGKILL)
+            machine.forget_output()
+        for mark in marks:
+            for pid in still_running(f"{mark}-"):
+                _send(pid, signal.SIGKILL)
+
+    # Servers.
+
+    def kill_server(self, server: Postgres | Valkey) -> None:
+        """As a crash does it; `heal` starts it again."""
+        if server.process is not None:
+            server.process.kill()
+            server.process.wait()
+
+    def freeze(self, server: Postgres | Valkey) -> None:
+        """It does nothing, and its connections stay open."""
+        for pid in _family(server):
+            _send(pid, signal.SIGSTOP)
+
+    def thaw(self, server: Postgres | Valkey) -> None:
+        """It goes on."""
+        for pid in _family(server):
+            _send(pid, signal.SIGCONT)
+
+    def set_read_only(self, on: bool) -> None:
+        """PostgreSQL refuses to write in every session from now on, or no longer."""
+        with psycopg.connect(self.postgres.url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+            shown = connection.execute(
+                "select count(*) from pg_file_settings where name = 'default_transaction_read_only'"
+            ).fetchone()
+            assert shown is not None
+            if on or shown[0]:
+                order = "set default_transaction_read_only = on" if on else "reset default_transaction_read_only"
+                connection.execute(f"alter system {order}")
+                connection.execute("select pg_reload_conf()")
+
+    def kill_a_backend(self) -> None:
+        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself anew."""
+        backends = "select pid from pg_stat_activity where application_name like 'opsjobs%%' order by random() limit 1"
+        for row in self.rows(backends):
+            _send(int(row["pid"]), signal.SIGKILL)
+
+    @property
+    def postgres_filler(self) -> Path:
+        """What takes the room of PostgreSQL's disk, where it has one of its own."""
+        return self.postgres._home / "filler"
+
+    def fill_postgres_disk(self) -> None:
+        """Not one more block can be had."""
+        assert IS_ROOT
+        with suppress(OSError), self.postgres_filler.open("ab", buffering=0) as file:
+            for size in (1 << 20, 4096):
+                with suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+
+    def free_postgres_disk(self) -> None:
+        """There is room again."""
+        self.postgres_filler.unlink(missing_ok=True)
+
+
+def _family(server: Postgres | Valkey) -> list[int]:
+    if server.process is None or server.process.poll() is not None:
+        return []
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in children)]
+
+
+def _send(pid: int, what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, what)
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """A running service with its fleet, for the length of the block."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_folder())
+        postgres = _postgres(stack)
+        runner.upgrade(postgres.url)
+        valkey = Valkey(folder)
+        stack.callback(valkey.stop)
+        valkey.start()
+        fleet = stack.enter_context(machines(_addresses(), stack.enter_context(open_folder())))
+        network = Network([(address, machine.server.port) for machine in fleet for address in machine.addresses])
+        stack.callback(network.close)
+        found = Stage(folder, postgres, valkey, Witness(stack.enter_context(open_folder())), fleet, network)
+        stack.callback(found.stop)
+        for name in PROCESSES:
+            found.spawn(name)
+        for started in found.running.values():
+            found._wait_for(started)
+        found.furnish()
+        yield found
+
+
+def _addresses() -> list[list[str]]:
+    """Of a network that depends on the process, so that two stages do not meet."""
+    first = 140 + os.getpid() % 100
+    return [[f"127.{first}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)] for n in range(1, MACHINES + 1)]
+
+
+def _postgres(stack: ExitStack) -> Postgres:
+    """One on a disk of its own that can be filled, where we may mount one."""
+    folder = stack.enter_context(open_folder(None if IS_ROOT else servers.memory()))
+    if IS_ROOT:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={POSTGRES_MIB}m,mode=755", "tmpfs", str(folder)], check=True)
+        stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+    found = Postgres(folder, settings={**servers._CARELESS, "max_wal_size": "128MB"})
+    stack.callback(found.stop, 5)
+    found.start()
+    return found

@@ -1,0 +1,201 @@
+"""The machines: sshd killed, commands and those who wait for them killed, disks full, power cut, home lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from chaos.judge import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
+from chaos.machines import Machine, kill
+from chaos.play import Fault
+from chaos.scene import Scene
+
+_AWAY = frozenset({UNREACHABLE})
+_GONE = frozenset({LOST, UNREACHABLE})
+
+
+def sshd_killed(scene: Scene) -> None:
+    scene.launch(3.0)
+    scene.begun()
+    machine = scene.machine()
+    machine.stop_sshd(sessions=True)
+    scene.pause(scene.longer(1.0, 4.0))
+    machine.start_sshd()
+    scene.cancel()
+
+
+def sshd_restarted(scene: Scene) -> None:
+    scene.launch(3.0)
+    scene.begun()
+    for machine in scene.stage.fleet:
+        machine.stop_sshd(sessions=False)
+        machine.start_sshd()
+    scene.cancel()
+
+
+# Disks: what the machine has kept is the truth, and no more than that can be known.
+
+
+def disk_full(moment: str) -> Callable[[Scene], None]:
+    """Before the start, while commands run, or shortly before they end."""
+
+    def inject(scene: Scene) -> None:
+        machine = scene.machine()
+        scene.own = _as_kept_on(machine)
+        scene.warm_up(machine.addresses)
+        if moment == "before":
+            machine.fill_disk()
+        scene.launch(2.0, cancel=False)
+        scene.begun()
+        if moment == "at exit":
+            scene.pause(1.2)
+        machine.fill_disk()
+        scene.pause(2.5)
+
+    return inject
+
+
+def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
+    """A run there has said what lies there, and ended as its commands testify; or could not be begun at all."""
+
+    def judge(seen: Seen) -> str | None:
+        if seen.row["host"] not in machine.addresses:
+            return None
+        for number, (starts, ends) in enumerate(zip(seen.starts, seen.ends, strict=True), start=1):
+            result = seen.results.get(f"step-{number}")
+            if result is None or not starts:
+                return _could_not_begin(seen)
+            if (fault := _differs(seen, machine, number, [end.code for end in ends])) is not None:
+                return fault
+        return RIGHT
+
+    return judge
+
+
+def _could_not_begin(seen: Seen) -> str | None:
+    row = seen.row
+    if (row["status"], row["error_code"]) == ("failed", "interpreter_missing"):
+        return NO_SPOOL
+    return RIGHT if row["status"] == seen.launched.work.status else None
+
+
+def _differs(seen: Seen, machine: Machine, number: int, codes: Collection[int | None]) -> str | None:
+    result, step = seen.results[f"step-{number}"], seen.launched.work.steps[number - 1]
+    kept = machine.written(f"{seen.row['uuid']}.step-{number}.{result['attempt']}")
+    if seen.heard(number) != kept:
+        return f"step {number}: {[*map(len, seen.heard(number))]} bytes are stored, {[*map(len, kept)]} lie on the machine (I3)"
+    status = step.status if step.timeout else "succeeded" if codes == [0] else "failed"
+    told = [] if step.timeout else [result["exit_code"]]
+    if result["status"] != status or told != list(codes):
+        return f"step {number} is {result['status']} with {result['exit_code']}, and testified {codes} (I10)"
+    return None
+
+
+# Power, homes, processes.
+
+
+def power_cut(scene: Scene) -> None:
+    scene.launch(3.0)
+    scene.begun(0.5)
+    machine = scene.machine()
+    scene.own = only_on(machine.addresses)
+    scene.moment(1.0)
+    machine.power_off()
+    scene.pause(scene.longer(0.5, 3.0))
+    machine.boot()
+    scene.cancel()
+
+
+def home_lost(scene: Scene) -> None:
+    """Another home, or an empty one, in its place while commands run; their connections break."""
+    scene.launch(3.0)
+    scene.begun(0.5)
+    machine = scene.machine()
+    scene.own = only_on(machine.addresses)
+    machine.lose_store()
+    scene.stage.network.reset(machine.addresses)
+    scene.cancel()
+
+
+def only_on(addresses: Collection[str]) -> Callable[[Seen], str | None]:
+    """Only there something may be unknown."""
+
+    def judge(seen: Seen) -> str | None:
+        unknown = seen.row["status"] in ("lost", "unreachable") and seen.row["host"] not in addresses
+        return f"is {seen.row['status']}, and its machine was left alone" if unknown else None
+
+    return judge
+
+
+def keeper_killed(scene: Scene) -> None:
+    """Those who wait for commands to end die; the commands go on, and nobody can say how they end."""
+    scene.launch(3.0)
+    scene.begun(0.5)
+    keepers = {pid: key for machine in scene.stage.fleet for pid, key in machine.keepers().items()}
+    chosen = set(scene.chance.sample(sorted(keepers), len(keepers) // 2))
+    victims = {keepers[pid] for pid in chosen}
+    scene.own = only_of(victims)
+    for pid in chosen:
+        kill(pid)
+    scene.pause(0.5)
+    scene.cancel()
+
+
+def only_of(keys: Collection[str]) -> Callable[[Seen], str | None]:
+    """Only these runs may be lost."""
+    runs = {key.partition(".")[0] for key in keys}
+
+    def judge(seen: Seen) -> str | None:
+        unknown = seen.row["status"] == "lost" and str(seen.row["uuid"]) not in runs
+        return "is lost, and was left alone" if unknown else None
+
+    return judge
+
+
+def command_killed(scene: Scene) -> None:
+    """Commands die by a signal of somebody else's."""
+    scene.launch(3.0, cancel=False)
+    scene.begun(0.5)
+    running = [(pid, key) for machine in scene.stage.fleet for pid, key in sorted(machine.durable_processes().items())]
+    keys = sorted({key for _, key in running})
+    victims = set(scene.chance.sample(keys, len(keys) // 2))
+    scene.own = _killed_by_somebody(victims)
+    for pid, key in running:
+        if key in victims:
+            kill(pid)
+
+
+def _killed_by_somebody(victims: Collection[str]) -> Callable[[Seen], str | None]:
+    def judge(seen: Seen) -> str | None:
+        for number, ends in enumerate(seen.ends, start=1):
+            result = seen.results.get(f"step-{number}")
+            if result is None or ends or f"{seen.row['uuid']}.step-{number}.{result['attempt']}" not in victims:
+                continue
+            told = (seen.row["status"], result["status"], result["exit_code"], result["error_code"])
+            if told != ("failed", "failed", None, "nonzero_exit") or not honest_beginning(seen):
+                return f"step {number} was killed, and is {told}"
+            return RIGHT
+        return None
+
+    return judge
+
+
+FAULTS = (
+    Fault("sshd killed", "SIGKILL of a machine's sshd and all its sessions", sshd_killed, _AWAY),
+    Fault("sshd restarted", "the listener of every machine is killed and started; sessions go on", sshd_restarted, _AWAY),
+    *(
+        Fault(
+            f"disk full {moment}",
+            f"a machine's home has no block left {moment}",
+            disk_full(moment),
+            frozenset({NO_SPOOL}),
+            needs_root=True,
+        )
+        for moment in ("before", "during", "at exit")
+    ),
+    Fault(
+        "power cut", "a machine loses all its processes and comes back with another boot id", power_cut, _GONE, needs_root=True
+    ),
+    Fault("home lost", "another home is in its place, and connections break", home_lost, _GONE, needs_root=True),
+    Fault("keeper killed", "SIGKILL of those who wait for the commands' ends", keeper_killed, frozenset({LOST}), needs_root=True),
+    Fault("command killed", "SIGKILL of commands", command_killed, needs_root=True),
+)

@@ -1,0 +1,48 @@
+"""The sharpest faults of `make chaos`, one round of each: nothing may come out wrong."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.catalogue import FAULTS, chosen
+from chaos.play import Play
+from kit.sshd import needs_sshd
+
+SHARPEST = (
+    "all workers killed, three times",
+    "two owners",
+    "everything killed",
+    "API killed after the commit",
+    "step start",
+    "step settle",
+    "PostgreSQL killed",
+    "start cut",
+    "power cut",
+    "storm",
+)
+
+
+@pytest.fixture(scope="module")
+def play() -> Iterator[Play]:
+    """A stage for this process; rounds follow each other on it."""
+    needs_sshd()
+    with Play(secrets.randbelow(1_000_000), quick=True) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", SHARPEST)
+def test_nothing_comes_out_wrong_of(play: Play, name: str) -> None:
+    fault = next((fault for fault in chosen([name]) if fault.name == name), None)
+    if fault is None:
+        pytest.skip("this machine cannot give machines disks and boot ids of their own: that needs root")
+    tally = play.round(fault)
+    assert tally.runs
+    assert not tally.wrong, f"make chaos ARGS=\"--seed {play.seed} --only '{name}'\"\n" + "\n".join(tally.wrong)
+
+
+def test_every_fault_has_a_name_of_its_own_and_says_what_it_does() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert all(fault.says for fault in FAULTS)

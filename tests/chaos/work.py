@@ -1,0 +1,126 @@
+"""Commands whose every byte and exit code is known beforehand, and which testify when they start and end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.processes import Json
+from kit.witness import Witness
+
+Said = Callable[[str], bytes]
+"""What a command writes, by its key (`$k` in its script)."""
+
+
+def nothing(_: str) -> bytes:
+    """Silence."""
+    return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action. `timeout`: it is killed by that, having said what it says and no more."""
+
+    script: str
+    stdout: Said = nothing
+    stderr: Said = nothing
+    code: int = 0
+    timeout: str | None = None
+
+    @property
+    def status(self) -> str:
+        """What an undisturbed run of it ends as."""
+        return "timeout" if self.timeout else "failed" if self.code else "succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one execution does on each of its targets: the steps, one after the other, all of them with `continue`."""
+
+    name: str
+    steps: Sequence[Step]
+
+    def actions(self, mark: str, witness: Witness) -> list[Json]:
+        """As POST /run takes them."""
+        return [
+            {
+                "key": f"step-{number}",
+                "command": witness.from_start_to_end(f"{mark}-{number}", step.script),
+                "on_failure": "continue",
+                **({"timeout": step.timeout} if step.timeout else {}),
+            }
+            for number, step in enumerate(self.steps, start=1)
+        ]
+
+    @property
+    def status(self) -> str:
+        """What a run ends as: as the first action that did not succeed."""
+        return next((step.status for step in self.steps if step.status != "succeeded"), "succeeded")
+
+
+def lines(count: int, pause_seconds: float, code: int = 0) -> Step:
+    """A line on standard output every now and then, every third one on the other stream, too."""
+    script = f"""n=0; while [ $n -lt {count} ]; do n=$((n+1)); echo "$k line $n"
+[ $((n%3)) -gt 0 ] || echo "$k error $n" >&2; sleep {pause_seconds}; done; exit {code}"""
+
+    def stdout(key: str) -> bytes:
+        return "".join(f"{key} line {n}\n" for n in range(1, count + 1)).encode()
+
+    def stderr(key: str) -> bytes:
+        return "".join(f"{key} error {n}\n" for n in range(3, count + 1, 3)).encode()
+
+    return Step(script, stdout, stderr, code)
+
+
+def at_once(code: int = 0) -> Step:
+    """Over in a moment."""
+    return Step(f'echo "$k is here"; exit {code}', lambda key: f"{key} is here\n".encode(), nothing, code)
+
+
+def late(seconds: float) -> Step:
+    """Silent until its end, and no newline then."""
+    return Step(f"sleep {seconds}; printf '%s' \"$k\" >&2", nothing, lambda key: key.encode())
+
+
+def too_slow(seconds: int = 2) -> Step:
+    """Killed by its timeout, with its child."""
+    script = 'echo "$k waits"; (sleep 300; echo survived); echo "$k is through"'
+    return Step(script, lambda key: f"{key} waits\n".encode(), timeout=f"{seconds}s")
+
+
+class Nasty:
+    """Files of bytes that look like anything but text, for commands to send."""
+
+    def __init__(self, folder: Path, seed: str) -> None:
+        chance = random.Random(seed)
+        kinds = [
+            chance.randbytes(200_000),
+            b"\x00" * 70_000 + b"\xff\xfe" + b"\n" * 65_536,
+            ("ä€😀" * 9_000).encode()[:-2],
+            b"\nX done 0\n1 5\n. OPSJOBS1\n\r\n: comment\n\nevent: end\n\nid: 7\n" * 400,
+            bytes(range(256)) * 3,
+        ]
+        self._files = [(folder / f"nasty-{number}", kind) for number, kind in enumerate(kinds)]
+        for path, kind in self._files:
+            path.write_bytes(kind)
+            path.chmod(0o644)
+
+    def step(self, chance: random.Random, seconds: float) -> Step:
+        """Some of it, a pause, some more on both streams."""
+        (first, a), (second, b), (third, c) = (chance.choice(self._files) for _ in range(3))
+        script = f"cat {first}; sleep {seconds}; cat {second} >&2; cat {third}; exit 7"
+        return Step(script, lambda _: a + c, lambda _: b, 7)
+
+
+def mixture(nasty: Nasty, chance: random.Random, seconds: float) -> Sequence[Work]:
+    """Five kinds of work that take about so long; each test of a fault does all of them at the same time."""
+    beat = chance.choice((0.1, 0.25))
+    return (
+        Work("lines", [lines(round(seconds / beat), beat, chance.choice((0, 3)))]),
+        Work("bytes", [nasty.step(chance, seconds)]),
+        Work("steps", [at_once(), lines(round(seconds / 0.5), 0.25), at_once(chance.randint(0, 255))]),
+        Work("late", [late(seconds)]),
+        Work("too slow", [at_once(), too_slow()]),
+    )

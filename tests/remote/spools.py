@@ -1,0 +1,258 @@
+"""Accounts with a home and a shell of their own, and durable runs in them, for the tests of the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+
+from kit.machines import local_endpoint
+from kit.servers import open_folder
+from kit.sessions import heard
+from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.session import Exit, IdentityDiffers, Output, Process, Session, Sessions
+from opsjobs.remote.spool.channel import Start
+from opsjobs.remote.spool.durable import Login, Spool
+
+HOUR = 3600.0
+NEEDED = ("cat", "chmod", "date", "dd", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "wc")
+"""What a durable run needs of a machine, beside a POSIX shell and a kernel that tells its boots apart."""
+PROGRAMS = {"dash": "dash", "bash": "bash", "busybox": "busybox"}
+_OURS = ("env",)
+
+T = TypeVar("T")
+
+
+@pytest.fixture(params=[*PROGRAMS])
+def shell(request: pytest.FixtureRequest) -> str:
+    """Each shell that a target's `sh` may be."""
+    name: str = request.param
+    if shutil.which(PROGRAMS[name]) is None:
+        pytest.skip(f"needs {name}: install it")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A home, and the programs that are found there; `sh` is the shell in question."""
+
+    home: Path
+    programs: Path
+    path: str
+    login_shell: str = "/bin/sh"
+
+    @property
+    def runs(self) -> Path:
+        """Where the files of durable runs lie."""
+        return self.home / ".opsjobs" / "runs"
+
+    def dressed(self, start: Start) -> Start:
+        """The same, as this account: its environment, its shell as the one that a login gives."""
+
+        async def started(line: str, stdin: bytes) -> Process:
+            return await start(self.line(line), stdin)
+
+        return started
+
+    def line(self, line: str) -> str:
+        """A command line as this account's login shell gets it."""
+        env = shutil.which("env")
+        variables = f"HOME={shlex.quote(str(self.home))} PATH={self.path} SHELL={self.login_shell}"
+        return f"exec {env} -i {variables} {self.programs}/sh -c {shlex.quote(line)}"
+
+    def without(self, *programs: str) -> Account:
+        """The same, with nothing on its path but what a durable run needs, less these."""
+        for program in (*NEEDED, "setsid", "tail", "ps", "od", "seq"):
+            link = self.programs / program
+            found = shutil.which(program)
+            if not link.is_symlink() and found is not None:
+                link.symlink_to(found)
+        for program in programs:
+            (self.programs / program).unlink(missing_ok=True)
+        return Account(self.home, self.programs, str(self.programs), self.login_shell)
+
+
+@contextmanager
+def account(shell: str, *, owner: str | None = None, home: Path | None = None) -> Iterator[Account]:
+    """An account for the length of the block; `owner` = the user that logs in, where that is another one."""
+    with open_folder() as folder:
+        folder.chmod(0o755)
+        place, programs = home or folder / "home of it's own", folder / "bin"
+        place.mkdir(exist_ok=True)
+        programs.mkdir()
+        if owner is not None and os.geteuid() == 0:
+            shutil.chown(place, owner)
+        found = shutil.which(PROGRAMS[shell])
+        assert found is not None
+        (programs / "sh").symlink_to(found)
+        if shell == "busybox":
+            for program in (*NEEDED, "setsid", "tail", "ps", "head", "seq", "od", "yes"):
+                (programs / program).symlink_to(found)
+        yield Account(place, programs, f"{programs}:/usr/local/bin:/usr/bin:/bin")
+
+
+@dataclass
+class Machine:
+    """Durable runs of one account over one session."""
+
+    account: Account
+    spool: Spool
+    identity: Identity = field(default_factory=lambda: Identity("", ""))
+    orders: list[Order] = field(default_factory=list)
+    followed: list[Process] = field(default_factory=list)
+
+    @classmethod
+    def over(cls, session: Session, account: Account) -> Machine:
+        """An account's own Spool."""
+        found = session.durable()
+        assert isinstance(found, Spool)
+        return cls(account, Spool("web-1", Login(), account.dressed(found._start), account.dressed(found._beside)))
+
+    async def learn(self) -> Identity:
+        """What a first contact tells."""
+        with pytest.raises(IdentityDiffers) as met:
+            await self.spool.begin(self.order("exit 99"), None)
+        self.orders.pop()
+        self.identity = met.value.seen
+        return self.identity
+
+    def order(self, command: str, **more: object) -> Order:
+        """A new run."""
+        order = Order(RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
+        self.orders.append(order)
+        return order
+
+    async def begin(self, order: Order | str) -> Process:
+        """Begin it."""
+        return self._noted(await self.spool.begin(self.order(order) if isinstance(order, str) else order, self.identity))
+
+    async def attach(self, order: Order, offsets: tuple[int, int] = (0, 0)) -> Process:
+        """Attach to it."""
+        return self._noted(await self.spool.attach(order, self.identity, offsets))
+
+    def _noted(self, process: Process) -> Process:
+        self.followed.append(process)
+        return process
+
+    async def done(self, order: Order | str) -> tuple[bytes, bytes, Exit]:
+        """Begin it, and follow it to its end."""
+        return await heard(await self.begin(order))
+
+    async def again(self, order: Order) -> tuple[bytes, bytes, Exit]:
+        """All of it once more, by an attach."""
+        return await heard(await self.attach(order))
+
+    def file(self, order: Order, letter: str) -> Path:
+        """One of a run's files."""
+        return self.account.runs / f"{order.key}.{letter}"
+
+    def keeper(self, order: Order) -> int:
+        """The process that waits for the run's end."""
+        return int(self.file(order, "x").read_text().splitlines()[2].split()[2].partition(".")[0])
+
+    async def tidy_up(self) -> None:
+        """End what is left; nothing of ours may go on after that."""
+        for order in self.orders:
+            await self.spool.cancel(order.key, 0.0)
+        for process in self.followed:
+            await process.close()
+        for order in self.orders:
+            await until(lambda order=order: ours(order.key) == {})  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def machine(shell: str = "dash", *, account_: Account | None = None) -> AsyncIterator[Machine]:
+    """This machine as an account with such a shell; its identity is known."""
+    with account(shell) as made:
+        async with open_machine(LocalSessions(), local_endpoint(), account_ or made) as web:
+            yield web
+
+
+@asynccontextmanager
+async def open_machine(sessions: Sessions, endpoint: Endpoint, account: Account) -> AsyncIterator[Machine]:
+    """An account on a machine of these sessions; its identity is known, and nothing of it is left at the end."""
+    async with sessions.session(endpoint) as session:
+        web = Machine.over(session, account)
+        await web.learn()
+        try:
+            yield web
+        finally:
+            await web.tidy_up()
+
+
+async def first(process: Process, size: int = 1) -> bytes:
+    """The first so many bytes of standard output; reading may go on."""
+    said = b""
+    async for piece in process:
+        assert isinstance(piece, Output), piece
+        said += piece.data if piece.stream == "stdout" else b""
+        if len(said) >= size:
+            return said
+    raise AssertionError("it ended before that")
+
+
+async def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return once it is so; fails where it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it never came to be"
+        await asyncio.sleep(0.01)
+
+
+async def within(seconds: float, happening: Awaitable[T]) -> T:
+    """What comes of it, in time."""
+    return await asyncio.wait_for(happening, seconds)
+
+
+def processes() -> dict[int, bytes]:
+    """Every living process, with its arguments."""
+    return {
+        pid: said for folder in Path("/proc").glob("[0-9]*") if alive(pid := int(folder.name)) and (said := _read(pid, "cmdline"))
+    }
+
+
+def ours(key: RunKey) -> dict[int, bytes]:
+    """The processes that have to do with this run: our own lines, by their arguments, and the command's, by their mark."""
+    name = str(key).encode()
+    return {pid: said for pid, said in processes().items() if name in said or b"OPSJOBS_RUN=" + name in _read(pid, "environ")}
+
+
+def marked(key: RunKey) -> list[int]:
+    """The processes of the command."""
+    mark = f"OPSJOBS_RUN={key}".encode()
+    return [pid for pid in processes() if mark in _read(pid, "environ").split(b"\0")]
+
+
+def alive(pid: int) -> bool:
+    """Whether it is there, and not only its remains."""
+    state = _read(pid, "stat").rpartition(b") ")[2][:1]
+    return state not in (b"", b"Z", b"X")
+
+
+def kill(pids: Sequence[int]) -> None:
+    """As by kill -9."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _read(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,363 @@
+"""Durable runs with each shell: begun at most once, output and end exact, found again, and clear words where that cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from dataclasses import replace
+
+import pytest
+
+from kit.sessions import heard
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NotBegun, Settlement
+from remote.spools import Machine, first, kill, machine, marked, ours, shell, until, within  # noqa: F401
+
+ALL_BYTES = bytes(range(256))
+
+
+def printf(data: bytes) -> str:
+    return "".join(f"\\{byte:03o}" for byte in data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        b"no final newline",
+        b"\0",
+        b"a\0b\n\0\0",
+        ALL_BYTES,
+        b"  blanks and \\ backslashes %s\t\n\n",
+        b"1 5\nX done 0\n",
+        b"\x1e0123456789abcdef E 0 - 0 0\n",
+        ALL_BYTES * 20,
+    ],
+)
+async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: bytes) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order(f"printf '{printf(data)}'; printf '{printf(data)}' >&2; exit 7")
+        assert await web.done(order) == (data, data, Exit(7))
+        assert await web.again(order) == (data, data, Exit(7))
+        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (b"", data[len(data) // 2 :], Exit(7))
+
+
+async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        data = secrets.token_bytes(5_000_001)
+        source = web.account.home / "data"
+        source.write_bytes(data)
+        order = web.order("cat data; cat data >&2")
+        assert await web.done(order) == (data, data, Exit(0))
+        assert await web.again(order) == (data, data, Exit(0))
+        # Both streams at once, and slowly enough to be followed live.
+        order = web.order("sleep 0.1; cat data & cat data >&2; wait; echo end")
+        assert await web.done(order) == (data + b"end\n", data, Exit(0))
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 129, 137, 143, 192, 193, 255])
+async def test_an_exit_code_is_one(shell: str, code: int) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order(f"exit {code}")
+        assert (await web.done(order))[2] == Exit(code)
+        assert (await web.again(order))[2] == Exit(code)
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "INT", "USR1"])
+async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        end = (await web.done(f"kill -{name} $$; sleep 5"))[2]
+        # bash says the same of a command that was killed and of one that exits so.
+        number = {"TERM": 143, "KILL": 137, "HUP": 129, "INT": 130, "USR1": 138}[name]
+        assert end == (Exit(number) if shell == "bash" else Exit(None, name))
+
+
+async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("trap 'exit 5' TERM; kill -TERM 0; sleep 5")
+        assert (await web.done(order))[2] == Exit(5)
+
+
+async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        text = "/bin/sed -n 's/^SigIgn:[^0-9]*//p' /proc/self/status; /usr/bin/yes | head -n 1"
+        out, err, end = await web.done(text)
+        assert (out, err, end.code) == await machine_says(web, text)
+        assert out.endswith(b"0\ny\n")
+
+
+async def test_a_command_finds_the_place_of_any_login(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order('pwd; umask; echo "$# $0 ${c-}${n-}${OLDPWD-}$OPSJOBS_RUN"; ls -l /proc/self/fd | grep -c .opsjobs')
+        out, err, _ = await web.done(order)
+        lines = out.decode().splitlines()
+        assert lines[0] == str(web.account.home)
+        assert int(lines[1], 8) == os.umask(os.umask(0o22))
+        assert lines[2] == f"0 sh {order.key}"
+        assert lines[3] == "1", "only its own standard error"
+        assert err == b""
+
+
+async def test_a_command_that_the_shell_cannot_read_fails_like_any_other(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        out, err, end = await web.done("echo before; )")
+        assert out == b""
+        assert b"yntax" in err
+        assert end.code in (1, 2)
+
+
+async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_documents(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        text = "#!/bin/sh\n\n# a comment \\\necho 'a\n  b' \\\n  \"c\\td\"  # more\ncat <<'END'\n$HOME \\\n\tend\nEND\nfalse"
+        expected = (await machine_says(web, text))[:2]
+        short = web.order(text)
+        assert (await web.done(short))[:2] == expected
+        long = web.order(text + "\n# " + "x" * 20_000 + "\nfalse")
+        assert (await web.done(long))[:2] == expected
+        assert list(web.account.runs.glob("*.p")) == []
+
+
+async def machine_says(web: Machine, text: str) -> tuple[bytes, bytes, int]:
+    """What the shell says when it is given the command as such."""
+    asked = await asyncio.create_subprocess_exec(
+        web.account.programs / "sh",
+        "-c",
+        text,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": str(web.account.home), "PATH": web.account.path},
+    )
+    out, err = await asked.communicate()
+    return out, err, asked.returncode or 0
+
+
+async def test_a_command_that_ends_in_the_middle_of_a_word_is_not_continued(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        assert (await web.done("printf %s a\\"))[0] == (await machine_says(web, "printf %s a\\"))[0]
+
+
+async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        for command in ("echo ran >>witness; echo out; exit 3", "echo ran >>witness; sleep 0.2; echo out; exit 3"):
+            order = web.order(command)
+            (web.account.home / "witness").unlink(missing_ok=True)
+            done = await asyncio.gather(*(web.done(order) for _ in range(8)))
+            assert done == [(b"out\n", b"", Exit(3))] * 8
+            assert (web.account.home / "witness").read_text() == "ran\n"
+
+
+async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("sleep 30 & echo out")
+        assert await within(5, web.done(order)) == (b"out\n", b"", Exit(0))
+        order = web.order("(while sleep 0.01; do echo more; done) & sleep 0.2; echo out; exit 4")
+        out, _, end = await within(10, web.done(order))
+        assert b"out\n" in out
+        assert end == Exit(4)
+        for leftover in web.orders:
+            kill(marked(leftover.key))
+
+
+async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo ran >>witness")
+        assert await web.spool.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
+        for _ in range(2):
+            with pytest.raises(NotBegun) as late:
+                await web.begin(order)
+            assert late.value.settled
+        assert not (web.account.home / "witness").exists()
+
+
+async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_settled(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo ran")
+        web.file(order, "x").touch()
+        with pytest.raises(NotBegun) as absent:
+            await web.attach(order)
+        assert absent.value.settled
+        with pytest.raises(NotBegun):
+            await web.begin(order)
+
+
+async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        start = web.spool._start
+        for left in (0, 3, 20, 30, 45, -1):
+            order = web.order("echo ran >>witness; echo more")
+
+            async def cut(line: str, stdin: bytes, left: int = left) -> object:
+                return await start(line, stdin[: left if left >= 0 else len(stdin) + left - 5])
+
+            web.spool._start = cut  # type: ignore[assignment]
+            try:
+                with pytest.raises((ContactLost, NotBegun, Exception)):
+                    await web.done(order)
+            finally:
+                web.spool._start = start
+            assert not (web.account.home / "witness").exists()
+            with pytest.raises(NotBegun):
+                await web.attach(order)
+
+
+# --- identity
+
+
+async def test_a_store_is_made_once_however_many_come_first(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        (web.account.runs.parent / "id").unlink()
+        seen = await asyncio.gather(*(web.learn() for _ in range(12)))
+        assert len(set(seen)) == 1
+        assert sorted(path.name for path in web.account.runs.parent.iterdir()) == ["id", "runs"]
+        assert list(web.account.runs.iterdir()) == []
+        assert (web.account.runs.stat().st_mode & 0o777, web.account.runs.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+
+
+async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        done, live = web.order("exit 3"), web.order("echo up; sleep 30")
+        await web.done(done)
+        await first(await web.begin(live))
+        keeper = web.keeper(live)
+        for order in (done, live):
+            record = web.file(order, "x")
+            record.write_text(record.read_text().replace(web.identity.boot, "11111111-2222-3333-4444-555555555555"))
+        assert (await web.again(done))[2] == Exit(3)
+        with pytest.raises(RemoteFailure) as lost:
+            await web.attach(live)
+        assert lost.value.code is ErrorCode.LOST
+        assert not isinstance(lost.value, ContactLost)
+        assert await web.spool.cancel(live.key, 0.1) == Settlement(CancelProof.ALREADY_FINISHED)
+        kill([*marked(live.key), keeper])
+
+
+async def test_another_home_is_another_store(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web, machine(shell) as other:
+        assert web.identity.store != other.identity.store
+        assert web.identity.boot == other.identity.boot
+        order = web.order("echo ran >>witness")
+        with pytest.raises(IdentityDiffers) as met:
+            await web.spool.begin(order, other.identity)
+        assert met.value.seen == web.identity
+        with pytest.raises(IdentityDiffers):
+            await web.spool.attach(order, other.identity, (0, 0))
+        assert not (web.account.home / "witness").exists()
+
+
+async def test_a_run_of_another_release_says_so(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("exit 3")
+        await web.done(order)
+        record = web.file(order, "x")
+        record.write_text(record.read_text().replace("\n1 ", "\n2 "))
+        with pytest.raises(RemoteFailure, match="another release") as lost:
+            await web.attach(order)
+        assert lost.value.code is ErrorCode.LOST
+
+
+# --- keepers, watchdogs
+
+
+async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_left(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo up; sleep 30")
+        process = await web.begin(order)
+        await first(process)
+        kill([web.keeper(order)])
+        with pytest.raises(RemoteFailure) as lost:
+            await within(10, heard(process))
+        assert lost.value.code is ErrorCode.LOST
+        assert not isinstance(lost.value, ContactLost)
+        assert await web.spool.look(order.key) is None, "the command lives"
+        assert (await web.spool.cancel(order.key, 0.5)).proof is CancelProof.KILLED
+        assert marked(order.key) == []
+        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "KILL"))
+
+
+async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo up; sleep 30")
+        process = await web.begin(order)
+        await first(process)
+        kill(marked(order.key))
+        assert (await within(5, heard(process)))[2] == (Exit(137) if shell == "bash" else Exit(None, "KILL"))
+
+
+async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("trap '' TERM; echo up; while :; do sleep 1; done", timeout_seconds=1.5, grace_seconds=0.3)
+        process = await web.begin(order)
+        await first(process)
+        kill([web.keeper(order)])
+        await process.close()
+        await until(lambda: marked(order.key) == [])
+        assert (await web.again(order))[2] == Exit(None, "KILL", "timeout")
+
+
+async def test_a_watchdog_without_keeper_and_command_goes_away(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo up; sleep 30")
+        process = await web.begin(order)
+        await first(process)
+        kill([web.keeper(order), *marked(order.key)])
+        await process.close()
+        await until(lambda: ours(order.key) == {})
+
+
+async def test_a_short_timeout_is_kept_to_the_tenth_of_a_second(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        order = web.order("sleep 20", timeout_seconds=0.3)
+        assert (await web.done(order))[2] == Exit(None, "TERM", "timeout")
+        assert 0.3 <= loop.time() - began < 3
+
+
+async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        command = "trap '' TERM; n=0; while [ $n -lt 20000 ]; do echo $n >&2; n=$((n+1)); done; while :; do sleep 1; done"
+        order = web.order(command, limit_bytes=50_000, grace_seconds=0.2)
+        _, err, end = await within(20, web.done(order))
+        assert err == b"".join(b"%d\n" % n for n in range(err.count(b"\n")))
+        assert len(err) > 50_000
+        assert end == Exit(None, "KILL", "output_limit")
+
+
+async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        short, long = web.order("echo out"), web.order("echo out; sleep 0.3; echo more")
+        for order in (short, long):
+            await (await web.begin(order)).close()
+            await heard(await web.attach(order))
+            await web.done(order)
+            await until(lambda order=order: ours(order.key) == {}, 3.0)  # type: ignore[misc]
+
+
+# --- clean
+
+
+async def test_a_clean_removes_its_own_files_and_no_others(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        orders = [web.order("kill -TERM $$"), web.order("exit 200"), web.order("sleep 0.2"), web.order("true")]
+        for order in orders[:3]:
+            await web.done(order)
+        await web.spool.cancel(orders[3].key, 0.0)
+        kept = [web.account.runs / name for name in ("other", f"{orders[0].key}0.x", f"{orders[0].key}.xx", "id.x")]
+        for path in kept:
+            path.touch()
+        await web.spool.clean([order.key for order in orders])
+        assert sorted(web.account.runs.iterdir()) == sorted(kept)
+        assert (web.account.runs.parent / "id").read_text().strip() == web.identity.store
+
+
+async def test_the_digest_is_that_of_the_command(shell: str) -> None:  # noqa: F811
+    async with machine(shell) as web:
+        order = web.order("echo out", environment={"A": "1"})
+        await web.done(order)
+        assert order.digest in web.file(order, "x").read_text()
+        for other in (replace(order, command="echo out "), replace(order, environment={"A": "2"})):
+            with pytest.raises(RemoteFailure, match="another command"):
+                await web.attach(other)
