@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,10 @@ from opsjobs.doorbell.bell import BELL, BellApp, bell_queue
 
 BELLS = 100
 # Who passes a step, where it is not the workers.
-_PASSED_BY = {**dict.fromkeys(("launch", "ledger.launch", "ring", "stream"), ("api",)), "relay": ("scheduler",)}
+_PASSED_BY = {**dict.fromkeys(("launch", "ledger.launch", "ring", "stream"), ("api",)), "relay": (*WORKERS, "scheduler")}
 # After so many passages before there is work, and in so many afterwards, it happens.
 _BEFORE = {"claim": 2}
-_PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 4}
+_PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 2}
 _PASSAGES_OF_MOST = 6
 _ON_THE_WAY = frozenset({"session", "start"})
 
@@ -182,7 +183,7 @@ def _orders(chance: random.Random, step: str) -> dict[str, str]:
     names = _PASSED_BY.get(step, WORKERS)
     pairs = chance.sample((("sleep:0.7", "kill"), ("error", "error_after")), 2)
     told = [pairs[0], pairs[1]] if len(names) > 1 else [(*chance.sample(("sleep:0.7", "error", "error_after"), 3), "kill")]
-    return {name: ",".join(_spelt(chance, step, ways)) for name, ways in zip(names, told, strict=True)}
+    return {name: ",".join(_spelt(chance, step, ways)) for name, ways in zip(names, itertools.cycle(told))}
 
 
 def _spelt(chance: random.Random, step: str, ways: Sequence[str]) -> list[str]:

@@ -253,8 +253,9 @@ class DurableCommand:
 
     async def _cancelled(self, durable: Durable) -> Settlement:
         settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
+        # Of what was started in another store, or before a reboot, this one knows nothing.
         if settlement.proof is CancelProof.NEVER_STARTED and await durable.identity(self._order.become) != self._identity:
-            return Settlement(CancelProof.UNREACHABLE)  # of what was started in another store, or before a reboot, it knows nothing
+            return Settlement(CancelProof.UNREACHABLE)
         return settlement
 
     async def _rest(self) -> Exit | None:
