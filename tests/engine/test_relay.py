@@ -109,12 +109,18 @@ async def _all_told(database: Database) -> bool:
     return await _untold(database) == 0
 
 
-async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(database: Database, redis_url: str) -> None:
+async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
+    database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with bench(database) as on:
         async with on.worker():
             await on.run("true", 2)
         bus = Bus(redis_url, on.metrics)
-        assert await relay_of(on, bus).run_once() == {"published": 0}
+        relay = relay_of(on, bus)
+        assert await relay.run_once() == {"published": 0}
+        assert not await _all_told(database), "what ended the process before may have ended Redis and its listeners, too"
+        monkeypatch.setattr("opsjobs.engine.relay.COME_BACK_SECONDS", 0.0)
+        assert await relay.run_once() == {"published": 0}
         assert await _all_told(database)
         await bus.close()
 

@@ -35,7 +35,7 @@ class Relay:
         self._journal = journal
         self._bus = bus
         self._metrics = metrics
-        self._away_at = -COME_BACK_SECONDS
+        self._away_at = time.monotonic()  # whatever ended the process before this one may have ended Redis, too
 
     async def run_once(self) -> Counts:
         """Tell what waits, a batch a shard; says how many events went out."""
