@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -22,8 +21,8 @@ from e2e.processes import SECONDS, Json, Running, until
 # A key is answered with 409 while its first request is under way, and with 503 while the database is away.
 _LATER = (409, 503)
 _AGAIN_SECONDS = 0.1
-DURABLE: str | None = os.environ.get("CHAOS_DURABLE", "required") or None
-"""The policy of every launch, unless the fault says otherwise."""
+DURABLE = "required"
+"""The policy of every launch: no command is ever started directly, so that none may be lost with its worker."""
 
 
 class Scene:
@@ -35,7 +34,6 @@ class Scene:
         self.launched: list[Launched] = []
         self.watchers: list[Watcher] = []
         self.own: Own | None = None
-        self.durable: str | None = DURABLE
         self.quick = False
         self._name = name
         self._eyes = eyes
@@ -68,7 +66,7 @@ class Scene:
         body: Json = {
             "actions": work.actions(mark, self.stage.witness),
             "targets": {"ids": [self.stage.name_of(address) for address in addresses]},
-            "policy": {"max_parallel": max_parallel, **({"durable": self.durable} if self.durable else {})},
+            "policy": {"max_parallel": max_parallel, "durable": DURABLE},
         }
         answer = self._insist("/run", body, str(uuid.uuid4()))
         assert answer.status_code == 202, answer.text

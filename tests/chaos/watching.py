@@ -18,6 +18,7 @@ from opsjobs.model.events import CHANNEL
 from opsjobs.standalone.valkey import Valkey
 
 AGAIN_SECONDS = 0.2
+_ENDS = {f"io.opsconductor.target_run.{how}.v1" for how in ("finished", "lost", "dead")}
 LOOK_SECONDS = 0.25
 
 _ENDED = """
@@ -76,7 +77,7 @@ class Ears(threading.Thread):
             while not self._over.is_set():
                 if (message := self._heard.get_message(timeout=0.2)) and message["type"] == "message":
                     event = json.loads(message["data"])
-                    if event["type"] == "io.opsconductor.target_run.finished.v1":
+                    if event["type"] in _ENDS:
                         self.ended.add(event["subject"])
 
     def close(self) -> None:

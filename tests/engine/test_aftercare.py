@@ -11,17 +11,21 @@ import pytest
 from engine.bench import Bench, bench, until
 from engine.test_durable import half_done, launch, stored
 from opsjobs.engine.aftercare import Aftercare
+from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.durable import RunKey
 from opsjobs.model.execution import Execution
+from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.secret import CredentialType
 from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Exit
 from opsjobs.store.transaction import Database
+from opsjobs.store.vault import StoredCredential
 
 DAY_SECONDS = 24 * 3600.0
 
 
 def care(on: Bench) -> Aftercare:
-    return Aftercare(on.ledger, on.known, on.sessions, on.clock, zone="default", grace_seconds=0.2)
+    return Aftercare(on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2)
 
 
 async def kept(on: Bench, execution: Execution) -> bool:
@@ -128,3 +132,18 @@ async def test_what_was_lost_and_ended_well_after_all_is_told(database: Database
         await until(told)
         row = await on.row(execution)
     assert (row["status"], row["late_result"]["status"], row["late_result"]["exit_code"]) == ("lost", "succeeded", 0)
+
+
+async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Exit(0)])
+        secret = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password="canary")  # type: ignore[arg-type]
+        known = await on.vault.create(secret)
+        assert isinstance(known, StoredCredential)
+        theirs = await launch(on, [CommandAction(command="work", become=BecomeDraft(credential="sudo-pw"))])
+        for execution in (theirs, ours := await launch(on)):
+            await on.ended(execution)
+        await on.turn(DAY_SECONDS + 1)
+        await on.vault.delete(str(known.id))
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert (await kept(on, theirs), await kept(on, ours)) == (True, False)

@@ -170,7 +170,7 @@ class Machine:
         for process in self.followed:
             await process.close()
         for order in self.orders:
-            await until(lambda order=order: ours(order.key) == {})  # type: ignore[misc]
+            await nothing_left_of(order.key)
 
 
 @asynccontextmanager
@@ -215,6 +215,14 @@ async def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
 async def within(seconds: float, happening: Awaitable[T]) -> T:
     """What comes of it, in time."""
     return await asyncio.wait_for(happening, seconds)
+
+
+async def nothing_left_of(key: RunKey, seconds: float = 10.0) -> None:
+    """Return once no process of this run is left; fails, naming them, where that takes longer."""
+    deadline = time.monotonic() + seconds
+    while left := ours(key):
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.01)
 
 
 def processes() -> dict[int, bytes]:

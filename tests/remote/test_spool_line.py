@@ -40,7 +40,7 @@ REQUESTS: dict[str, Request] = {
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 def test_a_line_is_for_every_login_shell(request_: Request) -> None:
     line = request_.line()
-    assert line.startswith("sh -c '")
+    assert line.startswith("exec sh -c '" if request_.hold else "sh -c '")
     assert "\n" not in line
     assert re.search(r"!(?! )", line) is None, "csh would look into its history"
     assert "\\" not in line, "fish and csh would not agree"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from opsjobs.clock import Clock
+from opsjobs.engine import become
 from opsjobs.engine.ends import judged
 from opsjobs.engine.service import Counts
-from opsjobs.model.durable import RunKey
-from opsjobs.model.execution import CancelProof, RunStatus, moment
+from opsjobs.model.durable import Become, RunKey
+from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
 from opsjobs.store.ledger import Folder, Ledger, Sweep
+from opsjobs.store.vault import Vault
 
 T = TypeVar("T")
 
@@ -31,10 +34,19 @@ class Aftercare:
     """Visits machines of one zone: a bounded number a round, a few at a time, each at most once in a while."""
 
     def __init__(
-        self, ledger: Ledger, targets: Targets, sessions: Sessions, clock: Clock, *, zone: str, grace_seconds: float = 5.0
+        self,
+        ledger: Ledger,
+        targets: Targets,
+        vault: Vault,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        zone: str,
+        grace_seconds: float = 5.0,
     ) -> None:
         self._ledger = ledger
         self._targets = targets
+        self._vault = vault
         self._sessions = sessions
         self._clock = clock
         self._zone = zone
@@ -49,15 +61,18 @@ class Aftercare:
         due = sorted(await self._ledger.due_cleaning(self._zone, FOLDERS_A_ROUND), key=lambda folder: folder.target_id)
         visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
         ways = await self._ways([target_id for target_id, _ in visits])
-        return sum(await asyncio.gather(*(self._clean_one(ways.get(target), folders) for target, folders in visits)))
+        opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
+        return sum(await asyncio.gather(*(self._clean_one(ways.get(target), folders, opened) for target, folders in visits)))
 
-    async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder]) -> int:
-        runs, keys = [folder.run_id for folder in folders], [key for folder in folders for key in folder.keys]
-        if way is not None and not await self._visit(way, lambda durable: _cleaned(durable, keys)):
-            await self._ledger.not_cleaned(runs)
-            return 0
-        await self._ledger.cleaned(runs)  # a target that is out of the inventory is out of reach for good
-        return len(runs)
+    async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> int:
+        runs = {folder.run_id for folder in folders}
+        left: set[int] | None = set()  # a target that is out of the inventory is out of reach for good
+        if way is not None:
+            left = await self._visit(way, lambda durable: _not_cleaned(durable, folders, opened))
+        left = runs if left is None else left
+        await self._ledger.not_cleaned(sorted(left))
+        await self._ledger.cleaned(sorted(runs - left))
+        return len(runs - left)
 
     async def _sweep(self) -> int:
         due = await self._ledger.due_sweeps(self._zone, SWEEPS_A_ROUND)
@@ -65,23 +80,35 @@ class Aftercare:
         return sum(await asyncio.gather(*(self._sweep_one(ways.get(sweep.target_id), sweep) for sweep in due)))
 
     async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
-        found = await self._visit(way, lambda durable: self._settled(durable, sweep)) if way else None
+        actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
+        action = next(action for action in actions if action["key"] == sweep.key.action)
+        opened = await self._opened([action["become"]] if action.get("become") else [])
+        found = await self._visit(way, lambda durable: self._settled(durable, sweep, action, opened)) if way else None
         if found is None:
             await self._ledger.sweep_again([sweep.run_id])
             return 0
-        actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
-        expected = next(action["expected_exit_codes"] for action in actions if action["key"] == sweep.key.action)
-        await self._ledger.settle_late(sweep.run_id, {**_told(found, expected), "at": moment(self._clock.now())})
+        told = {**_told(found, action["expected_exit_codes"]), "at": moment(self._clock.now())}
+        await self._ledger.settle_late(sweep.run_id, told)
         return 1
 
-    async def _settled(self, durable: Durable, sweep: Sweep) -> Settlement | None:
-        here = await durable.identity()
+    async def _settled(
+        self, durable: Durable, sweep: Sweep, action: Mapping[str, Any], opened: Mapping[str, Credential]
+    ) -> Settlement | None:
+        who = become.become_of(action, opened)
+        here = await durable.identity(who)
         if here.store != sweep.identity.store:
             return None  # this one can say nothing of it
-        found = await durable.cancel(sweep.key, self._grace_seconds) if sweep.kill else await durable.look(sweep.key)
+        if sweep.kill:
+            found: Settlement | None = await durable.cancel(sweep.key, self._grace_seconds, who)
+        else:
+            found = await durable.look(sweep.key, who)
         if found is not None and found.proof is CancelProof.NEVER_STARTED and here != sweep.identity:
             return None  # a reboot may have cost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
+
+    async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
+        known = become.credentials(wishes)
+        return await self._vault.open_many(sorted(known)) if known else {}
 
     async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         return await self._targets.endpoints(target_ids) if target_ids else {}
@@ -96,9 +123,25 @@ class Aftercare:
             return None
 
 
-async def _cleaned(durable: Durable, keys: Sequence[RunKey]) -> bool:
-    await durable.clean(keys)
-    return True
+async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> set[int]:
+    """The runs whose files are left: of users whom we may not become any more. Raises RemoteFailure for all others."""
+    left: set[int] = set()
+    keys: dict[Become | None, list[tuple[int, RunKey]]] = {}
+    for folder, key in ((found, key) for found in folders for key in found.keys):
+        try:
+            who = become.become_of({"become": folder.becomes.get(key.action)}, opened)
+        except RemoteFailure:
+            left.add(folder.run_id)
+        else:
+            keys.setdefault(who, []).append((folder.run_id, key))
+    for who, theirs in keys.items():
+        try:
+            await durable.clean([key for _, key in theirs], who)
+        except RemoteFailure as failure:
+            if failure.code is not ErrorCode.BECOME_FAILED:
+                raise
+            left |= {run_id for run_id, _ in theirs}
+    return left
 
 
 def _told(found: Settlement, expected: Sequence[int]) -> dict[str, str | int | None]:

@@ -46,9 +46,13 @@ async def _id_of(vault: Vault, name: str, pointer: str) -> str:
     return str(found[0].id)
 
 
-def credentials(specs: Iterable[Spec]) -> set[str]:
-    """The ids of all credentials that commands of these executions need to become somebody else."""
-    wishes = [action.get("become") or {} for spec in specs for action in spec.actions]
+def wishes(specs: Iterable[Spec]) -> list[Mapping[str, Any]]:
+    """As whom commands of these executions are to run, where not as who logs in."""
+    return [action["become"] for spec in specs for action in spec.actions if action.get("become")]
+
+
+def credentials(wishes: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The ids of all credentials that these need."""
     return {str(wish["credential_id"]) for wish in wishes if wish.get("credential_id") is not None}
 
 

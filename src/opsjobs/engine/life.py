@@ -224,7 +224,8 @@ class Life:
         async with failpoints.at("begin"):
             await self._learn_specs({run.execution_id for run in claimed})
             endpoints = await self._tools.targets.endpoints(sorted({run.target_id for run in claimed}))
-            logins = become.credentials(self._specs[execution] for execution in {run.execution_id for run in claimed})
+            specs = [self._specs[execution] for execution in {run.execution_id for run in claimed}]
+            logins = become.credentials(become.wishes(specs))
             opened = await self._tools.vault.open_many(sorted(logins)) if logins else {}
             again = [run.id for run in claimed if run.fence > 1 or lost]
             progress = await self._tools.ledger.progress(again) if again else {}

@@ -26,7 +26,7 @@ CLOSE_SECONDS = 3.0
 
 def aftercare(parts: Parts, zone: str) -> Aftercare:
     """The visits to machines after their runs have ended."""
-    return Aftercare(parts.ledger, parts.inventory, parts.sessions, parts.clock, zone=zone)
+    return Aftercare(parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone)
 
 
 def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:

@@ -82,7 +82,7 @@ class LocalSession:
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine."""
-        return Spool(_THIS_MACHINE, Login(plain=True), self._ask, self._start_beside)
+        return Spool(_THIS_MACHINE, Login(plain=True), self._ask, self._start_beside, self._start_beside)
 
     async def _ask(self, line: str, stdin: bytes) -> Process:
         return await self._start(line, stdin, hold=False)
@@ -93,10 +93,11 @@ class LocalSession:
     async def _start(self, command: str, stdin: bytes, *, hold: bool) -> Process:
         check_command(command)
         child = _Child()
+        starting = asyncio.ensure_future(child.start(command, stdin, hold=hold))
         try:
-            await child.start(command, stdin, hold=hold)
+            await asyncio.shield(starting)
         except asyncio.CancelledError:
-            child.let_go()
+            starting.add_done_callback(lambda done: _let_go_late(child, done))  # not before all its pipes are connected
             raise
         except OSError as error:
             message = f"The command could not be started on this machine: {error}."
@@ -109,6 +110,12 @@ class LocalSession:
         """Let go of everything that was started."""
         for process in self._started:
             await process.close()
+
+
+def _let_go_late(child: _Child, starting: asyncio.Future[None]) -> None:
+    if not starting.cancelled():
+        starting.exception()
+    child.let_go()
 
 
 class _Child:
@@ -158,6 +165,10 @@ class _Child:
     def _resume(self) -> None:
         for pipe in self._pipes:
             pipe.go_on()
+
+    def say(self, data: bytes, *, end: bool) -> None:
+        """Go on with its standard input."""
+        self._stdin.say(data, end=end)
 
     def let_go(self) -> None:
         """Close our ends of the pipes; the command itself is not touched."""
@@ -262,6 +273,10 @@ class LocalProcess:
             return await end_group(self._child.pid, grace_seconds, _ask)
         except NoGroup:
             return CancelProof.UNREACHABLE
+
+    def say(self, data: bytes, *, end: bool) -> None:
+        """Go on with its standard input, where it was started with `hold`."""
+        self._child.say(data, end=end)
 
     async def close(self) -> None:
         """Let go of the pipes, whatever state the command is in."""

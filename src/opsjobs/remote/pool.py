@@ -24,6 +24,8 @@ Key = tuple[object, ...]
 MOVES = 2
 """How often a session changes its connection before it gives up."""
 
+REFUSED_PAUSE_SECONDS = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
@@ -227,52 +229,57 @@ class PooledSession:
 
         Where this connection turns out to be dead or full before anything started, another one is taken.
         """
-        for _ in range(MOVES):
-            try:
-                return await self._start(command, stdin, marked)
-            except RemoteFailure as failure:
-                if failure.code is not ErrorCode.CONNECTION_LOST or not self._worth_moving(failure):
-                    raise
-            await self._place.move()
-        return await self._start(command, stdin, marked)
+        return self._noted(await _start_on(self._place, command, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine; None where its platform knows none."""
         target = self._place.line.connection.target
         if target.platform in ("network", "windows"):
             return None
-        return Spool(target.name, self._place.line.login, self._ask, self._start_beside)
+        return Spool(target.name, self._place.line.login, self._ask, self._start_beside, self._talk)
 
     async def _ask(self, line: str, stdin: bytes) -> Process:
         return await self.start(line, stdin=stdin, marked=False)
+
+    async def _talk(self, line: str, stdin: bytes) -> Process:
+        return self._noted(await _start_on(self._place, line, stdin, marked=False, hold=True))
 
     async def _start_beside(self, line: str, stdin: bytes) -> Process:
         """Start a line on a place of its own, which it leaves when it is closed; its standard input is open until then."""
         place = await self._place.another()
         try:
-            process = await place.line.connection.start(line, stdin=stdin, marked=False, hold=True)
+            return self._noted(_Beside(await _start_on(place, line, stdin, marked=False, hold=True), place))
         except BaseException:
             place.leave()
             raise
-        beside = _Beside(process, place)
-        self._started.append(beside)
-        return beside
 
-    async def _start(self, command: str, stdin: bytes, marked: bool | None) -> SshProcess:
-        process = await self._place.line.connection.start(command, stdin=stdin, marked=marked)
+    def _noted(self, process: Process) -> Process:
         self._started.append(process)
         return process
-
-    def _worth_moving(self, failure: RemoteFailure) -> bool:
-        if isinstance(failure, ChannelRefused):
-            return self._place.shrink()
-        return not self._place.line.connection.alive
 
     async def close(self) -> None:
         """Let go of what was started, and of the place."""
         for process in self._started:
             await process.close()
         self._place.leave()
+
+
+async def _start_on(place: Place, command: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> SshProcess:
+    """Start a line on this place's connection; on another one where this turns out to be dead or full before anything started."""
+    for _ in range(MOVES):
+        try:
+            return await place.line.connection.start(command, stdin=stdin, marked=marked, hold=hold)
+        except RemoteFailure as failure:
+            if failure.code is not ErrorCode.CONNECTION_LOST:
+                raise
+            if isinstance(failure, ChannelRefused) and not place.shrink():
+                # We are alone here: the machine may only not have noticed yet that our last channel is over.
+                await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+                continue
+            if not isinstance(failure, ChannelRefused) and place.line.connection.alive:
+                raise
+        await place.move()
+    return await place.line.connection.start(command, stdin=stdin, marked=marked, hold=hold)
 
 
 class _Beside:
@@ -287,6 +294,9 @@ class _Beside:
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         return await self._process.kill(grace_seconds)
+
+    def say(self, data: bytes, *, end: bool) -> None:
+        self._process.say(data, end=end)
 
     async def close(self) -> None:
         await self._process.close()

@@ -107,7 +107,11 @@ class Settlement:
 
 
 class Durable(Protocol):
-    """Durable runs on one machine: what starts here goes on when contact breaks, and is found again by its key."""
+    """Durable runs on one machine: what starts here goes on when contact breaks, and is found again by its key.
+
+    `become`: whose run it is, where not of who logs in. Where that is not allowed, nothing is done, and all but `cancel` raise
+    RemoteFailure(BECOME_FAILED).
+    """
 
     async def begin(self, order: Order, expected: Identity | None) -> Process:
         """Start, unless it was started before, and follow it from its first byte.
@@ -126,7 +130,7 @@ class Durable(Protocol):
     async def identity(self, become: Become | None = None) -> Identity:
         """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
 
-    async def look(self, key: RunKey) -> Settlement | None:
+    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
         """How a run stands, touching nothing: None while it lives. Raises RemoteFailure."""
 
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
@@ -135,7 +139,7 @@ class Durable(Protocol):
         Never raises for what a machine does: the proof is `unreachable` where the target's answer is missing.
         """
 
-    async def clean(self, keys: Sequence[RunKey]) -> None:
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:
         """Remove the folders of runs that have ended. Raises RemoteFailure."""
 
 

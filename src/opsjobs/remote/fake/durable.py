@@ -50,7 +50,7 @@ class FakeDurable:
         """Which store this is now."""
         return self._machine.identity
 
-    async def look(self, key: RunKey) -> Settlement | None:
+    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:  # noqa: ARG002
         """How a run stands."""
         self._machine.check_contact(self._since)
         run = self._machine.runs.get(key)
@@ -64,7 +64,7 @@ class FakeDurable:
         self._machine.kills.append(settlement.proof)
         return settlement
 
-    async def clean(self, keys: Sequence[RunKey]) -> None:
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:  # noqa: ARG002
         """Forget the runs that are over."""
         machine = self._machine
         machine.check_contact(self._since)

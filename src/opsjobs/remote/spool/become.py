@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from opsjobs.model.durable import Become
 from opsjobs.model.execution import ErrorCode
@@ -37,6 +37,7 @@ _ANSWER = f'echo $1$2; while IFS= read -r l; do case $l in "$1") break;; esac; d
 _WILLING = 'su $1 -c : </dev/null && su $1 -c "$2"'
 
 
+@runtime_checkable
 class Speaker(Process, Protocol):
     """A process whose standard input is still open."""
 
@@ -78,25 +79,27 @@ class Way:
         """Whether there is a password to be asked for."""
         return self.become.password is not None
 
-    def refused(self, name: str, words: str) -> RemoteFailure:
+    def refused(self, words: str) -> RemoteFailure:
         """What is told of a machine that did not let us through."""
         user, method = self.become.user, self.become.method
-        message = f"Could not become {user} on {name} by {method}, so nothing was started: {words or 'it gave no reason'}"
+        message = f"could not become {user} by {method}, so nothing was started: {words or 'it gave no reason'}"
         return RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
-    async def enter(self, process: Speaker, name: str) -> None:
+    async def enter(self, process: Speaker) -> None:
         """Return once the other user's shell listens. Raises RemoteFailure: BECOME_FAILED with the program's own words."""
+        if self.become.password is not None and set(self.become.password.reveal()) & {"\n", "\0"}:
+            raise self.refused("the credential's password holds a line break or NUL, which nobody can be given")
         talk = _Talk(self, process.say)
         try:
             async with asyncio.timeout(BECOME_SECONDS):
                 async for piece in process:
                     if isinstance(piece, Exit):
-                        raise self.refused(name, talk.words)
+                        raise self.refused(talk.words)
                     if talk.heard(piece):
                         return
         except TimeoutError:
-            raise self.refused(name, f"no answer within {BECOME_SECONDS:.0f} s. {talk.words}") from None
-        raise self.refused(name, talk.words)
+            raise self.refused(f"no answer within {BECOME_SECONDS:.0f} s. {talk.words}") from None
+        raise self.refused(talk.words)
 
 
 class _Talk:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.session import ContactLost, Exit, Output, Process
+from opsjobs.remote.spool.become import Speaker, last_words
 from opsjobs.remote.spool.records import Records, Word
 from opsjobs.remote.spool.script import Request
 
 Start = Callable[[str, bytes], Awaitable[Process]]
 """Starts a command line with this standard input; raises RemoteFailure as Session.start does."""
+
+
+OVER_SECONDS = 1.0
 
 
 class Channel:
@@ -31,7 +36,7 @@ class Channel:
     async def open(cls, start: Start, request: Request, *, plain: bool = False) -> Channel:
         """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
         try:
-            return cls(await start(request.line(plain=plain), request.stdin), request.nonce)
+            return cls(await sent(start, request, plain=plain), request.nonce)
         except RemoteFailure as failure:
             raise _told(failure) from None
 
@@ -54,6 +59,11 @@ class Channel:
         """What was said that is not ours, for people."""
         return self._records.noise[:200].decode(errors="replace").strip()
 
+    @property
+    def last_words(self) -> str:
+        """The end of that, in one line."""
+        return last_words(self._records.noise)
+
     async def _pull(self) -> None:
         if self._pieces is None:
             self._pieces = aiter(self._process)
@@ -71,6 +81,14 @@ class Channel:
         else:
             self._records.complain(piece.data)
 
+    async def finish(self) -> None:
+        """Let go of it once the machine has, or soon: until then it counts as one of our sessions there. All was said."""
+        with contextlib.suppress(TimeoutError, RemoteFailure):
+            async with asyncio.timeout(OVER_SECONDS):
+                while await self.next() is not None:
+                    pass
+        await self.close()
+
     async def close(self) -> None:
         """Let go of it; what it started goes on."""
         await self._process.close()
@@ -79,3 +97,30 @@ class Channel:
 def _told(failure: RemoteFailure) -> RemoteFailure:
     """What a lost command is to others is lost contact here: its machine remembers."""
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
+
+
+async def sent(start: Start, request: Request, *, plain: bool = False) -> Process:
+    """The process of a request, as whomever it runs. Raises RemoteFailure as `start`, and BECOME_FAILED.
+
+    Where a password may be asked for, `start` has to leave the standard input open.
+    """
+    way = request.way
+    if way is None:
+        return await start(request.line(plain=plain), request.stdin)
+    ahead = request.line(plain=True).encode() + b"\n" + request.stdin
+    if not way.talks:
+        return await start(request.alone(way.line), ahead)
+    try:
+        process = await start(request.alone(way.line), b"")
+        assert isinstance(process, Speaker)
+        try:
+            await way.enter(process)
+        except BaseException:
+            await process.close()
+            raise
+    except RemoteFailure as failure:
+        if failure.code is not ErrorCode.LOST:
+            raise
+        raise RemoteFailure(ErrorCode.CONNECTION_LOST, failure.message) from None  # nothing of the request was sent
+    process.say(f"{way.mark}\n".encode() + ahead, end=not request.hold)
+    return process

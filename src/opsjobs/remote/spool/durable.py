@@ -41,21 +41,30 @@ class Login:
 
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
+        self.stores: dict[str | None, Identity] = {}
+        """Whose store was seen last, by the user who was become. Only a hint: a start looks again."""
 
 
 class Spool:
-    """Durable runs on one machine. `beside` starts a line whose standard input stays open until the process is closed."""
+    """Durable runs on one machine. `beside` starts a line whose standard input stays open until the process is closed.
 
-    def __init__(self, name: str, login: Login, start: Start, beside: Start) -> None:
+    So does `talk`, in the place of `start`, for programs that ask for a password (default: beside).
+    """
+
+    def __init__(self, name: str, login: Login, start: Start, beside: Start, talk: Start | None = None) -> None:
         self._name = name
         self._login = login
         self._start = start
         self._beside = beside
+        self._talk = talk or beside
 
     async def begin(self, order: Order, expected: Identity | None) -> Process:
         """Start, unless it was started before, and follow it from its first byte."""
         if expected is None:
             raise IdentityDiffers(await self.identity(order.become))
+        if not script.meant(expected, order.become):
+            seen = self._login.stores.get(order.become.user if order.become is not None else None)
+            raise IdentityDiffers(seen or await self.identity(order.become))
         loop = asyncio.get_running_loop()
         asked = loop.time()
         channel, word = await self._start_run(script.start(order, expected))
@@ -63,7 +72,7 @@ class Spool:
             now = loop.time()
             source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
             return DurableProcess(self._ways(order, expected), source)
-        await channel.close()
+        await channel.finish()
         if word[0] == "S":
             return await self.attach(order, expected, (0, 0))
         raise await self._refused(word, order, expected)
@@ -73,29 +82,31 @@ class Spool:
         source = await self._attach(order, expected, offsets)
         return DurableProcess(self._ways(order, expected), source, offsets)
 
-    async def look(self, key: RunKey) -> Settlement | None:
+    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
         """How a run stands. Raises RemoteFailure, NoSpool."""
-        return standing_of(await self._answer(script.look(key)))
+        return standing_of(await self._answer(script.look(key, become)))
 
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
         """See to it that the run never begins, or ends."""
         request = script.cancel(key, grace_seconds, become)
         try:
             async with asyncio.timeout(grace_seconds + KILL_SECONDS):
-                return settlement_of(await self._answer_somehow(request))
+                channel, word = await self._ask_somehow(request)
+                await channel.finish()
+                return settlement_of(word)
         except (RemoteFailure, NoSpool, TimeoutError):
             return Settlement(CancelProof.UNREACHABLE)
 
-    async def clean(self, keys: Sequence[RunKey]) -> None:
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:
         """Remove the files of runs that have ended. Raises RemoteFailure, NoSpool."""
         for at in range(0, len(keys), KEYS_AT_ONCE):
-            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE]))
+            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become))
 
     # Requests.
 
     async def _start_run(self, request: Request) -> tuple[Channel, Word]:
         """Ask for a start in the quickest way that this login shell understands."""
-        plain = self._login.plain and request.become is None
+        plain = self._login.plain and request.way is None
         try:
             channel, word = await self._ask(request, plain=plain)
         except NoSpool:
@@ -103,7 +114,7 @@ class Spool:
                 raise
             self._login.plain = False
             channel, word = await self._ask(request)
-        if word[0] == "B" and request.become is None:
+        if word[0] == "B" and request.way is None:
             self._login.plain = " ".join(word[1:]) in PLAIN_SHELLS
         return channel, word
 
@@ -115,7 +126,9 @@ class Spool:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, lost.message) from None
         match word:
             case ("I", store, boot):
-                return Identity(store, boot)
+                seen = script.identity(store, boot, become)
+                self._login.stores[become.user if become is not None else None] = seen
+                return seen
             case ("M", *missing):
                 raise NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
         message = (
@@ -124,10 +137,12 @@ class Spool:
         raise NoSpool(message)
 
     async def _attach(self, order: Order, expected: Identity, offsets: Offsets) -> Polling:
-        channel, word = await self._ask(script.attach(order, expected, offsets))
+        if not script.meant(expected, order.become):
+            raise NotBegun(settled=False)
+        channel, word = await self._ask_somehow(script.attach(order, expected, offsets))
         if word in (("A", "L"), ("A", "D")):
             return Polling(channel, str(order.key))
-        await channel.close()
+        await channel.finish()
         raise await self._refused(word, order, expected)
 
     async def _refused(self, word: Word, order: Order, expected: Identity) -> Exception:
@@ -162,24 +177,26 @@ class Spool:
             )
         return IdentityDiffers(seen)
 
-    async def _answer(self, request: Request, start: Start | None = None) -> Word:
+    async def _answer(self, request: Request) -> Word:
         """The one word of a request that is over with it."""
-        channel, word = await self._ask(request, start)
-        await channel.close()
+        channel, word = await self._ask(request)
+        await channel.finish()
         return word
 
-    async def _answer_somehow(self, request: Request) -> Word:
-        """The same, over another connection where this one has no channel left."""
+    async def _ask_somehow(self, request: Request) -> tuple[Channel, Word]:
+        """As `_ask`, over another connection where this one has no channel left."""
         try:
-            return await self._answer(request)
+            return await self._ask(request)
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.CONNECTION_LOST:
                 raise
-        return await self._answer(request, self._beside)
+        return await self._ask(request, self._beside)
 
     async def _ask(self, request: Request, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
         """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
-        channel = await Channel.open(start or self._start, request, plain=plain)
+        if start is None:
+            start = self._talk if request.way is not None and request.way.talks else self._start
+        channel = await Channel.open(start, request, plain=plain)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 word = await channel.word()
@@ -191,14 +208,16 @@ class Spool:
             raise
         if word is None:
             await channel.close()
-            raise self._speechless(channel)
+            raise self._speechless(channel, request)
         return channel, word
 
-    def _speechless(self, channel: Channel) -> Exception:
+    def _speechless(self, channel: Channel, request: Request) -> Exception:
         """Without a word of ours: killed on its way, or never one of ours."""
         ended = channel.ended
         if ended is None or ended.code is None or ended.code > 128:
             return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
+        if request.way is not None:
+            return request.way.refused(channel.last_words)
         said = f" It said: {channel.noise}" if channel.noise else ""
         return NoSpool(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{said}")
 

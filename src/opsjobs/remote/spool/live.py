@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.session import Exit, Output, Process, Stream
-from opsjobs.remote.spool.channel import Channel, Start
+from opsjobs.remote.spool.channel import Channel, Start, sent
 from opsjobs.remote.spool.ends import exit_of
 from opsjobs.remote.spool.records import Records
 from opsjobs.remote.spool.script import Request
@@ -49,7 +49,7 @@ class Live:
         """Follow from the first byte; None where no second channel can be had, or nobody follows there."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
-                process = await start(request.line(), request.stdin)
+                process = await sent(start, request)
         except (RemoteFailure, TimeoutError):
             return None
         follower = _Follower(process, request.nonce)
@@ -115,13 +115,21 @@ class Live:
             return
         await self._queue.put(_Over())
 
+    async def finish(self) -> None:
+        """Let go of the follower, and of the other channel when it is over."""
+        await self._leave()
+        await self._channel.finish()
+
     async def close(self) -> None:
         """Let go of both channels."""
+        await self._leave()
+        await self._channel.close()
+
+    async def _leave(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._follower.close()
-        await self._channel.close()
 
 
 class _Follower:

@@ -63,7 +63,7 @@ class DurableProcess:
                 await self._attach()
                 continue
             self._exit = piece
-            await self._source.close()
+            await self._source.finish()
         return self._exit
 
     async def _go_live(self) -> None:

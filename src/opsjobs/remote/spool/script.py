@@ -12,12 +12,13 @@ from importlib.resources import files
 
 from opsjobs.model.durable import Become, Identity, Order, RunKey
 from opsjobs.remote.command import check_command
+from opsjobs.remote.spool.become import Way, quoted
 
 SHORT_BYTES = 8 * 1024
 """A longer command goes through a file on the target: builtins read byte by byte."""
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
-_STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?")
+_STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?(?:~(.+))?")
 _LINUX_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -28,23 +29,32 @@ _NOBODY = "-"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known."""
+    """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known.
+
+    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel.
+    """
 
     script: str
     arguments: tuple[str, ...]
     stdin: bytes
     nonce: str
-    become: Become | None = None
+    way: Way | None = None
+    hold: bool = False
 
     def line(self, *, plain: bool = False) -> str:
-        """The one place where a request becomes a command line; here a wrapper is put around it where it runs as somebody else.
+        """The one place where a request becomes a command line.
 
         For any login shell there is; a `plain` one, which is a small POSIX shell itself, needs no other one for it.
         """
-        if self.become is not None:
-            raise NotImplementedError("durable runs as another user")
         words = " ".join(self.arguments)
-        return f"set -- {words}; {self.script}" if plain else f"sh -c '{self.script}' opsjobs {words}"
+        return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' opsjobs {words}")
+
+    def alone(self, line: str) -> str:
+        """A line that is held carries output on both streams: no login shell may stay and tell there who was killed.
+
+        A restricted shell refuses it; then there is nobody to follow, and the machine is asked again and again instead.
+        """
+        return f"exec {line}" if self.hold else line
 
 
 def hello(become: Become | None = None) -> Request:
@@ -63,7 +73,7 @@ def start(order: Order, expected: Identity) -> Request:
     payload = _payload(order)
     long = len(payload) > SHORT_BYTES
     arguments = [
-        _quoted(_section(("command_long" if long else "command", "become"))),
+        quoted(_section(("command_long" if long else "command", "become"))),
         _name(order.key),
         store,
         _boot(expected),
@@ -87,12 +97,12 @@ def attach(order: Order, expected: Identity, offsets: tuple[int, int]) -> Reques
 def follow(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
     """Give both output streams as they grow, until standard input ends."""
     _, folder = _place(expected)
-    return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become)
+    return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become, hold=True)
 
 
-def look(key: RunKey) -> Request:
+def look(key: RunKey, become: Become | None = None) -> Request:
     """Ask how a run stands."""
-    return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)])
+    return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become)
 
 
 def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
@@ -101,15 +111,34 @@ def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
     return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
 
 
-def clean(keys: Sequence[RunKey]) -> Request:
+def clean(keys: Sequence[RunKey], become: Become | None = None) -> Request:
     """Remove the files of these runs."""
-    return _request(["names", "boot", "born", "look", "hunt", "clean"], [_name(key) for key in keys])
+    return _request(["names", "boot", "born", "look", "hunt", "clean"], [_name(key) for key in keys], become)
 
 
-def _request(sections: Sequence[str], arguments: Sequence[str], become: Become | None = None, more: bytes = b"") -> Request:
+def identity(store: str, boot: str, become: Become | None) -> Identity:
+    """What is told of a store: that of another user is another one, and says whose it is."""
+    return Identity(store if become is None else f"{store}~{become.user}", boot)
+
+
+def meant(expected: Identity, become: Become | None) -> bool:
+    """Whether this is the identity of a store of whom we run as. Where it is not, nothing was ever started there under it."""
+    found = _STORE.fullmatch(expected.store)
+    return found is None or found[3] == (None if become is None else become.user)
+
+
+def _request(
+    sections: Sequence[str],
+    arguments: Sequence[str],
+    become: Become | None,
+    more: bytes = b"",
+    *,
+    hold: bool = False,
+) -> Request:
     # The first byte is one that output rarely holds: it is what a reader of the answer looks for.
     nonce = "\x1e" + secrets.token_hex(8)
-    return Request(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, become)
+    way = Way(become) if become is not None else None
+    return Request(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
 
 
 def _payload(order: Order) -> str:
@@ -153,11 +182,6 @@ def _name(key: RunKey) -> str:
 
 def _hundredths(seconds: float) -> int:
     return max(round(seconds * 100), 0)
-
-
-def _quoted(text: str) -> str:
-    """For sh, csh and fish alike: in single quotes, and each of its own between double ones."""
-    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 @cache

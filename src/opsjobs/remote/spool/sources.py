@@ -26,6 +26,9 @@ class Source(Protocol):
         Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good.
         """
 
+    async def finish(self) -> None:
+        """Let go of it after the run's end."""
+
     async def close(self) -> None:
         """Let go of it."""
 
@@ -93,6 +96,10 @@ class Handover:
             raise ContactLost("The command did not arrive whole, and was not started.")
         self._ready.append(exit_of(word[1], word[2]))
 
+    async def finish(self) -> None:
+        """Let go of the channel when it is over."""
+        await self.channel.finish()
+
     async def close(self) -> None:
         """Let go of the channel."""
         await self.channel.close()
@@ -125,6 +132,10 @@ class Polling:
                 return await self._channel.next()
         except TimeoutError:
             raise ContactLost(f"Nothing was heard of {self._key} for {SILENCE_SECONDS:.0f} s; it goes on there.") from None
+
+    async def finish(self) -> None:
+        """Let go of the channel when it is over."""
+        await self._channel.finish()
 
     async def close(self) -> None:
         """Let go of the channel."""

@@ -436,10 +436,12 @@ echo "$N $st ${r:--} ${t:--}"
 K=$1
 cd "${4:-$HOME/.opsjobs/runs}" 2>/dev/null && command -v tail >/dev/null 2>&1 || exit
 echo >$K.f
+# What the shell itself complains of is nobody's output.
+exec 9>&2 2>/dev/null
 echo "$N 1"
-echo "$N 2" >&2
-tail -c +$(($2+1)) -f $K.1 2>/dev/null & j=$! k=
-tail -c +$(($3+1)) -f $K.2 >&2 2>/dev/null & k=$! t=
+echo "$N 2" >&9
+tail -c +$(($2+1)) -f $K.1 9>&- & j=$! k=
+tail -c +$(($3+1)) -f $K.2 >&9 9>&- & k=$! t=
 read -r t
 kill $j $k
 

@@ -166,7 +166,8 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
     def send(self, stdin: bytes, *, end: bool) -> None:
         """Write the command's standard input, and end it there."""
-        assert self._channel is not None
+        if self._channel is None:
+            return
         try:
             if stdin:
                 self._channel.write(stdin)
@@ -242,6 +243,10 @@ class SshProcess:
             except TimeoutError:
                 continue
         return CancelProof.UNREACHABLE
+
+    def say(self, data: bytes, *, end: bool) -> None:
+        """Go on with its standard input, where it was started with `hold`."""
+        self._receiver.send(data, end=end)
 
     async def close(self) -> None:
         """Let go of the channel, whatever state the command is in."""

@@ -7,10 +7,11 @@ comes again should no answer be given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.durable import Identity, RunKey
@@ -19,11 +20,15 @@ from opsjobs.store.transaction import Database
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a run may have left on its target: of each action that was tried, every attempt."""
+    """What a run may have left on its target: of each action that was tried, every attempt.
+
+    `becomes`: as whom actions ran, as their spec says; one that is not in here ran as who logs in.
+    """
 
     run_id: int
     target_id: str
     keys: Sequence[RunKey]
+    becomes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,11 @@ with due as (
   order by spool_due limit %(limit)s for update skip locked
 ), leased as (
   update target_runs r set spool_due = case when r.finished_at > {_NOW} - interval '8 days' then {_NOW} + {_CLEANING_LEASE} end
-  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.target_id, r.attempt
+  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.execution_id, r.target_id, r.attempt
 )
-select l.id, l.uuid, l.target_id, x.action, greatest(l.attempt, x.attempt) as attempts
+select l.id, l.uuid, l.target_id, x.action, greatest(l.attempt, x.attempt) as attempts, (
+  select a -> 'become' from execution_specs s cross join jsonb_array_elements(s.actions) a
+  where s.execution_id = l.execution_id and a ->> 'key' = x.action and jsonb_typeof(a -> 'become') = 'object') as become
 from leased l left join lateral (
   select action, max(attempt) as attempt from job_execution_results where target_run_id = l.id group by action) x on true
 order by l.id, x.action"""
@@ -100,10 +107,15 @@ where r.id = any(array(select id from named))"""
 async def due_cleaning(database: Database, zone: str, limit: int) -> list[Folder]:
     """Runs that ended a day ago, at most `limit`; the longest due first."""
     rows = await database.fetch(_DUE_CLEANING, {"zone": zone, "limit": limit})
-    keys: dict[tuple[int, str], list[RunKey]] = {}
+    runs: dict[int, list[DictRow]] = {}
     for row in rows:
-        keys.setdefault((row["id"], row["target_id"]), []).extend(_keys(row["uuid"], row["action"], row["attempts"]))
-    return [Folder(run_id, target_id, found) for (run_id, target_id), found in keys.items()]
+        runs.setdefault(row["id"], []).append(row)
+    return [_folder(run_id, tried) for run_id, tried in runs.items()]
+
+
+def _folder(run_id: int, tried: Sequence[DictRow]) -> Folder:
+    keys = [key for row in tried for key in _keys(row["uuid"], row["action"], row["attempts"])]
+    return Folder(run_id, tried[0]["target_id"], keys, {row["action"]: row["become"] for row in tried if row["become"]})
 
 
 def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:

@@ -1,0 +1,156 @@
+"""As another user from launch to cleaning: the ledger, the vault, a worker, OpenSSH and sudo, all of them real."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from kit.accounts import account, configured, needs
+from kit.machines import endpoint_of
+from kit.sshd import Sshd, sshd
+from opsjobs.engine.aftercare import Aftercare
+from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.execution import Execution
+from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.secret import CredentialType
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.pool import SshPool
+from opsjobs.remote.ssh.connect import Connector
+from opsjobs.store.transaction import Database
+
+PASSWORD = "canary-of-deploy"
+DAY_SECONDS = 24 * 3600.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Sshd]:
+    with sshd() as running:
+        yield running
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """A bench whose machine is real: `deploy` logs in, and may become ben by sudo with a password."""
+
+    on: Bench
+    sessions: SshPool
+    deploy: str
+    ben: str
+
+    def as_ben(self, command: str) -> CommandAction:
+        """A command of ben's."""
+        return CommandAction(command=command, become=BecomeDraft(user=self.ben, credential="sudo-pw"))
+
+    async def launch(self, *commands: str | CommandAction) -> Execution:
+        """Start these there."""
+        return await self.on.launch(commands, durable="auto")
+
+    def files(self, user: str) -> list[str]:
+        """What is there of runs of this user's."""
+        folder = Path(pwd.getpwnam(user).pw_dir) / ".opsjobs" / "runs"
+        return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
+
+
+@asynccontextmanager
+async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
+    needs("sudo")
+    with account(password=PASSWORD) as deploy, account() as ben:
+        server.authorize(deploy, (server.folder / "login.pub").read_text().strip())
+        where = endpoint_of(server, user=deploy)
+        rule = f"{deploy} ALL=({ben}) ALL\n"
+        with configured(f"/etc/sudoers.d/opsjobs-{os.getpid()}", rule, 0o440):
+            pool = SshPool(Connector())
+            async with bench(database) as on:
+                on.known.endpoints = _reached(on, where)  # type: ignore[method-assign]
+                secret = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username=deploy, password=PASSWORD)  # type: ignore[arg-type]
+                await on.vault.create(secret)
+                try:
+                    yield House(on, pool, deploy, ben)
+                finally:
+                    await pool.close()
+
+
+def _reached(on: Bench, where: Endpoint) -> object:
+    async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        return {i: replace(where, target=replace(where.target, id=i, name=on.known.targets[i].name)) for i in target_ids}
+
+    return endpoints
+
+
+async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later(database: Database, server: Sshd) -> None:
+    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
+        run = await at.launch("id -un", at.as_ben("id -un; sleep 0.3; pwd"), "id -un >&2", at.as_ben("exit 0"))
+        ended = await at.on.ended(run)
+        assert ended.counts == {"succeeded": 1}, await at.on.results(run)
+        home = pwd.getpwnam(at.ben).pw_dir
+        assert await at.on.output(run) == f"{at.deploy}\n{at.ben}\n{home}\n".encode()
+        assert await at.on.output(run, "stderr") == f"{at.deploy}\n".encode()
+        assert at.files(at.ben)
+        await at.on.turn(DAY_SECONDS + 1)
+        care = Aftercare(at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default")
+        assert (await care.run_once())["cleaned"] == 1
+        assert (at.files(at.deploy), at.files(at.ben)) == ([], [])
+
+
+async def test_a_dead_workers_command_is_followed_to_its_end_as_the_same_user(
+    database: Database, server: Sshd, tmp_path: Path
+) -> None:
+    latch = tmp_path / "latch"
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o005 == 0:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    async with house(database, server) as at:
+        async with at.on.worker("worker-1", sessions=at.sessions):
+            run = await at.launch("true", at.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two"))
+
+            async def said() -> bool:
+                return await at.on.output(run) == b"one\n"
+
+            await until(said)
+            async with at.on.worker("worker-2", sessions=at.sessions):
+                await at.on.bury("worker-1")
+
+                async def taken() -> bool:
+                    return (await at.on.row(run))["worker"] == "worker-2"
+
+                await until(taken)
+                latch.touch()
+                assert (await at.on.ended(run)).counts == {"succeeded": 1}
+        assert await at.on.output(run) == b"one\ntwo\n"
+
+
+async def test_a_cancel_kills_what_another_user_runs(database: Database, server: Sshd) -> None:
+    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
+        run = await at.launch(at.as_ben("trap '' TERM; echo $$; while :; do sleep 1; done"))
+
+        async def said() -> bool:
+            return (await at.on.output(run)).endswith(b"\n")
+
+        await until(said)
+        pid = int(await at.on.output(run))
+        assert Path(f"/proc/{pid}").exists()
+        await at.on.cancel(run)
+        assert (await at.on.ended(run, 45)).counts == {"cancelled": 1}
+        assert (await at.on.row(run))["cancel_proof"] == "killed"
+        await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def test_a_wrong_password_is_become_failed_and_told(database: Database, server: Sshd) -> None:
+    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
+        (known,) = await at.on.database.fetch("select id from credentials")
+        wrong = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username=at.deploy, password="canary-wrong")  # type: ignore[arg-type]
+        await at.on.vault.replace(str(known["id"]), wrong)
+        run = await at.launch(at.as_ben("true"))
+        await at.on.ended(run)
+        row = await at.on.row(run)
+        assert (row["status"], row["error_code"]) == ("failed", "become_failed")
+        assert "incorrect password attempt" in row["error_message"]
+        assert "canary" not in row["error_message"]
+        assert at.files(at.ben) == []

@@ -1,0 +1,526 @@
+"""Durable runs as another user, by real sudo, su and doas: as whole as others, and never as somebody else than asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from contract.conftest import Ground, collect
+from contract.durables import SAY, Machine, alive, first
+from kit.accounts import account, configured, needs, needs_root
+from kit.machines import endpoint_of, local_endpoint
+from kit.proxy import proxy
+from kit.servers import open_folder
+from kit.sshd import Sshd, sshd
+from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.secret import Secret
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun
+from remote.conftest import pool
+
+PASSWORD = "canary ö$`\\'\" !pass"
+WRONG = "canary-wrong"
+_numbers = count(1)
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A login, and as whom it may run things."""
+
+    login: str
+    become: Become
+
+
+class Other(Machine):
+    """A machine whose runs are another user's."""
+
+    become: Become
+
+    def order(self, command: str, **limits: float) -> Order:  # type: ignore[override]
+        """A command that testifies to its start, as that user."""
+        return replace(super().order(command, **limits), become=self.become)
+
+    async def cancel(self, order: Order) -> CancelProof:
+        """Its proof."""
+        return (await self.durable.cancel(order.key, 0.2, self.become)).proof
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Other]:
+        """The same machine over another connection."""
+        async with pool() as sessions, sessions.session(self.here.endpoint) as session:
+            durable = session.durable()
+            assert durable is not None
+            yield _other(Ground(sessions, self.here.endpoint, self.here.folder), durable, self.identity, self.become)
+
+    async def tidy_up(self) -> None:
+        """Leave nothing behind."""
+        for order in self._orders:
+            await self.durable.cancel(order.key, 0.0, self.become)
+        await self.durable.clean([order.key for order in self._orders], self.become)
+
+
+def _other(here: Ground, durable: object, identity: object, become: Become) -> Other:
+    made = Other(here, durable, identity)  # type: ignore[arg-type]
+    made.become = become
+    return made
+
+
+@asynccontextmanager
+async def machine(server: Sshd, door: Door, port: int | None = None) -> AsyncIterator[Other]:
+    """The machine behind a door."""
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        where = endpoint_of(server, user=door.login, port=port)
+        async with pool() as sessions, sessions.session(where) as session:
+            durable = session.durable()
+            assert durable is not None
+            identity = await durable.identity(door.become)
+            web = _other(Ground(sessions, where, folder), durable, identity, door.become)
+            try:
+                yield web
+            finally:
+                await web.tidy_up()
+
+
+@contextmanager
+def login(server: Sshd, *, password: str | None = None, shell: str = "/bin/sh") -> Iterator[str]:
+    """An account that can log in."""
+    with account(shell=shell, password=password) as name:
+        server.authorize(name, (server.folder / "login.pub").read_text().strip())
+        yield name
+
+
+@contextmanager
+def sudoers(*lines: str) -> Iterator[None]:
+    """Rules of sudo."""
+    needs("sudo")
+    with configured(f"/etc/sudoers.d/opsjobs-{os.getpid()}-{next(_numbers)}", "\n".join(lines) + "\n", 0o440):
+        yield
+
+
+# --- every way in
+
+
+@contextmanager
+def sudo(server: Sshd, *, user: str, rule: str, options: str = "use_pty", password: Secret | None = None) -> Iterator[Door]:
+    needs("sudo")
+    with login(server, password=PASSWORD) as name, sudoers(f"Defaults:{name} {options}", f"{name} ALL=(ALL) {rule}"):
+        yield Door(name, Become(user, "sudo", password))
+
+
+@contextmanager
+def su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[Door]:
+    with login(server) as name:
+        yield Door(name, Become(user, "su", password))
+
+
+@contextmanager
+def root_su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[Door]:
+    needs_root("logs in as root")
+    server.authorize("root", (server.folder / "login.pub").read_text().strip())
+    yield Door("root", Become(user, "su", password))
+
+
+@contextmanager
+def doas(server: Sshd, *, user: str) -> Iterator[Door]:
+    needs("doas")
+    with login(server) as name, configured("/etc/doas.conf", f"permit nopass {name}\n", 0o400):
+        yield Door(name, Become(user, "doas"))
+
+
+GIVEN = Secret(PASSWORD)
+DOORS: dict[str, Callable[[Sshd, str], object]] = {
+    "sudo": lambda server, user: sudo(server, user=user, rule="NOPASSWD: ALL"),
+    "sudo without a pty": lambda server, user: sudo(server, user=user, rule="NOPASSWD: ALL", options="!use_pty"),
+    "sudo with a password": lambda server, user: sudo(server, user=user, rule="ALL", password=GIVEN),
+    "sudo with a password, without a pty": lambda server, user: sudo(
+        server, user=user, rule="ALL", options="!use_pty", password=GIVEN
+    ),
+    "sudo with a password that nobody asks for": lambda server, user: sudo(
+        server, user=user, rule="NOPASSWD: ALL", password=GIVEN
+    ),
+    "su with a password": lambda server, user: su(server, user=user, password=GIVEN),
+    "su by root": lambda server, user: root_su(server, user=user),
+    "su by root with a password that nobody asks for": lambda server, user: root_su(server, user=user, password=GIVEN),
+    "doas": lambda server, user: doas(server, user=user),
+}
+
+
+FEW = pytest.mark.parametrize("door", ["sudo", "su with a password", "doas"], indirect=True)
+WITH_PASSWORD = pytest.mark.parametrize("door", [name for name in DOORS if "password" in name], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def ben() -> Iterator[str]:
+    """The other user."""
+    needs_root("makes accounts")
+    with account(password=PASSWORD) as name:
+        yield name
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest, server: Sshd, ben: str) -> Iterator[Door]:
+    """Each way to become ben."""
+    with DOORS[request.param](server, ben) as opened:  # type: ignore[attr-defined]
+        yield opened
+
+
+async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        order = web.order(f'{SAY}; printf "|%s|%s|%s" "$(id -un)" "$HOME" "$PWD"; exit 3')
+        name, home = door.become.user, pwd.getpwnam(door.become.user).pw_dir
+        assert await web.done(order) == (
+            f"one\0\udcff|{name}|{home}|{home}".encode(errors="surrogateescape"),
+            b"\xfetwo\n",
+            Exit(3),
+        )
+        assert web.starts(order) == 1
+
+
+async def test_it_survives_its_channel_and_its_connection_and_is_found_again(server: Sshd, door: Door) -> None:
+    async with proxy(server.host, server.port) as way, machine(server, door, port=way.port) as web:
+        latch = web.latch()
+        order = web.order(f"echo one; {latch.wait}; echo two; exit 4")
+        process = await web.begin(order)
+        assert await first(process, 4) == b"one\n"
+        await process.close()
+        again = await web.attach(order, (4, 0))
+        way.reset_all()
+        with pytest.raises(ContactLost):
+            await collect(again)
+        async with machine(server, door) as elsewhere:
+            process = await elsewhere.attach(order, (4, 0))
+            latch.open()
+            assert await collect(process) == (b"two\n", b"", Exit(4))
+            assert web.starts(order) == 1
+            await elsewhere.durable.clean([order.key], door.become)
+
+
+async def test_it_is_killed_with_proof(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        order = web.order("sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait")
+        process = await web.begin(order)
+        child = int(await first(process, 2))
+        assert alive(child)
+        assert await web.durable.look(order.key, door.become) is None
+        assert await web.cancel(order) is CancelProof.KILLED
+        assert not alive(child)
+        seen = await web.durable.look(order.key, door.become)
+        assert seen is not None
+        assert seen.exit is not None
+        await process.close()
+
+
+@FEW
+async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        order = web.order("true")
+        assert await web.cancel(order) is CancelProof.NEVER_STARTED
+        with pytest.raises(NotBegun):
+            await web.begin(order)
+        assert web.starts(order) == 0
+
+
+@FEW
+async def test_the_watchdog_ends_it_in_time(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        order = web.order("sleep 60", timeout_seconds=0.3, grace_seconds=0.2)
+        _, _, exited = await web.done(order)
+        assert exited.cause == "timeout"
+
+
+@FEW
+async def test_its_files_are_the_other_users_alone_and_go_with_the_cleaning(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        order = web.order("true")
+        await web.done(order)
+        runs = Path(pwd.getpwnam(door.become.user).pw_dir) / ".opsjobs" / "runs"
+        files = [file for file in runs.iterdir() if str(order.key) in file.name]
+        assert files
+        assert {file.owner() for file in files} == {door.become.user}
+        assert runs.stat().st_mode & 0o077 == 0
+        await web.durable.clean([order.key], door.become)
+        assert [file for file in runs.iterdir() if str(order.key) in file.name] == []
+
+
+@WITH_PASSWORD
+async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(server: Sshd, door: Door) -> None:
+    async with machine(server, door) as web:
+        filling = "\n".join(f": 'line {n}' \"!\" \\\\ $(:) # ünïcode" for n in range(2_000))
+        order = web.order(f"{filling}\nenv; tr '\\0' '\\n' </proc/$$/environ; cat; sleep 0.3; echo end")
+        with watched_processes() as seen:
+            out, err, exited = await web.done(order)
+        assert (exited, err) == (Exit(0), b"")
+        assert out.endswith(b"end\n")
+        files = [file for file in Path(pwd.getpwnam(door.become.user).pw_dir).rglob("*") if file.is_file()]
+        assert "canary" not in out.decode()
+        assert [line for line in seen if "canary" in line] == []
+        assert any("sh -c" in line for line in seen)
+        assert [file for file in files if b"canary" in file.read_bytes()] == []
+
+
+@contextmanager
+def watched_processes() -> Iterator[set[str]]:
+    """Command lines and environments of all processes, as often as they can be read."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            for folder in Path("/proc").iterdir():
+                if folder.name.isdigit():
+                    for name in ("cmdline", "environ"):
+                        try:
+                            seen.add((folder / name).read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                        except OSError:
+                            continue
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+async def test_this_machine_itself_has_other_users_too(ben: str) -> None:
+    async with LocalSessions().session(local_endpoint()) as session:
+        durable = session.durable()
+        assert durable is not None
+        for become in (Become(ben, "su"), Become(ben, "su", GIVEN)):
+            identity = await durable.identity(become)
+            order = Order(RunKey(uuid4(), "step-1", 1), "id -un; sleep 0.2; exit 3", 60.0, become=become)
+            assert await collect(await durable.begin(order, identity)) == (f"{ben}\n".encode(), b"", Exit(3))
+            await durable.clean([order.key], become)
+
+
+# --- whose store it is
+
+
+async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_looked_for_in_another(
+    server: Sshd, ben: str
+) -> None:
+    with sudo(server, user=ben, rule="NOPASSWD: ALL") as door:
+        async with machine(server, door) as web:
+            own, root = await web.durable.identity(), await web.durable.identity(Become())
+            assert len({own.store, root.store, web.identity.store}) == 3
+            order = web.order("true")
+            with pytest.raises(IdentityDiffers) as met:
+                await web.durable.begin(order, own)
+            assert met.value.seen == web.identity
+            with pytest.raises(NotBegun) as absent:
+                await web.durable.attach(order, own, (0, 0))
+            assert not absent.value.settled
+            assert (await web.done(order))[2] == Exit(0)
+            with pytest.raises(NotBegun):
+                await web.durable.attach(replace(order, become=None), web.identity, (0, 0))
+
+
+# --- refused
+
+
+@asynccontextmanager
+async def refused(web_server: Sshd, door: Door) -> AsyncIterator[tuple[Durable, Order, Identity]]:
+    """A machine that will not let us through, and an order for it; the block checks how. It has not run then."""
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        where = endpoint_of(web_server, user=door.login)
+        async with pool() as sessions, sessions.session(where) as session:
+            durable = session.durable()
+            assert durable is not None
+            pretended = Identity(f"{'0' * 32}~{door.become.user}", BOOT)
+            web = _other(Ground(sessions, where, folder), durable, pretended, door.become)
+            order = web.order("true")
+            yield durable, order, pretended
+            assert web.starts(order) == 0
+
+
+async def refusal(web_server: Sshd, door: Door) -> tuple[str, float]:
+    """What is told of a command that may not run so, and after how many seconds."""
+    async with refused(web_server, door) as (durable, order, pretended):
+        started = time.monotonic()
+        words = await told(durable.begin(order, pretended))
+        return words, time.monotonic() - started
+
+
+async def told(happening: Awaitable[object]) -> str:
+    """What is said of a machine that does not let us through; never with a password in it."""
+    with pytest.raises(RemoteFailure) as failed:
+        await happening
+    assert failed.value.code is ErrorCode.BECOME_FAILED
+    assert "canary" not in failed.value.message
+    return failed.value.message
+
+
+async def test_whatever_is_asked_it_is_refused_alike(server: Sshd) -> None:
+    with sudo(server, user="root", rule="ALL") as door:
+        async with refused(server, door) as (durable, order, pretended):
+            said = {
+                await told(durable.begin(order, pretended)),
+                await told(durable.begin(order, None)),
+                await told(durable.attach(order, pretended, (0, 0))),
+                await told(durable.identity(door.become)),
+                await told(durable.look(order.key, door.become)),
+                await told(durable.clean([order.key], door.become)),
+            }
+            assert len(said) == 1
+            assert (await durable.cancel(order.key, 0.1, door.become)).proof is CancelProof.UNREACHABLE
+
+
+async def test_a_wrong_password_is_tried_once_and_told_in_the_programs_words(server: Sshd) -> None:
+    with sudo(server, user="root", rule="ALL", password=Secret(WRONG)) as door:
+        words, seconds = await refusal(server, door)
+    assert "sudo: 1 incorrect password attempt" in words
+    assert seconds < 25
+
+
+async def test_a_wrong_password_of_the_other_user_likewise(server: Sshd, ben: str) -> None:
+    with su(server, user=ben, password=Secret(WRONG)) as door:
+        words, seconds = await refusal(server, door)
+    assert "su: Authentication failure" in words
+    assert seconds < 25
+
+
+async def test_a_password_that_is_asked_for_and_not_known_is_told_at_once(server: Sshd) -> None:
+    with sudo(server, user="root", rule="ALL") as door:
+        words, seconds = await refusal(server, door)
+    assert "sudo: a password is required" in words
+    assert seconds < 5
+
+
+async def test_su_without_a_password_does_not_wait_for_one(server: Sshd, ben: str) -> None:
+    with su(server, user=ben) as door:
+        words, seconds = await refusal(server, door)
+    assert "su: Authentication failure" in words
+    assert seconds < 10
+
+
+async def test_who_is_not_in_sudoers_is_told_so(server: Sshd) -> None:
+    needs("sudo")
+    with login(server, password=PASSWORD) as name:
+        assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
+        assert "is not in the sudoers file" in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+
+
+async def test_who_may_become_only_others_is_told_so(server: Sshd, ben: str) -> None:
+    with login(server, password=PASSWORD) as name, sudoers(f"{name} ALL=({ben}) NOPASSWD: ALL"):
+        assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
+        assert "not allowed to execute" in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+
+
+async def test_doas_says_no_in_its_own_words(server: Sshd, ben: str) -> None:
+    with doas(server, user=ben) as door, configured("/etc/doas.conf", f"permit {door.login}\n", 0o400):
+        assert "doas: " in (await refusal(server, door))[0]
+
+
+async def test_an_unknown_user_is_told_by_name(server: Sshd) -> None:
+    with sudo(server, user="nobody-at-all", rule="NOPASSWD: ALL") as door:
+        assert "unknown user nobody-at-all" in (await refusal(server, door))[0]
+
+
+@pytest.mark.parametrize(("method", "password"), [("sudo", None), ("sudo", GIVEN), ("su", None), ("su", GIVEN), ("doas", None)])
+async def test_a_missing_program_is_told(method: str, password: Secret | None) -> None:
+    needs_root("makes an account")
+    with open_folder() as folder:
+        folder.chmod(0o755)
+        (folder / "sh").symlink_to(str(shutil.which("sh")))
+        with sshd(settings=[f"SetEnv PATH={folder}"]) as bare, login(bare) as name:
+            words, _ = await refusal(bare, Door(name, Become("root", method, password)))  # type: ignore[arg-type]
+    assert f"{method}: not found" in words
+
+
+@pytest.mark.parametrize("password", [None, GIVEN])
+async def test_a_program_that_never_answers_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, password: Secret | None
+) -> None:
+    needs_root("makes an account")
+    monkeypatch.setattr("opsjobs.remote.spool.become.BECOME_SECONDS", 0.5)
+    monkeypatch.setattr("opsjobs.remote.spool.durable.ANSWER_SECONDS", 0.5)
+    with open_folder() as folder:
+        folder.chmod(0o755)
+        _program(folder / "sudo", "echo 'asking the far-away directory' >&2\nexec sleep 20")
+        with sshd(settings=[f"SetEnv PATH={folder}:/usr/bin:/bin"]) as slow, login(slow) as name:
+            async with pool() as sessions, sessions.session(endpoint_of(slow, user=name)) as session:
+                durable = session.durable()
+                assert durable is not None
+                async with asyncio.timeout(5):
+                    with pytest.raises(RemoteFailure) as failed:
+                        await durable.identity(Become(password=password))
+    if password is not None:
+        assert failed.value.code is ErrorCode.BECOME_FAILED
+        assert "asking the far-away directory" in failed.value.message
+    else:
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
+
+
+async def test_contact_that_breaks_before_the_other_users_shell_answers_has_started_nothing() -> None:
+    needs_root("makes an account")
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        _program(folder / "sudo", f"echo asked >'{folder}/asked'\nexec sleep 20")
+        with sshd(settings=[f"SetEnv PATH={folder}:/usr/bin:/bin"]) as slow, login(slow) as name:
+            async with (
+                proxy(slow.host, slow.port) as way,
+                pool() as sessions,
+                sessions.session(endpoint_of(slow, user=name, port=way.port)) as session,
+            ):
+                durable = session.durable()
+                assert durable is not None
+                asking = asyncio.create_task(durable.identity(Become(password=GIVEN)))
+                await _appears(folder / "asked")
+                way.reset_all()
+                with pytest.raises(RemoteFailure) as broken:
+                    await asking
+    assert broken.value.code is ErrorCode.CONNECTION_LOST
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+async def _appears(path: Path) -> None:
+    async with asyncio.timeout(15):
+        while not path.exists():
+            await asyncio.sleep(0.01)
+
+
+# --- other shells on the way
+
+
+@pytest.mark.parametrize("shell", ["tcsh", "fish", "rbash"])
+@pytest.mark.parametrize("method", ["sudo", "su"])
+@pytest.mark.parametrize("password", [None, GIVEN])
+async def test_odd_shells_of_both_users_do_not_matter(server: Sshd, shell: str, method: str, password: Secret | None) -> None:
+    path = needs(shell)
+    with ExitStack() as stack:
+        odd = stack.enter_context(account(shell=path, password=PASSWORD))
+        name = stack.enter_context(login(server, password=PASSWORD, shell=path))
+        if method == "sudo":
+            stack.enter_context(sudoers(f"{name} ALL=(ALL) {'' if password else 'NOPASSWD: '}ALL"))
+        elif password is None:
+            server.authorize("root", (server.folder / "login.pub").read_text().strip())
+            name = "root"
+        async with machine(server, Door(name, Become(odd, method, password))) as web:  # type: ignore[arg-type]
+            latch = web.latch()
+            order = web.order(f'id -un; {latch.wait}; echo "it\'s $0"')
+            process = await web.begin(order)
+            assert await first(process, 3) == f"{odd}\n".encode()
+            latch.open()
+            assert await collect(process) == (b"it's sh\n", b"", Exit(0))

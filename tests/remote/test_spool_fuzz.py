@@ -1,0 +1,188 @@
+"""Starts, readers, keepers and voids killed at random: no run starts twice, and no byte is lost or comes twice.
+
+TESTS_FUZZ_SECONDS (20) bounds it, TESTS_FUZZ_SEED repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from kit.machines import local_endpoint
+from opsjobs.model.durable import Order
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
+from remote.spools import PROGRAMS, Machine, kill, machine, ours, shell  # noqa: F401
+
+SECONDS = float(os.environ.get("TESTS_FUZZ_SECONDS", "20"))
+SEED = int(os.environ.get("TESTS_FUZZ_SEED", "0")) or random.randrange(1 << 32)
+AT_ONCE = 8
+
+
+@dataclass
+class Seen:
+    """What was given of one run, over all that followed it."""
+
+    chance: random.Random
+    order: Order
+    given: dict[Stream, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    end: Exit | str = ""
+    keeper_killed: bool = False
+    tries: int = 0
+
+
+async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_repeated(shell: str) -> None:  # noqa: F811
+    chance, outcomes = random.Random(f"{SEED} {shell}"), Counter[str]()
+    loop = asyncio.get_running_loop()
+    async with machine(shell) as web:
+        until = loop.time() + SECONDS / len(PROGRAMS)
+        while loop.time() < until:
+            async with asyncio.timeout(SECONDS + 50), asyncio.TaskGroup() as games:
+                played = [games.create_task(play(web, random.Random(chance.random()))) for _ in range(AT_ONCE)]
+            outcomes.update(game.result() for game in played)
+            kill_orphans(web)
+            await web.tidy_up()
+            await web.spool.clean([order.key for order in web.orders])
+            web.orders.clear()
+            web.followed.clear()
+    assert outcomes["done"] > 0, f"{shell}, seed {SEED}: {dict(outcomes)}"
+
+
+async def play(web: Machine, chance: random.Random) -> str:
+    """One run, with some trouble; says how it ended."""
+    name = f"{chance.getrandbits(64):016x}"
+    seen = Seen(chance, web.order(command(name, chance)))
+    trouble = [asyncio.create_task(strike(seen, kill_keepers=chance.random() < 0.2))]
+    trouble += [asyncio.create_task(rival(web, seen)) for _ in range(chance.choice([0, 0, 1, 2]))]
+    voided = asyncio.create_task(void(web, seen)) if chance.random() < 0.15 else None
+    try:
+        await follow(web, seen)
+    finally:
+        for task in trouble:
+            task.cancel()
+        await asyncio.gather(*trouble, return_exceptions=True)
+    proof = await voided if voided is not None else None
+    try:
+        check(web, seen, name, proof)
+    except AssertionError as wrong:
+        raise AssertionError(f"seed {SEED}, {seen.order.key} {seen.order.command!r} -> {seen.end}, {proof}: {wrong}") from wrong
+    return seen.end if isinstance(seen.end, str) else "done" if proof is None else "cancelled"
+
+
+def command(name: str, chance: random.Random) -> str:
+    """Testifies to its start, and keeps a copy of all that it says."""
+    size = chance.choice([0, 1, 100, 998, 3000, 70_000, 300_000])
+    pause = chance.choice(["", "", "sleep 0.05", "sleep 0.2", "sleep 0.4"])
+    return (
+        f"echo x >>start.{name}\nhead -c {size} /dev/urandom | tee out.{name}\n{pause}\n"
+        f"head -c {size // 3} /dev/urandom | tee err.{name} >&2\n{pause}\nprintf '\\000\\377end' | tee -a out.{name}\nexit 5"
+    )
+
+
+async def follow(web: Machine, seen: Seen) -> None:
+    """As the engine does: begin, and attach again from the last byte on; give up in the middle now and then."""
+    perhaps_begun = False
+    while not seen.end:
+        seen.tries += 1
+        async with session(web) as here:
+            reader = asyncio.create_task(read(here, seen, again=perhaps_begun))
+            await asyncio.wait({reader}, timeout=seen.chance.choice([None, None, seen.chance.random() * 0.4]))
+            reader.cancel()
+            perhaps_begun = True
+            try:
+                await reader
+            except NotBegun as absent:
+                perhaps_begun = False
+                if absent.settled:
+                    seen.end = "void"
+            except (ContactLost, asyncio.CancelledError):
+                continue
+            except RemoteFailure as failure:
+                if failure.code is ErrorCode.LOST:
+                    seen.end = "lost"
+
+
+async def read(web: Machine, seen: Seen, *, again: bool) -> None:
+    given = (len(seen.given["stdout"]), len(seen.given["stderr"]))
+    process = await web.attach(seen.order, given) if again else await web.begin(seen.order)
+    assert again or given == (0, 0)
+    async for piece in process:
+        if isinstance(piece, Output):
+            seen.given[piece.stream] += piece.data
+        else:
+            seen.end = piece
+
+
+async def rival(web: Machine, seen: Seen) -> None:
+    """Somebody else who begins the same, and lets go of it."""
+    await asyncio.sleep(seen.chance.random() * 0.05)
+    async with session(web) as here:
+        try:
+            await (await here.begin(seen.order)).close()
+        except (RemoteFailure, NotBegun):
+            return
+
+
+async def void(web: Machine, seen: Seen) -> CancelProof:
+    await asyncio.sleep(seen.chance.random() * 0.1)
+    async with session(web) as here:
+        return (await here.spool.cancel(seen.order.key, 0.5)).proof
+
+
+async def strike(seen: Seen, *, kill_keepers: bool) -> None:
+    """Kill processes that serve this run, one after the other: readers; keepers and watchdogs only where that is asked for."""
+    while True:
+        await asyncio.sleep(seen.chance.random() * 0.15)
+        mark = f"OPSJOBS_RUN={seen.order.key}".encode()
+        serving = ours(seen.order.key)
+        keeping = {pid for pid, said in serving.items() if b"set -C" in said}
+        reading = [pid for pid, said in serving.items() if pid not in keeping and (b"opsjobs" in said or b"tail" in said)]
+        victims = [*reading, *keeping] if kill_keepers else reading
+        if victims and mark:
+            victim = seen.chance.choice(victims)
+            seen.keeper_killed |= victim in keeping
+            kill([victim])
+
+
+def kill_orphans(web: Machine) -> None:
+    """The tails of followers that were killed: nobody else ends those of busybox while nothing is written."""
+    for order in web.orders:
+        kill([pid for pid, said in ours(order.key).items() if said.startswith(b"tail\0")])
+
+
+def check(web: Machine, seen: Seen, name: str, proof: CancelProof | None) -> None:
+    def kept(what: str) -> bytes:
+        path = web.account.home / f"{what}.{name}"
+        return path.read_bytes() if path.exists() else b""
+
+    starts, given = kept("start"), (bytes(seen.given["stdout"]), bytes(seen.given["stderr"]))
+    assert starts in (b"", b"x\n"), "it started more than once"
+    if isinstance(seen.end, Exit) and proof in (None, CancelProof.ALREADY_FINISHED):
+        # Who kills keepers may have killed the watchdog's or the command's own end along.
+        assert seen.end == Exit(5) or seen.keeper_killed
+        assert starts == b"x\n"
+        assert seen.keeper_killed or given == (kept("out"), kept("err")), "bytes were lost or came twice"
+    assert kept("out").startswith(given[0]) or len(kept("out")) < len(given[0])
+    if seen.end == "void":
+        assert starts == b""
+        assert proof is not None or seen.keeper_killed
+    if seen.end == "lost":
+        assert seen.keeper_killed
+    if proof is CancelProof.NEVER_STARTED:
+        assert starts == b""
+
+
+@asynccontextmanager
+async def session(web: Machine) -> AsyncIterator[Machine]:
+    """Another way to the same machine."""
+    async with LocalSessions().session(local_endpoint()) as opened:
+        here = Machine.over(opened, web.account)
+        here.identity = web.identity
+        yield here
