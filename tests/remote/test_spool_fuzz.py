@@ -139,7 +139,7 @@ async def void(web: Machine, seen: Seen) -> CancelProof:
 async def strike(seen: Seen, *, kill_keepers: bool) -> None:
     """Kill processes that serve this run, one after the other: readers; keepers and watchdogs only where that is asked for."""
     while True:
-        await asyncio.sleep(seen.chance.random() * 0.15)
+        await asyncio.sleep(seen.chance.random() * 0.3)
         mark = f"OPSJOBS_RUN={seen.order.key}".encode()
         serving = ours(seen.order.key)
         keeping = {pid for pid, said in serving.items() if b"set -C" in said}

@@ -21,7 +21,7 @@ def failed(failure: RemoteFailure) -> ActionEnd:
 
 def recorded(seen: Progress) -> ActionEnd:
     """Ended before this worker had the run."""
-    return ActionEnd(seen.status, seen.exit_code, seen.error, written=seen.stored)
+    return ActionEnd(seen.status, seen.exit_code, seen.error, seen.cancel_proof, seen.stored)
 
 
 def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
@@ -31,6 +31,8 @@ def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
     if exited.cause == "output_limit":
         words = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
         return ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.OUTPUT_LIMIT, words), cancel_proof=CancelProof.KILLED)
+    if exited.cause == "cancel":  # by a worker who died of it, or was heard no more
+        return replace(killed(Why.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
     if exited.code is None and exited.signal is None:
         # Network devices close the channel without a word on success: all that can be known is that the command ended.
         return ActionEnd(RunStatus.SUCCEEDED)
@@ -67,6 +69,8 @@ def unstarted(why: Why) -> ActionEnd:
 
 def settled(proof: CancelProof, exited: Exit | None, why: Why, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Ended by a kill of ours, as its proof says."""
+    if proof is CancelProof.ALREADY_FINISHED and exited is not None and exited.cause == "cancel":
+        proof = CancelProof.KILLED  # by a kill of ours whose answer nobody heard
     match proof:
         case CancelProof.ALREADY_FINISHED if exited is not None:
             end = judged(exited, expected, seconds)

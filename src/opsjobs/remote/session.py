@@ -27,12 +27,12 @@ class Output:
 class Exit:
     """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
 
-    `cause`: the target's own watchdog ended it, for its time or for the size of its output.
+    `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did.
     """
 
     code: int | None
     signal: str | None = None
-    cause: Literal["timeout", "output_limit"] | None = None
+    cause: Literal["timeout", "output_limit", "cancel"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

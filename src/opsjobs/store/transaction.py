@@ -127,14 +127,17 @@ class Database:
     async def begun(self) -> AsyncIterator[Connection]:
         """A connection on which the block itself sends "begin" and "commit", so that it can pipeline them with the rest.
 
-        What is still open at the end of the block is rolled back.
+        What is still open at the end of the block is rolled back. Where the block fails, the connection is closed: of statements
+        that a failed pipeline has skipped psycopg believes that they are prepared, so that every later one would fail, too.
         """
         async with self.connection() as connection:
             try:
                 yield connection
-            finally:
-                if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
-                    await connection.execute("rollback")
+            except BaseException:
+                await connection.close()
+                raise
+            if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+                await connection.execute("rollback")
 
     @asynccontextmanager
     async def pipelined(self) -> AsyncIterator[Connection]:

@@ -9,7 +9,11 @@ from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import Exit, Settlement
 from opsjobs.remote.spool.records import Word
 
-_CAUSES: dict[str, Literal["timeout", "output_limit"]] = {"timeout": "timeout", "output_limit": "output_limit"}
+_CAUSES: dict[str, Literal["timeout", "output_limit", "cancel"]] = {
+    "timeout": "timeout",
+    "output_limit": "output_limit",
+    "cancel": "cancel",
+}
 _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
 _NOTHING = "-"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -178,11 +180,17 @@ class Connector:
             yield {"host": target.host, "port": target.port, "tunnel": through.wire}
             return
         connected = await dial(target.host, target.port, self._allow, deadline)
+        file = _file(connected)
         try:
             # The names are for asyncssh's own use where the peer has hung up already and has no address any more.
             yield {"sock": connected, "host": target.host, "port": target.port}
         except BaseException:
-            connected.close()
+            # A reset right after the connection was made has uvloop close the descriptor without telling our socket, and by now
+            # it may be another one's: that must not be closed, neither here nor when the socket is collected.
+            if _file(connected) == file:
+                connected.close()
+            else:
+                connected.detach()
             raise
 
     async def scan(self, target: Target, through: Connection | None = None) -> list[HostKey]:
@@ -214,6 +222,14 @@ class Connector:
         if key is None:
             raise RemoteFailure(ErrorCode.HOST_KEY, f"{target.name} showed no host key.")
         return key
+
+
+def _file(connected: socket.socket) -> int | None:
+    """What the socket's descriptor stands for now; None where it is closed."""
+    try:
+        return os.fstat(connected.fileno()).st_ino
+    except OSError:
+        return None
 
 
 def _arguments(options: SshOptions, login: Login, judge: HostKeyJudge) -> dict[str, Any]:

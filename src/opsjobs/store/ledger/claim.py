@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.durable import Identity
-from opsjobs.model.execution import ErrorCode, RunError, RunStatus
+from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import LOCK
 from opsjobs.store.ledger.flush import DIRECT
 from opsjobs.store.ledger.settle import admit_after
@@ -63,6 +63,7 @@ class Progress:
     stored: tuple[int, int]
     started_at: datetime | None
     error: RunError | None = None
+    cancel_proof: CancelProof | None = None
 
 
 # In the place of a store's id: claimed, and started nowhere yet; which store the target has, nobody knows.
@@ -158,7 +159,8 @@ from target_runs m join job_executions e on e.id = m.execution_id
 where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
 
 _PROGRESS = """
-select target_run_id, action, attempt, status, exit_code, error_code, error_message, stdout_stored, stderr_stored, started_at
+select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof, stdout_stored, stderr_stored,
+  started_at
 from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
 
 _SPECS = """
@@ -234,6 +236,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
         (row["stdout_stored"], row["stderr_stored"]),
         row["started_at"],
         RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
+        CancelProof(row["cancel_proof"]) if row["cancel_proof"] else None,
     )
 
 
