@@ -50,9 +50,9 @@ async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         settlement = await again.durable.cancel(order.key, 5.0)
-        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "TERM"))
-        assert await collect(process) == (b"", b"", Exit(None, "TERM"))
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM"))
+        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "TERM", "cancel"))
+        assert await collect(process) == (b"", b"", Exit(None, "TERM", "cancel"))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM", "cancel"))
 
 
 async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
@@ -62,8 +62,8 @@ async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
         )
         process = await web.begin(order)
         assert await first(process, 5) == b"deaf\n"
-        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, Exit(None, "KILL"))
-        assert (await collect(process))[2] == Exit(None, "KILL")
+        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
+        assert (await collect(process))[2] == Exit(None, "KILL", "cancel")
 
 
 async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
@@ -73,8 +73,8 @@ async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, Exit(7))
-        assert await collect(process) == (b"tidy\n", b"", Exit(7))
+        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, Exit(7, cause="cancel"))
+        assert await collect(process) == (b"tidy\n", b"", Exit(7, cause="cancel"))
 
 
 @pytest.mark.parametrize("escape", ["", "setsid"])
@@ -113,7 +113,7 @@ async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> Non
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
         assert await both[1].kill(5.0) is CancelProof.KILLED
-        assert [end for _, _, end in await asyncio.gather(*reading)] == [Exit(None, "TERM")] * 2
+        assert [end for _, _, end in await asyncio.gather(*reading)] == [Exit(None, "TERM", "cancel")] * 2
 
 
 async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -12,6 +13,7 @@ from opsjobs.clock import Clock
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.ssh.connect import Connector, anywhere, forget
 from opsjobs.remote.ssh.options import SshOptions
+from remote.spools import PROGRAMS
 
 Pools = Callable[..., AbstractAsyncContextManager[SshPool]]
 
@@ -21,6 +23,15 @@ def server() -> Iterator[Sshd]:
     """One real sshd for all of these tests; any address of 127.0.0.0/8 reaches it."""
     with sshd(addresses=("0.0.0.0",)) as running:
         yield running
+
+
+@pytest.fixture(params=[*PROGRAMS])
+def shell(request: pytest.FixtureRequest) -> str:
+    """Each shell that the `sh` of a target may be."""
+    name: str = request.param
+    if shutil.which(PROGRAMS[name]) is None:
+        pytest.skip(f"needs {name}: install it")
+    return name
 
 
 @asynccontextmanager

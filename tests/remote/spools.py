@@ -36,15 +36,6 @@ _OURS = ("env",)
 T = TypeVar("T")
 
 
-@pytest.fixture(params=[*PROGRAMS])
-def shell(request: pytest.FixtureRequest) -> str:
-    """Each shell that a target's `sh` may be."""
-    name: str = request.param
-    if shutil.which(PROGRAMS[name]) is None:
-        pytest.skip(f"needs {name}: install it")
-    return name
-
-
 @dataclass(frozen=True, slots=True)
 class Account:
     """A home, and the programs that are found there; `sh` is the shell in question."""
@@ -110,6 +101,8 @@ class Machine:
 
     account: Account
     spool: Spool
+    bare: tuple[Start, Start]
+    """How its session starts lines, as they are."""
     identity: Identity = field(default_factory=lambda: Identity("", ""))
     orders: list[Order] = field(default_factory=list)
     followed: list[Process] = field(default_factory=list)
@@ -119,7 +112,8 @@ class Machine:
         """An account's own Spool."""
         found = session.durable()
         assert isinstance(found, Spool)
-        return cls(account, Spool("web-1", Login(), account.dressed(found._start), account.dressed(found._beside)))
+        spool = Spool("web-1", Login(), account.dressed(found._start), account.dressed(found._beside))
+        return cls(account, spool, (found._start, found._beside))
 
     async def learn(self) -> Identity:
         """What a first contact tells."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kit.sessions import heard
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import Exit, Settlement
-from remote.spools import alive, first, kill, machine, marked, shell, until, within  # noqa: F401
+from remote.spools import alive, first, kill, machine, marked, until, within
 
 # Twelve processes that go away from their parents, sessions and terminals, do not hear TERM, and make new ones for a while.
 DAEMONS = """
@@ -31,16 +31,16 @@ while :; do sleep 1; done
 """
 
 
-async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell: str) -> None:  # noqa: F811
+async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order(DAEMONS)
         process = await web.begin(order)
         await first(process)
         assert len(marked(order.key)) > 8
         settlement = await within(15, web.spool.cancel(order.key, 0.3))
-        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "KILL"))
+        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
         assert marked(order.key) == []
-        assert (await heard(process))[2] == Exit(None, "KILL")
+        assert (await heard(process))[2] == Exit(None, "KILL", "cancel")
 
 
 async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
@@ -55,7 +55,7 @@ async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
         assert marked(order.key) == []
 
 
-async def test_a_cancel_leaves_the_processes_of_other_runs_alone(shell: str) -> None:  # noqa: F811
+async def test_a_cancel_leaves_the_processes_of_other_runs_alone(shell: str) -> None:
     async with machine(shell) as web:
         orders = [web.order("echo up; setsid sleep 60 & sleep 60"), web.order("echo up; setsid sleep 60 & sleep 60")]
         # The tenth attempt's key begins with the first one's.
@@ -69,7 +69,7 @@ async def test_a_cancel_leaves_the_processes_of_other_runs_alone(shell: str) -> 
         assert await web.spool.look(orders[2].key) is None
 
 
-async def test_what_a_run_has_started_is_left_alone_once_the_run_has_ended(shell: str) -> None:  # noqa: F811
+async def test_what_a_run_has_started_is_left_alone_once_the_run_has_ended(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $!")
         out, _, _ = await web.done(order)
@@ -78,7 +78,7 @@ async def test_what_a_run_has_started_is_left_alone_once_the_run_has_ended(shell
         kill(marked(order.key))
 
 
-async def test_a_process_that_hides_from_its_environment_is_found_by_its_session(shell: str) -> None:  # noqa: F811
+async def test_a_process_that_hides_from_its_environment_is_found_by_its_session(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait")
         pid = int(await first(await web.begin(order), 2))
@@ -87,7 +87,7 @@ async def test_a_process_that_hides_from_its_environment_is_found_by_its_session
         assert not alive(pid)
 
 
-async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a_cancel_tells(shell: str) -> None:  # noqa: F811
+async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a_cancel_tells(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 0.2; setsid sleep 60 & kill -KILL 0")
         process = await web.begin(order)
@@ -100,7 +100,7 @@ async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a
         assert marked(order.key) == []
 
 
-async def test_a_cancel_in_the_middle_of_a_start_kills_or_prevents_it(shell: str) -> None:  # noqa: F811
+async def test_a_cancel_in_the_middle_of_a_start_kills_or_prevents_it(shell: str) -> None:
     async with machine(shell) as web:
         for pause in (0.0, 0.0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01):
             order = web.order("echo ran >>witness; sleep 60; echo more >>witness")
@@ -117,17 +117,17 @@ async def test_a_cancel_in_the_middle_of_a_start_kills_or_prevents_it(shell: str
             witness.unlink(missing_ok=True)
 
 
-async def test_many_cancels_at_once_agree(shell: str) -> None:  # noqa: F811
+async def test_many_cancels_at_once_agree(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 60")
         await first(await web.begin(order))
         settlements = await asyncio.gather(*(web.spool.cancel(order.key, 2.0) for _ in range(4)))
-        assert {settlement.exit for settlement in settlements} <= {Exit(None, "TERM"), Exit(None, "KILL")}
+        assert {settlement.exit for settlement in settlements} <= {Exit(None, "TERM", "cancel"), Exit(None, "KILL", "cancel")}
         assert {settlement.proof for settlement in settlements} <= {CancelProof.KILLED, CancelProof.ALREADY_FINISHED}
         assert CancelProof.KILLED in {settlement.proof for settlement in settlements}
 
 
-async def test_a_cancel_takes_no_longer_than_the_command_does(shell: str) -> None:  # noqa: F811
+async def test_a_cancel_takes_no_longer_than_the_command_does(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 60")
         await first(await web.begin(order))

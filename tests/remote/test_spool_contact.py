@@ -23,7 +23,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
-from opsjobs.remote.spool import live
+from opsjobs.remote.spool import live, sources
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
 
@@ -170,6 +170,24 @@ async def test_a_cancel_without_contact_is_unreachable(server: Sshd) -> None:
                 assert await process.kill(0.2) is CancelProof.UNREACHABLE
                 way.faults.refuse = False
                 assert (await web.spool.cancel(order.key, 1.0)).proof is CancelProof.KILLED
+
+
+async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "SILENCE_SECONDS", 2.0)
+    async with pool() as sessions, proxy(server.host, server.port) as way:
+        with account("dash", owner=server.user) as made:
+            async with open_machine(sessions, endpoint_of(server), made) as web:
+                order = web.order("echo up; sleep 60")
+                await first(await web.begin(order))
+                async with sessions.session(endpoint_of(server, port=way.port)) as session:
+                    far = Machine.over(session, made)
+                    far.identity = web.identity
+                    process = await far.attach(order)
+                    assert await first(process) == b"up\n"
+                    way.faults.black_hole = True
+                    with pytest.raises(ContactLost):
+                        await within(10, heard(process))
+                assert await web.spool.look(order.key) is None
 
 
 # --- cuts

@@ -17,7 +17,6 @@ from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.records import Records, Word
 from opsjobs.remote.spool.script import Request
-from remote.spools import shell  # noqa: F401  a fixture
 
 LINUX = Identity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")
 OTHER = Identity("0123456789abcdef@1000", "1700000000123")
@@ -51,7 +50,7 @@ def test_a_line_is_for_every_login_shell(request_: Request) -> None:
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("plain", [False, True])
-def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> None:  # noqa: F811
+def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> None:
     line = request_.line(plain=plain)
     program = ["busybox", "sh"] if shell == "busybox" else [shutil.which(shell) or shell]
     for text in (line, request_.script, *(word.strip("'").replace("'\"'\"'", "'") for word in request_.arguments)):

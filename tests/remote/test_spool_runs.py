@@ -13,7 +13,7 @@ from kit.sessions import heard
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NotBegun, Settlement
-from remote.spools import Machine, first, kill, machine, marked, ours, shell, until, within  # noqa: F401
+from remote.spools import Machine, first, kill, machine, marked, ours, until, within
 
 ALL_BYTES = bytes(range(256))
 
@@ -37,7 +37,7 @@ def printf(data: bytes) -> str:
         ALL_BYTES * 20,
     ],
 )
-async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: bytes) -> None:  # noqa: F811
+async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: bytes) -> None:
     async with machine(shell) as web:
         order = web.order(f"printf '{printf(data)}'; printf '{printf(data)}' >&2; exit 7")
         assert await web.done(order) == (data, data, Exit(7))
@@ -45,7 +45,7 @@ async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: byt
         assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (b"", data[len(data) // 2 :], Exit(7))
 
 
-async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:  # noqa: F811
+async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:
     async with machine(shell) as web:
         data = secrets.token_bytes(5_000_001)
         source = web.account.home / "data"
@@ -59,7 +59,7 @@ async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:  # noqa:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 129, 137, 143, 192, 193, 255])
-async def test_an_exit_code_is_one(shell: str, code: int) -> None:  # noqa: F811
+async def test_an_exit_code_is_one(shell: str, code: int) -> None:
     async with machine(shell) as web:
         order = web.order(f"exit {code}")
         assert (await web.done(order))[2] == Exit(code)
@@ -67,7 +67,7 @@ async def test_an_exit_code_is_one(shell: str, code: int) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "INT", "USR1"])
-async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) -> None:  # noqa: F811
+async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) -> None:
     async with machine(shell) as web:
         end = (await web.done(f"kill -{name} $$; sleep 5"))[2]
         # bash says the same of a command that was killed and of one that exits so.
@@ -75,13 +75,14 @@ async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) ->
         assert end == (Exit(number) if shell == "bash" else Exit(None, name))
 
 
-async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(shell: str) -> None:  # noqa: F811
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "ALRM", "PIPE"])
+async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(shell: str, name: str) -> None:
     async with machine(shell) as web:
-        order = web.order("trap 'exit 5' TERM; kill -TERM 0; sleep 5")
+        order = web.order(f"trap 'exit 5' {name}; kill -{name} 0; sleep 5")
         assert (await web.done(order))[2] == Exit(5)
 
 
-async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:  # noqa: F811
+async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:
     async with machine(shell) as web:
         text = "/bin/sed -n 's/^SigIgn:[^0-9]*//p' /proc/self/status; /usr/bin/yes | head -n 1"
         await web.done("true")  # from now on without a shell around it, in which busybox ignores a signal
@@ -90,7 +91,7 @@ async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:  # no
         assert out.endswith(b"\ny\n")
 
 
-async def test_a_command_finds_the_place_of_any_login(shell: str) -> None:  # noqa: F811
+async def test_a_command_finds_the_place_of_any_login(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order('pwd; umask; echo "$# $0 ${c-}${n-}${OLDPWD-}$OPSJOBS_RUN"; ls -l /proc/self/fd | grep -c .opsjobs')
         out, err, _ = await web.done(order)
@@ -102,7 +103,7 @@ async def test_a_command_finds_the_place_of_any_login(shell: str) -> None:  # no
         assert err == b""
 
 
-async def test_a_command_that_the_shell_cannot_read_fails_like_any_other(shell: str) -> None:  # noqa: F811
+async def test_a_command_that_the_shell_cannot_read_fails_like_any_other(shell: str) -> None:
     async with machine(shell) as web:
         out, err, end = await web.done("echo before; )")
         assert out == b""
@@ -110,7 +111,7 @@ async def test_a_command_that_the_shell_cannot_read_fails_like_any_other(shell: 
         assert end.code in (1, 2)
 
 
-async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_documents(shell: str) -> None:  # noqa: F811
+async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_documents(shell: str) -> None:
     async with machine(shell) as web:
         text = "#!/bin/sh\n\n# a comment \\\necho 'a\n  b' \\\n  \"c\\td\"  # more\ncat <<'END'\n$HOME \\\n\tend\nEND\nfalse"
         expected = (await machine_says(web, text))[:2]
@@ -135,12 +136,12 @@ async def machine_says(web: Machine, text: str) -> tuple[bytes, bytes, int]:
     return out, err, asked.returncode or 0
 
 
-async def test_a_command_that_ends_in_the_middle_of_a_word_is_not_continued(shell: str) -> None:  # noqa: F811
+async def test_a_command_that_ends_in_the_middle_of_a_word_is_not_continued(shell: str) -> None:
     async with machine(shell) as web:
         assert (await web.done("printf %s a\\"))[0] == (await machine_says(web, "printf %s a\\"))[0]
 
 
-async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str) -> None:  # noqa: F811
+async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str) -> None:
     async with machine(shell) as web:
         for command in ("echo ran >>witness; echo out; exit 3", "echo ran >>witness; sleep 0.2; echo out; exit 3"):
             order = web.order(command)
@@ -150,7 +151,7 @@ async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str
             assert (web.account.home / "witness").read_text() == "ran\n"
 
 
-async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -> None:  # noqa: F811
+async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("sleep 30 & echo out")
         assert await within(5, web.done(order)) == (b"out\n", b"", Exit(0))
@@ -162,7 +163,7 @@ async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -
             kill(marked(leftover.key))
 
 
-async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:  # noqa: F811
+async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo ran >>witness")
         assert await web.spool.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
@@ -173,7 +174,7 @@ async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:
         assert not (web.account.home / "witness").exists()
 
 
-async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_settled(shell: str) -> None:  # noqa: F811
+async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_settled(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo ran")
         web.file(order, "x").touch()
@@ -184,7 +185,7 @@ async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_se
             await web.begin(order)
 
 
-async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:  # noqa: F811
+async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:
     async with machine(shell) as web:
         start = web.spool._start
         for left in (0, 3, 20, 30, 45, -1):
@@ -207,7 +208,7 @@ async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:  # 
 # --- identity
 
 
-async def test_a_store_is_made_once_however_many_come_first(shell: str) -> None:  # noqa: F811
+async def test_a_store_is_made_once_however_many_come_first(shell: str) -> None:
     async with machine(shell) as web:
         (web.account.runs.parent / "id").unlink()
         seen = await asyncio.gather(*(web.learn() for _ in range(12)))
@@ -217,7 +218,7 @@ async def test_a_store_is_made_once_however_many_come_first(shell: str) -> None:
         assert (web.account.runs.stat().st_mode & 0o777, web.account.runs.parent.stat().st_mode & 0o777) == (0o700, 0o700)
 
 
-async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: str) -> None:  # noqa: F811
+async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: str) -> None:
     async with machine(shell) as web:
         done, live = web.order("exit 3"), web.order("echo up; sleep 30")
         await web.done(done)
@@ -235,7 +236,7 @@ async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: 
         kill([*marked(live.key), keeper])
 
 
-async def test_another_home_is_another_store(shell: str) -> None:  # noqa: F811
+async def test_another_home_is_another_store(shell: str) -> None:
     async with machine(shell) as web, machine(shell) as other:
         assert web.identity.store != other.identity.store
         assert web.identity.boot == other.identity.boot
@@ -248,7 +249,7 @@ async def test_another_home_is_another_store(shell: str) -> None:  # noqa: F811
         assert not (web.account.home / "witness").exists()
 
 
-async def test_a_run_of_another_release_says_so(shell: str) -> None:  # noqa: F811
+async def test_a_run_of_another_release_says_so(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("exit 3")
         await web.done(order)
@@ -262,7 +263,7 @@ async def test_a_run_of_another_release_says_so(shell: str) -> None:  # noqa: F8
 # --- keepers, watchdogs
 
 
-async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_left(shell: str) -> None:  # noqa: F811
+async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_left(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 30")
         process = await web.begin(order)
@@ -278,7 +279,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
         assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "KILL"))
 
 
-async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:  # noqa: F811
+async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 30")
         process = await web.begin(order)
@@ -287,7 +288,7 @@ async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -
         assert (await within(5, heard(process)))[2] == (Exit(137) if shell == "bash" else Exit(None, "KILL"))
 
 
-async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:  # noqa: F811
+async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("trap '' TERM; echo up; while :; do sleep 1; done", timeout_seconds=1.5, grace_seconds=0.3)
         process = await web.begin(order)
@@ -298,7 +299,7 @@ async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:  # 
         assert (await web.again(order))[2] == Exit(None, "KILL", "timeout")
 
 
-async def test_a_watchdog_without_keeper_and_command_goes_away(shell: str) -> None:  # noqa: F811
+async def test_a_watchdog_without_keeper_and_command_goes_away(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 30")
         process = await web.begin(order)
@@ -308,7 +309,7 @@ async def test_a_watchdog_without_keeper_and_command_goes_away(shell: str) -> No
         await until(lambda: ours(order.key) == {})
 
 
-async def test_a_short_timeout_is_kept_to_the_tenth_of_a_second(shell: str) -> None:  # noqa: F811
+async def test_a_short_timeout_is_kept_to_the_tenth_of_a_second(shell: str) -> None:
     async with machine(shell) as web:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -317,7 +318,7 @@ async def test_a_short_timeout_is_kept_to_the_tenth_of_a_second(shell: str) -> N
         assert 0.3 <= loop.time() - began < 3
 
 
-async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> None:  # noqa: F811
+async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> None:
     async with machine(shell) as web:
         command = "trap '' TERM; n=0; while [ $n -lt 20000 ]; do echo $n >&2; n=$((n+1)); done; while :; do sleep 1; done"
         order = web.order(command, limit_bytes=50_000, grace_seconds=0.2)
@@ -327,7 +328,7 @@ async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> 
         assert end == Exit(None, "KILL", "output_limit")
 
 
-async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:  # noqa: F811
+async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:
     async with machine(shell) as web:
         short, long = web.order("echo out"), web.order("echo out; sleep 0.3; echo more")
         for order in (short, long):
@@ -340,7 +341,7 @@ async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:  # noq
 # --- clean
 
 
-async def test_a_clean_removes_its_own_files_and_no_others(shell: str) -> None:  # noqa: F811
+async def test_a_clean_removes_its_own_files_and_no_others(shell: str) -> None:
     async with machine(shell) as web:
         orders = [web.order("kill -TERM $$"), web.order("exit 200"), web.order("sleep 0.2"), web.order("true")]
         for order in orders[:3]:
@@ -354,7 +355,7 @@ async def test_a_clean_removes_its_own_files_and_no_others(shell: str) -> None: 
         assert (web.account.runs.parent / "id").read_text().strip() == web.identity.store
 
 
-async def test_the_digest_is_that_of_the_command(shell: str) -> None:  # noqa: F811
+async def test_the_digest_is_that_of_the_command(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo out", environment={"A": "1"})
         await web.done(order)

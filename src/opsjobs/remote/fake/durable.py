@@ -143,7 +143,7 @@ class FakeDurable:
             return Settlement(CancelProof.NEVER_STARTED)
         if not run.working:
             return _settled(run)
-        await run.kill(grace_seconds)
+        await run.kill(grace_seconds, "cancel")
         if run.working or not self._in_contact():
             return Settlement(CancelProof.UNREACHABLE)
         return Settlement(CancelProof.KILLED, run.exit)

@@ -14,7 +14,7 @@ from opsjobs.remote.fake.script import Break, Deed, Gate, Pause
 from opsjobs.remote.outflow import PIECE_BYTES
 from opsjobs.remote.session import ContactLost, Exit, Output, Stream
 
-Cause = Literal["timeout", "output_limit"]
+Cause = Literal["timeout", "output_limit", "cancel"]
 
 
 class Nature(Protocol):
@@ -92,7 +92,8 @@ class FakeRun:
         if self._nature.ignores_term:
             await self._clock.sleep(grace_seconds)
         hard = self._nature.ignores_term or self.gone
-        self.gone = False  # who kills an orphan writes down its end
+        if self.gone:  # who kills an orphan writes down its end, and no more
+            self.gone, cause = False, None
         self.end(Exit(None, "KILL" if hard else "TERM", cause))
 
     def end(self, exit_: Exit) -> None:

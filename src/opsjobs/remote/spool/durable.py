@@ -36,6 +36,9 @@ PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash"
 """Login shells that take our scripts as they are, and read no file of the user's before."""
 
 
+_NO_GROUP: Word = ("M", "setsid")
+
+
 class Login:
     """What is known of the shell behind a login, for as long as its connection lives."""
 
@@ -106,22 +109,37 @@ class Spool:
 
     async def _start_run(self, request: Request) -> tuple[Channel, Word]:
         """Ask for a start in the quickest way that this login shell understands."""
-        plain = self._login.plain and request.way is None
+        login, become = self._login, request.way is not None
         try:
-            channel, word = await self._ask(request, plain=plain)
+            channel, word = await self._ask(request, plain=login.plain and not become)
         except NoSpool:
-            if not plain:
+            if become or not login.plain:
                 raise
-            self._login.plain = False
+            login.plain = False
             channel, word = await self._ask(request)
-        if word[0] == "B" and request.way is None:
-            self._login.plain = " ".join(word[1:]) in PLAIN_SHELLS
+        if word == _NO_GROUP and not become:
+            await channel.finish()
+            channel, word = await self._ask_plainly(request)
+        if word[0] == "B" and not become:
+            login.plain = " ".join(word[1:]) in PLAIN_SHELLS
         return channel, word
+
+    async def _ask_plainly(self, request: Request) -> tuple[Channel, Word]:
+        """Under a login shell that stays around our own one, a group for the command takes setsid; without ours it does not."""
+        try:
+            answered = await self._ask(request, plain=True)
+        except NoSpool:
+            raise self._lacking(_NO_GROUP[1:]) from None
+        self._login.plain = True
+        return answered
+
+    def _lacking(self, missing: Sequence[str]) -> NoSpool:
+        return NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
 
     async def identity(self, become: Become | None = None) -> Identity:
         """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
         try:
-            word = await self._answer(script.hello(become))
+            word = await self._hello(script.hello(become))
         except ContactLost as lost:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, lost.message) from None
         match word:
@@ -130,11 +148,18 @@ class Spool:
                 self._login.stores[become.user if become is not None else None] = seen
                 return seen
             case ("M", *missing):
-                raise NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
+                raise self._lacking(missing)
         message = (
             f"{self._name} can keep no run: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> can be written (is the disk full?)."
         )
         raise NoSpool(message)
+
+    async def _hello(self, request: Request) -> Word:
+        word = await self._answer(request)
+        if word == _NO_GROUP and request.way is None:
+            channel, word = await self._ask_plainly(request)
+            await channel.finish()
+        return word
 
     async def _attach(self, order: Order, expected: Identity, offsets: Offsets) -> Polling:
         if not script.meant(expected, order.become):
@@ -149,6 +174,8 @@ class Spool:
         """What it means that a run is not followed now."""
         if word == ("I",):
             return await self._stranger(order, expected)
+        if word == _NO_GROUP:
+            return self._lacking(word[1:])
         return {
             ("V",): NotBegun(settled=True),
             ("A", "V"): NotBegun(settled=True),

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.remote.session import ContactLost, Exit, Output
+from opsjobs.remote.session import ContactLost, Exit, Output, Stream
 from opsjobs.remote.spool.channel import Channel
 from opsjobs.remote.spool.ends import exit_of
 from opsjobs.remote.spool.records import Word
@@ -45,6 +45,8 @@ class Handover:
         self._live_at = live_at
         self._quiet = True
         self._sized: tuple[int, bytearray] | None = None
+        self._stream: Stream = "stdout"
+        self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self._broken = False
         self._ready: deque[Output | Exit] = deque()
 
@@ -70,11 +72,11 @@ class Handover:
 
     def _take(self, item: Output | Word) -> None:
         if isinstance(item, Output):
+            self._stream = item.stream
             if self._sized is None:
-                self._ready.append(item)
+                self._give(item.data)
             else:
                 self._sized[1].extend(item.data)
-                self._stream = item.stream
             return
         self._check()
         self._sized = (int(item[1]), bytearray()) if item[0] in ("1", "2") and len(item) > 1 else None
@@ -87,14 +89,23 @@ class Handover:
             return
         size, data = self._sized
         if len(data) == size:
-            self._ready.append(Output(self._stream, bytes(data)))
+            self._give(bytes(data))
         else:
             self._broken = True
 
+    def _give(self, data: bytes) -> None:
+        self._given[self._stream] += len(data)
+        self._ready.append(Output(self._stream, data))
+
     def _end(self, word: Word) -> None:
-        if word[1] == "n":
+        _, status, cause, *sizes = word
+        if status == "n":
             raise ContactLost("The command did not arrive whole, and was not started.")
-        self._ready.append(exit_of(word[1], word[2]))
+        # Whoever handed it over may have been killed over it.
+        if any(given < int(size) for given, size in zip(self._given.values(), sizes, strict=True)):
+            self._broken = True
+        else:
+            self._ready.append(exit_of(status, cause))
 
     async def finish(self) -> None:
         """Let go of the channel when it is over."""

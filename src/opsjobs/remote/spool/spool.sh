@@ -176,7 +176,10 @@ born $$
 #: judge
 # The command gets a process group of its own where the keeper leads none.
 m=
-kill -0 -$$ 2>/dev/null || m=setsid
+kill -0 -$$ 2>/dev/null || {
+  m=setsid
+  command -v setsid >/dev/null 2>&1 || { echo "$N M setsid"; exit; }
+}
 w=
 set -C
 { w=0; printf "         $n             ${n}1 $D $$.$s.$b$n" && w=1; } 2>/dev/null >$K.x
@@ -205,7 +208,9 @@ trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
   while d=$((e-c)); [ $d -gt 0 ]; do
     nap $d
     # Without its keeper it stays as long as anything of the run does.
-    kill -0 $$ || grep -qsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ || exit
+    kill -0 $$ || if [ -r /proc/self/environ ]; then
+      grep -qsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ
+    fi || exit
     set -- $(wc -c $K.1 $K.2)
     if [ $1 -gt $L ] || [ $3 -gt $L ]; then
       t=output_limit
@@ -377,8 +382,9 @@ case $st in
   [NVEG]) exit;;
 esac
 # Reads on from where the last one stopped: the open file keeps the position. q: 1 where there was something.
+# Where the one who reads is killed, nobody knows the position but who was given the bytes: so all of this ends.
 pump() {
-  m=$(dd bs=65536 count=16 2>&1 >&5)
+  m=$(dd bs=65536 count=16 2>&1 >&5) || exit
   case $m in
     0+0*) ;;
     *) q=1;;
@@ -392,11 +398,11 @@ while :; do
     exec 3<$K.1 4<$K.2
     case $5 in
       0) ;;
-      *) dd bs=1 skip=$5 count=0 <&3;;
+      *) dd bs=1 skip=$5 count=0 <&3 || exit;;
     esac
     case $6 in
       0) ;;
-      *) dd bs=1 skip=$6 count=0 <&4;;
+      *) dd bs=1 skip=$6 count=0 <&4 || exit;;
     esac
   fi 2>/dev/null
   case $st in
@@ -425,9 +431,9 @@ done
 case $o in
   1) ;;
   *) echo "$N 1"
-    cat <&3
+    cat <&3 || exit
     echo "$N 2"
-    cat <&4;;
+    cat <&4 || exit;;
 esac
 echo "$N $st ${r:--} ${t:--}"
 
