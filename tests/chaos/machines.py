@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,6 +39,8 @@ while True:
     except ChildProcessError:
         time.sleep(0.05)
 """
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+_PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -170,6 +174,12 @@ class Machine:
             if path.stat().st_size > LARGE_BYTES:
                 path.unlink(missing_ok=True)
 
+    def copy_records(self, place: Path) -> None:
+        """What it keeps of its runs, without their output."""
+        for number, runs in enumerate(self.runs):
+            if runs.exists():
+                shutil.copytree(runs, place / str(number), ignore=shutil.ignore_patterns("*.[12]"))
+
     def written(self, key: str) -> tuple[bytes, bytes]:
         """What the machine keeps of a run's output."""
         for runs in self.runs:
@@ -237,6 +247,14 @@ def _furnish(place: Path, user: str, stack: ExitStack) -> None:
     owner = f"uid={account.pw_uid},gid={account.pw_gid},mode=700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={HOME_MIB}m,{owner}", "tmpfs", str(home)], check=True)
     stack.callback(subprocess.run, ["umount", "--lazy", str(home)], check=False)
+
+
+def keep_mounts_to_ourselves() -> None:
+    """From here on what this thread and its children mount is seen by them alone, and goes with them, whatever ends them."""
+    if IS_ROOT:
+        libc = ctypes.CDLL(None, use_errno=True)
+        private = libc.unshare(_NEW_MOUNTS) == 0 and libc.mount(b"none", b"/", None, _PRIVATE, None) == 0
+        assert private, os.strerror(ctypes.get_errno())
 
 
 def kill(pid: int) -> None:

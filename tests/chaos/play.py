@@ -126,6 +126,8 @@ class Play:
             place.mkdir(parents=True)
             for log in [*self._stage.folder.glob("*.log"), self._stage.postgres._log, self._stage.witness.path]:
                 shutil.copy(log, place)
+            for machine in self._stage.fleet:
+                machine.copy_records(place / machine.folder.name)
         self._stack.close()
         self._stage = None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from chaos.machines import IS_ROOT, Machine, machines
+from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
 from chaos.work import Nasty
 from e2e.house import WORKERS, House
@@ -32,7 +32,6 @@ POSTGRES_MIB = 768
 PROCESSES = ("api", *WORKERS, "scheduler")
 _MORE_SETTINGS = {
     "OPSJOBS_CONCURRENCY": "30",
-    "CONNECTION_TIMEOUT": "5s",
     "OPSJOBS_REATTACH_WINDOW": "60s",
 }
 
@@ -205,6 +204,7 @@ def _send(pid: int, what: signal.Signals) -> None:
 @contextmanager
 def stage() -> Iterator[Stage]:
     """A running service with its fleet, for the length of the block."""
+    keep_mounts_to_ourselves()
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder())
         postgres = _postgres(stack)

@@ -136,7 +136,7 @@ class DurableCommand:
         process: Process | None = None
         while not self._may_start():  # our lease is stale: until it is fresh again, or taken from us, nothing new begins
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
-        self._perhaps_begun = True
+        self._perhaps_begun = self._identity is not None  # at a first contact nothing is started
         try:
             async with failpoints.at("start"):
                 process = await durable.begin(self._order, self._identity)
