@@ -64,6 +64,17 @@ class Principal:
         return EVERYTHING in held or normalised(permission) in held
 
 
+def may(owner: str, permission: str, *, job: str) -> str | None:
+    """None where the owner of a schedule may still do this with its job at the moment of a firing, else why not, in words.
+
+    Nobody's rights are kept yet beyond what a token says, so there is nothing that could speak against it.
+    """
+    assert owner
+    assert permission in PERMISSIONS
+    assert job
+    return None
+
+
 _SINGULAR = {
     "job": "jobs",
     "execution": "executions",

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
+from opsjobs.model.program import OURS, Program
 from opsjobs.model.secret import Secret
 
 Durability = Literal["auto", "required", "off"]
@@ -57,6 +58,8 @@ class Become:
 class Order:
     """What to start, at most once. `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file
     are watched on the target itself.
+
+    `program`: what is started, where it is more than the plain `command`, which is its text then (see `Order.of`).
     """
 
     key: RunKey
@@ -66,9 +69,20 @@ class Order:
     limit_bytes: int = 2 << 30
     environment: Mapping[str, str] = field(default_factory=dict)
     become: Become | None = None
+    program: Program | None = None
+
+    @classmethod
+    def of(cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any) -> Order:
+        """An order for a program. One that is nothing but a command line with variables is the plain order it always was."""
+        if program.plain:
+            return cls(key, program.text, timeout_seconds, environment=program.env, **more)
+        return cls(key, program.text, timeout_seconds, program=program, **more)
 
     @property
     def digest(self) -> str:
         """SHA-256 of what runs: a run that is found with another one is not ours."""
-        what = json.dumps([self.command, sorted(self.environment.items()), self.become.user if self.become else None])
-        return hashlib.sha256(what.encode()).hexdigest()
+        variables = sorted((name, value) for name, value in self.environment.items() if not name.startswith(OURS))
+        what: list[Any] = [self.command, variables, self.become.user if self.become else None]
+        if self.program is not None:
+            what.append(self.program.digest)
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Events: facts about jobs and executions, named once, written in the transaction of the change that they tell of."""
+"""Events: facts about jobs, executions and schedules, named once, written in the transaction of the change that they tell of."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class EventType(StrEnum):
     JOB_FAILED = "job.failed"
     EXECUTION_QUEUED = "execution.queued"
     EXECUTION_STARTED = "execution.started"
+    EXECUTION_PROGRESS = "execution.progress"
     EXECUTION_COMPLETED = "execution.completed"
     EXECUTION_PARTIAL = "execution.partial"
     EXECUTION_FAILED = "execution.failed"
@@ -33,6 +34,16 @@ class EventType(StrEnum):
     TARGET_RUN_FINISHED = "target_run.finished"
     TARGET_RUN_LOST = "target_run.lost"
     TARGET_RUN_DEAD = "target_run.dead"
+    SCHEDULE_CREATED = "schedule.created"
+    SCHEDULE_UPDATED = "schedule.updated"
+    SCHEDULE_DELETED = "schedule.deleted"
+    SCHEDULE_TRIGGERED = "schedule.triggered"
+    SCHEDULE_MISSED = "schedule.missed"
+    SCHEDULE_SKIPPED = "schedule.skipped"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
+    CIRCUIT_OPENED = "circuit.opened"
+    CIRCUIT_CLOSED = "circuit.closed"
     WORKER_LOST = "worker.lost"
 
 

@@ -134,6 +134,9 @@ class ErrorCode(StrEnum):
         return _STATUS_OF.get(self, RunStatus.FAILED)
 
 
+OFFLINE = frozenset({ErrorCode.DNS, ErrorCode.CONNECT_TIMEOUT, ErrorCode.CONNECTION_REFUSED, ErrorCode.CONNECTION_LOST})
+"""The codes of a machine that is not there, or not now: it may come back by itself."""
+
 _UNREACHABLE = (
     ErrorCode.DNS,
     ErrorCode.CONNECT_TIMEOUT,
@@ -193,7 +196,12 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One launch, as read: `status` is what is shown (paused and cancelling while asked for), `counts` has no zeros."""
+    """One launch, as read: `status` is what is shown (paused and cancelling while asked for), `counts` has no zeros.
+
+    `halt_reason`: why what had not begun was skipped. `paused_by` is None where a gate paused it.
+    `waves`: {open, total}, of an execution that has several. `waiting_on`: for what
+    it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval.
+    """
 
     id: int
     uuid: str
@@ -216,6 +224,11 @@ class Execution:
     cancelled_by: str | None = None
     cancel_reason: str | None = None
     parent: int | None = None
+    halt_reason: str | None = None
+    paused_by: str | None = None
+    pause_reason: str | None = None
+    waves: Mapping[str, int] | None = None
+    waiting_on: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
         """The body of GET /executions/{id}, which is also the `data` of its events."""
@@ -239,7 +252,11 @@ class Execution:
             "finished_at": moment(self.finished_at),
             "duration_ms": round(ended.total_seconds() * 1000) if ended is not None else None,
             "reason": self.reason,
-            "error": None,
+            "error": self.halt_reason,
+            "paused_by": self.paused_by,
+            "pause_reason": self.pause_reason,
+            "waves": self.waves,
+            "waiting_on": self.waiting_on,
             "parent": self.parent,
             "links": {
                 "self": path,

@@ -5,6 +5,7 @@
     │   ├── Invalid        422  the request is understood and wrong; carries `errors` with JSON Pointers
     │   ├── NotFound       404  no such thing, or not for this caller's eyes
     │   ├── Conflict       409  the thing is in another state, or the name is taken
+    │   ├── Gone           410  it was there, and was let go of by its age
     │   ├── Unauthorised   401  no token, or not a valid one
     │   ├── Forbidden      403  seen, but not allowed
     │   ├── Precondition   412/428  If-Match is stale or missing
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsjobs.model.execution import ErrorCode
+from opsjobs.model.execution import OFFLINE, ErrorCode
 
 
 class Failure(Exception):
@@ -71,6 +72,12 @@ class Conflict(Refusal):
     status = 409
 
 
+class Gone(Refusal):
+    """It was there; retention let go of it."""
+
+    status = 410
+
+
 class Unauthorised(Refusal):
     """No token, or one that is not valid."""
 
@@ -106,9 +113,18 @@ class Unavailable(Failure):
 
 
 class RemoteFailure(Failure):
-    """A machine could not be reached, or what we did there broke: becomes a target run's outcome."""
+    """A machine could not be reached, or what we did there broke: becomes a target run's outcome.
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    `because`: of `circuit_open`, what has opened the circuit.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, *, because: ErrorCode | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.because = because
+
+    @property
+    def offline(self) -> bool:
+        """True where the machine is not there, or not now: it may come back by itself, and who may wait for it can."""
+        return (self.because or self.code) in OFFLINE

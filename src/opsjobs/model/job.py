@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from opsjobs.model.durable import Durability, durability
-from opsjobs.model.target import Name, SelectionDraft
-from opsjobs.model.wire import Duration, Size, Wire
+from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
+from opsjobs.model.durable import durability
+from opsjobs.model.failures import Invalid
+from opsjobs.model.fault import fault
+from opsjobs.model.parameter import PARAMETERS_MAX, ParameterDraft, check_declared, undeclared
+from opsjobs.model.policy import Policy
+from opsjobs.model.rendering import check_rendering
+from opsjobs.model.structure import check_structure
+from opsjobs.model.target import SelectionDraft
+from opsjobs.model.wire import Wire, snake_case, stored
 
 
 class JobType(StrEnum):
@@ -32,64 +39,6 @@ class JobState(StrEnum):
     ARCHIVED = "archived"
 
 
-class BecomeDraft(Wire):
-    """As whom a command runs: `user`, by way of sudo, su or doas; `credential` names the one whose password is asked for.
-
-    doas takes passwords from a terminal alone, and there is none.
-    """
-
-    user: str = Field(default="root", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$")
-    method: Literal["sudo", "su", "doas"] = "sudo"
-    credential: Name | None = None
-
-    @model_validator(mode="after")
-    def _doas_takes_no_password(self) -> BecomeDraft:
-        if self.method == "doas" and self.credential is not None:
-            raise ValueError(
-                "doas asks for its password on a terminal, which no command has: permit it with nopass, or take sudo"
-            )
-        return self
-
-
-class CommandAction(Wire):
-    """Run one command line in the target's login shell.
-
-    `timeout`: seconds the command may take (None: the service's COMMAND_TIMEOUT). `output_limit`: bytes of each
-    stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES). `on_failure: continue` goes on to the next action and the
-    run still ends failed. `durable`: whether the command outlives its worker; what the policy and the target say counts, too.
-    `become`: as whom it runs (None: as who logs in).
-    """
-
-    key: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    type: Literal["command"] = "command"
-    command: str = Field(min_length=1, max_length=65_536)
-    timeout: Duration | None = None
-    output_limit: Size | None = None
-    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[0], min_length=1, max_length=256)
-    on_failure: Literal["stop", "continue"] = "stop"
-    durable: Durability = "auto"
-    become: BecomeDraft | None = None
-
-
-Action = CommandAction
-"""Every kind of action; a union discriminated by `type` once there is a second kind."""
-
-
-class Policy(Wire):
-    """How an execution of the job goes: `timeout` bounds the whole execution, `max_parallel` the runs at a time.
-
-    `priority` 10 is served before 1: an execution's share of a busy zone is proportional to it. `on_lost`: what is done with
-    a run of whose command nobody can say how it ended: ask (it ends `lost`), retry (once it surely runs no more), bury (`dead`).
-    """
-
-    timeout: Duration | None = None
-    max_parallel: int | None = Field(default=None, ge=1, le=10_000)
-    order: Literal["inventory", "name", "reverse", "random"] = "inventory"
-    priority: int = Field(default=5, ge=1, le=10)
-    on_lost: Literal["ask", "retry", "bury"] = "ask"
-    durable: Durability = "auto"
-
-
 class _Work(Wire):
     """What jobs and ad-hoc runs share: actions on targets under a policy."""
 
@@ -103,41 +52,62 @@ class _Work(Wire):
         return modernised(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
-    def _keys(self) -> _Work:
+    def _keys(self, info: ValidationInfo) -> _Work:
         named = [a.model_copy(update={"key": a.key or f"step-{i}"}) for i, a in enumerate(self.actions, start=1)]
-        keys = [a.key for a in named]
-        if twice := {k for k in keys if keys.count(k) > 1}:
-            raise ValueError(f"two actions have the key {min(map(str, twice))!r}")
+        if not stored(info):
+            check_structure(named)
         object.__setattr__(self, "actions", named)  # the model is frozen for others; this is still its construction
         return self
 
     @model_validator(mode="after")
     def _become_is_durable(self) -> _Work:
-        for action in self.actions:
-            if action.become is not None and durability(action.durable, self.policy.durable) == "off":
+        for position, action in enumerate(self.actions):
+            if not isinstance(action, RunningAction) or action.become is None:
+                continue
+            if durability(action.durable, self.policy.durable) == "off":
                 words = "has become, which needs a durable run, but durable is off: leave one of the two out"
-                raise ValueError(f"the action {action.key!r} {words}")
+                raise fault("become_needs_durable", f"the action {action.key!r} {words}", "actions", position, "become")
         return self
 
 
 class RunDraft(_Work):
-    """Body of POST /run: an execution without a stored job."""
+    """Body of POST /run: an execution without a stored job. `parameters` are values; each is declared by being given."""
 
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
+    dry_run: bool = False
     reason: str | None = Field(default=None, max_length=2_000)
+
+    @model_validator(mode="after")
+    def _values_have_their_places(self) -> RunDraft:
+        try:
+            declared = undeclared(self.parameters)
+        except Invalid:
+            return self  # told at launch, with a pointer to each
+        check_rendering(self.actions, declared, self.policy.gate.check if self.policy.gate else None)
+        return self
 
 
 class JobDraft(_Work):
-    """Body of POST and PUT /jobs."""
+    """Body of POST and PUT /jobs. `parameters` are declarations: what an execution may be given."""
 
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
     description: str = Field(default="", max_length=10_000)
     job_type: JobType | None = None
     state: Literal["draft", "active"] = "active"
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=64)
+    parameters: list[ParameterDraft] = Field(default_factory=list, max_length=PARAMETERS_MAX)
+
+    @model_validator(mode="after")
+    def _parameters_have_their_places(self, info: ValidationInfo) -> JobDraft:
+        if not stored(info):
+            check_declared(self.parameters)
+            check_rendering(self.actions, self.parameters, self.policy.gate.check if self.policy.gate else None)
+        return self
 
     @model_validator(mode="after")
     def _type_is_what_the_actions_are(self) -> JobDraft:
-        actual = JobType(self.actions[0].type) if len(self.actions) == 1 else JobType.COMPOSITE
+        only = self.actions[0].type if len(self.actions) == 1 else ""
+        actual = JobType(only) if only in set(JobType) else JobType.COMPOSITE
         if self.job_type is None:
             object.__setattr__(self, "job_type", actual)  # as above: a default that needs the other fields
         elif self.job_type not in (actual, JobType.COMPOSITE):
@@ -158,7 +128,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """What `engine.launch` is asked to start: a job version or ad-hoc work (job None), and on what."""
+    """What `engine.launch` is asked to start: a job version or ad-hoc work (job None), and on what.
+
+    `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are.
+    """
 
     actions: Sequence[Action]
     targets: SelectionDraft
@@ -168,9 +141,17 @@ class LaunchOrder:
     job_version: int | None = None
     narrowed_to: SelectionDraft | None = None
     reason: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    declared: Sequence[ParameterDraft] | None = None
 
 
+__all__ = [
+    "Action", "BecomeDraft", "CommandAction", "Job", "JobDraft", "JobState", "JobType", "LaunchOrder", "Policy", "RunDraft", "modernised",
+]  # fmt: skip
+
+_OLD_JOB = frozenset({"target_ids", "timeout_seconds", "max_retries"})
 _OLD_ACTION = {"action_type": "type", "action_name": "key", "timeout_seconds": "timeout"}
+_OLD_WORDS = frozenset({*_OLD_ACTION, "action_order", "action_parameters", "max_retries"})
 
 
 def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,16 +159,13 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
 
     Values are moved, not judged: validation comes after.
     """
-    new = dict(body)
+    new = _respelt(body, _OLD_JOB)
     if "target_ids" in new:
         if "targets" in new:
             raise ValueError("target_ids and targets say the same: write only targets")
         new["targets"] = {"ids": new.pop("target_ids")}
-    policy = dict(new.get("policy") or {}) if isinstance(new.get("policy", {}), dict) else None
-    if policy is not None:
-        for old, name in (("timeout_seconds", "timeout"), ("priority", "priority")):
-            if old in new:
-                policy.setdefault(name, new.pop(old))
+    if isinstance(policy := new.get("policy") or {}, dict):
+        policy = _with_older_words(new, dict(policy))
         if policy:
             new["policy"] = policy
     if isinstance(new.get("actions"), list):
@@ -198,12 +176,35 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
+def _with_older_words(body: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
+    """The policy with timeout_seconds, priority and max_retries of the body, which loses them; today's words win."""
+    for old, name in (("timeout_seconds", "timeout"), ("priority", "priority")):
+        if old in body:
+            policy.setdefault(name, body.pop(old))
+    return _with_retries(body, policy)
+
+
+def _with_retries(body: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
+    """`max_retries: n` of the body, which loses it, as `retry.max_attempts: n + 1`."""
+    if "max_retries" in body:
+        retries, retry = body.pop("max_retries"), to.get("retry") or {}
+        more = retries + 1 if isinstance(retries, int) and not isinstance(retries, bool) else retries
+        to["retry"] = {"max_attempts": more, **retry} if isinstance(retry, dict) else retry
+    return to
+
+
+def _respelt(body: Mapping[str, Any], old: Collection[str]) -> dict[str, Any]:
+    """With the older words in snake_case; today's are the models' own business."""
+    return {s if isinstance(k, str) and (s := snake_case(k)) in old and s not in body else k: v for k, v in body.items()}
+
+
 def _modern_action(action: Any) -> Any:
-    if not isinstance(action, dict) or "action_type" not in action:
+    if not isinstance(action, dict) or "action_type" not in (action := _respelt(action, _OLD_WORDS)):
         return action
     new = dict(action)
     parameters = new.pop("action_parameters", {})
     for old, name in _OLD_ACTION.items():
         if old in new:
             new.setdefault(name, new.pop(old))
-    return {**parameters, **new} if isinstance(parameters, dict) else new
+    new = {**parameters, **new} if isinstance(parameters, dict) else new
+    return _with_retries(new, new)

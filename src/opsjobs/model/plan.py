@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsjobs.model.failures import Invalid
-from opsjobs.model.job import LaunchOrder, Policy
+from opsjobs.model.job import LaunchOrder
+from opsjobs.model.policy import Policy, amount_of
 from opsjobs.model.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will run where: targets by position, and the window (runs ready or running at a time)."""
+    """What will run where: targets by position, and the window (runs ready or running at a time).
+
+    `waves`: how many targets stand in the waves up to and with each one, growing; the last is all of them.
+    """
 
     targets: Sequence[Target]
     window: int
+    waves: Sequence[int] = ()
+
+    def wave_of(self, position: int) -> int:
+        """The wave (from 0) of the target at this position (from 0)."""
+        return bisect_right(self.waves, position)
 
 
 def plan(order: LaunchOrder, targets: Sequence[Target], *, default_parallel: int, max_targets: int, seed: int) -> Plan:
@@ -28,7 +38,22 @@ def plan(order: LaunchOrder, targets: Sequence[Target], *, default_parallel: int
             "too_many_targets",
             f"The selection has {len(targets)} targets, the limit is {max_targets}: narrow it, or raise MAX_TARGETS_PER_JOB.",
         )
-    return Plan(in_order(order.policy, targets, seed), min(order.policy.max_parallel or default_parallel, len(targets)))
+    window = min(order.policy.max_parallel or default_parallel, len(targets))
+    return Plan(in_order(order.policy, targets, seed), window, wave_ends(order.policy, len(targets)))
+
+
+def wave_ends(policy: Policy, total: int) -> list[int]:
+    """The cumulative sizes of the waves for so many targets; one that would add nobody is left out.
+
+    >>> wave_ends(Policy(waves=[1, "10%", "100%"]), 41)
+    [1, 5, 41]
+    """
+    ends: list[int] = []
+    for wave in policy.waves:
+        end = min(amount_of(wave, total), total)
+        if end > (ends[-1] if ends else 0):
+            ends.append(end)
+    return ends if ends and ends[-1] == total else [*ends, total]
 
 
 def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Target]:
@@ -42,5 +67,9 @@ def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Targe
             shuffled = list(targets)
             random.Random(seed).shuffle(shuffled)  # noqa: S311  an order, not a secret
             return shuffled
-        case _:
+        case "inventory":
             return list(targets)
+        case by:
+            key = by.removeprefix("label:")
+            # Those without the label come last; equals stay as they came.
+            return sorted(targets, key=lambda t: (key not in t.labels, t.labels.get(key, "")))

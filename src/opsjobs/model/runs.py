@@ -25,7 +25,11 @@ class TargetName:
 
 @dataclass(frozen=True, slots=True)
 class TargetRun:
-    """One target's share of an execution, as it stands."""
+    """One target's share of an execution, as it stands.
+
+    `awaits`: what a waiting run waits for, by name: the action of a barrier or an approval, the uuid of a child execution, the
+    reason of a hold; beside a timer or a back-off, what else is awaited. `not_before`: when its timer, back-off or hold is over.
+    """
 
     id: int
     uuid: str
@@ -42,6 +46,8 @@ class TargetRun:
     finished_at: datetime | None
     cancel_proof: str | None = None
     late_result: Mapping[str, Any] | None = None
+    awaits: str | None = None
+    not_before: datetime | None = None
 
     def data(self) -> dict[str, Any]:
         """An item of GET /executions/{id}/targets, which is also the `data` of the run's events."""
@@ -51,6 +57,8 @@ class TargetRun:
             "target": self.target.data(),
             "status": self.status.value,
             "waiting_for": self.waiting_for.value if self.waiting_for else None,
+            "awaits": self.awaits,
+            "not_before": moment(self.not_before),
             "attempt": self.attempt,
             "wave": self.wave,
             "worker": self.worker,
@@ -88,7 +96,10 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One action in one target run, one attempt."""
+    """One action in one target run, one attempt.
+
+    `inherited_from`: the execution that did it; a retry has it on record and did not do it again.
+    """
 
     id: int
     execution_id: int
@@ -106,6 +117,7 @@ class Result:
     command: str | None
     worker: str | None
     cancel_proof: str | None = None
+    inherited_from: int | None = None
 
     def data(self) -> dict[str, Any]:
         """An item of GET /executions/{id}/results."""
@@ -128,6 +140,7 @@ class Result:
             "command": self.command,
             "worker": self.worker,
             "cancel_proof": self.cancel_proof,
+            "inherited_from": self.inherited_from,
         }
 
 

@@ -117,11 +117,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A target with all that a session needs: its opened credential and the way through jump hosts (nearest first)."""
+    """A target with all that a session needs: its opened credential and the way through jump hosts (nearest first).
+
+    `insist`: something of ours runs there, so it is tried although its circuit is open for want of contact.
+    """
 
     target: Target
     credential: Credential | None
     jumps: tuple[Endpoint, ...] = ()
+    insist: bool = False
 
 
 class SelectionDraft(Wire):

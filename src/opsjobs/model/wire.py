@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
 
@@ -18,6 +27,15 @@ Duration = Annotated[
 ]
 """Seconds, over 0 and at most 366 days; written as text with a unit."""
 
+Pause = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, le=366 * 86400),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["0s", "1s", "5m"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
+]
+"""Seconds like Duration, but 0 is taken, too: no pause at all."""
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
@@ -28,6 +46,16 @@ Size = Annotated[
 """Bytes, at most 1 TiB; written as text with a unit."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def snake_case(name: str) -> str:
+    """`timeoutSeconds` -> `timeout_seconds`."""
+    return _HUMP.sub("_", name).lower()
+
+
+def stored(info: ValidationInfo) -> bool:
+    """Whether it is read back from where it is kept (`context={"stored": True}`): what was good then is not judged again."""
+    return bool(info.context and info.context.get("stored"))
 
 
 class Wire(BaseModel):
@@ -46,7 +74,7 @@ class Wire(BaseModel):
         known = cls.model_fields
         respelt: dict[Any, Any] = {}
         for key, value in body.items():
-            snake = _HUMP.sub("_", key).lower() if isinstance(key, str) and key not in known else key
+            snake = snake_case(key) if isinstance(key, str) and key not in known else key
             name = snake if snake in known else key
             if name in respelt:
                 raise ValueError(f"{name} is given twice, in two spellings")

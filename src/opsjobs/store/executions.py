@@ -6,11 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from opsjobs.model.action import line_of
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun
+from opsjobs.model.timeline import Acted, Stretch, timeline
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
+from opsjobs.store.standing import WAITING_ON, WAVES
 from opsjobs.store.transaction import Database
 
 INLINE_BYTES = 64 << 10
@@ -19,12 +23,14 @@ PAGE_BYTES = 8 << 20
 """A page of results ends early where its output would pass this."""
 
 # Asked for and not yet ended: the row keeps what it is, the reader sees what was asked.
-_EXECUTION = """
+_EXECUTION = f"""
 select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by, s.parameters,
        case when e.finished_at is null and e.cancelling then 'cancelling'
             when e.finished_at is null and e.paused then 'paused' else e.status end as status,
        opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at, e.finished_at,
-       s.reason, s.cancelled_by, s.cancel_reason, s.parent_id
+       s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
+       case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
+       {WAVES} as waves, {WAITING_ON} as waiting_on
 from job_executions e join execution_specs s on s.execution_id = e.id"""
 EXECUTIONS = Listing(
     _EXECUTION,
@@ -35,13 +41,15 @@ EXECUTIONS = Listing(
         "job_name": Column("text", sort=True),
         "triggered_by": Column("text"),
         "requested_by": Column("text", sort=True),
+        "parent": Column("integer"),
         "created_at": Column("moment", sort=True),
         "finished_at": Column("moment", sort=True, expression="coalesce(finished_at, 'infinity')"),
     },
 )
 _RUN = """
 select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
-       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target
+       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target, awaits,
+       nullif(not_before, 'infinity') as not_before
 from target_runs"""
 RUNS = Listing(
     f"{_RUN} where execution_id = %(execution)s",
@@ -61,11 +69,11 @@ RESULTS = Listing(
     """
 select x.id, x.execution_id, x.target_run_id, x.target_run_id as target_run, r.target_id, r.target_id as target, r.target_name,
        r.target_host, x.action, x.action as action_key, x.attempt, x.status, x.exit_code, x.error_code, x.error_message, x.worker,
-       x.cancel_proof, x.started_at, x.finished_at,
+       x.cancel_proof, x.started_at, x.finished_at, x.inherited_from,
        greatest(x.stdout_stored, x.stdout_bytes) as stdout_bytes, greatest(x.stderr_stored, x.stderr_bytes) as stderr_bytes,
-       c.command
+       coalesce(x.command, c.command) as command, c.interpreter, c.args
 from job_execution_results x join target_runs r on r.id = x.target_run_id left join (
-  select a ->> 'key' as key, a ->> 'command' as command
+  select a ->> 'key' as key, a ->> 'command' as command, a ->> 'interpreter' as interpreter, a -> 'args' as args
   from execution_specs s cross join jsonb_array_elements(s.actions) a where s.execution_id = %(execution)s offset 0
 ) c on c.key = x.action
 where x.execution_id = %(execution)s""",
@@ -79,6 +87,7 @@ where x.execution_id = %(execution)s""",
         "status": Column("text"),
         "exit_code": Column("integer"),
         "error_code": Column("text"),
+        "inherited_from": Column("integer"),
     },
     default_sort="id",
 )
@@ -91,27 +100,33 @@ from execution_log
 where log_day = %(log_day)s and execution_id = %(execution)s and event = 'output'
   and target_run_id = any(%(runs)s) and start_offset < %(inline)s
 group by target_run_id, action, attempt, stream"""
+# What counts of each action of a run: its last attempt, by its own number; a voided one only where there is no other.
+_COUNTING = """
+select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.attempt, x.status, x.exit_code,
+       greatest(x.stdout_stored, x.stdout_bytes) as bytes
+from {of} as r join job_execution_results x on x.target_run_id = r.id
+where %(action)s::text is null or x.action = %(action)s
+order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null, x.attempt desc"""
+_STDOUT_HEADS = """
+select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s) as head
+from counting c join execution_log l on l.target_run_id = c.target_run_id and l.action = c.action and l.attempt = c.attempt
+where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
+  and l.data is not null and l.start_offset < %(inline)s
+group by l.target_run_id"""
 # Targets are alike when status, exit code, the first 64 KiB of stdout and its length are. Two stages keep memory small:
 # the bytes of one run at a time become a digest, and only digests are grouped.
-_GROUPS = """
+_GROUPS = f"""
 with run as materialized (
-  select id, position, target_id, target_name, target_host, status, exit_code, attempt from target_runs
+  select id, position, target_id, target_name, target_host, status, exit_code from target_runs
   where execution_id = %(execution)s and finished_at is not null
+), counting as materialized ({_COUNTING.format(of="run")}
 ), head as (
-  select l.target_run_id, sha256(substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s)) as sha
-  from execution_log l join run on run.id = l.target_run_id and run.attempt = l.attempt
-  where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
-    and l.data is not null and l.start_offset < %(inline)s and (%(action)s::text is null or l.action = %(action)s)
-  group by l.target_run_id
+  select target_run_id, sha256(head) as sha from ({_STDOUT_HEADS}) h
 ), size as (
-  select x.target_run_id, sum(greatest(x.stdout_stored, x.stdout_bytes))::bigint as bytes,
-         max(x.exit_code) filter (where x.action = %(action)s) as exit_code,
-         max(x.status) filter (where x.action = %(action)s) as status
-  from job_execution_results x join run on run.id = x.target_run_id and run.attempt = x.attempt
-  where x.execution_id = %(execution)s and (%(action)s::text is null or x.action = %(action)s)
-  group by x.target_run_id
+  select target_run_id, sum(bytes)::bigint as bytes, max(exit_code) as exit_code, max(status) as status
+  from counting group by target_run_id
 ), told as (
-  select run.id, run.position, run.attempt, run.target_id, run.target_name, run.target_host,
+  select run.id, run.position, run.target_id, run.target_name, run.target_host,
          case when %(action)s::text is null then run.status else size.status end as status,
          case when %(action)s::text is null then run.exit_code else size.exit_code end as exit_code,
          coalesce(size.bytes, 0) as bytes, head.sha
@@ -120,20 +135,26 @@ with run as materialized (
 ), alike as (
   select encode(sha256(convert_to(concat_ws('/', status, coalesce(exit_code::text, '-'), bytes, encode(sha, 'hex')), 'UTF8')),
                 'hex') as digest, status, exit_code, bytes, count(*) as count,
-         (array_agg(id order by position))[1] as id, (array_agg(attempt order by position))[1] as attempt,
+         (array_agg(id order by position))[1] as id,
          array_agg(target_id order by position) as ids, array_agg(target_name order by position) as names,
          array_agg(target_host order by position) as hosts
   from told group by 1, 2, 3, 4
 )
 select * from alike"""
 GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count")
-_GROUP_HEADS = """
-select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s) as head
-from execution_log l join unnest(%(runs)s::bigint[], %(attempts)s::int[]) as g(run_id, attempt)
-  on g.run_id = l.target_run_id and g.attempt = l.attempt
-where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
-  and l.data is not null and l.start_offset < %(inline)s and (%(action)s::text is null or l.action = %(action)s)
-group by l.target_run_id"""
+_GROUP_HEADS = f"""
+with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
+) {_STDOUT_HEADS.strip()}"""
+
+_ACTED = """
+select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt, x.started_at, x.finished_at,
+  lower(x.logged_in) as auth_at, upper(x.logged_in) as entered_at
+from job_execution_results x left join (
+  select d ->> 'key' as key, d ->> 'type' as type from execution_specs s cross join jsonb_array_elements(s.actions) d
+  where s.execution_id = %(execution)s offset 0
+) a on a.key = x.action
+where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null and x.inherited_from is null
+order by x.started_at, x.id"""
 
 
 class Executions:
@@ -155,6 +176,11 @@ class Executions:
     async def list(self, request: PageRequest) -> Page[Execution]:
         """Executions, the newest first; filters and orders are those of EXECUTIONS."""
         return (await EXECUTIONS.page(self._database, request)).map(_execution)
+
+    async def waiting_zones(self, execution_id: int) -> Sequence[str]:
+        """The zones in which runs of it wait: whose workers there is a bell for."""
+        query = "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
+        return [row["zone"] for row in await self._database.fetch(query, [execution_id])]
 
     async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
         """Target runs in the order of launch; filters and orders are those of RUNS."""
@@ -188,6 +214,16 @@ class Executions:
         heads = await self._heads(execution, [row["target_run_id"] for row in page.items]) if page.items else {}
         return page.map(lambda row: _result(row, heads))
 
+    async def timeline(self, execution: Execution, request: PageRequest) -> Page[Stretch]:
+        """Where the time went, of the runs of a page; filters and orders are those of RUNS."""
+        page = await self.runs(execution.id, request)
+        rows = await self._database.fetch(_ACTED, {"execution": execution.id, "runs": [run.id for run in page.items]})
+        acted: dict[int, list[Acted]] = {}
+        for row in rows:
+            acted.setdefault(row["run_id"], []).append(Acted(**row))
+        stretches = [s for run in page.items for s in timeline(execution.created_at, run, acted.get(run.id, ()))]
+        return Page(stretches, page.next, page.total)
+
     async def _heads(self, execution: Execution, runs: Sequence[int]) -> dict[tuple[Any, ...], bytes]:
         rows = await self._database.fetch(_HEADS, {**_of(execution), "runs": list(set(runs))})
         return {(r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b"" for r in rows}
@@ -196,8 +232,8 @@ class Executions:
         """Ended runs that came to the same, the largest group first; `action` compares only what that action did."""
         of = {**_of(execution), "action": action}
         page = await GROUPS.page(self._database, request, of)
-        shown = {"runs": [row["id"] for row in page.items], "attempts": [row["attempt"] for row in page.items]}
-        rows = await self._database.fetch(_GROUP_HEADS, {**of, **shown}) if page.items else []
+        shown = [row["id"] for row in page.items]
+        rows = await self._database.fetch(_GROUP_HEADS, {**of, "runs": shown}) if page.items else []
         heads = {row["target_run_id"]: row["head"] for row in rows}
         return page.map(lambda row: _group(row, heads.get(row["id"], b"")))
 
@@ -226,7 +262,7 @@ def _execution(row: Mapping[str, Any]) -> Execution:
         status=ExecutionStatus(row["status"]),
         triggered_by=TriggeredBy(row["triggered_by"]),
         requested_by=row["requested_by"],
-        parameters=row["parameters"],
+        parameters=masked(row["parameters"]),
         counts=row["counts"],
         total_targets=row["total"],
         last_seq=row["last_seq"],
@@ -238,6 +274,11 @@ def _execution(row: Mapping[str, Any]) -> Execution:
         cancelled_by=row["cancelled_by"],
         cancel_reason=row["cancel_reason"],
         parent=row["parent_id"],
+        halt_reason=row["halt_reason"],
+        paused_by=row["paused_by"],
+        pause_reason=row["pause_reason"],
+        waves=row["waves"],
+        waiting_on=row["waiting_on"],
     )
 
 
@@ -258,6 +299,8 @@ def _run(row: Mapping[str, Any]) -> TargetRun:
         finished_at=row["finished_at"],
         cancel_proof=row["cancel_proof"],
         late_result=row["late_result"],
+        awaits=row["awaits"],
+        not_before=row["not_before"],
     )
 
 
@@ -277,9 +320,10 @@ def _result(row: Mapping[str, Any], heads: Mapping[tuple[Any, ...], bytes]) -> R
         error=_error(row),
         started_at=row["started_at"],
         finished_at=row["finished_at"],
-        command=row["command"],
+        command=row["command"] if row["command"] is not None else line_of(row),
         worker=row["worker"],
         cancel_proof=row["cancel_proof"],
+        inherited_from=row["inherited_from"],
     )
 
 

@@ -89,6 +89,8 @@ class Upkeep:
     days_ahead: int
     log_bytes: int
     default_rows: int
+    circuits_open: int = 0
+    dead_letters: int = 0
 
 
 _WORKERS = f"""
@@ -131,7 +133,12 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
          where i.inhparent = 'execution_log'::regclass and c.relname ~ '_\\d{{8}}$'), 0) as days_ahead,
        (select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint from pg_inherits
          where inhparent = 'execution_log'::regclass) as log_bytes,
-       (select count(*) from (select 1 from execution_log_default limit {COUNTED_AT_MOST}) d) as default_rows"""
+       (select count(*) from (select 1 from execution_log_default limit {COUNTED_AT_MOST}) d) as default_rows,
+       (select count(*) from circuits where state <> 'closed') as circuits_open,
+       (select count(*) from (
+         select 1 from target_runs r
+         where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)
+         limit {COUNTED_AT_MOST}) d) as dead_letters"""
 
 
 class Fleet:

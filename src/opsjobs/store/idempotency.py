@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.failures import Conflict, FieldError, Invalid
-from opsjobs.store.transaction import Connection
+from opsjobs.store.transaction import Connection, Database
 
+T = TypeVar("T")
 KEPT_HOURS = 24
 WAIT_MS = 300
 
@@ -44,6 +45,30 @@ insert into idempotency_keys (principal, route, key, body_sha256) values (%s, %s
 on conflict (principal, route, key) do nothing returning true as ours"""
 
 _READ = "select body_sha256, status, location, answer from idempotency_keys where principal = %s and route = %s and key = %s"
+
+
+async def once(
+    database: Database,
+    request: IdempotentRequest | None,
+    verb: Callable[[Connection], Awaitable[T]],
+    told: Callable[[T], Answer],
+) -> T | Answer:
+    """Do the verb in one transaction with the record of what is told of it; or give the first request's answer.
+
+    Raises what `begin` and the verb raise; then nothing is done and nothing kept. A deadlock repeats it all.
+    """
+
+    async def written() -> T | Answer:
+        async with database.transaction() as connection:
+            if request is not None and (before := await begin(connection, request)) is not None:
+                return before
+            done = await verb(connection)
+            if request is not None:
+                answer = told(done)
+                await record(connection, request, answer.status, answer.location, answer.body)
+            return done
+
+    return await database.repeat(written)
 
 
 async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:

@@ -6,22 +6,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Conflict, FieldError, Invalid, NotFound
+from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
-from opsjobs.store import idempotency, selecting
+from opsjobs.store import circuits, idempotency, selecting
 from opsjobs.store.hostkeys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.reference import Reference, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import USERS_NAMED_AT_MOST, Vault, in_use
+from opsjobs.store.using import check_unused
+from opsjobs.store.vault import Vault
 
 JUMPS_AT_MOST = 4
 # Changes to the web of jump hosts are made one at a time, so that two of them cannot close a circle together.
@@ -149,6 +151,8 @@ select {_TARGET} from targets t join reach using (id) left join target_options o
 _NAMED = f"""
 select {_TARGET} from targets t left join target_options o on o.target_id = t.id where t.id = any(%s::bigint[])"""
 
+_BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)s order by name limit %(limit)s"
+
 
 class Inventory:
     """Targets in PostgreSQL; also the embedded stand-in of the Target Service."""
@@ -163,12 +167,7 @@ class Inventory:
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
-            values = {**await _values(connection, draft, None), "uuid": uuid7(self._clock.now())}
-            with unique_name("target", draft.name):
-                row = await (await connection.execute(_INSERT, values)).fetchone()
-            assert row is not None
-            await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
-            stored = await _read(connection, row["id"])
+            stored = await _read(connection, await insert(connection, draft, uuid7(self._clock.now())))
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
         return stored
@@ -177,29 +176,20 @@ class Inventory:
         """Change the whole; `version` grows if anything is different. Raises NotFound, Conflict("name_taken"), Invalid."""
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            values = {**await _values(connection, draft, target_id), "id": target_id}
-            with unique_name("target", draft.name):
-                await connection.execute(_REPLACE, values)
-            await connection.execute(_SET_OPTIONS, values)
+            await change(connection, target_id, draft)
             return await _read(connection, target_id)
 
     async def get(self, ref: str) -> StoredTarget:
         """One target. Raises NotFound."""
-        reference = Reference.of("target", ref)
-        row = await self._database.fetch_one(f"{_SELECT} where t.id = %s or t.uuid = %s", [reference.id, reference.uuid])
-        if row is None:
-            raise NotFound.of("target", ref)
-        return _stored(row)
+        return _stored(await find(self._database, "target", ref, _SELECT, "t."))
 
     async def delete(self, ref: str) -> None:
         """Raises NotFound, Conflict("target_in_use") naming the targets that are reached through it."""
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            query = "select name, count(*) over () as n from targets where jump_id = %s order by name limit %s"
-            users = await (await connection.execute(query, [target_id, USERS_NAMED_AT_MOST])).fetchall()
-            if users:
-                raise Conflict("target_in_use", in_use(f"The target {ref} is the jump host of", users))
+            await check_unused(connection, "target_in_use", f"The target {ref} is the jump host of", _BEHIND, {"id": target_id})
             await connection.execute("delete from targets where id = %s", [target_id])
+            await circuits.forget(connection, "target_id", target_id)
 
     async def resolve(self, selection: SelectionDraft) -> list[Target]:
         """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
@@ -223,6 +213,12 @@ class Inventory:
         ways = {i: _way(rows[i], rows, opened) for i in wanted if i in rows}
         return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
 
+    async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
+        """These targets as they are now, by id; unknown ids are left out."""
+        wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
+        rows = await self._database.fetch(_NAMED, [wanted])
+        return {str(row["id"]): _target(row) for row in rows}
+
     async def remember_host_key(self, target_id: str, key: str) -> bool:
         """Pin the first key seen of a target that accepts new ones; False where another is pinned already or none may be."""
         query = """update targets set host_keys = array[%s], version = version + 1, updated_at = opsjobs_now()
@@ -234,16 +230,78 @@ class Inventory:
         pinned = "select 1 from targets where id = %s and %s = any(host_keys)"
         return await self._database.fetch_one(pinned, [reference.id, line]) is not None
 
-    async def list(self, request: PageRequest, selector: str | None = None) -> Page[StoredTarget]:
-        """A page of the targets, narrowed by filters and, if given, by a label selector."""
-        among = await selecting.by_selector(self._database, selector) if selector is not None else None
+    async def list(
+        self, request: PageRequest, selector: str | None = None, among: Sequence[int] | None = None
+    ) -> Page[StoredTarget]:
+        """A page of the targets, narrowed by filters, by a label selector or to those `among` these ids."""
+        if selector is not None:
+            among = await selecting.by_selector(self._database, selector)
         return (await TARGETS.page(self._database, request, {"among": among})).map(_stored)
+
+
+async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
+    """Store a target; its id. Raises Conflict("name_taken"), Invalid."""
+    values = {**await _values(connection, draft, None), "uuid": uuid}
+    with unique_name("target", draft.name):
+        row = await (await connection.execute(_INSERT, values)).fetchone()
+    assert row is not None
+    if draft.durable != "auto":
+        await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
+    await selecting.make_known(connection, draft.groups)
+    return int(row["id"])
+
+
+async def insert_many(connection: Connection, drafts: Sequence[TargetDraft], uuids: Sequence[UUID]) -> list[int]:
+    """Store targets that have no jump host, with names that nobody has; their ids, in order. Raises Conflict, Invalid."""
+    logins = {
+        name: await _named(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
+    }
+    rows = [{**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None} for draft in drafts]
+    async with connection.cursor() as cursor:
+        with unique_name("target", "of this import"):
+            await cursor.executemany(_INSERT, [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)])
+        found = await cursor.execute("select id, uuid from targets where uuid = any(%s)", [list(uuids)])
+        ids = {row["uuid"]: int(row["id"]) for row in await found.fetchall()}
+        told = [
+            {"id": ids[uuid], "durable": draft.durable}
+            for draft, uuid in zip(drafts, uuids, strict=True)
+            if draft.durable != "auto"
+        ]
+        await cursor.executemany(_SET_OPTIONS, told)
+    await selecting.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
+    return [ids[uuid] for uuid in uuids]
+
+
+async def change(connection: Connection, target_id: int, draft: TargetDraft) -> None:
+    """Change the whole of a target whose row is locked. Raises Conflict("name_taken"), Invalid."""
+    values = {**await _values(connection, draft, target_id), "id": target_id}
+    with unique_name("target", draft.name):
+        await connection.execute(_REPLACE, values)
+    await connection.execute(_SET_OPTIONS, values)
+    await selecting.make_known(connection, draft.groups)
+
+
+async def named(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
+    """The targets with these names, by name, locked until this transaction ends."""
+    rows = await (
+        await connection.execute(f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)])
+    ).fetchall()
+    return {row["name"]: _stored(row) for row in rows}
 
 
 async def _values(connection: Connection, draft: TargetDraft, target_id: int | None) -> dict[str, Any]:
     jump_id = await _named(connection, "targets", "jump", draft.jump)
     if jump_id is not None:
         await _check_way(connection, target_id, jump_id)
+    return {
+        **_plain(draft),
+        "credential_id": await _named(connection, "credentials", "credential", draft.credential),
+        "jump_id": jump_id,
+    }
+
+
+def _plain(draft: TargetDraft) -> dict[str, Any]:
+    """The columns that are as they are written."""
     return {
         "name": draft.name,
         "host": draft.host,
@@ -252,12 +310,10 @@ async def _values(connection: Connection, draft: TargetDraft, target_id: int | N
         "platform": draft.platform,
         "labels": Jsonb(draft.labels),
         "groups": list(dict.fromkeys(draft.groups)),
-        "credential_id": await _named(connection, "credentials", "credential", draft.credential),
         "host_keys": _pinned(draft.host_keys),
         "host_key_policy": draft.host_key_policy.value,
         "zone": draft.zone,
         "slots": draft.slots,
-        "jump_id": jump_id,
         "durable": draft.durable,
     }
 
@@ -305,12 +361,7 @@ async def _check_way(connection: Connection, target_id: int | None, jump_id: int
 
 
 async def _locked(connection: Connection, ref: str) -> int:
-    reference = Reference.of("target", ref)
-    query = "select id from targets where id = %s or uuid = %s for update"
-    row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
-    if row is None:
-        raise NotFound.of("target", ref)
-    return int(row["id"])
+    return int((await lock(connection, "target", ref, "select id from targets"))["id"])
 
 
 async def _read(connection: Connection, target_id: int) -> StoredTarget:

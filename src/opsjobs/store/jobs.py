@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,12 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.differences import differences
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict, NotFound, Precondition
 from opsjobs.model.job import Job, JobDraft, JobState
-from opsjobs.store import idempotency
+from opsjobs.store import idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -49,6 +50,16 @@ class StoredJob:
 
 
 @dataclass(frozen=True, slots=True)
+class JobStanding:
+    """What is asked of a job before each of many launches."""
+
+    id: int
+    name: str
+    version: int
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
 class StoredVersion:
     """One version of a job, as it was written."""
 
@@ -63,9 +74,26 @@ class StoredVersion:
         return {"version": self.version, **written, "created_at": moment(self.created_at), "created_by": self.created_by}
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did to one job, or would do: `change` is created, updated or unchanged, `paths` point at what differs."""
+
+    name: str
+    change: str
+    paths: Sequence[str]
+    job: StoredJob | None = None
+
+    def data(self) -> dict[str, Any]:
+        """An item of the answer to POST /jobs/apply."""
+        known = (
+            {"id": self.job.job.id, "version": self.job.job.version} if self.job is not None else {"id": None, "version": None}
+        )
+        return {"name": self.name, "change": self.change, "paths": list(self.paths), **known}
+
+
 # A version with its actions and targets as JSON; `v` is job_versions.
 _DEFINITION = """
-v.name, v.description, v.job_type, v.tags, v.policy,
+v.name, v.description, v.job_type, v.tags, v.policy, v.parameters,
 (select jsonb_agg(a.definition order by a.position) from job_actions a
  where a.job_id = v.job_id and a.version = v.version) as actions,
 (select coalesce(jsonb_agg(jsonb_build_array(t.kind, t.value) order by t.position), '[]') from job_targets t
@@ -75,10 +103,12 @@ _SELECT = f"""
 select j.id, j.uuid, j.state, j.version, j.created_at, j.updated_at, j.created_by, {_DEFINITION},
   case when j.state = 'archived' then 'deleted'
        when j.state = 'draft' then 'draft'
-       when e.id is null then 'draft'
        when e.open then 'running'
-       when e.status = 'completed' then 'completed'
        when e.status in ('failed', 'partial', 'timeout') then 'failed'
+       when j.state = 'active' and exists (select from job_schedules s where s.job_id = j.id and s.deleted_at is null and s.enabled
+                    and s.next_due_at is not null) then 'scheduled'
+       when e.id is null then 'draft'
+       when e.status = 'completed' then 'completed'
        else 'cancelled' end as status
 from jobs j
 join job_versions v on v.job_id = j.id and v.version = j.version
@@ -116,8 +146,8 @@ VERSIONS = Listing(
 )
 
 _INSERT_VERSION = """
-insert into job_versions (job_id, version, name, description, job_type, tags, policy, created_by)
-values (%s, %s, %s, %s, %s, %s, %s, %s)"""
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by)
+values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s)"""
 
 _INSERT_ACTIONS = """
 insert into job_actions (job_id, version, position, key, type, definition)
@@ -141,12 +171,7 @@ class Jobs:
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
-            query = "insert into jobs (uuid, name, state, created_by) values (%s, %s, %s, %s) returning id"
-            with unique_name("job", draft.name):
-                row = await (await connection.execute(query, [uuid7(self._clock.now()), draft.name, draft.state, by])).fetchone()
-            assert row is not None
-            await _write_version(connection, row["id"], 1, draft, by)
-            stored = await _told(connection, row["id"], EventType.JOB_CREATED)
+            stored = await _insert(connection, draft, by, self._clock)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/jobs/{stored.job.id}", stored.data())
         return stored
@@ -160,6 +185,18 @@ class Jobs:
         if row is None:
             raise NotFound.of("job", ref)
         return _stored(row)
+
+    async def knows(self, ref: str) -> bool:
+        """Whether there is a job of this name, id or uuid that is not deleted."""
+        reference = Reference.parse(ref)
+        known = [reference.id, reference.uuid] if reference is not None else [None, None]
+        query = "select 1 from jobs where (name = %s or id = %s or uuid = %s) and state <> 'archived'"
+        return await self._database.fetch_one(query, [ref, *known]) is not None
+
+    async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
+        """How these jobs stand, by id, the deleted ones too."""
+        rows = await self._database.fetch("select id, name, version, state from jobs where id = any(%s)", [list(ids)])
+        return {row["id"]: JobStanding(row["id"], row["name"], row["version"], JobState(row["state"])) for row in rows}
 
     async def list(self, request: PageRequest) -> Page[StoredJob]:
         """A page of the jobs that are not deleted, newest first unless asked otherwise."""
@@ -175,16 +212,15 @@ class Jobs:
             old = await _locked(connection, ref, if_match)
             if old.job.definition == draft:
                 return old
-            version = old.job.version + 1
-            await _write_version(connection, old.job.id, version, draft, by)
-            query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
-            with unique_name("job", draft.name):
-                await connection.execute(query, [draft.name, draft.state, version, old.job.id])
-            return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+            return await _next_version(connection, old, draft, by)
 
     async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
         """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
+        await self._database.repeat(lambda: self._archive(ref, by, if_match))
+
+    async def _archive(self, ref: str, by: str, if_match: Collection[int] | None) -> None:
         async with self._database.transaction() as connection:
+            await schedules.lock_all(connection, (await self.get(ref)).job.id)
             old = await _locked(connection, ref, if_match)
             query = "select id from job_executions where job_id = %s and finished_at is null order by id limit 1"
             running = await (await connection.execute(query, [old.job.id])).fetchone()
@@ -194,9 +230,34 @@ class Jobs:
             query = """update jobs set state = 'archived', archived_at = opsjobs_now(), updated_at = opsjobs_now()
                 where id = %s"""
             await connection.execute(query, [old.job.id])
+            await schedules.stop_all(connection, old.job.id, by)
             gone = await _told(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
             await write_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
+
+    async def pause(self, ref: str, *, paused: bool) -> StoredJob:
+        """Let no execution of it begin until it is resumed; or resume it. Raises NotFound, Conflict("job_is_draft")."""
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref, None)
+            if old.job.state is JobState.DRAFT:
+                detail = f"The job {old.job.definition.name!r} is a draft, which is not executed anyway: set its state to active."
+                raise Conflict("job_is_draft", detail)
+            state = JobState.PAUSED if paused else JobState.ACTIVE
+            if old.job.state is state:
+                return old
+            await connection.execute(
+                "update jobs set state = %s, updated_at = opsjobs_now() where id = %s", [state.value, old.job.id]
+            )
+            return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+
+    async def apply(self, drafts: Sequence[JobDraft], by: str, *, dry_run: bool) -> Sequence[Applied]:
+        """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change."""
+        async with self._database.transaction() as connection:
+            # By name, whatever the order: two who apply the same jobs at once then wait for each other, not for ever.
+            by_name = sorted(drafts, key=lambda draft: draft.name)
+            done = [await _applied(connection, draft, by, self._clock, dry_run=dry_run) for draft in by_name]
+        applied = {one.name: one for one in done}
+        return [applied[draft.name] for draft in drafts]
 
     async def versions(self, ref: str, request: PageRequest) -> Page[StoredVersion]:
         """A page of the job's versions, newest first unless asked otherwise. Raises NotFound."""
@@ -204,12 +265,45 @@ class Jobs:
         return (await VERSIONS.page(self._database, request, {"job": job_id})).map(_version)
 
 
+async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Clock, *, dry_run: bool) -> Applied:
+    query = "select id, version from jobs where name = %s and state <> 'archived' for no key update"
+    row = await (await connection.execute(query, [draft.name])).fetchone()
+    if row is None:
+        if dry_run:
+            return Applied(draft.name, "created", ["/"])
+        return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock))
+    old = await _told(connection, row["id"], None)
+    changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
+    if not changes or dry_run:
+        return Applied(draft.name, "updated" if changes else "unchanged", changes, old)
+    return Applied(draft.name, "updated", changes, await _next_version(connection, old, draft, by))
+
+
+async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock) -> StoredJob:
+    query = "insert into jobs (uuid, name, state, created_by) values (%s, %s, %s, %s) returning id"
+    with unique_name("job", draft.name):
+        row = await (await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])).fetchone()
+    assert row is not None
+    await _write_version(connection, row["id"], 1, draft, by)
+    return await _told(connection, row["id"], EventType.JOB_CREATED)
+
+
+async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str) -> StoredJob:
+    version = old.job.version + 1
+    await _write_version(connection, old.job.id, version, draft, by)
+    # Paused is no word of a draft: whoever changes a job does not resume it.
+    state = "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
+    query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
+    with unique_name("job", draft.name):
+        await connection.execute(query, [draft.name, state, version, old.job.id])
+    return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+
+
 async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str) -> None:
     written = draft.model_dump(mode="json")
-    await connection.execute(
-        _INSERT_VERSION,
-        [job_id, version, draft.name, draft.description, written["job_type"], draft.tags, Jsonb(written["policy"]), by],
-    )
+    shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
+    kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
+    await connection.execute(_INSERT_VERSION, {"job": job_id, "version": version, "by": by, **shown, **kept})
     actions = written["actions"]
     await connection.execute(
         _INSERT_ACTIONS,
@@ -284,7 +378,9 @@ def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
             "state": state,
             "tags": row["tags"],
             "policy": row["policy"],
+            "parameters": row["parameters"],
             "actions": row["actions"],
             "targets": {"ids": chosen["id"], "groups": chosen["group"], "selector": next(iter(chosen["selector"]), None)},
-        }
+        },
+        context={"stored": True},
     )

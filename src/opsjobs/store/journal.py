@@ -11,6 +11,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.events import EventType
+from opsjobs.model.execution import Execution
+from opsjobs.model.failures import Gone
 from opsjobs.store.transaction import Connection, Database
 
 SHARDS = 16
@@ -109,9 +111,23 @@ class Journal:
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
+    async def check_kept(self, execution: Execution) -> None:
+        """Raises Gone where the log of its day was dropped."""
+        if not execution.status.final:
+            return
+        if await self._database.fetch_one("select from dropped_log_days where log_day = %s", [execution.log_day]) is not None:
+            detail = f"The log of execution {execution.id}, of {execution.log_day}, is gone: it was older than OPSJOBS_KEEP_LOGS."
+            raise Gone("log_dropped", detail)
+
     async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[Entry]:
         """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
         return [_entry(row) for row in await self._database.fetch(_STATES, [execution_id, execution_id, after, upto, limit])]
+
+    async def tell_progress(self, execution_id: int, uuid: UUID | str) -> None:
+        """Say that the execution has come on."""
+        async with self._database.connection() as connection:
+            progress = EventType.EXECUTION_PROGRESS
+            await write_event(connection, progress, uuid, None, shard=execution_id, execution_id=execution_id)
 
     async def keep_house(self) -> Mapping[str, int]:
         """Make the partitions of the coming days, and forget events and idempotency keys that nobody needs any more."""

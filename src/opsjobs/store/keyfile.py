@@ -86,7 +86,7 @@ def _is_protected(text: str) -> bool:
 
 
 def _public(key: object) -> bytes:
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[attr-defined,no-any-return]
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[attr-defined,no-any-return]  # of any kind
 
 
 def _wrong(name: str, detail: str) -> Invalid:

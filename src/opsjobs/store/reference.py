@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg import errors
+from psycopg.rows import DictRow
 
 from opsjobs.model.failures import Conflict, FieldError, NotFound
+from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -50,6 +52,26 @@ class Reference:
 
 def _shown(ref: str) -> str:
     return ref if len(ref) <= 60 else f"{ref[:60]}…"
+
+
+async def find(database: Database, noun: str, ref: str | int, select: str, of: str = "") -> DictRow:
+    """The row of this `select` that `ref` names; `of`: the alias of its table, with a dot. Raises NotFound."""
+    named = Reference.of(noun, ref)
+    query = f"{select} where {of}id = %(id)s or {of}uuid = %(uuid)s"
+    row = await database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
+    if row is None:
+        raise NotFound.of(noun, ref)
+    return row
+
+
+async def lock(connection: Connection, noun: str, ref: str | int, select: str) -> DictRow:
+    """The same, locked until this transaction ends. Raises NotFound."""
+    named = Reference.of(noun, ref)
+    query = f"{select} where id = %(id)s or uuid = %(uuid)s for update"
+    row = await (await connection.execute(query, {"id": named.id, "uuid": named.uuid})).fetchone()
+    if row is None:
+        raise NotFound.of(noun, ref)
+    return row
 
 
 @contextmanager

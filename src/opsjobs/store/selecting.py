@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
 from opsjobs.store.reference import Reference
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 
 SELECTED_AT_MOST = 100_000
 UNKNOWN_TOLD_AT_MOST = 100
@@ -20,8 +20,15 @@ from unnest(%(positions)s::int[], %(entries)s::text[], %(ids)s::bigint[], %(uuid
 join targets t on t.id = e.id or t.uuid = e.uuid or t.name = e.entry
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
 
+# The groups asked for and all that they hold, however deep; a circle, which nobody can make, would end here all the same.
+_HELD = """
+with recursive held(name) as (
+  select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g on g.name = h.name
+)
+select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
 _GROUPS = """
-select t.id, t.groups from targets t where t.groups && %s::text[] order by t.id limit %s"""
+select t.id, t.groups from targets t where {conditions} order by t.id limit %s"""
+_MAKE_KNOWN = "insert into target_groups (name) select distinct unnest(%s::text[]) order by 1 on conflict (name) do nothing"
 
 
 async def select(database: Database, selection: SelectionDraft) -> list[int]:
@@ -32,14 +39,15 @@ async def select(database: Database, selection: SelectionDraft) -> list[int]:
     chosen: dict[int, None] = {}
     faults: list[FieldError] = []
     if selection.ids:
-        by_position = await _listed(database, selection.ids)
+        async with database.connection() as connection:
+            by_position = await listed(connection, selection.ids)
         chosen |= dict.fromkeys(by_position[p] for p in sorted(by_position))
-        unknown = [p for p in range(len(selection.ids)) if p not in by_position]
-        faults += [_unknown("ids", p, "target", selection.ids[p]) for p in unknown]
+        missing = [p for p in range(len(selection.ids)) if p not in by_position]
+        faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
     if selection.groups:
         members, found = await _grouped(database, selection.groups)
         chosen |= dict.fromkeys(members)
-        faults += [_unknown("groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
+        faults += [unknown("/targets/groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
     if faults:
         more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
         raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST])
@@ -55,14 +63,14 @@ async def by_selector(database: Database, selector: str) -> list[int]:
     except ValueError as wrong:
         detail = f"{wrong}."
         raise Invalid("invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]) from None
-    conditions: list[str] = []
-    values: list[Any] = []
-    for requirement in requirements:
-        condition, bound = _condition(requirement)
-        conditions.append(condition)
-        values += bound
-    query = f"select id from targets where {' and '.join(conditions)} order by id limit %s"
+    condition, values = _all_of(requirements)
+    query = f"select id from targets where {condition} order by id limit %s"
     return [row["id"] for row in await database.fetch(query, [*values, SELECTED_AT_MOST])]
+
+
+def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
+    conditions = [_condition(requirement) for requirement in requirements]
+    return " and ".join(text for text, _ in conditions), [value for _, bound in conditions for value in bound]
 
 
 def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
@@ -73,9 +81,10 @@ def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     return f"{'not ' if requirement.negated else ''}{test}", values
 
 
-async def _listed(database: Database, entries: Sequence[str]) -> dict[int, int]:
+async def listed(connection: Connection, entries: Sequence[str]) -> dict[int, int]:
+    """The id of the target that each entry names, by the entry's position; those that name nothing are left out."""
     references = [Reference.parse(entry) for entry in entries]
-    rows = await database.fetch(
+    found = await connection.execute(
         _IDS,
         {
             "positions": list(range(len(entries))),
@@ -84,13 +93,29 @@ async def _listed(database: Database, entries: Sequence[str]) -> dict[int, int]:
             "uuids": [r.uuid if r else None for r in references],
         },
     )
-    return {row["position"]: row["id"] for row in rows}
+    return {row["position"]: row["id"] for row in await found.fetchall()}
+
+
+async def make_known(connection: Connection, groups: Collection[str]) -> None:
+    """See to it that these groups are on record."""
+    if groups:
+        await connection.execute(_MAKE_KNOWN, [list(groups)])
 
 
 async def _grouped(database: Database, groups: Sequence[str]) -> tuple[list[int], set[str]]:
-    rows = await database.fetch(_GROUPS, [list(groups), SELECTED_AT_MOST])
-    return [row["id"] for row in rows], {group for row in rows for group in row["groups"]}
+    """The ids of the targets in these groups, and which of the groups there are."""
+    held = await database.fetch(_HELD, [list(groups)])
+    conditions, values = ["t.groups && %s::text[]"], [[row["name"] for row in held]]
+    for selector in {row["selector"] for row in held if row["selector"]}:
+        condition, bound = _all_of(parse_selector(selector))
+        conditions.append(f"({condition})")
+        values += bound
+    query = _GROUPS.format(conditions=" or ".join(conditions))
+    rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
+    found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
+    return [row["id"] for row in rows], found
 
 
-def _unknown(field: str, position: int, noun: str, entry: str) -> FieldError:
-    return FieldError(f"/targets/{field}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")
+def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
+    """What is said of an entry that names nothing."""
+    return FieldError(f"{pointer}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")

@@ -15,18 +15,16 @@ from pydantic import SecretStr
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.store import idempotency
+from opsjobs.store import circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.keyfile import check_certificate, check_private_key, tidy
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.reference import Reference, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.using import check_unused
 from opsjobs.telemetry import log
-
-USERS_NAMED_AT_MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,8 @@ update credentials set name = %(name)s, type = %(type)s, username = %(username)s
   wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, updated_at = opsjobs_now()
 where uuid = %(uuid)s returning {_SHOWN}"""
 
+_USERS = "select name, count(*) over () as n from targets where credential_id = %(id)s order by name limit %(limit)s"
+
 
 class Vault:
     """The credentials. `keys` are key-encryption keys, current first."""
@@ -114,13 +114,7 @@ class Vault:
 
     async def get(self, ref: str) -> StoredCredential:
         """One credential, without its secrets. Raises NotFound."""
-        reference = Reference.of("credential", ref)
-        row = await self._database.fetch_one(
-            f"select {_SHOWN} from credentials where id = %s or uuid = %s", [reference.id, reference.uuid]
-        )
-        if row is None:
-            raise NotFound.of("credential", ref)
-        return _stored(row)
+        return _stored(await find(self._database, "credential", ref, f"select {_SHOWN} from credentials"))
 
     async def list(self, request: PageRequest) -> Page[StoredCredential]:
         """A page of them, without their secrets."""
@@ -130,11 +124,10 @@ class Vault:
         """Raises NotFound, Conflict("credential_in_use") naming targets that log in with it."""
         async with self._database.transaction() as connection:
             row = await _locked(connection, ref)
-            query = "select name, count(*) over () as n from targets where credential_id = %s order by name limit %s"
-            users = await (await connection.execute(query, [row["id"], USERS_NAMED_AT_MOST])).fetchall()
-            if users:
-                raise Conflict("credential_in_use", in_use(f"The credential {row['name']!r} is used by", users))
+            what = f"The credential {row['name']!r} is used by"
+            await check_unused(connection, "credential_in_use", what, _USERS, {"id": row["id"]})
             await connection.execute("delete from credentials where id = %s", [row["id"]])
+            await circuits.forget(connection, "credential_id", row["id"])
 
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
         """The credentials with their secrets, by id; one that is unknown or does not open is left out, and logged."""
@@ -142,6 +135,14 @@ class Vault:
         rows = await self._database.fetch(_SEALED, [known])
         opened = ((str(row["id"]), self._open(row)) for row in rows)
         return {row_id: credential for row_id, credential in opened if credential is not None}
+
+    def seal_parameters(self, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as the execution's row keeps them: each `Secret` sealed."""
+        return parameters.sealed(self._ring, execution, values)
+
+    def open_parameters(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
+        return parameters.opened(self._ring, execution, stored)
 
     def _open(self, row: DictRow) -> Credential | None:
         sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
@@ -169,20 +170,8 @@ class Vault:
         return _stored(row)
 
 
-def in_use(what: str, users: Sequence[DictRow]) -> str:
-    """`what` and the first names of the users (rows with `name` and their whole number `n`), and what to do."""
-    names = ", ".join(row["name"] for row in users)
-    more = users[0]["n"] - len(users)
-    return f"{what} {names}{f' and {more} more' if more else ''}: change those first."
-
-
 async def _locked(connection: Connection, ref: str) -> DictRow:
-    reference = Reference.of("credential", ref)
-    query = f"select {_SHOWN} from credentials where id = %s or uuid = %s for update"
-    row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
-    if row is None:
-        raise NotFound.of("credential", ref)
-    return row
+    return await lock(connection, "credential", ref, f"select {_SHOWN} from credentials")
 
 
 def _check(draft: CredentialDraft) -> None:

@@ -118,6 +118,12 @@ class Workers:
         async with self._database.connection() as connection:
             await connection.execute(_TICK, [service])
 
+    async def silent_seconds(self, service: str) -> float | None:
+        """How long ago a service was at work; None: never."""
+        query = "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services where name = %s"
+        row = await self._database.fetch_one(query, [service])
+        return None if row is None else row["age"]
+
 
 class Lease:
     """The renewal of one life, on a connection of its own, so that no queue of ours can delay it."""

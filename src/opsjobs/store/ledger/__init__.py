@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from opsjobs import failpoints
+from opsjobs.model.approval import Approval
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import aftercare as _aftercare
+from opsjobs.store.ledger import approvals as _approvals
 from opsjobs.store.ledger import cancel as _cancel
 from opsjobs.store.ledger import claim as _claim
+from opsjobs.store.ledger import heads as _heads
 from opsjobs.store.ledger import launch as _launch
+from opsjobs.store.ledger import maintenance as _maintenance
+from opsjobs.store.ledger import pausing as _pausing
 from opsjobs.store.ledger import reconcile as _reconcile
 from opsjobs.store.ledger import settle as _settle
+from opsjobs.store.ledger import slots as _slots
 from opsjobs.store.ledger import takeover as _takeover
 from opsjobs.store.ledger.aftercare import Folder, Sweep
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
+from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
@@ -29,6 +37,7 @@ __all__ = [
     "Folder",
     "Ledger",
     "LogLine",
+    "Maintenance",
     "NewExecution",
     "Progress",
     "ResultState",
@@ -77,6 +86,10 @@ class Ledger:
         """What was recorded of these runs' actions before, in the order in which they began."""
         return await _claim.progress(self._database, run_ids)
 
+    async def stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
+        """The beginning of what an attempt's stdout has on record, up to a gap in it."""
+        return await _heads.stdout(self._database, run, seen, max_bytes)
+
     async def settle(self, flush: Flush) -> Settled:
         """Commit output, results and ends of many runs at once. Raises Unavailable; then it may be given again."""
         return await _settle.settle(self._database, flush)
@@ -84,6 +97,55 @@ class Ledger:
     async def cancel(self, execution_id: int, *, by: str, reason: str | None) -> None:
         """Ask for a cancel and end what waits. Raises NotFound, or Conflict once the execution has ended."""
         await self._database.repeat(lambda: _cancel.ask_cancel(self._database, execution_id, by=by, reason=reason))
+
+    async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
+        """Start nothing new of it. Raises NotFound, or Conflict where it is being cancelled or has ended."""
+        await self._database.repeat(lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason))
+
+    async def resume(self, execution_id: int, *, by: str) -> Mapping[str, int]:
+        """Go on, past the gate where it stands at one; says how many runs became ready, by zone. Raises as `pause`."""
+        return await self._database.repeat(lambda: _pausing.resume(self._database, execution_id, by=by))
+
+    async def ask_approval(
+        self, execution_id: int, action: str, *, message: str, expires_seconds: float | None = None
+    ) -> Approval:
+        """The approval of this action in this execution: asked with the first call, later as it stands."""
+        return await self._database.repeat(
+            lambda: _approvals.ask_approval(self._database, execution_id, action, message, expires_seconds)
+        )
+
+    async def decide(self, approval_id: int, *, approve: bool, by: str, reason: str | None) -> Approval:
+        """Approve or reject; who waits for it goes on, or ends cancelled. Raises NotFound, and Conflict where it is decided."""
+        return await self._database.repeat(
+            lambda: _approvals.decide(self._database, approval_id, approve=approve, by=by, reason=reason)
+        )
+
+    async def hold_target(
+        self,
+        target_id: str,
+        slots: int,
+        *,
+        until: datetime | None = None,
+        seconds: float | None = None,
+        reason: str | None,
+        by: str,
+    ) -> None:
+        """Begin or change a target's maintenance: its runs wait. Neither `until` nor `seconds`: until further notice."""
+        await self._database.repeat(
+            lambda: _maintenance.hold_target(self._database, target_id, slots, until=until, seconds=seconds, reason=reason, by=by)
+        )
+
+    async def release_target(self, target_id: str) -> None:
+        """End a target's maintenance: its runs go on at once."""
+        await self._database.repeat(lambda: _maintenance.release_target(self._database, target_id))
+
+    async def resize_slots(self, target_id: str, slots: int) -> None:
+        """The target has so many slots from now on; those in use above that number are taken away as they are freed."""
+        await self._database.repeat(lambda: _slots.resize(self._database, target_id, slots))
+
+    async def maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
+        """Which of these targets are under maintenance now."""
+        return await _maintenance.maintenances(self._database, target_ids)
 
     async def reconcile(self) -> Mapping[str, int]:
         """Find and mend what was left behind; says how much, by kind."""
@@ -101,17 +163,20 @@ class Ledger:
         """Their folders are gone."""
         await self._database.repeat(lambda: _aftercare.cleaned(self._database, run_ids))
 
-    async def not_cleaned(self, run_ids: Sequence[int]) -> None:
-        """Their folders could not be removed: they come again in an hour, until a week after they were first due."""
-        await self._database.repeat(lambda: _aftercare.not_cleaned(self._database, run_ids))
+    async def not_cleaned(self, run_ids: Sequence[int], *, refused: bool = False) -> None:
+        """Their folders could not be removed: they come again in an hour, until a week after they were first due.
+
+        `refused`: their users are not ours to be; a password is not offered there more often than once a day.
+        """
+        await self._database.repeat(lambda: _aftercare.not_cleaned(self._database, run_ids, refused=refused))
 
     async def due_sweeps(self, zone: str, limit: int) -> list[Sweep]:
         """Up to `limit` ended runs whose command's end is unknown and to be looked for now; the caller's for 10 minutes."""
         return await self._database.repeat(lambda: _aftercare.due_sweeps(self._database, zone, limit))
 
-    async def settle_late(self, run_id: int, late_result: Mapping[str, Any]) -> None:
+    async def settle_late(self, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
         """Note what became of an ended run's command. No state changes, no event; given again: the first word stays."""
-        await self._database.repeat(lambda: _aftercare.settle_late(self._database, run_id, late_result))
+        await self._database.repeat(lambda: _aftercare.settle_late(self._database, sweep, late_result))
 
     async def sweep_again(self, run_ids: Sequence[int]) -> None:
         """Nothing found out: they come again after 2, 4, … 60 minutes, until a week after their end."""

@@ -33,7 +33,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A run whose command was perhaps still running when the run ended. `kill`: it was to be stopped.
+    """A command that was perhaps still running when its run ended. `kill`: it was to be stopped.
 
     `identity`: the store in which it was started; another one can say nothing of it.
     """
@@ -76,27 +76,49 @@ _NOT_CLEANED = f"""
 with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
 update target_runs r set spool_due = {_NOW} + interval '1 hour' where r.id = any(array(select id from named))"""
 
-# The result that is unknown is the one to look for; it is the last, unless the author let the run go on after a failure.
+# Branches of a run are lost each by itself, and each was begun where its own result says (else where the run was: a worker of
+# the release before knew only that). Only a program is looked for: of a transfer or a wait nothing goes on by itself.
+_UNKNOWN = """
+x.target_run_id = r.id and x.late_result is null and x.again_at is null
+and ((x.cancel_proof = 'unreachable') is true or x.status in ('lost', 'dead'))
+and coalesce(x.boot_id, r.boot_id) is not null and coalesce(x.store_id, r.store_id) <> 'direct'
+and not exists (
+  select 1 from execution_specs s cross join jsonb_array_elements(s.actions) a
+  where s.execution_id = r.execution_id and a ->> 'key' = x.action and a ->> 'type' not in ('command', 'script'))"""
+
+_NOT_LET_IN = f"""
+with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
+update target_runs r set spool_due = {_NOW} + interval '1 day' where r.id = any(array(select id from named))"""
+
 _DUE_SWEEPS = f"""
 with due as (
   select id from target_runs where zone = %(zone)s and sweep_due <= {_NOW}
   order by sweep_due limit %(limit)s for update skip locked
 ), leased as (
   update target_runs r set sweeps = r.sweeps + 1,
-    sweep_due = case when r.finished_at > {_NOW} - interval '7 days' then {_NOW} + {_SWEEP_LEASE} end
+    sweep_due = case when r.finished_at > {_NOW} - interval '7 days'
+                          and exists (select 1 from job_execution_results x where {_UNKNOWN}) then {_NOW} + {_SWEEP_LEASE} end
   where r.id = any(array(select id from due))
   returning r.id, r.uuid, r.execution_id, r.target_id, r.cancel_proof, r.store_id, r.boot_id
 )
-select l.id, l.uuid, l.execution_id, l.target_id, l.store_id, l.boot_id, x.action, x.attempt,
-       'unreachable' in (l.cancel_proof, x.cancel_proof) is true as kill
-from leased l cross join lateral (
-  select action, attempt, cancel_proof from job_execution_results where target_run_id = l.id
-  order by (cancel_proof = 'unreachable' or status in ('lost', 'dead')) is true desc, id desc limit 1) x
-order by l.id"""
+select r.id, r.uuid, r.execution_id, r.target_id, x.action, x.attempt,
+       coalesce(x.store_id, r.store_id) as store_id, coalesce(x.boot_id, r.boot_id) as boot_id,
+       ('unreachable' in (r.cancel_proof, x.cancel_proof)) is true as kill
+from leased r join job_execution_results x on {_UNKNOWN}
+order by r.id, x.id"""
 
-_SETTLE_LATE = """
-update target_runs set late_result = coalesce(late_result, %(late)s), sweep_due = null
-where id = %(id)s and finished_at is not null and (late_result is null or sweep_due is not null)"""
+# Its own result is told what was found; the run the first word of all, and it is done once nothing of it is unknown.
+_SETTLE_LATE = f"""
+with told as (
+  update job_execution_results set late_result = coalesce(late_result, %(late)s)
+  where target_run_id = %(id)s and action = %(action)s and attempt = %(attempt)s and exists (
+    select 1 from target_runs where id = %(id)s and finished_at is not null)
+)
+update target_runs r set late_result = coalesce(r.late_result, %(late)s),
+  sweep_due = case when exists (
+    select 1 from job_execution_results x where {_UNKNOWN} and (x.action, x.attempt) <> (%(action)s, %(attempt)s))
+    then r.sweep_due end
+where r.id = %(id)s and r.finished_at is not null and (r.late_result is null or r.sweep_due is not null)"""
 
 _SWEEP_AGAIN = f"""
 with named as (select id from target_runs where id = any(%s::bigint[]) and sweep_due is not null order by id for update)
@@ -127,9 +149,9 @@ async def cleaned(database: Database, run_ids: Sequence[int]) -> None:
     await _each(database, _CLEANED, run_ids)
 
 
-async def not_cleaned(database: Database, run_ids: Sequence[int]) -> None:
-    """Their targets could not be reached: again in an hour."""
-    await _each(database, _NOT_CLEANED, run_ids)
+async def not_cleaned(database: Database, run_ids: Sequence[int], *, refused: bool = False) -> None:
+    """Their targets could not be reached: again in an hour. `refused`: we may not be their users; again in a day."""
+    await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 
 
 async def due_sweeps(database: Database, zone: str, limit: int) -> list[Sweep]:
@@ -149,10 +171,13 @@ def _sweep(row: Mapping[str, Any]) -> Sweep:
     )
 
 
-async def settle_late(database: Database, run_id: int, late_result: Mapping[str, Any]) -> None:
+async def settle_late(database: Database, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
     """Write beside a run's final state what became of its command; the first word stays."""
-    async with database.connection() as connection:
-        await connection.execute(_SETTLE_LATE, {"id": run_id, "late": Jsonb(dict(late_result))})
+    known = {"id": sweep.run_id, "action": sweep.key.action, "attempt": sweep.key.attempt, "late": Jsonb(dict(late_result))}
+    async with database.pipelined() as connection:
+        # Branches are found out side by side: whoever is the last must see what the others wrote.
+        await connection.execute("select 1 from target_runs where id = %(id)s for update", known)
+        await connection.execute(_SETTLE_LATE, known)
 
 
 async def sweep_again(database: Database, run_ids: Sequence[int]) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
-from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import DIRECT
-from opsjobs.store.ledger.settle import admit_after
 from opsjobs.store.transaction import Database
 
 
@@ -22,7 +21,10 @@ class Claimed:
 
     `taken_over`: another worker, now buried, held it before, and its command may have been started: in the store of `identity`
     alone (None: nowhere yet), or, where `direct`, outside any store. Of a fresh claim `identity` is what is known of the target.
-    `seconds_left`: until the execution's deadline at the moment of the claim; None without one.
+    `age_seconds`: of the first claim since it waited last; nothing of it that has not ended was begun before that.
+    `seconds_left`: until the execution's deadline at the moment of the claim; None without one. `hold_seconds`: for so long an
+    unreachable target may still be waited for; None where it may not. `passed`: barriers that have opened for this run.
+    `watched`: its execution has waves, barriers, names or a parent, so that every move of it is looked after.
     """
 
     id: int
@@ -39,6 +41,10 @@ class Claimed:
     taken_over: bool = False
     identity: Identity | None = None
     direct: bool = False
+    hold_seconds: float | None = None
+    passed: frozenset[str] = frozenset()
+    watched: bool = False
+    age_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,19 @@ class Spec:
     actions: Sequence[Mapping[str, Any]]
     policy: Mapping[str, Any]
     created_at: datetime
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    number: int | None = None
+    job_name: str = "ad-hoc"
+    requested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is on record of one action of a run: how it ended or that it runs, and how far the log has come."""
+    """What is on record of one attempt at an action: how it ended or that it runs, and how far the log has come.
+
+    `identity`: the store that it may have been started in, `direct`: outside any; neither: as the run itself. `age_seconds`:
+    since its start. `again_seconds`: it is tried again, so long from now. `inherited_from`: the execution that did it.
+    """
 
     action: str
     attempt: int
@@ -64,10 +78,29 @@ class Progress:
     started_at: datetime | None
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
+    outputs: Mapping[str, Any] | None = None
+    identity: Identity | None = None
+    direct: bool = False
+    age_seconds: float = 0.0
+    again_seconds: float | None = None
+    inherited_from: int | None = None
+
+    @property
+    def voided(self) -> bool:
+        """Whether it was kept from ever beginning, so that the next attempt is the first again."""
+        return self.status is RunStatus.SKIPPED and self.cancel_proof is not None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it perhaps runs still, in a store where it can be looked for."""
+        lost = self.status in (RunStatus.LOST, RunStatus.DEAD) or self.cancel_proof is CancelProof.UNREACHABLE
+        return lost and self.identity is not None and not self.direct and self.inherited_from is None
 
 
 # In the place of a store's id: claimed, and started nowhere yet; which store the target has, nobody knows.
 UNKNOWN = "unknown"
+# How the words begin that say for what a run is held on a target under maintenance.
+MAINTENANCE = "maintenance"
 
 # The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
 _CANDIDATES = """
@@ -78,32 +111,38 @@ order by turn, id limit %(limit)s for update skip locked"""
 _LOCK_FREE_SLOTS = """
 select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
 
+_CLOSED = """(e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()
+           or e.halted and r.claimed_at is null) is true"""
+
 # One statement decides for all candidates. Those of a closed execution go back to admission, so that they do not stand in
-# the way of others; those whose target is full are parked; those whose slot row someone else holds right now stay ready.
+# the way of others; those whose target is full are parked, those whose target is under maintenance are held until its end;
+# those whose slot row someone else holds right now stay ready.
 _DECIDE = f"""
 with slot as materialized (
-  select target_id, slots - used as free from target_slots
+  select target_id, used, slots - used as free, held_reason,
+         case when held_until > (select opsjobs_now()) then held_until end as held_until from target_slots
   where target_id = any(%(targets)s::text[]) order by target_id for update skip locked
 ), candidate as materialized (
   select r.id, r.execution_id, r.target_id, e.uuid as execution_uuid,
-         (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()) is true as closed,
-         slot.free,
-         row_number() over (partition by r.target_id,
-           (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()) is true
-           order by r.turn, r.id) as place,
+         {_CLOSED} as closed, slot.free, slot.held_until, slot.held_reason,
+         row_number() over (partition by r.target_id, {_CLOSED} order by r.turn, r.id) as place,
          known.store_id, known.boot_id
   from target_runs r join job_executions e on e.id = r.execution_id left join slot on slot.target_id = r.target_id
   left join lateral (
     select s.store_id, s.boot_id from target_state s where s.target_id = r.target_id offset 0) known on true
   where r.id = any(%(runs)s::bigint[])
 ), decided as (
-  select id, execution_id, target_id, coalesce(store_id, '{UNKNOWN}') as store_id, boot_id,
-         case when closed then 'closed' when free is null then 'later' when place <= free then 'claimed' else 'parked' end as what
+  select id, execution_id, target_id, coalesce(store_id, '{UNKNOWN}') as store_id, boot_id, held_until,
+         '{MAINTENANCE}' || coalesce(': ' || held_reason, '') as held_for,
+         case when closed then 'closed' when free is null then 'later' when held_until is not null then 'held'
+              when place <= free then 'claimed' else 'parked' end as what
   from candidate
 ), moved as (
   update target_runs r set
     status = case d.what when 'claimed' then 'running' else 'waiting' end,
-    waiting_for = case d.what when 'claimed' then null when 'parked' then 'slot' else 'admission' end,
+    waiting_for = case d.what when 'claimed' then null when 'parked' then 'slot' when 'held' then 'hold' else 'admission' end,
+    not_before = case d.what when 'held' then nullif(d.held_until, 'infinity') end,
+    awaits = case d.what when 'held' then d.held_for end,
     owner = case d.what when 'claimed' then %(owner)s::uuid end,
     worker = case d.what when 'claimed' then %(worker)s::text else r.worker end,
     claimed_at = case d.what when 'claimed' then opsjobs_now() else r.claimed_at end,
@@ -113,10 +152,11 @@ with slot as materialized (
     taken_over = false
   from decided d where r.id = any(%(runs)s::bigint[]) and r.id = d.id and d.what <> 'later'
   returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id,
-    r.boot_id, d.what
+    r.boot_id, r.passed, d.what
 ), taken as (
-  update target_slots s set used = used + n.n
-  from (select target_id, count(*) as n from moved where what = 'claimed' group by 1) n
+  -- By the row as it was locked: the CHECK is judged first on the row of the snapshot, and a settle may have freed it since.
+  update target_slots s set used = n.used + n.n
+  from (select target_id, slot.used, count(*) as n from moved join slot using (target_id) where what = 'claimed' group by 1, 2) n
   where s.target_id = any(%(targets)s::text[]) and s.target_id = n.target_id
 ), counted as (
   update job_executions e set
@@ -130,6 +170,7 @@ with slot as materialized (
   where e.id = any(%(executions)s::bigint[]) and e.id = n.execution_id
   returning e.id, e.uuid, e.log_day, e.last_seq, n.claimed,
             extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
+            extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds, e.watched,
             (select x.started_at is null from job_executions x where x.id = e.id) and n.claimed > 0 as first
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, body)
@@ -150,21 +191,26 @@ with slot as materialized (
     select 2, e.id %% 16, 'target_run', e.uuid, e.id, e.last_seq - e.claimed + 1, e.last_seq from counted e where e.claimed > 0
   ) t order by t.nth
 )
-select m.*, e.log_day, e.seconds_left from moved m join counted e on e.id = m.execution_id"""
+select m.*, e.log_day, e.seconds_left, e.hold_seconds, e.watched from moved m join counted e on e.id = m.execution_id"""
 
 _UNKNOWN = """
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       m.store_id, m.boot_id, m.taken_over, e.log_day, extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left
+       m.store_id, m.boot_id, m.taken_over, m.passed, e.log_day, e.watched,
+       extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
+       extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
+       extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds
 from target_runs m join job_executions e on e.id = m.execution_id
 where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
 
 _PROGRESS = """
 select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof, stdout_stored, stderr_stored,
-  started_at
+  started_at, outputs, store_id, boot_id, inherited_from, extract(epoch from opsjobs_now() - started_at)::float8 as age_seconds,
+  extract(epoch from again_at - opsjobs_now())::float8 as again_seconds
 from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
 
 _SPECS = """
-select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at
+select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, s.job_name,
+  s.requested_by
 from execution_specs s join job_executions e on e.id = s.execution_id where s.execution_id = any(%s::bigint[])"""
 
 
@@ -237,11 +283,20 @@ def _progress(row: Mapping[str, Any]) -> Progress:
         row["started_at"],
         RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
         CancelProof(row["cancel_proof"]) if row["cancel_proof"] else None,
+        outputs=row["outputs"],
+        identity=Identity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and row["store_id"] != DIRECT else None,
+        direct=row["store_id"] == DIRECT,
+        age_seconds=row["age_seconds"] or 0.0,
+        again_seconds=row["again_seconds"],
+        inherited_from=row["inherited_from"],
     )
 
 
 def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
-    """From a row with the run's columns, and its execution's `log_day` and `seconds_left`."""
+    """From a row with the run's columns, and its execution's `log_day`, `seconds_left`, `hold_seconds` and `watched`.
+
+    `age_seconds` where this is not the claim itself.
+    """
     known = row["boot_id"] is not None and row["store_id"] != DIRECT
     return Claimed(
         id=row["id"],
@@ -259,4 +314,8 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         identity=Identity(row["store_id"], row["boot_id"]) if known else None,
         # Without a word on any store: a worker of the release before started it, if anybody.
         direct=row["store_id"] in (None, DIRECT),
+        hold_seconds=None if row["hold_seconds"] is None else max(row["hold_seconds"], 0.0),
+        passed=frozenset(row["passed"] or ()),
+        watched=row["watched"],
+        age_seconds=row.get("age_seconds") or 0.0,
     )

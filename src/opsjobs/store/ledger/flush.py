@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.durable import Identity
-from opsjobs.model.execution import CancelProof, RunError, RunStatus
-from opsjobs.store.arrays import flags, moments, numbers, texts
+from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
+from opsjobs.store.arrays import flags, moments, numbers, sparse, texts
 
 # In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.
 DIRECT = "direct"
@@ -37,7 +37,10 @@ class ResultState:
     """How far one action of one attempt has come, as this flush leaves it.
 
     `stored_before` and `stored` are the offsets (stdout, stderr) that the log had reached and reaches with this flush;
-    `written` is what the target wrote so far; `begins` where the row is new.
+    `written` is what the target wrote so far; `begins` where the row is new. `identity`: the store that it may have been
+    started in, `direct`: outside any. `again_seconds`: it is tried again, not before so long from now.
+    `command` (with `begins`): its line, where that is not the one of its definition. `logged_in` (likewise): from when until when
+    its machine let us in, where that was waited for.
     """
 
     run_id: int
@@ -53,6 +56,12 @@ class ResultState:
     exit_code: int | None = None
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
+    outputs: Mapping[str, Any] | None = None
+    identity: Identity | None = None
+    direct: bool = False
+    again_seconds: float | None = None
+    command: str | None = None
+    logged_in: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,11 @@ class RunMove:
 
     `attempt` (with waiting): it waits for this attempt, a retry. `identity`: the store that its command may be started in from
     now on; `direct`: it may be started outside any store, so that nobody can look for it. A waiting run has neither.
+    `waiting_for` (with waiting; None: given back): what it waits for; `wake_seconds`: not before so long from now (timer, backoff,
+    hold); `awaits`: the action's key (barrier, approval), the uuid of the child execution, words for a hold; of a timer or a
+    backoff the names of approvals and children that are waited for beside it, with spaces between.
+    `watched`: as its claim said.
+    `sweep` (with its end): what became of some of its actions is to be found out in the store that they were started in.
     """
 
     run_id: int
@@ -74,6 +88,11 @@ class RunMove:
     attempt: int | None = None
     identity: Identity | None = None
     direct: bool = False
+    waiting_for: WaitingFor | None = None
+    wake_seconds: float | None = None
+    awaits: str | None = None
+    watched: bool = False
+    sweep: bool = False
 
     @property
     def store_id(self) -> str | None:
@@ -111,16 +130,28 @@ def parameters(flush: Flush) -> dict[str, Any]:
         "fence": numbers(r.fence for r in flush.runs),
         "status": texts(r.status and r.status.value for r in flush.runs),
         "exit": numbers(r.exit_code for r in flush.runs),
-        "code": texts(r.error.code.value if r.error else None for r in flush.runs),
-        "message": texts(r.error.message if r.error else None for r in flush.runs),
-        "proof": texts(r.cancel_proof and r.cancel_proof.value for r in flush.runs),
+        "code": sparse([r.error.code.value if r.error else None for r in flush.runs]),
+        "message": sparse([r.error.message if r.error else None for r in flush.runs]),
+        "proof": sparse([r.cancel_proof and r.cancel_proof.value for r in flush.runs]),
         "attempt": numbers(r.attempt for r in flush.runs),
-        "store": texts(r.store_id for r in flush.runs),
-        "boot": texts(None if r.identity is None else r.identity.boot for r in flush.runs),
+        "store": sparse([r.store_id for r in flush.runs]),
+        "boot": sparse([None if r.identity is None else r.identity.boot for r in flush.runs]),
+        "sweep": flags(r.sweep for r in flush.runs),
         "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
         "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
+        **_wait_parameters(flush.runs),
         **_result_parameters(flush.results, runs),
         **_line_parameters(flush.lines, runs),
+    }
+
+
+def _wait_parameters(runs: Sequence[RunMove]) -> dict[str, Any]:
+    # Most flushes defer nothing: an empty array costs nothing, and unnest fills it up with NULLs.
+    waits = runs if any(r.waiting_for is not None for r in runs) else ()
+    return {
+        "waiting_for": texts(r.waiting_for and r.waiting_for.value for r in waits),
+        "wake": texts(None if r.wake_seconds is None else repr(float(r.wake_seconds)) for r in waits),
+        "awaits": texts(r.awaits for r in waits),
     }
 
 
@@ -141,10 +172,31 @@ def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMov
         "r_started": moments(r.started_at for r in results),
         "r_finished": moments(r.finished_at for r in results),
         "r_exit": numbers(r.exit_code for r in results),
-        "r_code": texts(r.error.code.value if r.error else None for r in results),
-        "r_message": texts(r.error.message if r.error else None for r in results),
-        "r_proof": texts(r.cancel_proof and r.cancel_proof.value for r in results),
+        "r_code": sparse([r.error.code.value if r.error else None for r in results]),
+        "r_message": sparse([r.error.message if r.error else None for r in results]),
+        "r_proof": sparse([r.cancel_proof and r.cancel_proof.value for r in results]),
+        "r_store": sparse([DIRECT if r.direct else r.identity.store if r.identity is not None else None for r in results]),
+        "r_boot": sparse([None if r.identity is None else r.identity.boot for r in results]),
+        **_rare_parameters(results),
     }
+
+
+def _rare_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
+    # What most flushes have nothing of: an empty array costs nothing, and unnest fills it up with NULLs.
+    outputs = results if any(r.outputs is not None for r in results) else ()
+    again = results if any(r.again_seconds is not None for r in results) else ()
+    commands = results if any(r.command is not None for r in results) else ()
+    logins = results if any(r.logged_in is not None for r in results) else ()
+    return {
+        "r_outputs": texts(None if r.outputs is None else json.dumps(r.outputs) for r in outputs),
+        "r_again": texts(None if r.again_seconds is None else repr(float(r.again_seconds)) for r in again),
+        "r_command": texts(r.command for r in commands),
+        "r_logged_in": texts(None if r.logged_in is None else _range(*r.logged_in) for r in logins),
+    }
+
+
+def _range(since: datetime, until: datetime) -> str:
+    return f"[{since.isoformat()},{until.isoformat()}]"
 
 
 def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> dict[str, Any]:
@@ -155,7 +207,9 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
         "l_event": texts(line.event for line in lines),
         "l_action": texts(line.action for line in lines),
         # The entry of a retry says for which attempt the run waits: so it is told from a run that was given back.
-        "l_attempt": numbers(runs[line.run_id].attempt if line.event == "status" else line.attempt for line in lines),
+        "l_attempt": numbers(
+            runs[line.run_id].attempt if line.event == "status" and line.attempt is None else line.attempt for line in lines
+        ),
         "l_stream": texts(line.stream for line in lines),
         "l_start": numbers(line.start_offset for line in lines),
         "l_data": [line.data for line in lines],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -11,20 +11,31 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.policy import CHECK_KEY
+from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
 from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES, IN_A_CIRCLE
+from opsjobs.store.parameters import masked
+from opsjobs.store.standing import WAITING_ON
 from opsjobs.store.transaction import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """All that a launch fixes. `timeout_seconds` bounds the whole execution; None = no bound."""
+    """All that a launch fixes. `timeout_seconds` bounds the whole execution; None = no bound.
+
+    `parent`: the execution that it comes of. `heirs`: of a retry, the parent's run whose place a target's run takes, by the
+    target's id: what succeeded there is inherited, and not done again. `strategy`: its waves and gates; None = all at once.
+    `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
+    `parameters`: as the row keeps them, secrets sealed.
+    """
 
     uuid: UUID
     job_id: int | None
     job_version: int | None
     job_name: str
-    actions: Sequence[dict[str, Any]]
+    actions: Sequence[Mapping[str, Any]]
     policy: dict[str, Any]
     priority: int
     window: int
@@ -33,38 +44,80 @@ class NewExecution:
     triggered_by: TriggeredBy
     requested_by: str
     reason: str | None = None
+    parent: int | None = None
+    heirs: Mapping[str, int] = field(default_factory=dict)
+    strategy: Strategy | None = None
+    names: Sequence[str] = ()
+    hold_seconds: float = 0.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gated(self) -> bool:
+        """Whether something stands between its runs: waves, a limit of failures, a barrier."""
+        barrier = any(action.get("scope") == "barrier" for action in self.actions)
+        return barrier or not (self.strategy is None or self.strategy.plain)
+
+    @property
+    def watched(self) -> bool:
+        """Whether what happens to its runs is looked after beyond the counting."""
+        return self.gated or bool(self.names) or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
 
 
 _NUMBER = """
-update jobs set last_number = last_number + 1 where id = %s and state in ('active', 'draft') returning last_number, name, state"""
+update jobs set last_number = last_number + 1 where id = %s and state <> 'archived' returning last_number, name, state"""
 
 _EXECUTION = """
 insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
-                            created_at, deadline_at)
+                            created_at, deadline_at, open_until, watched, named, hold_until)
 select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'UTC')::date, 'queued', %(window)s, %(priority)s,
-       %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s)
+       %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s), %(open_until)s, %(watched)s,
+       %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
 from (select opsjobs_now() as now) t returning id, log_day, created_at"""
 
 _SPEC = """
-insert into execution_specs (execution_id, job_name, actions, policy, triggered_by, requested_by, reason)
-values (%(id)s, %(job_name)s, %(actions)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s)"""
+insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id)
+values (%(id)s, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
+        %(parent)s)"""
 
 _RUNS = """
-insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
-select r.uuid, %(id)s, r.target, r.name, r.host, r.zone, r.position
+insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
+select r.uuid, %(id)s, r.target, r.name, r.host, r.zone, r.position,
+       width_bucket(r.position::int - 1, %(sizes)s::int[])
 from unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
   with ordinality as r(uuid, target, name, host, zone, position)"""
 
+_GATES = """
+insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
+values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s, %(pause_on_fail)s)"""
+
 # Rows that exist are not touched (a conflicting insert would lock them); a changed number of slots never goes below `used`.
-_SLOTS = """
+SLOTS = """
 insert into target_slots (target_id, slots)
 select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
 where not exists (select 1 from target_slots s where s.target_id = t.id) order by t.id on conflict do nothing"""
 
-_RESIZE_SLOTS = """
+RESIZE_SLOTS = """
 update target_slots s set slots = greatest(t.slots, s.used)
 from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
 where s.target_id = t.id and s.slots <> greatest(t.slots, s.used)"""
+
+# What succeeded, under the attempt by which its output is found; but nothing of a run that was rolled back: that undid it. The
+# heirs' fence says that somebody was there before: whoever claims one of them asks what is on record.
+_INHERIT = """
+with heir as (
+  select r.id, h.parent from unnest(%(targets)s::text[], %(parents)s::bigint[]) as h(target, parent)
+  join target_runs r on r.execution_id = %(id)s and r.target_id = h.target
+), rolled_back as (
+  select distinct h.id from heir h join job_execution_results x on x.target_run_id = h.parent and x.action = any(%(rollbacks)s)
+), inherited as (
+  insert into job_execution_results (execution_id, target_run_id, action, attempt, status, exit_code, outputs, worker,
+                                     started_at, finished_at, command, inherited_from)
+  select %(id)s, h.id, x.action, x.attempt, x.status, x.exit_code, x.outputs, x.worker, x.started_at, x.finished_at, x.command,
+         coalesce(x.inherited_from, x.execution_id)
+  from heir h join job_execution_results x on x.target_run_id = h.parent and x.status = 'succeeded' and x.action = any(%(keys)s)
+  where h.id not in (select id from rolled_back) order by h.id, x.id
+)
+update target_runs r set fence = 1 from heir h where r.id = h.id"""
 
 _TOLD = """
 with logged as (
@@ -75,8 +128,12 @@ with logged as (
 insert into events (shard, type, subject, execution_id) values (%(id)s %% 16, 'execution.queued', %(uuid)s, %(id)s)"""
 
 
+_STANDS = f"""
+select {WAITING_ON} as waiting_on from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
+
+
 async def launch(connection: Connection, new: NewExecution) -> Execution:
-    """Write the execution into the caller's transaction, and say how it stands. Raises NotFound or Conflict for the job."""
+    """Write the execution into the caller's transaction, and say how it stands. Raises NotFound for the job, Conflict for it or names."""
     number = await _number(connection, new) if new.job_id is not None else None
     written = await connection.execute(_EXECUTION, _execution_row(new, number))
     row = await written.fetchone()
@@ -86,14 +143,40 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await connection.execute(_SPEC, _spec_row(new, execution_id))
         await connection.execute(_RUNS, _run_rows(new, execution_id))
         slots = {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]}
-        await connection.execute(_SLOTS, slots)
-        await connection.execute(_RESIZE_SLOTS, slots)
+        await connection.execute(SLOTS, slots)
+        await connection.execute(RESIZE_SLOTS, slots)
+        if new.heirs:
+            await connection.execute(_INHERIT, _heir_rows(new, execution_id))
+        if new.gated:
+            await connection.execute(_GATES, _gate_row(new, execution_id))
+        if new.names:
+            await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
+            await connection.execute(GRANT_NAMES)
         await connection.execute(ADMIT, {"executions": [execution_id]})
         await connection.execute(_TOLD, {"id": execution_id, "uuid": new.uuid})
-    return _launched(new, number, row)
+    if new.names and new.triggered_by is TriggeredBy.WORKFLOW:
+        await _check_circle(connection, execution_id)
+    return _launched(new, number, row, await _waiting_on(connection, execution_id) if new.names else None)
 
 
-def _launched(new: NewExecution, number: int | None, row: dict[str, Any]) -> Execution:
+async def _check_circle(connection: Connection, execution_id: int) -> None:
+    """Raise Conflict where it would wait for a name whose holder waits, at whatever distance, for it."""
+    found = await (await connection.execute(IN_A_CIRCLE, {"id": execution_id})).fetchone()
+    if found is not None:
+        detail = (
+            f"Execution {found['holder']} holds the name {found['name']!r}, and waits for one that is held above this execution: "
+            "neither would ever go on. Let the outer job ask for all names that inner ones need."
+        )
+        raise Conflict("names_in_a_circle", detail)
+
+
+async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, Any] | None:
+    row = await (await connection.execute(_STANDS, [execution_id])).fetchone()
+    return row["waiting_on"] if row is not None else None
+
+
+def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waiting_on: dict[str, Any] | None) -> Execution:
+    waves = len(_sizes(new))
     return Execution(
         id=row["id"],
         uuid=str(new.uuid),
@@ -104,7 +187,7 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any]) -> Exe
         status=ExecutionStatus.QUEUED,
         triggered_by=new.triggered_by,
         requested_by=new.requested_by,
-        parameters={},
+        parameters=masked(new.parameters),
         counts={"waiting": len(new.targets)},
         total_targets=len(new.targets),
         last_seq=1,
@@ -113,6 +196,9 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any]) -> Exe
         started_at=None,
         finished_at=None,
         reason=new.reason,
+        parent=new.parent,
+        waves={"open": 1, "total": waves} if waves > 1 else None,
+        waiting_on=waiting_on,
     )
 
 
@@ -122,6 +208,8 @@ async def _number(connection: Connection, new: NewExecution) -> int:
         raise NotFound.of("job", new.job_id)
     if row["state"] == "draft":
         raise Conflict("job_is_draft", f"Job {row['name']} is a draft: set its state to active before it can be executed.")
+    if row["state"] == "paused":
+        raise Conflict("job_is_paused", f"Job {row['name']} is paused: resume it before it can be executed.")
     number: int = row["last_number"]
     return number
 
@@ -136,6 +224,27 @@ def _execution_row(new: NewExecution, number: int | None) -> dict[str, Any]:
         "priority": new.priority,
         "total": len(new.targets),
         "timeout_seconds": new.timeout_seconds,
+        "open_until": _sizes(new)[0] if new.gated else None,
+        "watched": new.watched,
+        "named": bool(new.names),
+        "hold_seconds": new.hold_seconds or None,
+    }
+
+
+def _sizes(new: NewExecution) -> list[int]:
+    return list(new.strategy.sizes) if new.strategy is not None else [len(new.targets)]
+
+
+def _gate_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
+    strategy = new.strategy or Strategy(_sizes(new))
+    return {
+        "id": execution_id,
+        "waves": _sizes(new),
+        "limits": list(strategy.limits) if strategy.limits is not None else None,
+        "per_wave": strategy.per_wave,
+        "confirm": strategy.confirm,
+        "checked": strategy.checked,
+        "pause_on_fail": strategy.pause_on_fail,
     }
 
 
@@ -144,10 +253,12 @@ def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
         "id": execution_id,
         "job_name": new.job_name,
         "actions": Jsonb(list(new.actions)),
+        "parameters": Jsonb(dict(new.parameters)),
         "policy": Jsonb(new.policy),
         "triggered_by": new.triggered_by.value,
         "requested_by": new.requested_by,
         "reason": new.reason,
+        "parent": new.parent,
     }
 
 
@@ -160,4 +271,18 @@ def _run_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
         "names": [target.name for target in new.targets],
         "hosts": [target.host for target in new.targets],
         "zones": [target.zone for target in new.targets],
+        "sizes": _sizes(new),
+    }
+
+
+def _heir_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
+    rollbacks = {action["rollback"] for action in new.actions if action.get("rollback")}
+    # The check of a gate is about these runs, not about those before them.
+    not_theirs = {*rollbacks, CHECK_KEY}
+    return {
+        "id": execution_id,
+        "targets": list(new.heirs),
+        "parents": list(new.heirs.values()),
+        "keys": [action["key"] for action in new.actions if action["key"] not in not_theirs],
+        "rollbacks": sorted(rollbacks),
     }

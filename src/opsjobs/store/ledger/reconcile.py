@@ -4,17 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opsjobs.store.ledger.admit import LOCK_SLOTS, UNPARK
-from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, end_waiting
-from opsjobs.store.ledger.settle import admit
+from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
+from opsjobs.store.ledger.advance import WAVE_OVER, Advance
+from opsjobs.store.ledger.approvals import expire
+from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
+from opsjobs.store.ledger.maintenance import wake_held
+from opsjobs.store.ledger.names import GRANT_NAMES
+from opsjobs.store.ledger.slots import resize_all
+from opsjobs.store.ledger.waking import wake
 from opsjobs.store.transaction import Database
 
 STEP_ROWS = 200
+WAKE_ROWS = 2_000
 
+# Only what can be admitted: others may wait for days, and would stand in the way. The first by position is of the first wave.
 _ADMISSIBLE = """
-select id from job_executions
+select id from job_executions e
 where finished_at is null and not paused and not cancelling and waiting > 0 and ready + running < "window"
+  and (deadline_at > (select opsjobs_now())) is not false
+  and (select position from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'admission'
+       order by position limit 1) <= coalesce(open_until, 2147483647)
+  and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id and not l.granted))
 order by id limit %s"""
+
+_HALTED = """
+select id from job_executions e
+where finished_at is null and halted and waiting + ready > 0 and exists (
+  select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and not exists (
+    select 1 from job_execution_results b where b.target_run_id = r.id and b.inherited_from is null))
+order by id limit %s"""
+
+# Children whose parent has ended without them: by its deadline, or because nobody was left to wait for them.
+_ORPHANS = """
+select distinct s.parent_id as id from job_executions c join execution_specs s on s.execution_id = c.id
+join job_executions p on p.id = s.parent_id
+where c.finished_at is null and not c.cancelling and s.triggered_by = 'workflow' and p.finished_at is not null limit %s"""
+
+# What a verb has left undone: a wave that is over and not followed, runs that all stand at barriers.
+_STANDING = f"""
+select e.id from job_executions e
+where e.finished_at is null and e.watched and not e.paused and not e.cancelling and not e.halted and e.ready + e.running = 0
+  and ({WAVE_OVER} or exists (
+    select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'barrier'))
+order by e.id desc limit %s"""
 
 _PARKED_BESIDE_FREE_SLOTS = """
 select distinct s.target_id from target_slots s join target_runs r on r.target_id = s.target_id
@@ -68,15 +100,23 @@ async def reconcile(database: Database) -> Mapping[str, int]:
     """Everything once; says how many of each kind were mended."""
     return {
         "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
+        "approvals_expired": await expire(database, STEP_ROWS),
+        "names_granted": len(await database.fetch(GRANT_NAMES)),
+        "woken": await wake(database, WAKE_ROWS),
         "admitted": await _admit(database),
         "unparked": await _unpark(database),
         "cancelled": await _end(database, _CANCELLING, cancelling=True),
         "expired": await _end(database, _EXPIRED, cancelling=False),
+        "skipped": sum([await skip_halted(database, r["id"]) for r in await database.fetch(_HALTED, [STEP_ROWS])]),
+        "orphans": await _cancel_orphans(database),
     }
 
 
 async def recount(database: Database) -> Mapping[str, int]:
     """The dearer checks, for once a minute: slots against running runs, counters against runs."""
+    await _advance(database)
+    await resize_all(database, STEP_ROWS)
+    await wake_held(database, WAKE_ROWS)
     return {"slots_mended": await _mend_slots(database), "miscounted": await _miscounted(database)}
 
 
@@ -100,6 +140,20 @@ async def _unpark(database: Database) -> int:
 async def _end(database: Database, query: str, *, cancelling: bool) -> int:
     ending = CANCELLED if cancelling else EXPIRED
     return sum([await end_waiting(database, r["id"], ending) for r in await database.fetch(query, [STEP_ROWS])])
+
+
+async def _cancel_orphans(database: Database) -> int:
+    words = "the execution that it is part of has ended"
+    return sum([await cancel_children(database, r["id"], words) for r in await database.fetch(_ORPHANS, [STEP_ROWS])])
+
+
+async def _advance(database: Database) -> None:
+    for row in await database.fetch(_STANDING, [STEP_ROWS]):
+        advance = Advance([row["id"]])
+        async with database.pipelined() as connection:
+            await connection.execute(LOCK, {"executions": [row["id"]]})
+            await advance.send(connection)
+        await admit(database, (await advance.read()).others)
 
 
 async def _mend_slots(database: Database) -> int:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from opsjobs import failpoints
-from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus
+from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus, WaitingFor
 from opsjobs.model.failures import Unavailable
-from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
+from opsjobs.store.ledger.advance import Advance, joined
+from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.ledger.flush import DIRECT, Flush, RunMove, parameters
+from opsjobs.store.ledger.waking import WAKE_ANSWERED
 from opsjobs.store.transaction import Database
 
 
@@ -28,7 +31,9 @@ class Settled:
     stopping: frozenset[int]
     admitted: Mapping[str, int]
     unparked: Sequence[int] = ()
-    """Other executions, whose runs waited for the slots that it freed."""
+    """Other executions, whose runs waited for what it freed."""
+    halted: Sequence[int] = ()
+    """Executions in which too many failed: what has not begun is skipped."""
 
 
 _ENDS = ", ".join(f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_STATUSES)
@@ -38,8 +43,9 @@ _TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" 
 # waits in between, the moment keeps the fact), and what is unknown of it there is looked for soon, before that.
 _SPOOL_DUE = """case when num_nonnulls(m.boot_id, t.boot_id, t.spool_due) > 0
                      then (select opsjobs_now()) + interval '24 hours' end"""
-_SWEEP_DUE = f"""case when m.status <> 'waiting' and (m.cancel_proof = 'unreachable' or m.error_code in ('lost', 'poison'))
-                      and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> '{DIRECT}'
+_SWEEP_DUE = f"""case when m.status <> 'waiting' and (
+                        m.sweep or (m.cancel_proof = 'unreachable' or m.error_code in ('lost', 'poison'))
+                        and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> '{DIRECT}')
                      then (select opsjobs_now()) + interval '1 minute' end"""
 
 # Every step is linear in what the flush holds, whatever plan is chosen: rows are looked up one by one by their keys (lateral,
@@ -49,9 +55,10 @@ with seen as materialized (
   select f.*, t.target_id, t.claims, (t.owner = %(owner)s and t.fence = f.fence and t.status = 'running') is true as ours
   from unnest(%(run)s::bigint[], %(execution)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[],
               %(code)s::text[], %(message)s::text[], %(proof)s::text[], %(attempt)s::int[], %(store)s::text[], %(boot)s::text[],
-              %(lines)s::int[], %(moves)s::int[])
+              %(lines)s::int[], %(moves)s::int[], %(waiting_for)s::text[], %(wake)s::float8[], %(awaits)s::text[],
+              %(sweep)s::bool[])
     as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, attempt, store_id, boot_id,
-         lines, moves)
+         lines, moves, waiting_for, wake, awaits, sweep)
   left join lateral (
     select t.owner, t.fence, t.status, t.target_id, t.claims from target_runs t where t.id = f.run_id offset 0) t on true
 ), result as materialized (
@@ -59,9 +66,11 @@ with seen as materialized (
                        %(r_begins)s::bool[], %(r_status)s::text[], %(r_out_before)s::bigint[], %(r_err_before)s::bigint[],
                        %(r_out)s::bigint[], %(r_err)s::bigint[], %(r_out_written)s::bigint[], %(r_err_written)s::bigint[],
                        %(r_started)s::timestamptz[], %(r_finished)s::timestamptz[], %(r_exit)s::int[], %(r_code)s::text[],
-                       %(r_message)s::text[], %(r_proof)s::text[])
+                       %(r_message)s::text[], %(r_proof)s::text[], %(r_store)s::text[], %(r_boot)s::text[],
+                       %(r_outputs)s::text[], %(r_again)s::float8[], %(r_command)s::text[], %(r_logged_in)s::text[])
     as r(run_id, execution_id, action, attempt, begins, status, out_before, err_before, out_stored, err_stored, out_written,
-         err_written, started_at, finished_at, exit_code, error_code, error_message, cancel_proof)
+         err_written, started_at, finished_at, exit_code, error_code, error_message, cancel_proof, store_id, boot_id, outputs,
+         again, command, logged_in)
 ), stale as materialized (
   select run_id from seen where not ours
   union all
@@ -74,20 +83,26 @@ with seen as materialized (
   select * from seen where run_id not in (select run_id from stale)
 ), results as (
   insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status, exit_code, error_code,
-    error_message, worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at)
+    error_message, worker, cancel_proof, stdout_stored, stderr_stored, stdout_bytes, stderr_bytes, started_at, finished_at,
+    store_id, boot_id, outputs, again_at, command, logged_in)
   select r.execution_id, r.run_id, r.action, r.attempt, r.status, r.exit_code, r.error_code, r.error_message, %(worker)s,
-         r.cancel_proof, r.out_stored, r.err_stored, r.out_written, r.err_written, r.started_at, r.finished_at
+         r.cancel_proof, r.out_stored, r.err_stored, r.out_written, r.err_written, r.started_at, r.finished_at,
+         r.store_id, r.boot_id, r.outputs::jsonb,
+         case when r.again is not null then opsjobs_now() + make_interval(secs => r.again) end, r.command,
+         r.logged_in::tstzrange
   from result r where r.run_id not in (select run_id from stale)
   on conflict (target_run_id, action, attempt) do update set
     status = excluded.status, exit_code = excluded.exit_code, error_code = excluded.error_code,
     error_message = excluded.error_message, cancel_proof = excluded.cancel_proof, stdout_stored = excluded.stdout_stored,
     stderr_stored = excluded.stderr_stored, stdout_bytes = excluded.stdout_bytes, stderr_bytes = excluded.stderr_bytes,
-    finished_at = excluded.finished_at
+    finished_at = excluded.finished_at, store_id = coalesce(excluded.store_id, s.store_id),
+    boot_id = coalesce(excluded.boot_id, s.boot_id), outputs = excluded.outputs, again_at = excluded.again_at
 ), moved as (
   update target_runs t set
     status = m.status, exit_code = m.exit_code, error_code = m.error_code, error_message = m.error_message,
     cancel_proof = m.cancel_proof,
-    waiting_for = case when m.status = 'waiting' then 'admission' end,
+    waiting_for = case when m.status = 'waiting' then coalesce(m.waiting_for, 'admission') end,
+    not_before = case when m.wake is not null then opsjobs_now() + make_interval(secs => m.wake) end, awaits = m.awaits,
     owner = case when m.status = 'waiting' then null else t.owner end,
     finished_at = case when m.status = 'waiting' then null else opsjobs_now() end,
     attempt = coalesce(m.attempt, t.attempt), claims = 0,
@@ -169,6 +184,9 @@ _STOPPING = """
 select e.id from job_executions e
 where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
 
+# Who waits so may wait for an answer that has come meanwhile; by its hour, too, where it names something.
+_ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD, WaitingFor.TIMER, WaitingFor.BACKOFF)
+
 
 async def settle(database: Database, flush: Flush) -> Settled:
     """Commit a flush whole. Raises Unavailable where it was surely not committed; then it may be given again.
@@ -182,6 +200,7 @@ async def settle(database: Database, flush: Flush) -> Settled:
         if not await _went_through(database, flush):
             raise Unavailable(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
+    await skip_after(database, settled.halted)
     return await _admit_others(database, settled)
 
 
@@ -189,6 +208,9 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     executions = sorted({run.execution_id for run in flush.runs})
     ending = [run for run in flush.runs if run.status is not None]
     targets = sorted({run.target_id for run in ending})
+    # Nothing of this for plain executions, and for runs that wait for nobody's answer.
+    advance = Advance(sorted({run.execution_id for run in ending if run.watched}))
+    answered = sorted({run.execution_id for run in ending if run.waiting_for in _ANSWERED and run.awaits is not None})
     unparked = admitted = None
     async with database.pipelined() as connection:
         await connection.execute(LOCK, {"executions": executions})
@@ -197,7 +219,10 @@ async def _settle(database: Database, flush: Flush) -> Settled:
         settled = await connection.execute(SETTLE, parameters(flush))
         if ending:
             unparked = await connection.execute(UNPARK, {"targets": targets})
+            if answered:
+                await connection.execute(WAKE_ANSWERED, {"executions": answered})
             admitted = await connection.execute(ADMIT, {"executions": executions})
+        await advance.send(connection)
         counted = await connection.execute(_COUNT_FLUSH, {"number": flush.number, "owner": flush.owner})
         stopping = await connection.execute(_STOPPING, {"executions": executions})
     if (seen := await counted.fetchone()) is not None and seen["repeated"]:
@@ -205,36 +230,18 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     rows = await settled.fetchall()
     others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
     ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
+    advanced = await advance.read()
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
         stopping=frozenset(r["id"] for r in await stopping.fetchall()),
-        admitted=ready,
-        unparked=sorted(others),
+        admitted=joined(ready, advanced.admitted),
+        unparked=sorted({*others, *advanced.others}),
+        halted=advanced.halted,
     )
 
 
 async def _admit_others(database: Database, settled: Settled) -> Settled:
-    others = await admit_after(database, settled.unparked)
-    ready = {zone: settled.admitted.get(zone, 0) + others.get(zone, 0) for zone in {*settled.admitted, *others}}
-    return replace(settled, admitted=ready)
-
-
-async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:
-    """`admit` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
-    try:
-        return await database.repeat(lambda: admit(database, executions))
-    except (Unavailable, psycopg.OperationalError):
-        return {}
-
-
-async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
-    """Make runs of these executions ready as far as their windows allow; says how many, by zone."""
-    if not executions:
-        return {}
-    async with database.pipelined() as connection:
-        await connection.execute(LOCK, {"executions": list(executions)})
-        admitted = await connection.execute(ADMIT, {"executions": list(executions)})
-    return {r["zone"]: r["admitted"] for r in await admitted.fetchall()}
+    return replace(settled, admitted=joined(settled.admitted, await admit_after(database, settled.unparked)))
 
 
 async def _went_through(database: Database, flush: Flush) -> bool:

@@ -1,0 +1,234 @@
+"""Actions as a caller writes them: the six types, each with what all of them have in common."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from opsjobs.model.durable import Durability
+from opsjobs.model.fault import fault
+from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.target import Name, SelectionDraft
+from opsjobs.model.wire import Duration, Size, Wire
+
+KEY = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+SCRIPT_BYTES_MAX = 256 << 10
+_INTERPRETER = r"^(bash|sh|python|powershell|pwsh|cmd|node|perl|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$"
+_ACCOUNT = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$"
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Path = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00-\x1f]+$")]
+Argument = Annotated[str, BeforeValidator(_as_text), Field(max_length=32_768)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+
+
+class BecomeDraft(Wire):
+    """As whom a command runs: `user`, by way of sudo, su or doas; `credential` names the one whose password is asked for.
+
+    doas takes passwords from a terminal alone, and there is none.
+    """
+
+    user: str = Field(default="root", pattern=_ACCOUNT)
+    method: Literal["sudo", "su", "doas"] = "sudo"
+    credential: Name | None = None
+
+    @model_validator(mode="after")
+    def _doas_takes_no_password(self) -> BecomeDraft:
+        if self.method == "doas" and self.credential is not None:
+            raise ValueError(
+                "doas asks for its password on a terminal, which no command has: permit it with nopass, or take sudo"
+            )
+        return self
+
+
+class ActionDraft(Wire):
+    """What every action has.
+
+    `depends_on`: keys of actions that come before it (None: the one before it in the list; empty: none, it starts at once).
+    `when`: a condition under which it runs at all. `on_failure`: what comes after its failure (model/workflow); `rollback` names
+    the action that undoes it, which runs only then.
+    `scope: barrier`: it starts where all targets of the wave have come to it.
+    `targets` narrows it to some of the execution's. `timeout`: seconds it may take (None: the service's COMMAND_TIMEOUT).
+    `retry`: None takes the policy's.
+    """
+
+    key: str | None = Field(default=None, pattern=KEY)
+    depends_on: list[Annotated[str, Field(pattern=KEY)]] | None = Field(default=None, max_length=1_000)
+    when: str | None = Field(default=None, min_length=1, max_length=4_096)
+    on_failure: Literal["stop", "continue", "skip_remaining", "rollback"] = "stop"
+    rollback: str | None = Field(default=None, pattern=KEY)
+    scope: Literal["target", "barrier"] = "target"
+    targets: SelectionDraft | None = None
+    timeout: Duration | None = None
+    retry: RetryPolicy | None = None
+
+
+class RunningAction(ActionDraft):
+    """What the actions have that start a program on the target.
+
+    `output_limit`: bytes of each stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES). `durable`: whether it outlives its
+    worker; what the policy and the target say counts, too. `become`: as whom it runs (None: as who logs in). `env`: variables
+    of it; names in OPSJOBS_ are the service's. `stdin`: text that it reads. `outputs`: what later actions read of its stdout:
+    json_lines (each line that is a JSON object, merged in order) or last_line (`last`, the last line that is not empty).
+    """
+
+    durable: Durability = "auto"
+    become: BecomeDraft | None = None
+    output_limit: Size | None = None
+    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[0], min_length=1, max_length=256)
+    env: dict[VariableName, Argument] = Field(default_factory=dict, max_length=128)
+    cwd: Path | None = None
+    stdin: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)
+    outputs: Literal["none", "json_lines", "last_line"] = "none"
+
+    @model_validator(mode="after")
+    def _our_names_are_ours(self) -> RunningAction:
+        if ours := [name for name in self.env if name.upper().startswith("OPSJOBS_")]:
+            raise fault("reserved_name", f"{ours[0]} is a name of the service's own: take one without OPSJOBS_", "env", ours[0])
+        return self
+
+
+class CommandAction(RunningAction):
+    """Run one command line in the target's login shell."""
+
+    type: Literal["command"] = "command"
+    command: str = Field(min_length=1, max_length=65_536)
+
+
+class ScriptAction(RunningAction):
+    """Run a script, byte for byte as written: `script` is text, `script_base64` bytes that need not be UTF-8.
+
+    `interpreter`: a known name, or the path of one on the target. The script is never changed: it reads `args` and OPSJOBS_*.
+    """
+
+    type: Literal["script"] = "script"
+    interpreter: str = Field(default="bash", pattern=_INTERPRETER)
+    script: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)
+    script_base64: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX * 4 // 3 + 4)
+    args: list[Argument] = Field(default_factory=list, max_length=1_000)
+
+    @model_validator(mode="after")
+    def _one_script(self) -> ScriptAction:
+        if (self.script is None) == (self.script_base64 is None):
+            raise ValueError("a script is written in script or in script_base64: in one of them")
+        if not (body := self.body):
+            raise fault("empty_script", "the script is empty", "script" if self.script is not None else "script_base64")
+        if len(body) > SCRIPT_BYTES_MAX:
+            words = f"the script has {len(body)} bytes, the limit is {SCRIPT_BYTES_MAX}: upload it as a file, and run that"
+            raise fault("script_too_long", words, "script" if self.script is not None else "script_base64")
+        return self
+
+    @property
+    def body(self) -> bytes:
+        """The bytes of the script. Raises a fault where the base64 cannot be read."""
+        if self.script is not None:
+            return self.script.encode()
+        try:
+            return base64.b64decode(self.script_base64 or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise fault("not_base64", "this is not base64", "script_base64") from None
+
+
+class FileTransferAction(ActionDraft):
+    """Bring a file to the target (`source`: the id of an uploaded one), or files from it (`source`: a path or a glob there).
+
+    `mode`, `owner` and `group` are those of an uploaded file. `unpack`: the file is a tar, and what is in it goes into the folder
+    `destination`.
+    """
+
+    type: Literal["file_transfer"] = "file_transfer"
+    direction: Literal["upload", "download"]
+    source: Annotated[Path, BeforeValidator(_as_text)]
+    destination: Path | None = None
+    mode: str | None = Field(default=None, pattern=r"^[0-7]{3,4}$")
+    owner: str | None = Field(default=None, pattern=_ACCOUNT)
+    group: str | None = Field(default=None, pattern=_ACCOUNT)
+    unpack: bool = False
+
+    @model_validator(mode="after")
+    def _an_upload_has_a_place(self) -> FileTransferAction:
+        if self.direction == "upload" and self.destination is None:
+            raise fault("missing", "an upload needs a destination: the path on the target", "destination")
+        return self
+
+    @model_validator(mode="after")
+    def _a_download_has_none(self) -> FileTransferAction:
+        given = [name for name in ("destination", "mode", "owner", "group", "unpack") if getattr(self, name)]
+        if self.direction == "download" and given:
+            words = f"a download has no {given[0]}: what it brings are the execution's artifacts"
+            raise fault("not_of_a_download", words, given[0])
+        return self
+
+
+class WaitAction(ActionDraft):
+    """Do nothing for `duration`; no connection and no place among the parallel runs is held meanwhile."""
+
+    type: Literal["wait"] = "wait"
+    duration: Duration
+
+
+class ApprovalAction(ActionDraft):
+    """Wait until somebody has approved: once for the execution, not for each target. Nobody in time: the runs are cancelled."""
+
+    type: Literal["approval"] = "approval"
+    message: str = Field(default="", max_length=2_000)
+    expires_in: Duration = 86_400.0
+
+
+class JobAction(ActionDraft):
+    """Run another job and wait for its end: on the same target, unless `targets` says on which."""
+
+    type: Literal["job"] = "job"
+    job: Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=200)]
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=100)
+
+
+KINDS = ("command", "script", "file_transfer", "wait", "approval", "job")
+
+
+def line_of(action: Mapping[str, Any]) -> str | None:
+    """What an action starts, in one line for people: its command, or a script's interpreter and arguments; None for the others."""
+    if action.get("interpreter") is not None:
+        return shlex.join([action["interpreter"], *(action.get("args") or ())])
+    command: str | None = action.get("command")
+    return command
+
+
+def _kind(body: Any) -> str | None:
+    kind = body.get("type", "command") if isinstance(body, dict) else getattr(body, "type", "command")
+    return kind if kind in KINDS else None
+
+
+Action = Annotated[
+    Annotated[CommandAction, Tag("command")]
+    | Annotated[ScriptAction, Tag("script")]
+    | Annotated[FileTransferAction, Tag("file_transfer")]
+    | Annotated[WaitAction, Tag("wait")]
+    | Annotated[ApprovalAction, Tag("approval")]
+    | Annotated[JobAction, Tag("job")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_action_type",
+        custom_error_message=f"an action's type is one of {', '.join(KINDS)}",
+    ),
+]
+"""Every kind of action, told apart by `type`; command where it is left out."""
+
+CheckAction = Annotated[
+    Annotated[CommandAction, Tag("command")] | Annotated[ScriptAction, Tag("script")],
+    Discriminator(
+        lambda body: kind if (kind := _kind(body)) in ("command", "script") else None,
+        custom_error_type="unknown_action_type",
+        custom_error_message="a check is a command or a script",
+    ),
+]
+"""What can look after a wave: a command or a script."""

@@ -1,0 +1,42 @@
+"""What differs between two definitions, and a definition without what is said by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsjobs.model.job import JobDraft
+
+
+def differences(old: Any, new: Any, at: str = "") -> list[str]:
+    """JSON Pointers of what is not the same; of a list whose length changed, only the list.
+
+    >>> differences({"a": [1, 2], "b": 3}, {"a": [1, 5], "c": 3})
+    ['/a/1', '/b', '/c']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [found for key in sorted({*old, *new}) for found in _of(old, new, key, f"{at}/{key}")]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [found for position, (a, b) in pairs for found in differences(a, b, f"{at}/{position}")]
+    return [] if old == new else [at or "/"]
+
+
+def _of(old: dict[str, Any], new: dict[str, Any], key: str, at: str) -> list[str]:
+    return differences(old[key], new[key], at) if key in old and key in new else [at]
+
+
+def written(draft: JobDraft) -> dict[str, Any]:
+    """The body of POST /jobs that makes this job, without what is so by default: what people keep in a file."""
+    body = draft.model_dump(mode="json", exclude_defaults=True)
+    body["actions"] = [_action(draft, position) for position in range(len(draft.actions))]
+    kept = {key: value for key, value in body.items() if value not in ({}, []) and key != "job_type"}
+    # The type is what the actions make it, unless somebody said otherwise.
+    same = JobDraft.model_validate(kept, context={"stored": True}).job_type is draft.job_type
+    return kept if same else {**kept, "job_type": body["job_type"]}
+
+
+def _action(draft: JobDraft, position: int) -> dict[str, Any]:
+    action = draft.actions[position]
+    shown = action.model_dump(mode="json", exclude_defaults=True)
+    named = {} if action.key == f"step-{position + 1}" else {"key": action.key}
+    return {**named, "type": action.type, **{name: value for name, value in shown.items() if name not in ("key", "type")}}

@@ -1,0 +1,71 @@
+"""The words of a condition, each with its place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+CHARACTERS_MAX = 4_096
+
+
+class Fault(ValueError):
+    """A condition that cannot be used: what is wrong, and at which character (from 0)."""
+
+    def __init__(self, at: int, words: str) -> None:
+        super().__init__(f"at character {at + 1}: {words}")
+        self.at = at
+        self.words = words
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`kind`: word, number, text, sign or end. `value`: what a number or a text stands for."""
+
+    kind: str
+    text: str
+    at: int
+    value: Any = None
+
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<number>-?[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9_]))
+    | (?P<word>[A-Za-z0-9_](?:[A-Za-z0-9_/-]*[A-Za-z0-9_])?)
+    | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | (?P<sign>==|!=|<=|>=|[<>()\[\],.])
+    | (?P<end>\Z)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def tokens(text: str) -> list[Token]:
+    """All of them, and `end`. Raises Fault."""
+    if len(text) > CHARACTERS_MAX:
+        raise Fault(CHARACTERS_MAX, f"it is longer than {CHARACTERS_MAX} characters")
+    found: list[Token] = []
+    at = 0
+    while not found or found[-1].kind != "end":
+        token, at = _token(text, at)
+        found.append(token)
+    return found
+
+
+def _token(text: str, at: int) -> tuple[Token, int]:
+    match = _TOKEN.match(text, at)
+    if match is None:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        raise Fault(at, f"{text[at : at + 10]!r} is neither a name, a number, a text in quotes nor a sign")
+    kind = match.lastgroup or "end"
+    said = match[kind]
+    return Token(kind, said, match.start(kind), _value(kind, said)), match.end()
+
+
+def _value(kind: str, said: str) -> Any:
+    if kind == "number":
+        return float(said) if "." in said else int(said)
+    if kind == "text":
+        return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), said[1:-1], flags=re.DOTALL)
+    return None

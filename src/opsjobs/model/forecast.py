@@ -1,0 +1,125 @@
+"""The coming week over all schedules: how many firings each hour holds, and which of them a calendar will not let pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from opsjobs.model.execution import moment
+
+HOURS = 168
+BUSIEST = 10
+COLLISIONS_SHOWN = 200
+NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """A moment that a calendar closes: the schedule will be passed over then."""
+
+    schedule: dict[str, Any]
+    due_at: datetime
+    calendar: str
+    reason: str
+    until: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """An item of `collisions`."""
+        return {
+            "schedule": self.schedule,
+            "due_at": moment(self.due_at),
+            "calendar": self.calendar,
+            "reason": self.reason,
+            "until": moment(self.until),
+        }
+
+
+@dataclass
+class Week:
+    """What was counted so far, from `since` on. A firing counts in the hour in which it starts, jitter and all."""
+
+    since: datetime
+    schedules: int = 0
+    firings: int = 0
+    closed: int = 0
+    not_looked_at: int = 0
+    cut: list[str] = field(default_factory=list)
+    collisions: list[Collision] = field(default_factory=list)
+    _firings: Counter[int] = field(default_factory=Counter)
+    _closed: Counter[int] = field(default_factory=Counter)
+    _targets: Counter[int] = field(default_factory=Counter)
+    _minutes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def until(self) -> datetime:
+        """The end of the week; it is not in it."""
+        return self.since + timedelta(hours=HOURS)
+
+    def count(self, at: datetime, targets: int) -> None:
+        """A firing that starts then, on so many targets."""
+        minute = int((at - self.since).total_seconds() // 60)
+        if minute < HOURS * 60:
+            self.firings += 1
+            self._firings[minute // 60] += 1
+            self._targets[minute // 60] += targets
+            self._minutes[minute] += 1
+
+    def collide(self, collision: Collision) -> None:
+        """A firing that will not be: a calendar closes its moment."""
+        self.closed += 1
+        self._closed[int((collision.due_at - self.since).total_seconds() // 3_600)] += 1
+        if len(self.collisions) < COLLISIONS_SHOWN:
+            self.collisions.append(collision)
+
+    def data(self) -> dict[str, Any]:
+        """The answer of GET /schedules/forecast."""
+        hours = [self._hour(hour) for hour in range(HOURS)]
+        busy = sorted((hour for hour in hours if hour["firings"]), key=lambda hour: -hour["firings"])
+        return {
+            "from": moment(self.since),
+            "until": moment(self.until),
+            "schedules": self.schedules,
+            "firings": self.firings,
+            "closed": self.closed,
+            "words": self._words(busy),
+            "hours": hours,
+            "busiest": busy[:BUSIEST],
+            "collisions": [collision.data() for collision in sorted(self.collisions, key=lambda c: c.due_at)],
+            "left_out": list(self._left_out()),
+        }
+
+    def _hour(self, hour: int) -> dict[str, Any]:
+        return {
+            "from": moment(self.since + timedelta(hours=hour)),
+            "firings": self._firings[hour],
+            "closed": self._closed[hour],
+            "targets": self._targets[hour],
+            "peak": max(self._minutes[minute] for minute in range(hour * 60, hour * 60 + 60)),
+        }
+
+    def _words(self, busy: list[dict[str, Any]]) -> str:
+        told = f"{_counted(self.firings, 'firing')} of {_counted(self.schedules, 'schedule')} in the coming week"
+        if busy:
+            hour = datetime.fromisoformat(busy[0]["from"])
+            most = f"{_counted(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one minute"
+            told += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
+        if self.closed:
+            told += f"; {_counted(self.closed, 'moment')} will be passed over, closed by calendars"
+        return told
+
+    def _left_out(self) -> list[str]:
+        told = []
+        if self.not_looked_at:
+            told.append(f"not looked at: {_counted(self.not_looked_at, 'schedule')}, for there are more than are counted at once")
+        if self.cut:
+            named = ", ".join(self.cut[:NAMED_AT_MOST]) + (" …" if len(self.cut) > NAMED_AT_MOST else "")
+            told.append(f"not counted to the end of the week: {named}, with more moments than are counted of one schedule")
+        if self.closed > len(self.collisions):
+            told.append(f"not listed: {_counted(self.closed - len(self.collisions), 'moment')} more that calendars close")
+        return told
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,287 @@
+"""Parameters of a job: what may be given at an execution, and what a given value is then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.fault import fault
+from opsjobs.model.parameter_value import ParameterType, Refused, Value, fitting, size_of
+from opsjobs.model.pattern import pattern
+from opsjobs.model.secret import Secret
+from opsjobs.model.wire import Wire
+
+PARAMETERS_MAX = 100
+NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+Scalar = str | bool | int | float
+Choices = Annotated[list[Scalar], Field(min_length=1, max_length=1_000)]
+
+ParameterName = Annotated[str, Field(pattern=NAME)]
+
+
+class ChoicesBy(Wire):
+    """The allowed values hang on what another parameter, declared before, is: `map` holds them by its value as text."""
+
+    parameter: ParameterName
+    map: dict[Annotated[str, Field(max_length=1_000)], Choices] = Field(min_length=1, max_length=1_000)
+
+
+class ParameterDraft(Wire):
+    """One declared parameter.
+
+    `required`: an execution must give it, unless there is a `default`. `pattern` has to match the whole of a text, or of each
+    entry of a list; `min` and `max` bound numbers, and moments (as ISO 8601); `min_length` and `max_length` the characters of
+    a text or the entries of a list. The allowed values are a list (`choices`), hang on another parameter (`choices_by`), or
+    are asked for at a URL when a value is given (`choices_url`: JSON, a list of values, or of objects with `value`). A secret one
+    (`type: secret`, or a text with `secret: true`) is stored sealed, shown as `***`, and never part of a command.
+    """
+
+    name: ParameterName
+    type: ParameterType = "string"
+    label: str = Field(default="", max_length=200)
+    description: str = Field(default="", max_length=2_000)
+    required: bool = False
+    default: Scalar | list[Scalar] | None = None
+    secret: bool = False
+    pattern: str | None = Field(default=None, min_length=1, max_length=1_000)
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+    min_length: int | None = Field(default=None, ge=0, le=32_768)
+    max_length: int | None = Field(default=None, ge=0, le=32_768)
+    choices: Choices | None = None
+    choices_by: ChoicesBy | None = None
+    choices_url: str | None = Field(default=None, max_length=2_000)
+
+    @field_validator("pattern")
+    @classmethod
+    def _can_be_read(cls, text: str | None) -> str | None:
+        if text is not None:
+            pattern(text)
+        return text
+
+    @field_validator("choices_url")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError(f"{url[:100]!r} is no address that choices can be fetched from: write https://HOST/PATH")
+        return url
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        sources = [self.choices, self.choices_by, self.choices_url]
+        named = sum(source is not None for source in sources)
+        if named > 1 or (named == 0 and self.type in ("choice", "multi_choice")):
+            words = "allowed values come from exactly one of choices, choices_by and choices_url"
+            raise fault("choices", words, "choices")
+        if self.type == "secret" and not self.secret:
+            object.__setattr__(self, "secret", True)
+        self._check_secret()
+        for field, types in _ONLY_FOR.items():
+            if getattr(self, field) is not None and self.type not in types:
+                raise fault("not_for_this_type", f"{field} is for {', '.join(types)}, not for {self.type}", field)
+        self._check_bounds()
+        return self
+
+    def _check_secret(self) -> None:
+        if not self.secret:
+            return
+        if self.type not in ("string", "secret"):
+            raise fault("secret", f"a secret is a text, not of type {self.type}", "secret")
+        if self.default is not None:
+            raise fault("secret", "a secret has no default: it would lie open in the job", "default")
+        if self.choices is not None or self.choices_by is not None or self.choices_url is not None:
+            raise fault("secret", "a secret has no list of allowed values: it would lie open in the job", "choices")
+
+    def _check_bounds(self) -> None:
+        for field in ("min", "max"):
+            if (bound := getattr(self, field)) is not None:
+                self._judged(bound, field)
+        if (self.min is not None and self.max is not None) and size_of(self.type, self.min) > size_of(self.type, self.max):
+            raise fault("range", "min is more than max", "min")
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            raise fault("range", "min_length is more than max_length", "min_length")
+        for position, choice in enumerate(self.choices or ()):
+            self._judged(choice, "choices", position)
+        if self.default is not None:
+            self._judged_whole("default", self.default)
+
+    def _judged(self, value: object, *at: str | int) -> None:
+        single = {"choice": "string", "multi_choice": "string"}.get(self.type, self.type)
+        try:
+            fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]  # one of its types
+        except Refused as refused:
+            raise fault(refused.code, refused.detail, *at) from None
+
+    def _judged_whole(self, at: str, value: object) -> None:
+        try:
+            self.check(value, self.choices)
+        except Refused as refused:
+            raise fault(refused.code, refused.detail, at) from None
+
+    def check(self, given: object, offered: Sequence[Scalar] | None) -> Value:
+        """What the given value is; `offered`: the allowed values (None: any). Raises Refused."""
+        value = fitting(self.type, given)
+        for text in value if isinstance(value, list) else [value]:
+            if self.pattern is not None and not pattern(self.pattern).fits(str(text)):
+                raise Refused("pattern", f"it does not match {self.pattern}")
+        self._check_size(value)
+        if offered is None:
+            return value
+        return [_chosen(one, offered) for one in value] if isinstance(value, list) else _chosen(value, offered)
+
+    def _check_size(self, value: Value) -> None:
+        if isinstance(value, str | list) and self.type != "datetime":
+            if self.min_length is not None and len(value) < self.min_length:
+                raise Refused("too_short", f"it is shorter than {self.min_length}")
+            if self.max_length is not None and len(value) > self.max_length:
+                raise Refused("too_long", f"it is longer than {self.max_length}")
+        if self.min is not None and size_of(self.type, value) < size_of(self.type, self.min):
+            raise Refused("out_of_range", f"it is less than {self.min}")
+        if self.max is not None and size_of(self.type, value) > size_of(self.type, self.max):
+            raise Refused("out_of_range", f"it is more than {self.max}")
+
+
+_TEXTS: tuple[ParameterType, ...] = ("string", "secret")
+_LISTS: tuple[ParameterType, ...] = ("multi_choice", "host_list")
+_ONLY_FOR: Mapping[str, tuple[ParameterType, ...]] = {
+    "pattern": (*_TEXTS, "choice", *_LISTS),
+    "min": ("integer", "number", "datetime"),
+    "max": ("integer", "number", "datetime"),
+    "min_length": (*_TEXTS, *_LISTS),
+    "max_length": (*_TEXTS, *_LISTS),
+    "choices": ("string", "integer", "number", "choice", *_LISTS),
+    "choices_by": ("string", "integer", "number", "choice", *_LISTS),
+    "choices_url": ("string", "integer", "number", "choice", *_LISTS),
+}
+
+
+def check_declared(parameters: Sequence[ParameterDraft]) -> None:
+    """Raises a fault where two have one name (or one variable in the environment), or choices hang on what is not there."""
+    before: dict[str, ParameterDraft] = {}
+    variables: set[str] = set()
+    for position, parameter in enumerate(parameters):
+        if (variable := variable_of(parameter.name)) in variables:
+            words = f"two parameters are {variable} in the environment of a run: give them different names"
+            raise fault("duplicate_parameter", words, "parameters", position, "name")
+        by = parameter.choices_by
+        if by is not None and (by.parameter not in before or before[by.parameter].secret):
+            words = f"{by.parameter!r} is no parameter that is declared before {parameter.name!r} and is not secret"
+            raise fault("unknown_parameter", words, "parameters", position, "choices_by", "parameter")
+        before[parameter.name] = parameter
+        variables.add(variable)
+
+
+def variable_of(name: str) -> str:
+    """The parameter's variable in the environment of a run.
+
+    >>> variable_of("web-port")
+    'OPSJOBS_PARAM_WEB_PORT'
+    """
+    return f"OPSJOBS_PARAM_{name.upper().replace('-', '_')}"
+
+
+def bound(
+    declared: Sequence[ParameterDraft], given: Mapping[str, object], fetched: Mapping[str, Sequence[Scalar]] | None = None
+) -> dict[str, Value | Secret]:
+    """The value of every declared parameter: what was given, else its default, else None. Secrets are `Secret`.
+
+    `fetched`: the choices of those with a `choices_url`. Raises Invalid with a pointer to each wrong one.
+    """
+    known = {parameter.name for parameter in declared}
+    wrong = [
+        FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter") for name in given if name not in known
+    ]
+    values: dict[str, Value | Secret] = {}
+    for parameter in declared:
+        try:
+            values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {})
+        except Refused as refused:
+            values[parameter.name] = None
+            wrong.append(FieldError(_at(parameter.name), refused.detail, refused.code))
+    if wrong:
+        more = f" ({len(wrong) - 1} more in errors)" if len(wrong) > 1 else ""
+        raise Invalid("invalid_parameters", f"{wrong[0].pointer}: {wrong[0].detail}.{more}", errors=wrong)
+    return values
+
+
+def _bound(
+    parameter: ParameterDraft, given: object, before: Mapping[str, Any], fetched: Mapping[str, Sequence[Scalar]]
+) -> Value | Secret:
+    if given is None and (given := parameter.default) is None:
+        if parameter.required:
+            raise Refused("required", "it is required")
+        return None
+    if isinstance(given, Secret):
+        if not parameter.secret:
+            raise Refused("secret", "a secret is given for it, and it is not declared as one")
+        given = given.reveal()
+    offered: Sequence[Scalar] | None = parameter.choices or fetched.get(parameter.name)
+    if (by := parameter.choices_by) is not None:
+        offered = by.map.get(text_of(before[by.parameter]), [])
+    value = parameter.check(given, offered)
+    return Secret(str(value)) if parameter.secret else value
+
+
+def undeclared(given: Mapping[str, object]) -> list[ParameterDraft]:
+    """Declarations for the values of an ad-hoc execution, each of the type that it has. Raises Invalid."""
+    wrong: list[FieldError] = []
+    declared: list[ParameterDraft] = []
+    for name, value in given.items():
+        try:
+            declared.append(ParameterDraft(name=name, type=_type_of(value)))
+        except ValueError:
+            words = "a parameter's name is letters, digits, _ and -, and does not begin with a digit"
+            wrong.append(FieldError(_at(name), words, "invalid"))
+    if wrong:
+        raise Invalid("invalid_parameters", f"{wrong[0].pointer}: {wrong[0].detail}.", errors=wrong)
+    return declared
+
+
+def _type_of(value: object) -> ParameterType:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case _:
+            return "string"
+
+
+def text_of(value: object) -> str:
+    """A value as it stands in a command or a variable: lists with commas between, objects as JSON, true and
+    false, nothing for None."""
+    match value:
+        case None:
+            return ""
+        case Secret():
+            return value.reveal()
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return ",".join(text_of(one) for one in value)
+        case dict():
+            return json.dumps(value)
+        case _:
+            return str(value)
+
+
+def _chosen(value: Value, offered: Sequence[Scalar]) -> Scalar:
+    """The allowed value that this is: the same one, or, as on a command line, its text."""
+    for choice in offered:
+        same = choice == value and isinstance(choice, bool) == isinstance(value, bool)
+        if same or (isinstance(value, str) and text_of(choice) == value):
+            return choice
+    raise Refused("not_a_choice", f"{str(value)[:100]!r} is not among the allowed values")
+
+
+def _at(name: str) -> str:
+    return "/parameters/" + name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,127 @@
+"""The types of parameters: how a given value, from JSON or from a command line, becomes one of that type."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from opsjobs.model.target import check_host
+
+TEXT_MAX = 32_768
+ENTRIES_MAX = 1_000
+
+ParameterType = Literal["string", "integer", "number", "boolean", "choice", "multi_choice", "datetime", "secret", "host_list"]
+Value = str | int | float | bool | list[Any] | None
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
+
+
+class Refused(ValueError):
+    """The value is not one of this parameter; `code` is for programs."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def fitting(kind: ParameterType, given: object) -> Value:
+    """The value as one of this type. Texts are taken for all: a command line has nothing else. Raises Refused."""
+    return _FITTING.get(kind, _text)(given)
+
+
+def size_of(kind: ParameterType, value: Any) -> Any:
+    """What `min` and `max` are compared with."""
+    if kind == "datetime":
+        return datetime.fromisoformat(str(fitting(kind, value)))
+    return fitting(kind, value)
+
+
+def _text(given: object) -> str:
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        given = str(given)
+    if not isinstance(given, str):
+        raise Refused("wrong_type", "it is not a text")
+    if len(given) > TEXT_MAX:
+        raise Refused("too_long", f"it has more than {TEXT_MAX} characters")
+    if "\x00" in given:
+        raise Refused("bad_character", "it holds a NUL character, which no command can be given")
+    return given
+
+
+def _integer(given: object) -> int:
+    if isinstance(given, str) and _INTEGER.fullmatch(given):
+        given = int(given)
+    if not isinstance(given, int) or isinstance(given, bool) or abs(given) >= 1 << 63:
+        raise Refused("wrong_type", "it is not a whole number")
+    return given
+
+
+def _number(given: object) -> int | float:
+    if isinstance(given, str) and _NUMBER.fullmatch(given):
+        given = int(given) if _INTEGER.fullmatch(given) else float(given)
+    if not isinstance(given, int | float) or isinstance(given, bool) or abs(given) >= 1 << 63 or not math.isfinite(given):
+        raise Refused("wrong_type", "it is not a number")
+    return given
+
+
+def _boolean(given: object) -> bool:
+    if isinstance(given, str) and given in ("true", "false"):
+        return given == "true"
+    if not isinstance(given, bool):
+        raise Refused("wrong_type", "it is neither true nor false")
+    return given
+
+
+def _moment(given: object) -> str:
+    try:
+        moment = datetime.fromisoformat(given) if isinstance(given, str) and len(given) <= 64 else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refused("wrong_type", "it is not a date and time with a zone, such as 2026-12-01T09:00:00+01:00")
+    return str(given)
+
+
+def _scalar(given: object) -> str | int | float | bool:
+    return given if isinstance(given, bool | int | float) else _text(given)
+
+
+def _entries(given: object, between: str) -> list[Any]:
+    if isinstance(given, str):
+        given = [entry.strip() for entry in re.split(between, given) if entry.strip()]
+    if not isinstance(given, list):
+        raise Refused("wrong_type", "it is not a list")
+    if len(given) > ENTRIES_MAX:
+        raise Refused("too_long", f"it has more than {ENTRIES_MAX} entries")
+    return given
+
+
+def _choices(given: object) -> list[Any]:
+    return [_scalar(one) for one in _entries(given, r",")]
+
+
+def _hosts(given: object) -> list[Any]:
+    return [_host(one) for one in _entries(given, r"[\s,]+")]
+
+
+def _host(given: object) -> str:
+    try:
+        return check_host(_text(given))
+    except ValueError:
+        raise Refused("wrong_type", f"{str(given)[:100]!r} is neither an IP address nor a host name") from None
+
+
+_FITTING: Mapping[ParameterType, Callable[[object], Value]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "datetime": _moment,
+    "choice": _scalar,
+    "multi_choice": _choices,
+    "host_list": _hosts,
+}

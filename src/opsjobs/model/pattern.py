@@ -1,0 +1,151 @@
+"""Patterns that are matched in time linear in the text, whoever wrote them: an automaton, never backtracking."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from opsjobs.model.pattern_syntax import At, Chars, Choice, Node, Place, Repeat, Sequel, read
+
+STEPS_MAX = 5_000
+_KEPT_MAX = 200_000
+_WORD = frozenset("0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+# A step: a set of characters or a place, and what comes next; or a fork to two steps; None is the end.
+_Step = tuple[Chars | At, int] | tuple[int, int] | None
+_State = tuple[frozenset[int], str]
+"""The steps that may come next, and the character before them ("" at the start, "\\n", "a" for a word's, "." for others)."""
+
+
+class Pattern:
+    """A compiled pattern. `matches`: somewhere in the text; `fits`: the whole text.
+
+    >>> Pattern("b+").matches("abba"), Pattern("b+").fits("abba")
+    (True, False)
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError where the text is not a pattern that we take."""
+        self.text = text
+        self._steps: list[_Step] = []
+        self._first = self._compile(read(text), self._add(None))
+        self._kept = 0  # numbers of steps in `_known`
+        self._known: dict[tuple[_State, str, bool], tuple[_State, bool]] = {}
+
+    def matches(self, text: str) -> bool:
+        """Whether some part of the text matches."""
+        return self._run(text, whole=False)
+
+    def fits(self, text: str) -> bool:
+        """Whether the text as a whole matches."""
+        return self._run(text, whole=True)
+
+    def _run(self, text: str, *, whole: bool) -> bool:
+        state: _State = (frozenset((self._first,)), "")
+        for char in text:
+            state, done = self._next(state, char, whole)
+            if done and not whole:
+                return True
+            if not state[0]:
+                return False
+        return 0 in self._reached(state, "")
+
+    def _next(self, state: _State, char: str, whole: bool) -> tuple[_State, bool]:
+        """The state behind `char`, and whether a match had come to its end before it."""
+        if (known := self._known.get((state, char, whole))) is not None:
+            return known
+        reached = self._reached(state, char)
+        after = {
+            step[1]
+            for step in (self._steps[number] for number in reached)
+            if step is not None and isinstance(step[0], Chars) and step[0].has(char)
+        }
+        if not whole:
+            after.add(self._first)
+        found = ((frozenset(after), _kind(char)), 0 in reached)
+        self._kept += len(after) + 1
+        if self._kept > _KEPT_MAX:
+            self._known.clear()  # many states, one after the other: then it is only slower, and still linear
+            self._kept = 0
+        self._known[state, char, whole] = found
+        return found
+
+    def _reached(self, state: _State, char: str) -> set[int]:
+        """All steps that can be come to from these without a character, where `char` is the next one ("": the end)."""
+        reached: set[int] = set()
+        open_ = list(state[0])
+        while open_:
+            number = open_.pop()
+            if number in reached:
+                continue
+            reached.add(number)
+            step = self._steps[number]
+            if step is None or isinstance(step[0], Chars):
+                continue
+            if isinstance(step[0], At):
+                if _holds(step[0].place, state[1], char):
+                    open_.append(step[1])
+            else:
+                open_ += (step[0], step[1])
+        return reached
+
+    def _add(self, step: _Step) -> int:
+        if len(self._steps) >= STEPS_MAX:
+            raise ValueError("the pattern repeats too much: write smaller counts")
+        self._steps.append(step)
+        return len(self._steps) - 1
+
+    def _compile(self, node: Node, then: int) -> int:
+        """Add the steps of the node in front of `then`; the number of its first one."""
+        match node:
+            case Chars() | At():
+                return self._add((node, then))
+            case Sequel(parts):
+                for part in reversed(parts):
+                    then = self._compile(part, then)
+                return then
+            case Choice(ways):
+                first = self._compile(ways[-1], then)
+                for way in reversed(ways[:-1]):
+                    first = self._add((self._compile(way, then), first))
+                return first
+            case Repeat(what, least, most):
+                return self._repeat(what, least, most, then)
+
+    def _repeat(self, what: Node, least: int, most: int | None, then: int) -> int:
+        if most is None:
+            loop = self._add((then, then))
+            self._steps[loop] = (self._compile(what, loop), then)
+            first = loop
+        else:
+            first = then
+            for _ in range(most - least):
+                first = self._add((self._compile(what, first), then))
+        for _ in range(least):
+            first = self._compile(what, first)
+        return first
+
+
+def _kind(char: str) -> str:
+    return "\n" if char == "\n" else "a" if char in _WORD else "."
+
+
+def _holds(place: Place, before: str, char: str) -> bool:
+    match place:
+        case "text_start":
+            return before == ""
+        case "text_end":
+            return char == ""
+        case "line_start":
+            return before in ("", "\n")
+        case "line_end":
+            return char in ("", "\n")
+        case "word_edge":
+            return (before == "a") != (char in _WORD)
+        case "no_word_edge":
+            return (before == "a") == (char in _WORD)
+
+
+@lru_cache(maxsize=1_000)
+def pattern(text: str) -> Pattern:
+    """The pattern, compiled once for all that use it. Raises ValueError."""
+    return Pattern(text)

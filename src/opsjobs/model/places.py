@@ -1,0 +1,292 @@
+"""Where in a command a value may stand: outside of quotes, comments, here-documents and everything else that reads it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from opsjobs.model.quoting import Shell
+
+Find = Callable[[str, int], "re.Match[str] | None"]
+"""The name of a value that begins at this position, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a command, from `start` to `end`; `fault`: why no value may stand here."""
+
+    name: str
+    start: int
+    end: int
+    fault: str | None
+
+
+def places(text: str, find: Find, shell: Shell) -> list[Place]:
+    """All names in a command, in order."""
+    kinds: dict[Shell, type[_Scan]] = {"posix": _Posix, "cmd": _Cmd, "powershell": _PowerShell}
+    return kinds[shell](text, find).all()
+
+
+_QUOTES, _COMMENT, _HERE = "inside quotes", "in a comment", "in a here-document"
+_WORDS = {
+    "single": _QUOTES, "double": _QUOTES, "ansi": _QUOTES, "backtick": "inside backticks", "comment": _COMMENT,
+    "block": _COMMENT, "arithmetic": "where the shell calculates", "brace": "inside ${ }", "here": _HERE,
+}  # fmt: skip
+
+
+@dataclass
+class _Scan:
+    text: str
+    find: Find
+    at: int = 0
+    open: list[str] = field(default_factory=list)
+    found: list[Place] = field(default_factory=list)
+
+    def all(self) -> list[Place]:
+        while self.at < len(self.text):
+            if (match := self.find(self.text, self.at)) is not None:
+                self.take(match)
+            else:
+                self.step(self.open[-1] if self.open else "")
+        return self.found
+
+    def take(self, match: re.Match[str], fault: str | None = None) -> None:
+        named = next((_WORDS[mode] for mode in self.open if mode in _WORDS), None)
+        self.found.append(Place(match[1], match.start(), match.end(), fault or named or self.more(match)))
+        self.at = match.end()
+
+    def more(self, _: re.Match[str]) -> str | None:
+        """Why no value may stand here although nothing is open; None where it may."""
+        return None
+
+    def step(self, mode: str) -> None:
+        """Pass what stands here, in the innermost of what is open."""
+        raise NotImplementedError
+
+    def follows(self, *tokens: str) -> str | None:
+        for token in tokens:
+            if self.text.startswith(token, self.at):
+                self.at += len(token)
+                return token
+        return None
+
+    def escaped(self) -> None:
+        """Pass the escaping character and what comes after it; a value there would lose its first quote."""
+        self.at += 1
+        if (match := self.find(self.text, self.at)) is not None:
+            self.take(match, "behind a backslash" if self.text[self.at - 1] == "\\" else "behind an escape")
+        else:
+            self.at += 1
+
+    def push(self, mode: str) -> None:
+        self.open.append(mode)
+
+
+class _Posix(_Scan):
+    """sh, and what bash adds to it. In doubt a place is none."""
+
+    def __init__(self, text: str, find: Find) -> None:
+        super().__init__(text, find)
+        self.here: list[tuple[str, bool]] = []
+        self.murky = False
+
+    def more(self, match: re.Match[str]) -> str | None:
+        before = self.text[: match.start()]
+        if self.murky:
+            return "behind a case inside of quotes, which nobody can follow"
+        if re.search(r"[A-Za-z0-9_]\[[^\]\s]*$", before):
+            return "where the shell calculates"
+        test = before.rfind("[[")
+        inside = test >= 0 and "]]" not in before[test:]
+        if inside and re.search(r"\s-(eq|ne|lt|le|gt|ge)\s", self.text[test:].partition("]]")[0]):
+            return "in a [[ ]] that compares numbers (write [ ] instead)"
+        return None
+
+    def step(self, mode: str) -> None:
+        match mode:
+            case "single":
+                self._until("'")
+            case "ansi":
+                self._in_ansi()
+            case "comment":
+                self._in_comment()
+            case "double":
+                self._in_double()
+            case "backtick":
+                self._in_backticks()
+            case "arithmetic":
+                self._in_arithmetic()
+            case "brace":
+                self._in_brace()
+            case _:
+                self._bare(mode)
+
+    def _until(self, end: str) -> None:
+        if self.text[self.at] == end:
+            self.open.pop()
+        self.at += 1
+
+    def _in_ansi(self) -> None:
+        self.escaped() if self.text[self.at] == "\\" else self._until("'")
+
+    def _in_backticks(self) -> None:
+        self.escaped() if self.text[self.at] == "\\" else self._until("`")
+
+    def _in_comment(self) -> None:
+        if self.text[self.at] == "\n":
+            self.open.pop()
+        else:
+            self.at += 1
+
+    def _in_double(self) -> None:
+        if self.text[self.at] == "\\":
+            self.escaped()
+        elif not self._substitution():
+            self._until('"')
+
+    def _substitution(self) -> bool:
+        """Begin what is computed, in quotes or not."""
+        if self.follows("$$"):
+            return True
+        if self.follows("`"):
+            self.push("backtick")
+        elif self.follows("$((", "$["):
+            self.open += ["arithmetic"] * (2 if self.text[self.at - 1] == "(" else 1)
+        elif self.follows("$("):
+            # The end of a pattern in a case looks like the end of the substitution.
+            self.murky = self.murky or ("double" in self.open and re.search(r"\bcase\b", self.text[self.at :]) is not None)
+            self.push("paren")
+        elif self.follows("${"):
+            self.push("brace")
+        else:
+            return False
+        return True
+
+    def _in_arithmetic(self) -> None:
+        if self.follows("(", "["):
+            self.push("arithmetic")
+        elif self.follows(")", "]"):
+            self.open.pop()
+        elif not self._quote() and not self._substitution():
+            self.at += 1
+
+    def _in_brace(self) -> None:
+        if self.text[self.at] == "\\":
+            self.escaped()
+        elif self.text[self.at] == "'" and "double" in self.open:
+            self.at += 1
+        elif not self._quote() and not self._substitution():
+            self._until("}")
+
+    def _quote(self) -> bool:
+        for token, mode in (("$'", "ansi"), ('$"', "double"), ("'", "single"), ('"', "double")):
+            if self.follows(token):
+                self.push(mode)
+                return True
+        return False
+
+    def _bare(self, mode: str) -> None:
+        char = self.text[self.at]
+        if char == "\\":
+            self.escaped()
+        elif self._quote() or self._substitution():
+            pass
+        elif self.follows("(("):
+            self.open += ["arithmetic", "arithmetic"]
+        elif self.follows("("):
+            self.push("paren")
+        elif char == "#" and (self.at == 0 or self.text[self.at - 1] in " \t\n;&|()"):
+            self.push("comment")
+        elif self.follows("<<<"):
+            pass
+        elif self.follows("<<"):
+            self._here_begins()
+        else:
+            if char == ")" and mode == "paren":
+                self.open.pop()
+            self.at += 1
+            if char == "\n" and self.here:
+                self._here_bodies()
+
+    def _here_begins(self) -> None:
+        word = re.compile(r"(-?)[ \t]*((?:\\.|'[^'\n]*'|\"[^\"\n]*\"|[^\s;&|()<>'\"\\])*)").match(self.text, self.at)
+        assert word is not None, "the pattern matches nothing, too"
+        self.here.append((re.sub(r"[\\'\"]", "", word[2]), word[1] == "-"))
+
+    def _here_bodies(self) -> None:
+        self.push("here")
+        for delimiter, tabs in self.here:
+            for line in self.text[self.at :].splitlines(keepends=True):
+                self._here_line(line)
+                if (line.lstrip("\t") if tabs else line).rstrip("\n") == delimiter:
+                    break
+        self.here.clear()
+        self.open.pop()
+
+    def _here_line(self, line: str) -> None:
+        end = self.at + len(line)
+        while self.at < end:
+            if (match := self.find(self.text, self.at)) is not None:
+                self.take(match)
+            else:
+                self.at += 1
+
+
+class _PowerShell(_Scan):
+    """PowerShell: a backtick escapes, quotes are doubled, and typographic quotes are quotes."""
+
+    def step(self, mode: str) -> None:
+        char = self.text[self.at]
+        if mode == "block":
+            self._block()
+        elif mode == "comment":
+            self.open.pop() if char == "\n" else None
+            self.at += 1
+        elif mode in ("single", "double"):
+            self._in_quotes(mode, char)
+        elif char == "`":
+            self.escaped()
+        elif self.follows("<#"):
+            self.push("block")
+        elif char == "#":
+            self.push("comment")
+        else:
+            if char in _SINGLE or char in _DOUBLE:
+                self.push("single" if char in _SINGLE else "double")
+            self.at += 1
+
+    def _block(self) -> None:
+        if self.follows("#>"):
+            self.open.pop()
+        else:
+            self.at += 1
+
+    def _in_quotes(self, mode: str, char: str) -> None:
+        if mode == "double" and char == "`":
+            self.escaped()
+            return
+        if char in (_SINGLE if mode == "single" else _DOUBLE):
+            self.open.pop()
+        self.at += 1
+
+    def more(self, match: re.Match[str]) -> str | None:
+        murky = re.search("@['\"\u2018-\u201f]|\\$\\(", self.text[: match.start()])
+        return "behind a here-string or $( ), which nobody can follow" if murky else None
+
+
+class _Cmd(_Scan):
+    """cmd.exe: double quotes, and a caret that escapes."""
+
+    def step(self, mode: str) -> None:
+        char = self.text[self.at]
+        if char == "^" and mode != "double":
+            self.escaped()
+            return
+        if char == '"':
+            self.open.pop() if mode == "double" else self.push("double")
+        self.at += 1
+
+
+_SINGLE: Sequence[str] = "'\u2018\u2019\u201a\u201b"
+_DOUBLE: Sequence[str] = '"\u201c\u201d\u201e'

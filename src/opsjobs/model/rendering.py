@@ -1,0 +1,159 @@
+"""What of an action is a template: checked where a job is written, compiled once for an execution, rendered for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from opsjobs.model import expression
+from opsjobs.model.action import ActionDraft, CommandAction, FileTransferAction, JobAction, RunningAction, ScriptAction
+from opsjobs.model.expression import Kind, Scope
+from opsjobs.model.fault import fault
+from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.pattern import pattern
+from opsjobs.model.quoting import Shell, quote_for
+from opsjobs.model.structure import before_each
+from opsjobs.model.template import Names, Template, TemplateFault, found, looked_up
+
+_KINDS: Mapping[str, Kind] = {
+    "integer": Kind.NUMBER,
+    "number": Kind.NUMBER,
+    "boolean": Kind.BOOLEAN,
+    "choice": Kind.ANY,
+    "multi_choice": Kind.LIST,
+    "host_list": Kind.LIST,
+}
+
+
+def scope_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> Scope:
+    """What a condition may name; secrets are not for conditions."""
+    kinds = {p.name: _KINDS.get(p.type, Kind.TEXT) for p in parameters if not p.secret}
+    return Scope(kinds, frozenset(actions), lambda text: pattern(text).matches)
+
+
+def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> Names:
+    """What a template may name."""
+    secrets = frozenset(p.name for p in parameters if p.secret)
+    return Names(frozenset(p.name for p in parameters), secrets, frozenset(actions))
+
+
+def check_rendering(
+    actions: Sequence[ActionDraft], parameters: Sequence[ParameterDraft], check: ActionDraft | None = None
+) -> None:
+    """Raises a fault with the path of a template or a condition that cannot be. `check`: the gate's, which comes after all."""
+    known = before_each(actions)
+    for position, action in enumerate(actions):
+        before = known[str(action.key)]
+        _check(action, names_of(parameters, before), ("actions", position))
+        if action.when is not None:
+            _check_condition(action.when, scope_of(parameters, before), ("actions", position, "when"))
+    if check is not None:
+        _check(check, names_of(parameters, frozenset(known)), ("policy", "gate", "check"))
+
+
+def _check(action: ActionDraft, names: Names, at: tuple[str | int, ...]) -> None:
+    for path, text in _plain_texts(action):
+        try:
+            Template.plain(text, names)
+        except TemplateFault as wrong:
+            raise fault(wrong.code, wrong.detail, *at, *path) from None
+    if isinstance(action, CommandAction):
+        try:
+            Template.command(action.command, names)
+        except TemplateFault as wrong:
+            raise fault(wrong.code, wrong.detail, *at, "command") from None
+    if isinstance(action, JobAction):
+        _check_passed(action, names, at)
+
+
+def _plain_texts(action: ActionDraft) -> list[tuple[tuple[str | int, ...], str]]:
+    texts: list[tuple[tuple[str | int, ...], str | None]] = []
+    if isinstance(action, RunningAction):
+        texts += [(("env", name), value) for name, value in action.env.items()]
+        texts.append((("cwd",), action.cwd))
+    if isinstance(action, ScriptAction):
+        texts += [(("args", position), value) for position, value in enumerate(action.args)]
+    if isinstance(action, FileTransferAction):
+        texts += [(("source",), action.source), (("destination",), action.destination)]
+    return [(path, text) for path, text in texts if text is not None]
+
+
+def _check_passed(action: JobAction, names: Names, at: tuple[str | int, ...]) -> None:
+    open_to_it = Names(names.parameters, (), names.actions)
+    for name, value in action.parameters.items():
+        if not isinstance(value, str):
+            continue
+        try:
+            made = Template.plain(value, open_to_it)
+            if made.names and made.texts != ("", ""):
+                Template.plain(value, names)  # a secret is handed on as a whole, or not at all
+        except TemplateFault as wrong:
+            raise fault(wrong.code, wrong.detail, *at, "parameters", name) from None
+
+
+def _check_condition(text: str, scope: Scope, at: tuple[str | int, ...]) -> None:
+    try:
+        expression.parse(text, scope)
+    except expression.Fault as wrong:
+        raise fault("condition", str(wrong), *at) from None
+
+
+class Rendering:
+    """The templates of one stored action. `values` is the tree that conditions read (parameters, target, execution, …)."""
+
+    def __init__(self, action: Mapping[str, Any], names: Names) -> None:
+        self._action = action
+        self._names = names
+        self._commands: dict[Shell, Template] = {}
+
+    def of(
+        self, values: Mapping[str, Any], shell: Shell = "posix", *, value: Callable[[str], str | None] | None = None
+    ) -> dict[str, Any]:
+        """The action with its values for one target; `value`: texts by name, if other than those. Raises TemplateFault, Unquotable."""
+        value = value or looked_up(values)
+        rendered = dict(self._action)
+        if "command" in rendered:
+            rendered["command"] = self._command(shell).render(value, quote_for(shell))
+        for field, template in self._fields.items():
+            rendered[field] = template.render(value)
+        if self._args:
+            rendered["args"] = [template.render(value) for template in self._args]
+        if self._env:
+            rendered["env"] = {name: template.render(value) for name, template in self._env.items()}
+        if self._action.get("type") == "job":
+            rendered["parameters"] = self._passed(values)
+        return rendered
+
+    def command(self, values: Mapping[str, Any], shell: Shell = "posix") -> str:
+        """Only the command line. Raises TemplateFault, Unquotable."""
+        return self._command(shell).render(looked_up(values), quote_for(shell))
+
+    def _command(self, shell: Shell) -> Template:
+        if shell not in self._commands:
+            self._commands[shell] = Template.command(self._action["command"], self._names, shell)
+        return self._commands[shell]
+
+    @cached_property
+    def _fields(self) -> dict[str, Template]:
+        texts = {field: self._action.get(field) for field in ("cwd", "source", "destination")}
+        return {field: Template.plain(text, self._names) for field, text in texts.items() if text is not None}
+
+    @cached_property
+    def _args(self) -> list[Template]:
+        return [Template.plain(text, self._names) for text in self._action.get("args") or ()]
+
+    @cached_property
+    def _env(self) -> dict[str, Template]:
+        return {name: Template.plain(text, self._names) for name, text in (self._action.get("env") or {}).items()}
+
+    def _passed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of another job: a value that is one name alone is handed on as what it is."""
+        names = Names(self._names.parameters, (), self._names.actions)
+        passed = dict(self._action.get("parameters") or {})
+        for name, text in passed.items():
+            if isinstance(text, str):
+                template = Template.plain(text, names)
+                alone = template.texts == ("", "")
+                passed[name] = found(values, template.names[0]) if alone else template.render(looked_up(values))
+        return passed

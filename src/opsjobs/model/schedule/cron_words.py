@@ -1,0 +1,105 @@
+"""A cron expression in words: the usual ones in short sentences, the others field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsjobs.model.schedule.cron import day_items, values
+from opsjobs.model.schedule.phrases import DAY_NAMES, MONTH_NAMES, days_words, joined, numbers
+
+_TIMES_MAX = 6
+_NTH = ("", "first", "second", "third", "fourth", "fifth")
+
+
+def cron_words(fields: Sequence[str], zone: str) -> str:
+    """What six fields mean, H resolved; the zone is left out where nothing hangs on it."""
+    time, plain = _time(fields)
+    days = _days(fields)
+    if plain and not days:
+        return time
+    if not days and time.startswith("at ") and " of " not in time:
+        days = "every day"
+    return f"{' '.join(w for w in (time, days) if w)}, {zone}"
+
+
+def _time(fields: Sequence[str]) -> tuple[str, bool]:
+    """When on a day, and whether that is the same in every zone."""
+    seconds, minutes, hours = (values(position, fields[position]) for position in range(3))
+    if len(seconds) * len(minutes) * len(hours) <= _TIMES_MAX:
+        return "at " + joined([_clock(h, m, s) for h in hours for m in minutes for s in seconds]), False
+    if seconds == [0] and minutes == [0]:
+        step = _step(hours, 24)
+        every = "every hour" if len(hours) == 24 else f"every {step} hours"
+        return (every if step or len(hours) == 24 else f"at minute 0 of {_the('hour', hours)}"), False
+    of_hours = "" if len(hours) == 24 else f" of {_the('hour', hours)}"
+    if seconds != [0]:
+        return _seconds(seconds, minutes, of_hours), not of_hours and len(minutes) == 60
+    if len(minutes) == 60 or (step := _step(minutes, 60)):
+        return ("every minute" if len(minutes) == 60 else f"every {step} minutes") + of_hours, not of_hours
+    return f"at minute{'s' if len(minutes) > 1 else ''} {numbers(minutes)}{of_hours or ' of every hour'}", False
+
+
+def _seconds(seconds: Sequence[int], minutes: Sequence[int], of_hours: str) -> str:
+    if len(seconds) == 60:
+        what = "every second"
+    elif step := _step(seconds, 60):
+        what = f"every {step} seconds"
+    else:
+        what = f"at second{'s' if len(seconds) > 1 else ''} {numbers(seconds)} of every minute"
+    if len(minutes) == 60:
+        return what + of_hours
+    return f"{what} of {_the('minute', minutes)}{of_hours or ' of every hour'}"
+
+
+def _the(unit: str, found: Sequence[int]) -> str:
+    return f"the {unit}{'s' if len(found) > 1 else ''} {numbers(found)}"
+
+
+def _clock(hour: int, minute: int, second: int) -> str:
+    return f"{hour:02}:{minute:02}" + (f":{second:02}" if second else "")
+
+
+def _step(found: Sequence[int], size: int) -> int | None:
+    """The step of numbers that begin at 0 and go round evenly."""
+    step = found[1] if len(found) > 1 else 0
+    return step if step > 1 and size % step == 0 and list(found) == list(range(0, size, step)) else None
+
+
+def _days(fields: Sequence[str]) -> str:
+    """On which days; empty where on all of them."""
+    months = values(4, fields[4])
+    named = "" if len(months) == 12 else joined([MONTH_NAMES[m - 1] for m in months])
+    month_days, week_days = _month_days(fields[3]), _week_days(fields[5], named)
+    of_month = f"{month_days} of {named or 'the month'}"
+    if month_days and week_days:
+        # Debian's rule: both must fit where one begins with a star, else either is enough.
+        both = fields[3].startswith("*") or fields[5].startswith("*")
+        return f"on {week_days} that are {of_month}" if both else f"on {of_month} and on {week_days}"
+    if month_days:
+        return f"on {of_month}"
+    if week_days:
+        return f"on {week_days}"
+    return f"every day in {named}" if named else ""
+
+
+def _month_days(field: str) -> str:
+    plain, own = day_items(3, field)
+    if len(plain) == 31:
+        return ""
+    words = [f"day{'s' if len(plain) > 1 else ''} {numbers(plain)}"] if plain else []
+    words += ["the last day"] if "L" in own else []
+    words += ["the last working day"] if "LW" in own else []
+    return joined(words)
+
+
+def _week_days(field: str, months: str) -> str:
+    plain, own = day_items(5, field)
+    days = sorted({(day - 1) % 7 for day in plain})
+    if len(days) == 7:
+        return ""
+    words = [days_words(days) + (f" in {months}" if months else "")] if days else []
+    for item in own:
+        number, _, nth = item.partition("#")
+        name = DAY_NAMES[(values(5, number.removesuffix("L"))[0] - 1) % 7]
+        words.append(f"the {_NTH[int(nth)] if nth else 'last'} {name} of {months or 'the month'}")
+    return joined(words)

@@ -1,0 +1,65 @@
+"""How an execution goes on from wave to wave: how many runs each wave holds, how many may fail, and what the gates ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.model.policy import CHECK_KEY, Policy, amount_of
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """`sizes`: runs up to the end of each wave, the last is all. `limits`: how many may fail in each wave; None = all of them.
+
+    The failures are those of the wave where `per_wave`, else of the execution. `confirm`: a person opens the next wave.
+    `checked`: a wave with a failed check does not open the next one. `pause_on_fail`: paused, where it would be stopped.
+    """
+
+    sizes: Sequence[int]
+    limits: Sequence[int] | None = None
+    per_wave: bool = False
+    confirm: bool = False
+    checked: bool = False
+    pause_on_fail: bool = False
+
+    @classmethod
+    def of(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
+        """The policy's, for waves that end at these numbers of runs; the last is all of them."""
+        counts = [size - before for size, before in zip(sizes, [0, *sizes], strict=False)]
+        gate = policy.gate
+        return cls(
+            sizes=list(sizes),
+            limits=_limits(policy.max_fail, counts),
+            per_wave=isinstance(policy.max_fail, str),
+            confirm=gate is not None and gate.confirm,
+            checked=gate is not None and gate.check is not None,
+            pause_on_fail=gate is not None and gate.pause_on_fail,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """True where nothing stands between the runs."""
+        return len(self.sizes) <= 1 and self.limits is None and not self.checked
+
+
+def with_check(policy: Policy, actions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The actions, and behind them the gate's check, which begins when all runs of the wave have come to it."""
+    given = [dict(action) for action in actions]
+    if policy.gate is None or policy.gate.check is None:
+        return given
+    check = policy.gate.check.model_dump(mode="json")
+    return [*given, {**check, "key": CHECK_KEY, "scope": "barrier"}]
+
+
+def _limits(max_fail: int | str | None, counts: Sequence[int]) -> list[int] | None:
+    if max_fail is None:
+        return None
+    # A share is rounded down: more than 20 % of 7 runs are 2 of them.
+    return [max_fail if isinstance(max_fail, int) else _floor(max_fail, count) for count in counts]
+
+
+def _floor(share: str, total: int) -> int:
+    # In thousandths of a percent, as whole numbers: 0.07 of 100 is 7, not 6.
+    return amount_of(share, 100_000) * total // 100_000

@@ -1,0 +1,138 @@
+"""Templates: `${name}` in what an action says, replaced once by a value, and every other `${X}` left as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.model.parameter import text_of
+from opsjobs.model.places import places
+from opsjobs.model.quoting import Quote, Shell
+
+_HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_./-]*[A-Za-z0-9_/-])?)\}")
+_SYSTEM = frozenset({"target.name", "target.host", "execution.id", "execution.number", "job.name", "run.attempt"})
+_ROOTS = frozenset({"target", "execution", "job", "run", "actions"})
+_ACTION = re.compile(r"actions\.([a-z0-9][a-z0-9_-]*)\.(exit_code|stdout|outputs\.(.+))")
+_LABEL = "target.labels."
+
+
+class TemplateFault(ValueError):
+    """The text cannot be a template; `code` is for programs."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a template may name: declared parameters (`secrets`: those of them that are), and actions that have ended before."""
+
+    parameters: Collection[str] = ()
+    secrets: Collection[str] = ()
+    actions: Collection[str] = ()
+
+    def known(self, name: str) -> bool:
+        """Whether it is replaced; what belongs to the shell is not. Raises TemplateFault for what would be a mistake."""
+        if name in self.parameters:
+            if name in self.secrets:
+                words = f"${{{name}}} is a secret, and would be seen by all on the machine: read the file $OPSJOBS_SECRETS/{name}"
+                raise TemplateFault("secret_in_argv", words)
+            return True
+        root, point, _ = name.partition(".")
+        if not point or root not in _ROOTS:
+            return False
+        if name in _SYSTEM or (name.startswith(_LABEL) and len(name) > len(_LABEL)):
+            return True
+        action = _ACTION.fullmatch(name)
+        if action is None:
+            raise TemplateFault("unknown_name", f"there is no value ${{{name}}}")
+        if action[1] not in self.actions:
+            raise TemplateFault("unknown_action", f"${{{name}}}: no action {action[1]!r} has surely ended before this one")
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Texts and the names between them: `texts` is one longer than `names`."""
+
+    texts: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def command(cls, text: str, names: Names, shell: Shell = "posix") -> Template:
+        """Of a command line, in which each value becomes one word. Raises TemplateFault where one could not.
+
+        >>> Template.command("echo ${who}", Names(["who"])).render({"who": "a b"}.get, posix)
+        "echo 'a b'"
+        """
+        if "${" not in text:
+            return cls((text,), ())
+        found = places(text, _finder(names), shell)
+        for place in found:
+            if place.fault is not None:
+                words = f"${{{place.name}}} stands {place.fault}: its value is quoted by itself, take the quotes away"
+                raise TemplateFault("quoted_parameter", words)
+        return cls._of(text, [(place.name, place.start, place.end) for place in found])
+
+    @classmethod
+    def plain(cls, text: str, names: Names) -> Template:
+        """Of a text that no shell reads, such as an argument or a path. Raises TemplateFault."""
+        found = [m for m in _HOLE.finditer(text) if names.known(m[1])] if "${" in text else []
+        return cls._of(text, [(m[1], m.start(), m.end()) for m in found])
+
+    @classmethod
+    def _of(cls, text: str, holes: list[tuple[str, int, int]]) -> Template:
+        ends = [0, *(end for _, _, end in holes)]
+        starts = [*(start for _, start, _ in holes), len(text)]
+        return cls(tuple(text[a:b] for a, b in zip(ends, starts, strict=True)), tuple(name for name, _, _ in holes))
+
+    def render(self, value: Callable[[str], str | None], quote: Quote | None = None) -> str:
+        """The text with the values in their places, each quoted where `quote` is given. What is not there is empty.
+
+        Raises Unquotable.
+        """
+        if not self.names:
+            return self.texts[0]
+        parts = [self.texts[0]]
+        for name, text in zip(self.names, self.texts[1:], strict=True):
+            word = value(name) or ""
+            parts += (quote(word) if quote is not None else word, text)
+        return "".join(parts)
+
+
+def looked_up(values: Mapping[str, Any]) -> Callable[[str], str | None]:
+    """The texts of names in the same tree of values that conditions read: parameters by themselves, the others by their path."""
+
+    def value(name: str) -> str | None:
+        return text_of(found(values, name))
+
+    return value
+
+
+def found(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a name as it is; None where there is none."""
+    parameters = values.get("parameters", {})
+    if name in parameters:
+        return parameters[name]
+    steps = name.split(".", 2) if name.startswith(_LABEL) else name.split(".", 3)
+    here: Any = values
+    for step in steps:
+        here = here.get(step) if isinstance(here, Mapping) else None
+    return here
+
+
+def _finder(names: Names) -> Callable[[str, int], re.Match[str] | None]:
+    known: dict[str, bool] = {}
+
+    def find(text: str, at: int) -> re.Match[str] | None:
+        if text[at] != "$" or (match := _HOLE.match(text, at)) is None:
+            return None
+        if match[1] not in known:
+            known[match[1]] = names.known(match[1])
+        return match if known[match[1]] else None
+
+    return find

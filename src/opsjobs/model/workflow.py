@@ -1,0 +1,193 @@
+"""The actions of a job as a graph, and one target's walk through it: what may start now, and how it all ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from opsjobs.model.execution import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action's place: `after` must be over before it begins, `needs` of these must not have failed."""
+
+    key: str
+    position: int
+    after: frozenset[str]
+    needs: frozenset[str]
+    on_failure: str
+    rollback: str | None
+    barrier: bool
+
+
+class Workflow:
+    """The shape of a job's actions; made once for an execution, walked by each of its runs. It has been checked at launch.
+
+    An action without `depends_on` follows the one before it; what is named as a rollback stands aside. `linear`: never more
+    than one of them is at work.
+    """
+
+    def __init__(self, actions: Sequence[Mapping[str, Any]]) -> None:
+        self.undoing = frozenset(str(a["rollback"]) for a in actions if a.get("rollback"))
+        self.steps: dict[str, Step] = {}
+        before: str | None = None
+        self.linear = True
+        for position, action in enumerate(actions):
+            step = self._step(position, action, before)
+            self.steps[step.key] = step
+            if step.key not in self.undoing:
+                self.linear = self.linear and step.after == _only(before)
+                before = step.key
+
+    def before(self, key: str) -> frozenset[str]:
+        """What is over when it begins, at whatever distance. Of what undoes another one: all that will ever be."""
+        if key in self.undoing:
+            return frozenset(self.steps)
+        found: set[str] = set()
+        left = {*self.steps[key].after}
+        while left:
+            found.add(one := left.pop())
+            left |= self.steps[one].after - found
+        return frozenset(found)
+
+    def _step(self, position: int, action: Mapping[str, Any], before: str | None) -> Step:
+        key, named = str(action["key"]), action.get("depends_on")
+        if key in self.undoing:
+            named, before = None, None
+        after = _only(before) if named is None else frozenset(map(str, named))
+        return Step(
+            key=key,
+            position=position,
+            after=after,
+            needs=after if named is not None else frozenset(),
+            on_failure=action.get("on_failure") or "stop",
+            rollback=action.get("rollback"),
+            barrier=action.get("scope") == "barrier",
+        )
+
+
+def _only(key: str | None) -> frozenset[str]:
+    return frozenset(() if key is None else (key,))
+
+
+class _Fate(Enum):
+    """What became of an action, beside the ends that it can have by itself."""
+
+    BEGUN = auto()
+    PASSED_BY = auto()
+    """By its condition: what depends on it runs."""
+    LEFT_OUT = auto()
+    """What it needs has failed: what needs it does not run either."""
+    CUT_OFF = auto()
+    """It comes, at whatever distance, after a failure with skip_remaining."""
+
+
+_Mark = _Fate | RunStatus
+_OVER = frozenset({_Fate.PASSED_BY, _Fate.LEFT_OUT, _Fate.CUT_OFF})
+# A failure that its author may pass over; whatever else went wrong stops the run.
+_FAILURES = frozenset({RunStatus.FAILED, RunStatus.TIMEOUT})
+# After these nothing is undone: it was asked to stop, or perhaps something still runs.
+_NOT_UNDONE = frozenset({RunStatus.CANCELLED, RunStatus.LOST, RunStatus.DEAD})
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+class Walk:
+    """One run's way through a workflow. `when`: whether an action's condition holds, asked once all before it is over."""
+
+    def __init__(self, workflow: Workflow, when: Callable[[str], bool] = _always) -> None:
+        self._workflow = workflow
+        self._when = when
+        self._marks: dict[str, _Mark] = {}
+        self._undo: list[str] = []
+        self._stopped = False
+        self._running = 0
+
+    def ready(self) -> list[str]:
+        """What may start now, in the order of the list. What a condition or a failure leaves out is decided here, too."""
+        if self._stopped:
+            return self._to_undo()
+        found: list[str] = []
+        again = True
+        while again:
+            again = False
+            for step in self._workflow.steps.values():
+                if step.key in self._marks or step.key in self._workflow.undoing or step.key in found:
+                    continue
+                if all(self._over(key) for key in step.after):
+                    fate = self._fate(step)
+                    if fate is None:
+                        found.append(step.key)
+                    else:
+                        self._marks[step.key], again = fate, True
+        return found
+
+    def _to_undo(self) -> list[str]:
+        if self._running or any(mark in _NOT_UNDONE for mark in self._marks.values()):
+            return []
+        return next(([key] for key in self._undo if key not in self._marks), [])
+
+    def _fate(self, step: Step) -> _Fate | None:
+        if any(self._cuts_off(key) for key in step.after):
+            return _Fate.CUT_OFF
+        if any(self._failed(key) or self._marks[key] is _Fate.LEFT_OUT for key in step.needs):
+            return _Fate.LEFT_OUT
+        return None if self._when(step.key) else _Fate.PASSED_BY
+
+    def _cuts_off(self, key: str) -> bool:
+        failed_so = self._failed(key) and self._workflow.steps[key].on_failure == "skip_remaining"
+        return failed_so or self._marks[key] is _Fate.CUT_OFF
+
+    def _over(self, key: str) -> bool:
+        mark = self._marks.get(key)
+        return mark in _OVER or isinstance(mark, RunStatus)
+
+    def _failed(self, key: str) -> bool:
+        mark = self._marks.get(key)
+        return isinstance(mark, RunStatus) and mark not in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a failure has ended it: nothing more starts but what undoes."""
+        return self._stopped
+
+    def begin(self, key: str) -> None:
+        """It is at work, or waits for something of its own."""
+        assert key not in self._marks, "an action begins once"
+        self._marks[key] = _Fate.BEGUN
+        self._running += 1
+
+    def record(self, key: str, end: RunStatus) -> None:
+        """It has ended so; `skipped`: by its condition."""
+        if self._marks.get(key) is _Fate.BEGUN:
+            self._running -= 1
+        self._marks[key] = _Fate.PASSED_BY if end is RunStatus.SKIPPED else end
+        if not self._failed(key) or key in self._workflow.undoing:
+            return
+        step = self._workflow.steps[key]
+        if end not in _FAILURES or step.on_failure in ("stop", "rollback"):
+            self._stopped = True
+        if end in _FAILURES and step.rollback is not None and step.rollback not in self._undo:
+            self._undo.append(step.rollback)
+
+    def outcome(self) -> str | None:
+        """The action by whose end the run ends, once nothing is at work and nothing may start; None before.
+
+        What ended otherwise than by its exit status says more than a failure; else the first that failed; else the last.
+        """
+        if self._running or self.ready():
+            return None
+        ended = [key for key in self._workflow.steps if self._over(key) and key not in self._workflow.undoing]
+        bad = [key for key in ended if self._failed(key)]
+        unlike = [key for key in bad if self._marks[key] is not RunStatus.FAILED]
+        good = [key for key in ended if self._marks[key] is RunStatus.SUCCEEDED]
+        return (unlike or bad or good[-1:] or ended)[0]
+
+    def skipped(self) -> list[str]:
+        """What is left out so far, by its condition or because what it needs has failed; in the order of the list."""
+        return [key for key in self._workflow.steps if self._marks.get(key) in _OVER]

@@ -1,0 +1,226 @@
+"""The circuits of logins, shared by all workers: rights to try are given and outcomes taken in under the rows' locks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, change
+from opsjobs.model.events import EventType
+from opsjobs.model.execution import ErrorCode, moment
+from opsjobs.store.journal import write_event
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.transaction import Connection, Database
+
+UNWELL_AT_MOST = 10_000
+_TOLD_AS = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCircuit:
+    """A circuit as it is shown; one that is due to be tried is half-open, whoever will try."""
+
+    id: int
+    uuid: str
+    target_id: str
+    target: str | None
+    host: str | None
+    credential: str | None
+    state: CircuitState
+    failures: int
+    code: str | None
+    message: str | None
+    since: datetime | None
+    until: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /circuits."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "target": {"id": self.target_id, "name": self.target, "host": self.host},
+            "credential": self.credential,
+            "state": self.state.value,
+            "failures": self.failures,
+            "error": {"code": self.code, "message": self.message} if self.code else None,
+            "since": moment(self.since),
+            "until": moment(self.until),
+        }
+
+
+_SHOWN = """
+select c.id, c.uuid, c.target_id, t.name as target, t.host, l.name as credential, c.failures, c.code, c.message, c.since, c.until,
+  case when c.state = 'open' and c.until <= opsjobs_now() then 'half_open' else c.state end as state
+from circuits c left join targets t on t.id::text = c.target_id left join credentials l on l.id::text = c.credential_id"""
+CIRCUITS = Listing(
+    f"{_SHOWN} where (c.state <> 'closed' or c.failures > 0 or %(closed)s)",
+    {
+        "id": Column("integer", sort=True),
+        "state": Column("text"),
+        "target_id": Column("text"),
+        "target": Column("text", sort=True, expression="coalesce(target, '')"),
+        "credential": Column("text"),
+        "code": Column("text"),
+        "since": Column("moment"),
+    },
+)
+
+_FIELDS = "login, state, proven, failures, trips, code, message, since, until, holder, held_until"
+_NAMED = "unnest(%(targets)s::text[], %(credentials)s::text[]) as n(target_id, credential_id)"
+_READ = f"select target_id, credential_id, {_FIELDS} from circuits join {_NAMED} using (target_id, credential_id)"
+# In one order everywhere, so that no two of us wait for each other.
+_MAKE = f"""
+insert into circuits (target_id, credential_id, login)
+select target_id, credential_id, '' from {_NAMED} order by 1, 2 on conflict (target_id, credential_id) do nothing"""
+_LOCK = f"""
+select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c join {_NAMED} using (target_id, credential_id)
+order by c.target_id, c.credential_id for update of c"""
+_LOCK_TARGET = (
+    f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where target_id = %s order by credential_id for update"
+)
+_WRITE = f"""
+update circuits set {", ".join(f"{f.strip()} = %({f.strip()})s" for f in _FIELDS.split(","))} where id = %(id)s"""
+_PROLONG = "update circuits set held_until = opsjobs_now() + make_interval(secs => %s) where holder = any(%s::uuid[])"
+_UNWELL = f"""
+select target_id, credential_id from circuits where state <> 'closed' or failures > 0 limit {UNWELL_AT_MOST}"""
+
+
+class Circuits:
+    """What the breaker of every process asks and tells; also the list that people see."""
+
+    def __init__(self, database: Database, policy: CircuitPolicy | None = None) -> None:
+        self._database = database
+        self._policy = policy or CircuitPolicy()
+
+    async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
+        """The answer to each, in order, with the circuit that it comes from; one read where all of them are known to be good."""
+        known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _named([ask.key for ask in asks]))}
+        if all((circuit := known.get(ask.key)) and circuit.free and circuit.login == ask.login for ask in asks):
+            return [(Right.FREE, known[ask.key]) for ask in asks]
+        return await self._database.repeat(lambda: self._give(asks))
+
+    async def _give(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
+        answers = []
+        async with self._database.transaction() as connection:
+            rows, now = await _locked(connection, [ask.key for ask in asks])
+            here = {key: _circuit(row) for key, row in rows.items()}
+            for ask in asks:
+                here[ask.key], right = here[ask.key].ask(ask, now)
+                answers.append((right, here[ask.key]))
+            await _write(connection, rows, here)
+        return answers
+
+    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+        """Take in how tries went; for each the state that the world was told of."""
+        return await self._database.repeat(lambda: self._take(reports))
+
+    async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+        told = []
+        async with self._database.transaction() as connection:
+            rows, now = await _locked(connection, [report.key for report in reports])
+            here = {key: _circuit(row) for key, row in rows.items()}
+            for report in reports:
+                before = here[report.key]
+                here[report.key] = replace(before, login=before.login or report.login).told(report, now, self._policy)
+                told.append(change(before, here[report.key]))
+            await _write(connection, rows, here)
+        return told
+
+    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
+        """Prolong the rights that are held; which circuits are not well, wherever that was found out."""
+        if held:
+            await self._database.fetch(f"{_PROLONG} returning id", [RIGHT_SECONDS, sorted(held)])
+        return {_key(row) for row in await self._database.fetch(_UNWELL)}
+
+    async def reset(self, target_id: str) -> list[StoredCircuit]:
+        """Forget what was held against a target's logins: the next one to come tries anew. Gives those that were not well."""
+        return await self._database.repeat(lambda: self._reset(target_id))
+
+    async def _reset(self, target_id: str) -> list[StoredCircuit]:
+        async with self._database.transaction() as connection:
+            rows = {_key(row): row for row in await (await connection.execute(_LOCK_TARGET, [target_id])).fetchall()}
+            unwell = {key: _circuit(row) for key, row in rows.items() if not _circuit(row).well}
+            await _write(connection, rows, {key: Circuit(circuit.login) for key, circuit in unwell.items()})
+            shown = await connection.execute(
+                f"{_SHOWN} where c.id = any(%s) order by c.id", [[rows[key]["id"] for key in unwell]]
+            )
+            return [_stored(row) for row in await shown.fetchall()]
+
+    async def list(self, request: PageRequest) -> Page[StoredCircuit]:
+        """A page of those that are not well; with the filter state=closed of those that are, too."""
+        closed = CircuitState.CLOSED.value in request.filters.get("state", ())
+        return (await CIRCUITS.page(self._database, request, {"closed": closed})).map(_stored)
+
+
+async def forget(connection: Connection, column: str, thing: int) -> None:
+    """Drop the circuits of a target or a credential that is deleted. `column`: target_id or credential_id."""
+    assert column in ("target_id", "credential_id")
+    await connection.execute(f"delete from circuits where {column} = %s", [str(thing)])
+
+
+async def _locked(connection: Connection, keys: Sequence[CircuitKey]) -> tuple[dict[CircuitKey, DictRow], datetime]:
+    """The rows of these circuits, made where there are none, each locked; and the moment after that."""
+    named = _named(keys)
+    await connection.execute(_MAKE, named)
+    rows = {_key(row): row for row in await (await connection.execute(_LOCK, named)).fetchall()}
+    clock = await (await connection.execute("select opsjobs_now() as now")).fetchone()
+    assert clock is not None
+    return rows, clock["now"]
+
+
+async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]) -> None:
+    """Store what is different, with its event."""
+    changed = [(rows[key], circuit) for key, circuit in here.items() if _circuit(rows[key]) != circuit]
+    if not changed:
+        return
+    async with connection.cursor() as cursor:
+        await cursor.executemany(_WRITE, [{**_values(circuit), "id": row["id"]} for row, circuit in changed])
+    told = [(row, kind) for row, circuit in changed if (kind := change(_circuit(row), circuit)) is not None]
+    if told:
+        shown = await connection.execute(f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in told]])
+        data = {row["id"]: _stored(row).data() for row in await shown.fetchall()}
+        for row, kind in told:
+            await write_event(connection, _TOLD_AS[kind], row["uuid"], data[row["id"]], shard=row["id"])
+
+
+def _named(keys: Sequence[CircuitKey]) -> dict[str, list[str]]:
+    once = list(dict.fromkeys(keys))
+    return {"targets": [key.target_id for key in once], "credentials": [key.credential_id for key in once]}
+
+
+def _key(row: Mapping[str, Any]) -> CircuitKey:
+    return CircuitKey(row["target_id"], row["credential_id"])
+
+
+def _circuit(row: DictRow) -> Circuit:
+    return Circuit(
+        row["login"],
+        CircuitState(row["state"]),
+        row["proven"],
+        row["failures"],
+        row["trips"],
+        ErrorCode(row["code"]) if row["code"] is not None else None,
+        row["message"],
+        row["since"],
+        row["until"],
+        row["holder"],
+        row["held_until"],
+    )
+
+
+def _values(circuit: Circuit) -> dict[str, Any]:
+    return {field.strip(): _plain(getattr(circuit, field.strip())) for field in _FIELDS.split(",")}
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, CircuitState | ErrorCode) else value
+
+
+def _stored(row: DictRow) -> StoredCircuit:
+    shown = {name: row[name] for name in StoredCircuit.__dataclass_fields__}
+    return StoredCircuit(**{**shown, "uuid": str(row["uuid"]), "state": CircuitState(row["state"])})

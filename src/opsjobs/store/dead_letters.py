@@ -1,0 +1,125 @@
+"""Dead letters: runs that ended lost or dead and wait for somebody's word; a word is given once, whoever gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, PastRun, ReviveDraft
+from opsjobs.model.execution import ErrorCode, RunError, RunStatus
+from opsjobs.model.failures import Conflict, NotFound, Refusal
+from opsjobs.model.runs import TargetName
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.parents import RUN_COLUMNS, past_run
+from opsjobs.store.transaction import Connection, Database
+
+FOUND_AT_MOST = 10_000
+
+# `job` and `target` are found by id as well as by name: an array "holds" either.
+_LETTERS = f"""
+select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id, s.job_name,
+       array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id, r.target_name] as target,
+       r.error_code as error, r.execution_id as execution
+from target_runs r join job_executions e on e.id = r.execution_id join execution_specs s on s.execution_id = e.id
+where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)"""
+DEAD_LETTERS = Listing(
+    _LETTERS,
+    {
+        "id": Column("integer", sort=True),
+        "job": Column("texts"),
+        "target": Column("texts"),
+        "error": Column("text"),
+        "status": Column("text"),
+        "execution": Column("integer", sort=True),
+        "at": Column("moment", sort=True),
+    },
+)
+
+_FIND = f"""
+select * from ({_LETTERS}) l
+where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[])) and (%(job)s::text is null or %(job)s = any(job))
+  and (%(target)s::text is null or %(target)s = any(target)) and (%(error)s::text is null or error = %(error)s)
+  and (%(status)s::text is null or status = %(status)s) and (%(execution)s::bigint is null or execution = %(execution)s)
+  and (%(since)s::timestamptz is null or at >= %(since)s)
+order by execution_id, id limit {FOUND_AT_MOST}"""
+
+# Who comes second waits for the first one's commit, and is then left without: a letter has one answer.
+_ANSWER = """
+insert into dead_letter_answers (run_id, answer, answered_by, reason)
+select r.id, %(answer)s, %(by)s, %(reason)s from target_runs r
+where r.id = any(%(ids)s::bigint[]) and r.status in ('lost', 'dead') order by r.id
+on conflict (run_id) do nothing returning run_id"""
+
+_BECAME = "update dead_letter_answers set execution_id = %s where run_id = any(%s::bigint[])"
+_ANSWERED = """
+select a.run_id, a.answer, a.answered_by, a.execution_id from dead_letter_answers a where a.run_id = any(%s::bigint[])
+order by a.run_id limit 1"""
+
+
+class DeadLetters:
+    """The list; and, within a transaction of the caller, the answers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, request: PageRequest) -> Page[DeadLetter]:
+        """The newest first; filters and orders are those of DEAD_LETTERS."""
+        return (await DEAD_LETTERS.page(self._database, request)).map(_letter)
+
+    async def find(self, wish: ReviveDraft) -> Sequence[PastRun]:
+        """The letters that are meant, by execution: at most 10,000."""
+        named = wish.filter or LetterFilter()
+        rows = await self._database.fetch(_FIND, {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids})
+        return [past_run(row) for row in rows]
+
+    async def discard(self, wish: DiscardDraft, *, by: str) -> Sequence[int]:
+        """Let go of the letters that are meant, at most 10,000; their ids. Raises NotFound, Conflict."""
+        ids = [run.id for run in await self.find(wish)]
+
+        async def write() -> Sequence[int]:
+            async with self._database.transaction() as connection:
+                discarded = await answer(connection, ids, "discarded", by=by, reason=wish.reason)
+                if not discarded and wish.ids is not None:
+                    raise await refusal(connection, wish.ids)
+                return sorted(discarded)
+
+        return await self._database.repeat(write)
+
+
+async def answer(
+    connection: Connection, run_ids: Sequence[int], answered: Literal["revived", "discarded"], *, by: str, reason: str | None
+) -> frozenset[int]:
+    """Give these runs their answer; says which of them are dead letters that had none."""
+    given = {"ids": list(run_ids), "answer": answered, "by": by, "reason": reason}
+    rows = await (await connection.execute(_ANSWER, given)).fetchall()
+    return frozenset(row["run_id"] for row in rows)
+
+
+async def became(connection: Connection, run_ids: Sequence[int], execution_id: int) -> None:
+    """Note which execution these revived runs became."""
+    await connection.execute(_BECAME, [execution_id, list(run_ids)])
+
+
+async def refusal(connection: Connection, ids: Sequence[int]) -> Refusal:
+    """Why there is nothing to answer of these: there are no such letters, or others were quicker."""
+    row = await (await connection.execute(_ANSWERED, [list(ids)])).fetchone()
+    if row is None:
+        return NotFound("dead_letter_not_found", f"There is no dead letter {ids[0]}: see GET /dead-letters.")
+    became = f", as execution {row['execution_id']}" if row["execution_id"] else ""
+    detail = f"The dead letter {row['run_id']} was {row['answer']} by {row['answered_by']} before{became}."
+    return Conflict("dead_letter_answered", detail)
+
+
+def _letter(row: Mapping[str, Any]) -> DeadLetter:
+    return DeadLetter(
+        id=row["id"],
+        execution_id=row["execution_id"],
+        job_id=row["job_id"],
+        job_name=row["job_name"],
+        target=TargetName(row["target_id"], row["target_name"], row["target_host"]),
+        status=RunStatus(row["status"]),
+        error=RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
+        attempts=row["attempt"],
+        at=row["at"],
+        late_result=row["late_result"],
+    )

@@ -1,0 +1,117 @@
+"""Files that people uploaded: a name and its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.execution import moment
+from opsjobs.model.failures import Conflict
+from opsjobs.store import idempotency
+from opsjobs.store.contents import Written, seal
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import find
+from opsjobs.store.transaction import Database
+
+_SELECT = """
+select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by, f.created_at, f.content_id
+from files f join file_contents c on c.id = f.content_id"""
+FILES = Listing(
+    _SELECT,
+    {
+        "id": Column("integer", sort=True),
+        "name": Column("text", sort=True),
+        "size": Column("integer", sort=True),
+        "sha256": Column("text"),
+        "created_by": Column("text"),
+        "created_at": Column("moment", sort=True),
+    },
+)
+_CREATE = "insert into files (uuid, name, content_id, created_by) values (%s, %s, %s, %s) returning id"
+# What an execution that has not ended is to bring to its targets: the launch stores the file's uuid as the source.
+_IN_USE = """
+select e.id from job_executions e join execution_specs s on s.execution_id = e.id
+where e.finished_at is null
+  and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file. `sha256` is in hexadecimal, `content_id` where its bytes are."""
+
+    id: int
+    uuid: str
+    name: str
+    size: int
+    sha256: str
+    created_by: str
+    created_at: datetime
+    content_id: int
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /files/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "size": self.size,
+            "sha256": self.sha256,
+            "created_by": self.created_by,
+            "created_at": moment(self.created_at),
+        }
+
+
+class Files:
+    """The uploaded files, each an own name for a content that others may share."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def create(
+        self, name: str, written: Written, created_by: str, idem: IdempotentRequest | None = None
+    ) -> StoredFile | Answer:
+        """Give what was written a name. Raises Forgotten, and what `idempotency.begin` raises."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
+                return answer
+            content_id = await seal(connection, written)
+            values = [uuid7(self._clock.now()), name, content_id, created_by]
+            made = await (await connection.execute(_CREATE, values)).fetchone()
+            assert made is not None
+            row = await (await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])).fetchone()
+            assert row is not None
+            stored = _file(row)
+            if idem is not None:
+                await idempotency.record(connection, idem, 201, f"/files/{stored.id}", stored.data())
+            return stored
+
+    async def get(self, ref: str | int) -> StoredFile:
+        """By id or uuid. Raises NotFound."""
+        return _file(await find(self._database, "file", ref, _SELECT, "f."))
+
+    async def list(self, request: PageRequest) -> Page[StoredFile]:
+        """The newest first; filters and orders are those of FILES."""
+        return (await FILES.page(self._database, request)).map(_file)
+
+    async def delete(self, ref: str | int) -> None:
+        """Forget the file; its bytes go with the last who has the same. Raises NotFound, Conflict."""
+        stored = await self.get(ref)
+        async with self._database.transaction() as connection:
+            for source in (stored.uuid, str(stored.id)):
+                user = await (await connection.execute(_IN_USE, [source])).fetchone()
+                if user is not None:
+                    detail = (
+                        f"Execution {user['id']}, which has not ended, brings file {stored.id} to its targets: wait for its end."
+                    )
+                    raise Conflict("file_in_use", detail)
+            await connection.execute("delete from files where id = %s", [stored.id])
+
+
+def _file(row: Mapping[str, Any]) -> StoredFile:
+    values = {name: row[name] for name in StoredFile.__slots__}
+    return StoredFile(**{**values, "uuid": str(row["uuid"])})

@@ -1,0 +1,214 @@
+"""Groups of targets: stored, changed without circles, and who is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.execution import moment
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.grouping import GroupDraft, check_nesting
+from opsjobs.model.target import SelectionDraft
+from opsjobs.store import idempotency, selecting
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.using import check_unused
+
+# Changes to what groups hold are made one at a time, so that two of them cannot close a circle together.
+_LOCK = 0x67726F757073
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """A group as it is shown; `targets` is the number of those that name it themselves."""
+
+    id: int
+    uuid: str
+    name: str
+    description: str
+    selector: str | None
+    groups: Sequence[str]
+    targets: int
+    created_at: datetime
+    updated_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /target-groups/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "description": self.description,
+            "selector": self.selector,
+            "groups": list(self.groups),
+            "direct_targets": self.targets,
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SHOWN = """
+select g.id, g.uuid, g.name, g.description, g.selector, g.groups, g.created_at, g.updated_at,
+  (select count(*) from targets t where t.groups @> array[g.name]) as targets from target_groups g"""
+GROUPS = Listing(
+    _SHOWN,
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "groups": Column("texts"),
+        "created_at": Column("moment", sort=True),
+        "updated_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+
+_INSERT = """
+insert into target_groups (uuid, name, description, selector, groups)
+values (%(uuid)s, %(name)s, %(description)s, %(selector)s, %(groups)s) returning id"""
+_REPLACE = """
+update target_groups set name = %(name)s, description = %(description)s, selector = %(selector)s, groups = %(groups)s,
+  updated_at = opsjobs_now() where id = %(id)s"""
+_JOIN = """
+update targets set groups = groups || %(name)s::text, version = version + 1, updated_at = opsjobs_now()
+where id = any(%(targets)s) and not groups @> array[%(name)s::text]"""
+_PART = """
+update targets set groups = array_remove(groups, %(name)s::text), version = version + 1, updated_at = opsjobs_now()
+where groups @> array[%(name)s::text] and not id = any(%(targets)s)"""
+_RENAME = (
+    """update targets set groups = array_replace(groups, %(old)s, %(name)s), version = version + 1, updated_at = opsjobs_now()
+    where groups @> array[%(old)s::text]""",
+    "update target_groups set groups = array_replace(groups, %(old)s, %(name)s) where groups @> array[%(old)s::text]",
+)
+_HOLDERS = """
+select name, count(*) over () as n from target_groups where groups @> array[%(name)s::text] order by name limit %(limit)s"""
+_JOBS = """
+select j.name, count(*) over () as n from jobs j join job_targets t on t.job_id = j.id and t.version = j.version
+where t.kind = 'group' and t.value = %(name)s and j.state <> 'archived' order by j.name limit %(limit)s"""
+
+
+class Groups:
+    """The groups in PostgreSQL."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def create(self, draft: GroupDraft, idem: IdempotentRequest | None = None) -> StoredGroup | Answer:
+        """Store a group; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            await _check(connection, draft, None)
+            with unique_name("group", draft.name):
+                made = await connection.execute(_INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())})
+            row = await made.fetchone()
+            assert row is not None
+            await self._admit(connection, draft)
+            stored = await _read(connection, row["id"])
+            if idem is not None:
+                await idempotency.record(connection, idem, 201, f"/target-groups/{stored.id}", stored.data())
+        return stored
+
+    async def replace(self, ref: str, draft: GroupDraft) -> StoredGroup:
+        """Change the whole; a new name is taken over by the targets and groups that know the old one.
+
+        Raises NotFound, Conflict("name_taken"), Conflict("group_in_use") where a job knows the old name, Invalid.
+        """
+        async with self._database.transaction() as connection:
+            group_id, old = await _locked(connection, ref)
+            if draft.name != old:
+                await _check_users(connection, old, (_JOBS,))
+            await _check(connection, draft, old)
+            with unique_name("group", draft.name):
+                await connection.execute(_REPLACE, {**_values(draft), "id": group_id})
+            if draft.name != old:
+                for statement in _RENAME:
+                    await connection.execute(statement, {"old": old, "name": draft.name})
+            await self._admit(connection, draft)
+            return await _read(connection, group_id)
+
+    async def get(self, ref: str) -> StoredGroup:
+        """One group. Raises NotFound."""
+        return _stored(await find(self._database, "group", ref, _SHOWN, "g."))
+
+    async def members(self, ref: str) -> list[int]:
+        """The ids of all targets that are in it, one way or another. Raises NotFound."""
+        return await selecting.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
+
+    async def delete(self, ref: str) -> None:
+        """Drop a group; its targets stay. Raises NotFound, Conflict("group_in_use") naming groups or jobs that know it."""
+        async with self._database.transaction() as connection:
+            group_id, name = await _locked(connection, ref)
+            await _check_users(connection, name, (_HOLDERS, _JOBS))
+            await connection.execute(_PART, {"name": name, "targets": []})
+            await connection.execute("delete from target_groups where id = %s", [group_id])
+
+    async def _admit(self, connection: Connection, draft: GroupDraft) -> None:
+        await selecting.make_known(connection, draft.groups)
+        if draft.targets is None:
+            return
+        ids = await selecting.listed(connection, draft.targets)
+        unknown = [position for position in range(len(draft.targets)) if position not in ids]
+        if unknown:
+            faults = [selecting.unknown("/targets", p, "target", draft.targets[p]) for p in unknown]
+            raise Invalid("unknown_target", faults[0].detail, errors=faults[: selecting.UNKNOWN_TOLD_AT_MOST])
+        values = {"name": draft.name, "targets": sorted(set(ids.values()))}
+        await connection.execute(_PART, values)
+        await connection.execute(_JOIN, values)
+
+    async def list(self, request: PageRequest) -> Page[StoredGroup]:
+        """A page of them, by name."""
+        return (await GROUPS.page(self._database, request)).map(_stored)
+
+
+async def _check(connection: Connection, draft: GroupDraft, old: str | None) -> None:
+    """That the groups hold each other without a circle, once this one is as it is to be."""
+    await connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+    rows = await (await connection.execute("select name, groups from target_groups where groups <> '{}'")).fetchall()
+    renamed: dict[str, str] = {old: draft.name} if old is not None else {}
+    held: Mapping[str, Sequence[str]] = {
+        renamed.get(row["name"], str(row["name"])): [renamed.get(group, group) for group in row["groups"]] for row in rows
+    }
+    try:
+        check_nesting(draft.name, {**held, draft.name: draft.groups})
+    except ValueError as wrong:
+        detail = f"{wrong}."
+        raise Invalid("invalid_group", detail, errors=[FieldError("/groups", detail, "invalid_group")]) from None
+
+
+async def _check_users(connection: Connection, name: str, questions: Sequence[str]) -> None:
+    for question in questions:
+        await check_unused(connection, "group_in_use", f"The group {name!r} is named by", question, {"name": name})
+
+
+async def _locked(connection: Connection, ref: str) -> tuple[int, str]:
+    row = await lock(connection, "group", ref, "select id, name from target_groups")
+    return int(row["id"]), str(row["name"])
+
+
+async def _read(connection: Connection, group_id: int) -> StoredGroup:
+    row = await (await connection.execute(f"{_SHOWN} where g.id = %s", [group_id])).fetchone()
+    assert row is not None
+    return _stored(row)
+
+
+def _values(draft: GroupDraft) -> dict[str, Any]:
+    return {
+        "name": draft.name,
+        "description": draft.description,
+        "selector": draft.selector,
+        "groups": list(dict.fromkeys(draft.groups)),
+    }
+
+
+def _stored(row: DictRow) -> StoredGroup:
+    shown = {name: row[name] for name in StoredGroup.__dataclass_fields__}
+    return StoredGroup(**{**shown, "uuid": str(row["uuid"])})

@@ -1,0 +1,104 @@
+"""Many targets in one transaction: each is made, changed, left or refused by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.failures import Refusal
+from opsjobs.model.importing import ImportDraft, Imported, Outcome, jumps_first
+from opsjobs.model.target import TargetDraft
+from opsjobs.store import idempotency, inventory
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.inventory import StoredTarget
+from opsjobs.store.transaction import Connection, Database
+
+
+class Imports:
+    """Takes targets in by the hundred."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def take_in(self, draft: ImportDraft, idem: IdempotentRequest | None = None) -> Imported | Answer:
+        """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            async with connection.transaction(force_rollback=draft.dry_run):
+                imported = Imported(await self._all(connection, draft), draft.dry_run)
+            if idem is not None:
+                await idempotency.record(connection, idem, 200, None, imported.data())
+        return imported
+
+    async def _all(self, connection: Connection, draft: ImportDraft) -> list[Outcome]:
+        entries = draft.entries
+        known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
+        outcomes = await self._new(connection, entries, known)
+        seen: set[str] = set()
+        for position in jumps_first(entries):
+            name = str(entries[position].get("name") or "")
+            if name in seen:
+                outcomes[position] = _refused(position, name, "name_taken", f"{name!r} comes twice in this request.")
+            elif position not in outcomes:
+                outcomes[position] = await self._one(connection, position, entries[position], known.get(name), draft)
+            seen.add(name)
+        return [outcomes[position] for position in sorted(outcomes)]
+
+    async def _new(
+        self, connection: Connection, entries: Sequence[Mapping[str, Any]], known: Mapping[str, StoredTarget]
+    ) -> dict[int, Outcome]:
+        """Make those at which nothing can be wrong, all at once. What is left is seen to one by one, and says why."""
+        drafts: dict[int, TargetDraft] = {}
+        names: set[str] = set(known)
+        for position, entry in enumerate(entries):
+            with suppress(ValidationError):
+                wanted = TargetDraft.model_validate(entry)
+                if wanted.name not in names and wanted.jump is None:
+                    drafts[position] = wanted
+                names.add(wanted.name)
+        uuids = [uuid7(self._clock.now()) for _ in drafts]
+        with suppress(Refusal):
+            async with connection.transaction():
+                ids = await inventory.insert_many(connection, [*drafts.values()], uuids)
+            return {
+                position: Outcome(position, wanted.name, "created", str(made))
+                for (position, wanted), made in zip(drafts.items(), ids, strict=True)
+            }
+        return {}
+
+    async def _one(
+        self, connection: Connection, position: int, entry: Mapping[str, Any], old: StoredTarget | None, draft: ImportDraft
+    ) -> Outcome:
+        name = str(entry.get("name") or "")
+        if old is not None and draft.existing == "skip":
+            return Outcome(position, name, "skipped", old.target.id)
+        before = {key: value for key, value in old.data().items() if key in TargetDraft.model_fields} if old else {}
+        try:
+            wanted = TargetDraft.model_validate({**before, **entry})
+            if old is not None and wanted == TargetDraft.model_validate(before):
+                return Outcome(position, name, "unchanged", old.target.id)
+            async with connection.transaction():
+                return await self._write(connection, position, wanted, old)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = "".join(f"/{part}" for part in first["loc"])
+            return _refused(position, name, "invalid", f"{where}: {first['msg']}" if where else first["msg"])
+        except Refusal as refusal:
+            return _refused(position, name, refusal.code, refusal.detail)
+
+    async def _write(self, connection: Connection, position: int, wanted: TargetDraft, old: StoredTarget | None) -> Outcome:
+        if old is not None:
+            await inventory.change(connection, int(old.target.id), wanted)
+            return Outcome(position, wanted.name, "updated", old.target.id)
+        made = await inventory.insert(connection, wanted, uuid7(self._clock.now()))
+        return Outcome(position, wanted.name, "created", str(made))
+
+
+def _refused(position: int, name: str, code: str, message: str) -> Outcome:
+    return Outcome(position, name[:200], "refused", None, {"code": code, "message": message})

@@ -1,0 +1,140 @@
+"""Launches of many plain executions in one transaction: what `launch` writes, with a few statements for all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.launch import RESIZE_SLOTS, SLOTS, NewExecution
+from opsjobs.store.transaction import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An execution that was launched."""
+
+    id: int
+    uuid: UUID
+    created_at: datetime
+
+
+_NUMBERS = """
+update jobs j set last_number = j.last_number + n.n from unnest(%(jobs)s::bigint[], %(counts)s::int[]) as n(id, n)
+where j.id = n.id and j.state = 'active' returning j.id, j.last_number"""
+
+_EXECUTIONS = """
+insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
+                            created_at, deadline_at, hold_until)
+select n.uuid, n.job, n.version, n.number, (t.now at time zone 'UTC')::date, 'queued', n."window", n.priority, n.total, n.total, 1,
+       t.now, t.now + make_interval(secs => n.timeout), t.now + make_interval(secs => n.hold)
+from unnest(%(uuids)s::uuid[], %(jobs)s::bigint[], %(versions)s::int[], %(numbers)s::int[], %(windows)s::int[],
+            %(priorities)s::int[], %(totals)s::int[], %(timeouts)s::float8[], %(holds)s::float8[]) with ordinality
+  as n(uuid, job, version, number, "window", priority, total, timeout, hold, nth)
+cross join (select opsjobs_now() as now) t order by n.nth returning id, uuid, created_at"""
+
+_SPECS = """
+insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason)
+select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[], %(parameters)s::jsonb[], %(policies)s::jsonb[],
+                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[])"""
+
+_RUNS = """
+insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
+select r.uuid, r.execution, r.target, r.name, r.host, r.zone, r.position
+from unnest(%(uuids)s::uuid[], %(executions)s::bigint[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[],
+            %(zones)s::text[], %(positions)s::int[]) with ordinality as r(uuid, execution, target, name, host, zone, position, nth)
+order by r.nth"""
+
+_TOLD = """
+with logged as (
+  insert into execution_log (log_day, execution_id, seq, event, body)
+  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null)
+  from job_executions where id = any(%(executions)s::bigint[])
+)
+insert into events (shard, type, subject, execution_id)
+select id %% 16, 'execution.queued', uuid, id from job_executions where id = any(%(executions)s::bigint[]) order by id"""
+
+
+def plain(new: NewExecution) -> bool:
+    """Whether it can be launched with others: nothing stands between its runs or before them, and it comes of no other one."""
+    return new.job_id is not None and not new.watched and not new.heirs and new.parent is None
+
+
+async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[Made]:
+    """Write plain executions into the caller's transaction, in this order; he has locked their jobs, and seen that all are active."""
+    numbers = await _numbers(connection, executions)
+    written = await connection.execute(_EXECUTIONS, _execution_rows(executions, numbers))
+    made = [Made(row["id"], row["uuid"], row["created_at"]) for row in await written.fetchall()]
+    by_uuid = {one.uuid: one for one in made}
+    assert len(by_uuid) == len(executions)
+    ids = [by_uuid[new.uuid].id for new in executions]
+    slots = {target.id: target.slots for new in executions for target in new.targets}
+    places = sorted(slots)
+    named = {"targets": places, "slots": [slots[place] for place in places]}
+    async with connection.pipeline():
+        await connection.execute(_SPECS, _spec_rows(executions, ids))
+        await connection.execute(_RUNS, _run_rows(executions, ids))
+        await connection.execute(SLOTS, named)
+        await connection.execute(RESIZE_SLOTS, named)
+        await connection.execute(ADMIT, {"executions": ids})
+        await connection.execute(_TOLD, {"executions": ids})
+    return [by_uuid[new.uuid] for new in executions]
+
+
+async def _numbers(connection: Connection, executions: Sequence[NewExecution]) -> list[int]:
+    counts = Counter(new.job_id for new in executions if new.job_id is not None)
+    asked = {"jobs": list(counts), "counts": list(counts.values())}
+    rows = await (await connection.execute(_NUMBERS, asked)).fetchall()
+    after = {row["id"]: row["last_number"] - counts[row["id"]] for row in rows}
+    numbers = []
+    for new in executions:
+        assert new.job_id is not None
+        after[new.job_id] += 1
+        numbers.append(after[new.job_id])
+    return numbers
+
+
+def _execution_rows(executions: Sequence[NewExecution], numbers: Sequence[int]) -> dict[str, Any]:
+    return {
+        "uuids": [new.uuid for new in executions],
+        "jobs": [new.job_id for new in executions],
+        "versions": [new.job_version for new in executions],
+        "numbers": list(numbers),
+        "windows": [new.window for new in executions],
+        "priorities": [new.priority for new in executions],
+        "totals": [len(new.targets) for new in executions],
+        "timeouts": [new.timeout_seconds for new in executions],
+        "holds": [new.hold_seconds or None for new in executions],
+    }
+
+
+def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "ids": list(ids),
+        "names": [new.job_name for new in executions],
+        "actions": [Jsonb(list(new.actions)) for new in executions],
+        "parameters": [Jsonb(dict(new.parameters)) for new in executions],
+        "policies": [Jsonb(new.policy) for new in executions],
+        "triggers": [new.triggered_by.value for new in executions],
+        "requesters": [new.requested_by for new in executions],
+        "reasons": [new.reason for new in executions],
+    }
+
+
+def _run_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[str, Any]:
+    runs = [(new, made, n, t) for new, made in zip(executions, ids, strict=True) for n, t in enumerate(new.targets, start=1)]
+    return {
+        "uuids": [uuid5(new.uuid, target.id) for new, _, _, target in runs],
+        "executions": [made for _, made, _, _ in runs],
+        "targets": [target.id for _, _, _, target in runs],
+        "names": [target.name for _, _, _, target in runs],
+        "hosts": [target.host for _, _, _, target in runs],
+        "zones": [target.zone for _, _, _, target in runs],
+        "positions": [position for _, _, position, _ in runs],
+    }

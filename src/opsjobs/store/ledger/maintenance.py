@@ -1,0 +1,102 @@
+"""Maintenance: a target whose runs are held until it is over; what runs there already goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.execution import moment
+from opsjobs.store.ledger.admit import admit
+from opsjobs.store.ledger.claim import MAINTENANCE
+from opsjobs.store.transaction import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """Until when (None: until further notice), why, and who said so."""
+
+    until: datetime | None
+    reason: str | None
+    by: str | None
+
+    def data(self) -> dict[str, Any]:
+        """`{until, reason, by}`."""
+        return {"until": moment(self.until), "reason": self.reason, "by": self.by}
+
+
+# The claim holds the slot row while it decides: so who is held, is held by a maintenance that stands.
+_BEGIN = """
+insert into target_slots as s (target_id, slots, held_until, held_reason, held_by)
+values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz, opsjobs_now() + make_interval(secs => %(seconds)s), 'infinity'),
+        %(reason)s, %(by)s)
+on conflict (target_id) do update set held_until = excluded.held_until, held_reason = excluded.held_reason,
+  held_by = excluded.held_by"""
+_END = "update target_slots set held_until = null, held_reason = null, held_by = null where target_id = %(target)s"
+_READ = """
+select target_id, nullif(held_until, 'infinity') as until, held_reason as reason, held_by as by from target_slots
+where target_id = any(%s::text[]) and held_until > opsjobs_now()"""
+
+# Other holds say so of a target, whose name may begin in any way.
+_HELD = f"awaits ~ '^{MAINTENANCE}(: |$)'"
+
+# Who is held until another moment than the new one comes again, and is held anew.
+_WAKE = f"""
+with due as (
+  select id from target_runs
+  where target_id = %(target)s and status = 'waiting' and waiting_for = 'hold' and {_HELD}
+  for update skip locked
+)
+update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
+where r.id = any(array(select id from due)) returning r.execution_id"""
+
+_HELD_BY_NOTHING = f"""
+with due as (
+  select r.id from target_runs r
+  where r.status = 'waiting' and r.waiting_for = 'hold' and r.{_HELD} and not exists (
+    select 1 from target_slots s where s.target_id = r.target_id and s.held_until > (select opsjobs_now()))
+  limit %(limit)s for update of r skip locked
+)
+update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
+where r.id = any(array(select id from due)) returning r.execution_id"""
+
+
+async def hold_target(
+    database: Database,
+    target_id: str,
+    slots: int,
+    *,
+    until: datetime | None = None,
+    seconds: float | None = None,
+    reason: str | None,
+    by: str,
+) -> None:
+    """Begin a target's maintenance, or change the one that stands; neither `until` nor `seconds`: until further notice."""
+    given = {"target": target_id, "slots": slots, "until": until, "seconds": seconds, "reason": reason, "by": by}
+    await _change(database, _BEGIN, given)
+
+
+async def release_target(database: Database, target_id: str) -> None:
+    """End its maintenance, and let go of what is held."""
+    await _change(database, _END, {"target": target_id})
+
+
+async def maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
+    """What stands now, by the target's id."""
+    rows = await database.fetch(_READ, [list(target_ids)])
+    return {row["target_id"]: Maintenance(row["until"], row["reason"], row["by"]) for row in rows}
+
+
+async def wake_held(database: Database, limit: int) -> int:
+    """Wake what a maintenance that is over still holds; says how many there were."""
+    rows = await database.fetch(_HELD_BY_NOTHING, {"limit": limit})
+    await admit(database, sorted({row["execution_id"] for row in rows}))
+    return len(rows)
+
+
+async def _change(database: Database, statement: str, given: dict[str, Any]) -> None:
+    async with database.pipelined() as connection:
+        await connection.execute(statement, given)
+        woken = await connection.execute(_WAKE, given)
+    await admit(database, sorted({row["execution_id"] for row in await woken.fetchall()}))

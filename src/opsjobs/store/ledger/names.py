@@ -1,0 +1,45 @@
+"""Exclusive names: an execution that asks for some is queued until it has them all (10-ledger.md rule 19).
+
+They are granted all together and in launch order, never past an older request for the same name. A child execution has what its
+parents have, and passes all requests that are not granted: whoever waits may wait for its parents.
+"""
+
+from __future__ import annotations
+
+ASK_NAMES = """
+with recursive line as (
+  select parent_id as id from execution_specs where execution_id = %(id)s and triggered_by = 'workflow'
+  union all
+  select s.parent_id from line join execution_specs s on s.execution_id = line.id where s.triggered_by = 'workflow'
+)
+insert into exclusive_locks (name, execution_id)
+select n.name, %(id)s from unnest(%(names)s::text[]) as n(name)
+where not exists (select 1 from line join exclusive_locks l on l.execution_id = line.id where l.name = n.name)"""
+
+# Whether a child that waits stands in a circle: who holds its names waits, or has children that wait, for one that cannot end
+# before the child has. A circle is closed by a child's request alone (who is given names has no children yet), and asked for
+# under the lock of the grant, so that two requests cannot close one together. With the first name and its holder.
+IN_A_CIRCLE = """
+with recursive first as (
+  select mine.name, held.execution_id as holder from exclusive_locks mine
+  join exclusive_locks held on held.name = mine.name and held.granted
+  where mine.execution_id = %(id)s and not mine.granted
+), before(id) as (
+  select holder from first
+  union
+  select next.id from before b cross join lateral (
+    select held.execution_id as id from exclusive_locks mine
+    join exclusive_locks held on held.name = mine.name and held.granted
+    where mine.execution_id = b.id and not mine.granted
+    union all
+    select s.execution_id from execution_specs s where s.parent_id = b.id and s.triggered_by = 'workflow') next
+)
+select name, holder from first
+where exists (select 1 from (select id from before limit 10000) bounded where id = %(id)s) order by name limit 1"""
+
+# Frees what ended executions held, and says which executions have all of theirs now.
+GRANT_NAMES = "select execution_id from opsjobs_pass_names() as granted(execution_id)"
+GRANT_AFTER_END = """
+select granted.execution_id
+from (select 1 from job_executions where id = any(%(executions)s::bigint[]) and finished_at is not null limit 1) e
+cross join lateral opsjobs_pass_names() as granted(execution_id)"""

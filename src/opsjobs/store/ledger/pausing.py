@@ -1,0 +1,90 @@
+"""Pause and resume: of a paused execution nothing new starts; what runs goes on, and what it waits for is still awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after
+from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance
+from opsjobs.store.ledger.cancel import skip_after
+from opsjobs.store.transaction import Connection, Database
+
+_STANDS = "select status, paused, cancelling, finished_at from job_executions where id = %(id)s"
+
+_PAUSE = """
+with moved as (
+  update job_executions set paused = true, last_seq = last_seq + 1
+  where id = %(id)s and not paused returning id, log_day, last_seq
+), worded as (
+  update execution_specs set paused_by = %(by)s, pause_reason = %(reason)s where execution_id = (select id from moved)
+), kept as (
+  update execution_gates set cause = null where execution_id = (select id from moved)
+)
+insert into execution_log (log_day, execution_id, seq, event, body)
+select log_day, id, last_seq, 'status',
+       jsonb_build_object('execution', id, 'status', 'paused', 'error', null, 'reason', %(reason)s::text, 'by', %(by)s::text)
+from moved"""
+
+# A resume at a gate is the word that the gate waited for: the next wave opens, and what has failed so far is accepted.
+_RESUME = f"""
+with stood as (
+  select e.id, g.waves, g.cause, g.per_wave, {FAILURES} as failures, (g.cause is not null and {WAVE_OVER}) is true as opens
+  from job_executions e left join execution_gates g on g.execution_id = e.id where e.id = %(id)s and e.paused
+), moved as (
+  update job_executions e set paused = false, last_seq = e.last_seq + 1, open_wave = e.open_wave + s.opens::int,
+    open_until = case when s.opens then s.waves[e.open_wave + 2] else e.open_until end
+  from stood s where e.id = s.id returning e.id, e.log_day, e.last_seq, e.open_wave, e.started_at
+), kept as (
+  update execution_gates g set cause = null,
+    fail_base = case when s.cause = 'max_fail' or s.opens and s.per_wave then s.failures else g.fail_base end
+  from stood s where g.execution_id = s.id
+), worded as (
+  update execution_specs set paused_by = null, pause_reason = null where execution_id = (select id from stood)
+)
+insert into execution_log (log_day, execution_id, seq, event, body)
+select m.log_day, m.id, m.last_seq, 'status',
+       jsonb_build_object('execution', m.id, 'status', case when m.started_at is null then 'queued' else 'running' end,
+                          'error', null, 'by', %(by)s::text)
+         || case when s.opens then jsonb_build_object('wave', m.open_wave + 1, 'waves', cardinality(s.waves)) else '{{}}' end
+from moved m join stood s on s.id = m.id"""
+
+
+async def pause(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
+    """Start nothing new. Asked again: the same. Raises NotFound, and Conflict where it ends or has ended."""
+    asked = {"id": execution_id, "by": by, "reason": reason}
+    async with database.transaction() as connection:
+        await _open(connection, execution_id)
+        await connection.execute(_PAUSE, asked)
+
+
+async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[str, int]:
+    """Go on, past the gate where it stands at one; says how many runs became ready, by zone.
+
+    Asked of one that is not paused: nothing. Raises NotFound, and Conflict where it ends or has ended.
+    """
+    asked = {"id": execution_id, "by": by}
+    advance = Advance([execution_id])
+    async with database.transaction() as connection:
+        await _open(connection, execution_id)
+        async with connection.pipeline():
+            await connection.execute(_RESUME, asked)
+            admitted = await connection.execute(ADMIT, {"executions": [execution_id]})
+            await advance.send(connection)
+    advanced = await advance.read()
+    await skip_after(database, advanced.halted)
+    await admit_after(database, advanced.others)
+    ready = {row["zone"]: row["admitted"] for row in await admitted.fetchall()}
+    return ready | dict(advanced.admitted or {})
+
+
+async def _open(connection: Connection, execution_id: int) -> None:
+    """Lock it, and raise where it can neither be paused nor resumed."""
+    await connection.execute(LOCK, {"executions": [execution_id]})
+    row = await (await connection.execute(_STANDS, {"id": execution_id})).fetchone()
+    if row is None:
+        raise NotFound.of("execution", execution_id)
+    if row["finished_at"] is not None:
+        raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
+    if row["cancelling"]:
+        raise Conflict("execution_cancelling", f"Execution {execution_id} is being cancelled: it cannot be paused or resumed.")

@@ -1,0 +1,59 @@
+"""Executions that others come of: how they were launched, and how their runs ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from opsjobs.model.again import Parent, PastRun
+from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
+from opsjobs.model.failures import NotFound
+from opsjobs.model.runs import TargetName
+from opsjobs.store.reference import Reference
+from opsjobs.store.transaction import Database
+
+_PARENT = """
+select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters, e.status, e.finished_at is not null as ended
+from job_executions e join execution_specs s on s.execution_id = e.id"""
+
+RUN_COLUMNS = "r.id, r.execution_id, r.target_id, r.target_name, r.target_host, r.zone, r.status, r.error_code, r.cancel_proof"
+_RUNS = f"select {RUN_COLUMNS} from target_runs r where r.execution_id = %s order by r.position"
+
+
+class Parents:
+    """Reads only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, ref: str | int) -> Parent:
+        """By id or uuid. Raises NotFound."""
+        named = Reference.of("execution", ref)
+        row = await self._database.fetch_one(
+            f"{_PARENT} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
+        )
+        if row is None:
+            raise NotFound.of("execution", ref)
+        return Parent(**row)
+
+    async def named(self, execution_ids: Collection[int]) -> list[Parent]:
+        """These, by their ids, in order."""
+        rows = await self._database.fetch(f"{_PARENT} where e.id = any(%s::bigint[]) order by e.id", [list(execution_ids)])
+        return [Parent(**row) for row in rows]
+
+    async def runs(self, execution_id: int) -> list[PastRun]:
+        """All of them, in the order of launch: at most MAX_TARGETS_PER_JOB."""
+        return [past_run(row) for row in await self._database.fetch(_RUNS, [execution_id])]
+
+
+def past_run(row: Mapping[str, Any]) -> PastRun:
+    """From a row of RUN_COLUMNS."""
+    return PastRun(
+        id=row["id"],
+        execution_id=row["execution_id"],
+        target=TargetName(row["target_id"], row["target_name"], row["target_host"]),
+        zone=row["zone"],
+        status=RunStatus(row["status"]),
+        error_code=ErrorCode(row["error_code"]) if row["error_code"] else None,
+        cancel_proof=CancelProof(row["cancel_proof"]) if row["cancel_proof"] else None,
+    )

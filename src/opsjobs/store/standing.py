@@ -1,0 +1,24 @@
+"""Why an execution that is open stands still, as a column of its row `e` beside its spec `s`."""
+
+from __future__ import annotations
+
+# Subqueries behind a case: of what has ended, and of what a list leaves out, none is run.
+WAITING_ON = """
+case when e.finished_at is not null or e.cancelling then null else coalesce(
+  case when e.paused then jsonb_build_object(
+    'kind', coalesce((select g.cause from execution_gates g where g.execution_id = e.id), 'pause'),
+    'reason', s.pause_reason, 'by', s.paused_by) end,
+  case when e.named then (
+    select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', other.execution_id,
+      'reason', mine.name || case when other.granted then ' is held by execution ' || other.execution_id
+                                  else ', for which execution ' || other.execution_id || ' asked before' end)
+    from exclusive_locks mine join exclusive_locks other on other.name = mine.name and other.execution_id <> mine.execution_id
+    where mine.execution_id = e.id and not mine.granted and (other.granted or other.execution_id < mine.execution_id)
+    order by other.granted desc, mine.name, other.execution_id limit 1) end,
+  (select jsonb_build_object('kind', 'approval', 'approval', a.id, 'action', a.action, 'reason', a.message)
+   from approvals a where a.execution_id = e.id and a.status = 'pending' order by a.id limit 1)) end"""
+
+WAVES = """
+case when e.open_until is not null then (
+  select case when cardinality(g.waves) > 1 then jsonb_build_object('open', e.open_wave + 1, 'total', cardinality(g.waves)) end
+  from execution_gates g where g.execution_id = e.id) end"""
