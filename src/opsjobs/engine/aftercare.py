@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -69,14 +70,16 @@ class Aftercare:
         left: set[int] | None = set()  # a target that is out of the inventory is out of reach for good
         if way is not None:
             left = await self._visit(way, lambda durable: _not_cleaned(durable, folders, opened))
+        refused = left is not None
         left = runs if left is None else left
-        await self._ledger.not_cleaned(sorted(left))
+        await self._ledger.not_cleaned(sorted(left), refused=refused)
         await self._ledger.cleaned(sorted(runs - left))
         return len(runs - left)
 
     async def _sweep(self) -> int:
         due = await self._ledger.due_sweeps(self._zone, SWEEPS_A_ROUND)
-        ways = await self._ways(sorted({sweep.target_id for sweep in due}))
+        # A machine that was away is looked for, whatever its circuit says: a command may still run there.
+        ways = {i: replace(way, insist=True) for i, way in (await self._ways(sorted({s.target_id for s in due}))).items()}
         return sum(await asyncio.gather(*(self._sweep_one(ways.get(sweep.target_id), sweep) for sweep in due)))
 
     async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
@@ -87,8 +90,8 @@ class Aftercare:
         if found is None:
             await self._ledger.sweep_again([sweep.run_id])
             return 0
-        told = {**_told(found, action["expected_exit_codes"]), "at": moment(self._clock.now())}
-        await self._ledger.settle_late(sweep.run_id, told)
+        told = {**_told(found, action.get("expected_exit_codes", (0,))), "at": moment(self._clock.now())}
+        await self._ledger.settle_late(sweep, told)
         return 1
 
     async def _settled(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from opsjobs.model.action import Action, RunningAction
 from opsjobs.model.durable import Become
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import FieldError, Invalid, RemoteFailure
-from opsjobs.model.job import Action
 from opsjobs.model.secret import Credential, CredentialType
 from opsjobs.store.ledger import Spec
 from opsjobs.store.paging import PageRequest
@@ -25,7 +25,7 @@ async def fixed(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]
     for position, action in enumerate(actions):
         body: dict[str, Any] = action.model_dump(mode="json")
         kept.append(body)
-        if action.become is None or (name := action.become.credential) is None:
+        if not isinstance(action, RunningAction) or action.become is None or (name := action.become.credential) is None:
             continue
         if name not in known:
             known[name] = await _id_of(vault, name, f"/actions/{position}/become/credential")

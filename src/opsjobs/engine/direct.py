@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +12,28 @@ from opsjobs.clock import Clock
 from opsjobs.engine import ends
 from opsjobs.engine.interrupt import LEAVING, Interrupted, Stops, Why
 from opsjobs.engine.output import Capture
-from opsjobs.engine.record import ActionEnd, RunRecord
+from opsjobs.engine.record import ActionEnd, Page
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
 from opsjobs.remote.session import Exit, Process, Session
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One action that is to be done: its definition, where its output goes, and its limits in seconds."""
+    """One action that is to be done: its definition, where its output goes, and its limits in seconds.
+
+    `heard`: who listens to its standard output, beside the log.
+    """
 
     action: Mapping[str, Any]
     capture: Capture
-    record: RunRecord
+    page: Page
     stops: Stops
     clock: Clock
     timeout_seconds: float
     grace_seconds: float
+    heard: Callable[[bytes], None] | None = None
 
     async def read(self, process: Process) -> Exit:
         """Take in all output until the command's end. Raises RemoteFailure(LOST), or ContactLost."""
@@ -36,22 +41,25 @@ class Work:
             if isinstance(piece, Exit):
                 return piece
             self.capture.add(piece)
-            await self.record.room()
+            if self.heard is not None and piece.stream == "stdout":
+                self.heard(piece.data)
+            await self.page.run.room()
         raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
 
 
 class DirectCommand:
     """Starts a command over a session and stays until it has ended."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, command: str | Program) -> None:
         self._work = work
+        self._command = command
 
     async def perform(self, session: Session) -> ActionEnd:
         """Start, read, judge; a stop kills it. Raises RemoteFailure."""
         # Not interruptible: a start that is given up half-way would leave open whether the command runs.
         work = self._work
         async with failpoints.at("start"):
-            process = await session.start(work.action["command"])
+            process = await session.start(self._command)
         timer = work.clock.later(work.timeout_seconds, lambda: work.stops.order(Why.ACTION_TIMEOUT))
         try:
             with work.stops.here():

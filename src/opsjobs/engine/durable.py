@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 from opsjobs import failpoints
 from opsjobs.clock import Timer
@@ -27,6 +26,7 @@ from opsjobs.remote.session import (
     IdentityDiffers,
     NoSpool,
     NotBegun,
+    NotFollowed,
     Process,
     Settlement,
 )
@@ -37,6 +37,9 @@ KILL_SECONDS = 60.0
 WATCHDOG_SECONDS = 15.0
 REST_TRIES = 3
 LEASE_PAUSE_SECONDS = 0.5
+# A machine that says that it has been up for longer than a start is old was up when that was sent; by at least so much longer, as
+# no two clocks go alike, and seconds are cut.
+UP_SECONDS, UP_SHARE = 2.0, 1.01
 _PAUSES_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 # Trouble that does not go away by trying again: who else could log in would only be locked out.
 _FINAL = (
@@ -52,7 +55,8 @@ _FINAL = (
 class DurableCommand:
     """One action of a run, done durably.
 
-    `identity`: the store under which a start may have been sent. `again`: somebody may have sent it before us.
+    `identity`: the store under which a start may have been sent. `again`: somebody may have sent it before us, but not before
+    `since` (monotonic).
     `window_seconds`: how long lost contact is tried to be found again.
     """
 
@@ -64,9 +68,10 @@ class DurableCommand:
         identity: Identity | None,
         *,
         again: bool,
+        since: float,
         window_seconds: float,
         may_start: Callable[[], bool],
-        next_attempt: Callable[[Order], Order],
+        next_attempt: Callable[[], tuple[Order, Work]],
     ) -> None:
         self._work = work
         self._link = link
@@ -74,6 +79,8 @@ class DurableCommand:
         self._identity = identity
         self._taken_over = again
         self._perhaps_begun = again and identity is not None
+        self._since = since if again else work.clock.monotonic()
+        self._seen = False
         self._window_seconds = window_seconds
         self._may_start = may_start
         self._next_attempt = next_attempt
@@ -122,6 +129,7 @@ class DurableCommand:
         if self._perhaps_begun and self._identity is not None:
             async with failpoints.at("attach"):
                 process = await durable.attach(self._order, self._identity, self._work.capture.written)
+            self._seen = True
             self._show_life()
             return process
         return await self._begin(durable)
@@ -130,7 +138,7 @@ class DurableCommand:
         """A run that was taken over and found alive is no poison: said once, for it costs a write."""
         if self._taken_over and self._identity is not None:
             self._taken_over = False
-            self._work.record.identify(self._identity)
+            self._work.page.show_life()
 
     async def _begin(self, durable: Durable) -> Process:
         process: Process | None = None
@@ -149,6 +157,7 @@ class DurableCommand:
                 raise ContactLost(failure.message) from failure
             self._perhaps_begun = failure.code is ErrorCode.LOST
             raise
+        self._seen = True
         return process
 
     async def _durable(self) -> Durable:
@@ -167,7 +176,7 @@ class DurableCommand:
 
     def _second_watchdog(self) -> Timer:
         work = self._work
-        began = work.record.started_at
+        began = work.page.started_at
         gone = (work.clock.now() - began).total_seconds() if began is not None else 0.0
         left = max(work.timeout_seconds - gone, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
         return work.clock.later(left, lambda: work.stops.order(Why.ACTION_TIMEOUT))
@@ -178,28 +187,40 @@ class DurableCommand:
             words = "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
             raise ContactLost(words)
         self._identity = seen
-        self._work.record.identify(seen)
+        self._work.page.identify(seen)
         await self._written()
 
     async def _not_begun(self, absent: NotBegun) -> None:
+        if not self._never(absent):
+            words = f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
+            raise RemoteFailure(ErrorCode.LOST, words)
         if not absent.settled:
             self._perhaps_begun = False
             return
         # Whoever voided this start may have cancelled the run: only the owner may go on with the next one.
-        self._order = self._next_attempt(self._order)
+        self._order, self._work = self._next_attempt()
         await self._written()
 
+    def _never(self, absent: NotBegun) -> bool:
+        """Whether it is sure that the command never began."""
+        if absent.up_seconds is None:
+            # What we have seen, or heard of, had begun, and somebody has removed its record.
+            return absent.settled or not (self._seen or any(self._work.capture.written))
+        age_seconds = self._work.clock.monotonic() - self._since
+        known = self._seen or any(self._work.capture.written)
+        return not known and absent.up_seconds > age_seconds * UP_SHARE + UP_SECONDS
+
     async def _written(self) -> None:
-        await self._work.record.written()
-        if self._work.record.stale:
+        await self._work.page.run.written()
+        if self._work.page.run.stale:
             raise Left(Why.NOT_OURS)
 
     def _note_loss(self, failure: RemoteFailure) -> None:
         """Whether it is worth to look for it again; raises where it is not."""
         gone = failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
-        if gone or not self._perhaps_begun:
+        if gone or isinstance(failure, NotFollowed) or not self._perhaps_begun:
             raise failure
-        if failure.code in _FINAL:
+        if failure.code in _FINAL or failure.because in _FINAL:
             raise ContactLost(f"the command was started, but its machine lets us in no more: {failure.message}") from failure
         now = self._work.clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
@@ -253,10 +274,21 @@ class DurableCommand:
 
     async def _cancelled(self, durable: Durable) -> Settlement:
         settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
-        # Of what was started in another store, or before a reboot, this one knows nothing.
-        if settlement.proof is CancelProof.NEVER_STARTED and await durable.identity(self._order.become) != self._identity:
-            return Settlement(CancelProof.UNREACHABLE)
-        return settlement
+        if settlement.proof is not CancelProof.NEVER_STARTED or await durable.identity(self._order.become) == self._identity:
+            return settlement
+        # Of what was started in another store this one knows nothing; after a reboot it may.
+        return settlement if await self._never_began(durable) else Settlement(CancelProof.UNREACHABLE)
+
+    async def _never_began(self, durable: Durable) -> bool:
+        if self._identity is None:
+            return True
+        try:
+            await (await durable.attach(self._order, self._identity, self._work.capture.written)).close()
+        except NotBegun as absent:
+            return self._never(absent)
+        except IdentityDiffers:
+            pass
+        return False
 
     async def _rest(self) -> Exit | None:
         """What the command said until its end: it is all there, on the target."""
@@ -270,8 +302,3 @@ class DurableCommand:
                 await self._let_go()
                 await self._link.drop()
         return None
-
-
-def renewed(order: Order) -> Order:
-    """The same order as the next attempt."""
-    return replace(order, key=replace(order.key, attempt=order.key.attempt + 1))

@@ -13,6 +13,13 @@ from opsjobs.model.units import format_duration
 from opsjobs.remote.session import Exit
 from opsjobs.store.ledger import Progress
 
+# No code of its own: a folder that is missing is, like an interpreter, something that the target lacks.
+_UNSTARTED = {
+    "interpreter": (ErrorCode.INTERPRETER_MISSING, "its interpreter is not on the target"),
+    "folder": (ErrorCode.INTERPRETER_MISSING, "its working directory is not on the target"),
+    "storage": (ErrorCode.TRANSFER, "the target could not store what it needs (is its disk full?)"),
+}
+
 
 def failed(failure: RemoteFailure) -> ActionEnd:
     """Ended by what a machine did or did not do."""
@@ -21,18 +28,13 @@ def failed(failure: RemoteFailure) -> ActionEnd:
 
 def recorded(seen: Progress) -> ActionEnd:
     """Ended before this worker had the run."""
-    return ActionEnd(seen.status, seen.exit_code, seen.error, seen.cancel_proof, seen.stored)
+    return ActionEnd(seen.status, seen.exit_code, seen.error, seen.cancel_proof, seen.stored, outputs=seen.outputs)
 
 
 def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Ended by itself, or by the watchdog on the target (`seconds`: the action's timeout)."""
-    if exited.cause == "timeout":
-        return replace(killed(Why.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED)
-    if exited.cause == "output_limit":
-        words = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
-        return ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.OUTPUT_LIMIT, words), cancel_proof=CancelProof.KILLED)
-    if exited.cause == "cancel":  # by a worker who died of it, or was heard no more
-        return replace(killed(Why.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
+    if exited.cause is not None:
+        return _caused(exited, seconds)
     if exited.code is None and exited.signal is None:
         # Network devices close the channel without a word on success: all that can be known is that the command ended.
         return ActionEnd(RunStatus.SUCCEEDED)
@@ -43,6 +45,22 @@ def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
         if exited.code in expected:
             return ActionEnd(RunStatus.SUCCEEDED, code)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, how))
+
+
+def _caused(exited: Exit, seconds: float) -> ActionEnd:
+    """Ended, or kept from beginning, by somebody else than the program: an exit status would not be its own, so there is none."""
+    match exited.cause:
+        case "timeout":
+            return replace(killed(Why.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED)
+        case "output_limit":
+            words = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
+            return ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.OUTPUT_LIMIT, words), cancel_proof=CancelProof.KILLED)
+        case "cancel":  # by a worker who died of it, or was heard no more
+            return replace(killed(Why.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
+        case cause:
+            assert cause is not None
+            code, words = _UNSTARTED[cause]
+            return ActionEnd(RunStatus.FAILED, error=RunError(code, f"not started: {exited.words or words}"))
 
 
 def _int32(code: int) -> int:

@@ -21,6 +21,8 @@ class Why(Enum):
 LEAVING = frozenset({Why.WORKER_STOPS, Why.NOT_OURS})
 """This worker has no business with the run any more; the run itself goes on."""
 
+_ENDING = frozenset({Why.CANCEL, Why.DEADLINE})
+
 
 class Interrupted(Exception):
     """The run was asked to stop, at a place where it can."""
@@ -42,13 +44,19 @@ class Stops:
         self._task: asyncio.Task[None] | None = None
         self._obeying = False
         self._set_aside: Why | None = None
+        self._after: Why | None = None
 
     def bind(self) -> None:
         """The current task is the run's."""
         self._task = asyncio.current_task()
 
     def order(self, why: Why) -> None:
-        """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
+        """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all.
+
+        While an attempt is stopped for its own time, what would end the run is kept for when that is over.
+        """
+        if self.why is Why.ACTION_TIMEOUT and self._after is None and why in _ENDING:
+            self._after = why
         if self.why is None or why is Why.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
             self.why = why
         if self._obeying and self._task is not None and self.why is not self._set_aside:
@@ -56,9 +64,9 @@ class Stops:
             self._task.cancel()
 
     def over(self, why: Why) -> None:
-        """This reason has done its work: it stops nothing that comes later."""
+        """This reason has done its work: it stops nothing that comes later. What came meanwhile does."""
         if self.why is why:
-            self.why = None
+            self.why, self._after = self._after, None
 
     @contextmanager
     def here(self, *, but_for: Why | None = None) -> Iterator[None]:

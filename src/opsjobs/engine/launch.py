@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
-from opsjobs.engine import become
+from opsjobs.engine import become, sources
 from opsjobs.model.execution import Execution, TriggeredBy
-from opsjobs.model.failures import Invalid
+from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.model.job import LaunchOrder
+from opsjobs.model.parameter import bound
 from opsjobs.model.plan import Plan, plan
+from opsjobs.model.retry import frozen
+from opsjobs.model.strategy import Strategy, with_check
 from opsjobs.model.target import Target
+from opsjobs.peers.choices import Choices
 from opsjobs.peers.targets import Targets
 from opsjobs.store import idempotency
+from opsjobs.store.envelope import KeyMissing, Tampered
+from opsjobs.store.files import Files
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger import Ledger, NewExecution
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault
+
+Also = Callable[[Connection, Execution], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchLimits:
-    """`default_parallel`: runs at a time where the policy names none; `max_targets`: targets an execution."""
+    """`default_parallel`: runs at a time where the policy names none; `max_targets`: targets an execution.
+
+    `max_attempts`: of an action, whatever its policy says; `retry_factor`: of exponential pauses, where its policy says none.
+    """
 
     default_parallel: int = 50
     max_targets: int = 10_000
+    max_attempts: int = 11
+    retry_factor: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +63,18 @@ class Launcher:
         ledger: Ledger,
         targets: Targets,
         vault: Vault,
+        files: Files,
         clock: Clock,
         limits: LaunchLimits,
         ring: Callable[[str], None],
+        choices: Choices | None = None,
     ) -> None:
+        self._choices = choices or Choices(clock)
         self._database = database
         self._ledger = ledger
         self._targets = targets
         self._vault = vault
+        self._files = files
         self._clock = clock
         self._limits = limits
         self._ring = ring
@@ -68,29 +86,110 @@ class Launcher:
         triggered_by: TriggeredBy,
         requested_by: str,
         idem: IdempotentRequest | None = None,
+        uuid: UUID | None = None,
+        parent: int | None = None,
     ) -> Launched:
-        """Start an execution.
+        """Start an execution; `uuid` and `parent`: of one that is part of another one.
 
-        Raises Invalid (no or too many targets, narrowed outside the job's, a credential that cannot be used), NotFound, Conflict.
+        Raises Invalid (no or too many targets, narrowed outside the job's, a credential that cannot be used, a file that is not
+        there, wrong parameters), NotFound, Conflict.
         """
         async with failpoints.at("launch"):
-            planned = plan(
-                order,
-                await self._selected(order),
-                default_parallel=self._limits.default_parallel,
-                max_targets=self._limits.max_targets,
-                seed=secrets.randbits(32),
-            )
-            actions = await become.fixed(self._vault, order.actions)
-        new = self._new(order, actions, planned, triggered_by, requested_by)
-        async with failpoints.at("ledger.launch"):
-            launched = await self._database.repeat(lambda: self._write(new, idem))
-        async with failpoints.at("ring"):
-            for zone in {target.zone for target in planned.targets}:
-                self._ring(zone)
-        return launched
+            new = await self.prepared(order, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
+            new = replace(new, parent=parent)
+        return await self.start(new, idem)
 
-    async def _selected(self, order: LaunchOrder) -> list[Target]:
+    async def prepared(
+        self, order: LaunchOrder, *, triggered_by: TriggeredBy, requested_by: str, uuid: UUID | None = None
+    ) -> NewExecution:
+        """What a launch of this order would write, with all that is asked of others beforehand. Raises as `launch` does."""
+        order = await self.with_values(order)
+        targets = await self.selected(order)
+        actions = await self.frozen(order)
+        return self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
+
+    def draft(
+        self,
+        order: LaunchOrder,
+        actions: Sequence[Mapping[str, Any]],
+        targets: Sequence[Target],
+        *,
+        triggered_by: TriggeredBy,
+        requested_by: str,
+        uuid: UUID | None = None,
+    ) -> NewExecution:
+        """What a launch would write: the order's execution of these frozen actions on these targets. Raises Invalid."""
+        planned = self.planned(order, targets)
+        return self._new(order, actions, planned, triggered_by, requested_by, uuid=uuid or uuid7(self._clock.now()))
+
+    async def frozen(self, order: LaunchOrder) -> list[dict[str, Any]]:
+        """The actions as an execution keeps them: what they name is fixed from now on. Raises Invalid."""
+        actions = with_check(order.policy, await become.fixed(self._vault, order.actions))
+        actions = [{**action, "retry": self._retry(action.get("retry"))} for action in actions]
+        actions = await sources.fixed(self._files, actions)
+        await self._narrow(order, actions)
+        return actions
+
+    def planned(self, order: LaunchOrder, targets: Sequence[Target]) -> Plan:
+        """Which runs it will have, in which order and waves. Raises Invalid."""
+        return plan(
+            order,
+            targets,
+            default_parallel=self._limits.default_parallel,
+            max_targets=self._limits.max_targets,
+            seed=secrets.randbits(32),
+        )
+
+    async def start(self, new: NewExecution, idem: IdempotentRequest | None = None, *, also: Also | None = None) -> Launched:
+        """Write it and ring. `also` is done in the same transaction, once the execution has its id."""
+
+        async def write(connection: Connection) -> Execution:
+            execution = await self._ledger.launch(connection, new)
+            if also is not None:
+                await also(connection, execution)
+            return execution
+
+        async with failpoints.at("ledger.launch"):
+            done = await idempotency.once(self._database, idem, write, _told)
+        async with failpoints.at("ring"):
+            self.ring(new.targets)
+        return Launched(None, done) if isinstance(done, Answer) else Launched(done)
+
+    def ring(self, targets: Sequence[Target]) -> None:
+        """Wake the workers of these targets' zones."""
+        for zone in {target.zone for target in targets}:
+            self._ring(zone)
+
+    async def _narrow(self, order: LaunchOrder, actions: Sequence[dict[str, Any]]) -> None:
+        """Fix which of the targets an action that names some is for; of one that runs a job they say where that runs."""
+        for action, kept in zip(order.actions, actions, strict=False):
+            if action.targets is not None and action.type != "job":
+                kept["target_ids"] = [target.id for target in await self._targets.resolve(action.targets)]
+
+    async def with_values(self, order: LaunchOrder) -> LaunchOrder:
+        """The order with a value for every declared parameter. Raises Invalid with a pointer to each wrong one."""
+        if order.declared is None:
+            return order
+        said = [p for p in order.declared if p.default is not None or order.parameters.get(p.name) is not None]
+        values = bound(order.declared, order.parameters, await self._choices.of(said))
+        return replace(order, parameters=values, declared=None)
+
+    def opened(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of an execution, for one that comes of it. Raises Conflict where a secret does not open any more."""
+        try:
+            return self._vault.open_parameters(execution, stored)
+        except (KeyMissing, Tampered) as refused:
+            raise Conflict("secret_does_not_open", f"{refused}. Give the parameters again: execute the job.") from None
+
+    def _policy(self, order: LaunchOrder) -> dict[str, Any]:
+        policy = order.policy.model_dump(mode="json")
+        return {**policy, "retry": self._retry(policy["retry"])}
+
+    def _retry(self, retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return None if retry is None else frozen(retry, attempts=self._limits.max_attempts, factor=self._limits.retry_factor)
+
+    async def selected(self, order: LaunchOrder) -> list[Target]:
+        """The targets that are meant, as they are now. Raises Invalid."""
         of_job = await self._targets.resolve(order.targets)
         if order.narrowed_to is None:
             return of_job
@@ -104,15 +203,23 @@ class Launcher:
         return narrowed
 
     def _new(
-        self, order: LaunchOrder, actions: list[dict[str, Any]], planned: Plan, triggered_by: TriggeredBy, requested_by: str
+        self,
+        order: LaunchOrder,
+        actions: Sequence[Mapping[str, Any]],
+        planned: Plan,
+        triggered_by: TriggeredBy,
+        requested_by: str,
+        *,
+        uuid: UUID,
     ) -> NewExecution:
         return NewExecution(
-            uuid=uuid7(self._clock.now()),
+            uuid=uuid,
             job_id=order.job_id,
             job_version=order.job_version,
             job_name=order.job_name,
             actions=actions,
-            policy=order.policy.model_dump(mode="json"),
+            parameters=self._vault.seal_parameters(uuid, order.parameters),
+            policy=self._policy(order),
             priority=order.policy.priority,
             window=planned.window,
             timeout_seconds=order.policy.timeout,
@@ -120,13 +227,11 @@ class Launcher:
             triggered_by=triggered_by,
             requested_by=requested_by,
             reason=order.reason,
+            strategy=Strategy.of(order.policy, planned.waves),
+            names=order.policy.exclusive,
+            hold_seconds=order.policy.hold_offline,
         )
 
-    async def _write(self, new: NewExecution, idem: IdempotentRequest | None) -> Launched:
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
-                return Launched(None, answer)
-            execution = await self._ledger.launch(connection, new)
-            if idem is not None:
-                await idempotency.record(connection, idem, 202, f"/executions/{execution.id}", execution.data())
-            return Launched(execution)
+
+def _told(execution: Execution) -> Answer:
+    return Answer(202, f"/executions/{execution.id}", execution.data())

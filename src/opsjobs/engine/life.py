@@ -13,13 +13,17 @@ from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
 from opsjobs.engine import become
+from opsjobs.engine.children import Children
+from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
 from opsjobs.engine.recorder import Recorder
-from opsjobs.engine.target_run import RunLimits, TargetRun
+from opsjobs.engine.target_run import RunLimits, RunTools, TargetRun
+from opsjobs.engine.transfer import TransferTools
 from opsjobs.model.failures import Unavailable
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.session import Sessions
+from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled, Spec
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
@@ -27,7 +31,7 @@ from opsjobs.telemetry import Metrics, log
 
 # One claim asks for at most so many; a free place is filled at once, so several claims follow each other while there is work.
 CLAIM_RUNS = 200
-SPECS_KEPT = 256
+COURSES_KEPT = 256
 # Executions that were told to stop, remembered for runs of theirs that are between claim and start just then.
 STOPS_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
@@ -70,6 +74,8 @@ class WorkerTools:
     clock: Clock
     metrics: Metrics
     limits: RunLimits
+    transfers: TransferTools
+    children: Children
     ring: Callable[[str], None]
 
 
@@ -101,7 +107,7 @@ class Life:
         self._out_of_step: set[int] = set()
         self._given_up: set[int] = set()
         self._told_to_stop: dict[int, None] = {}
-        self._specs: dict[int, Spec] = {}
+        self._courses: dict[int, Course] = {}
         self.runs: dict[int, TargetRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._recorder = Recorder(
@@ -114,6 +120,16 @@ class Life:
             registered_at=registered_at,
         )
         self.heart.start()  # first: where no thread can be had, nothing of this life is left behind
+        self._run_tools = RunTools(
+            ledger=tools.ledger,
+            sessions=tools.sessions,
+            clock=tools.clock,
+            limits=tools.limits,
+            metrics=tools.metrics,
+            transfers=tools.transfers,
+            children=tools.children,
+            may_start=lambda: self.heart.may_start,
+        )
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")
         self._recording.add_done_callback(lambda _: wake.set())
 
@@ -167,11 +183,11 @@ class Life:
         taken = await self._take_over()
         if self._room <= 0:
             return False
-        floor = self._turn_floor()
+        asked_at, floor = self._tools.clock.monotonic(), self._turn_floor()
         with self._tools.metrics.claim_seconds.time():
             claim = await self._claim_ready(floor)
         self._floor = claim.lowest_turn or 0
-        await self._begin(claim.runs)
+        await self._begin(claim.runs, asked_at)
         if claim.more and self._room <= 0:
             self._tools.ring(self._options.zone)
         # Nothing seen above a floor does not mean that there is nothing: what was launched just now may stand below it.
@@ -190,41 +206,40 @@ class Life:
     def _turn_floor(self) -> int:
         """The smallest turn seen last; once a second none, to see what came in below it."""
         if time.monotonic() - self._floor_at >= 1.0:
-            self._floor_at = time.monotonic()
-            self._floor = 0
+            self._floor_at, self._floor = time.monotonic(), 0
         return self._floor
 
     async def _take_over(self) -> Sequence[Claimed]:
         if self._room <= 0 or time.monotonic() - self._take_over_at < self._options.poll_seconds:
             return ()
-        self._take_over_at = time.monotonic()
+        self._take_over_at, asked_at = time.monotonic(), self._tools.clock.monotonic()
         taken = await self._tools.ledger.take_over(
             owner=self._incarnation.id, worker=self._options.name, zone=self._options.zone, limit=min(self._room, CLAIM_RUNS)
         )
-        await self._begin(taken)
+        await self._begin(taken, asked_at)
         return taken
 
     async def _adopt(self) -> None:
         """Take up runs that are ours by the ledger alone: a claim's answer was lost, or a run fell out of step with the log."""
         self._unsure = False
-        asked = frozenset(self._out_of_step)
+        asked, asked_at = frozenset(self._out_of_step), self._tools.clock.monotonic()
         unknown = await self._unknown_runs()
         lost = {run.id for run in unknown if run.id in asked}
-        await self._begin(unknown, dict.fromkeys(lost, _OUT_OF_STEP))
+        await self._begin(unknown, asked_at, dict.fromkeys(lost, _OUT_OF_STEP))
         self._given_up |= lost
         self._out_of_step -= asked  # the others are not ours any more: should they come back, it is by a new claim
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
         return await self._tools.ledger.unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
 
-    async def _begin(self, claimed: Sequence[Claimed], lost: Mapping[int, str] | None = None) -> None:
+    async def _begin(self, claimed: Sequence[Claimed], asked_at: float, lost: Mapping[int, str] | None = None) -> None:
         """Start a coroutine for each; what they need is read for all of them at once. `lost`: why a run can only be ended."""
         if not claimed:
             return
         async with failpoints.at("begin"):
-            await self._learn_specs({run.execution_id for run in claimed})
+            await self._learn_courses({run.execution_id for run in claimed})
             endpoints = await self._tools.targets.endpoints(sorted({run.target_id for run in claimed}))
-            specs = [self._specs[execution] for execution in {run.execution_id for run in claimed}]
+            specs = [self._courses[execution].spec for execution in {run.execution_id for run in claimed}]
             logins = become.credentials(become.wishes(specs))
             opened = await self._tools.vault.open_many(sorted(logins)) if logins else {}
             again = [run.id for run in claimed if run.fence > 1 or lost]
@@ -234,14 +249,11 @@ class Life:
             self._perform(
                 TargetRun(
                     self._recorder.open(run),
-                    self._specs[run.execution_id],
+                    self._courses[run.execution_id],
                     endpoints.get(run.target_id),
                     progress.get(run.id, ()),
-                    sessions=self._tools.sessions,
-                    clock=self._tools.clock,
-                    limits=self._tools.limits,
-                    metrics=self._tools.metrics,
-                    may_start=lambda: self.heart.may_start,
+                    self._run_tools,
+                    asked_at=asked_at,
                     lost=why.get(run.id),
                     opened=opened,
                 )
@@ -250,6 +262,9 @@ class Life:
         self._tools.metrics.runs_running.set(len(self.runs))
 
     def _perform(self, run: TargetRun) -> None:
+        if (before := self.runs.get(run.claimed.id)) is not None:  # it went to another and came back, and nobody has told us
+            self._recorder.forget(before.record)
+            before.interrupt(Why.NOT_OURS)
         self.runs[run.claimed.id] = run
         if run.claimed.execution_id in self._told_to_stop:
             run.interrupt(Why.CANCEL)
@@ -269,13 +284,21 @@ class Life:
         if not (run.record.ended or run.record.stale or (run.record.left and self._ending)):
             self._lose(run.claimed.id, run.claimed.fence)
 
-    async def _learn_specs(self, executions: set[int]) -> None:
-        missing = sorted(executions - self._specs.keys())
+    async def _learn_courses(self, executions: set[int]) -> None:
+        missing = sorted(executions - self._courses.keys())
         if missing:
-            self._specs |= await self._tools.ledger.specs(missing)
-        while len(self._specs) > SPECS_KEPT + len(executions):
-            oldest = next(e for e in self._specs if e not in executions)
-            del self._specs[oldest]
+            self._courses |= {key: self._course(spec) for key, spec in (await self._tools.ledger.specs(missing)).items()}
+        while len(self._courses) > COURSES_KEPT + len(executions):
+            oldest = next(e for e in self._courses if e not in executions)
+            del self._courses[oldest]
+
+    def _course(self, spec: Spec) -> Course:
+        if not spec.parameters:
+            return course_of(spec, {})
+        try:
+            return course_of(spec, self._tools.vault.open_parameters(spec.execution_uuid, spec.parameters))
+        except (KeyMissing, Tampered) as refused:
+            return course_of(spec, {}, fault=f"the execution's secrets do not open: {refused}")
 
     def _settled(self, flush: Flush, settled: Settled) -> None:
         """After a flush: forget what is over, ring for followers, claim what became ready."""

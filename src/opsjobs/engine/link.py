@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 from opsjobs import failpoints
+from opsjobs.clock import Clock
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Session, Sessions
 
@@ -14,9 +17,12 @@ from opsjobs.remote.session import Session, Sessions
 class Link:
     """One session at a time, opened when it is needed, and opened again after contact was lost."""
 
-    def __init__(self, sessions: Sessions, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, sessions: Sessions, endpoint: Endpoint, clock: Clock, *, insist: bool = False) -> None:
+        """`insist`: something of the run may be on the machine already, so an open circuit for want of contact does not count."""
+        self.endpoint = replace(endpoint, insist=insist)
         self._sessions = sessions
+        self._clock = clock
+        self._made = clock.monotonic()
         self._stack = AsyncExitStack()
         self._session: Session | None = None
 
@@ -25,7 +31,17 @@ class Link:
         if self._session is None:
             async with failpoints.at("session"):
                 self._session = await self._stack.enter_async_context(self._sessions.session(self.endpoint))
+            self.endpoint = replace(self.endpoint, insist=True)
         return self._session
+
+    def logged_in(self) -> tuple[datetime, datetime] | None:
+        """From when until when its machine let us in, where that was waited for here."""
+        found = self._session.logged_in if self._session is not None else None
+        if found is None or found.ended < self._made:
+            return None
+        now, here = self._clock.now(), self._clock.monotonic()
+        self._made = here  # waited for once
+        return now - timedelta(seconds=here - found.began), now - timedelta(seconds=here - found.ended)
 
     async def drop(self) -> None:
         """Let go of the session: the next one may go over another connection."""
@@ -37,3 +53,29 @@ class Link:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.drop()
+
+
+class Links:
+    """The ways of one run to its machine: one, unless branches of it are at work side by side."""
+
+    def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock) -> None:
+        self._sessions = sessions
+        self._endpoint = endpoint
+        self._clock = clock
+        self._idle: list[Link] = []
+
+    def take(self, *, insist: bool = False) -> Link:
+        """A way that nobody else goes just now; to be given back. `insist`: as a Link says."""
+        if self._idle:
+            return self._idle.pop()
+        assert self._endpoint is not None, "a target that was removed is seen to before"
+        return Link(self._sessions, self._endpoint, self._clock, insist=insist)
+
+    def give(self, link: Link) -> None:
+        """Somebody else may go it."""
+        self._idle.append(link)
+
+    async def close(self) -> None:
+        """Let go of every session."""
+        while self._idle:
+            await self._idle.pop().drop()

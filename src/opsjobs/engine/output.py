@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.engine.record import CHUNK_BYTES, RunRecord
+from opsjobs.engine.record import CHUNK_BYTES, Page
 from opsjobs.remote.session import Output, Stream
 
 TAIL_BYTES = 64 << 10
@@ -14,10 +14,10 @@ class Capture:
     `stored`: how far the log had come (stdout, stderr) when this worker took the action up; the next bytes are those after it.
     """
 
-    def __init__(self, record: RunRecord, limit_bytes: int, stored: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, page: Page, limit_bytes: int, stored: tuple[int, int] = (0, 0)) -> None:
         self._streams: dict[Stream, _StreamCapture] = {
-            "stdout": _StreamCapture(record, "stdout", limit_bytes, stored[0]),
-            "stderr": _StreamCapture(record, "stderr", limit_bytes, stored[1]),
+            "stdout": _StreamCapture(page, "stdout", limit_bytes, stored[0]),
+            "stderr": _StreamCapture(page, "stderr", limit_bytes, stored[1]),
         }
 
     def add(self, piece: Output) -> None:
@@ -35,16 +35,22 @@ class Capture:
         """Bytes that the target wrote so far to stdout and stderr."""
         return self._streams["stdout"].written, self._streams["stderr"].written
 
+    @property
+    def head_bytes(self) -> int | None:
+        """How much of stdout is on record before the gap; None without one. Known once it has finished."""
+        return self._streams["stdout"].head_bytes
+
 
 class _StreamCapture:
-    def __init__(self, record: RunRecord, stream: Stream, limit_bytes: int, stored: int) -> None:
-        self._record = record
+    def __init__(self, page: Page, stream: Stream, limit_bytes: int, stored: int) -> None:
+        self._page = page
         self._stream: Stream = stream
         self._limit = limit_bytes
         self.written = stored
         self._stored = stored
         self._held = b""
         self._tail = bytearray()
+        self.head_bytes: int | None = None
 
     def add(self, data: bytes) -> None:
         room = self._limit - self.written
@@ -66,7 +72,7 @@ class _StreamCapture:
             piece = data[at : at + CHUNK_BYTES]
             if at + len(piece) < len(data):
                 piece = piece[: len(piece) - _cut_character(piece)]
-            self._record.output(self._stream, self._stored, piece)
+            self._page.output(self._stream, self._stored, piece)
             self._stored += len(piece)
             at += len(piece)
 
@@ -81,6 +87,7 @@ class _StreamCapture:
         dropped = self.written - self._stored - len(held) - len(tail)
         if dropped > 0:
             # A character that the limit or the tail's beginning cuts in two is left out whole.
+            self.head_bytes = self._stored
             border = _begun_before(tail)
             self._leave_out(len(held) + dropped + border)
             self._store(tail[border:])
@@ -88,7 +95,7 @@ class _StreamCapture:
             self._store(held + tail)
 
     def _leave_out(self, size_bytes: int) -> None:
-        self._record.dropped(self._stream, self._stored, size_bytes)
+        self._page.dropped(self._stream, self._stored, size_bytes)
         self._stored += size_bytes
 
 

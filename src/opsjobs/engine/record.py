@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from opsjobs.model.durable import Identity
-from opsjobs.model.execution import CancelProof, RunError, RunStatus
+from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.lines import result_line, status_line
@@ -34,28 +35,21 @@ class ActionEnd:
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     written: tuple[int, int] = (0, 0)
-
-
-@dataclass(slots=True)
-class _Action:
-    """The action that is being written: where the log stands, and what the next flush will say of it."""
-
-    key: str
-    attempt: int
-    begins: bool
-    started_at: datetime | None
-    stored: tuple[int, int] = (0, 0)
+    outputs: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class _Begin:
-    action: _Action
+    """The page is begun with the next flush; `size_bytes`: what that has to carry beside the row."""
+
+    size_bytes: int = 0
 
 
 @dataclass(slots=True)
 class _End:
     end: ActionEnd
     finished_at: datetime
+    again_seconds: float | None
 
 
 @dataclass(slots=True)
@@ -86,14 +80,104 @@ class Pen(Protocol):
     def dirty(self, record: RunRecord, size_bytes: int) -> None:
         """The record has more to say."""
 
+    def urge(self, record: RunRecord) -> None:
+        """What the record has to say is waited for."""
+
     async def flushed(self) -> None:
         """Wait for the end of the next flush."""
 
 
-class RunRecord:
-    """What one run has to say, in order. Nothing is said any more once it is `stale`: another worker owns the run.
+class Page:
+    """One attempt at an action, in the record of its run. `stored`: how far the log had come when it was opened here.
 
-    `left`: this worker goes, the run stays as it is. `in_flight`: a flush is being committed that has words of it.
+    `identity`: the store that it may be started in; `direct`: outside any. `command`: its line, where the definition has another.
+    `logged_in`: from when until when its machine let us in, where that was waited for just before.
+    """
+
+    def __init__(
+        self,
+        run: RunRecord,
+        action: str,
+        attempt: int,
+        started_at: datetime | None,
+        *,
+        seen: Progress | None,
+        known: bool,
+        command: str | None = None,
+    ) -> None:
+        self.run = run
+        self.action = action
+        self.attempt = attempt
+        self.started_at = started_at
+        self.stored = seen.stored if seen is not None else (0, 0)
+        self.identity = run.identity if known else None
+        self.direct = False
+        self.logged_in: tuple[datetime, datetime] | None = None
+        if seen is not None and (seen.identity is not None or seen.direct):
+            self.identity, self.direct = seen.identity, seen.direct
+        self._begins = seen is None
+        self._command = command
+
+    def output(self, stream: Stream, start_offset: int, data: bytes) -> None:
+        """Bytes at their offset; grows the last entry of the run where it directly goes on with it."""
+        self.run.write(self, stream, start_offset, data)
+
+    def dropped(self, stream: Stream, start_offset: int, size_bytes: int) -> None:
+        """Bytes that the output limit left out."""
+        self.run.say(self, self.line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
+
+    def identify(self, identity: Identity | None) -> None:
+        """From now on it, and what the run begins after it, is started in this store; None: outside any."""
+        self.identity, self.direct = identity, identity is None
+        self.run.identity = identity
+        self.run.say(self, _Identify(identity), LINE_BYTES)
+
+    def show_life(self) -> None:
+        """It was found alive: the run is no poison."""
+        self.run.say(self, _Identify(self.run.identity), LINE_BYTES)
+
+    def end(self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None) -> None:
+        """It has ended; `again_seconds`: the next attempt comes, not before so long from now."""
+        if end.error is not None:
+            end = replace(end, error=_storable(end.error))
+        state = self._state(begins=False)
+        state.stored_before = state.stored = state.written = end.written
+        _finish(state, end, finished_at)
+        self.run.say(self, result_line(state, self.run.claimed.target_id), LINE_BYTES)
+        self.run.say(self, _End(end, finished_at, again_seconds), 0)
+
+    def line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
+        """An entry of its output."""
+        return LogLine(self.run.claimed.id, "output", self.action, self.attempt, stream, start_offset, data, dropped)
+
+    def state(self) -> ResultState:
+        """What the flush that is being put together says of it; as it begins, if it does with this one."""
+        begins, self._begins = self._begins, False
+        return self._state(begins=begins)
+
+    def _state(self, *, begins: bool) -> ResultState:
+        return ResultState(
+            run_id=self.run.claimed.id,
+            action=self.action,
+            attempt=self.attempt,
+            begins=begins,
+            status=RunStatus.RUNNING,
+            stored_before=self.stored,
+            stored=self.stored,
+            written=self.stored,
+            started_at=self.started_at,
+            identity=self.identity,
+            direct=self.direct,
+            command=self._command if begins else None,
+            logged_in=self.logged_in if begins else None,
+        )
+
+
+class RunRecord:
+    """What one run has to say, in order: a page for each attempt at an action, several of them open at once.
+
+    Nothing is said any more once it is `stale`: another worker owns the run. `left`: this worker goes, the run stays as it is.
+    `in_flight`: a flush is being committed that has words of it. `identity`: the store in which the next action is started.
     """
 
     def __init__(self, pen: Pen, claimed: Claimed) -> None:
@@ -105,23 +189,35 @@ class RunRecord:
         self.in_flight = False
         self.unwritten_bytes = 0
         self._pen = pen
-        self._steps: deque[_Step] = deque()
-        self._action: _Action | None = None
-        self._begun: _Action | None = None
+        self._steps: deque[tuple[Page | None, _Step]] = deque()
 
-    def begin(self, action: str, attempt: int, started_at: datetime | None, *, seen: Progress | None = None) -> None:
-        """An action starts; `seen` where it is on record already, by a worker before us."""
-        new = _Action(action, attempt, seen is None, started_at, seen.stored if seen else (0, 0))
-        self._begun = new
-        self._say(_Begin(new), 0)
+    def begin(
+        self,
+        action: str,
+        attempt: int,
+        started_at: datetime | None,
+        *,
+        seen: Progress | None = None,
+        known: bool = True,
+        command: str | None = None,
+    ) -> Page:
+        """An action starts; `seen` where it is on record already. `known`: it may be started in the store that the run knows.
 
-    def output(self, stream: Stream, start_offset: int, data: bytes) -> None:
-        """Bytes of the action at their offset; grows the last entry where it directly goes on with it."""
+        `command`: as a page has it.
+        """
+        page = Page(self, action, attempt, started_at, seen=seen, known=known, command=command)
+        size = 0 if command is None or seen is not None else len(command)
+        self.say(page, _Begin(size), size)
+        return page
+
+    def write(self, page: Page, stream: Stream, start_offset: int, data: bytes) -> None:
+        """Output of a page."""
         if self.stale or self.ended:
             return
-        last = self._steps[-1] if self._steps else None
+        of, last = self._steps[-1] if self._steps else (None, None)
         if (
-            isinstance(last, LogLine)
+            of is page
+            and isinstance(last, LogLine)
             and last.data is not None
             and last.stream == stream
             and len(last.data) + len(data) <= CHUNK_BYTES
@@ -129,50 +225,11 @@ class RunRecord:
             last.data += data
             self._grow(len(data))
             return
-        self._say(self._line(stream, start_offset, data=data), len(data) + LINE_BYTES)
-
-    def dropped(self, stream: Stream, start_offset: int, size_bytes: int) -> None:
-        """Bytes that the output limit left out."""
-        self._say(self._line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
-
-    def end(self, end: ActionEnd, finished_at: datetime) -> None:
-        """The action has ended."""
-        begun = self._begun
-        assert begun is not None, "an action ends only after it began"
-        end = replace(end, error=_storable(end.error))
-        state = self._state_of(begun, end, finished_at)
-        self._say(result_line(state, self.claimed.target_id), LINE_BYTES)
-        self._say(_End(end, finished_at), 0)
-
-    def _state_of(self, begun: _Action, end: ActionEnd, finished_at: datetime) -> ResultState:
-        return ResultState(
-            run_id=self.claimed.id,
-            action=begun.key,
-            attempt=begun.attempt,
-            begins=False,
-            status=end.status,
-            stored_before=end.written,
-            stored=end.written,
-            written=end.written,
-            started_at=begun.started_at,
-            finished_at=finished_at,
-            exit_code=end.exit_code,
-            error=end.error,
-            cancel_proof=end.cancel_proof,
-        )
-
-    @property
-    def started_at(self) -> datetime | None:
-        """When the action that is being written began."""
-        return self._begun.started_at if self._begun is not None else None
-
-    def identify(self, identity: Identity | None) -> None:
-        """From now on the run may be started in this store; None: directly, so that nobody can look for it there."""
-        self.identity = identity
-        self._say(_Identify(identity), LINE_BYTES)
+        self.say(page, page.line(stream, start_offset, data=data), len(data) + LINE_BYTES)
 
     async def written(self) -> None:
         """Wait until all that was said is committed, or the run is another's."""
+        self._pen.urge(self)
         while (self._steps or self.in_flight) and not self.stale:
             await self._pen.flushed()
 
@@ -180,19 +237,42 @@ class RunRecord:
         """Say nothing more: the run goes on as it stands, for whoever takes it over."""
         self.left = True
 
-    def finish(self, end: ActionEnd, *, direct: bool = False) -> None:
-        """The run itself has ended, as its actions made it. `direct`: nothing of it lies in a store of its machine."""
+    def retried(self, attempt: int) -> None:
+        """An action is tried again, without the run going back to waiting."""
+        line = status_line(self.claimed.id, self.claimed.target_id, RunStatus.RUNNING, None)
+        line.attempt = attempt
+        self.say(None, line, LINE_BYTES)
+
+    def finish(self, end: ActionEnd, *, direct: bool = False, sweep: bool = False, attempt: int | None = None) -> None:
+        """The run itself has ended, as its actions made it. `direct`: nothing of it lies in a store of its machine.
+
+        `sweep`: what became of some of them is to be found out. `attempt`: the last one, where it was not the first.
+        """
         if direct:
-            self._say(_Identify(None), 0)
-        self._move(end.status, end.exit_code, end.error, end.cancel_proof)
+            self.say(None, _Identify(None), 0)
+        self._move(
+            RunMove(
+                *_identity(self.claimed),
+                end.status,
+                end.exit_code,
+                _storable(end.error),
+                end.cancel_proof,
+                attempt,
+                sweep=sweep,
+                watched=self.claimed.watched,
+            )
+        )
 
     def give_back(self) -> None:
         """The run goes back to waiting: nothing of its next action was started."""
-        self._move(RunStatus.WAITING, None, None, None)
+        self._move(RunMove(*_identity(self.claimed), RunStatus.WAITING, watched=self.claimed.watched))
 
-    def retry(self, attempt: int) -> None:
-        """The run goes back to waiting, for another attempt at the action that did not end well."""
-        self._move(RunStatus.WAITING, None, None, None, attempt=attempt)
+    def defer(
+        self, waiting_for: WaitingFor, *, seconds: float | None = None, awaits: str | None = None, attempt: int | None = None
+    ) -> None:
+        """The run waits, and holds nothing meanwhile: for so long from now, or for what it `awaits` (see RunMove)."""
+        move = RunMove(*_identity(self.claimed), RunStatus.WAITING, attempt=attempt, watched=self.claimed.watched)
+        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and _plain(awaits)))
 
     async def room(self) -> None:
         """Wait until there is room for more output. Back-pressure: the reader of the channel waits here."""
@@ -201,36 +281,17 @@ class RunRecord:
                 return
             await self._pen.flushed()
 
-    def _move(
-        self,
-        status: RunStatus,
-        exit_code: int | None,
-        error: RunError | None,
-        proof: CancelProof | None,
-        attempt: int | None = None,
-    ) -> None:
-        error = _storable(error)
-        self._say(status_line(self.claimed.id, self.claimed.target_id, status, error), LINE_BYTES)
-        move = RunMove(*_identity(self.claimed), status, exit_code, error, proof)
-        self._say(replace(move, attempt=attempt) if attempt is not None else move, 0)
+    def _move(self, move: RunMove) -> None:
+        assert move.status is not None
+        self.say(None, status_line(self.claimed.id, self.claimed.target_id, move.status, move.error), LINE_BYTES)
+        self.say(None, move, 0)
 
-    def _line(
-        self,
-        stream: Stream,
-        start_offset: int,
-        *,
-        data: bytes | None = None,
-        dropped: int | None = None,
-    ) -> LogLine:
-        begun = self._begun
-        assert begun is not None, "output belongs to an action"
-        return LogLine(self.claimed.id, "output", begun.key, begun.attempt, stream, start_offset, data, dropped)
-
-    def _say(self, step: _Step, size_bytes: int) -> None:
+    def say(self, page: Page | None, step: _Step, size_bytes: int) -> None:
+        """The next step, of a page or of the run itself."""
         if self.stale or self.ended:
             return
         self.ended = isinstance(step, RunMove)
-        self._steps.append(step)
+        self._steps.append((page, step))
         self._grow(size_bytes)
 
     def _grow(self, size_bytes: int) -> None:
@@ -252,17 +313,18 @@ class RunRecord:
         """Move steps into the draft, up to the run's share; says how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
         store: _Identify | None = None
-        states: list[ResultState] = []
+        states: dict[Page, ResultState] = {}
         while self._steps and taken < RUN_FLUSH_BYTES:
-            step = self._steps.popleft()
+            page, step = self._steps.popleft()
+            if page is not None and page not in states:
+                states[page] = page.state()
             match step:
-                case _Begin(action):
-                    self._action = action
-                    states.append(self._state(action))
+                case _Begin():
+                    taken += step.size_bytes
                 case LogLine():
-                    taken += self._take_line(step, states, draft)
-                case _End():
-                    self._take_end(step, states)
+                    taken += _take_line(step, page, states, draft)
+                case _End() if page is not None:
+                    _take_end(step, states[page])
                 case _Identify():
                     store = step
                     taken += LINE_BYTES
@@ -271,48 +333,32 @@ class RunRecord:
         if store is not None:
             move = replace(move, identity=store.identity, direct=store.identity is None)
         draft.runs.append(move)
-        draft.results.extend(states)
+        draft.results.extend(states.values())
         self.unwritten_bytes -= taken
         return taken
 
-    def _take_line(self, line: LogLine, states: list[ResultState], draft: Draft) -> int:
-        draft.lines.append(line)
-        if line.stream is None:
-            return LINE_BYTES
-        state = self._current(states)
-        size = len(line.data) if line.data is not None else line.dropped or 0
-        out, err = state.stored
-        state.stored = (out + size, err) if line.stream == "stdout" else (out, err + size)
-        state.written = (max(state.written[0], state.stored[0]), max(state.written[1], state.stored[1]))
-        assert self._action is not None
-        self._action.stored = state.stored
-        return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 
-    def _take_end(self, step: _End, states: list[ResultState]) -> None:
-        state = self._current(states)
-        state.status, state.exit_code, state.error = step.end.status, step.end.exit_code, step.end.error
-        state.cancel_proof, state.finished_at = step.end.cancel_proof, step.finished_at
-        state.written = (max(state.written[0], step.end.written[0]), max(state.written[1], step.end.written[1]))
+def _take_line(line: LogLine, page: Page | None, states: dict[Page, ResultState], draft: Draft) -> int:
+    draft.lines.append(line)
+    if line.stream is None or page is None:
+        return LINE_BYTES
+    state = states[page]
+    size = len(line.data) if line.data is not None else line.dropped or 0
+    out, err = state.stored
+    state.stored = page.stored = (out + size, err) if line.stream == "stdout" else (out, err + size)
+    state.written = (max(state.written[0], state.stored[0]), max(state.written[1], state.stored[1]))
+    return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 
-    def _current(self, states: list[ResultState]) -> ResultState:
-        assert self._action is not None
-        if not states or states[-1].action != self._action.key:
-            states.append(self._state(self._action))
-        return states[-1]
 
-    def _state(self, action: _Action) -> ResultState:
-        begins, action.begins = action.begins, False
-        return ResultState(
-            run_id=self.claimed.id,
-            action=action.key,
-            attempt=action.attempt,
-            begins=begins,
-            status=RunStatus.RUNNING,
-            stored_before=action.stored,
-            stored=action.stored,
-            written=action.stored,
-            started_at=action.started_at,
-        )
+def _take_end(step: _End, state: ResultState) -> None:
+    _finish(state, step.end, step.finished_at)
+    state.written = (max(state.written[0], step.end.written[0]), max(state.written[1], step.end.written[1]))
+    state.outputs, state.again_seconds = step.end.outputs, step.again_seconds
+
+
+def _finish(state: ResultState, end: ActionEnd, finished_at: datetime) -> None:
+    state.status, state.exit_code, state.error = end.status, end.exit_code, end.error
+    state.cancel_proof, state.finished_at = end.cancel_proof, finished_at
 
 
 def _identity(run: Claimed) -> tuple[int, int, str, int]:
@@ -323,5 +369,8 @@ def _storable(error: RunError | None) -> RunError | None:
     """The error in words that PostgreSQL takes: a machine may have put NUL or half a character into them, or a novel."""
     if error is None:
         return None
-    message = error.message[:MESSAGE_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return RunError(error.code, message)
+    return RunError(error.code, _plain(error.message))
+
+
+def _plain(words: str) -> str:
+    return words[:MESSAGE_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

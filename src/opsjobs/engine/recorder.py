@@ -59,11 +59,12 @@ class Recorder:
         """A record has something to say. That an action began, and no more, waits a little: most have soon more to say."""
         self.unwritten_bytes += size_bytes
         if size_bytes or record.claimed.id in self._dirty:
-            self._mark(record)
+            self.urge(record)
         else:
-            asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self._mark, record)
+            asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self.urge, record)
 
-    def _mark(self, record: RunRecord) -> None:
+    def urge(self, record: RunRecord) -> None:
+        """What the record has to say goes with the next flush."""
         if not record.silent:
             self._dirty.setdefault(record.claimed.id, record)
             self._something.set()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from opsjobs.clock import Clock
 from opsjobs.engine.service import Counts
+from opsjobs.store.contents import Contents
 from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.workers import Workers
@@ -28,12 +29,14 @@ class Rescuer:
         clock: Clock,
         metrics: Metrics,
         *,
+        contents: Contents,
         may_bury: Callable[[], bool],
         ring: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
         self._workers = workers
         self._journal = journal
+        self._contents = contents
         self._clock = clock
         self._metrics = metrics
         self._may_bury = may_bury
@@ -65,4 +68,4 @@ class Rescuer:
             self._metrics.bugs.labels("counters").inc()
             log.error("counters_differ", **counted)
         await self._workers.forget()
-        return {**counted, **await self._journal.keep_house()}
+        return {**counted, **await self._journal.keep_house(), "contents_swept": await self._contents.sweep()}

@@ -1,28 +1,38 @@
-"""The scheduler: what beat's tick does. It mends and tells like every worker; schedules join it with their own issue."""
+"""The scheduler: what beat's tick does. It fires schedules, and it mends and tells like every worker."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 
+from opsjobs.engine.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.heart import BEATS_A_LEASE
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.service import Counts
 from opsjobs.store.workers import Workers
 
-NAME = "scheduler"
+# A round of mending that takes longer is broken off, and the next one begins: every round is idempotent.
+MEND_SECONDS_AT_MOST = 60.0
 
 
 class Scheduler:
-    """One round a tick. It may bury others once its own rounds have found the database well for as long as a lease.
+    """Fires to the moment, and mends once a second beside it: neither a slow round nor Redis delays a firing.
 
-    Shorter would bury everybody after an outage that outlasted the leases: workers renew only every third of one.
+    It may bury others once its own rounds have found the database well for as long as a lease. Shorter would bury everybody after
+    an outage that outlasted the leases: workers renew only every third of one.
     """
 
-    def __init__(self, workers: Workers, relay: Relay, *, lease_seconds: float = 15.0) -> None:
+    def __init__(
+        self, workers: Workers, relay: Relay, *, firing: FiringService | None = None, lease_seconds: float = 15.0
+    ) -> None:
         self._workers = workers
         self._relay = relay
+        self._firing = firing
         self._lease_seconds = lease_seconds
+        self._mending: asyncio.Task[Counts] | None = None
+        self._mended_at = float("-inf")
         self._well_since: float | None = None
         self._well_at = 0.0
         self.rescuer: Rescuer | None = None
@@ -32,13 +42,54 @@ class Scheduler:
         """Whether the database was well long enough for every living worker to have renewed."""
         return self._well_since is not None and time.monotonic() - self._well_since >= self._lease_seconds
 
+    @property
+    def rest_seconds(self) -> float:
+        """How long there is nothing to do: until a moment is due or it is time to mend."""
+        mend = max(self._mended_at + REST_SECONDS - time.monotonic(), 0.0)
+        return mend if self._firing is None else min(mend, self._firing.rest_seconds)
+
+    async def tick(self) -> Counts:
+        """Fire what is due, and begin to mend where a second has passed; says what was done since the last tick.
+
+        Raises what a round of mending that has ended meanwhile has raised.
+        """
+        # The round of mending notes the tick, so it begins after the firing: who cannot fire is to be stood in for.
+        return {**await self._fire(), **self._mend(time.monotonic())}
+
+    async def _fire(self) -> Counts:
+        try:
+            return await self._firing.run_once() if self._firing is not None else {}
+        except Exception:
+            self._well_since = None
+            raise
+
+    def _mend(self, now: float) -> Counts:
+        if self._mending is not None and not self._mending.done():
+            return {}
+        ended, self._mending = self._mending, None
+        if now - self._mended_at >= REST_SECONDS:
+            self._mended_at = now
+            self._mending = asyncio.create_task(self._bounded(), name="mending")
+        return ended.result() if ended is not None else {}
+
+    async def _bounded(self) -> Counts:
+        async with asyncio.timeout(MEND_SECONDS_AT_MOST):
+            return await self.run_once()
+
+    async def stop(self) -> None:
+        """End within a round of mending."""
+        if self._mending is not None:
+            self._mending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._mending
+
     async def run_once(self) -> Counts:
-        """One round; says what was done, by kind."""
+        """One round of mending; says what was done, by kind."""
         began = time.monotonic()
         if began - self._well_at > self._lease_seconds:
             self._well_since = None  # it was frozen itself: of the time between it knows nothing
         try:
-            await self._workers.tick(NAME)
+            await self._workers.tick(SCHEDULER)
             self._judge(began)
             mended = await self.rescuer.run_once() if self.rescuer is not None else {}
             told = await self._relay.run_once()

@@ -1,308 +1,331 @@
-"""One target run from top to bottom: its way to the machine, the actions one after another, and the record of it.
+"""One target run from top to bottom: the walk through its actions, branches of it side by side, and the record of it.
 
 Whatever can stop a run (a cancel, a timeout, the worker's end, the loss of its lease) comes in through `interrupt`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from opsjobs import failpoints
-from opsjobs.clock import Clock, Timer
+from opsjobs.clock import Timer
 from opsjobs.engine import ends
-from opsjobs.engine.become import become_of, check_direct
-from opsjobs.engine.direct import DirectCommand, Work
-from opsjobs.engine.durable import DurableCommand, renewed
-from opsjobs.engine.interrupt import Interrupted, Left, Stops, Why
-from opsjobs.engine.link import Link
-from opsjobs.engine.output import Capture
+from opsjobs.engine.action_run import ActionRun, Away
+from opsjobs.engine.course import Course
+from opsjobs.engine.interrupt import LEAVING, Why
+from opsjobs.engine.link import Links
+from opsjobs.engine.past import Past
 from opsjobs.engine.record import ActionEnd, RunRecord
-from opsjobs.model.durable import Become, Order, RunKey, durability
-from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
+from opsjobs.engine.run_state import Later, RunLimits, RunState, RunTools
+from opsjobs.engine.words import text_of
+from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
+from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.model.units import parse_duration, parse_size
-from opsjobs.remote.session import ContactLost, NoSpool, Sessions
-from opsjobs.store.ledger import Progress, Spec
-from opsjobs.telemetry import Metrics, log
+from opsjobs.model.workflow import Walk
+from opsjobs.store.ledger import Progress
+from opsjobs.telemetry import log
 
+__all__ = ["RunLimits", "RunTools", "TargetRun"]
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """Defaults of an action, and the seconds between TERM and KILL. The rest of the output is awaited as long after a kill.
-
-    `reattach_seconds`: how long a durable command whose contact was lost is looked for. `spool_bytes`: of each stream that
-    the target keeps. `attempts`: how often `on_lost: retry` may start an action in all.
-    """
-
-    command_seconds: float = 300.0
-    output_bytes: int = 10 << 20
-    kill_grace_seconds: float = 5.0
-    reattach_seconds: float = 900.0
-    spool_bytes: int = 2 << 30
-    attempts: int = 11
+# Where branches wait for several things the first answer wakes the run. Should it be missed, they are looked after, ever less
+# often.
+LOOK_SECONDS = 10.0
+LOOK_SECONDS_MAX = 300.0
+# So much of the names of what is awaited beside a timer goes into an index; who is awaited beyond that is looked after.
+NAMES_CHARACTERS_MAX = 2_000
+_ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD)
 
 
 class TargetRun:
     """A claimed run at work in this process.
 
-    `may_start`: whether this worker's lease is fresh enough to start something on a machine. `lost`: why it is unknown what
-    became of the run's command, should it have been started directly. `opened`: credentials with passwords to become others by.
+    `asked_at`: a moment before its claim was asked for (monotonic). `lost`: why it is unknown what became of the run's command,
+    should it have been started directly. `opened`: credentials with passwords to become others by.
     """
 
     def __init__(
         self,
         record: RunRecord,
-        spec: Spec,
+        course: Course,
         endpoint: Endpoint | None,
         progress: Sequence[Progress],
+        tools: RunTools,
         *,
-        sessions: Sessions,
-        clock: Clock,
-        limits: RunLimits,
-        metrics: Metrics,
-        may_start: Callable[[], bool],
+        asked_at: float,
         lost: str | None = None,
         opened: Mapping[str, Credential] | None = None,
     ) -> None:
         self.claimed = record.claimed
         self.record = record
-        self._spec = spec
-        self._endpoint = endpoint
-        self._unfinished = next((seen for seen in progress if seen.status is RunStatus.RUNNING), None)
-        self._ends = {seen.action: ends.recorded(seen) for seen in progress if self._counts(seen)}
-        self._sessions = sessions
-        self._clock = clock
-        self._limits = limits
-        self._metrics = metrics
-        self._may_start = may_start
-        self._lost = lost
-        self._opened = opened or {}
-        self._direct = self.claimed.direct
-        # Somebody before us may have started the next action in this store.
-        self._again = (self.claimed.taken_over or lost is not None) and self.claimed.identity is not None
-        self._stops = Stops()
-        self._draining = False
-        self._open_action: str | None = None
-        self._attempt = self.claimed.attempt
-        self._gone = False
-        # Whether anything of it may lie in a store of its machine.
-        self._kept = self._again
+        # Somebody before us may have started the next action.
+        inherited = self.claimed.taken_over or lost is not None
+        self._state = RunState(
+            record,
+            course,
+            endpoint,
+            Past(self.claimed, progress),
+            tools,
+            Links(tools.sessions, endpoint, tools.clock),
+            opened or {},
+            lost,
+            inherited,
+            asked_at - self.claimed.age_seconds,
+            direct=self.claimed.direct,
+            kept=inherited and self.claimed.identity is not None,
+            attempt=self.claimed.attempt,
+        )
+        self._walk = Walk(course.workflow, self._applies)
+        self._unfit: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._at_work: dict[str, ActionRun] = {}
+        self._waiting: dict[str, tuple[ActionRun, Later]] = {}
+        self._why: Why | None = None
+        self._left = False
         self.began = time.monotonic()
-        self.commanding = False
 
-    def _counts(self, seen: Progress) -> bool:
-        """Whether an earlier end of an action still stands: not where it was lost, or never began, in an attempt before this."""
-        again = seen.status in (RunStatus.LOST, RunStatus.SKIPPED) and seen.attempt < self.claimed.attempt
-        return seen.status.final and seen.status is not RunStatus.SKIPPED and not again
+    # --- what comes from outside
 
     def interrupt(self, why: Why) -> None:
         """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
-        self._stops.order(why)
+        if self._why is None or why is Why.NOT_OURS:
+            self._why = why
+        for action in self._at_work.values():
+            action.stops.order(why)
 
     def drain(self) -> None:
         """Begin nothing more and let go of what goes on by itself; a direct command at work may end."""
-        self._draining = True
-        if not self.commanding:
-            self.interrupt(Why.WORKER_STOPS)
+        self._state.draining = True
+        for action in self._at_work.values():
+            if not action.commanding:
+                action.stops.order(Why.WORKER_STOPS)
+
+    # --- the whole of it
 
     async def perform(self) -> None:
         """Do it all. Never raises for what a machine or a person does; what is a bug of ours is recorded as `internal`."""
-        self._stops.bind()
         deadline = self._until_deadline()
-        end: ActionEnd | None
         try:
-            end = await self._walk()
-        except Left:
-            return self.record.leave()
-        except Interrupted as stopped:
-            end = self._tell(ends.unstarted(stopped.why)) if stopped.why is not Why.WORKER_STOPS else None
-        except RemoteFailure as failure:
-            end = self._tell(ends.failed(failure))
+            await self._walk_on()
+            await self._conclude()
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
-            self._metrics.bugs.labels("target_run").inc()
+            self._state.tools.metrics.bugs.labels("target_run").inc()
             log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
-            end = self._tell(ends.failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            self._fail(ends.failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
         finally:
             if deadline is not None:
                 deadline.cancel()
-        self._finish(end)
-        return None
-
-    def _finish(self, end: ActionEnd | None) -> None:
-        if end is None:
-            self.record.give_back()
-        elif end.status is not RunStatus.LOST or self._stops.why is not None:
-            self.record.finish(end, direct=not self._kept)
-        else:
-            self._finish_lost(end)
-
-    def _finish_lost(self, end: ActionEnd) -> None:
-        """What the author said of a command whose end nobody knows: it is repeated only where it surely runs no more."""
-        on_lost = self._spec.policy.get("on_lost", "ask")
-        if on_lost == "retry" and self._gone and self._attempt < self._limits.attempts:
-            self.record.retry(self._attempt + 1)
-        elif on_lost == "bury" or (on_lost == "retry" and self._gone):
-            self.record.finish(replace(end, status=RunStatus.DEAD), direct=not self._kept)
-        else:
-            self.record.finish(end, direct=not self._kept)
+            await self._state.links.close()
 
     def _until_deadline(self) -> Timer | None:
         left = self.claimed.seconds_left
-        return None if left is None else self._clock.later(left, lambda: self.interrupt(Why.DEADLINE))
+        return None if left is None else self._state.tools.clock.later(left, lambda: self.interrupt(Why.DEADLINE))
 
-    def _tell(self, end: ActionEnd) -> ActionEnd:
-        """Record an end that came from outside an action: the open or else the next action has it as its result.
+    # --- the walk
 
-        Where the actions have ended already, it comes too late to change anything.
-        """
-        if (known := self._outcome()) is not None:
-            return known
-        if self._open_action is None:
-            self._begin(self._remaining()[0]["key"], started=False)
-        self._open_action = None
-        self.record.end(end, self._clock.now())
-        return end
-
-    def _remaining(self) -> Sequence[Mapping[str, Any]]:
-        return [action for action in self._spec.actions if action["key"] not in self._ends]
-
-    def _outcome(self) -> ActionEnd | None:
-        """How the run ends by its actions; None while there is one to do: the first that went wrong says it, else the last."""
-        bad = [
-            action
-            for action in self._spec.actions
-            if (end := self._ends.get(action["key"])) and end.status is not RunStatus.SUCCEEDED
-        ]
-        unlike = [action for action in bad if self._ends[action["key"]].status is not RunStatus.FAILED]
-        stopped = unlike or any(action["on_failure"] != "continue" for action in bad)
-        if not stopped and self._remaining():
-            return None
-        # What ended otherwise than by its exit status says more than a failure that was to be passed over.
-        return self._ends[(unlike or bad or self._spec.actions[-1:])[0]["key"]]
-
-    async def _walk(self) -> ActionEnd:
-        if (known := self._outcome()) is not None:
-            return known
-        if self._endpoint is None:
-            if self._lost is not None:
-                raise RemoteFailure(ErrorCode.LOST, self._lost)
-            raise RemoteFailure(
-                ErrorCode.INTERNAL, f"target {self.claimed.target_name} was removed from the inventory after the launch"
-            )
-        async with Link(self._sessions, self._endpoint) as link:
-            while (known := self._outcome()) is None:
-                await self._action(link, self._remaining()[0])
-            async with failpoints.at("finish"):
-                return known
-
-    async def _action(self, link: Link, action: Mapping[str, Any]) -> None:
-        wish = durability(action.get("durable"), self._spec.policy.get("durable"), link.endpoint.target.durable)
-        durable = wish != "off" and not self._direct
-        if not durable and self._lost is not None:
-            raise RemoteFailure(ErrorCode.LOST, self._lost)
-        if not (durable and self._again):
-            await self._ready(link)
-        capture = self._begin(action["key"], action["output_limit"])
-        work = self._work(action, capture)
+    async def _walk_on(self) -> None:
+        todo = await self._take_up()
+        branches: set[asyncio.Task[None]] = set()
         try:
-            end = await (self._durably(link, work, required=wish == "required") if durable else self._directly(link, work))
-        except RemoteFailure as failure:
-            self._gone = durable and failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
-            end = ends.failed(failure)
-        end = replace(end, written=capture.finish())
-        self._open_action = None
-        self._ends[action["key"]] = end
-        self.record.end(end, self._clock.now())
-
-    async def _ready(self, link: Link) -> None:
-        """Reach the machine before anything is said of the action; turn back where it must not be started."""
-        with self._stops.here():
-            await link.session()
-        with self._stops.here():
-            pass
-        if self._draining or not self._may_start():
-            raise Interrupted(Why.WORKER_STOPS)
-
-    def _begin(self, key: str, output_limit: str | None = None, *, started: bool = True) -> Capture:
-        seen, self._unfinished = self._unfinished, None
-        if seen is not None and seen.action != key:
-            seen = None
-        self._attempt = seen.attempt if seen else max(self._attempt, self.claimed.attempt)
-        self._open_action = key
-        started_at = seen.started_at if seen else self._clock.now() if started else None
-        self.record.begin(key, self._attempt, started_at, seen=seen)
-        limit = self._limits.output_bytes if output_limit is None else parse_size(output_limit)
-        return Capture(self.record, limit, seen.stored if seen else (0, 0))
-
-    def _work(self, action: Mapping[str, Any], capture: Capture) -> Work:
-        seconds = self._limits.command_seconds if action["timeout"] is None else parse_duration(action["timeout"])
-        return Work(action, capture, self.record, self._stops, self._clock, seconds, self._limits.kill_grace_seconds)
-
-    async def _durably(self, link: Link, work: Work, *, required: bool) -> ActionEnd:
-        command = DurableCommand(
-            work,
-            link,
-            self._order(work),
-            self.record.identity,
-            again=self._again,
-            window_seconds=self._limits.reattach_seconds,
-            may_start=self._may_start,
-            next_attempt=self._next_attempt,
-        )
-        self._kept = True
-        try:
-            return await command.perform()
-        except NoSpool as reason:
-            check_direct(work.action, f"{self.claimed.target_name} cannot keep one: {reason}")
-            if required:
-                words = f"durable is required, and {self.claimed.target_name} cannot keep a durable run: {reason}"
-                raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, words) from None
-            log.info("no_durable_runs", target=self.claimed.target_name, reason=str(reason))
-        # On record before the start: who takes the run over can know nothing of a direct command.
-        self._direct = True
-        self.record.identify(None)
-        await self.record.written()
-        if self.record.stale:
-            raise Left(Why.NOT_OURS)
-        return await self._directly(link, work)
-
-    async def _directly(self, link: Link, work: Work) -> ActionEnd:
-        check_direct(work.action, f"on {self.claimed.target_name} this run goes directly (durable is off, or cannot be)")
-        with self._stops.here():
-            session = await link.session()
-        self.commanding = True
-        try:
-            return await DirectCommand(work).perform(session)
+            while True:
+                todo += self._next()
+                if len(todo) == 1 and not branches and not self._waiting:
+                    await self._branch(todo.pop())
+                elif todo:
+                    branches |= {asyncio.create_task(self._branch(action)) for action in todo}
+                    todo = []
+                elif branches:
+                    done, branches = await self._some_end(branches)
+                    for branch in done:
+                        branch.result()
+                else:
+                    return
         finally:
-            self.commanding = False
+            for branch in branches:
+                branch.cancel()
 
-    def _order(self, work: Work) -> Order:
-        return Order(
-            RunKey(self.claimed.uuid, work.action["key"], self._attempt),
-            work.action["command"],
-            timeout_seconds=work.timeout_seconds,
-            grace_seconds=work.grace_seconds,
-            limit_bytes=self._limits.spool_bytes,
-            become=self._become(work.action),
-        )
+    async def _some_end(self, branches: set[asyncio.Task[None]]) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
+        """Those that ended, and those at work; none has ended where something else that waited is due."""
+        clock = self._state.tools.clock
+        due = [later.at - clock.monotonic() for _, later in self._waiting.values() if later.at is not None]
+        alarm = asyncio.create_task(clock.sleep(max(min(due), 0.0))) if due else None
+        done, _ = await asyncio.wait({*branches, alarm} if alarm else branches, return_when=asyncio.FIRST_COMPLETED)
+        if alarm is not None:
+            alarm.cancel()
+        return done & branches, branches - done
 
-    def _become(self, action: Mapping[str, Any]) -> Become | None:
+    async def _take_up(self) -> list[ActionRun]:
+        """What the record says: ends that stand, and actions that are open, whatever became of others meanwhile."""
+        state = self._state
+        state.attempt = max(state.attempt, state.past.attempt)
+        for seen in state.past.ended():
+            state.note(seen.action, ends.recorded(seen), 1 if seen.inherited_from is not None else seen.attempt)
+            self._walk.record(seen.action, seen.status)
+            state.sweep = state.sweep or seen.unknown
+            if seen.action in state.course.heard:
+                head = await state.tools.ledger.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
+                state.stdouts[seen.action] = text_of(head)
+        return [self._begun(key) for key in state.past.open() if key in state.course.actions]
+
+    def _next(self) -> list[ActionRun]:
+        """What is to be done now: whatever is due of what waited, and what may start."""
+        if self._left or self._state.draining or self._why in LEAVING:
+            return []
+        due = self._due()
+        ready = self._walk.ready()
+        self._tell_skipped()
+        return due + [self._begun(key) for key in ready if not self._behind_barrier(key)]
+
+    def _due(self) -> list[ActionRun]:
+        now = self._state.tools.clock.monotonic()
+        if self._walk.stopped and self._why is None:
+            self._give_up_waits()
+        due = [key for key, (_, at) in self._waiting.items() if self._why is not None or (at.at is not None and at.at <= now)]
+        return [self._waiting.pop(key)[0] for key in due]
+
+    def _give_up_waits(self) -> None:
+        """A failure has ended the run: nobody waits any more, but for what goes on elsewhere, and to undo what was done."""
+        undoing = self._state.course.workflow.undoing
+        idle = [key for key, (_, later) in self._waiting.items() if later.waiting_for is not WaitingFor.CHILD]
+        for key in [key for key in idle if key not in undoing]:
+            action, _ = self._waiting.pop(key)
+            self._ended(action, action.give_up())
+
+    def _behind_barrier(self, key: str) -> bool:
+        return self._state.course.workflow.steps[key].barrier and key not in self.claimed.passed and self._why is None
+
+    def _begun(self, key: str) -> ActionRun:
+        self._walk.begin(key)
+        return ActionRun(self._state, self._state.course.actions[key])
+
+    async def _branch(self, action: ActionRun) -> None:
+        """Perform an action, and note what came of it."""
+        self._at_work[action.key] = action
+        if self._why is not None:
+            action.stops.order(self._why)
+        if self._state.draining:
+            action.stops.order(Why.WORKER_STOPS)
         try:
-            return become_of(action, self._opened)
-        except RemoteFailure as missing:
-            if not self._again:
-                raise
-            raise ContactLost(f"the command was perhaps started, and nobody may look after it now: {missing.message}") from None
+            if (unfit := self._unfit.get(action.key)) is not None:
+                found: ActionEnd | Later = action.close(ends.failed(RemoteFailure(ErrorCode.INTERNAL, unfit)))
+            else:
+                found = await action.perform()
+        except Away as away:
+            self._left = self._left or away.begun
+            self._state.draining = True
+            return
+        finally:
+            del self._at_work[action.key]
+        if isinstance(found, Later):
+            self._waiting[action.key] = (action, found)
+        else:
+            self._ended(action, found)
 
-    def _next_attempt(self, order: Order) -> Order:
-        """The start that was voided is on record as never begun; the next one goes by the next number."""
-        now, key = self._clock.now(), order.key.action
-        self.record.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
-        self._attempt = order.key.attempt + 1
-        self.record.begin(key, self._attempt, now)
-        return renewed(order)
+    def _ended(self, action: ActionRun, end: ActionEnd) -> None:
+        self._state.note(action.key, end, action.number)
+        self._walk.record(action.key, end.status)
+
+    # --- conditions
+
+    def _applies(self, key: str) -> bool:
+        """Whether an action concerns this target and its condition holds. What cannot be said of it fails the action."""
+        state = self._state
+        before = state.past.of(key)
+        if before.skipped or before.open is not None or before.tries:
+            return not before.skipped
+        targets = state.course.actions[key].get("target_ids")
+        if targets is not None and self.claimed.target_id not in targets:
+            return False
+        condition = state.course.conditions.get(key)
+        if condition is None:
+            return True
+        if isinstance(condition, Fault):
+            self._unfit[key] = f"its condition cannot be read {condition}"
+            return True
+        try:
+            return condition.holds(state.values(key))
+        except Unfit as unfit:
+            self._unfit[key] = f"its condition cannot be judged: {unfit}"
+            return True
+
+    def _tell_skipped(self) -> None:
+        now = self._state.tools.clock.now()
+        for key in self._walk.skipped():
+            if key in self._told or self._state.past.of(key).skipped:
+                continue
+            self._told.add(key)
+            if key not in self._state.ends:
+                page = self.record.begin(key, self._state.past.of(key).attempt, None, known=False)
+                page.end(ActionEnd(RunStatus.SKIPPED), now)
+
+    # --- the end of it
+
+    async def _conclude(self) -> None:
+        """Say how the run stands, now that nothing of it is at work here."""
+        if self._left or self._why is Why.NOT_OURS:
+            return self.record.leave()
+        if (key := self._walk.outcome()) is not None:
+            async with failpoints.at("finish"):
+                return self._finish(key)
+        if self._waiting:
+            return self._defer()
+        if self._state.draining or self._why is Why.WORKER_STOPS:
+            return self.record.leave() if self._state.inherited else self.record.give_back()
+        return self.record.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
+
+    def _finish(self, key: str) -> None:
+        end = self._state.ends.get(key, ActionEnd(RunStatus.SUCCEEDED))
+        if end.status is RunStatus.SKIPPED:
+            end = replace(end, status=RunStatus.SUCCEEDED)
+        if key in self._state.dead and self._why is None:
+            end = replace(end, status=RunStatus.DEAD)
+        attempt = self._state.attempt if self._state.attempt > self.claimed.attempt else None
+        self.record.finish(end, direct=not self._state.kept, sweep=self._state.sweep, attempt=attempt)
+
+    def _defer(self) -> None:
+        """What waits holds nothing: the ledger wakes the run."""
+        laters = [later for _, later in self._waiting.values()]
+        clock = self._state.tools.clock
+        at = min((later.at for later in laters if later.at is not None), default=None)
+        first = next(later for later in laters if later.at == at)
+        if at is not None and any(later.at is None for later in laters):
+            at = min(at, clock.monotonic() + self._look_seconds())
+        elif at is None and len(laters) > 1:
+            first, at = replace(first, waiting_for=WaitingFor.TIMER, awaits=None), clock.monotonic() + self._look_seconds()
+        seconds = None if at is None else max(at - clock.monotonic(), 0.0)
+        awaits = first.awaits or _names(laters)
+        self.record.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)
+
+    def _look_seconds(self) -> float:
+        """As long again as the youngest wait has lasted: each look takes a claim, and rows of the log."""
+        waits = (self._state.past.of(key).open for key, (_, later) in self._waiting.items() if later.at is None)
+        lasted = min((seen.age_seconds if seen is not None else 0.0 for seen in waits), default=0.0)
+        return min(max(lasted, LOOK_SECONDS), LOOK_SECONDS_MAX)
+
+    def _fail(self, end: ActionEnd) -> None:
+        """A fault of ours: whatever is open ends so, and the run with it, unless it came too late to change anything."""
+        if (known := self._walk.outcome()) is not None:
+            return self._finish(known)
+        open_ = [*self._at_work.values(), *(action for action, _ in self._waiting.values())]
+        for action in open_:
+            action.close(end)
+        if not open_:
+            key = next((k for k in self._state.course.actions if k not in self._state.ends), None)
+            if key is not None:
+                ActionRun(self._state, self._state.course.actions[key]).close(end)
+        return self.record.finish(end, sweep=self._state.sweep)
+
+
+def _names(laters: Sequence[Later]) -> str | None:
+    """Whose answers these wait for."""
+    names, size = list[str](), 0
+    for later in laters:
+        if later.awaits is not None and later.waiting_for in _ANSWERED and size + len(later.awaits) < NAMES_CHARACTERS_MAX:
+            names.append(later.awaits)
+            size += len(later.awaits) + 1
+    return " ".join(names) or None

@@ -10,28 +10,48 @@ from dataclasses import dataclass
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.doorbell import Doorbell
+from opsjobs.engine.again import Again
+from opsjobs.engine.firing import FiringService, Triggers
+from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.preparing import Preparer
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
+from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Transport
+from opsjobs.peers.choices import Choices
 from opsjobs.remote.addresses import AddressPolicy
+from opsjobs.remote.breaker import Breaker
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.pool import SshPool
+from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import Sessions
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.transports import Transports
 from opsjobs.settings import Settings
+from opsjobs.store.approvals import Approvals
+from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.calendars import Calendars, by_calendars
+from opsjobs.store.circuits import Circuits
+from opsjobs.store.contents import Contents
+from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.executions import Executions
+from opsjobs.store.files import Files
+from opsjobs.store.firings import Firings
 from opsjobs.store.fleet import Fleet
+from opsjobs.store.groups import Groups
+from opsjobs.store.importing import Imports
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.outbox import Outbox
+from opsjobs.store.outlook import Outlook
 from opsjobs.store.people import People
+from opsjobs.store.schedule_rows import Compiled
+from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Workers
@@ -48,6 +68,8 @@ class Limits:
     max_actions: int
     body_bytes: int
     docs: bool
+    file_bytes: int = 1 << 30
+    max_attempts: int = 11
 
 
 @dataclass(frozen=True)
@@ -65,13 +87,28 @@ class Parts:
     people: People
     executions: Executions
     journal: Journal
+    contents: Contents
+    files: Files
+    artifacts: Artifacts
     outbox: Outbox
     ledger: Ledger
     workers: Workers
+    circuits: Circuits
+    groups: Groups
+    calendars: Calendars
+    imports: Imports
     sessions: Sessions
     bus: Bus
     doorbell: Doorbell
     launcher: Launcher
+    again: Again
+    dead_letters: DeadLetters
+    approvals: Approvals
+    schedules: Schedules
+    firings: Firings
+    triggers: Triggers
+    outlook: Outlook
+    forecasts: Forecasts
 
     async def open(self) -> None:
         """Start what runs in the background; nothing here waits for a server to be there."""
@@ -96,34 +133,90 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     vault = Vault(database, settings.security.encryption_keys, clock)
     inventory = Inventory(database, vault, clock)
     ledger = Ledger(database)
+    circuits = _circuits(settings, database)
+    files = Files(database, clock)
     doorbell = Doorbell(settings.redis.url, metrics)
-    limits = LaunchLimits(settings.execution.max_concurrent_targets, settings.execution.max_targets_per_job)
+    jobs = Jobs(database, clock)
+    compiled = Compiled()
+    calendars = Calendars(database, clock)
+    schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
+    firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
+    outlook = Outlook(database, compiled)
     launcher = Launcher(
-        database=database, ledger=ledger, targets=inventory, vault=vault, clock=clock, limits=limits, ring=doorbell.ring
-    )
+        database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, ring=doorbell.ring,
+        limits=_launch_limits(settings), choices=Choices(clock, allow=settings.security.choices_allow),
+    )  # fmt: skip
     return Parts(
         clock=clock,
         metrics=metrics,
-        limits=Limits(settings.execution.max_actions_per_job, settings.api.body_limit_bytes, settings.api.docs),
+        limits=_limits(settings),
         database=database,
         fleet=Fleet(database),
-        jobs=Jobs(database, clock),
+        jobs=jobs,
         vault=vault,
         inventory=inventory,
         people=People(database, clock),
         executions=Executions(database),
         journal=Journal(database),
+        contents=Contents(database),
+        files=files,
+        artifacts=Artifacts(database, clock),
         outbox=Outbox(database),
         ledger=ledger,
         workers=Workers(database),
-        sessions=_sessions(settings, inventory, metrics),
+        circuits=circuits,
+        groups=Groups(database, clock),
+        calendars=calendars,
+        imports=Imports(database, clock),
+        sessions=_sessions(settings, inventory, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
         bus=Bus(settings.redis.url, metrics),
         doorbell=doorbell,
         launcher=launcher,
+        again=Again(launcher, database=database, ledger=ledger, targets=inventory),
+        dead_letters=DeadLetters(database),
+        approvals=Approvals(database),
+        schedules=schedules,
+        firings=firings,
+        triggers=Triggers(firings, schedules, jobs, launcher),
+        outlook=outlook,
+        forecasts=Forecasts(outlook, calendars),
     )
 
 
-def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Sessions:
+def _limits(settings: Settings) -> Limits:
+    wanted = settings.execution
+    return Limits(
+        wanted.max_actions_per_job,
+        settings.api.body_limit_bytes,
+        settings.api.docs,
+        wanted.file_limit_bytes,
+        wanted.max_retries + 1,
+    )
+
+
+def _launch_limits(settings: Settings) -> LaunchLimits:
+    wanted = settings.execution
+    attempts = wanted.max_retries + 1 if wanted.enable_retry else 1
+    return LaunchLimits(wanted.max_concurrent_targets, wanted.max_targets_per_job, attempts, wanted.retry_backoff_base)
+
+
+def _circuits(settings: Settings, database: Database) -> Circuits:
+    wanted = settings.connection
+    return Circuits(database, CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause))
+
+
+def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
+    def observe(changed: CircuitState | None, code: ErrorCode | None) -> None:
+        if changed is CircuitState.CLOSED:
+            metrics.circuits_closed.inc()
+        else:
+            counter = metrics.circuits_refused if changed is None else metrics.circuits_opened
+            counter.labels(code.value if code is not None else "").inc()
+
+    return observe
+
+
+def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics, breaker: Breaker) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
@@ -133,7 +226,7 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics) -> Ses
             raise RemoteFailure(ErrorCode.HOST_KEY, "another host key was pinned for it at the same moment: run it again")
 
     connector = Connector(options, allow=policy, remember=remember, observe=metrics.connect_seconds.observe)
-    pool = SshPool(connector)
+    pool = SshPool(connector, PoolLimits(handshakes_a_second=settings.connection.rate), breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy)})
 
@@ -146,8 +239,21 @@ def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:
         parts.journal,
         parts.clock,
         parts.metrics,
+        contents=parts.contents,
         may_bury=may_bury,
         ring=parts.doorbell.ring,
+    )
+
+
+def firing(parts: Parts) -> FiringService:
+    """What fires schedules, for the scheduler, and for a worker that stands in for it."""
+    return FiringService(
+        firings=parts.firings,
+        schedules=parts.schedules,
+        preparer=Preparer(parts.jobs, parts.launcher, parts.firings, parts.metrics),
+        launcher=parts.launcher,
+        ledger=parts.ledger,
+        metrics=parts.metrics,
     )
 
 

@@ -1,4 +1,4 @@
-"""The scheduler process: one tick a second over the ledger, hosted by Celery's beat."""
+"""The scheduler process: a tick at each due moment, and every second, over the ledger; hosted by Celery's beat."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from opsjobs import telemetry
 from opsjobs.doorbell.beat import run_scheduler
 from opsjobs.engine.scheduler import Scheduler
-from opsjobs.parts import build, relay, rescuer, serve_metrics
+from opsjobs.parts import build, firing, relay, rescuer, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
 
-CONNECTIONS = 3
+CONNECTIONS = 6
 
 
 class HostedScheduler:
@@ -18,19 +18,30 @@ class HostedScheduler:
 
     def __init__(self, settings: Settings) -> None:
         self.parts = build(settings, process="scheduler", connections=CONNECTIONS)
-        self.scheduler = Scheduler(self.parts.workers, relay(self.parts), lease_seconds=settings.worker.lease_seconds)
+        self.scheduler = Scheduler(
+            self.parts.workers,
+            relay(self.parts),
+            firing=firing(self.parts),
+            lease_seconds=settings.worker.lease_seconds,
+        )
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
 
     async def start(self) -> None:
         """Open the parts."""
         await self.parts.open()
+        spare_the_collector()
 
     async def run_once(self) -> Mapping[str, int]:
         """One tick."""
-        return await self.scheduler.run_once()
+        return await self.scheduler.tick()
+
+    def rest_seconds(self) -> float:
+        """How long there is nothing to do."""
+        return self.scheduler.rest_seconds
 
     async def stop(self) -> None:
         """Close everything."""
+        await self.scheduler.stop()
         await self.parts.close()
 
 

@@ -9,16 +9,24 @@ import socket
 from opsjobs import telemetry
 from opsjobs.doorbell.worker import run_worker
 from opsjobs.engine.aftercare import Aftercare
+from opsjobs.engine.children import Children
+from opsjobs.engine.chunks import Chunks
+from opsjobs.engine.firing import StandIn
+from opsjobs.engine.retention import PAUSE_SECONDS, Keeper
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.parts import Parts, build, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts import Parts, build, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
+from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.workers import Lease
 
 CONNECTIONS = 6
 RESCUE_SECONDS = 1.0
 RELAY_SECONDS = 1.0
+STAND_IN_SECONDS = 1.0
 AFTERCARE_SECONDS = 10.0
 # How long the parts may take to close once the worker has stopped.
 CLOSE_SECONDS = 3.0
@@ -27,6 +35,32 @@ CLOSE_SECONDS = 3.0
 def aftercare(parts: Parts, zone: str) -> Aftercare:
     """The visits to machines after their runs have ended."""
     return Aftercare(parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone)
+
+
+def _keeper(settings: Settings, parts: Parts) -> Keeper:
+    kept = settings.retention
+    keep = Keep(
+        log_seconds=kept.keep_logs,
+        artifact_seconds=kept.keep_artifacts,
+        execution_seconds=kept.keep_executions,
+        executions_per_job=kept.keep_executions_per_job,
+        file_seconds=kept.keep_files,
+        firing_seconds=kept.keep_firings,
+    )
+    return Keeper(Retention(parts.database), keep)
+
+
+def transfers(settings: Settings, parts: Parts) -> TransferTools:
+    """What the transfers of a worker share."""
+    return TransferTools(
+        parts.files,
+        parts.contents,
+        parts.artifacts,
+        Chunks(parts.contents),
+        parts.journal,
+        parts.metrics,
+        FindLimits(bytes=settings.execution.file_limit_bytes),
+    )
 
 
 def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:
@@ -57,13 +91,18 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
             spool_bytes=execution.spool_limit_bytes,
             attempts=execution.max_retries + 1,
         ),
+        transfers=transfers(settings, parts),
+        children=Children(parts.launcher, parts.jobs, parts.executions),
         ring=parts.doorbell.ring,
     )
+    stand_in = StandIn(firing(parts), parts.workers)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     background += [
         Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
+        Loop("retention", _keeper(settings, parts).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
+        Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
         Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
     ]
     return worker

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.failures import RemoteFailure
 
-PROOF_SECONDS = 5.0
+PROOF_SECONDS = 15.0
 """How long after the grace an answer may take; without one the command is perhaps still running."""
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)

@@ -17,11 +17,15 @@ from typing import cast
 
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.command import check_command
+from opsjobs.remote.disk import Disk
 from opsjobs.remote.group import Census, NoGroup, Question, end_group
+from opsjobs.remote.localdisk import LocalDisk
 from opsjobs.remote.outflow import Outflow
-from opsjobs.remote.session import Durable, Exit, HostKey, Output, Process, Session, Step, Stream
+from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step, Stream
+from opsjobs.remote.spool.direct import directly, one_line
 from opsjobs.remote.spool.durable import Login, Spool
 
 _THIS_MACHINE = "127.0.0.1"
@@ -73,16 +77,33 @@ class LocalSessions:
 class LocalSession:
     """Starts commands on this machine."""
 
+    logged_in: LoggedIn | None = None
+
     def __init__(self) -> None:
         self._started: list[LocalProcess] = []
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:  # noqa: ARG002
-        """Start a command line in /bin/sh. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
-        return await self._start(command, stdin, hold=False)
+    async def start(
+        self,
+        command: str | Program,
+        *,
+        stdin: bytes = b"",
+        marked: bool | None = None,  # noqa: ARG002  every one is a group of its own
+    ) -> Process:
+        """Start a command line in /bin/sh, or a program. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
+        if not isinstance(command, Program):
+            return await self._start(command, stdin, hold=False)
+        if (line := one_line(command, plain=True)) is not None:
+            return await self._ask(line(":"), b"")
+        return await directly(self._ask, command)
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine."""
         return Spool(_THIS_MACHINE, Login(plain=True), self._ask, self._start_beside, self._start_beside)
+
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[Disk]:
+        """This machine's files."""
+        yield LocalDisk(_environment(os.environ)["HOME"])
 
     async def _ask(self, line: str, stdin: bytes) -> Process:
         return await self._start(line, stdin, hold=False)
@@ -142,7 +163,7 @@ class _Child:
         threading.Thread(target=_wait_for, args=(popen, loop, self._settle), name=f"wait-{popen.pid}", daemon=True).start()
         self._pipes = [_Pipe("stdout", self), _Pipe("stderr", self)]
         for ours, theirs in zip(self._pipes, (popen.stdout, popen.stderr), strict=True):
-            await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]
+            await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]  # of a default in a lambda
         await loop.connect_write_pipe(lambda: self._stdin, popen.stdin)
         self._stdin.say(stdin, end=not hold)
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.breaker import Breaker
+from opsjobs.remote.disk import Disk
+from opsjobs.remote.rate import Rate
 from opsjobs.remote.route import Line, Place, Route
-from opsjobs.remote.session import Durable, Exit, HostKey, Output, Process, Session, Step
+from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step
+from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
-from opsjobs.remote.ssh.connection import ChannelRefused
-from opsjobs.remote.ssh.process import SshProcess
+from opsjobs.remote.ssh.connection import ChannelRefused, Connection
+from opsjobs.remote.ssh.process import Dressing, SshProcess
 from opsjobs.remote.trial import try_out
 
 Key = tuple[object, ...]
+T = TypeVar("T")
 
 MOVES = 2
 """How often a session changes its connection before it gives up."""
@@ -40,20 +48,28 @@ class PoolLimits:
     """Tunnels are not sessions: MaxSessions does not count them."""
     handshakes_per_host: int = 4
     """At a time to one host and port; sshd begins to drop them at 10 (MaxStartups)."""
+    handshakes_a_second: float = 20.0
+    """To one host and port; 0 = as many as there are. As many may come at once after a pause."""
     idle_seconds: float = 60.0
-    refused_seconds: float = 30.0
-    """How long a refused login is answered from memory."""
 
 
 class SshPool:
     """The Sessions of transport `ssh`."""
 
-    def __init__(self, connector: Connector, limits: PoolLimits | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        limits: PoolLimits | None = None,
+        clock: Clock | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
         self._connector = connector
         self._limits = limits or PoolLimits()
         self._clock = clock or SystemClock()
+        self._breaker = breaker or Breaker(clock=self._clock)
+        self._rate = Rate(self._limits.handshakes_a_second, self._clock)
         self._routes: dict[Key, Route] = {}
-        self._refused: dict[Key, tuple[float, RemoteFailure]] = {}
+        self._insisting: Counter[Key] = Counter()
         self._gates: dict[Key, _Gate] = {}
         self._room = _Room(self._limits.connections, self._close_longest_idle)
         self._sweeper: asyncio.Task[None] | None = None
@@ -74,14 +90,16 @@ class SshPool:
             await session.close()
 
     async def test(self, endpoint: Endpoint) -> list[Step]:
-        """Connect afresh and time each step: connect, auth, shell; stops at the first that fails."""
+        """Connect afresh, whatever the circuit says, and time each step: connect, auth, shell, sudo, sftp.
+
+        Ends with the first that fails of those that sessions need. How the login went closes or opens its circuit.
+        """
         async with self._jump(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
                 return [Step("connect", ok=False, ms=0.0, error=jump.message)]
             async with self._gate(endpoint):
-                steps = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
-        if all(step.ok for step in steps):
-            self._refused.pop(_login(endpoint), None)
+                steps, failure = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
+        await self._breaker.told(endpoint, failure)
         return steps
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
@@ -99,6 +117,7 @@ class SshPool:
             self._sweeper.cancel()
         for route in [*self._routes.values()]:
             await route.close()
+        await self._breaker.close()
 
     async def _take(self, endpoint: Endpoint, *, tunnel: bool) -> Place:
         if self._closed:
@@ -106,15 +125,19 @@ class SshPool:
         key = (*_key(endpoint), tunnel)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = self._route(endpoint, tunnel=tunnel)
-        return await route.take()
+            route = self._routes[key] = self._route(endpoint, key, tunnel=tunnel)
+        self._insisting[key] += endpoint.insist
+        try:
+            return await route.take()
+        finally:
+            self._insisting[key] -= endpoint.insist
 
-    def _route(self, endpoint: Endpoint, *, tunnel: bool) -> Route:
+    def _route(self, endpoint: Endpoint, key: Key, *, tunnel: bool) -> Route:
         limits = self._limits
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
         return Route(
-            lambda: self._connect(endpoint),
+            lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0)),
             places=limits.tunnels_per_connection if tunnel else limits.channels_per_connection,
             lines=limits.connections_per_key,
             now=self._clock.monotonic,
@@ -123,37 +146,29 @@ class SshPool:
 
     async def _connect(self, endpoint: Endpoint) -> Line:
         """One more connection, with a place in the house and at the host's door, and through its jump host."""
-        refused = self._refusal(endpoint)
-        if refused is not None:
-            raise refused
-        jump = await self._take(_last_jump(endpoint), tunnel=True) if endpoint.jumps else None
-        try:
-            await self._room.enter()
+        async with self._breaker.attempt(endpoint, insist=endpoint.insist) as permit:
             try:
-                line = await self._handshake(endpoint, jump)
-            except BaseException:
-                self._room.leave()
+                jump = await self._take(_last_jump(endpoint), tunnel=True) if endpoint.jumps else None
+            except RemoteFailure:
+                permit.spare()
                 raise
-        except BaseException:
-            if jump is not None:
-                jump.leave()
-            raise
+            try:
+                line = await self._enter(endpoint, jump)
+            except BaseException:
+                if jump is not None:
+                    jump.leave()
+                raise
         line.connection.when_lost(lambda: self._gone(line, jump))
         return line
 
-    async def _handshake(self, endpoint: Endpoint, jump: Place | None) -> Line:
-        async with self._gate(endpoint):
-            refused = self._refusal(endpoint)
-            if refused is not None:
-                raise refused
-            try:
-                connection = await self._connector.connect(endpoint, jump.line.connection if jump is not None else None)
-            except RemoteFailure as failure:
-                if failure.code is ErrorCode.AUTH_FAILED:
-                    until = self._clock.monotonic() + self._limits.refused_seconds
-                    self._refused[_login(endpoint)] = (until, failure)
-                raise
-        return Line(connection)
+    async def _enter(self, endpoint: Endpoint, jump: Place | None) -> Line:
+        await self._room.enter()
+        try:
+            async with self._gate(endpoint):
+                return Line(await self._connector.connect(endpoint, jump.line.connection if jump is not None else None))
+        except BaseException:
+            self._room.leave()
+            raise
 
     def _gone(self, line: Line, jump: Place | None) -> None:
         self._room.leave()
@@ -161,12 +176,6 @@ class SshPool:
             jump.leave()
         if line.lost is not None:
             line.lost()
-
-    def _refusal(self, endpoint: Endpoint) -> RemoteFailure | None:
-        remembered = self._refused.get(_login(endpoint))
-        if remembered is None or remembered[0] <= self._clock.monotonic():
-            return None
-        return RemoteFailure(remembered[1].code, remembered[1].message)
 
     @asynccontextmanager
     async def _jump(self, endpoint: Endpoint) -> AsyncIterator[Place | RemoteFailure | None]:
@@ -185,13 +194,14 @@ class SshPool:
 
     @asynccontextmanager
     async def _gate(self, endpoint: Endpoint) -> AsyncIterator[None]:
-        """At most so many handshakes at a time to one host and port."""
+        """At most so many handshakes at a time to one host and port, and so many a second."""
         target = endpoint.target
         key = (target.host, target.port, *(part for jump in endpoint.jumps for part in (jump.target.host, jump.target.port)))
         gate = self._gates.setdefault(key, _Gate(asyncio.Semaphore(self._limits.handshakes_per_host)))
         gate.users += 1
         try:
             async with gate.semaphore:
+                await self._rate.wait(key)
                 yield
         finally:
             gate.users -= 1
@@ -207,7 +217,8 @@ class SshPool:
                 route.close_idle(now - self._limits.idle_seconds)
                 if route.empty:
                     del self._routes[key]
-            self._refused = {login: held for login, held in self._refused.items() if held[0] > now}
+                    self._insisting.pop(key, None)
+            self._rate.forget()
 
     def _close_longest_idle(self) -> bool:
         idle = [line for route in self._routes.values() for line in route.idle_lines()]
@@ -223,13 +234,28 @@ class PooledSession:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._started: list[Process] = []
+        self._told: SshProcess | None = None
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
-        """Start a command line in the login shell. Raises RemoteFailure(CONNECTION_LOST or LOST).
+    @property
+    def logged_in(self) -> LoggedIn | None:
+        """When the connection that it has now was logged in to."""
+        return self._place.line.connection.logged_in
+
+    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
+        """Start a command line in the login shell, or a program. Raises RemoteFailure(CONNECTION_LOST or LOST).
 
         Where this connection turns out to be dead or full before anything started, another one is taken.
         """
-        return self._noted(await _start_on(self._place, command, stdin, marked=marked))
+        if not isinstance(command, Program):
+            return await self._start(command, stdin, marked=marked)
+        login = self._place.line.login
+        if (line := one_line(command, plain=login.plain)) is None:
+            return await directly(self._start, command)
+        process = self._told = await _start_on(self._place, line, b"", marked=None)
+        return self._noted(process)
+
+    async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> Process:
+        return self._noted(await _start_on(self._place, line, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine; None where its platform knows none."""
@@ -238,8 +264,14 @@ class PooledSession:
             return None
         return Spool(target.name, self._place.line.login, self._ask, self._start_beside, self._talk)
 
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[Disk]:
+        """The machine's files, over this session's place. Raises RemoteFailure."""
+        async with AsyncExitStack() as stack:
+            yield await _moving(self._place, lambda connection: stack.enter_async_context(connection.disk()))
+
     async def _ask(self, line: str, stdin: bytes) -> Process:
-        return await self.start(line, stdin=stdin, marked=False)
+        return await self._start(line, stdin, marked=False)
 
     async def _talk(self, line: str, stdin: bytes) -> Process:
         return self._noted(await _start_on(self._place, line, stdin, marked=False, hold=True))
@@ -259,16 +291,25 @@ class PooledSession:
 
     async def close(self) -> None:
         """Let go of what was started, and of the place."""
+        if self._told is not None:
+            self._place.line.login.plain = self._told.shell in PLAIN_SHELLS
         for process in self._started:
             await process.close()
         self._place.leave()
 
 
-async def _start_on(place: Place, command: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> SshProcess:
-    """Start a line on this place's connection; on another one where this turns out to be dead or full before anything started."""
+async def _start_on(
+    place: Place, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
+) -> SshProcess:
+    """Start a line on this place's connection, or on another one (`_moving`)."""
+    return await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
+
+
+async def _moving(place: Place, begin: Callable[[Connection], Awaitable[T]]) -> T:
+    """Begin something on this place's connection; on another one where this turns out to be dead or full before anything began."""
     for _ in range(MOVES):
         try:
-            return await place.line.connection.start(command, stdin=stdin, marked=marked, hold=hold)
+            return await begin(place.line.connection)
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.CONNECTION_LOST:
                 raise
@@ -279,7 +320,7 @@ async def _start_on(place: Place, command: str, stdin: bytes, *, marked: bool | 
             if not isinstance(failure, ChannelRefused) and place.line.connection.alive:
                 raise
         await place.move()
-    return await place.line.connection.start(command, stdin=stdin, marked=marked, hold=hold)
+    return await begin(place.line.connection)
 
 
 class _Beside:
@@ -336,7 +377,7 @@ class _Room:
 
 def _last_jump(endpoint: Endpoint) -> Endpoint:
     """The jump host next to the target, with the way to it (jumps are listed nearest to us first)."""
-    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1])
+    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1], insist=endpoint.insist)
 
 
 def _key(endpoint: Endpoint) -> Key:
@@ -345,8 +386,3 @@ def _key(endpoint: Endpoint) -> Key:
     login = (credential.id, credential.version, credential.username) if credential is not None else None
     machine = (target.id, target.host, target.port, target.platform, target.host_key_policy, tuple(target.host_keys))
     return (machine, login, tuple(_key(jump) for jump in endpoint.jumps))
-
-
-def _login(endpoint: Endpoint) -> Key:
-    credential = endpoint.credential
-    return (endpoint.target.id, credential.id if credential else None, credential.version if credential else None)

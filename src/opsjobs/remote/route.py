@@ -212,4 +212,6 @@ class Route:
 
 def _copy(failure: Exception) -> Exception:
     """An exception of one's own for each waiter: a shared one would collect all their tracebacks."""
-    return RemoteFailure(failure.code, failure.message) if isinstance(failure, RemoteFailure) else failure
+    if not isinstance(failure, RemoteFailure):
+        return failure
+    return RemoteFailure(failure.code, failure.message, because=failure.because)

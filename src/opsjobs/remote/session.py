@@ -10,9 +10,12 @@ from typing import Literal, Protocol
 from opsjobs.model.durable import Become, Identity, Order, RunKey
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.disk import Disk
 
 Stream = Literal["stdout", "stderr"]
+Cause = Literal["timeout", "output_limit", "cancel", "interpreter", "folder", "storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +30,59 @@ class Output:
 class Exit:
     """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
 
-    `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did.
+    `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did; or the
+    program was not started at all: its interpreter or its folder is not there, or what it needs could not be stored. `words`
+    may say more of that.
     """
 
     code: int | None
     signal: str | None = None
-    cause: Literal["timeout", "output_limit", "cancel"] | None = None
+    cause: Cause | None = None
+    words: str | None = None
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether nothing of the program ran, for a reason of its machine: the code is not the program's."""
+        return self.cause in ("interpreter", "folder", "storage")
+
+
+def unstarted(cause: Cause, program: Program) -> Exit:
+    """How a program ends whose machine lacks something, in words."""
+    words = {
+        "interpreter": f"there is no {program.interpreter} on the target that can be started",
+        "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
+        "storage": "the target could not store its script, its input or its secrets (is its disk full?)",
+    }
+    return Exit(None, None, cause, words.get(cause))
+
+
+def no_shell(end: Exit) -> Exit:
+    """How a line ends that no POSIX shell has told of: not with what the machine makes of it, unless something ended it."""
+    if end.signal is not None or (end.code or 0) > 128:
+        return end
+    return Exit(None, None, "interpreter", f"the target does not run lines for a POSIX shell: it ended ours with {end.code}")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One timed part of reaching a machine (`targets test`): connect, auth, shell."""
+    """One timed part of reaching a machine (`targets test`): connect, auth, shell, sudo, sftp.
+
+    `needed`: without it the machine does not work; of sudo and sftp it is only good to know.
+    """
 
     name: str
     ok: bool
     ms: float
     error: str | None = None
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """When a connection was logged in to, in seconds on the monotonic clock: from the exchange of keys until it was let in."""
+
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +120,16 @@ class IdentityDiffers(Exception):
 
 
 class NotBegun(Exception):
-    """There is no run to attach to. `settled`: it can never begin any more, so that only the next attempt may."""
+    """There is no run to attach to. `settled`: it can never begin any more, so that only the next attempt may.
 
-    def __init__(self, *, settled: bool) -> None:
+    `up_seconds`: the boot under which it was expected is over, and a reboot may cost a record. That one was of this same machine,
+    which has been up for so long now: the word holds for what was asked of it since then, and for nothing before.
+    """
+
+    def __init__(self, *, settled: bool, up_seconds: float | None = None) -> None:
         super().__init__("never to begin" if settled else "not begun")
         self.settled = settled
+        self.up_seconds = up_seconds
 
 
 class NoSpool(Exception):
@@ -96,6 +141,10 @@ class ContactLost(RemoteFailure):
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.LOST, message)
+
+
+class NotFollowed(ContactLost):
+    """What is there is not ours to follow: another command than this one, or begun by another release. It perhaps runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +167,14 @@ class Durable(Protocol):
 
         Raises IdentityDiffers (always where None is expected: a first contact), NotBegun(settled) where the key was voided,
         NoSpool, RemoteFailure(CONNECTION_LOST) where nothing can have started, ContactLost where it may have, and
-        RemoteFailure(LOST) where it was begun before and is gone, or was another command.
+        RemoteFailure(LOST) where it was begun before and is gone; NotFollowed where it was another command.
         """
 
     async def attach(self, order: Order, expected: Identity, offsets: tuple[int, int]) -> Process:
         """Follow what was started before, from these offsets (stdout, stderr) on.
 
-        Raises as `begin`, and NotBegun(settled=False) where the target shows that it never started.
+        Raises as `begin`, and NotBegun(settled=False) where the target shows that it never started. After a reboot both kinds
+        of NotBegun say since when the machine is up, or are RemoteFailure(LOST) where it cannot tell.
         """
 
     async def identity(self, become: Become | None = None) -> Identity:
@@ -146,8 +196,15 @@ class Durable(Protocol):
 class Session(Protocol):
     """An open channel to one machine."""
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
+    @property
+    def logged_in(self) -> LoggedIn | None:
+        """When its connection was, which others may have made long before; None where nobody logs in."""
+
+    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
         """Start a command line in the login shell; `marked` = learn its process group, for `kill` (default: where possible).
+
+        Or a program, which has its `stdin` in itself: a POSIX shell of the machine starts it. Where there is none, its Exit
+        says so, as for everything else that it lacks (`Exit.unstarted`).
 
         Raises RemoteFailure: CONNECTION_LOST where nothing can have started, LOST where the request was written
         and no answer came.
@@ -155,6 +212,9 @@ class Session(Protocol):
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine; None where its platform knows none."""
+
+    def disk(self) -> AbstractAsyncContextManager[Disk]:
+        """Files on this machine. Raises RemoteFailure: TRANSFER where it serves none, CONNECTION_LOST."""
 
 
 class Sessions(Protocol):
@@ -164,7 +224,7 @@ class Sessions(Protocol):
         """A session to the machine, connecting where there is no connection yet.
 
         Raises RemoteFailure with the code of the phase that failed: dns, connect_timeout, connection_refused,
-        connection_lost, host_key, auth_failed, credential_missing.
+        connection_lost, host_key, auth_failed, credential_missing, circuit_open.
         """
 
     async def test(self, endpoint: Endpoint) -> list[Step]:

@@ -26,6 +26,7 @@ from opsjobs.settings.spelling import (
 
 _ZONE = text(r"[a-z0-9][a-z0-9_-]{0,62}", "write lower-case letters, digits, - or _, such as default or berlin-1")
 _HOST = text(r"[A-Za-z0-9_.:%-]{1,253}", "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0")
+_AGE = seconds(86_400, 36_600 * 86_400)
 _ADMIN_TOKEN = text(r"[\x21-\x7e]{16,512}", f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_ONE}")
 _TOKEN = text(r"[\x21-\x7e]{1,8192}", "write the token alone: printable characters without blanks")
 
@@ -120,13 +121,88 @@ class ExecutionSettings:
         "2GiB",
         "What a target keeps of each output stream of a durable command; one that writes more is killed (`output_limit`).",
     )
+    file_limit_bytes: int = setting(
+        "FILE_LIMIT_BYTES",
+        size(1, 1 << 40),
+        "1GiB",
+        "The largest file that may be uploaded, and the most that one action may download from one target.",
+    )
     max_retries: int = setting(
         "MAX_RETRIES", whole(0, 100), "10", "How often an action may be started again, whatever its policy says.", ours=False
+    )
+    enable_retry: bool = setting(
+        "ENABLE_RETRY",
+        yes_no,
+        "on",
+        "Whether actions are tried again at all; off: one attempt, whatever policies say.",
+        ours=False,
+    )
+    retry_backoff_base: int = setting(
+        "RETRY_BACKOFF_BASE", whole(1, 100), "2", "The factor of exponential pauses, unless retry.factor says.", ours=False
     )
     max_actions_per_job: int = setting("MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False)
     max_targets_per_job: int = setting(
         "MAX_TARGETS_PER_JOB", whole(1, 1_000_000), "10000", "Targets that one execution may have.", ours=False
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How hard targets are tried to be reached."""
+
+    rate: float = setting(
+        "CONNECTION_RATE",
+        whole(0, 10_000),
+        "20",
+        "Connections a second that a worker makes to one host; as many at once after a pause. 0: no limit.",
+    )
+    circuit_failures: int = setting(
+        "CIRCUIT_FAILURES", whole(1, 1_000), "5", "Connects in a row that fail before a target's circuit opens."
+    )
+    circuit_pause: float = setting(
+        "CIRCUIT_PAUSE",
+        seconds(0.1, 3600),
+        "15s",
+        "How long a circuit that failed connects have opened stays open at first; twice as long each time, up to 32 times.",
+    )
+    circuit_refused_pause: float = setting(
+        "CIRCUIT_REFUSED_PAUSE",
+        seconds(0.1, 86_400),
+        "15m",
+        "The same for a circuit that a refused login has opened, which one refusal does.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """What is let go of, and when; in seconds."""
+
+    keep_logs: float = setting(
+        "KEEP_LOGS",
+        _AGE,
+        "90d",
+        "How long the logs of executions are kept, by days of their launch; asked for later: 410.",
+    )
+    keep_artifacts: float = setting("KEEP_ARTIFACTS", _AGE, "90d", "How long files that actions brought from targets are kept.")
+    keep_files: float = setting(
+        "KEEP_FILES",
+        _AGE,
+        "365d",
+        "How long uploaded files are kept; longer, as long as a job or an execution that is kept names them.",
+    )
+    keep_executions: float = setting(
+        "KEEP_EXECUTIONS",
+        _AGE,
+        "365d",
+        "How long executions are kept after their end, with their targets, results and artifacts.",
+    )
+    keep_executions_per_job: int = setting(
+        "KEEP_EXECUTIONS_PER_JOB",
+        whole(1, 1_000_000_000),
+        "10000",
+        "Executions that are kept of each job: the newest ones.",
+    )
+    keep_firings: float = setting("KEEP_FIRINGS", _AGE, "90d", "How long it is kept what became of the due moments of schedules.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +242,13 @@ class SecuritySettings:
         networks,
         None,
         "Networks that targets may never be in: CIDRs with commas between. Wins over allow.",
+        unset=(),
+    )
+    choices_allow: tuple[Network, ...] = setting(
+        "CHOICES_ALLOW",
+        networks,
+        None,
+        "Networks that choices_url may point into although they are not public: CIDRs, comma between.",
         unset=(),
     )
     admin_token: Secret | None = setting(  # noqa: RUF009  dataclasses.field, by another name
@@ -221,6 +304,8 @@ class Settings:
     redis: RedisSettings = field(default_factory=RedisSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)

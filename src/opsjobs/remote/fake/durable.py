@@ -12,7 +12,7 @@ from opsjobs.remote.command import check_command
 from opsjobs.remote.fake.machine import FakeMachine, Start
 from opsjobs.remote.fake.run import FakeFollower, FakeRun
 from opsjobs.remote.fake.script import stand_before
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, Process, Settlement
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, Process, Settlement
 
 
 class FakeDurable:
@@ -26,9 +26,13 @@ class FakeDurable:
 
     async def begin(self, order: Order, expected: Identity | None) -> Process:
         """Start the script of this command line, unless the key has begun. Raises also what `refuse_start` was told."""
-        check_command(order.command)
+        if order.program is None:
+            check_command(order.command)
         await stand_before(self._machine.start_gate)
         self._check_store()
+        if self._machine.unheard:
+            self._machine.unheard -= 1
+            raise ContactLost(f"{self._machine.name} was not heard (as scripted).")
         if expected != self._machine.identity:
             raise IdentityDiffers(self._machine.identity)
         run = self._find(order)
@@ -50,7 +54,7 @@ class FakeDurable:
         """Which store this is now."""
         return self._machine.identity
 
-    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:  # noqa: ARG002
+    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:  # noqa: ARG002  likewise
         """How a run stands."""
         self._machine.check_contact(self._since)
         run = self._machine.runs.get(key)
@@ -58,13 +62,13 @@ class FakeDurable:
             return Settlement(CancelProof.NEVER_STARTED)
         return None if run.working else _settled(run)
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:  # noqa: ARG002
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:  # noqa: ARG002  likewise
         """Void the key, or end its run, as far as the machine's levers allow."""
         settlement = await self._cancel(key, grace_seconds)
         self._machine.kills.append(settlement.proof)
         return settlement
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:  # noqa: ARG002
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:  # noqa: ARG002  likewise
         """Forget the runs that are over."""
         machine = self._machine
         machine.check_contact(self._since)
@@ -91,14 +95,17 @@ class FakeDurable:
             raise NotBegun(settled=True)
         run = self._machine.runs.get(order.key)
         if run is not None and run.order.digest != order.digest:
-            raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is another command than this one.")
+            raise NotFollowed(f"{order.key} on {self._machine.name} is another command than this one.")
         if run is not None and run.gone:
             raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is gone: how it ended is on no record.")
         return run
 
     def _ended(self, order: Order) -> FakeRun:
         """The run of this order where its end is on record: all that counts after a reboot."""
-        run = self._find(order) if order.key not in self._machine.voids else None
+        void, up_seconds = order.key in self._machine.voids, self._machine.up_seconds
+        run = None if void else self._find(order)
+        if run is None and up_seconds is not None:
+            raise NotBegun(settled=void, up_seconds=up_seconds)
         if run is None or run.live:
             message = f"{self._machine.name} was rebooted: nothing there shows what became of {order.key}."
             raise RemoteFailure(ErrorCode.LOST, message)
@@ -119,8 +126,9 @@ class FakeDurable:
 
     def _run(self, order: Order) -> FakeRun:
         machine = self._machine
-        machine.starts.append(Start(order.command, b"", self._clock.now(), order))
-        run = FakeRun(order, machine.script_for(order.command, b""), machine, self._clock)
+        stdin = order.program.stdin or b"" if order.program is not None else b""
+        machine.starts.append(Start(order.command, stdin, self._clock.now(), order, order.program))
+        run = FakeRun(order, machine.script_for(order.command, stdin, order.program), machine, self._clock)
         machine.runs[order.key] = run
         return run
 

@@ -11,20 +11,23 @@ from opsjobs.clock import Clock
 from opsjobs.model.durable import Identity, Order, RunKey
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
+from opsjobs.remote.fake.disk import FakeFiles
 from opsjobs.remote.fake.run import FakeRun
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
 from opsjobs.remote.outflow import Outflow
-from opsjobs.remote.session import Exit, NotBegun, Output
+from opsjobs.remote.session import Exit, NotBegun, Output, unstarted
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A command that was started; `order` where it is a durable run."""
+    """A command that was started; `order` where it is a durable run, `program` where it is more than a line."""
 
     command: str
     stdin: bytes
     at: datetime
     order: Order | None = None
+    program: Program | None = None
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class FakeMachine:
     """Sessions that were asked for."""
     open_sessions: int = 0
     connect_seconds: float = 0.0
+    auth_seconds: float | None = None
+    """How long it says that each login took; None: nobody logs in."""
     connect_gate: Gate | None = None
     start_gate: Gate | None = None
     ignores_term: bool = False
@@ -48,6 +53,13 @@ class FakeMachine:
     """True: its platform knows no durable runs."""
     no_spool: str | None = None
     """Why it cannot keep durable runs just now."""
+    interpreters: set[str] | None = None
+    """The interpreters that it has; None: all."""
+    folders: set[str] | None = None
+    """The working directories that it has; None: all."""
+    diskless: str | None = None
+    """Why it serves no files."""
+    files: FakeFiles = field(default_factory=FakeFiles)
     processes: list[FakeProcess] = field(default_factory=list)
     """What was started directly."""
     runs: dict[RunKey, FakeRun] = field(default_factory=dict)
@@ -55,6 +67,10 @@ class FakeMachine:
     voids: set[RunKey] = field(default_factory=set)
     """Keys that can never begin any more."""
     cleaned: list[RunKey] = field(default_factory=list)
+    unheard: int = 0
+    """So many requests for a start get no answer, and begin nothing."""
+    up_seconds: float | None = None
+    """Since when it is up, as it tells after a reboot; None: it cannot tell."""
     contacts: int = 0
     """Grows whenever contact breaks for everybody: sessions that are older are dead."""
     _store: int = 1
@@ -121,12 +137,22 @@ class FakeMachine:
         """Somebody killed what keeps this run's books: its end will be on no record, unless a cancel ends it."""
         self.runs[key].orphan()
 
-    def script_for(self, command: str, stdin: bytes) -> Sequence[Deed]:
-        """The deeds of a command: by the last rule that fits, else a silent success."""
+    def script_for(self, command: str, stdin: bytes, program: Program | None = None) -> Sequence[Deed]:
+        """The deeds of a command: by the last rule that fits, else a silent success; none where the machine lacks something."""
+        if program is not None and (missing := self._lacking(program)) is not None:
+            return [missing]
         for to, script in reversed(self._rules):
             if to is None or to == command:
                 return script(command, stdin) if callable(script) else script
         return [Exit(0)]
+
+    def _lacking(self, program: Program) -> Exit | None:
+        """How a program ends that this machine cannot start."""
+        if program.cwd is not None and self.folders is not None and program.cwd not in self.folders:
+            return unstarted("folder", program)
+        if program.script is not None and self.interpreters is not None and program.interpreter not in self.interpreters:
+            return unstarted("interpreter", program)
+        return None
 
     async def connect(self, clock: Clock) -> None:
         """What happens at connect. Raises RemoteFailure."""
@@ -135,7 +161,7 @@ class FakeMachine:
         if self.connect_seconds:
             await clock.sleep(self.connect_seconds)
         if self._refusal is not None:
-            raise RemoteFailure(self._refusal.code, self._refusal.message)
+            raise RemoteFailure(self._refusal.code, self._refusal.message, because=self._refusal.because)
         if self._away:
             raise RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{self.name} cannot be reached: it was cut off (as scripted).")
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from opsjobs.clock import Clock
 from opsjobs.model.durable import Order
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.remote.fake.script import Break, Deed, Gate, Pause
+from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause
 from opsjobs.remote.outflow import PIECE_BYTES
-from opsjobs.remote.session import ContactLost, Exit, Output, Stream
-
-Cause = Literal["timeout", "output_limit", "cancel"]
+from opsjobs.remote.session import Cause, ContactLost, Exit, Output, Stream
 
 
 class Nature(Protocol):
@@ -60,6 +58,8 @@ class FakeRun:
             match deed:
                 case Output():
                     await self._write(deed)
+                case Echo() if self.order.program is not None:
+                    await self._write(Output("stdout", self.order.program.stdin or b""))
                 case Break():
                     self.record.append(deed)
                     self.tell()

@@ -33,7 +33,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """Write the command's standard input to its standard output; a durable run has none."""
+    """Write the command's standard input to its standard output; a durable run has none but its program's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.command import check_command
+from opsjobs.remote.disk import Disk, refused
+from opsjobs.remote.fake.disk import FakeDisk
 from opsjobs.remote.fake.durable import FakeDurable
 from opsjobs.remote.fake.machine import FakeMachine, FakeProcess, Start
 from opsjobs.remote.fake.script import stand_before
-from opsjobs.remote.session import Durable, HostKey, Process, Session, Step
+from opsjobs.remote.session import Durable, HostKey, LoggedIn, Process, Session, Step
 
 
 class FakeSessions:
@@ -69,19 +72,31 @@ class FakeSession:
         self._since = machine.contacts
         self._started: list[FakeProcess] = []
         self._durable = FakeDurable(machine, clock, self._since)
+        now, took = clock.monotonic(), machine.auth_seconds
+        self.logged_in = None if took is None else LoggedIn(now - took, now)
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None) -> Process:  # noqa: ARG002
-        """Start the script of this command line. Raises what `refuse_start` was told."""
-        check_command(command)
+    async def start(
+        self,
+        command: str | Program,
+        *,
+        stdin: bytes = b"",
+        marked: bool | None = None,  # noqa: ARG002  it has no process groups
+    ) -> Process:
+        """Start what this command line, or the text of this program, is scripted to do. Raises what `refuse_start` was told."""
+        program = command if isinstance(command, Program) else None
+        line = command if isinstance(command, str) else command.text
+        stdin = stdin if program is None else program.stdin or b""
+        if program is None:
+            check_command(line)
         machine = self._machine
         await stand_before(machine.start_gate)
         machine.check_contact(self._since)
         refusal, _ = machine.start_refusal()
         if refusal is None or (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
-            machine.starts.append(Start(command, stdin, self._clock.now()))
+            machine.starts.append(Start(line, stdin, self._clock.now(), program=program))
         if refusal is not None:
             raise refusal
-        process = FakeProcess(machine, machine.script_for(command, stdin), stdin, self._clock)
+        process = FakeProcess(machine, machine.script_for(line, stdin, program), stdin, self._clock)
         machine.processes.append(process)
         self._started.append(process)
         return process
@@ -89,6 +104,15 @@ class FakeSession:
     def durable(self) -> Durable | None:
         """The machine's durable runs, unless `durable_off`."""
         return None if self._machine.durable_off else self._durable
+
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[Disk]:
+        """The machine's files, unless `diskless`. Contact is that of this session."""
+        machine = self._machine
+        machine.check_contact(self._since)
+        if machine.diskless is not None:
+            raise refused(machine.name, "serves no files", machine.diskless)
+        yield FakeDisk(machine.name, machine.files, lambda: machine.check_contact(self._since))
 
     async def close(self) -> None:
         """Let go of what was started, and of what was followed."""

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from opsjobs.model.durable import Become, Identity, Order, RunKey
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, Process, Settlement
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, Process, Settlement
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.channel import Channel, Start
+from opsjobs.remote.spool.direct import PLAIN_SHELLS
 from opsjobs.remote.spool.ends import settlement_of, standing_of
 from opsjobs.remote.spool.live import Live
 from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
@@ -30,10 +31,6 @@ LIVE_SECONDS = 0.05
 
 LIVE_FACTOR = 3.0
 """Or after so many times what its start took: a machine that is busy is not asked for more."""
-
-
-PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash", "/bin/ash"})
-"""Login shells that take our scripts as they are, and read no file of the user's before."""
 
 
 _NO_GROUP: Word = ("M", "setsid")
@@ -176,6 +173,8 @@ class Spool:
             return await self._stranger(order, expected)
         if word == _NO_GROUP:
             return self._lacking(word[1:])
+        if word[0] == "A" and len(word) > 2:
+            return NotBegun(settled=word[1] == "V", up_seconds=float(word[2]))
         return {
             ("V",): NotBegun(settled=True),
             ("A", "V"): NotBegun(settled=True),
@@ -194,7 +193,7 @@ class Spool:
                 )
             case _:
                 return gone(str(key))
-        return RemoteFailure(ErrorCode.LOST, message)
+        return NotFollowed(message)
 
     async def _stranger(self, order: Order, expected: Identity) -> Exception:
         seen = await self.identity(order.become)
@@ -258,4 +257,4 @@ class Spool:
         async def cancel(grace_seconds: float) -> Settlement:
             return await self.cancel(order.key, grace_seconds, order.become)
 
-        return Ways(str(order.key), attach, follow, cancel)
+        return Ways(str(order.key), order.program, attach, follow, cancel)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import signal
-from typing import Literal
+from dataclasses import replace
 
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.session import Exit, Settlement
+from opsjobs.remote.session import Cause, Exit, Settlement
 from opsjobs.remote.spool.records import Word
 
-_CAUSES: dict[str, Literal["timeout", "output_limit", "cancel"]] = {
-    "timeout": "timeout",
-    "output_limit": "output_limit",
-    "cancel": "cancel",
-}
+_CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "interpreter", "folder", "storage")
 _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
 _NOTHING = "-"
 
 
 def exit_of(status: str, cause: str) -> Exit:
-    """From `3` or `s15`, and `timeout`, `output_limit`, `cancel` or `-`. Raises ValueError for anything else."""
-    why = _CAUSES.get(cause)
+    """From `3` or `s15`, and one of the causes or `-`. Raises ValueError for anything else."""
+    # Where two had a reason at the same moment, one wrote over the other: the rest of a longer word may still stand there.
+    why = next((known for known in _CAUSES if cause.startswith(known)), None)
     if status.startswith("s"):
         number = int(status[1:])
         return Exit(None, _NAMES.get(number, str(number)), why)
-    return Exit(int(status), None, why)
+    ended = Exit(int(status), None, why)
+    return replace(ended, code=None) if ended.unstarted else ended
 
 
 def settlement_of(answer: Word) -> Settlement:

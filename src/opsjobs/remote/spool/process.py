@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NoSpool, NotBegun, Output, Settlement, Stream
+from opsjobs.model.program import Program
+from opsjobs.remote.session import (
+    ContactLost,
+    Exit,
+    IdentityDiffers,
+    NoSpool,
+    NotBegun,
+    Output,
+    Settlement,
+    Stream,
+    unstarted,
+)
 from opsjobs.remote.spool.channel import Channel
 from opsjobs.remote.spool.live import Live
 from opsjobs.remote.spool.sources import Handover, Source, TooLong
@@ -20,12 +31,17 @@ Offsets = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How a run is reached again."""
+    """How a run is reached again, and what it starts where that is a program."""
 
     key: str
+    program: Program | None
     attach: Callable[[Offsets], Awaitable[Source]]
     follow: Callable[[Channel], Awaitable[Live | None]]
     cancel: Callable[[float], Awaitable[Settlement]]
+
+    def told(self, end: Exit) -> Exit:
+        """The end in words, where its machine lacked something."""
+        return unstarted(end.cause, self.program) if end.unstarted and end.cause and self.program else end
 
 
 class DurableProcess:
@@ -62,7 +78,7 @@ class DurableProcess:
             if piece is None:
                 await self._attach()
                 continue
-            self._exit = piece
+            self._exit = self._ways.told(piece)
             await self._source.finish()
         return self._exit
 

@@ -17,12 +17,16 @@ _STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
 
 
 class Records:
-    """Cuts one stream of a channel into records, and output between them. Only who was given the nonce can write a record."""
+    """Cuts one stream of a channel into records, and output between them. Only who was given the nonce can write a record.
 
-    def __init__(self, nonce: str) -> None:
+    `stream`: whose output is what no record says of whom it is (None: nobody's).
+    """
+
+    def __init__(self, nonce: str, stream: Stream | None = None) -> None:
         self._mark = nonce.encode() + b" "
         self._held = b""
-        self._stream: Stream | None = None
+        self._base = stream
+        self._stream = stream
         self.noise = b""
         """What was said before our first record, by login scripts or by a shell that complains."""
 
@@ -42,6 +46,12 @@ class Records:
         self._held = data[len(data) - keep :]
         yield from self._said(data[start : len(data) - keep])
 
+    def rest(self) -> Iterator[Output]:
+        """What was held back when the stream ended."""
+        held, self._held = self._held, b""
+        if held:
+            yield from self._said(held)
+
     def complain(self, data: bytes) -> None:
         """Note what was said elsewhere, for the case that nothing better comes."""
         if self._stream is None:
@@ -57,7 +67,7 @@ class Records:
 
     def _record(self, line: bytes) -> Word:
         word = tuple(line.decode(errors="replace").split())
-        self._stream = _STREAMS.get(word[0]) if word else None
+        self._stream = _STREAMS.get(word[0], self._base) if word else self._base
         return word
 
     def _said(self, data: bytes) -> Iterator[Output]:

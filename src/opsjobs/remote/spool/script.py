@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import re
 import secrets
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.program import Program, check_variable
 from opsjobs.remote.command import check_command
 from opsjobs.remote.spool.become import Way, quoted
-
-SHORT_BYTES = 8 * 1024
-"""A longer command goes through a file on the target: builtins read byte by byte."""
+from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 _STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?(?:~(.+))?")
 _LINUX_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Whoever ends like this goes on in the next line; after anything else a line break is a semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
+_PLAIN = ("watch", "watch_leave", "watch_on", "watch_end", "run", "ended", "refuse")
+# What a program was given as files goes before its end is on record, whoever records it.
+_TIDY = ("tidy", "watch", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "run", "tidied", "ended", "refuse")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known.
 
-    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel.
+    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel. `name`:
+    what its shell calls itself.
     """
 
     script: str
@@ -40,6 +41,7 @@ class Request:
     nonce: str
     way: Way | None = None
     hold: bool = False
+    name: str = "opsjobs"
 
     def line(self, *, plain: bool = False) -> str:
         """The one place where a request becomes a command line.
@@ -47,7 +49,7 @@ class Request:
         For any login shell there is; a `plain` one, which is a small POSIX shell itself, needs no other one for it.
         """
         words = " ".join(self.arguments)
-        return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' opsjobs {words}")
+        return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' {self.name} {words}")
 
     def alone(self, line: str) -> str:
         """A line that is held carries output on both streams: no login shell may stay and tell there who was killed.
@@ -59,21 +61,22 @@ class Request:
 
 def hello(become: Become | None = None) -> Request:
     """Ask whose store it is, and make one where there is none."""
-    return _request(["names", "boot", "hello"], [secrets.token_hex(16)], become)
+    return _request(["names", "boot", "machine", "hello"], [secrets.token_hex(16)], become)
 
 
 def start(order: Order, expected: Identity) -> Request:
     """Start the run under this identity, and follow it while it is short.
 
-    Raises ValueError for a command or an environment that no shell can be given.
+    Raises ValueError for a command or an environment that no shell can be given, and for what is more than that.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
     ways = ["boot_linux", "match", "born_linux"] if linux else ["boot", "match", "born", "born_elsewhere"]
     store, folder = _place(expected)
-    payload = _payload(order)
-    long = len(payload) > SHORT_BYTES
+    package = _package(order)
+    long = not package.place and len(package.words) > SHORT_BYTES
+    heard = "hearing" if package.place else "deaf"
     arguments = [
-        quoted(_section(("command_long" if long else "command", "become"))),
+        quoted(_section(("command_long" if long else "command", "become", heard, "turn"))),
         _name(order.key),
         store,
         _boot(expected),
@@ -83,15 +86,23 @@ def start(order: Order, expected: Identity) -> Request:
         str(order.limit_bytes),
         *folder,
     ]
-    sections = ["names", "clock", "start", *ways, "judge", "watch", "run", "refuse"]
-    return _request(sections, arguments, order.become, _stdin(payload, long=long))
+    sections = ["names", "clock", "start", *ways, "judge", *(_TIDY if package.place else _PLAIN)]
+    return _request(sections, arguments, order.become, _stdin(package.words, long=long) + package.behind)
+
+
+def directly(program: Program) -> Request:
+    """Start a program that lives and dies with the channel. Raises ValueError as `start`."""
+    request = _request(["names", "command", "direct"], [], None)
+    package = direct(program, secrets.token_hex(16), request.nonce)
+    # It becomes the program's own shell, whose complaints are the program's.
+    return replace(request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh")
 
 
 def attach(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
     """Follow the run from these offsets on."""
     store, folder = _place(expected)
     arguments = [_name(order.key), order.digest, store, _boot(expected), *map(str, offsets), *folder]
-    return _request(["names", "boot", "clock", "born", "look", "ground", "attach"], arguments, order.become)
+    return _request(["names", "boot", "machine", "clock", "born", "look", "ground", "attach"], arguments, order.become)
 
 
 def follow(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
@@ -107,13 +118,13 @@ def look(key: RunKey, become: Become | None = None) -> Request:
 
 def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
     """Void the run, or end it."""
-    sections = ["names", "boot", "clock", "born", "look", "hunt", "grounds", "cancel"]
+    sections = ["names", "boot", "clock", "born", "look", "hunt", "tidy", "grounds", "cancel"]
     return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
 
 
 def clean(keys: Sequence[RunKey], become: Become | None = None) -> Request:
     """Remove the files of these runs."""
-    return _request(["names", "boot", "born", "look", "hunt", "clean"], [_name(key) for key in keys], become)
+    return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [_name(key) for key in keys], become)
 
 
 def identity(store: str, boot: str, become: Become | None) -> Identity:
@@ -141,14 +152,16 @@ def _request(
     return Request(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
 
 
-def _payload(order: Order) -> str:
-    """The command as its shell reads it. Raises ValueError."""
+def _package(order: Order) -> Package:
+    """The command as its shell reads it, or the program. Raises ValueError."""
+    for name, value in order.environment.items():
+        check_variable(name)
+        if "\0" in value:
+            raise ValueError(f"no environment can hold {name}: its value has a NUL")
+    if order.program is not None:
+        return durable(order, order.program)
     check_command(order.command)
-    wrong = [name for name in order.environment if not _VARIABLE.fullmatch(name)]
-    if wrong or any("\0" in value for value in order.environment.values()):
-        raise ValueError(f"no shell takes such an environment: {', '.join(wrong) or 'a value holds NUL'}")
-    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in order.environment.items())
-    return f"export {exports}; {order.command}" if exports else order.command
+    return Package(f"{exports(order.environment)}; {order.command}" if order.environment else order.command)
 
 
 def _stdin(payload: str, *, long: bool) -> bytes:

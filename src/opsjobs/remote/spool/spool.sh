@@ -1,6 +1,6 @@
 # The spool: durable runs on the target, in plain POSIX sh. script.py joins sections of it into ONE line for `sh -c`.
 #
-# So: no single quote (but in the sections `command` and `become`, which are an argument of their own), no backslash, an
+# So: no single quote (but in `command`, `become` and `turn`, which are an argument of their own), no backslash, an
 # exclamation mark only before a blank (csh), and comments on lines of their own. Processes are what costs here: on the way
 # of a short run nothing is started but the command and its watchdog; whatever a builtin can do (read, printf, echo, kill,
 # [), a builtin does.
@@ -16,6 +16,8 @@
 #   1 2  the output.      g  the command's process group, where it is not the keeper's
 #   e    it ended with a status over 128 by itself, not by a signal.      f  somebody follows it live
 #   p    a long command, until its shell has opened it
+#   s    a folder with a program's script, input and secrets (program.sh), until it ends; where there are secrets and memory
+#        that is a file system, it is /dev/shm/opsjobs.<key>
 #
 # Every answer is a record: a nonce that only this channel knows (from its standard input), a word, its values, a newline.
 # `N 1` and `N 2` are followed by bytes of that output stream, up to the next record.
@@ -29,6 +31,12 @@ n=${IFS#??}
 b=
 { read -r b </proc/sys/kernel/random/boot_id; } 2>/dev/null ||
   b=$(sysctl -n kern.bootsessionuuid || sysctl -n kern.boot_id || sysctl -n kern.boottime | tr -dc 0-9) 2>/dev/null
+
+#: machine
+# h: this machine, by the names that it gives itself.
+h= j=
+{ read -r h </proc/sys/kernel/hostname; read -r j </etc/machine-id; } 2>/dev/null
+h=$h.$j
 
 #: clock
 # c: now, in hundredths of a second.
@@ -102,6 +110,14 @@ look() {
   st=G
 }
 
+#: tidy
+# Removes what a program was given as files. j: a name of this section alone.
+tidy() {
+  for j in $K.s /dev/shm/opsjobs.$K; do
+    [ -O $j ] && rm -rf $j
+  done
+}
+
 #: hello
 # $1 a token for a store that is new here. Checks what we need, finds or makes the folder, tells the identity.
 m=
@@ -140,6 +156,10 @@ for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
   esac
   i=
   read -r i <id
+  # Below the token stand the boots that were told, and of which machine each one was: a home may move to another.
+  case $h in
+    ?*.*) grep -qsxF "$b $h" id || [ $(($(wc -l <id))) -gt 999 ] || echo "$b $h" >>id;;
+  esac
   case $d in
     /var/tmp/*) i=$i@$u;;
   esac
@@ -202,7 +222,7 @@ trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
 # The watchdog. It is of the keeper's group, and dies with it when it kills what does not heed TERM: so it records first.
 {
   trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
-  t=timeout
+  t=timeout a=0
   clock
   e=$((c+T))
   while d=$((e-c)); [ $d -gt 0 ]; do
@@ -210,9 +230,29 @@ trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
     # Without its keeper it stays as long as anything of the run does.
     kill -0 $$ || if [ -r /proc/self/environ ]; then
       grep -qsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ
-    fi || exit
-    set -- $(wc -c $K.1 $K.2)
-    if [ $1 -gt $L ] || [ $3 -gt $L ]; then
+    fi ||
+
+#: watch_leave
+      exit
+
+#: watch_leave_tidy
+      { tidy; exit; }
+
+#: watch_on
+    # The position of the files that we opened for the command costs nothing to read. Who opens them anew has one of its
+    # own: so now and then the files themselves are asked.
+    y= z= a=$((a+1))
+    case $a in
+      5) a=0;;
+      *) read -r j y </proc/$$/fdinfo/7
+        read -r j z </proc/$$/fdinfo/8;;
+    esac
+    case $y.$z in
+      ?*.?*) ;;
+      *) set -- $(wc -c $K.1 $K.2)
+        y=$1 z=$3;;
+    esac
+    if [ $y -gt $L ] || [ $z -gt $L ]; then
       t=output_limit
       break
     fi
@@ -232,6 +272,11 @@ trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
     nap $d
     clock
   done
+
+#: tidied
+tidy
+
+#: watch_end
   printf s9. 1<>$K.x
   kill -KILL -$g
 } </dev/null >/dev/null 2>&1 7>&- 8>&- & w=$! j=
@@ -247,6 +292,8 @@ echo "$N B $SHELL"
 # It takes its output files itself: were they redirected here, dash would tell them of the signal that ended the command.
 OPSJOBS_RUN=$K $m sh -c "$R" sh $m
 r=$?
+
+#: ended
 q= t= y=0 z=0
 { read -r q; read -r t; } <$K.x
 # A status over 128 is a signal, unless the command's shell said that it is not. bash cannot tell: its status is left as it is,
@@ -331,13 +378,28 @@ esac
 case $1 in
   ?*) echo $$ >$OPSJOBS_RUN.g;;
 esac
+
+#: deaf
 exec </dev/null >&7 2>&8 7>&- 8>&-
+
+#: hearing
+# What else comes over standard input is for the shell that starts a program.
+exec 6<&0 </dev/null >&7 2>&8 7>&- 8>&-
+
+#: turn
 OPSJOBS_SPOOL=$PWD/$OPSJOBS_RUN
 case $BASH_VERSION in
   "") trap 'case $? in 129|1[3-8]?|19[0-2]) echo >"$OPSJOBS_SPOOL.e";; esac' EXIT;;
 esac
 cd 2>/dev/null
 eval "set --; unset n o l t c OLDPWD;${c#?}"
+
+#: direct
+# The words of a program that lives and dies with this channel. Without the last one it does nothing.
+case $t in
+  "") exit 1;;
+esac
+eval "set --; unset n o l t c N OLDPWD; ${c#?}"
 
 #: ground
 # Into the folder of the store $3, which must be ours. $1 key, $2 digest, $4 boot, $5 $6 offsets, $7 the folder where it is
@@ -363,8 +425,19 @@ while [ $st = E ]; do
   a=$((a+1))
   look
 done
+# After a reboot nothing but an end counts: the record of a start may be lost. But what was sent since then is not: so it is told
+# since when this machine is up, by the age of its first process (a container is younger than its host), if it is the same one.
+y=
 case $b.$st in
   $4.*|*.D) ;;
+  *.[NV]) [ -r /proc/uptime ] && grep -qsxF "$4 $h" ../id && born 1 && {
+      read -r y j </proc/uptime
+      y=$((${y%.*}-s/100))
+    }
+    case $y in
+      [1-9]*) ;;
+      *) st=G;;
+    esac;;
   *) st=G;;
 esac
 case $ver in
@@ -377,7 +450,7 @@ case $dig in
   *) echo "$N O"
     exit;;
 esac
-echo "$N A $st"
+echo "$N A $st $y"
 case $st in
   [NVEG]) exit;;
 esac
@@ -474,10 +547,11 @@ spot() {
 hunt() {
   v= h= u=
   if [ -r /proc/self/stat ]; then
-    q=1
-    for e in $(grep -lsF "OPSJOBS_RUN=$K" /proc/[0-9]*/environ); do
-      # Attempt 1 is not attempt 10.
-      grep -qs "OPSJOBS_RUN=$K[0-9]" $e || { e=${e%/*}; spot ${e##*/}; }
+    # Attempt 1 is not attempt 10, and a dot is a dot.
+    q=1 e=${K#*.}
+    for e in $(grep -lsE "OPSJOBS_RUN=${K%%.*}[.]${e%.*}[.]${K##*.}($|[^0-9])" /proc/[0-9]*/environ); do
+      e=${e%/*}
+      spot ${e##*/}
     done
     q=
     case $g in
@@ -500,11 +574,14 @@ hunt() {
 
 #: grounds
 # Into the folder that knows run $K, of all that are ours. st: as look says; after a void V where it holds, U where it cannot.
-u=$(id -u)
 seek() {
   x=V
-  for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
-    cd "$d" && [ -O . ] || continue
+  for d in "$HOME" /var/tmp/opsjobs-; do
+    case $d in
+      "$HOME") d=$d/.opsjobs;;
+      *) d=$d$(id -u);;
+    esac
+    cd "$d/runs" && [ -O . ] || continue
     look
     case $1.$st in
       void.[NEL]) echo >$K.v
@@ -517,6 +594,15 @@ seek() {
     esac
   done 2>/dev/null
   st=$x
+}
+
+# Whether one of $v still lives. Where that is not told by /proc, it is not asked.
+going() {
+  [ -r /proc/self/stat ] || return
+  for j in $v; do
+    born $j && return
+  done
+  return 1
 }
 
 #: tell
@@ -566,6 +652,8 @@ case $st in
       case $d in
         1) d=5;;
         5) d=20;;
+        20) d=21;;
+        *) d=50;;
       esac
       clock
     done;;
@@ -583,6 +671,11 @@ case $p in
       esac
       [ $a -lt 20 ] || nap 5
       a=$((a+1))
+      # To look at these costs less than to look for all. Who else is there is asked once they are gone.
+      for k in 1 2 3 5 9; do
+        going || break
+        nap $k
+      done
       hunt
       clock
     done
@@ -600,7 +693,8 @@ case $p in
     case $st.$v in
       L.*|*.?*) w=unreachable;;
     esac
-    rm -f $K.p;;
+    [ -e $K.p ] && rm -f $K.p
+    tidy;;
 esac 2>/dev/null
 echo "$N C $w ${r:--} ${t:--}"
 
@@ -617,6 +711,7 @@ for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
       G) hunt
         [ "$v" ] && continue;;
     esac
+    tidy
     m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p"
   done
   [ "$m" ] && rm -f $m

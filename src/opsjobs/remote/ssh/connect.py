@@ -16,7 +16,7 @@ import asyncssh
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.session import HostKey
+from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
 from opsjobs.remote.ssh.hostkeys import KEY_KINDS, HostKeyJudge, shown
@@ -169,7 +169,8 @@ class Connector:
             raise attempt.failed(error, judge) from None
         timing.finished = time.monotonic()
         self._observe(timing.finished - timing.started)
-        client.connection = Connection(wire, target, self.options)
+        logged_in = LoggedIn(timing.exchanged or timing.finished, timing.finished)
+        client.connection = Connection(wire, target, self.options, logged_in)
         return client.connection
 
     @asynccontextmanager

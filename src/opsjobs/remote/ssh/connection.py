@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import asyncssh
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Target
+from opsjobs.remote.disk import cut, refused
 from opsjobs.remote.group import Census, Question
-from opsjobs.remote.session import Output
+from opsjobs.remote.session import Exit, LoggedIn
 from opsjobs.remote.ssh.options import SshOptions
-from opsjobs.remote.ssh.process import Receiver, SshProcess
+from opsjobs.remote.ssh.process import Dressing, Receiver, SshProcess
+from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
 """How much of the answer to a question of ours is read, login scripts' output included."""
+
+# Of a connection: sshd's MaxSessions leaves two channels beside those that are given out.
+QUESTIONS_AT_ONCE = 2
 
 _REFUSED_REQUEST = asyncssh.OPEN_REQUEST_SESSION_FAILED
 
@@ -28,12 +34,14 @@ class ChannelRefused(RemoteFailure):
 class Connection:
     """A logged-in connection to one machine."""
 
-    def __init__(self, wire: asyncssh.SSHClientConnection, target: Target, options: SshOptions) -> None:
+    def __init__(self, wire: asyncssh.SSHClientConnection, target: Target, options: SshOptions, logged_in: LoggedIn) -> None:
         self.wire = wire
+        self.logged_in = logged_in
         self.target = target
         self._options = options
         self._on_lost: Callable[[], None] | None = None
         self._lost = False
+        self._questions = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     @property
     def alive(self) -> bool:
@@ -61,7 +69,9 @@ class Connection:
         """Wait until everything of the connection is let go."""
         await self.wire.wait_closed()
 
-    async def start(self, command: str, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False) -> SshProcess:
+    async def start(
+        self, command: str | Dressing, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False
+    ) -> SshProcess:
         """Start a command line in the login shell; `marked` = learn its process group (default: on POSIX platforms).
 
         `hold` = its standard input does not end before the process is closed.
@@ -87,6 +97,16 @@ class Connection:
         receiver.send(stdin, end=not hold)
         return SshProcess(receiver, self._ask)
 
+    async def try_sftp(self) -> None:
+        """Open the SFTP subsystem and leave it again. Raises RemoteFailure(CONNECTION_LOST) where there is none."""
+        try:
+            async with asyncio.timeout(self._options.open_seconds):
+                client = await self.wire.start_sftp_client()
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            words = f"{self.target.name} offers no SFTP: {str(error) or 'no answer in time'}."
+            raise RemoteFailure(ErrorCode.CONNECTION_LOST, words) from None
+        client.exit()
+
     def _bare_end(self) -> bool:
         """True where a channel that just closes is how commands end: network devices, while the connection lives."""
         return self.target.platform == "network" and self.alive
@@ -110,20 +130,66 @@ class Connection:
             return RemoteFailure(ErrorCode.LOST, message)
         return RemoteFailure(ErrorCode.CONNECTION_LOST, f"The connection to {name} broke before anything started ({reason}).")
 
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[SftpDisk]:
+        """The machine's files. Raises RemoteFailure: TRANSFER where it serves none, CONNECTION_LOST."""
+        client = await self._sftp()
+        try:
+            yield SftpDisk(client, self.target.name, self._run_program)
+        finally:
+            client.exit()
+
+    async def _sftp(self) -> asyncssh.SFTPClient:
+        name = self.target.name
+        try:
+            return await open_sftp(self.wire, self._options.open_seconds)
+        except asyncssh.ChannelOpenError as error:
+            if error.code == _REFUSED_REQUEST and self.alive:
+                raise refused(name, "serves no files", "its SSH server has no SFTP (Subsystem sftp in sshd_config)") from None
+            if self.alive:
+                raise ChannelRefused(ErrorCode.CONNECTION_LOST, f"{name} refused another session: {error.reason}.") from None
+            raise cut(name, error) from None
+        except TimeoutError:
+            raise cut(name, "no answer in time") from None
+        except (asyncssh.Error, OSError) as error:
+            if self.alive and isinstance(error, asyncssh.SFTPError):
+                raise refused(name, "serves no files", f"its SFTP server does not work ({error.reason})") from None
+            raise cut(name, error) from None
+
+    async def _run_program(self, line: str, stdin: bytes) -> bytes | None:
+        """What a program says that ends well; None where it does not, or cannot be started. Raises RemoteFailure."""
+        async with self._questions:
+            try:
+                said, end = await self._answer(line, stdin)
+            except ChannelRefused:
+                return None
+            except RemoteFailure as failure:
+                if self.alive:
+                    return None
+                raise cut(self.target.name, failure.message) from None
+        return said if end == Exit(0) else None
+
     async def _ask(self, question: Question) -> Census | None:
         """Put a question about a process group over a second channel of this connection."""
         try:
-            process = await self.start(question.line, marked=False)
+            said, _ = await self._answer(question.line, b"")
         except ChannelRefused:
             return None
-        heard = bytearray()
+        return question.answer(said)
+
+    async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, Exit]:
+        """What the line writes to its standard output, up to a limit, and how it ends."""
+        process = await self.start(line, stdin=stdin, marked=False)
+        heard, end = bytearray(), Exit(None)
         try:
             async for piece in process:
-                if isinstance(piece, Output) and piece.stream == "stdout" and len(heard) < ANSWER_LIMIT_BYTES:
+                if isinstance(piece, Exit):
+                    end = piece
+                elif piece.stream == "stdout" and len(heard) < ANSWER_LIMIT_BYTES:
                     heard += piece.data
         finally:
             await process.close()
-        return question.answer(bytes(heard))
+        return bytes(heard), end
 
 
 def _close_late(receiver: Receiver, opening: asyncio.Future[None]) -> None:

@@ -14,13 +14,18 @@ from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.command import check_command
 from opsjobs.remote.group import PROOF_SECONDS, Ask, NoGroup, end_group
 from opsjobs.remote.outflow import Outflow
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Exit, Output, no_shell
 
 GROUP_SECONDS = 2.0
 """How long a kill waits for the login shell to say its process id."""
 
 _SCAN_BYTES = 64 * 1024
+_TOLD_BYTES = 512
 _FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
+
+
+Dressing = Callable[[str], str]
+"""A command line around words that tell who runs it, which come first in it."""
 
 
 class GroupLine:
@@ -32,11 +37,13 @@ class GroupLine:
     in, in POSIX shells and in csh alike; `$$` is quoted because fish refuses a whole line that holds it bare.
     """
 
-    __slots__ = ("_held", "_scanned_bytes", "mark", "pid", "searching")
+    __slots__ = ("_held", "_scanned_bytes", "mark", "pid", "searching", "shell")
 
     def __init__(self) -> None:
         self.mark = b"opsjobs:" + secrets.token_hex(8).encode()
         self.pid: int | None = None
+        self.shell: str | None = None
+        """The login shell, where it was asked for and has been told."""
         self.searching = True
         self._held = b""
         self._scanned_bytes = 0
@@ -45,6 +52,11 @@ class GroupLine:
     def prefix(self) -> str:
         """What to put before the command line; on the same line, so that a syntax error still starts nothing."""
         return f"eval 'echo {self.mark.decode()} $$'; "
+
+    @property
+    def tell(self) -> str:
+        """The same for a POSIX shell, which says the name of the login shell, too."""
+        return f"echo {self.mark.decode()} $$ $SHELL"
 
     def strip(self, data: bytes) -> bytes:
         """Standard output without the line; holds back only what may be its beginning."""
@@ -63,13 +75,14 @@ class GroupLine:
 
     def _found(self, data: bytes, at: int) -> bytes:
         end = data.find(b"\n", at)
-        if end < 0 and len(data) - at < len(self.mark) + 24:
+        if end < 0 and len(data) - at < len(self.mark) + _TOLD_BYTES:
             self._held = data[at:]
             return data[:at]
         self.searching = False
-        number = data[at + len(self.mark) : end].strip()
+        number, _, shell = data[at + len(self.mark) : end].strip().partition(b" ")
         if end < 0 or not number.isdigit():
             return data
+        self.shell = shell.decode(errors="replace") or None
         self.pid = int(number)
         return data[:at] + data[end + 1 :]
 
@@ -97,14 +110,18 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._exit: Exit | None = None
         self._complete = False
         self.line = GroupLine() if marked else None
+        self._must_tell = False
         self.grouped = asyncio.Event()
         self.exited = asyncio.Event()
         self.requested = False
         """True once the start request may have been written."""
         self.outflow = Outflow(pause=self._pause, resume=self._resume)
 
-    def dress(self, command: str) -> str:
+    def dress(self, command: str | Dressing) -> str:
         """The command line as it is sent. Raises ValueError for one that no shell can be given."""
+        if not isinstance(command, str):
+            self.line, self._must_tell = self.line or GroupLine(), True
+            return command(self.line.tell)
         check_command(command)
         return command if self.line is None else self.line.prefix + command
 
@@ -148,7 +165,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
     def _outcome(self, exc: Exception | None) -> Exit | RemoteFailure:
         if self._exit is not None and (exc is None or self._complete):
-            return self._exit
+            return self._judged(self._exit)
         if exc is None and self._bare_end():
             # Network devices close a channel without a word on how the command ended.
             return Exit(None)
@@ -158,6 +175,12 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         else:
             message = f"Contact with {self._name} broke before the command's end was seen{reason}: it may still be running."
         return RemoteFailure(ErrorCode.LOST, message)
+
+    def _judged(self, end: Exit) -> Exit:
+        """A line whose shell was to tell of itself before anything else, and did not, was not run."""
+        if not self._must_tell or self.line is None or self.line.pid is not None:
+            return end
+        return no_shell(end)
 
     @property
     def exit(self) -> Exit | None:
@@ -206,6 +229,11 @@ class SshProcess:
     def __aiter__(self) -> AsyncIterator[Output | Exit]:
         """Output, then one Exit; raises RemoteFailure(LOST) where contact breaks first."""
         return self._receiver.outflow.read()
+
+    @property
+    def shell(self) -> str | None:
+        """The login shell, where the line told."""
+        return self._receiver.line.shell if self._receiver.line is not None else None
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """End the command's process group, over a second channel; by channel signals where no group is known."""

@@ -16,8 +16,8 @@ from pathlib import Path
 import asyncssh
 
 from opsjobs.model.failures import Unavailable
+from opsjobs.standalone.lab.files import LabSession
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine_names
-from opsjobs.standalone.lab.session import CommandSession
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20_022
@@ -92,9 +92,9 @@ class _Door(asyncssh.SSHServer):
         """True for the one user with the one key; asyncssh then checks the proof."""
         return username == self._guests.user and key.public_data == self._guests.public_key
 
-    def session_requested(self) -> CommandSession:
+    def session_requested(self) -> LabSession:
         """A session channel."""
-        return CommandSession(self._machine, self._home)
+        return LabSession(self._machine, self._home)
 
 
 async def serve(folder: Path, count: int) -> None:

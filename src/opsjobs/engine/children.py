@@ -1,0 +1,86 @@
+"""Actions that run another job: launched once for each attempt, waited for in the ledger, judged by how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid5
+
+from opsjobs.engine.launch import Launcher
+from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.job import LaunchOrder
+from opsjobs.model.target import SelectionDraft
+from opsjobs.store.executions import Executions
+from opsjobs.store.jobs import Jobs, StoredJob
+from opsjobs.store.ledger import Claimed, Spec
+from opsjobs.store.paging import PageRequest
+
+DEPTH_MAX = 8
+"""How deep jobs may run jobs."""
+
+
+class Children:
+    """Launches executions that are part of another one."""
+
+    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions) -> None:
+        self._launcher = launcher
+        self._jobs = jobs
+        self._executions = executions
+
+    async def child(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
+        """The execution of this attempt: launched now, or as it stands since it was.
+
+        Raises NotFound, Invalid, Conflict where it cannot be launched.
+        """
+        uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
+        if (known := await self._known(uuid)) is not None:
+            return known
+        await self._check_depth(spec.execution_id)
+        stored = await self._job(str(action["job"]))
+        job, targets = stored.job, action.get("targets")
+        order = LaunchOrder(
+            job.definition.actions,
+            SelectionDraft.model_validate(targets) if targets is not None else SelectionDraft(ids=[run.target_id]),
+            job.definition.policy,
+            job.definition.name,
+            job.id,
+            job.version,
+            reason=f"action {action['key']} of execution {spec.execution_id}",
+            parameters=action.get("parameters") or {},
+            declared=job.definition.parameters,
+        )
+        try:
+            launched = await self._launcher.launch(
+                order, triggered_by=TriggeredBy.WORKFLOW, requested_by=spec.requested_by, uuid=uuid, parent=spec.execution_id
+            )
+        except Exception:  # whoever had the run before us was quicker by a moment: then it is there
+            if (known := await self._known(uuid)) is not None:
+                return known
+            raise
+        assert launched.execution is not None, "nothing is replayed without a key"
+        return launched.execution
+
+    async def _known(self, uuid: UUID) -> Execution | None:
+        try:
+            return await self._executions.get(str(uuid))
+        except NotFound:
+            return None
+
+    async def _job(self, ref: str) -> StoredJob:
+        """By id, uuid or name. Raises NotFound."""
+        try:
+            return await self._jobs.get(ref)
+        except NotFound:
+            found = (await self._jobs.list(PageRequest(limit=1, filters={"name": [ref]}))).items
+            if not found:
+                raise
+            return found[0]
+
+    async def _check_depth(self, execution_id: int) -> None:
+        above: int | None = execution_id
+        for _ in range(DEPTH_MAX):
+            if above is None:
+                return
+            above = (await self._executions.get(above)).parent
+        raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep here: does one of them run itself?")

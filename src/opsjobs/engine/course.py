@@ -1,0 +1,99 @@
+"""What an execution does, made ready once for all of its runs: its graph, its conditions, its templates, its variables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from opsjobs.model.expression import Expression, Fault, Scope, parse
+from opsjobs.model.parameter import text_of
+from opsjobs.model.pattern import pattern
+from opsjobs.model.rendering import Rendering
+from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.secret import Secret
+from opsjobs.model.template import Names
+from opsjobs.model.workflow import Workflow
+from opsjobs.store.ledger import Spec
+
+# What a job without a word on retries has.
+ONCE = RetryPolicy()
+_STDOUT = re.compile(r"\$\{actions\.([a-z0-9][a-z0-9_-]*)\.stdout\}")
+_SCOPE = Scope(pattern=lambda text: pattern(text).matches)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
+
+    `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files. `fault`: why
+    nothing of it can be started.
+    """
+
+    spec: Spec
+    workflow: Workflow
+    actions: Mapping[str, Mapping[str, Any]]
+    conditions: Mapping[str, Expression | Fault]
+    renderings: Mapping[str, Rendering]
+    heard: frozenset[str]
+    retries: Mapping[str, RetryPolicy]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def on_lost(self) -> str:
+        """What is done with a command of which nobody knows how it ended."""
+        return str(self.spec.policy.get("on_lost") or "ask")
+
+
+def course_of(spec: Spec, parameters: Mapping[str, Any], fault: str | None = None) -> Course:
+    """The course of an execution with these parameters (secrets opened); `fault`: they could not be had."""
+    actions = {str(action["key"]): action for action in spec.actions}
+    texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
+    conditions = {key: _condition(action["when"]) for key, action in actions.items() if action.get("when")}
+    secrets = {name: value for name, value in parameters.items() if isinstance(value, Secret)}
+    names = Names(frozenset(parameters), frozenset(secrets), frozenset(actions))
+    usual = _retry(spec.policy.get("retry"), ONCE)
+    return Course(
+        spec=spec,
+        workflow=Workflow(spec.actions),
+        actions=actions,
+        conditions=conditions,
+        renderings={key: Rendering(actions[key], names) for key in texts},
+        heard=frozenset(_heard(conditions)).union(*(_STDOUT.findall(text) for text in texts.values())),
+        retries={key: _retry(action.get("retry"), usual) for key, action in actions.items()},
+        parameters=parameters,
+        environment=_environment(spec, parameters),
+        secrets=secrets,
+        fault=fault,
+    )
+
+
+def _heard(conditions: Mapping[str, Expression | Fault]) -> set[str]:
+    known = [condition for condition in conditions.values() if isinstance(condition, Expression)]
+    names = [name for condition in known for name in condition.names]
+    return {name[1] for name in names if name[0] == "actions" and name[2:] == ("stdout",)}
+
+
+def _environment(spec: Spec, parameters: Mapping[str, Any]) -> dict[str, str]:
+    known = {name: value for name, value in parameters.items() if not isinstance(value, Secret)}
+    return {
+        "OPSJOBS_EXECUTION": str(spec.execution_id),
+        "OPSJOBS_JOB": spec.job_name,
+        **{f"OPSJOBS_PARAM_{name.upper().replace('-', '_')}": text_of(value) for name, value in known.items()},
+    }
+
+
+def _condition(text: str) -> Expression | Fault:
+    try:
+        return parse(text, _SCOPE)
+    except Fault as fault:
+        return fault
+
+
+def _retry(written: Mapping[str, Any] | None, usual: RetryPolicy) -> RetryPolicy:
+    return usual if written is None else RetryPolicy.model_validate(written)

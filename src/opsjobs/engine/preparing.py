@@ -1,0 +1,154 @@
+"""What a firing becomes, asked of all others before the ledger is: the job, its targets, the owner's rights, the calendars."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from opsjobs.engine.launch import Launcher
+from opsjobs.model import access
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
+from opsjobs.model.job import Job, JobState, LaunchOrder
+from opsjobs.model.target import Target
+from opsjobs.store.due import Ready
+from opsjobs.store.firing_launch import Order
+from opsjobs.store.firing_moves import Deferral, Move
+from opsjobs.store.firings import Firings
+from opsjobs.store.jobs import Jobs, JobStanding
+from opsjobs.store.schedule_rows import StoredSchedule
+from opsjobs.telemetry import Metrics, log
+
+# How long all of it may take for the firings of one transaction, well within their claim.
+PREPARE_SECONDS = 10.0
+BACKOFF_SECONDS = 1.0
+BACKOFF_SECONDS_AT_MOST = 60.0
+JOBS_KEPT = 1_000
+
+May = Callable[..., str | None]
+Prepared = Order | Move | Deferral
+_Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
+
+_NOT_ACTIVE = {
+    JobState.DRAFT: (Rule.JOB_DRAFT, "the job {} is a draft"),
+    JobState.PAUSED: (Rule.JOB_PAUSED, "the job {} is paused"),
+    JobState.ARCHIVED: (Rule.JOB_DELETED, "the job {} was deleted"),
+}
+
+
+class Preparer:
+    """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer."""
+
+    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, may: May = access.may) -> None:
+        self._jobs = jobs
+        self._launcher = launcher
+        self._metrics = metrics
+        self._firings = firings
+        self._may = may
+        self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
+
+    async def prepared(self, firings: Sequence[Ready]) -> list[Prepared]:
+        """One answer for each."""
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
+                closed = await self._closed(firings)
+                frozen: dict[int, _Frozen] = {}
+                return [closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen) for ready in firings]
+        except TimeoutError:
+            return [_later(ready, f"its targets were not known within {PREPARE_SECONDS:g} s") for ready in firings]
+
+    async def _closed(self, firings: Sequence[Ready]) -> dict[int, Prepared]:
+        """Of those that are late the calendars are asked again: it is another time than the one that was due."""
+        late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
+        if not late:
+            return {}
+        closed = await self._firings.closings([ready.schedule for ready in late])
+        found: dict[int, Prepared] = {}
+        for ready in late:
+            if words := closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)):
+                found[ready.id] = Move(ready, FiringStatus.SKIPPED, Rule.CALENDAR, words)
+        return found
+
+    async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen]) -> Prepared:
+        if (kept := self._kept(ready, job)) is not None:
+            return kept
+        try:
+            return await self._order(ready, job, frozen)
+        except Refusal as refusal:
+            return _refused(ready, refusal)
+        except Unavailable as away:
+            return _later(ready, str(away))
+        except Exception as bug:  # noqa: BLE001  one firing that we fail at must not keep the others from being launched
+            self._metrics.bugs.labels("firing").inc()
+            log.exception("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id)
+            return _later(ready, f"a fault of opsjobs: {bug!r}")
+
+    def _kept(self, ready: Ready, job: JobStanding) -> Move | None:
+        """Why it is not to be launched at all. The ledger looks at the job once more, under its lock."""
+        if job.state in _NOT_ACTIVE:
+            rule, words = _NOT_ACTIVE[job.state]
+            return Move(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
+        owner = ready.schedule.owner
+        if (why := self._may(owner, "jobs:execute", job=job.name)) is not None:
+            return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, f"{owner} may not execute the job {job.name}: {why}")
+        return None
+
+    async def _order(self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen]) -> Order:
+        job = await self._current(standing)
+        order = order_of(job, ready.schedule)
+        # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
+        if job.id not in frozen:
+            frozen[job.id] = await self._launcher.selected(order), await self._launcher.frozen(order)
+        targets, actions = frozen[job.id]
+        new = self._launcher.draft(
+            await self._launcher.with_values(order),
+            actions,
+            targets,
+            triggered_by=TriggeredBy.SCHEDULE,
+            requested_by=ready.schedule.owner,
+            uuid=ready.uuid,
+        )
+        return Order(ready, new)
+
+    async def _current(self, standing: JobStanding) -> Job:
+        """The job's current version; versions never change, so each is read once."""
+        key = (standing.id, standing.version)
+        if (known := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
+            return known
+        job = (await self._jobs.get(str(standing.id))).job
+        self._known[job.id, job.version] = job
+        if len(self._known) > JOBS_KEPT:
+            self._known.popitem(last=False)
+        return job
+
+
+def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
+    """What a schedule asks for of its job."""
+    definition = job.definition
+    return LaunchOrder(
+        definition.actions,
+        definition.targets,
+        definition.policy,
+        definition.name,
+        job.id,
+        job.version,
+        reason=f"schedule {schedule.name}",
+        parameters=schedule.definition.parameters,
+        declared=definition.parameters,
+    )
+
+
+def _refused(ready: Ready, refusal: Refusal) -> Move:
+    if refusal.code == "no_targets":
+        return Move(ready, FiringStatus.SKIPPED, Rule.NO_TARGETS, str(refusal))
+    return Move(ready, FiringStatus.FAILED, Rule.REFUSED, f"{refusal.code}: {refusal}")
+
+
+def _later(ready: Ready, reason: str) -> Deferral:
+    return Deferral(ready, min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST), reason)

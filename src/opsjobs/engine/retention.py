@@ -1,0 +1,44 @@
+"""The loop that lets go of what is old: one process at a time, in small parts, as long as there is something and time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from opsjobs.engine.service import Counts
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.telemetry import log
+
+# Between two turns, whoever has them; and how many parts of a kind one turn does at most.
+PAUSE_SECONDS = 60.0
+PARTS_A_TURN = 20
+
+
+class Keeper:
+    """Keeps what is to be kept, and nothing else."""
+
+    def __init__(self, retention: Retention, keep: Keep) -> None:
+        self._retention = retention
+        self._keep = keep
+
+    async def run_once(self) -> Counts:
+        """One turn, where it is ours; says what went, by kind."""
+        if not await self._retention.take_turn(PAUSE_SECONDS):
+            return {}
+        done = {
+            "log_days_dropped": await self._all(self._retention.drop_days),
+            "executions_deleted": await self._all(self._retention.delete_executions),
+            "artifacts_deleted": await self._all(self._retention.delete_artifacts),
+            "files_deleted": await self._all(self._retention.delete_files),
+            "firings_deleted": await self._all(self._retention.delete_firings),
+        }
+        if any(done.values()):
+            log.info("retention", **done)
+        return done
+
+    async def _all(self, verb: Callable[[Keep], Awaitable[int]]) -> int:
+        total = 0
+        for _ in range(PARTS_A_TURN):
+            if not (part := await verb(self._keep)):
+                break
+            total += part
+        return total

@@ -1,0 +1,140 @@
+"""What the actions of one target run share: the record, the way to the machine, and what earlier ones have come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from opsjobs.clock import Clock
+from opsjobs.engine.children import Children
+from opsjobs.engine.course import Course
+from opsjobs.engine.link import Links
+from opsjobs.engine.past import Past
+from opsjobs.engine.record import ActionEnd, RunRecord
+from opsjobs.engine.transfer import TransferTools
+from opsjobs.model.execution import RunStatus, WaitingFor
+from opsjobs.model.secret import Credential
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.session import Sessions
+from opsjobs.store.ledger import Ledger
+from opsjobs.telemetry import Metrics
+
+# What takes longer than this waits in the ledger, where it holds nothing.
+SHORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Defaults of an action, and the seconds between TERM and KILL. The rest of the output is awaited as long after a kill.
+
+    `reattach_seconds`: how long a durable command whose contact was lost is looked for. `spool_bytes`: of each stream that
+    the target keeps. `attempts`: how often an action may be started in all. `retry_factor`: of a back-off that names none.
+    """
+
+    command_seconds: float = 300.0
+    output_bytes: int = 10 << 20
+    kill_grace_seconds: float = 5.0
+    reattach_seconds: float = 900.0
+    spool_bytes: int = 2 << 30
+    attempts: int = 11
+    retry_factor: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine."""
+
+    ledger: Ledger
+    sessions: Sessions
+    clock: Clock
+    limits: RunLimits
+    metrics: Metrics
+    transfers: TransferTools
+    children: Children
+    may_start: Callable[[], bool]
+    random: Random = field(default_factory=Random)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An action that waits: until `at` (monotonic seconds; None: until somebody wakes the run), or for what it `awaits`."""
+
+    waiting_for: WaitingFor
+    at: float | None = None
+    awaits: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run at work. `lost`: why it is unknown what became of its commands, should they have been started directly.
+
+    `inherited`: somebody had it before, and may have begun what is on no record. `since`: nothing of it was begun before that
+    (monotonic). `direct`: its commands go without a store. `kept`: something of it may lie in a store. `sweep`: what became of
+    something there is to be found out. `dead`: actions of which all attempts are used, or whose author would have them buried.
+    `opened`: credentials with passwords. `attempt`: the highest so far; `numbers`: with which each action ended.
+    """
+
+    record: RunRecord
+    course: Course
+    endpoint: Endpoint | None
+    past: Past
+    tools: RunTools
+    links: Links
+    opened: Mapping[str, Credential]
+    lost: str | None
+    inherited: bool
+    since: float
+    direct: bool
+    kept: bool
+    draining: bool = False
+    sweep: bool = False
+    attempt: int = 1
+    dead: set[str] = field(default_factory=set)
+    ends: dict[str, ActionEnd] = field(default_factory=dict)
+    stdouts: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def target_name(self) -> str:
+        """As it was at launch."""
+        return self.record.claimed.target_name
+
+    def values(self, key: str, number: int = 1) -> dict[str, Any]:
+        """What the condition and the templates of an action may read, as they name it, at its attempt `number`.
+
+        The run's own attempt is the highest of all that is over before: what happens beside it may be otherwise for an heir.
+        """
+        before = self.course.workflow.before(key)
+        attempt = max([number, *(n for other, n in self.numbers.items() if other in before)])
+        spec, endpoint, claimed = self.course.spec, self.endpoint, self.record.claimed
+        target = endpoint.target if endpoint is not None else None
+        return {
+            "parameters": self.course.parameters,
+            "target": {
+                "name": claimed.target_name,
+                "host": target.host if target is not None else None,
+                "platform": target.platform if target is not None else None,
+                "labels": target.labels if target is not None else {},
+            },
+            "execution": {"id": spec.execution_id, "number": spec.number},
+            "job": {"name": spec.job_name},
+            "run": {"attempt": attempt},
+            "actions": {key: self._result(key, end) for key, end in self.ends.items()},
+        }
+
+    def _result(self, key: str, end: ActionEnd) -> dict[str, Any]:
+        return {
+            "status": end.status.value,
+            "exit_code": end.exit_code,
+            "stdout": self.stdouts.get(key),
+            "outputs": end.outputs,
+        }
+
+    def note(self, key: str, end: ActionEnd, number: int) -> None:
+        """An action has ended so, for good, with this attempt."""
+        self.ends[key], self.numbers[key] = end, number
+        if end.status is RunStatus.LOST and self.course.on_lost == "bury":
+            self.dead.add(key)

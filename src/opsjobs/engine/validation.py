@@ -1,0 +1,65 @@
+"""Validation: whether a job that is well written could be launched now, and what would stand in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from opsjobs.engine.launch import Launcher
+from opsjobs.model.action import JobAction
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.store.jobs import Jobs
+
+T = TypeVar("T")
+
+
+@dataclass
+class Judgement:
+    """`errors` keep it from being launched; `warnings` do not, or not yet."""
+
+    errors: list[FieldError] = field(default_factory=list)
+    warnings: list[FieldError] = field(default_factory=list)
+
+    def data(self) -> dict[str, Any]:
+        """The body of an answer."""
+        return {
+            "valid": not self.errors,
+            "errors": [_shown(error) for error in self.errors],
+            "warnings": [_shown(warning) for warning in self.warnings],
+        }
+
+
+def _shown(error: FieldError) -> dict[str, str]:
+    return {"pointer": error.pointer, "detail": error.detail, "code": error.code}
+
+
+async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft) -> Judgement:
+    """What stands in the way of this job: targets, credentials, files and jobs that are not there."""
+    found = Judgement()
+    order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name)
+    targets = await _asked(launcher.selected(order), found, "/targets")
+    if targets is not None and not targets:
+        words = "no target matches the selection: an execution of it would be refused"
+        found.warnings.append(FieldError("/targets", words, "no_targets"))
+    await _asked(launcher.frozen(order), found, "/actions")
+    for position, action in enumerate(draft.actions):
+        if isinstance(action, JobAction) and not await jobs.knows(action.job):
+            pointer = f"/actions/{position}/job"
+            found.errors.append(FieldError(pointer, f"there is no job {action.job!r}", "unknown_job"))
+    gate = draft.policy.gate
+    if gate is not None and gate.pause_on_fail and gate.check is None and draft.policy.max_fail is None:
+        words = "without a check and without max_fail no failure stops an execution, so none pauses it"
+        found.warnings.append(FieldError("/policy/gate/pause_on_fail", words, "never_paused"))
+    if draft.state == "draft":
+        found.warnings.append(FieldError("/state", "a draft is not executed", "job_is_draft"))
+    return found
+
+
+async def _asked(question: Awaitable[T], found: Judgement, pointer: str) -> T | None:
+    try:
+        return await question
+    except Invalid as refused:
+        found.errors += refused.errors or (FieldError(pointer, refused.detail, refused.code),)
+        return None

@@ -1,0 +1,122 @@
+"""Which files of a machine a download means: one, those in a folder, or those that a pattern fits; within limits."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.disk import NAME_BYTES_MAX, Disk, Entry
+
+DEPTH_MAX = 32
+PATH_BYTES_MAX = 4_096
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class FindLimits:
+    """How many files a download may bring, how many names may be looked at for that, and how many bytes there may be in all."""
+
+    files: int = 10_000
+    names: int = 100_000
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that is to be read."""
+
+    path: str
+    size: int
+    modified: int | None
+
+
+async def find(disk: Disk, source: str, limits: FindLimits) -> list[Found]:
+    """The files, in the order of their paths; in folders links are left out. Raises RemoteFailure(TRANSFER) for none or too many."""
+    search = _Search(disk, limits)
+    there = await disk.look(source)
+    if there is not None:
+        await search.take(source, there)
+    elif _MAGIC & set(source):
+        async for path in search.fitting(source):
+            there = await disk.look(path)
+            if there is not None:
+                await search.take(path, there)
+    if not search.found:
+        what = "an empty folder" if there is not None and there.kind == "folder" else "no file"
+        raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has {what} at {source}: there is nothing to download.")
+    return sorted(search.found, key=lambda file: file.path)
+
+
+class _Search:
+    def __init__(self, disk: Disk, limits: FindLimits) -> None:
+        self._disk = disk
+        self._limits = limits
+        self._names = 0
+        self._bytes = 0
+        self.found: list[Found] = []
+
+    async def take(self, path: str, there: Entry) -> None:
+        """The file, or all files in the folder and in those below it."""
+        open_ = [(path, there, 0)]
+        while open_:
+            path, there, depth = open_.pop()
+            if there.kind == "file":
+                self._add(path, there)
+            elif there.kind == "folder":
+                if depth > DEPTH_MAX:
+                    raise self._too_much(f"folders in folders, more than {DEPTH_MAX} deep, at {path[:200]}")
+                open_ += [(posixpath.join(path, entry.name), entry, depth + 1) async for entry in self._list(path)]
+            elif depth == 0:
+                raise RemoteFailure(ErrorCode.TRANSFER, f"{path} on {self._disk.name} is neither a file nor a folder.")
+
+    def _add(self, path: str, there: Entry) -> None:
+        if len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX:
+            raise self._too_much(f"a path of more than {PATH_BYTES_MAX} bytes")
+        self._bytes += there.size
+        self.found.append(Found(path, there.size, there.modified))
+        if len(self.found) > self._limits.files:
+            raise self._too_much(f"more than {self._limits.files} files")
+        if self._bytes > self._limits.bytes:
+            raise self._too_much(f"more than {self._limits.bytes} bytes (OPSJOBS_FILE_LIMIT_BYTES)")
+
+    async def fitting(self, pattern: str) -> AsyncIterator[str]:
+        """The paths that the pattern fits, part by part; `*` means no name that begins with a dot, as in a shell."""
+        begun = ["/"] if pattern.startswith("/") else [""]
+        for part in [part for part in pattern.split("/") if part]:
+            begun = [path for base in begun for path in await self._next(base, part)]
+        for path in begun:
+            yield path
+
+    async def _next(self, base: str, part: str) -> list[str]:
+        if not _MAGIC & set(part):
+            return [posixpath.join(base, part)]
+        folder = await self._disk.look(base or ".")
+        if folder is None or folder.kind != "folder":
+            return []
+        names = [entry.name async for entry in self._list(base or ".")]
+        fitting = [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
+        return [posixpath.join(base, name) for name in sorted(fitting)]
+
+    async def _list(self, path: str) -> AsyncIterator[Entry]:
+        async for entry in self._disk.list(path):
+            self._names += 1
+            if self._names > self._limits.names:
+                raise self._too_much(f"more than {self._limits.names} names")
+            if not _is_name(entry.name):
+                raise RemoteFailure(
+                    ErrorCode.TRANSFER, f"{self._disk.name} lists a name that cannot be one: {entry.name[:100]!r}."
+                )
+            yield entry
+
+    def _too_much(self, what: str) -> RemoteFailure:
+        return RemoteFailure(ErrorCode.TRANSFER, f"{self._disk.name} has {what} there: download less at a time.")
+
+
+def _is_name(name: str) -> bool:
+    """Whether a machine may call something in a folder so: what it says is not to lead elsewhere."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and size <= NAME_BYTES_MAX

@@ -1,0 +1,191 @@
+"""One file to its place on a machine: beside its destination first, checked there, then renamed.
+
+Whoever looks sees the old file or the new one, whole. Nothing that was sent is sent again after contact broke: the draft's name
+is the same for whoever goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import posixpath
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.disk import Disk, Entry, OpenFile, refused
+from opsjobs.remote.files.reading import let_go, pieces_of
+
+FILE_MODE = 0o644
+# The most that is under way at a time, and so what may have arrived with a gap before it.
+WINDOW_BYTES = 2 << 20
+# A draft that does not come out right is written anew, once: what went on with it may have found another's bytes.
+TRIES = 2
+
+
+class Source(Protocol):
+    """What is to be written. `sha256` is of all of it."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def sha256(self) -> bytes:
+        """Of all of it."""
+
+    def pieces(self, offset: int) -> AsyncIterator[bytes]:
+        """The bytes from there on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dress:
+    """What the file is to have: None = as the file that it takes the place of, else 0644 and who logs in."""
+
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What goes where. `key` makes the draft's name: the same for who goes on with this transfer, and for nobody else.
+
+    `told` hears how many bytes are there. `window_bytes`: as much is under way at a time, at most WINDOW_BYTES.
+    """
+
+    source: Source
+    path: str
+    dress: Dress
+    key: str
+    told: Callable[[int], None]
+    window_bytes: int = WINDOW_BYTES
+
+    @property
+    def draft(self) -> str:
+        """Where it is written first. Whose bytes they are is in the name: nobody goes on with another's."""
+        parts = (self.key.encode(), self.path.encode("utf-8", "surrogateescape"), self.source.sha256)
+        name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+        return posixpath.join(posixpath.dirname(self.path), f".opsjobs-{name}.part")
+
+
+async def stage(disk: Disk, order: Upload) -> bool:
+    """Write the whole file beside its place and make it ready for it; False where it is at its place already.
+
+    What is left to do then is `disk.replace(order.draft, order.path)`. Raises RemoteFailure.
+    """
+    there = await disk.look(order.path, follow=False)
+    if there is not None and there.kind == "folder":
+        raise refused(disk.name, f"has a folder at {order.path}", "a file cannot take its place")
+    if there is not None and await _is_there(disk, order, there):
+        await disk.dress(order.path, order.dress.mode, order.dress.owner, order.dress.group)
+        order.told(order.source.size)
+        return False
+    await _write(disk, order)
+    await _put_on(disk, order, there)
+    return True
+
+
+async def _is_there(disk: Disk, order: Upload, there: Entry) -> bool:
+    source = order.source
+    return there.kind == "file" and there.size == source.size and await _digest(disk, order.path, there.size) == source.sha256
+
+
+async def _write(disk: Disk, order: Upload) -> None:
+    source, draft = order.source, order.draft
+    for _ in range(TRIES):
+        offset = await _begun(disk, order)
+        file = await disk.draft(draft, anew=offset is None)
+        try:
+            await _fill(file, order, offset or 0, disk.request_bytes)
+            await file.sync()
+        finally:
+            await file.close()
+        # Behind a chroot of its SFTP a machine's programs look at other files: what it says is no proof that we are wrong.
+        if await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256:
+            return
+        await disk.remove(draft)
+    raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has other bytes than were sent, twice: is its disk all right?")
+
+
+async def _begun(disk: Disk, order: Upload) -> int | None:
+    """From where a draft that is there goes on; None where it begins anew.
+
+    Not from its very end: of what was under way when contact broke, later pieces may have arrived without those before them.
+    """
+    there = await disk.look(order.draft, follow=False)
+    if there is None:
+        return None
+    if there.kind != "file" or there.size > order.source.size:
+        await disk.remove(order.draft)
+        return None
+    return max(0, there.size - WINDOW_BYTES)
+
+
+async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int) -> None:
+    """Write the source from `offset` on, with at most a window of it under way."""
+    under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
+    window = min(order.window_bytes, WINDOW_BYTES)
+    try:
+        async for piece in order.source.pieces(offset):
+            for at in range(0, len(piece), request_bytes):
+                part = piece[at : at + request_bytes]
+                under_way.append((offset + len(part), asyncio.create_task(file.write(offset, part))))
+                offset += len(part)
+                if (len(under_way) + 1) * request_bytes > window:
+                    await _oldest(under_way, order)
+        while under_way:
+            await _oldest(under_way, order)
+    finally:
+        await let_go([task for _, task in under_way])
+
+
+async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload) -> None:
+    await under_way[0][1]
+    order.told(under_way.popleft()[0])
+
+
+async def _put_on(disk: Disk, order: Upload, before: Entry | None) -> None:
+    dress, draft = order.dress, order.draft
+    kept = before if before is not None and before.kind == "file" else None
+    mode = dress.mode if dress.mode is not None else kept.mode if kept else FILE_MODE
+    if kept is not None and dress.owner is None and dress.group is None:
+        await _keep_owner(disk, draft, kept)
+    # The owner first: a change of owner takes the set-uid and set-gid bits away.
+    await disk.dress(draft, None, dress.owner, dress.group)
+    await disk.dress(draft, mode, None, None)
+
+
+async def _keep_owner(disk: Disk, draft: str, kept: Entry) -> None:
+    """The owner of the file that was there before, where we may: only root may give files away."""
+    made = await disk.look(draft, follow=False)
+    if made is None or (made.owner, made.group) == (kept.owner, kept.group):
+        return
+    try:
+        await disk.dress(draft, None, kept.owner, kept.group)
+    except RemoteFailure as failure:
+        if failure.code is not ErrorCode.TRANSFER:
+            raise
+
+
+async def _digest(disk: Disk, path: str, size: int) -> bytes:
+    """The SHA-256 of what is there: as the machine says, or by reading it back where it has no program for that."""
+    if size == 0:
+        return hashlib.sha256().digest()
+    said = await disk.digest(path)
+    return await _read_back(disk, path) if said is None else said
+
+
+async def _read_back(disk: Disk, path: str) -> bytes:
+    found = hashlib.sha256()
+    there = await disk.look(path)
+    file = await disk.open(path)
+    try:
+        async for piece in pieces_of(file, 0, there.size if there else 0, disk.request_bytes, WINDOW_BYTES):
+            found.update(piece)
+    finally:
+        await file.close()
+    return found.digest()

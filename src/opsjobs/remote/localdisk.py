@@ -1,0 +1,180 @@
+"""Files on the worker's own machine: the system's calls, in threads, so that a slow disk holds nobody else up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Literal, TypeVar
+
+from opsjobs.remote.disk import DRAFT_MODE, Entry, OpenFile, refused
+
+T = TypeVar("T")
+REQUEST_BYTES = 512 << 10
+LISTED_AT_ONCE = 1_000
+_NAME = "this machine"
+_KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "link",
+}
+
+
+class LocalDisk:
+    """The Disk of this machine; paths begin at `home`."""
+
+    def __init__(self, home: str) -> None:
+        self.name = _NAME
+        self.request_bytes = REQUEST_BYTES
+        self._home = home
+
+    async def look(self, path: str, *, follow: bool = True) -> Entry | None:
+        """What there is, or None."""
+        try:
+            found = await asyncio.to_thread(os.stat, self._at(path), follow_symlinks=follow)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise refused(_NAME, f"does not let us look at {path}", error.strerror) from None
+        return _entry(path, found)
+
+    async def list(self, path: str) -> AsyncIterator[Entry]:
+        """What is in a folder."""
+        what = f"does not let us read the folder {path}"
+        with await _call(what, os.scandir, self._at(path)) as found:
+            while entries := await _call(what, _next, found):
+                for entry in entries:
+                    yield entry
+
+    async def open(self, path: str) -> OpenFile:
+        """For reading."""
+        return await self._open(path, os.O_RDONLY, f"does not let us read {path}")
+
+    async def draft(self, path: str, *, anew: bool) -> OpenFile:
+        """For writing."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if anew else 0)
+        return await self._open(path, flags, f"does not let us write beside {path}")
+
+    async def _open(self, path: str, flags: int, what: str) -> OpenFile:
+        # A pipe that nobody writes to would hold the thread for ever.
+        number = await _call(what, os.open, self._at(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, DRAFT_MODE)
+        return LocalFile(number, path)
+
+    async def replace(self, draft: str, path: str) -> None:
+        """At once and whole."""
+        await _call(f"does not let us put a file at {path}", os.replace, self._at(draft), self._at(path))
+
+    async def remove(self, path: str) -> None:
+        """Remove a file or a link, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            await _call(f"does not let us remove {path}", os.unlink, self._at(path), passing=FileNotFoundError)
+
+    async def make_folder(self, path: str, mode: int) -> None:
+        """Make a folder, if it is not there."""
+        there = await self.look(path)
+        if there is None or there.kind != "folder":
+            await _call(f"does not let us make the folder {path}", os.mkdir, self._at(path), mode)
+
+    async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+        """Set what is not None."""
+        what = f"does not let us set mode or owner of {path}"
+        if owner is not None or group is not None:
+            ids = (-1 if owner is None else owner, -1 if group is None else group)
+            await _call(what, os.lchown, self._at(path), *ids)
+        if mode is not None:
+            await _call(what, os.chmod, self._at(path), mode)
+
+    async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
+        """The numbers of an account and a group."""
+        return (
+            None if owner is None else int(owner) if owner.isdigit() else await _number("user", owner, _user),
+            None if group is None else int(group) if group.isdigit() else await _number("group", group, _group),
+        )
+
+    async def digest(self, path: str) -> bytes | None:
+        """Counted here."""
+        return await _call(f"does not let us read {path}", _digest, self._at(path))
+
+    def _at(self, path: str) -> str:
+        return os.path.join(self._home, path)  # noqa: PTH118  a Path would drop what a path may end with
+
+
+class LocalFile:
+    """An open file."""
+
+    def __init__(self, number: int, path: str) -> None:
+        self._number = number
+        self._path = path
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """At most so many bytes."""
+        return await _call(f"does not let us read {self._path}", os.pread, self._number, size, offset)
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """All of these bytes."""
+        await _call(f"does not take the bytes for {self._path}", _write, self._number, data, offset)
+
+    async def sync(self) -> None:
+        """To the disk."""
+        await _call(f"could not make {self._path} last", os.fsync, self._number)
+
+    async def close(self) -> None:
+        """Let go."""
+        with contextlib.suppress(OSError):
+            os.close(self._number)
+
+
+async def _call(what: str, do: Callable[..., T], *arguments: object, passing: type[OSError] | tuple[()] = ()) -> T:
+    try:
+        return await asyncio.to_thread(do, *arguments)
+    except passing:
+        raise
+    except OSError as error:
+        raise refused(_NAME, what, error.strerror or error) from None
+
+
+def _write(number: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(number, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _next(found: Iterable[os.DirEntry[str]]) -> list[Entry]:
+    entries = []
+    for entry in found:
+        with contextlib.suppress(FileNotFoundError):  # gone since
+            entries.append(_entry(entry.name, entry.stat(follow_symlinks=False)))
+        if len(entries) == LISTED_AT_ONCE:
+            break
+    return entries
+
+
+def _entry(name: str, found: os.stat_result) -> Entry:
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
+    return Entry(name, kind, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, int(found.st_mtime))
+
+
+def _digest(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123  the path may hold bytes that are not UTF-8
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _user(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _group(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+async def _number(what: str, name: str, look_up: Callable[[str], int]) -> int:
+    try:
+        return await asyncio.to_thread(look_up, name)
+    except KeyError:
+        raise refused(_NAME, f"knows no {what} {name}", "name another one, or its number") from None

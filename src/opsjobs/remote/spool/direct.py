@@ -1,0 +1,116 @@
+"""A program that lives and dies with its channel: one line where that holds it all, else with what its shell says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from opsjobs.model.execution import CancelProof
+from opsjobs.model.program import Program
+from opsjobs.remote.session import Cause, Exit, Output, Process, no_shell, unstarted
+from opsjobs.remote.spool import script
+from opsjobs.remote.spool.become import quoted
+from opsjobs.remote.spool.program import SHORT_BYTES, exports
+from opsjobs.remote.spool.records import Records
+
+_CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "storage": "storage"}
+
+
+PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash", "/bin/ash"})
+"""Login shells that take our lines as they are, and read no file of the user's before."""
+
+_UNLIKE = frozenset("\n!\\")
+"""What login shells do not read alike in single quotes."""
+
+
+def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
+    """The whole program as a command line, given words that tell the shell and its process id; None where it is more.
+
+    A program that has no files needs nothing over its standard input, which costs its target half as much. A login shell that
+    is `plain` is the program's own shell; any other one becomes a `sh`, or starts one where it is too restricted for that.
+    """
+    command = program.command
+    if command is None or program.cwd is not None or program.stdin or program.secrets:
+        return None
+    words = f"{exports(program.env)}; {command}" if program.env else command
+    if len(words) > SHORT_BYTES:
+        return None
+    if plain:
+        return lambda tell: f"{tell}\n{words}"
+    if not _UNLIKE.isdisjoint(words):
+        return None
+    # What it cannot read is its own complaint: it has told of itself before.
+    spoken = shlex.quote(words)
+    return lambda tell: f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
+
+
+async def directly(start: Callable[[str, bytes], Awaitable[Process]], program: Program) -> Process:
+    """Start it. Raises RemoteFailure as `start`."""
+    request = script.directly(program)
+    # In the place of the login shell, which would not wait for what a signal is given time for; a restricted one only beside it.
+    line = f"exec {request.line()} || {request.line()}"
+    return _Watched(await start(line, request.stdin), request.nonce, program)
+
+
+class _Watched:
+    """Its shell says on standard error that it begins, or why it does not: by a nonce that the program is not told."""
+
+    def __init__(self, process: Process, nonce: str, program: Program) -> None:
+        self._process = process
+        self._records = Records(nonce, "stderr")
+        self._program = program
+        self._pieces: AsyncIterator[Output | Exit] | None = None
+        self._over = False
+        self._ready: deque[Output | Exit] = deque()
+        self._begun = False
+        self._cause: Cause | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Output | Exit]:
+        """Output, then one Exit. Who gives up may come back."""
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+            if self._over:
+                return
+            self._take(await self._pull())
+
+    async def _pull(self) -> Output | Exit:
+        if self._pieces is None:
+            self._pieces = aiter(self._process)
+        try:
+            return await anext(self._pieces)
+        except asyncio.CancelledError:
+            self._pieces = None  # an iterator that was cancelled is over; a new one goes on where it stopped
+            raise
+
+    def _take(self, piece: Output | Exit) -> None:
+        if isinstance(piece, Exit):
+            self._over = True
+            self._ready.extend(self._records.rest())
+            self._ready.append(self._end(piece))
+            return
+        if piece.stream == "stdout":
+            self._ready.append(piece)
+            return
+        for item in self._records.feed(piece.data):
+            if isinstance(item, Output):
+                self._ready.append(item)
+            elif item[0] == "B":
+                self._begun = True
+            else:
+                self._cause = _CAUSES.get(item[-1])
+
+    def _end(self, end: Exit) -> Exit:
+        if self._cause is not None:
+            return unstarted(self._cause, self._program)
+        return end if self._begun else no_shell(end)
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """TERM to its process group, KILL after the grace."""
+        return await self._process.kill(grace_seconds)
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+        await self._process.close()
