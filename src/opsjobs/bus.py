@@ -237,9 +237,9 @@ class _Hearing:
     async def _hear_for_ever(self) -> None:
         pauses = _pauses()
         while True:
-            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library types most of itself
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()  # type: ignore[no-untyped-call]  # the library types most of itself
                 pauses = _pauses()
                 await self._hear(connection)
             except _AWAY as away:

@@ -18,6 +18,9 @@
     cancel          engine: a durable command is ended
     settle          store: a group commit of output, results and ends
     finish          engine: a run whose last action has ended is put on record
+    fire            store: due moments become pending firings, the commit included
+    firing.prepare  engine: the targets of pending firings are resolved
+    firing.launch   store: pending firings become executions, the commit included
     relay           engine: a shard's facts are told
     stream          api: a follower reads a page of the log
 
@@ -54,6 +57,9 @@ NAMES = frozenset(
         "cancel",
         "settle",
         "finish",
+        "fire",
+        "firing.launch",
+        "firing.prepare",
         "relay",
         "stream",
     }

@@ -39,6 +39,7 @@ ROUTED_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kom
 log: FilteringBoundLogger = structlog.get_logger()
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
 _RUN_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 _FLUSH_BYTES = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 2_097_152)
 _FLUSH_ENTRIES = (1, 4, 16, 64, 256, 1024, 4096)
@@ -73,11 +74,12 @@ class Metrics:
     """The numbers of this process. Every process serves its own; what the fleet has in common is read from PostgreSQL."""
 
     def __init__(self) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types most of itself
         self.registry = CollectorRegistry()
         self._listener: ThreadingHTTPServer | None = None
         prometheus_client.ProcessCollector(namespace="opsjobs", registry=self.registry)
         self._engine_numbers()
+        self._schedule_numbers()
         self._message_numbers()
         self._http_numbers()
 
@@ -94,10 +96,24 @@ class Metrics:
         self.stale_writes = self._counter("stale_writes", "Writes dropped because another worker owns the target run")
         self.connections = self._gauge("connections", "Open connections to targets")
         self.connect_seconds = self._histogram("connect_seconds", "From connect to logged in, one target", _SECONDS)
+        self.circuits_opened = self._counter("circuits_opened", "Circuits that this process has opened, by why", "code")
+        self.circuits_closed = self._counter("circuits_closed", "Circuits that this process has closed again")
+        self.circuits_refused = self._counter(
+            "circuits_refused", "Connects that an open circuit has refused, by why it is", "code"
+        )
+
+    def _schedule_numbers(self) -> None:
+        self.schedule_fired = self._counter("schedule_fired", "Due moments of schedules that were launched")
+        self.schedule_missed = self._counter("schedule_missed", "Due moments that nobody fired in time, and that were not run")
+        self.schedule_skipped = self._counter("schedule_skipped", "Due moments that a rule kept from being launched", "rule")
+        self.schedule_failed = self._counter("schedule_failed", "Due moments whose launch was refused, or failed for too long")
+        self.schedule_start_lag = self._histogram("schedule_start_lag_seconds", "From the moment to its execution", _LAG_SECONDS)
+        self.schedule_late_starts = self._counter("schedule_late_starts", "Executions launched a minute late or more")
 
     def _message_numbers(self) -> None:
         self.bells = self._counter("bells", "Bells: rung, merged with one that waits, dropped (no Redis), heard", "result")
         self.bus_dropped = self._counter("bus_dropped", "Bus messages dropped: Redis away, or a full queue or reader")
+        self.file_bytes = self._counter("file_bytes", "Bytes of files brought to targets and from them", "direction")
         self.events_published = self._counter("events_published", "Events handed to the bus")
         self.bugs = self._counter("bugs", "Faults of our own, by the part that noticed", "where")
 

@@ -12,7 +12,30 @@ import uvicorn
 from fastapi import FastAPI
 
 from opsjobs import __version__, telemetry
-from opsjobs.api import api_keys, credentials, executions, jobs, log, openapi, problems, stream, system, targets
+from opsjobs.api import (
+    api_keys,
+    approvals,
+    artifacts,
+    calendars,
+    circuits,
+    credentials,
+    dead_letters,
+    executions,
+    files,
+    firings,
+    groups,
+    job_verbs,
+    jobs,
+    jobs_as_code,
+    log,
+    moments,
+    openapi,
+    problems,
+    schedules,
+    stream,
+    system,
+    targets,
+)
 from opsjobs.api.auth import Tokens
 from opsjobs.api.body import Bodies
 from opsjobs.api.connection import Connection
@@ -25,6 +48,8 @@ from opsjobs.parts import Parts, build, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
 
 ADMIN = "admin"
+# Whose bodies are no JSON, and are read by the route itself.
+RAW = frozenset({("POST", "/files")})
 ADMIN_RETRY_SECONDS = 1
 GRACE_SECONDS = 10
 
@@ -48,12 +73,33 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     )
     app.state.parts = parts
     app.state.followers = Followers(parts.journal, parts.bus)
-    for noun in (jobs, targets, credentials, executions, stream, log, api_keys, system):
+    for noun in (
+        jobs_as_code,  # before jobs: /jobs/export is no job's id
+        jobs,
+        job_verbs,
+        moments,  # before schedules: /schedules/forecast is no schedule's id
+        schedules,
+        firings,
+        targets,
+        groups,
+        calendars,
+        circuits,
+        credentials,
+        executions,
+        dead_letters,
+        approvals,
+        stream,
+        log,
+        files,
+        artifacts,
+        api_keys,
+        system,
+    ):
         app.include_router(noun.router)
     problems.install(app)
     openapi.describe(app, docs=parts.limits.docs)
     # Added from the inside out: a request meets Frame first, then Tokens, then Bodies.
-    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes)
+    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, raw=RAW)
     app.add_middleware(Tokens, people=parts.people)
     app.add_middleware(Frame, metrics=parts.metrics)
     return app

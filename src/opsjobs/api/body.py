@@ -12,13 +12,15 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from email.message import Message as MimeHeader
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem, pointer
 from opsjobs.model.failures import Failure, FieldError, Invalid
 
@@ -34,18 +36,19 @@ class TooLarge(Failure):
 
 
 class Bodies:
-    """Reads each JSON body once, whole, under the limit; a larger one is never held in memory.
+    """Reads each JSON body once, whole, under the limit; a larger one is never held in memory. `raw`: methods and paths without.
 
     Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, raw: Collection[tuple[str, str]] = ()) -> None:
         self._app = app
+        self._raw = raw
         self._limit_bytes = limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge the body of a request that has one."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http" or not _has_body(scope) or (scope["method"], route_path(scope)) in self._raw:
             await self._app(scope, receive, send)
             return
         problem = self._refusal(scope)
@@ -120,8 +123,7 @@ def parse_json(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise _invalid("", f"The body has the key {twice[:100]!r} twice in one object.", "duplicate_key")
     return value
 

@@ -1,11 +1,11 @@
-"""/executions and what starts them: launch, look, cancel."""
+"""/executions and what starts them: launch, look, pause, cancel, retry."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import Field
@@ -16,8 +16,12 @@ from opsjobs.api.auth import principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
+from opsjobs.engine.launch import Launched
+from opsjobs.engine.preview import preview
+from opsjobs.model.again import RetryDraft
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder, RunDraft
+from opsjobs.model.parameter import PARAMETERS_MAX, undeclared
 from opsjobs.model.target import SelectionDraft
 from opsjobs.model.wire import Wire
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
@@ -38,14 +42,19 @@ ActionKey = Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", d
 
 
 class ExecuteDraft(Wire):
-    """Body of POST /jobs/{id}/execute. `targets` narrows the job's own."""
+    """Body of POST /jobs/{id}/execute. `targets` narrows the job's own; `parameters` are values of those that it declares.
 
+    `dry_run`: launch nothing; the answer is 200 with a preview.
+    """
+
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
+    dry_run: bool = False
     targets: SelectionDraft | None = None
     reason: str | None = Field(default=None, max_length=2_000)
 
 
 class CancelDraft(Wire):
-    """Body of POST /executions/{id}/cancel."""
+    """Body of POST /executions/{id}/cancel and /pause."""
 
     reason: str | None = Field(default=None, max_length=2_000)
 
@@ -66,18 +75,10 @@ async def execute(
     prefer: Prefer = None,
 ) -> Response:
     """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
-    job = stored.job
     asked = draft or ExecuteDraft()
-    order = LaunchOrder(
-        job.definition.actions,
-        job.definition.targets,
-        job.definition.policy,
-        job.definition.name,
-        job.id,
-        job.version,
-        narrowed_to=asked.targets,
-        reason=asked.reason,
-    )
+    order = order_of(stored, asked)
+    if asked.dry_run:
+        return await _previewed(request, order)
     return await _launch(request, order, idem, prefer)
 
 
@@ -85,7 +86,12 @@ async def execute(
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
     """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
     jobs.check_actions(request, draft)
-    order = LaunchOrder(draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason)
+    declared = undeclared(draft.parameters)
+    order = LaunchOrder(
+        draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason, parameters=draft.parameters, declared=declared
+    )
+    if draft.dry_run:
+        return await _previewed(request, order)
     return await _launch(request, order, idem, prefer)
 
 
@@ -132,6 +138,13 @@ async def groups(
     return listed(request, await executions.groups(await executions.get(id), page, action=action))
 
 
+@router.get("/executions/{id}/timeline", dependencies=[requires("executions:read")], summary="Show where the time went")
+async def timeline(id: str, request: Request, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+    """The phases of each target, one after the other, a page of targets at a time."""
+    executions = request.app.state.parts.executions
+    return listed(request, await executions.timeline(await executions.get(id), page), name="phases")
+
+
 @router.post(
     "/executions/{id}/cancel",
     status_code=202,
@@ -148,12 +161,74 @@ async def cancel(id: str, request: Request, draft: CancelDraft | None = None) ->
     return JSONResponse((await parts.executions.get(execution.id)).data(), 202)
 
 
+@router.post("/executions/{id}/pause", dependencies=[requires("executions:cancel"), Depends(known)], summary="Pause an execution")
+async def pause(id: str, request: Request, draft: CancelDraft | None = None) -> Response:
+    """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
+    parts = request.app.state.parts
+    execution = await parts.executions.get(id)
+    await parts.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    return JSONResponse((await parts.executions.get(execution.id)).data())
+
+
+@router.post(
+    "/executions/{id}/resume", dependencies=[requires("executions:cancel"), Depends(known)], summary="Resume an execution"
+)
+async def resume(id: str, request: Request) -> Response:
+    """It goes on; where a gate between two waves paused it, past that gate. 409 as of pause; one that is not paused: no change."""
+    parts = request.app.state.parts
+    execution = await parts.executions.get(id)
+    for zone in await parts.ledger.resume(execution.id, by=principal_of(request).name):
+        parts.doorbell.ring(zone)
+    return JSONResponse((await parts.executions.get(execution.id)).data())
+
+
+@router.post(
+    "/executions/{id}/retry",
+    status_code=202,
+    dependencies=[requires("executions:retry"), Depends(known)],
+    summary="Retry what did not end well",
+)
+async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
+    """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end."""
+    again = request.app.state.parts.again
+    launched = await again.retry(id, draft, requested_by=principal_of(request).name, idem=idem)
+    return await answered(request, launched, prefer)
+
+
+def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
+    """What is to be launched of this job."""
+    job = stored.job
+    return LaunchOrder(
+        job.definition.actions,
+        job.definition.targets,
+        job.definition.policy,
+        job.definition.name,
+        job.id,
+        job.version,
+        narrowed_to=asked.targets,
+        reason=asked.reason,
+        parameters=asked.parameters,
+        declared=job.definition.parameters,
+    )
+
+
+async def _previewed(request: Request, order: LaunchOrder) -> Response:
+    parts = request.app.state.parts
+    return JSONResponse(await preview(parts.launcher, parts.database, order))
+
+
 async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
     launched = await request.app.state.parts.launcher.launch(
         order, triggered_by=triggered_by(request), requested_by=principal_of(request).name, idem=idem
     )
+    return await answered(request, launched, prefer)
+
+
+async def answered(request: Request, launched: Launched, prefer: str | None) -> Response:
+    """The answer to a launch: 202 with the execution, or 200 once it has ended, where the caller prefers to wait."""
     if launched.replayed is not None:
         return replayed(request, launched.replayed)
+    assert launched.execution is not None
     return await _answer(request, launched.execution, _seconds_to_wait(prefer))
 
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import check, principal_of, requires
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.model.action import RunningAction
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobDraft, RunDraft
 from opsjobs.store.idempotency import Answer
@@ -21,12 +22,30 @@ router = APIRouter(tags=["jobs"])
 
 def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
     """Raises Forbidden where an action names a credential and the caller may use none, Invalid for too many actions."""
-    if any(action.become is not None and action.become.credential is not None for action in draft.actions):
+    if any(action.become is not None and action.become.credential is not None for action in _running(draft)):
         check(request, "credentials:use")
+    check_limits(request, draft)
+
+
+def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
+    gate = draft.policy.gate
+    return [action for action in (*draft.actions, gate and gate.check) if isinstance(action, RunningAction)]
+
+
+def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
+    """Raises Invalid for too many actions or attempts."""
     limit = request.app.state.parts.limits.max_actions
     if len(draft.actions) > limit:
         detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
         raise Invalid("too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")])
+    most = request.app.state.parts.limits.max_attempts
+    asked = {f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)}
+    for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
+        if retry is not None and retry.max_attempts > most:
+            detail = f"{retry.max_attempts} attempts are more than {most}: ask for fewer, or raise MAX_RETRIES."
+            raise Invalid(
+                "too_many_attempts", detail, errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")]
+            )
 
 
 async def known(id: str, request: Request) -> StoredJob:

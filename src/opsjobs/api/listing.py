@@ -41,7 +41,7 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
         given = {name.removeprefix(_FILTER): values for name, values in filters.items() if values}
         return PageRequest(size or limit, cursor, sort, 1 if size and page is None and cursor is None else page, given)
 
-    read.__signature__ = _signature(listing)  # type: ignore[attr-defined]
+    read.__signature__ = _signature(listing)  # type: ignore[attr-defined]  # where FastAPI looks first
     return Depends(read)
 
 
@@ -66,10 +66,14 @@ def _signature(listing: Listing) -> Signature:
 
 
 def listed(
-    request: Request, page: Page[Any], shown: Callable[[Any], Mapping[str, Any]] = lambda item: item.data()
+    request: Request,
+    page: Page[Any],
+    shown: Callable[[Any], Mapping[str, Any]] = lambda item: item.data(),
+    *,
+    name: str = "items",
 ) -> JSONResponse:
     """`{items, next, total?}` of a page, with `Link: rel="next"`; `shown` makes the JSON of an item, by default its `data()`."""
-    body: dict[str, Any] = {"items": [shown(item) for item in page.items], "next": page.next}
+    body: dict[str, Any] = {name: [shown(item) for item in page.items], "next": page.next}
     if page.total is not None:
         body["total"] = page.total
     return JSONResponse(body, headers={"Link": _next_link(request, page.next)} if page.next else None)

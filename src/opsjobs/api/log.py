@@ -69,6 +69,7 @@ async def log(id: str, request: Request, query: Annotated[LogQuery, Query()]) ->
     """
     parts = request.app.state.parts
     execution = await parts.executions.get(id)
+    await parts.journal.check_kept(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":

@@ -63,7 +63,7 @@ def describe(app: FastAPI, *, docs: bool) -> None:
             _html(app.openapi()), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says it is done
     if docs:
         app.add_route("/docs", page, include_in_schema=False)
 

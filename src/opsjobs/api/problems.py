@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from opsjobs.api.paths import route_path
+from opsjobs.model.action import KINDS
 from opsjobs.model.failures import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
 from opsjobs.telemetry import log
 
@@ -80,6 +81,9 @@ def _shown(error: FieldError) -> dict[str, str]:
     return {"detail": error.detail, "code": error.code, "pointer": error.pointer}
 
 
+_PLACES = tuple((place,) for place in ("body", "query", "header", "path", "cookie"))
+
+
 def install(app: FastAPI) -> None:
     """Answer with problems for everything that is raised below the router."""
     app.add_exception_handler(Refusal, _on_refusal)
@@ -109,9 +113,11 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     unreadable: Refusal | None = request.scope.get("state", {}).get("body_refusal")
     if unreadable is not None:
         return Problem.of(request.scope, unreadable)
-    errors = [_field_error(error) for error in raised.errors()]
+    told = raised.errors()
+    errors = field_errors(told)
     more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
-    return Problem(request.scope, 422, "invalid", _sentence(errors[0]) + more, errors=errors)
+    code = errors[0].code if _is_ours(told[0]) else "invalid"
+    return Problem(request.scope, 422, code, _sentence(errors[0]) + more, errors=errors)
 
 
 async def _on_http(request: Request, raised: Exception) -> Response:
@@ -137,14 +143,38 @@ def _methods(app: FastAPI, path: str) -> set[str]:
     return found
 
 
+def field_errors(told: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """Pydantic's errors as ours, with pointers into the body."""
+    return [_field_error(error) for error in told]
+
+
 def _field_error(error: Mapping[str, Any]) -> FieldError:
-    place, *steps = error["loc"] or ("body",)
+    place, *steps = error["loc"] if error["loc"][:1] in _PLACES else ("body", *error["loc"])
     detail = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if place == "body":
         if error["type"] == "missing" and not steps:
             detail = "The request needs a JSON body"
+        steps = _without_tags(steps)
+        if _is_ours(error):
+            steps, detail = [*steps, *error["ctx"]["at"]], error["ctx"]["detail"]
         return FieldError(pointer(steps), detail, str(error["type"]))
     return FieldError("", detail, f"{place}:{'.'.join(str(step) for step in steps)}")
+
+
+def _is_ours(error: Mapping[str, Any]) -> bool:
+    """Whether it is a model.fault: then it knows its place and has a code for programs."""
+    return "at" in (error.get("ctx") or {})
+
+
+def _without_tags(steps: Sequence[Any]) -> list[Any]:
+    """The path in the body: pydantic puts the kind of an action between its position and its fields."""
+    return [
+        step
+        for i, step in enumerate(steps)
+        if not (
+            step in KINDS and i > 0 and (steps[i - 1] == "check" or (isinstance(steps[i - 1], int) and steps[i - 2] == "actions"))
+        )
+    ]
 
 
 def _sentence(error: FieldError) -> str:

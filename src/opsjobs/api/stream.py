@@ -45,6 +45,7 @@ async def events(
     """
     parts, followers = request.app.state.parts, request.app.state.followers
     execution = await parts.executions.get(id)
+    await parts.journal.check_kept(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
     return EventStream(followers, execution, after if last_event_id is None else last_event_id, parts.metrics)

@@ -121,6 +121,8 @@ def fleet_gauges(executions: Mapping[str, int], queues: Iterable[Queue], workers
         _gauge("log_bytes", "Size of the execution logs", [({}, upkeep.log_bytes)]),
         _gauge("log_partition_days_ahead", "For how many days to come the log has partitions", [({}, upkeep.days_ahead)]),
         _gauge("log_default_rows", "Log entries that found no partition: an alarm", [({}, upkeep.default_rows)]),
+        _gauge("circuits_open", "Logins that are not tried, or only once: their circuit is not closed", [({}, upkeep.circuits_open)]),
+        _gauge("dead_letters", "Runs that ended lost or dead and wait for an answer", [({}, upkeep.dead_letters)]),
     ]  # fmt: skip
     return "".join(told).encode()
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import check, requires
+from opsjobs.api.auth import check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.model.failures import NotFound
-from opsjobs.model.target import Endpoint, TargetDraft
+from opsjobs.model.importing import ImportDraft
+from opsjobs.model.target import Endpoint, Target, TargetDraft
+from opsjobs.model.wire import Duration, Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["targets"])
+
+
+class MaintenanceDraft(Wire):
+    """Body of POST /targets/{id}/maintenance: until a time, for a duration, `off`, or until further notice."""
+
+    until: AwareDatetime | None = None
+    duration: Duration | None = None
+    off: bool = False
+    reason: str | None = Field(default=None, min_length=1, max_length=2_000)
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.until is not None) + (self.duration is not None) + self.off > 1:
+            raise ValueError("a maintenance ends at a time (until), after a duration, or now (off): say one of them")
+        return self
 
 
 async def known(id: str, request: Request) -> None:
@@ -30,6 +48,15 @@ async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Resp
     _check_credential(request, draft)
     target = await request.app.state.parts.inventory.create(draft, idem)
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
+
+
+@router.post("/targets/import", dependencies=[requires("targets:manage")], summary="Create or change many targets")
+async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Response:
+    """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which."""
+    if any(entry.get("credential") is not None for entry in draft.targets):
+        check(request, "credentials:use")
+    imported = await request.app.state.parts.imports.take_in(draft, idem)
+    return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
 
 
 @router.get("/targets", dependencies=[requires("targets:read")], summary="List targets")
@@ -52,7 +79,10 @@ async def show(id: str, request: Request) -> Response:
 async def replace(id: str, request: Request, draft: TargetDraft) -> Response:
     """Changes the whole; its version grows if anything is different."""
     _check_credential(request, draft)
-    return JSONResponse((await request.app.state.parts.inventory.replace(id, draft)).data())
+    parts = request.app.state.parts
+    stored = await parts.inventory.replace(id, draft)
+    await parts.ledger.resize_slots(stored.target.id, stored.target.slots)
+    return JSONResponse(stored.data())
 
 
 @router.delete("/targets/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a target")
@@ -64,10 +94,10 @@ async def delete(id: str, request: Request) -> Response:
 
 @router.post("/targets/{id}/test", dependencies=[requires("targets:manage")], summary="Try to reach a target")
 async def test(id: str, request: Request) -> Response:
-    """Connects afresh and logs in; every step with its time. What the machine does is data: the answer is 200 either way."""
+    """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
     steps = await request.app.state.parts.sessions.test(await _endpoint(id, request))
     shown = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in steps]
-    return JSONResponse({"ok": bool(shown) and all(step["ok"] for step in shown), "steps": shown})
+    return JSONResponse({"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown})
 
 
 @router.post("/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage")], summary="See a target's host keys")
@@ -75,6 +105,37 @@ async def scan_host_keys(id: str, request: Request) -> Response:
     """The keys that the machine shows now, without logging in and without trusting them; 502 where it cannot be reached."""
     keys = await request.app.state.parts.sessions.scan_host_keys(await _endpoint(id, request))
     return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
+
+
+@router.get("/targets/{id}/maintenance", dependencies=[requires("targets:read")], summary="Show a target's maintenance")
+async def maintenance(id: str, request: Request) -> Response:
+    """Until when, why, and who said so; `maintenance` is null where there is none."""
+    return await _maintenance(request, (await request.app.state.parts.inventory.get(id)).target)
+
+
+@router.post(
+    "/targets/{id}/maintenance",
+    dependencies=[requires("targets:manage"), Depends(known)],
+    summary="Begin or end a target's maintenance",
+)
+async def maintain(id: str, request: Request, draft: MaintenanceDraft) -> Response:
+    """Its runs wait until it is over, and say why; what runs there goes on."""
+    parts = request.app.state.parts
+    target = (await parts.inventory.get(id)).target
+    if draft.off:
+        await parts.ledger.release_target(target.id)
+    else:
+        by = principal_of(request).name
+        await parts.ledger.hold_target(
+            target.id, target.slots, until=draft.until, seconds=draft.duration, reason=draft.reason, by=by
+        )
+    return await _maintenance(request, target)
+
+
+async def _maintenance(request: Request, target: Target) -> Response:
+    stands = (await request.app.state.parts.ledger.maintenances([target.id])).get(target.id)
+    shown = {"id": target.id, "name": target.name, "host": target.host}
+    return JSONResponse({"target": shown, "maintenance": stands.data() if stands is not None else None})
 
 
 async def _endpoint(id: str, request: Request) -> Endpoint:

@@ -8,7 +8,23 @@ from typing import Annotated
 import typer
 
 from opsjobs import __version__
-from opsjobs.cli import credentials, executions, jobs, processes, status, targets, tokens
+from opsjobs.cli import (
+    approvals,
+    calendars,
+    circuits,
+    credentials,
+    dead_letters,
+    executions,
+    files,
+    groups,
+    importing_crontab,
+    jobs,
+    processes,
+    schedules,
+    status,
+    targets,
+    tokens,
+)
 from opsjobs.cli import run as ad_hoc
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import hush, tell
@@ -44,7 +60,15 @@ app.command("up")(processes.up)
 app.command("run", no_args_is_help=True)(ad_hoc.run)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(executions.app, name="executions")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(importing_crontab.app, name="import")
+app.add_typer(calendars.app, name="calendars")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(targets.app, name="targets")
+app.add_typer(files.app, name="files")
+app.add_typer(groups.app, name="groups")
+app.add_typer(circuits.app, name="circuits")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(tokens.app, name="tokens")
 app.command("status")(status.status)

@@ -66,9 +66,20 @@ class Client:
         """The answer to a GET; parameters that are None are left out."""
         return self._send("GET", path, query=query)
 
-    def post(self, path: str, body: Json | None = None) -> Any:
+    def post(self, path: str, body: Json | None = None, **query: Any) -> Any:
         """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again without harm."""
-        return self._send("POST", path, body={} if body is None else body, headers={"idempotency-key": str(uuid.uuid4())})
+        key = {"idempotency-key": str(uuid.uuid4())}
+        return self._send("POST", path, query=query, body={} if body is None else body, headers=key)
+
+    def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
+        """The answer to a POST of bytes, sent as they come: once, for they are not there a second time."""
+        headers = {"content-type": "application/octet-stream"}
+        try:
+            answer = self._http.post(path, params=query, content=pieces, headers=headers)
+        except httpx2.TransportError as lost:
+            raise self._away(lost) from lost
+        self._judge(answer)
+        return _decoded(answer.content)
 
     def put(self, path: str, body: Json, *, etag: str = "*") -> Any:
         """The answer to a PUT of the whole thing."""
@@ -93,17 +104,22 @@ class Client:
     def by_name(self, noun: str, ref: str) -> Json:
         """The job, target or credential with this id, uuid or name. Raises Refused (404) where there is none."""
         path = f"/{noun}s"
-        if ref.isdigit() or _is_uuid(ref):
-            try:
-                return dict(self.get(f"{path}/{ref}"))
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
+        if is_id(ref) and (known := self.known(f"{path}/{ref}")):
+            return known
         found, _ = self.items(path, limit=PAGE_ITEMS, name=ref)
         for item in found:
             if item["name"] == ref:
                 return item
         raise Refused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
+
+    def known(self, path: str) -> Json | None:
+        """What is at this path; None where nothing is."""
+        try:
+            return dict(self.get(path))
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            return None
 
     def raw(self, path: str, **query: Any) -> Iterator[bytes]:
         """The bytes of an answer, portion by portion."""
@@ -259,7 +275,10 @@ def _decoded(content: bytes) -> Any:
         return None
 
 
-def _is_uuid(ref: str) -> bool:
+def is_id(ref: str) -> bool:
+    """Whether it may be an id or a uuid; a name may look like one, too."""
+    if ref.isdigit():
+        return True
     try:
         return str(uuid.UUID(ref)) == ref.lower()
     except ValueError:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.client import connect, path_of
+from opsjobs.cli.artifacts import artifacts
+from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.launching import launch
 from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
 from opsjobs.cli.watch import watch
+from opsjobs.model.again import Which
 from opsjobs.model.execution import ExecutionStatus, RunStatus
 
 app = typer.Typer(help="Executions: what ran, what runs, what it said.", no_args_is_help=True)
 
 Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
+
+
+def waits_for(run: Mapping[str, Any]) -> str | None:
+    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`."""
+    kind, what = run.get("waiting_for"), run.get("awaits")
+    return f"{kind}: {what}" if kind and what else kind
+
 
 COLUMNS = (
     Column("id", lambda e: e["id"]),
@@ -35,7 +46,7 @@ RUN_COLUMNS = (
     Column("target", lambda r: r["target"]["name"]),
     Column("host", lambda r: r["target"]["host"], wide=True),
     Column("status", lambda r: r["status"]),
-    Column("waits for", lambda r: r.get("waiting_for"), wide=True),
+    Column("waits for", waits_for, wide=True),
     Column("exit", lambda r: r.get("exit_code")),
     Column("attempt", lambda r: r.get("attempt"), wide=True),
     Column("worker", lambda r: r.get("worker"), wide=True),
@@ -122,6 +133,46 @@ def cancel(execution: Execution, reason: options.Reason = None) -> None:
 
 
 @app.command()
+def pause(execution: Execution, reason: options.Reason = None) -> None:
+    """Start nothing new of an execution; what runs goes on."""
+    with connect() as client:
+        asked = client.post(f"{path_of('execution', execution)}/pause", {"reason": reason} if reason else {})
+    tell(f"execution {asked['id']} is {asked['status']}: `opsjobs executions resume {asked['id']}` lets it go on")
+
+
+@app.command()
+def resume(execution: Execution) -> None:
+    """Let a paused execution go on; where it stands between two waves, with the next one."""
+    with connect() as client:
+        asked = client.post(f"{path_of('execution', execution)}/resume")
+    tell(f"execution {asked['id']} is {asked['status']}")
+
+
+@app.command()
+def retry(
+    execution: Execution,
+    *,
+    which: Annotated[Which | None, typer.Option(help="Only targets that ended so (default: unsuccessful).")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Just these targets. May be repeated.")
+    ] = None,
+    reason: options.Reason = None,
+    as_json: options.AsJson = False,
+    detach: options.Detach = False,
+) -> None:
+    """Do again, live, what did not end well, from the step where it went wrong.
+
+    It is a new execution; what succeeded is not run again. Exit codes as of `opsjobs run`.
+    """
+    if which is not None and target:
+        raise CommandFailed("--which and --target do not go together: name one of the two.", Exit.USAGE)
+    body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
+    body |= {"reason": reason} if reason else {}
+    with connect() as client:
+        raise typer.Exit(launch(client, f"{path_of('execution', execution)}/retry", body, as_json=as_json, detach=detach))
+
+
+@app.command()
 def groups(execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50) -> None:
     """Show which targets came to the same."""
     with connect() as client:
@@ -132,6 +183,8 @@ def groups(execution: Execution, output: options.Output = Form.TABLE, limit: opt
         show_list(found, (), output, name="digest")
     options.tell_more(more, limit)
 
+
+app.command("artifacts")(artifacts)
 
 GROUP_NAMES_SHOWN = 8
 
@@ -147,9 +200,10 @@ def block(group: dict[str, object]) -> str:
     return f"{counted(int(str(group['count'])), 'target')}: {group['status']}{exit_code}: {who}\n{body}"
 
 
-def _headline(e: dict[str, object]) -> str:
+def _headline(e: Json) -> str:
     number = "" if e.get("number") is None else f" (number {e['number']})"
-    error = f"\n{plain(e['error'])}" if e.get("error") else ""
+    standing = e.get("error") or (e.get("waiting_on") or {}).get("reason")
+    error = f"\n{plain(standing)}" if standing else ""
     by = f"{plain(e.get('requested_by'))} by {e.get('triggered_by')}, {ago(e.get('created_at'))}"
     took = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
     return f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{took}; for {by}{error}"

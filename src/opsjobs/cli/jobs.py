@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import documents, options
 from opsjobs.cli.client import connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.launching import launch
-from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
+from opsjobs.cli.previewing import show_preview
+from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 
-app = typer.Typer(help="Jobs: list, show, run and delete them.", no_args_is_help=True)
+app = typer.Typer(help="Jobs: list, show, run, check, export and apply them.", no_args_is_help=True)
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid.")]
 
@@ -26,6 +28,17 @@ COLUMNS = (
     Column("changed", lambda j: ago(j.get("updated_at"))),
     Column("description", lambda j: j.get("description"), wide=True),
 )
+
+CHANGES = (
+    Column("name", lambda c: c["name"]),
+    Column("change", lambda c: c["change"]),
+    Column("version", lambda c: c.get("version")),
+    Column("differs at", lambda c: c.get("paths")),
+)
+
+Files = Annotated[
+    list[str], typer.Option("-f", "--file", metavar="FILE", help="Of jobs, in YAML; - is standard input. May be repeated.")
+]
 
 
 @app.command("list")
@@ -51,6 +64,8 @@ def run(
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
+    params: options.Params = None,
+    dry_run: options.DryRun = False,
     reason: options.Reason = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
@@ -60,10 +75,95 @@ def run(
     Exit codes as of `opsjobs run`.
     """
     narrowed = options.selection(targets, groups, selector)
-    body = {**({"targets": narrowed} if narrowed else {}), **({"reason": reason} if reason else {})}
+    given = {"targets": narrowed, "parameters": options.pairs("--param", params), "reason": reason}
+    body = {name: value for name, value in given.items() if value}
     with connect() as client:
         path = f"{path_of('job', client.by_name('job', job)['id'])}/execute"
+        if dry_run:
+            raise typer.Exit(show_preview(client, path, body, as_json=as_json))
         raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach))
+
+
+@app.command()
+def apply(
+    files: Files,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Make the jobs of these names what the files say: all of them, or none.
+
+    A file is a stream of YAML documents, each the body of POST /jobs.
+    """
+    _apply(files, output, dry_run=dry_run)
+
+
+@app.command()
+def plan(files: Files, *, output: options.Output = Form.TABLE) -> None:
+    """Say what `jobs apply` would change, and change nothing."""
+    _apply(files, output, dry_run=True)
+
+
+@app.command()
+def export(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Only these; all where none is named.")] = None,
+    *,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated.")
+    ] = None,
+    output: Annotated[Form, typer.Option("-o", "--output", help="yaml or json.")] = Form.YAML,
+) -> None:
+    """Write jobs as `jobs apply` takes them, without what is so by default."""
+    with connect() as client:
+        ids = [client.by_name("job", name)["name"] for name in names or ()]
+        found = client.get("/jobs/export", name=ids or None, tag=tags or None)["jobs"]
+    if output is Form.JSON:
+        show_one({"jobs": found}, Form.JSON)
+    else:
+        documents.write(found)
+
+
+@app.command()
+def validate(files: Files) -> None:
+    """Say what is wrong with the jobs in these files, and store nothing. Exit code 1 where something is."""
+    wrong = 0
+    with connect() as client:
+        for body in documents.bodies(files):
+            told = client.post("/jobs/validate", body)
+            wrong += not told["valid"]
+            for kind in ("errors", "warnings"):
+                for fault in told[kind]:
+                    where = fault["pointer"] or "the whole"
+                    print(plain(f"{body.get('name')}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
+            if told["valid"]:
+                tell(f"{body.get('name')} is valid")
+    raise typer.Exit(Exit.ERROR if wrong else Exit.OK)
+
+
+@app.command()
+def clone(
+    job: Job,
+    *,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the copy (default: the job's, with “(copy)”).")] = None,
+) -> None:
+    """Copy a job. Its executions and schedules stay with it."""
+    with connect() as client:
+        path = path_of("job", client.by_name("job", job)["id"])
+        made = client.post(f"{path}/clone", {"name": name} if name else {})
+    tell(f"job {made['name']} is made")
+    print(made["id"])
+
+
+@app.command()
+def pause(job: Job) -> None:
+    """Let no execution of a job begin until it is resumed. What runs goes on."""
+    _set(job, "pause", "is paused")
+
+
+@app.command()
+def resume(job: Job) -> None:
+    """Let a paused job be executed again."""
+    _set(job, "resume", "can be executed")
 
 
 @app.command()
@@ -73,3 +173,21 @@ def delete(job: Job) -> None:
         found = client.by_name("job", job)
         client.delete(path_of("job", found["id"]))
     tell(f"job {found['name']} is deleted")
+
+
+def _set(job: str, verb: str, words: str) -> None:
+    with connect() as client:
+        path = path_of("job", client.by_name("job", job)["id"])
+        told = client.post(f"{path}/{verb}")
+    tell(f"job {told['name']} {words}")
+
+
+def _apply(files: list[str], output: Form, *, dry_run: bool) -> None:
+    bodies = documents.bodies(files)
+    if not bodies:
+        raise CommandFailed("there is no job in these files.", Exit.USAGE)
+    with connect() as client:
+        told = client.post("/jobs/apply", {"jobs": bodies}, dry_run="true" if dry_run else None)
+    show_list(told["items"], CHANGES, output)
+    changed = sum(item["change"] != "unchanged" for item in told["items"])
+    tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} stay as they are")

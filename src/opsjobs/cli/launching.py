@@ -31,7 +31,7 @@ def _started(client: Client, path: str, body: Json) -> Json:
         try:
             return dict(client.post(path, body))
         except Refused as refused:
-            if refused.code != "unknown_target":
+            if refused.code != "unknown_target" or not isinstance(body.get("targets"), dict):
                 raise
             # Ends: each time round at least one host has become a target, or the refusal is raised.
             body = {**body, "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)}}

@@ -22,6 +22,10 @@ Selector = Annotated[
 ]
 Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the execution.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
+Params = Annotated[
+    list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Start it, print its id and leave.")]
 
 
@@ -35,6 +39,17 @@ def selection(targets: list[str] | None, groups: list[str] | None, selector: str
     """The `targets` of a request; empty where nothing is named."""
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
     return {key: value for key, value in named.items() if value}
+
+
+def pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """The values of a repeatable NAME=VALUE. Raises CommandFailed where there is no `=`."""
+    found: dict[str, str] = {}
+    for one in given or ():
+        name, sign, value = one.partition("=")
+        if not sign or not name:
+            raise CommandFailed(f"{option}: write NAME=VALUE, not {one!r}.", Exit.USAGE)
+        found[name] = value
+    return found
 
 
 def duration(option: str, text: str | None) -> str | None:

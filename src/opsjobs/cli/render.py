@@ -148,9 +148,26 @@ def ago(moment: object, *, now: datetime | None = None) -> str:
     return f"{int(passed)}s ago"
 
 
+def clock(moment: object) -> str | None:
+    """An RFC 3339 moment without thousandths that are none: `2026-11-26T01:30:00Z`."""
+    return moment.replace(".000Z", "Z") if isinstance(moment, str) else None
+
+
 def counted(number: int, noun: str) -> str:
     """`counted(1, "target")` -> "1 target"; `counted(3, "target")` -> "3 targets"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(size_bytes: object) -> str:
+    """`3 B`, `12.5 MiB`."""
+    if not isinstance(size_bytes, int):
+        return ""
+    number, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if number < 1024:
+            break
+        number, unit = number / 1024, larger
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
 
 
 def counts(by_status: Mapping[str, int]) -> str:

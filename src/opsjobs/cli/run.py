@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,14 +13,31 @@ from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.launching import launch
+from opsjobs.cli.previewing import show_preview
+
+_KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
 
 
 def run(
-    command: Annotated[str, typer.Argument(metavar="COMMAND", help="One command line for the target's shell, in quotes.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND", help="One command line for the target's shell, in quotes; with --script, its arguments."
+        ),
+    ] = None,
     *,
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
+    script: Annotated[str | None, typer.Option(metavar="FILE", help="Run this script instead of a command.")] = None,
+    interpreter: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What runs the script (default: its first line says, else bash).")
+    ] = None,
+    params: options.Params = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable of the command. May be repeated.")
+    ] = None,
+    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where on the target it starts (default: the home).")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="Targets at a time (default: the service's).")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="How long the command may take, such as 30s.")] = None,
     become: Annotated[bool, typer.Option("--become", help="Run it as root, by way of sudo.")] = False,
@@ -27,11 +46,12 @@ def run(
     become_credential: Annotated[
         str | None, typer.Option(metavar="NAME", help="The credential whose password sudo or su asks for (default: none).")
     ] = None,
+    dry_run: options.DryRun = False,
     reason: options.Reason = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
 ) -> None:
-    """Run a command on targets, live.
+    """Run a command or a script on targets, live.
 
     Its stdout comes on stdout, its stderr and a summary on stderr. Exit code: 0 where all succeeded, 3 where not, 4 for an
     unknown target (then nothing has started), 124 on a timeout, 130 after Ctrl-C.
@@ -40,17 +60,22 @@ def run(
     Examples:
       opsjobs run 'uptime' -l env=prod
       opsjobs run 'systemctl restart nginx' -t web-1,web-2 --become --parallel 1
+      opsjobs run --script clean.sh -g web -- --older-than 7d
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
     selected = options.selection(targets, groups, selector)
     if not selected:
         raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", Exit.USAGE)
     action = {
-        "command": command,
+        **what(words or [], script, interpreter),
+        "env": options.pairs("--env", env) or None,
+        "cwd": cwd,
         "timeout": options.duration("--timeout", timeout),
         "become": wish(become, user=become_user, method=become_method, credential=become_credential),
     }
-    body = request(action, selected, parallel=parallel, reason=reason)
+    body = request(action, selected, parallel=parallel, reason=reason, parameters=options.pairs("--param", params) or None)
     with connect() as client:
+        if dry_run:
+            raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
         raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach))
 
 
@@ -60,10 +85,39 @@ def wish(become: bool, **how: str | None) -> dict[str, Any] | None:
     return told if become or told else None
 
 
-def request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, reason: str | None) -> dict[str, Any]:
+def what(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
+    """The command, or the script with its arguments. Raises CommandFailed where it is neither or both."""
+    if script is None:
+        if len(words) != 1 or interpreter is not None:
+            raise CommandFailed("run what? One COMMAND in quotes, or --script FILE and its arguments.", Exit.USAGE)
+        return {"type": "command", "command": words[0]}
+    try:
+        body = Path(script).read_bytes()
+    except OSError as wrong:
+        raise CommandFailed(f"--script: {script} cannot be read: {wrong.strerror}.", Exit.USAGE) from None
+    return {"type": "script", "interpreter": interpreter or _interpreter(body), **_text_of(body), "args": words}
+
+
+def _text_of(body: bytes) -> dict[str, str]:
+    try:
+        return {"script": body.decode()}
+    except UnicodeDecodeError:
+        return {"script_base64": base64.b64encode(body).decode()}
+
+
+def _interpreter(body: bytes) -> str:
+    """By the first line: `#!/usr/bin/env python3` and `#!/bin/sh` both name their program; without one it is bash."""
+    first = body.split(b"\n", 1)[0].decode(errors="replace").strip()
+    program = first.removeprefix("#!").split() if first.startswith("#!") else []
+    if len(program) > 1 and program[0].endswith("/env"):
+        return _KNOWN.get(program[1], f"/usr/bin/{program[1]}")
+    return program[0] if program else "bash"
+
+
+def request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any) -> dict[str, Any]:
     """The body of POST /run."""
-    body = {"policy": {"max_parallel": parallel} if parallel else None, "reason": reason}
-    return {"actions": [{"type": "command", **_told(action)}], "targets": selected, **_told(body)}
+    body = {"policy": {"max_parallel": parallel} if parallel else None, **more}
+    return {"actions": [_told(action)], "targets": selected, **_told(body)}
 
 
 def _told(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import importing_targets, options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
@@ -100,6 +100,9 @@ def add(
         f"; next: opsjobs targets trust {name}" if transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED else ""
     )
     tell(f"target {name} is added{hint}")
+
+
+app.command("import")(importing_targets.import_targets)
 
 
 @app.command("test")

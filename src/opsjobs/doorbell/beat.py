@@ -15,6 +15,8 @@ from opsjobs.model.failures import Failure
 from opsjobs.telemetry import Metrics, log
 
 TICK_SECONDS = 1.0
+# Between two passes, however much there is to do.
+REST_SECONDS_AT_LEAST = 0.005
 # A pass that takes longer is cancelled, and the next one begins: every pass is idempotent.
 PASS_SECONDS_AT_MOST = 60.0
 # The same trouble, tick after tick, is told again only so often.
@@ -32,12 +34,15 @@ class Tick(Protocol):
     async def run_once(self) -> Mapping[str, int]:
         """One idempotent pass; gives what it did, by name."""
 
+    def rest_seconds(self) -> float:
+        """How long after a pass there is nothing to do; from any thread."""
+
     async def stop(self) -> None:
         """Let go of what `start` opened."""
 
 
 def run_scheduler(tick: Tick, *, redis_url: str | None, metrics: Metrics | None = None) -> int:
-    """Call `tick.run_once` about once a second until SIGTERM or SIGINT; gives the process's exit code.
+    """Call `tick.run_once` when its rest is over, and about once a second, until SIGTERM or SIGINT; gives the process's exit code.
 
     Nothing that a pass raises ends it, nor does Redis. A second SIGINT ends at once.
     """
@@ -71,7 +76,7 @@ class _LedgerScheduler(beat.Scheduler):  # type: ignore[misc]  # Celery ships no
 
 
 class _Rhythm:
-    """One pass a second, whatever the last one met."""
+    """A pass as soon as there is something to do, one a second at least, whatever the last one met."""
 
     def __init__(self, tick: Tick, metrics: Metrics) -> None:
         self._tick = tick
@@ -96,7 +101,9 @@ class _Rhythm:
             self._went_well(self._host.run(self._tick.run_once(), PASS_SECONDS_AT_MOST))
         except Exception as trouble:  # noqa: BLE001  an exception ends Celery's beat
             self._went_wrong(trouble)
-        self._stopping.wait(max(0.0, TICK_SECONDS - (time.monotonic() - began)))
+            self._stopping.wait(max(0.0, TICK_SECONDS - (time.monotonic() - began)))
+        else:
+            self._stopping.wait(min(max(self._tick.rest_seconds(), REST_SECONDS_AT_LEAST), TICK_SECONDS))
 
     def _went_well(self, counts: Mapping[str, int]) -> None:
         if self._trouble is not None:

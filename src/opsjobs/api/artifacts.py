@@ -1,0 +1,37 @@
+"""/artifacts: what executions brought from their targets."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.files import BYTES, download
+from opsjobs.api.listing import listed, page_of
+from opsjobs.store.artifacts import ARTIFACTS
+from opsjobs.store.paging import PageRequest
+
+router = APIRouter(tags=["files"])
+
+
+@router.get("/executions/{id}/artifacts", dependencies=[requires("executions:read")], summary="List what came from targets")
+async def of_execution(id: str, request: Request, page: Annotated[PageRequest, page_of(ARTIFACTS)]) -> Response:
+    """Every file that a download brought, with the path that it had on its target, in the order they came."""
+    execution = await request.app.state.parts.executions.get(id)
+    return listed(request, await request.app.state.parts.artifacts.list(execution.id, page))
+
+
+@router.get(
+    "/artifacts/{id}",
+    dependencies=[requires("executions:read")],
+    summary="Download what came from a target",
+    response_class=Response,
+    responses=BYTES,
+)
+async def content(id: str, request: Request) -> Response:
+    """The file's bytes, exactly."""
+    artifact = await request.app.state.parts.artifacts.get(id)
+    return download(request, posixpath.basename(artifact.path) or "file", artifact)

@@ -1,0 +1,95 @@
+"""/calendars: when schedules that name them do not fire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
+from opsjobs.model.execution import moment
+from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.windows import read_moment
+from opsjobs.store.calendars import CALENDARS, StoredCalendar
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import PageRequest
+
+router = APIRouter(tags=["calendars"])
+
+
+async def known(id: str, request: Request) -> StoredCalendar:
+    """The calendar; raises NotFound before the body is judged."""
+    calendar: StoredCalendar = await request.app.state.parts.calendars.get(id)
+    return calendar
+
+
+@router.post("/calendars", status_code=201, dependencies=[requires("schedules:manage")], summary="Create a calendar")
+async def create(request: Request, draft: CalendarDraft, idem: Idempotent) -> Response:
+    """It closes the schedules that name it: a blackout inside of its windows, an `only` calendar outside of them."""
+    calendar = await request.app.state.parts.calendars.create(draft, idem)
+    return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
+
+
+@router.get("/calendars", dependencies=[requires("schedules:read")], summary="List calendars")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
+    """By name unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.calendars.list(page))
+
+
+@router.get("/calendars/{id}", dependencies=[requires("schedules:read")], summary="Show a calendar")
+async def show(id: str, request: Request) -> Response:
+    """One calendar, its windows as they were written."""
+    return JSONResponse((await known(id, request)).data())
+
+
+@router.get("/calendars/{id}/check", dependencies=[requires("schedules:read")], summary="Ask whether a calendar is open")
+async def check(
+    calendar: Annotated[StoredCalendar, Depends(known)],
+    request: Request,
+    at: Annotated[str | None, Query(max_length=40, description="A moment; without an offset in the calendar's zone.")] = None,
+) -> Response:
+    """Now or `at` a moment: open until when, or closed until when and why."""
+    asked = Calendar(calendar.draft)
+    instant = request.app.state.parts.clock.now() if at is None else _read(at, asked.zone)
+    return JSONResponse({"calendar": calendar.draft.name, **_answer(asked, instant)})
+
+
+@router.put("/calendars/{id}", dependencies=[requires("schedules:manage"), Depends(known)], summary="Replace a calendar")
+async def replace(id: str, request: Request, draft: CalendarDraft) -> Response:
+    """Changes the whole: what is due from now on goes by it. A name that schedules know stays (409)."""
+    return JSONResponse((await request.app.state.parts.calendars.replace(id, draft)).data())
+
+
+@router.delete("/calendars/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a calendar")
+async def delete(id: str, request: Request) -> Response:
+    """409 while schedules name it."""
+    await request.app.state.parts.calendars.delete(id)
+    return Response(status_code=204)
+
+
+def _read(text: str, zone: ZoneInfo) -> datetime:
+    try:
+        found = read_moment(text)
+    except ValueError as wrong:
+        raise Invalid("invalid_query", f"at: {wrong}.", errors=[FieldError("", f"{wrong}", "query:at")]) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=zone).astimezone(UTC)
+
+
+def _answer(calendar: Calendar, instant: datetime) -> dict[str, Any]:
+    shut = closed([calendar], instant)
+    until = shut.until if shut is not None else closes([calendar], instant)
+    return {
+        "at": moment(instant),
+        "local": instant.astimezone(calendar.zone).isoformat(timespec="seconds"),
+        "open": shut is None,
+        "reason": shut and shut.reason,
+        "until": moment(until),
+        "local_until": until and until.astimezone(calendar.zone).isoformat(timespec="seconds"),
+        "timezone": calendar.zone.key,
+    }

@@ -1,0 +1,34 @@
+"""/circuits: which logins are not tried at the moment, why, and how to have them tried again at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.listing import listed, page_of
+from opsjobs.store.circuits import CIRCUITS
+from opsjobs.store.paging import PageRequest
+
+router = APIRouter(tags=["targets"])
+
+
+async def known(target: str, request: Request) -> str:
+    """The target's id. Raises NotFound before the body is judged."""
+    target_id: str = (await request.app.state.parts.inventory.get(target)).target.id
+    return target_id
+
+
+@router.get("/circuits", dependencies=[requires("system:read")], summary="List circuits")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
+    """Those that are not well, the newest first; `state=closed` shows those that are. The due ones are `half_open`."""
+    return listed(request, await request.app.state.parts.circuits.list(page))
+
+
+@router.post("/circuits/{target}/reset", dependencies=[requires("targets:manage")], summary="Close a target's circuits")
+async def reset(request: Request, target_id: Annotated[str, Depends(known)]) -> Response:
+    """Forgets what was held against its logins: the next run tries anew, one at first. Answers with those that were not well."""
+    found = await request.app.state.parts.circuits.reset(target_id)
+    return JSONResponse({"items": [circuit.data() for circuit in found]})

@@ -1,0 +1,140 @@
+"""/files: what people upload for transfers, streamed in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from opsjobs.api.auth import check, principal_of, requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.problems import Problem
+from opsjobs.model.failures import Conflict
+from opsjobs.store.contents import Forgotten, TooManyBytes, Written
+from opsjobs.store.files import FILES
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import PageRequest
+
+SILENCE_SECONDS_MAX = 60
+
+router = APIRouter(tags=["files"])
+FileName = Annotated[str, Query(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$", description="What to call it.")]
+_RAW: dict[str, Any] = {
+    "requestBody": {
+        "description": "The file's bytes as they are.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+
+
+@router.post("/files", status_code=201, dependencies=[requires("jobs:execute")], summary="Upload a file", openapi_extra=_RAW)
+async def upload(request: Request, idem: Idempotent, name: FileName = "file") -> Response:
+    """The body is the file, of any type and up to `OPSJOBS_FILE_LIMIT_BYTES`; it is streamed, and what breaks off leaves nothing."""
+    limit = request.app.state.parts.limits.file_bytes
+    if (refusal := _refusal(request, limit)) is not None:
+        return refusal
+    try:
+        written = await request.app.state.parts.contents.write(_pieces(request), limit_bytes=limit)
+        stored = await request.app.state.parts.files.create(
+            name, written, principal_of(request).name, _named(idem, name, written)
+        )
+    except TooManyBytes:
+        return _too_large(request, limit)
+    except TimeoutError:
+        detail = f"Nothing of the body came for {SILENCE_SECONDS_MAX} seconds."
+        return Problem(request.scope, 408, "body_timeout", detail, headers={"Connection": "close"})
+    except Forgotten:
+        raise Conflict("upload_forgotten", "The upload took too long, and its beginning is gone: upload it again.") from None
+    except ClientDisconnect:
+        return Response(status_code=400)  # to nobody
+    return created(request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored)
+
+
+@router.get("/files", dependencies=[requires("jobs:read")], summary="List files")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
+    """The newest first unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.files.list(page))
+
+
+@router.get("/files/{id}", dependencies=[requires("jobs:read")], summary="Show a file")
+async def show(id: str, request: Request) -> Response:
+    """Its name, size and SHA-256; its bytes are at `/files/{id}/content`."""
+    return JSONResponse((await request.app.state.parts.files.get(id)).data())
+
+
+@router.get(
+    "/files/{id}/content",
+    dependencies=[requires("jobs:read")],
+    summary="Download a file",
+    response_class=Response,
+    responses=BYTES,
+)
+async def content(id: str, request: Request) -> Response:
+    """Its bytes, exactly."""
+    stored = await request.app.state.parts.files.get(id)
+    return download(request, stored.name, stored)
+
+
+@router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute")], summary="Delete a file")
+async def delete(id: str, request: Request) -> Response:
+    """Of somebody else's file this needs `jobs:update`, too. 409 while an execution brings it to targets."""
+    stored = await request.app.state.parts.files.get(id)
+    if stored.created_by != principal_of(request).name:
+        check(request, "jobs:update")
+    await request.app.state.parts.files.delete(stored.id)
+    return Response(status_code=204)
+
+
+def download(request: Request, name: str, stored: Any) -> Response:
+    """The bytes of a stored thing (`content_id`, `size`, `sha256`), to be saved under this name and never to be shown."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name)
+    headers = {
+        "Content-Length": str(stored.size),
+        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+        "ETag": f'"{stored.sha256}"',
+    }
+    stream = request.app.state.parts.contents.stream(stored.content_id, stored.size)
+    return StreamingResponse(stream, media_type="application/octet-stream", headers=headers)
+
+
+def _refusal(request: Request, limit: int) -> Response | None:
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit):
+        return _too_large(request, limit)
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        detail = "The body is a form: send the file itself, as curl does with --data-binary @FILE."
+        return Problem(request.scope, 415, "unsupported_media_type", detail)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return Problem(request.scope, 415, "unsupported_media_type", "The body is compressed on its way: send it plain.")
+    return None
+
+
+def _too_large(request: Request, limit: int) -> Response:
+    detail = f"The file has more than {limit} bytes: that is the limit (OPSJOBS_FILE_LIMIT_BYTES)."
+    return Problem(request.scope, 413, "file_too_large", detail, headers={"Connection": "close"})
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises TimeoutError where it does not, ClientDisconnect."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS_MAX):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        yield piece
+
+
+def _named(idem: IdempotentRequest | None, name: str, written: Written) -> IdempotentRequest | None:
+    """The request's body is known by now: the same key with another file, or another name for it, is another request."""
+    return idem and replace(idem, body_sha256=hashlib.sha256(written.sha256 + name.encode()).digest())

@@ -1,0 +1,63 @@
+"""/target-groups: targets under one name, listed, selected by their labels, or held by way of other groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.model.grouping import GroupDraft
+from opsjobs.store.groups import GROUPS
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.inventory import TARGETS
+from opsjobs.store.paging import PageRequest
+
+router = APIRouter(tags=["targets"])
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged."""
+    await request.app.state.parts.groups.get(id)
+
+
+@router.post("/target-groups", status_code=201, dependencies=[requires("targets:manage")], summary="Create a group")
+async def create(request: Request, draft: GroupDraft, idem: Idempotent) -> Response:
+    """A group is also made by the first target that names it."""
+    group = await request.app.state.parts.groups.create(draft, idem)
+    return created(request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group)
+
+
+@router.get("/target-groups", dependencies=[requires("targets:read")], summary="List groups")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(GROUPS)]) -> Response:
+    """By name unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.groups.list(page))
+
+
+@router.get("/target-groups/{id}", dependencies=[requires("targets:read")], summary="Show a group")
+async def show(id: str, request: Request) -> Response:
+    """One group; `direct_targets` counts those that name it themselves."""
+    return JSONResponse((await request.app.state.parts.groups.get(id)).data())
+
+
+@router.get("/target-groups/{id}/targets", dependencies=[requires("targets:read")], summary="List a group's targets")
+async def members(id: str, request: Request, page: Annotated[PageRequest, page_of(TARGETS)]) -> Response:
+    """All that are in it now: those that name it, those that its selector finds, and those of the groups that it holds."""
+    parts = request.app.state.parts
+    return listed(request, await parts.inventory.list(page, among=await parts.groups.members(id)))
+
+
+@router.put("/target-groups/{id}", dependencies=[requires("targets:manage"), Depends(known)], summary="Replace a group")
+async def replace(id: str, request: Request, draft: GroupDraft) -> Response:
+    """Changes the whole, but for who names it where `targets` is left out; a new name is taken over by targets and groups."""
+    return JSONResponse((await request.app.state.parts.groups.replace(id, draft)).data())
+
+
+@router.delete("/target-groups/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a group")
+async def delete(id: str, request: Request) -> Response:
+    """Its targets stay, and name it no more. 409 while jobs or other groups name it."""
+    await request.app.state.parts.groups.delete(id)
+    return Response(status_code=204)

@@ -1,0 +1,240 @@
+"""`opsjobs calendars`: when schedules do not fire."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from opsjobs.cli import documents, options
+from opsjobs.cli.client import Client, Json, Refused, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.importing import dates as holidays
+from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
+from opsjobs.model.calendar import CalendarDraft
+
+app = typer.Typer(help="Calendars: when schedules that name them do not fire.", no_args_is_help=True)
+
+Calendar = Annotated[str, typer.Argument(metavar="CALENDAR", help="Name, id or uuid.")]
+FILE_BYTES_AT_MOST = 4 << 20
+LEFT_TOLD_AT_MOST = 50
+COLUMNS = (
+    Column("id", lambda c: c["id"]),
+    Column("name", lambda c: c["name"]),
+    Column("kind", lambda c: c["kind"]),
+    Column("timezone", lambda c: c["timezone"]),
+    Column("windows", lambda c: len(c["windows"])),
+    Column("description", lambda c: c["description"]),
+    Column("changed", lambda c: ago(c["updated_at"]), wide=True),
+)
+CHANGES = (Column("name", lambda c: c["name"]), Column("change", lambda c: c["change"]))
+
+
+@app.command("list")
+def list_calendars(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
+    """List calendars by name."""
+    with connect() as client:
+        found, more = client.items("/calendars", limit=limit)
+    show_list(found, COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def show(calendar: Calendar, output: options.Output = Form.TABLE) -> None:
+    """Show one calendar with its windows."""
+    with connect() as client:
+        show_one(client.by_name("calendar", calendar), output)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name, such as holidays.")],
+    *,
+    kind: Annotated[
+        Literal["blackout", "only"], typer.Option(help="blackout: closed inside of its windows; only: closed outside of them.")
+    ] = "blackout",
+    timezone: Annotated[str, typer.Option("--timezone", "-z", metavar="ZONE", help="Of its local times: Europe/Berlin.")] = "UTC",
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    date: Annotated[list[str] | None, typer.Option("--date", metavar="DAY", help="2026-12-25. May be repeated.")] = None,
+    dates: Annotated[
+        str | None, typer.Option("--dates", metavar="FILE", help="Holidays: a date and its name a line, or iCalendar (.ics).")
+    ] = None,
+    yearly: Annotated[
+        list[str] | None, typer.Option("--yearly", metavar="DAYS", help="12-25 or 12-24..01-02. May be repeated.")
+    ] = None,
+    weekdays: Annotated[list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="mon, tue …")] = None,
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or 'fri 22:00'; with --end.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="06:00, or 'mon 06:00': not in it any more.")] = None,
+    since: Annotated[str | None, typer.Option("--from", metavar="MOMENT", help="Once: from then.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="MOMENT", help="Once: until then.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the one of this name.")] = False,
+) -> None:
+    """Add a calendar: of dates, of days of every year, of weekdays, of times of the day, or of one stretch of time.
+
+    Each kind of option makes a window of its own; --start and --end belong to --on and --date. More in a file: `calendars apply`.
+    """
+    listed = _holidays(dates) if dates is not None else []
+    windows = [
+        *_said(weekdays=options.split(weekdays) or None, dates=date, start=start, end=end),
+        *([{"yearly": yearly}] if yearly else []),
+        *([_only_said({"from": since, "until": until})] if since or until else []),
+        *listed,
+    ]
+    if not windows:
+        raise CommandFailed(
+            "when? Say it with --date, --dates, --yearly, --on, --start and --end, --from or --until.", Exit.USAGE
+        )
+    body = {"name": name, "kind": kind, "timezone": timezone, "description": description or "", "windows": windows}
+    with connect() as client:
+        made, words = _stored(client, body, replace=replace)
+    print(made["id"])
+    tell(f"calendar {plain(name)} is {words}: {counted(len(windows), 'window')}")
+
+
+@app.command()
+def apply(
+    files: Annotated[
+        list[str],
+        typer.Option("-f", "--file", metavar="FILE", help="Of calendars, in YAML; - is standard input. May be repeated."),
+    ],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Make the calendars of these names what the files say, where nothing is wrong with any of them.
+
+    A file is a stream of YAML documents, each the body of POST /calendars.
+    """
+    bodies = documents.bodies(files, "calendar", "name and windows")
+    if not bodies:
+        raise CommandFailed("there is no calendar in these files.", Exit.USAGE)
+    for body in bodies:
+        _as_stored(body)
+    with connect() as client:
+        items = [_applied(client, body, dry_run=dry_run) for body in bodies]
+    show_list(items, CHANGES, output)
+    changed = sum(item["change"] != "unchanged" for item in items)
+    tell(f"{counted(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} stay as they are")
+
+
+@app.command()
+def check(
+    calendar: Calendar,
+    *,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="MOMENT", help="Then instead of now; without an offset in its own zone.")
+    ] = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Say whether a calendar is open or closed, why, and until when. Exit code 1 where it is closed."""
+    with connect() as client:
+        told = client.get(f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at)
+    if output in (Form.JSON, Form.YAML):
+        show_one(told, output)
+    else:
+        print(plain(_words(told)))
+    raise typer.Exit(Exit.OK if told["open"] else Exit.ERROR)
+
+
+@app.command()
+def rm(calendars: Annotated[list[str], typer.Argument(metavar="CALENDAR…", help="Names, ids or uuids.")]) -> None:
+    """Remove calendars. One that schedules name stays."""
+    with connect() as client:
+        for ref in calendars:
+            found = client.by_name("calendar", ref)
+            client.delete(path_of("calendar", found["id"]))
+            tell(f"calendar {plain(found['name'])} is removed")
+
+
+def _words(told: Json) -> str:
+    state = "open" if told["open"] else f"closed ({told['reason']})"
+    end = f"until {_local(told['local_until'])}" if told["local_until"] else "with no end in sight"
+    return f"{told['calendar']} is {state} at {_local(told['local'])} {end}, {told['timezone']}"
+
+
+def _local(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _said(**window: Any) -> list[Json]:
+    """Weekdays and dates each as a window, with the part of the day; that part alone is every day's."""
+    part = _only_said({"start": window["start"], "end": window["end"]})
+    days = [{way: window[way], **part} for way in ("weekdays", "dates") if window[way]]
+    return days or ([part] if part else [])
+
+
+def _only_said(window: Json) -> Json:
+    return {name: value for name, value in window.items() if value is not None}
+
+
+def _holidays(file: str) -> list[Json]:
+    try:
+        found = holidays.read(_text(file))
+    except ValueError as wrong:
+        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+    for left in found.left[:LEFT_TOLD_AT_MOST]:
+        tell(f"not carried over: {plain(left.what)}: {plain(left.reason)}")
+    if len(found.left) > LEFT_TOLD_AT_MOST:
+        tell(f"not carried over: and {len(found.left) - LEFT_TOLD_AT_MOST} more")
+    if not (windows := found.windows()):
+        raise CommandFailed(f"{file} has no whole days in it.", Exit.USAGE)
+    return windows
+
+
+def _text(file: str) -> str:
+    try:
+        content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else Path(file).expanduser().read_bytes()
+        if len(content) > FILE_BYTES_AT_MOST:
+            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+        return content.decode()
+    except OSError as away:
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+
+
+def _named(client: Client, name: object) -> Json | None:
+    found, _ = client.items("/calendars", limit=1, name=str(name))
+    return next(iter(found), None)
+
+
+def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
+    """The calendar, and what became of it."""
+    if replace and (old := _named(client, body["name"])) is not None:
+        return client.put(path_of("calendar", old["id"]), body), "replaced"
+    try:
+        return client.post("/calendars", body), "added"
+    except Refused as refused:
+        if refused.code == "name_taken":
+            raise CommandFailed(f"{refused}\n--replace takes its place.", refused.exit_code) from None
+        raise
+
+
+def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
+    """What became of the calendar of this name, or would."""
+    old = _named(client, body.get("name", ""))
+    if old is not None and _as_stored(body).items() <= old.items():
+        return {"name": old["name"], "change": "unchanged"}
+    if old is None:
+        if not dry_run:
+            client.post("/calendars", body)
+        return {"name": body.get("name"), "change": "created"}
+    if not dry_run:
+        client.put(path_of("calendar", old["id"]), body)
+    return {"name": old["name"], "change": "updated"}
+
+
+def _as_stored(body: Json) -> Json:
+    """The body as the service shows it. Raises CommandFailed for what is wrong: of many, none is stored where one is."""
+    try:
+        return CalendarDraft.model_validate(body).data()
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        context: Mapping[str, Any] = first.get("ctx") or {}
+        where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
+        words = str(context.get("detail") or first["msg"]).removeprefix("Value error, ")
+        raise CommandFailed(f"{plain(body.get('name'))}: {where}: {plain(words)}.", Exit.USAGE) from None

@@ -1,0 +1,47 @@
+"""`opsjobs circuits`: machines that are not tried for a while, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import connect
+from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
+
+app = typer.Typer(help="Circuits: which logins are not tried now, and why.", no_args_is_help=True)
+
+COLUMNS = (
+    Column("target", lambda c: c["target"]["name"] or c["target"]["id"]),
+    Column("credential", lambda c: c["credential"]),
+    Column("state", lambda c: c["state"]),
+    Column("since", lambda c: ago(c["since"])),
+    Column("until", lambda c: c["until"]),
+    Column("failures", lambda c: c["failures"]),
+    Column("why", lambda c: (c["error"] or {}).get("code")),
+    Column("message", lambda c: (c["error"] or {}).get("message"), wide=True),
+)
+
+
+@app.command("list")
+def list_circuits(
+    closed: Annotated[bool, typer.Option("--closed", help="Also those with which nothing is wrong.")] = False,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 200,
+) -> None:
+    """List the logins that fail, the newest first."""
+    with connect() as client:
+        found, more = client.items("/circuits", limit=limit, state=["closed", "open", "half_open"] if closed else None)
+    show_list(found, COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def reset(targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")]) -> None:
+    """Have targets tried again at once: after what was wrong was put right."""
+    with connect() as client:
+        for ref in targets:
+            target = client.by_name("target", ref)
+            found = client.post(f"/circuits/{target['id']}/reset")["items"]
+            tell(f"target {target['name']}: {counted(len(found), 'circuit')} closed")

@@ -1,0 +1,142 @@
+"""`opsjobs dead-letters`: runs that ended lost or dead, and what is to become of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, connect
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, tell
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.units import parse_duration
+
+app = typer.Typer(help="Runs that ended lost or dead, until somebody revives or discards them.", no_args_is_help=True)
+
+Letters = Annotated[list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as of `list`.", min=1)]
+Job = Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
+Target = Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
+Error = Annotated[ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")]
+Status = Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those that ended so.")]
+Of = Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
+Since = Annotated[str | None, typer.Option(help="Only those since then: 2h, 3d, or 2026-11-25T09:00:00Z.")]
+All = Annotated[bool, typer.Option("--all", help="All there are.")]
+
+COLUMNS = (
+    Column("id", lambda d: d["id"]),
+    Column("execution", lambda d: d["execution_id"]),
+    Column("job", lambda d: d["job_name"]),
+    Column("target", lambda d: d["target"]["name"]),
+    Column("host", lambda d: d["target"]["host"], wide=True),
+    Column("status", lambda d: d["status"]),
+    Column("error", lambda d: (d.get("error") or {}).get("code")),
+    Column("attempts", lambda d: d["attempts"]),
+    Column("ended", lambda d: ago(d.get("at"))),
+    Column("found later", lambda d: (d.get("late_result") or {}).get("status")),
+    Column("message", lambda d: (d.get("error") or {}).get("message"), wide=True),
+)
+
+
+@app.command("list")
+def list_letters(
+    *,
+    job: Job = None,
+    target: Target = None,
+    error: Error = None,
+    status: Status = None,
+    execution: Of = None,
+    since: Since = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
+) -> None:
+    """List dead letters, the newest first."""
+    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    with connect() as client:
+        found, more = client.items("/dead-letters", limit=limit, **named)
+    show_list(found, COLUMNS, output, name="id")
+    options.tell_more(more, limit)
+
+
+@app.command()
+def revive(
+    letters: Letters = None,
+    *,
+    job: Job = None,
+    target: Target = None,
+    error: Error = None,
+    status: Status = None,
+    execution: Of = None,
+    since: Since = None,
+    everything: All = False,
+    reason: options.Reason = None,
+) -> None:
+    """Run them again, from the step where each went wrong.
+
+    Makes one execution for each old one that has letters among them, and prints their ids.
+    """
+    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    wish = _wish(letters, everything, named)
+    made = 0
+    with connect() as client:
+        for answer in _answers(client, "revive", {**wish, **({"reason": reason} if reason else {})}):
+            for started in answer["executions"]:
+                made += 1
+                tell(
+                    f"execution {started['id']} of {plain(started['job_name'])} takes up "
+                    f"{counted(started['total_targets'], 'target')} of execution {started['parent']}"
+                )
+                print(started["id"])
+    if not made:
+        tell("there was nothing to revive")
+
+
+@app.command()
+def discard(
+    letters: Letters = None,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    job: Job = None,
+    target: Target = None,
+    error: Error = None,
+    status: Status = None,
+    execution: Of = None,
+    since: Since = None,
+    everything: All = False,
+) -> None:
+    """Take them from the list; their runs stay on record as they ended."""
+    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    wish = _wish(letters, everything, named)
+    with connect() as client:
+        discarded = client.post("/dead-letters/discard", {**wish, "reason": reason})["discarded"]
+    tell(f"discarded {counted(len(discarded), 'dead letter')}")
+
+
+def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
+    """The answers to as many requests as it takes: each one does a bounded part."""
+    answers = [dict(client.post(f"/dead-letters/{verb}", wish))]
+    while answers[-1]["more"]:
+        answers.append(dict(client.post(f"/dead-letters/{verb}", wish)))
+    return answers
+
+
+def _filter(*, since: str | None, **named: object) -> dict[str, Any]:
+    return {name: value for name, value in {**named, "since": _moment(since)}.items() if value is not None}
+
+
+def _moment(since: str | None) -> str | None:
+    """A duration back from now, or a moment, which the service judges."""
+    if since is None:
+        return None
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=parse_duration(since))).isoformat()
+    except (ValueError, OverflowError):
+        return since
+
+
+def _wish(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
+    if sum((bool(letters), everything, bool(named))) != 1:
+        raise CommandFailed("which ones? Name ids, or options such as --job and --error, or --all.", Exit.USAGE)
+    return {"ids": letters} if letters else {"filter": named}

@@ -1,0 +1,83 @@
+"""Moments of schedules on the terminal: those to come, what became of those that came, and a week of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opsjobs.cli.client import Json
+from opsjobs.cli.render import Column, Form, clock, plain, seconds, show_list, show_one, tell
+
+BAR_CHARACTERS = 30
+
+
+def _closed(moment: Mapping[str, Any]) -> str | None:
+    closed = moment.get("closed")
+    return f"{closed['calendar']}: {closed['reason']}" if closed else None
+
+
+MOMENTS = (
+    Column("local", lambda m: m["local"]),
+    Column("utc", lambda m: clock(m["utc"])),
+    Column("closed by", _closed),
+)
+FIRINGS = (
+    Column("due", lambda f: clock(f["due_at"])),
+    Column("status", lambda f: f["status"]),
+    Column("kind", lambda f: f.get("kind"), wide=True),
+    Column("rule", lambda f: f.get("rule"), wide=True),
+    Column("fired", lambda f: f.get("fired_at"), wide=True),
+    Column("late", lambda f: seconds(f.get("late_ms"))),
+    Column("execution", lambda f: f.get("execution_id")),
+    Column("what", lambda f: f.get("explained")),
+)
+COLLISIONS = (
+    Column("due", lambda c: clock(c["due_at"])),
+    Column("schedule", lambda c: c["schedule"]["name"]),
+    Column("job", lambda c: c["schedule"]["job_name"]),
+    Column("calendar", lambda c: c["calendar"]),
+    Column("closed because", lambda c: c["reason"]),
+    Column("until", lambda c: clock(c.get("until")), wide=True),
+)
+
+
+def moments_of(told: Json, form: Form) -> None:
+    """A preview: the moments on stdout, their words on stderr."""
+    if form in (Form.JSON, Form.YAML):
+        show_one(told, form)
+        return
+    show_list(told["moments"], MOMENTS, form, name="utc")
+    tell(plain(told["words"]))
+    for note in told.get("notes") or ():
+        tell(f"note: {plain(note)}")
+
+
+def firings_of(items: Sequence[Json], form: Form) -> None:
+    """What became of moments."""
+    show_list(items, FIRINGS, form, name="id")
+
+
+def show_forecast(told: Json, form: Form, *, every_hour: bool) -> None:
+    """The hours with something in them, then what calendars close, and in words what all of it is."""
+    if form in (Form.JSON, Form.YAML):
+        show_one(told, form)
+        return
+    hours = told["hours"] if every_hour else sorted(told["busiest"], key=lambda hour: str(hour["from"]))
+    show_list(hours, _hours(told["hours"]), form, name="from")
+    if told["collisions"] and form is not Form.NAME:
+        print()
+        show_list(told["collisions"], COLLISIONS, form)
+    tell(plain(told["words"]))
+    for note in told["left_out"]:
+        tell(f"note: {plain(note)}")
+
+
+def _hours(hours: Sequence[Json]) -> tuple[Column, ...]:
+    most = max((hour["firings"] for hour in hours), default=0)
+    return (
+        Column("hour", lambda h: clock(h["from"])),
+        Column("firings", lambda h: h["firings"]),
+        Column("closed", lambda h: h["closed"] or None),
+        Column("targets", lambda h: h["targets"]),
+        Column("", lambda h: "█" * max(1, round(BAR_CHARACTERS * h["firings"] / most)) if h["firings"] else ""),
+    )

@@ -1,0 +1,126 @@
+"""`opsjobs groups`: targets under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, Refused, connect
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
+from opsjobs.cli.targets import COLUMNS as TARGET_COLUMNS
+
+app = typer.Typer(help="Groups: targets under one name.", no_args_is_help=True)
+
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name, id or uuid.")]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+Members = Annotated[
+    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets that are in it. May be repeated.")
+]
+Held = Annotated[
+    list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Groups whose targets are in it, too.")
+]
+COLUMNS = (
+    Column("id", lambda g: g["id"]),
+    Column("name", lambda g: g["name"]),
+    Column("targets", lambda g: g["direct_targets"]),
+    Column("selector", lambda g: g["selector"]),
+    Column("groups", lambda g: g["groups"]),
+    Column("description", lambda g: g["description"]),
+    Column("changed", lambda g: ago(g["updated_at"]), wide=True),
+)
+
+
+@app.command("list")
+def list_groups(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
+    """List groups by name."""
+    with connect() as client:
+        found, more = client.items("/target-groups", limit=limit)
+    show_list(found, COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def show(group: Group, output: options.Output = Form.TABLE) -> None:
+    """Show one group."""
+    with connect() as client:
+        show_one(_found(client, group), output)
+
+
+@app.command()
+def targets(group: Group, output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
+    """List the targets that are in a group now, however they came into it."""
+    with connect() as client:
+        found, more = client.items(f"/target-groups/{_found(client, group)['id']}/targets", limit=limit)
+    show_list(found, TARGET_COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name, such as web.")],
+    *,
+    description: Description = None,
+    members: Members = None,
+    held: Held = None,
+    selector: options.Selector = None,
+) -> None:
+    """Add a group: of targets that are named, that have some labels, or that are in other groups."""
+    with connect() as client:
+        made = client.post("/target-groups", {"name": name, **_told(description, members, held, selector)})
+    print(made["id"])
+    tell(f"group {name} is added")
+
+
+@app.command()
+def change(
+    group: Group,
+    *,
+    name: Annotated[str | None, typer.Option(help="The name that it is to have.")] = None,
+    description: Description = None,
+    members: Members = None,
+    held: Held = None,
+    selector: options.Selector = None,
+) -> None:
+    """Change a group. What is not mentioned stays; targets and groups that are take the place of those so far."""
+    with connect() as client:
+        found = _found(client, group)
+        kept = {field: found[field] for field in ("name", "description", "selector", "groups")}
+        told = _told(description, members, held, selector)
+        client.put(f"/target-groups/{found['id']}", {**kept, **told, **({"name": name} if name else {})})
+    tell(f"group {name or found['name']} is changed")
+
+
+@app.command()
+def rm(groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Names, ids or uuids.")]) -> None:
+    """Remove groups. Their targets stay."""
+    with connect() as client:
+        for ref in groups:
+            found = _found(client, ref)
+            client.delete(f"/target-groups/{found['id']}")
+            tell(f"group {found['name']} is removed")
+
+
+def _told(description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None) -> Json:
+    """What was mentioned; an empty selector takes it away."""
+    body: Json = {
+        "description": description,
+        "targets": options.split(members) if members is not None else None,
+        "groups": options.split(held) if held is not None else None,
+    }
+    told = {field: value for field, value in body.items() if value is not None}
+    return told if selector is None else {**told, "selector": selector or None}
+
+
+def _found(client: Client, ref: str) -> Json:
+    """The group with this name, id or uuid."""
+    for item in client.items("/target-groups", limit=2, name=ref)[0]:
+        if item["name"] == ref:
+            return item
+    try:
+        return dict(client.get(f"/target-groups/{ref}"))
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        raise Refused(f"There is no group {ref}: `opsjobs groups list` shows them.", 404, "group_not_found") from None

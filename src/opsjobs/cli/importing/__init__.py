@@ -1,0 +1,55 @@
+"""Other programs' inventories as targets: what can be carried over is, and all else is told with why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import PurePath
+
+from opsjobs.cli.importing import ansible_ini, ansible_yaml, hosts_file, ssh_config, table
+from opsjobs.cli.importing.found import Found, Inventory, Left
+
+__all__ = ["Found", "Inventory", "Kind", "Left", "guess", "read"]
+
+
+class Kind(StrEnum):
+    """What may be imported."""
+
+    ANSIBLE = "ansible"
+    SSH_CONFIG = "ssh_config"
+    CSV = "csv"
+    HOSTS = "hosts"
+
+
+def read(kind: Kind, name: str, text: str) -> Inventory:
+    """The inventory in the text of a file. Raises ValueError with the line, where it is not of this kind."""
+    if kind is Kind.ANSIBLE:
+        return ansible_yaml.read(text) if _is_yaml(name, text) else ansible_ini.read(text)
+    readers: Mapping[Kind, Callable[[str], Inventory]] = {
+        Kind.SSH_CONFIG: ssh_config.read,
+        Kind.CSV: table.read,
+        Kind.HOSTS: hosts_file.read,
+    }
+    return readers[kind](text)
+
+
+def guess(name: str, text: str) -> Kind:
+    """What a file is, by its name and else by its lines."""
+    path = PurePath(name)
+    if path.suffix in (".csv", ".tsv"):
+        return Kind.CSV
+    if path.suffix in (".yml", ".yaml", ".ini"):
+        return Kind.ANSIBLE
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";"))]
+    if ssh_config.looks_like(lines):
+        return Kind.SSH_CONFIG
+    if hosts_file.looks_like(lines):
+        return Kind.HOSTS
+    return Kind.CSV if table.looks_like(lines) else Kind.ANSIBLE
+
+
+def _is_yaml(name: str, text: str) -> bool:
+    if PurePath(name).suffix in (".yml", ".yaml", ".json"):
+        return True
+    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    return first.startswith(("---", "{")) or first.rstrip().endswith(":")

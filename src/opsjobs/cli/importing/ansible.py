@@ -1,0 +1,161 @@
+"""What an Ansible inventory means, however it is written: groups in groups, variables, and the way to each host."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+
+EVERYBODY = ("all", "ungrouped")
+"""Ansible's own groups: no groups of ours."""
+DEPTH_AT_MOST = 20
+_CONNECTIONS = {"ssh": "ssh", "smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh", "local": "local"}
+_HOST = ("ansible_host", "ansible_ssh_host")
+_PORT = ("ansible_port", "ansible_ssh_port")
+_USER = ("ansible_user", "ansible_ssh_user")
+_KEY = ("ansible_ssh_private_key_file", "ansible_private_key_file")
+_ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
+_READ = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"}
+_SECRETS = re.compile(r"ansible_(ssh_)?(become_|sudo_|su_)?pass(word)?|.*vault.*")
+_JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
+
+
+@dataclass
+class Group:
+    """A group as the file has it: its own hosts, the groups in it, and its variables."""
+
+    hosts: dict[str, None] = field(default_factory=dict)
+    children: dict[str, None] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Tree:
+    """The whole file. `hosts`: each host's own variables."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    hosts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def group(self, name: str) -> Group:
+        """The group of this name, made where there is none."""
+        return self.groups.setdefault(name, Group())
+
+    def add(self, group: str, host: str, variables: Mapping[str, str]) -> None:
+        """A host in a group. Raises ValueError where there are too many."""
+        if host not in self.hosts and len(self.hosts) >= TARGETS_AT_MOST:
+            raise ValueError(f"the inventory has more than {TARGETS_AT_MOST} hosts")
+        self.hosts.setdefault(host, {}).update(variables)
+        self.group(group).hosts[host] = None
+
+    def inventory(self) -> Inventory:
+        """Every host with what its groups and itself say of it."""
+        parents: dict[str, list[str]] = {}
+        for name, group in self.groups.items():
+            for child in group.children:
+                parents.setdefault(child, []).append(name)
+        above = {name: _above(name, parents) for name in self.groups}
+        of_host: dict[str, set[str]] = {}
+        for name, group in self.groups.items():
+            for host in group.hosts:
+                of_host.setdefault(host, set()).update({name, *above[name]})
+        found: list[Found] = []
+        left: list[Left] = []
+        for host, own in self.hosts.items():
+            # From the outermost in: what an inner group says overrules it.
+            groups = sorted(of_host.get(host, ()), key=lambda name: (name != "all", len(above[name]), name))
+            one = self._host(host, own, groups)
+            if isinstance(one, Found):
+                found.append(one)
+            else:
+                left.append(one)
+        return Inventory(_with_jumps(found, left), [*left, *_unread(found)])
+
+    def _host(self, name: str, own: Mapping[str, str], groups: list[str]) -> Found | Left:
+        variables: dict[str, str] = {}
+        for group in groups:
+            variables.update(self.groups[group].variables)
+        variables.update(own)
+        try:
+            return _found(name, variables, [group for group in groups if group not in EVERYBODY])
+        except ValueError as wrong:
+            return Left(name, str(wrong), target=True)
+
+
+def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
+    """The groups that a group is in, by way of others, too."""
+    above: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for parent in parents.get(waiting.pop(), ()):
+            if parent == name:
+                raise ValueError(f"the group {name!r} is in itself")
+            if parent not in above:
+                above.add(parent)
+                waiting.append(parent)
+    return above
+
+
+def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> Found:
+    connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
+    network = connection == "network_cli"
+    if connection not in _CONNECTIONS and not network:
+        raise ValueError(f"its connection is {connection!r}: only ssh and local are carried over")
+    read = {word: _first(variables, names) for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))}
+    computed = next((word for word, value in read.items() if value and "{{" in value), None)
+    if computed is not None:
+        raise ValueError(f"its {computed} is computed ({read[computed]!r:.60}): write it out, or add the target by hand")
+    host, port = read["host"] or name, read["port"]
+    if read["host"] is None and (apart := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", name)) and ":" not in apart[1]:
+        host, port = apart[1], port or apart[2]
+    jump = _JUMP.search(" ".join(variables.get(word, "") for word in _ARGUMENTS))
+    return Found(
+        name.partition(":")[0] if host != name and ":" in name and read["host"] is None else name,
+        host,
+        port_of(port) if port else None,
+        read["user"],
+        read["key"],
+        groups=groups,
+        jump=jump[1] if jump else None,
+        transport="local" if connection == "local" else None,
+        platform="network" if network else None,
+        variables={key: value for key, value in variables.items() if key not in _READ or key in _ARGUMENTS},
+    )
+
+
+def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((variables[name] for name in names if variables.get(name)), None)
+
+
+def _with_jumps(found: list[Found], left: list[Left]) -> list[Found]:
+    """Jump hosts by the names of their targets; one that is no host of the inventory is told."""
+    names = {one.name: one.name for one in found} | {one.host: one.name for one in found}
+    made = []
+    for one in found:
+        jump = one.jump.rpartition("@")[2].partition(":")[0] if one.jump else None
+        if jump is not None and jump not in names:
+            left.append(Left(f"{one.name}: jump host {jump}", "it is no host of this inventory: add it, and set it with --jump"))
+        made.append(replace(one, jump=names.get(jump) if jump else None))
+    return made
+
+
+def _unread(found: list[Found]) -> Iterator[Left]:
+    """Variables that say something of the way and are not carried over, each once."""
+    users: dict[str, int] = {}
+    for one in found:
+        for name, value in one.variables.items():
+            if name.startswith("ansible_") and not (name in _ARGUMENTS and _is_jump_only(value)):
+                users[name] = users.get(name, 0) + 1
+    for name, count in sorted(users.items()):
+        secret = _SECRETS.fullmatch(name) is not None
+        reason = "secrets are not carried over: opsjobs credentials add" if secret else "it has no counterpart"
+        yield Left(f"{name} (of {count} host{'s' if count != 1 else ''})", reason)
+
+
+def _is_jump_only(arguments: str) -> bool:
+    try:
+        return shlex.split(_JUMP.sub("", arguments)) == []
+    except ValueError:
+        return False

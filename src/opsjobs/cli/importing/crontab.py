@@ -1,0 +1,279 @@
+"""Crontabs as cron reads them: settings, entries with all that they run in, and what of each line is left, with why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pydantic_core import PydanticCustomError
+
+from opsjobs.cli.importing.found import Left
+from opsjobs.model.program import check_variable
+from opsjobs.model.schedule.cron import canonical
+from opsjobs.model.template import Names, Template, TemplateFault
+
+ENTRIES_AT_MOST = 5_000
+_SETTING = re.compile(r"(?:\"([^\"]*)\"|'([^']*)'|([^\s=\"']+))[ \t]*=[ \t]*(.*)")
+_WORD = re.compile(r"(\S+)[ \t]+")
+_FLAGS = re.compile(r"((?:-[nqs]+[ \t]+)+)(?=[^-\s])")
+_ACCOUNT = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.@-]{0,127})([:/]\S+)?")
+_FIELD = re.compile(r"[0-9A-Za-z*/,~-]+")
+_RANDOM = re.compile(r"(\d*)~(\d*)")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMES = frozenset((*_DAYS, *_MONTHS))
+_LOWEST_HIGHEST = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
+_NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+# Comments that say nothing of the line below: a heading of the columns, a line that was taken out, a rule, an editor's mode.
+_NO_NOTE = re.compile(r"\bd(om|ow)\b|^[\d*/,-]+\s+[\d*/,-]+\s|^@|^[^A-Za-z]*$|^-\*-")
+
+_NO_MAIL = "mail is not sent: what a run writes is kept with its execution, and failures are events"
+_NO_COUNTERPART = {
+    "MAILFROM": _NO_MAIL,
+    "CONTENT_TYPE": _NO_MAIL,
+    "CONTENT_TRANSFER_ENCODING": _NO_MAIL,
+    "LOGNAME": "cron does not take it from a crontab: the user decides",
+    "USER": "cron does not take it from a crontab: the user decides",
+    "START_HOURS_RANGE": "it is anacron's",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the lines above an entry say. `zone`: of CRON_TZ; `home`: where commands start; `delay_minutes`: up to so many."""
+
+    shell: str | None = None
+    home: str | None = None
+    zone: str | None = None
+    delay_minutes: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line that runs something. `when`: a cron expression; `user`: whose it is (None: the crontab's own); `note`: a comment."""
+
+    place: str
+    when: str
+    command: str
+    stdin: str | None
+    user: str | None
+    settings: Settings
+    single: bool = False
+    note: str = ""
+
+
+@dataclass
+class Crontab:
+    """What was read."""
+
+    entries: list[Entry] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+
+
+class _Unreadable(ValueError):
+    """A line that cannot be carried over: the words say why."""
+
+
+def read(name: str, text: str, *, system: bool) -> Crontab:
+    """The crontab in the text of a file; `system`: each entry names its user, as in /etc/crontab. Raises ValueError for too many entries."""
+    found = Crontab()
+    reader = _Reader(found, name, system=system)
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        reader.take(number, line)
+        if len(found.entries) > ENTRIES_AT_MOST:
+            raise ValueError(f"it has more than {ENTRIES_AT_MOST} entries")
+    return found
+
+
+class _Reader:
+    """Goes down the lines: settings count for the entries below them."""
+
+    def __init__(self, found: Crontab, name: str, *, system: bool) -> None:
+        self._found = found
+        self._name = name
+        self._system = system
+        self._settings = Settings()
+        self._note = ""
+        self._place = name
+        self._carriage_told = False
+
+    def take(self, number: int, line: str) -> None:
+        """One line."""
+        self._place = f"{self._name} line {number}"
+        if line.endswith("\r"):
+            line = line.rstrip("\r")
+            if not self._carriage_told:
+                self._leave(
+                    "this and other lines end in a carriage return, which cron would give to the command: it is taken away"
+                )
+            self._carriage_told = True
+        written = line.lstrip(" \t")
+        if not written.strip() or written.startswith("#"):
+            comment = written.lstrip("#").strip()
+            self._note = comment if written.startswith("#") and not _NO_NOTE.search(comment) else ""
+            return
+        try:
+            self._take(written)
+        except _Unreadable as why:
+            self._leave(str(why), whole=True)
+        self._note = ""
+
+    def _take(self, written: str) -> None:
+        if "\0" in written:
+            raise _Unreadable("it holds a NUL character")
+        if (setting := _SETTING.fullmatch(written)) is not None:
+            self._set(next(name for name in setting.groups()[:3] if name is not None), _unquoted(setting[4]))
+        else:
+            self._found.entries.append(self._entry(written))
+
+    def _leave(self, reason: str, *, whole: bool = False) -> None:
+        self._found.left.append(Left(self._place, reason, target=whole))
+
+    # --- settings
+
+    def _set(self, name: str, value: str) -> None:
+        match name:
+            case "MAILTO":
+                if value:
+                    self._leave(f"MAILTO: {_NO_MAIL}")
+            case "SHELL":
+                self._settings = replace(self._settings, shell=_path(name, value))
+            case "HOME":
+                self._settings = replace(self._settings, home=_path(name, value))
+            case "CRON_TZ":
+                self._settings = replace(self._settings, zone=value)
+            case "RANDOM_DELAY":
+                self._delay(value)
+            case _ if name in _NO_COUNTERPART:
+                self._leave(f"{name}: {_NO_COUNTERPART[name]}")
+            case _:
+                self._variable(name, value)
+
+    def _delay(self, value: str) -> None:
+        if not value.isascii() or not value.isdigit() or int(value) > 1440:
+            raise _Unreadable(f"RANDOM_DELAY: {value[:40]!r} is no number of minutes up to 1440")
+        self._settings = replace(self._settings, delay_minutes=int(value))
+        self._leave(f"RANDOM_DELAY={value} has become jitter: each moment has a delay of its own, which is always the same")
+
+    def _variable(self, name: str, value: str) -> None:
+        try:
+            check_variable(name)
+        except ValueError as wrong:
+            raise _Unreadable(f"the setting is not carried over: {wrong}") from None
+        if name.startswith("OPSJOBS_"):
+            raise _Unreadable(f"the setting is not carried over: {name} is a variable of opsjobs itself")
+        if is_template(value):
+            raise _Unreadable(f"the setting is not carried over: opsjobs would replace {value[:40]!r} by a value of its own")
+        self._settings = replace(self._settings, env={**self._settings.env, name: value})
+
+    # --- entries
+
+    def _entry(self, written: str) -> Entry:
+        # A dash says "do not log this one": there is nothing that corresponds, and nothing is lost.
+        written = written.removeprefix("-")
+        when, rest = self._nickname(written) if written.startswith("@") else self._fields(written)
+        user = None
+        if self._system:
+            user, rest = self._user(rest)
+        flags = _FLAGS.match(rest)
+        command, stdin = split_percent(rest[flags.end() :] if flags else rest)
+        if not command.strip():
+            raise _Unreadable("it has no command")
+        try:
+            when = canonical(when)
+        except PydanticCustomError as wrong:
+            raise _Unreadable(str((wrong.context or {}).get("detail", wrong))) from None
+        single = flags is not None and "s" in flags[1]
+        return Entry(self._place, when, command, stdin, user, self._settings, single, self._note)
+
+    def _nickname(self, written: str) -> tuple[str, str]:
+        word = written.split(maxsplit=1)[0]
+        name, rest = word.lower(), written[len(word) :].lstrip(" \t")
+        if name == "@reboot":
+            raise _Unreadable("@reboot: the start of a machine is no time; make it a service of that machine")
+        if name == "@every_minute":
+            return "* * * * *", rest
+        if re.fullmatch(r"@\d+", name):
+            raise _Unreadable(f"{name} counts from the end of the run before; make a schedule with --every")
+        if name not in _NICKNAMES:
+            raise _Unreadable(f"there is no {word[:40]!r} in a crontab: there are {', '.join(_NICKNAMES)} and @reboot")
+        return name, rest
+
+    def _fields(self, written: str) -> tuple[str, str]:
+        fields: list[str] = []
+        rest = written
+        while len(fields) < 5:
+            match = _WORD.match(rest)
+            if match is None:
+                raise _Unreadable("it is neither NAME=VALUE nor five fields and a command")
+            fields.append(match[1])
+            rest = rest[match.end() :]
+        return " ".join(self._field(position, text) for position, text in enumerate(fields)), rest
+
+    def _field(self, position: int, text: str) -> str:
+        if not _FIELD.fullmatch(text) or any(word.lower() not in _NAMES for word in re.findall("[A-Za-z]+", text)):
+            place = ("minute", "hour", "day of the month", "month", "day of the week")[position]
+            raise _Unreadable(f"{text[:40]!r} is no {place} of a crontab")
+        if "~" not in text:
+            return text
+        low, high = _LOWEST_HIGHEST[position]
+        self._leave(f"the random {text} has become H: chosen once for the schedule, by its id")
+        return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
+
+    def _user(self, rest: str) -> tuple[str, str]:
+        word = _WORD.match(rest)
+        account = _ACCOUNT.fullmatch(word[1]) if word else None
+        if word is None or account is None:
+            raise _Unreadable("there is no user before the command: is it the crontab of a user (--user NAME)?")
+        if account[2]:
+            self._leave(f"{account[2]} of the user {account[1]} is not carried over: only the user is")
+        return account[1], rest[word.end() :]
+
+
+def split_percent(text: str) -> tuple[str, str | None]:
+    """The command, and what it reads: a percent sign ends the command, the next ones end lines. Behind a backslash it is itself."""
+    parts = ["".join(piece) for piece in _pieces(text)]
+    command, lines = parts[0], parts[1:]
+    if not lines or lines == [""]:
+        return command, None
+    stdin = "\n".join(lines)
+    return command, stdin if stdin.endswith("\n") else f"{stdin}\n"
+
+
+def _pieces(text: str) -> Iterator[list[str]]:
+    """The text cut at each percent sign that has no backslash just before it, which is itself not escaped by one."""
+    piece: list[str] = []
+    escaped = False
+    for letter in text:
+        if letter == "%" and escaped:
+            piece[-1] = "%"
+        elif letter == "%":
+            yield piece
+            piece = []
+        else:
+            piece.append(letter)
+        escaped = letter == "\\" and not escaped
+    yield piece
+
+
+def is_template(text: str) -> bool:
+    """Whether names of ours, such as those of targets, would be replaced in it, or refused."""
+    try:
+        return Template.plain(text, Names()).names != ()
+    except TemplateFault:
+        return True
+
+
+def _unquoted(value: str) -> str:
+    value = value.rstrip(" \t")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value
+
+
+def _path(name: str, value: str) -> str:
+    if not value.startswith("/") or any(ord(letter) < 32 for letter in value) or len(value) > 1_000:
+        raise _Unreadable(f"{name}: {value[:40]!r} is no absolute path")
+    return value

@@ -1,0 +1,146 @@
+"""What a line of a crontab becomes: a job with a name of its own, and its schedule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any
+
+from opsjobs.cli.importing.crontab import Entry, is_template
+
+SCHEDULE = "crontab"
+TAG = "crontab"
+NAME_CHARACTERS_MAX = 200
+DIGEST_CHARACTERS = 8
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.@=-]+")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=\S*\s+")
+_GUARD = re.compile(r"\s*(?:cd|test|\[|\[\[|command|if|\.|source)\s[^&|;]*(?:&&|\|\||;)[\s{(]*(?:then\s+)?")
+_SHELLS = ("sh", "bash", "python", "python3", "php", "perl")
+_WRAPPERS = frozenset(("sudo", "nice", "ionice", "chronic", "exec", "time", "nohup", "env", "setsid", *_SHELLS))
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says of every entry."""
+
+    targets: Mapping[str, Any]
+    prefix: str
+    timezone: str
+    timeout: str
+    user: str | None = None
+    credential: str | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The bodies of one entry."""
+
+    place: str
+    source: str
+    job: dict[str, Any]
+    schedule: dict[str, Any]
+
+
+def source_of(file: str, wishes: Wishes, *, system: bool) -> str:
+    """A tag for all that comes of one crontab: of a user's, wherever a copy of it lies, and of a system one by its file."""
+    parts = (wishes.prefix, wishes.user or "", PurePosixPath(file).name if system else "")
+    return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
+
+
+def planned(entries: Sequence[tuple[Entry, str]], wishes: Wishes) -> list[Planned]:
+    """The bodies of all entries, each with the tag of its crontab.
+
+    The same entry has the same name again; where one comes twice, the second has a number.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for entry, source in entries:
+        name = _name(entry, wishes)
+        seen[name] = seen.get(name, 0) + 1
+        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        found.append(Planned(entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)))
+    return found
+
+
+def prefix_of(selection: Mapping[str, Any]) -> str:
+    """What names begin with, by what was selected: crontabs of several machines then do not take each other's names."""
+    words = [
+        *selection.get("ids", ()),
+        *selection.get("groups", ()),
+        *([selection["selector"]] if "selector" in selection else ()),
+    ]
+    text = _NOT_IN_A_NAME.sub("-", "-".join(words)).strip("-")
+    return f"{text[:60]}-" if text else "cron-"
+
+
+def _name(entry: Entry, wishes: Wishes) -> str:
+    """Of what it runs and as whom, not of when: a line whose time is changed is the same job."""
+    user = entry.user or wishes.user or ""
+    digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[:DIGEST_CHARACTERS]
+    parts = [part for part in (user, _program(entry.command), digest) if part]
+    return f"{wishes.prefix}{'-'.join(parts)}"[:NAME_CHARACTERS_MAX]
+
+
+def _program(command: str) -> str:
+    """A word for people: the last part of what it starts, behind `cd … &&`, assignments and wrappers."""
+    rest = command.strip().lstrip("({ ")
+    while (guard := _GUARD.match(rest)) is not None and guard.end() < len(rest):
+        rest = rest[guard.end() :]
+    while (assignment := _ASSIGNMENT.match(rest)) is not None:
+        rest = rest[assignment.end() :]
+    words = rest.split()
+    while len(words) > 1 and (PurePosixPath(words[0]).name in _WRAPPERS or words[0].startswith("-") or words[0].isdigit()):
+        words = words[1:]
+    name = PurePosixPath(words[0]).name if words else ""
+    return _NOT_IN_A_NAME.sub("-", name).strip("-.")[:40]
+
+
+def _job(entry: Entry, name: str, source: str, wishes: Wishes) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": name, "tags": [TAG, source]}
+    if entry.note:
+        body["description"] = entry.note[:2_000]
+    if wishes.targets:
+        body["targets"] = dict(wishes.targets)
+    return {**body, "actions": [_action(entry, wishes)]}
+
+
+def _action(entry: Entry, wishes: Wishes) -> dict[str, Any]:
+    settings = entry.settings
+    action: dict[str, Any] = _program_of(entry)
+    action["timeout"] = wishes.timeout
+    env = {**settings.env, **({"HOME": settings.home} if settings.home else {})}
+    if env:
+        action["env"] = env
+    if settings.home:
+        action["cwd"] = settings.home
+    if entry.stdin is not None:
+        action["stdin"] = entry.stdin
+    if (user := entry.user or wishes.user) is not None:
+        action["become"] = {"user": user, **({"credential": wishes.credential} if wishes.credential else {})}
+    return action
+
+
+def _program_of(entry: Entry) -> dict[str, Any]:
+    """A command; a script where another shell is asked for, or where something in it would be taken for a value of ours."""
+    if entry.settings.shell is None and not is_template(entry.command):
+        return {"type": "command", "command": entry.command}
+    return {"type": "script", "interpreter": entry.settings.shell or "/bin/sh", "script": f"{entry.command}\n"}
+
+
+def _schedule(entry: Entry, wishes: Wishes) -> dict[str, Any]:
+    """As cron has it: what was missed is missed, and runs may overlap."""
+    body: dict[str, Any] = {
+        "name": SCHEDULE,
+        "type": "cron",
+        "cron": entry.when,
+        "timezone": entry.settings.zone or wishes.timezone,
+        "misfire": "skip",
+        "overlap": "skip" if entry.single else "allow",
+    }
+    if entry.settings.delay_minutes:
+        body["jitter"] = f"{entry.settings.delay_minutes}m"
+    return body if wishes.enabled else {**body, "enabled": False}

@@ -1,0 +1,52 @@
+"""/etc/hosts: an address and its names a line."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left
+
+
+def looks_like(lines: Sequence[str]) -> bool:
+    """Whether these lines are of this kind."""
+    words = [line.split() for line in lines]
+    return bool(words) and all(len(w) > 1 and _address(w[0]) is not None and "=" not in w[1] for w in words)
+
+
+def read(text: str) -> Inventory:
+    """The inventory in the text; a name that comes twice is the first one. Raises ValueError naming the line."""
+    found: dict[str, Found] = {}
+    left: list[Left] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        address = _address(words[0])
+        if address is None or len(words) < 2:
+            raise ValueError(f"line {number}: {line.strip()[:60]!r} is no address with its names")
+        name = words[1]
+        if (reason := _unfit(address)) is not None:
+            left.append(Left(f"{words[0]} {name}", reason, target=True))
+        elif name in found:
+            left.append(Left(f"{words[0]} {name}", f"the name has the address {found[name].host} already", target=True))
+        else:
+            found[name] = Found(name, words[0])
+        if len(found) > TARGETS_AT_MOST:
+            raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
+    return Inventory([*found.values()], left)
+
+
+def _address(word: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(word.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+    if address.is_loopback or address.is_unspecified:
+        return "it is the machine itself"
+    if address.is_multicast or str(address) == "255.255.255.255":
+        return "it is not one machine"
+    return "it is a link-local address" if address.is_link_local else None

@@ -1,0 +1,152 @@
+"""OpenSSH's client configuration: each Host that is no pattern is a target, with all that applies to it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+
+_LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
+_HINDERS = {"proxycommand": "it is reached by a ProxyCommand: give it a ProxyJump, or add it by hand"}
+_TOLD = ("certificatefile", "forwardagent", "localforward", "remoteforward", "remotecommand")
+
+
+@dataclass
+class _Block:
+    patterns: list[str]
+    options: dict[str, str] = field(default_factory=dict)
+
+    def applies(self, name: str) -> bool:
+        if any(p.startswith("!") and fnmatchcase(name, p[1:]) for p in self.patterns):
+            return False
+        return any(fnmatchcase(name, p) for p in self.patterns if not p.startswith("!"))
+
+
+def looks_like(lines: Sequence[str]) -> bool:
+    """Whether these lines are of this kind."""
+    return any(re.match(r"(?i)host(\s+|\s*=\s*)\S", line) for line in lines)
+
+
+def read(text: str) -> Inventory:
+    """The inventory in the text. Raises ValueError naming the line."""
+    left: list[Left] = []
+    blocks = _blocks(text, left)
+    names = dict.fromkeys(p for block in blocks for p in block.patterns if not _is_pattern(p))
+    if len(names) > TARGETS_AT_MOST:
+        raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
+    left += [
+        Left(p, "a pattern is no machine; what it says is taken over by the hosts that it matches")
+        for p in dict.fromkeys(p for block in blocks for p in block.patterns if _is_pattern(p))
+    ]
+    found: dict[str, Found] = {}
+    for name in names:
+        try:
+            found[name] = _host(name, blocks)
+        except ValueError as wrong:
+            left.append(Left(name, str(wrong), target=True))
+    left += _unread(blocks)
+    return Inventory(_with_jumps(found, blocks, left), left)
+
+
+def _blocks(text: str, left: list[Left]) -> list[_Block]:
+    blocks = [_Block(["*"])]
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        match = _LINE.fullmatch(stripped)
+        if match is None:
+            raise ValueError(f"line {number}: {stripped[:60]!r} is no option with its value")
+        option, value = match[1].lower(), match[2]
+        if option == "host":
+            blocks.append(_Block(_words(value, number)))
+        elif option == "match":
+            blocks.append(_Block([]))
+            left.append(Left(f"line {number}: Match {value[:60]}", "conditions are not looked at, and nothing of this block is"))
+        elif option == "include":
+            left.append(Left(f"line {number}: Include {value[:60]}", "other files are not read: import them, too"))
+        else:
+            # The first one wins, as for ssh.
+            blocks[-1].options.setdefault(option, " ".join(_words(value, number)))
+    return blocks
+
+
+def _words(value: str, number: int) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError:
+        raise ValueError(f"line {number}: a quote is not closed") from None
+
+
+def _is_pattern(name: str) -> bool:
+    return name.startswith("!") or "*" in name or "?" in name
+
+
+def _options(name: str, blocks: Sequence[_Block]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for block in blocks:
+        if block.applies(name):
+            options = {**block.options, **options}
+    return options
+
+
+def _host(name: str, blocks: Sequence[_Block]) -> Found:
+    options = _options(name, blocks)
+    for option, reason in _HINDERS.items():
+        if options.get(option, "none").lower() != "none":
+            raise ValueError(reason)
+    host = options.get("hostname", name).replace("%h", name).replace("%%", "%")
+    jump = options.get("proxyjump", "none")
+    return Found(
+        name,
+        host,
+        port_of(options["port"]) if "port" in options else None,
+        options.get("user"),
+        options.get("identityfile"),
+        jump=None if jump.lower() == "none" else jump,
+    )
+
+
+def _with_jumps(found: dict[str, Found], blocks: Sequence[_Block], left: list[Left]) -> list[Found]:
+    """Jump hosts as targets: by their names, and made where only a ProxyJump names them."""
+    for one in [*found.values()]:
+        if one.jump is None:
+            continue
+        hops = [hop.strip() for hop in one.jump.split(",")]
+        if len(hops) > 1 and any(_name(hop) not in found for hop in hops):
+            left.append(
+                Left(f"{one.name}: ProxyJump {one.jump}", "a way over several hosts: give each of them a Host of its own")
+            )
+            found[one.name] = replace(one, jump=None)
+            continue
+        name = _name(hops[-1])
+        if name not in found:
+            found[name] = _jump_host(hops[-1], blocks)
+        found[one.name] = replace(one, jump=name)
+        for nearer, hop in itertools.pairwise(hops):
+            if found[_name(hop)].jump is None:
+                found[_name(hop)] = replace(found[_name(hop)], jump=_name(nearer))
+    return [*found.values()]
+
+
+def _name(hop: str) -> str:
+    """`deploy@gate.example.org:2222` -> `gate.example.org`."""
+    return re.sub(r":\d+$", "", hop.rpartition("@")[2]).strip("[]")
+
+
+def _jump_host(hop: str, blocks: Sequence[_Block]) -> Found:
+    user, _, rest = hop.rpartition("@")
+    port = re.search(r":(\d+)$", rest)
+    made = replace(_host(_name(hop), blocks), jump=None)
+    return replace(made, user=user or made.user, port=port_of(port[1]) if port else made.port)
+
+
+def _unread(blocks: Sequence[_Block]) -> Iterator[Left]:
+    said = {option: ", ".join(block.patterns)[:60] for block in blocks for option in block.options if option in _TOLD}
+    for option, where in said.items():
+        yield Left(f"{option} (Host {where})", "it has no counterpart")

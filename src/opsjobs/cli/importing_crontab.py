@@ -1,0 +1,254 @@
+"""`opsjobs import crontab`: what cron runs, as jobs and their schedules."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from opsjobs.cli import documents, options
+from opsjobs.cli.client import Client, Json, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.importing import crontab
+from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, Planned, Wishes, planned, prefix_of, source_of
+from opsjobs.cli.importing.found import Left
+from opsjobs.cli.render import Column, Form, counted, plain, show_list, tell
+from opsjobs.model.job import JobDraft
+from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.zones import zone_names
+
+app = typer.Typer(help="Import what other programs run.", no_args_is_help=True)
+
+FILE_BYTES_AT_MOST = 1 << 20
+JOBS_A_REQUEST = 100
+BYTES_A_REQUEST = 900_000
+GONE_TOLD_AT_MOST = 20
+TIMES = ("type", "cron", "timezone", "jitter")
+COLUMNS = (
+    Column("line", lambda p: p["place"]),
+    Column("job", lambda p: p["name"]),
+    Column("change", lambda p: p["change"]),
+    Column("when", lambda p: p["cron"]),
+    Column("timezone", lambda p: p["timezone"]),
+    Column("schedule", lambda p: p["schedule"]),
+)
+
+
+@app.callback()
+def imports() -> None:
+    """Import what other programs run."""
+
+
+@app.command("crontab", no_args_is_help=True)
+def import_crontab(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Crontabs; - is standard input, as of `crontab -l`.")],
+    *,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose crontab it is: its commands run as this user.")] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="Each line names its user (so without it, too, for files in /etc).")
+    ] = False,
+    targets: options.Targets = None,
+    groups: options.Groups = None,
+    selector: options.Selector = None,
+    credential: Annotated[
+        str | None, typer.Option("-c", "--credential", help="Whose password sudo asks for (default: it asks for none).")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", "-z", metavar="ZONE", help="Of its times (default: CRON_TZ, else this machine's).")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(help="What names begin with (default: by the targets).")] = None,
+    timeout: Annotated[str, typer.Option(help="How long a run may take; cron has no limit.")] = "24h",
+    disabled: Annotated[bool, typer.Option("--disabled", help="New schedules launch nothing before they are resumed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the jobs and schedules as YAML, and ask and change nothing.")
+    ] = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Import crontabs: a job and its schedule for each line, on these targets.
+
+    Done again it changes only what is different. What could not be carried over is told, line by line, with why. Take the lines
+    out of the crontab afterwards: else both run them.
+    """
+    selection = options.selection(targets, groups, selector)
+    if user is not None and system:
+        raise CommandFailed("--user and --system do not go together: lines of a system crontab name their users.", Exit.USAGE)
+    if not selection and not dry_run:
+        raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", Exit.USAGE)
+    wishes = Wishes(
+        selection,
+        prefix if prefix is not None else prefix_of(selection),
+        _zone(timezone),
+        options.duration("--timeout", timeout) or timeout,
+        user,
+        credential,
+        not disabled,
+    )
+    plans, sources, lost = _read(files, wishes, system=system)
+    if dry_run:
+        documents.write([body for plan in plans for body in (plan.job, {"job": plan.job["name"], "schedule": plan.schedule})])
+        tell(f"would be: {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} left out")
+        return
+    with connect() as client:
+        items = _stored(client, plans)
+        gone = _gone(client, sources, plans)
+    show_list(items, COLUMNS, output)
+    _tell(items, gone, lost)
+
+
+def _zone(asked: str | None) -> str:
+    if asked is not None:
+        if asked not in zone_names():
+            raise CommandFailed(f"--timezone: {asked!r} is no time zone: write one such as Europe/Berlin.", Exit.USAGE)
+        return asked
+    found = local_zone()
+    tell(f"times without a CRON_TZ are meant in {found}, the zone of this machine: --timezone says another one")
+    return found
+
+
+def local_zone(root: Path = Path("/")) -> str:
+    """The name of this machine's zone, UTC where it cannot be told."""
+    names = [os.environ.get("TZ", "").removeprefix(":")]
+    with suppress(OSError, UnicodeDecodeError):
+        names.append((root / "etc/timezone").read_text().strip())
+    target = os.path.realpath(root / "etc/localtime")
+    names.append(target.rpartition("/zoneinfo/")[2])
+    return next((name for name in names if name in zone_names()), "UTC")
+
+
+# --- reading
+
+
+def _read(files: Sequence[str], wishes: Wishes, *, system: bool) -> tuple[list[Planned], set[str], int]:
+    """The bodies of all lines that can be carried over, and the tags of the crontabs; other lines are told, and counted."""
+    entries: list[tuple[crontab.Entry, str]] = []
+    sources: set[str] = set()
+    lost = 0
+    for file in files:
+        text = _text(file)
+        by_place = file.startswith("/etc/") and wishes.user is None
+        try:
+            found = crontab.read("crontab" if file == "-" else file, text, system=system or by_place)
+        except ValueError as wrong:
+            raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+        for left in found.left:
+            tell(_told(left))
+        lost += sum(left.target for left in found.left)
+        source = source_of(file, wishes, system=system or by_place)
+        sources.add(source)
+        entries += [(entry, source) for entry in found.entries]
+        if not (system or by_place) and _looks_like_a_system_one(found.entries):
+            tell(f"{plain(file)}: every command begins with `root`: is it a system crontab (--system)?")
+    plans = planned(entries, wishes)
+    good = [plan for plan in plans if _is_good(plan)]
+    return good, sources, lost + len(plans) - len(good)
+
+
+def _is_good(plan: Planned) -> bool:
+    """Whether the service would take it: looked at here, so that one line does not hold up the others."""
+    try:
+        JobDraft.model_validate(plan.job)
+        ScheduleDraft.model_validate(plan.schedule)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        words = (first.get("ctx") or {}).get("detail") or first["msg"]
+        tell(f"{plain(plan.place)}: left out: {plain(words)}")
+        return False
+    return True
+
+
+def _looks_like_a_system_one(entries: Sequence[crontab.Entry]) -> bool:
+    return len(entries) > 0 and all(entry.command.split()[:1] == ["root"] for entry in entries)
+
+
+def _told(left: Left) -> str:
+    return f"{plain(left.what)}: {'left out: ' if left.target else ''}{plain(left.reason)}"
+
+
+def _text(file: str) -> str:
+    try:
+        content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else _bytes(Path(file).expanduser())
+        if len(content) > FILE_BYTES_AT_MOST:
+            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+        return content.decode()
+    except OSError as away:
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as opened:
+        return opened.read(FILE_BYTES_AT_MOST + 1)
+
+
+# --- storing
+
+
+def _stored(client: Client, plans: Sequence[Planned]) -> list[Json]:
+    items: list[Json] = []
+    for portion in _portions(plans):
+        told = client.post("/jobs/apply", {"jobs": [plan.job for plan in portion]})["items"]
+        for plan, job in zip(portion, told, strict=True):
+            shown = {"place": plan.place, "name": job["name"], "change": job["change"], **_shown(plan.schedule)}
+            items.append({**shown, "id": job["id"], "schedule": _schedule(client, job["id"], plan.schedule)})
+    return items
+
+
+def _portions(plans: Sequence[Planned]) -> Iterator[list[Planned]]:
+    portion: list[Planned] = []
+    size = 0
+    for plan in plans:
+        length = len(json.dumps(plan.job))
+        if portion and (len(portion) == JOBS_A_REQUEST or size + length > BYTES_A_REQUEST):
+            yield portion
+            portion, size = [], 0
+        portion.append(plan)
+        size += length
+    if portion:
+        yield portion
+
+
+def _shown(schedule: Json) -> Json:
+    return {name: schedule[name] for name in ("cron", "timezone")}
+
+
+def _schedule(client: Client, job_id: int, body: Json) -> str:
+    """What became of the schedule of this job. Of one that is there only the times are the crontab's: the rest may be changed."""
+    path = f"{path_of('job', job_id)}/schedules"
+    found, _ = client.items(path, limit=1, name=SCHEDULE)
+    if not found:
+        client.post(path, body)
+        return "created"
+    old = found[0]
+    canonical: Json = ScheduleDraft.model_validate(body).model_dump(mode="json")
+    wanted = {name: canonical[name] for name in TIMES}
+    if all(old.get(name) == value for name, value in wanted.items()):
+        return "unchanged"
+    kept = {name: old[name] for name in canonical if old.get(name) is not None}
+    client.put(path_of("schedule", old["id"]), {**kept, **wanted}, etag=f'"{old["version"]}"')
+    return "updated"
+
+
+def _gone(client: Client, sources: set[str], plans: Sequence[Planned]) -> list[str]:
+    """Jobs of an earlier import of these crontabs that no line stands for any more."""
+    now = {plan.job["name"] for plan in plans}
+    found, _ = client.items("/jobs", limit=0, tags=TAG)
+    return sorted(job["name"] for job in found if sources & {*job["tags"]} and job["name"] not in now)
+
+
+def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
+    for name in gone[:GONE_TOLD_AT_MOST]:
+        tell(f"{plain(name)} is of an earlier import, and no line of now: `opsjobs jobs delete {plain(name)}` if it is over")
+    if len(gone) > GONE_TOLD_AT_MOST:
+        tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more of an earlier import")
+    changed = sum(item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items)
+    tell(f"{counted(changed, 'line')} changed something, {len(items) - changed} stay as they are, {lost} left out")
+    if any(item["schedule"] == "created" for item in items):
+        tell("take these lines out of the crontab now: else both run them")

@@ -1,0 +1,227 @@
+"""`opsjobs targets import`: machines that another program knows already."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, Refused, connect
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.importing import Found, Inventory, Kind, Left, guess, read
+from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
+from opsjobs.model.importing import jumps_first
+from opsjobs.model.target import HostKeyPolicy
+
+FILE_BYTES_AT_MOST = 16 << 20
+ENTRIES_A_REQUEST = 500
+BYTES_A_REQUEST = 900_000
+LEFT_TOLD_AT_MOST = 50
+COLUMNS = (
+    Column("name", lambda t: t["name"]),
+    Column("host", lambda t: t.get("host")),
+    Column("port", lambda t: t.get("port")),
+    Column("credential", lambda t: t.get("credential")),
+    Column("groups", lambda t: t.get("groups")),
+    Column("labels", lambda t: t.get("labels"), wide=True),
+    Column("jump", lambda t: t.get("jump"), wide=True),
+    Column("outcome", lambda t: t["outcome"]),
+    Column("why", lambda t: (t.get("error") or {}).get("message")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says of every machine that is imported."""
+
+    credential: str | None
+    credentials: Mapping[str, str]
+    groups: Sequence[str]
+    labels: Mapping[str, str]
+    labels_from: Sequence[str]
+    zone: str | None
+    host_key_policy: HostKeyPolicy | None
+
+    def body(self, one: Found) -> Json:
+        """The entry of one machine."""
+        said = one.body()
+        labels = {name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)}
+        more: Json = {
+            "credential": one.credential or self.credentials.get(one.user or "") or self.credential,
+            "groups": list(dict.fromkeys([*one.groups, *self.groups])) or None,
+            "labels": {**one.labels, **labels, **self.labels} or None,
+            "zone": one.zone or self.zone,
+            "host_key_policy": self.host_key_policy,
+        }
+        return {**said, **{name: value for name, value in more.items() if value is not None}}
+
+
+def import_targets(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The inventory; - reads it from standard input.")],
+    *,
+    kind: Annotated[Kind | None, typer.Option("--from", help="What it is (default: by its name and its lines).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would become of each, and change nothing.")] = False,
+    existing: Annotated[
+        Literal["update", "skip"], typer.Option(help="What becomes of targets whose name is there already.")
+    ] = "update",
+    credential: Annotated[
+        str | None, typer.Option("-c", "--credential", help="The credential of all that have no other.")
+    ] = None,
+    credentials: Annotated[
+        list[str] | None, typer.Option("--credential-of", metavar="USER=NAME", help="The credential of who logs in as this user.")
+    ] = None,
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Store the private keys that it names, and log in with those.")
+    ] = False,
+    group: options.Groups = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label for all.")] = None,
+    label_from: Annotated[
+        list[str] | None, typer.Option("--label-from", metavar="VARIABLE", help="Make a label of this Ansible variable.")
+    ] = None,
+    zone: Annotated[str | None, typer.Option(help="The zone whose workers reach them.")] = None,
+    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option(help="Which host keys are good (default: pinned).")] = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Import targets: an Ansible inventory (ini, YAML), an ssh_config, a CSV table, /etc/hosts.
+
+    Done again it changes only what is different. What could not be carried over is told with why. Exit code 1 where the
+    service refused one.
+    """
+    text = _text(file)
+    try:
+        inventory = read(kind or guess(file, text), file, text)
+    except ValueError as wrong:
+        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+    wishes = Wishes(
+        credential,
+        _pairs("--credential-of", credentials),
+        options.split(group),
+        _pairs("--label", label),
+        options.split(label_from),
+        zone,
+        host_key_policy,
+    )
+    with connect() as client:
+        stored = _keys(client, inventory.found, file) if with_keys and not dry_run else {}
+        entries = [_with_key(wishes.body(one), one, stored) for one in inventory.found]
+        items = [item for portion in _portions(entries) for item in _sent(client, portion, existing, dry_run=dry_run)]
+    show_list(items, COLUMNS, output)
+    _tell(inventory, entries, items, dry_run=dry_run)
+    raise typer.Exit(Exit.ERROR if any(item["outcome"] == "refused" for item in items) else Exit.OK)
+
+
+def _text(file: str) -> str:
+    try:
+        if file == "-":
+            content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1)
+        else:
+            with Path(file).expanduser().open("rb") as opened:
+                content = opened.read(FILE_BYTES_AT_MOST + 1)
+        text = content.decode()
+    except OSError as away:
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+    if len(content) > FILE_BYTES_AT_MOST:
+        raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+    return text
+
+
+def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
+    pairs = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise CommandFailed(f"{option} {word}: write it with an equals sign, such as deploy=web-key.", Exit.USAGE)
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+# --- keys
+
+
+def _keys(client: Client, found: Sequence[Found], file: str) -> dict[tuple[str, str], str]:
+    """The names of the credentials of each user and key file; made where there is none of that name."""
+    wanted = dict.fromkeys((one.user or "root", one.key) for one in found if one.key and not one.credential)
+    made: dict[tuple[str, str], str] = {}
+    for user, key in wanted:
+        name = f"{user}@{Path(key).name}"
+        try:
+            content = _key_file(key, file).read_text()
+            client.post("/credentials", {"name": name, "type": "ssh_key", "username": user, "private_key": content})
+        except (OSError, UnicodeDecodeError) as away:
+            tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is no text'}")
+            continue
+        except Refused as refused:
+            if refused.code != "name_taken":
+                tell(f"the key {plain(key)} of {plain(user)} is not stored: {refused}")
+                continue
+        made[user, key] = name
+    return made
+
+
+def _key_file(key: str, file: str) -> Path:
+    """Where a key lies that is named in this file: a path that is not absolute begins beside it."""
+    path = Path(key).expanduser()
+    return path if path.is_absolute() or file == "-" else Path(file).expanduser().parent / path
+
+
+def _with_key(entry: Json, one: Found, stored: Mapping[tuple[str, str], str]) -> Json:
+    name = stored.get((one.user or "root", one.key or ""))
+    return {**entry, "credential": name} if name and not one.credential else entry
+
+
+# --- sending
+
+
+def _portions(entries: Sequence[Json]) -> Iterator[list[Json]]:
+    """The entries in requests, jump hosts before those behind them."""
+    portion: list[Json] = []
+    size = 0
+    for position in jumps_first(entries):
+        length = len(json.dumps(entries[position]))
+        if portion and (len(portion) == ENTRIES_A_REQUEST or size + length > BYTES_A_REQUEST):
+            yield portion
+            portion, size = [], 0
+        portion.append(entries[position])
+        size += length
+    if portion:
+        yield portion
+
+
+def _sent(client: Client, portion: list[Json], existing: str, *, dry_run: bool) -> list[Json]:
+    told = client.post("/targets/import", {"targets": portion, "existing": existing, "dry_run": dry_run})
+    return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
+
+
+def _tell(inventory: Inventory, entries: Sequence[Json], items: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
+    skipped = [left for left in inventory.left if left.target]
+    other = [left for left in inventory.left if not left.target]
+    for heading, lefts in (("left out", skipped), ("not carried over", other)):
+        for left in lefts[:LEFT_TOLD_AT_MOST]:
+            tell(f"{heading}: {_told(left)}")
+        if len(lefts) > LEFT_TOLD_AT_MOST:
+            tell(f"{heading}: and {len(lefts) - LEFT_TOLD_AT_MOST} more")
+    bare = sorted({one.user or "(no user)" for one, e in zip(inventory.found, entries, strict=True) if _is_bare(e)})
+    if bare:
+        users = plain(", ".join(bare[:10]))
+        tell(f"without a credential, of {users}: name one with --credential, --credential-of USER=NAME or --with-keys")
+    outcomes: dict[str, int] = {}
+    for item in items:
+        outcomes[item["outcome"]] = outcomes.get(item["outcome"], 0) + 1
+    would = "would be: " if dry_run else ""
+    tell(f"{would}{counts(outcomes)}; {counted(len(skipped), 'host')} left out")
+
+
+def _is_bare(entry: Mapping[str, Any]) -> bool:
+    return not entry.get("credential") and entry.get("transport") != "local"
+
+
+def _told(left: Left) -> str:
+    return f"{plain(left.what)}: {plain(left.reason)}"

@@ -1,0 +1,243 @@
+"""`opsjobs schedules`: when jobs are launched by themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, Refused, connect, is_id, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.firings import firings_of, moments_of, show_forecast
+from opsjobs.cli.launching import launch
+from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_one, tell
+from opsjobs.cli.timing import HOW, Timing, is_said, kept, timed
+
+app = typer.Typer(help="Schedules: when jobs are launched by themselves, and what became of each moment.", no_args_is_help=True)
+
+Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name, JOB/NAME, id or uuid.")]
+Job = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only those of this job, by name or id.")]
+
+SHOWN_NEXT = 3
+COLUMNS = (
+    Column("id", lambda s: s["id"]),
+    Column("name", lambda s: s["name"]),
+    Column("job", lambda s: s.get("job_name")),
+    Column("when", lambda s: s.get("words")),
+    Column("next", lambda s: s.get("next") if s.get("enabled") else "paused"),
+    Column("last", lambda s: last(s.get("last_firing"))),
+    Column("misfire", lambda s: s.get("misfire"), wide=True),
+    Column("overlap", lambda s: s.get("overlap"), wide=True),
+    Column("calendars", lambda s: s.get("calendars"), wide=True),
+    Column("owner", lambda s: s.get("owner"), wide=True),
+    Column("uuid", lambda s: s.get("uuid"), wide=True),
+)
+
+
+def last(firing: Json | None) -> str | None:
+    """The last firing in a cell: `triggered, 3h ago`."""
+    return f"{firing['status']}, {ago(firing['due_at'])}" if firing else None
+
+
+@app.command("list")
+def list_schedules(
+    *,
+    job: Job = None,
+    enabled: Annotated[bool | None, typer.Option("--enabled/--paused", help="Only those that are, or are not, enabled.")] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 100,
+) -> None:
+    """List schedules, the newest first."""
+    with connect() as client:
+        path = f"{path_of('job', client.by_name('job', job)['id'])}/schedules" if job is not None else "/schedules"
+        wanted = None if enabled is None else str(enabled).lower()
+        found, more = client.items(path, limit=limit, enabled=wanted)
+    show_list(found, COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
+    """Show one schedule: what it says, when it is due next, how its last moment went."""
+    with connect() as client:
+        it = found(client, schedule)
+    show_one(it if output in (Form.JSON, Form.YAML) else _said(it), output)
+
+
+@app.command()
+@timed
+def add(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid of what is launched.")],
+    *,
+    timing: Timing,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Launch nothing before it is resumed.")] = False,
+) -> None:
+    """Have a job launched by itself: once, again and again, or as cron does.
+
+    Says in words what was understood, with the next three moments; prints the schedule's id.
+    """
+    body = timing.body()
+    if not body:
+        raise CommandFailed(f"when? Write {HOW}.", Exit.USAGE)
+    with connect() as client:
+        path = path_of("job", client.by_name("job", job)["id"])
+        made = client.post(f"{path}/schedules", {**body, **({"enabled": False} if disabled else {})})
+        _tell(client, made, "is added" if made["enabled"] else "is added, and disabled")
+    print(made["id"])
+
+
+@app.command()
+@timed
+def update(schedule: Schedule, *, timing: Timing) -> None:
+    """Change a schedule: what is not mentioned stays. Another --cron, --at or --every takes the place of the one before."""
+    if not is_said(timing):
+        raise CommandFailed("what is to change? `opsjobs schedules update --help` lists the options.", Exit.USAGE)
+    with connect() as client:
+        old = found(client, schedule)
+        changed = client.put(path_of("schedule", old["id"]), timing.body(kept(old)), etag=f'"{old["version"]}"')
+        _tell(client, changed, "is changed")
+
+
+@app.command()
+def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="Names, JOB/NAME, ids or uuids.")]) -> None:
+    """Delete schedules. What they have launched stays, and goes on."""
+    with connect() as client:
+        for ref in schedules:
+            gone = found(client, ref)
+            client.delete(path_of("schedule", gone["id"]))
+            tell(f"schedule {plain(gone['name'])} of {plain(gone['job_name'])} is deleted")
+
+
+@app.command()
+def pause(
+    schedule: Schedule, reason: Annotated[str | None, typer.Option(help="Why; each moment passed over tells it.")] = None
+) -> None:
+    """Launch nothing until it is resumed. Each moment that comes meanwhile is on record as skipped."""
+    with connect() as client:
+        path = path_of("schedule", found(client, schedule)["id"])
+        told = client.post(f"{path}/pause", {"reason": reason} if reason else {})
+    tell(f"schedule {plain(told['name'])} is paused: `opsjobs schedules resume {told['id']}` lets it go on")
+
+
+@app.command()
+def resume(schedule: Schedule) -> None:
+    """Let a paused schedule go on, with its next moment. What it passed over stays so."""
+    with connect() as client:
+        told = client.post(f"{path_of('schedule', found(client, schedule)['id'])}/resume")
+        _tell(client, told, "goes on")
+
+
+@app.command()
+def trigger(
+    schedule: Schedule,
+    *,
+    reason: options.Reason = None,
+    as_json: options.AsJson = False,
+    detach: options.Detach = False,
+) -> None:
+    """Launch a schedule's job now, live, with its parameters; its moments stay as they are.
+
+    Exit codes as of `opsjobs run`.
+    """
+    with connect() as client:
+        path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
+        raise typer.Exit(launch(client, path, {"reason": reason} if reason else {}, as_json=as_json, detach=detach))
+
+
+@app.command()
+@timed
+def preview(
+    schedule: Annotated[
+        str | None, typer.Argument(metavar="[SCHEDULE]", help="One that is there; else say it by options.")
+    ] = None,
+    *,
+    timing: Timing,
+    after: Annotated[
+        str | None, typer.Option("--from", metavar="MOMENT", help="The moments after this one (default: now).")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100, help="So many.")] = 5,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Show when a schedule would be due, before it is stored: in its own zone, in UTC and in words.
+
+    With SCHEDULE and options: what it would be with these changes.
+    """
+    with connect() as client:
+        asked = _asked(client, schedule, timing)
+        told = client.post("/schedules/preview", {**asked, "count": count, **({"from": after} if after else {})})
+    moments_of(told, output)
+
+
+@app.command()
+def firings(
+    schedule: Schedule,
+    *,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="Only those with this status. May be repeated.")
+    ] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
+) -> None:
+    """Show what became of each due moment, the latest first: what ran, what did not, and why."""
+    with connect() as client:
+        path = path_of("schedule", found(client, schedule)["id"])
+        items, more = client.items(f"{path}/firings", limit=limit, status=status)
+    firings_of(items, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def forecast(
+    *,
+    every_hour: Annotated[bool, typer.Option("--all", help="Every hour in order, not only the busiest ones.")] = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Show what all schedules come to in the coming week: the busiest hours, and moments that a calendar closes."""
+    with connect() as client:
+        told = client.get("/schedules/forecast")
+    show_forecast(told, output, every_hour=every_hour)
+
+
+def found(client: Client, ref: str) -> Json:
+    """The schedule with this id, uuid or name; names may be shared by schedules of several jobs: then JOB/NAME."""
+    if is_id(ref) and (known := client.known(path_of("schedule", ref))):
+        return known
+    job, slash, name = ref.rpartition("/")
+    items, _ = client.items("/schedules", limit=10, name=name, job_name=job if slash else None)
+    if not items:
+        raise Refused(f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.", 404, "schedule_not_found")
+    if len(items) > 1:
+        ways = ", ".join(f"{item['job_name']}/{item['name']}" for item in items)
+        raise CommandFailed(f"several schedules have the name {plain(ref)}: name the one you mean ({plain(ways)}).", Exit.USAGE)
+    return items[0]
+
+
+def _said(schedule: Json) -> Json:
+    """What there is to say of it: fields with something in them, and its last moment in a sentence."""
+    last_one = schedule.get("last_firing")
+    told = f"{clock(last_one['due_at'])}: {last_one['explained']}" if last_one else None
+    shown = {name: value for name, value in schedule.items() if value not in (None, [], {})}
+    return {**shown, **({"last_firing": told} if told else {})}
+
+
+def _asked(client: Client, schedule: str | None, timing: Timing) -> Json:
+    if schedule is None:
+        if not (body := timing.body()):
+            raise CommandFailed(f"of what? Name a schedule, or write {HOW}.", Exit.USAGE)
+        return {"schedule": body}
+    old = found(client, schedule)
+    if not is_said(timing):
+        return {"id": old["id"]}
+    return {"id": old["id"], "schedule": timing.body(kept(old))}
+
+
+def _tell(client: Client, schedule: Json, words: str) -> None:
+    """What was understood, and when it comes first."""
+    tell(f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}")
+    told: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
+    for moment in told["moments"]:
+        closed = f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
+        tell(f"  {moment['local']}  ({clock(moment['utc'])}){closed}")
+    if not told["moments"]:
+        tell("  it is never due")
