@@ -11,20 +11,38 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
-from kit import servers
+from kit import servers, sharing
 from opsjobs.store.transaction import Database, DatabaseOptions
 
-ASYNC_TEST_SECONDS = 60
+ASYNC_TEST_SECONDS = 180
+
+# A loaded machine makes any example slow: that is no fault of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an `async def` test in a loop of its own, with each Database that it was given opened, for at most a minute."""
+    """Run an `async def` test in a loop of its own, with each Database that it was given opened, for at most three minutes."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     asyncio.run(asyncio.wait_for(_run(pyfuncitem), ASYNC_TEST_SECONDS))
     return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.Shares:
+    """Who runs which tests, where there are several processes."""
+    config.option.loadscopereorder = False  # they come in the order of `sharing.turn`
+    return sharing.Shares(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One of several processes begins with what takes longest; alone, with what stands first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=sharing.turn)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,20 +9,35 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+from fastapi import FastAPI
 
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import SystemClock
+from opsjobs.engine.forecast import Forecasts
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 from opsjobs.parts import Limits
 from opsjobs.remote.session import HostKey, Step
+from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.calendars import Calendars
+from opsjobs.store.circuits import Circuits
+from opsjobs.store.contents import Contents
 from opsjobs.store.envelope import new_key
+from opsjobs.store.executions import Executions
+from opsjobs.store.files import Files
+from opsjobs.store.firings import Firings
+from opsjobs.store.groups import Groups
+from opsjobs.store.importing import Imports
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.journal import Journal
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.outlook import Outlook
 from opsjobs.store.people import People
+from opsjobs.store.schedule_rows import Compiled
+from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import Metrics
@@ -66,19 +81,48 @@ class Desk:
 def parts_on(database: Database) -> Any:
     """The parts that the nouns use, real but for the machines."""
     vault = Vault(database, [new_key()])
+    outlook, calendars = Outlook(database, Compiled()), Calendars(database)
     return SimpleNamespace(
         database=database,
         clock=SystemClock(),
         people=People(database),
         vault=vault,
         inventory=Inventory(database, vault),
+        circuits=Circuits(database),
+        groups=Groups(database),
+        calendars=calendars,
+        schedules=Schedules(database),
+        firings=Firings(database),
+        outlook=outlook,
+        forecasts=Forecasts(outlook, calendars),
+        imports=Imports(database),
         jobs=Jobs(database),
+        ledger=Ledger(database),
         journal=Journal(database),
+        contents=Contents(database),
+        files=Files(database),
+        artifacts=Artifacts(database),
+        executions=Executions(database),
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True),
     )
+
+
+_first: list[FastAPI] = []
+
+
+def app_on(parts: Any) -> FastAPI:
+    """The application over these parts. Its routes, which an application builds at its first request, are built once for all."""
+    app = create_app(parts)
+    if not _first:
+        _first.append(app)
+    for n, (ours, built) in enumerate(zip(app.router.routes, _first[0].router.routes, strict=False)):
+        # An included router holds nothing of its application but these.
+        if getattr(ours, "original_router", app) is getattr(built, "original_router", None):
+            app.router.routes[n] = built
+    return app
 
 
 @asynccontextmanager
@@ -87,7 +131,7 @@ async def desk(database: Database, **limits: Any) -> AsyncIterator[Desk]:
     parts = parts_on(database)
     parts.limits = replace(parts.limits, **limits)
     token = await parts.people.create_key("ada", "admin")
-    transport = httpx2.ASGITransport(app=create_app(parts))
+    transport = httpx2.ASGITransport(app=app_on(parts))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
         yield Desk(http, parts, token)

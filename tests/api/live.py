@@ -7,18 +7,22 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import uvicorn
 
-from api.kit import parts_on
+from api.kit import app_on, parts_on
 from kit.story import Story
-from opsjobs.api.app import create_app
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
+from opsjobs.engine.again import Again
+from opsjobs.engine.firing import Triggers
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.model.target import TargetDraft
+from opsjobs.store.approvals import Approvals
+from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.executions import Executions
 from opsjobs.store.fleet import Fleet
 from opsjobs.store.ledger import Ledger
@@ -90,10 +94,16 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> An
         ledger=parts.ledger,
         targets=parts.inventory,
         vault=parts.vault,
+        files=parts.files,
         clock=parts.clock,
         limits=LaunchLimits(),
         ring=rung.append,
     )
+
+    parts.again = Again(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
+    parts.dead_letters, parts.approvals = DeadLetters(database), Approvals(database)
+    parts.triggers = Triggers(parts.firings, parts.schedules, parts.jobs, parts.launcher)
+    parts.doorbell = SimpleNamespace(ring=rung.append)
 
     async def nothing() -> None:
         return
@@ -108,7 +118,7 @@ async def live(database: Database, bus: Any | None = None) -> AsyncIterator[Live
     rung: list[str] = []
     parts = parts_for(database, rung, bus)
     token = await parts.people.create_key("ada", "admin")
-    app = create_app(parts)
+    app = app_on(parts)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, access_log=False)
         server = uvicorn.Server(config)

@@ -40,13 +40,14 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
         ({"actions": acts(method="pbrun")}, "/actions/0/become/method", "'sudo', 'su' or 'doas'"),
         ({"actions": acts(password="x")}, "/actions/0/become/password", "not permitted"),
         ({"actions": acts(method="doas", credential="sudo-pw")}, "/actions/0/become", "nopass"),
-        ({"actions": [{"command": "id", "become": {}, "durable": "off"}]}, "", "'step-1' has become"),
-        ({"actions": acts(), "policy": {"durable": "off"}}, "", "durable is off"),
+        ({"actions": [{"command": "id", "become": {}, "durable": "off"}]}, "/actions/0/become", "'step-1' has become"),
+        ({"actions": acts(), "policy": {"durable": "off"}}, "/actions/0/become", "durable is off"),
     ],
 )
 async def test_what_cannot_become_is_refused(database: Database, fields: dict[str, Any], pointer: str, words: str) -> None:
+    code = "become_needs_durable" if "durable" in words or "has become" in words else "invalid"
     async with desk(database) as ada:
-        told = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "invalid")
+        told = problem(await ada.http.post("/jobs", json=job(**fields)), 422, code)
         assert [error["pointer"] for error in told["errors"]] == [pointer]
         assert words in told["errors"][0]["detail"]
 

@@ -64,8 +64,8 @@ async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
-        ("/jobs/1/execute", {"parameters": {}}, 422, "invalid"),
-        ("/jobs/1/execute", {"dry_run": True}, 422, "invalid"),
+        ("/jobs/1/execute", {"parameters": {"a": 1}}, 422, "invalid_parameters"),
+        ("/jobs/1/execute", {"dry_run": "perhaps"}, 422, "invalid"),
         ("/jobs/1/execute", [], 422, "invalid"),
         ("/jobs/1/execute", {"reason": 7}, 422, "invalid"),
         ("/jobs/77/execute", {"nonsense": 1}, 404, "job_not_found"),
@@ -211,3 +211,35 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         problem(await desk.http.get("/executions/1/events", headers=nobody), 401, "token_invalid")
         problem(await desk.http.post("/executions/1/cancel", headers=viewer), 403, "forbidden")
         problem(await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers=viewer), 403, "forbidden")
+
+
+async def test_parameters_are_checked_kept_and_secrets_never_shown(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2")
+        declared = [{"name": "service", "pattern": "[a-z]+", "required": True}, {"name": "token", "type": "secret"}]
+        await ada.http.post("/jobs", json=job(targets=WEB, parameters=declared))
+        given = {"service": "nginx", "token": "hush-hush"}
+        launched = await ada.http.post("/jobs/1/execute", json={"parameters": given})
+        assert launched.status_code == 202
+        assert launched.json()["parameters"] == {"service": "nginx", "token": "***"}
+        assert (await ada.http.get("/executions/1")).json()["parameters"] == {"service": "nginx", "token": "***"}
+        row = await database.fetch_one(
+            "select uuid, s.parameters from job_executions e join execution_specs s on execution_id = id", []
+        )
+        assert row is not None
+        assert "hush" not in repr(row)
+        opened = ada.parts.vault.open_parameters(row["uuid"], row["parameters"])
+        assert opened["token"].reveal() == "hush-hush"
+        refused = problem(
+            await ada.http.post("/jobs/1/execute", json={"parameters": {"service": "X;"}}), 422, "invalid_parameters"
+        )
+        assert [(e["pointer"], e["code"]) for e in refused["errors"]] == [("/parameters/service", "pattern")]
+
+
+async def test_an_ad_hoc_execution_takes_values_as_they_are(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2")
+        body = {"actions": [{"command": "true"}], "targets": {"ids": ["web-1"]}, "parameters": {"n": 2, "name": "x"}}
+        assert (await ada.http.post("/run", json=body)).json()["parameters"] == {"n": 2, "name": "x"}
+        wrong = {**body, "parameters": {"1": 1}}
+        problem(await ada.http.post("/run", json=wrong), 422, "invalid_parameters")

@@ -10,8 +10,7 @@ import httpx2
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.kit import Desk, desk, job, parts_on, problem
-from opsjobs.api.app import create_app
+from api.kit import Desk, app_on, desk, job, parts_on, problem
 from opsjobs.api.auth import OPEN_DOORS, Permission
 from opsjobs.model.access import PERMISSIONS
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -219,7 +218,7 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None
     gone._pool.timeout = 0.2
     await gone.open()
     try:
-        transport = httpx2.ASGITransport(app=create_app(parts_on(gone)))
+        transport = httpx2.ASGITransport(app=app_on(parts_on(gone)))
         async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs") as http:
             answer = await http.get("/jobs", headers={"Authorization": "Bearer opsc_x"})
             told = problem(answer, 503, "unavailable")

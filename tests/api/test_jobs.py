@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.kit import desk, job, problem
+from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 
 
@@ -105,7 +106,7 @@ async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) 
         made = (await ada.http.post("/jobs", json=old)).json()
         assert made["targets"]["ids"] == ["1"]
         policy = {"timeout": "1m", "max_parallel": 2, "order": "inventory", "priority": 5}
-        assert made["policy"] == {**policy, "on_lost": "ask", "durable": "auto"}
+        assert made["policy"] == Policy.model_validate({**policy, "on_lost": "ask", "durable": "auto"}).model_dump(mode="json")
         assert made["actions"][0]["command"] == "uptime"
 
 
@@ -117,3 +118,30 @@ async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None
         assert ([item["name"] for item in body["items"]], body["total"]) == (["c"], 2)
         assert [i["name"] for i in (await ada.http.get("/jobs?name=a&name=b&sort=name")).json()["items"]] == ["a", "b"]
         assert (await ada.http.get("/jobs?status=running")).json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("actions", "code", "pointer"),
+    [
+        ([{"key": "a", "command": "x", "dependsOn": ["a"]}], "cycle", "/actions/0/depends_on"),
+        ([{"command": "x"}, {"type": "script", "script": ""}], "empty_script", "/actions/1/script"),
+        ([{"command": "x", "key": "a"}, {"command": "x", "key": "a"}], "duplicate_key", "/actions/1/key"),
+    ],
+)
+async def test_a_fault_between_actions_is_told_at_its_place(
+    database: Database, actions: list[dict[str, object]], code: str, pointer: str
+) -> None:
+    async with desk(database) as ada:
+        refused = problem(await ada.http.post("/jobs", json=job(actions=actions)), 422, code)
+        assert [(e["pointer"], e["code"]) for e in refused["errors"]] == [(pointer, code)]
+        assert refused["detail"].startswith(f"{pointer}: ")
+
+
+async def test_the_kind_of_an_action_is_no_step_of_the_path(database: Database) -> None:
+    async with desk(database) as ada:
+        body = job(actions=[{"type": "command", "command": "x", "timeout": "soon"}])
+        refused = problem(await ada.http.post("/jobs", json=body), 422, "invalid")
+        assert refused["errors"][0]["pointer"] == "/actions/0/timeout"
+        body = job(policy={"gate": {"check": {"type": "command"}}})
+        refused = problem(await ada.http.post("/jobs", json=body), 422, "invalid")
+        assert refused["errors"][0]["pointer"] == "/policy/gate/check/command"

@@ -48,7 +48,7 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(da
             desk.parts.fleet._database = away
             answer = await desk.http.get("/health")
             assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
-            assert answer.elapsed.total_seconds() < 5
+            assert answer.elapsed.total_seconds() < 20
             assert (await desk.http.get("/livez")).status_code == 200
     finally:
         await away.close()

@@ -57,6 +57,10 @@ class Ticker(Engine):
             raise RuntimeError("the database is gone")
         return {"fired": 1}
 
+    def rest_seconds(self) -> float:
+        """Nothing to do for longer than beat waits."""
+        return 60.0
+
 
 if __name__ == "__main__":
     what, url, manner = (*sys.argv[1:], "")[:3]

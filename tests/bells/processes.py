@@ -16,7 +16,7 @@ from typing import Self
 from kit import servers
 from opsjobs.standalone.valkey import Valkey
 
-LINE_SECONDS_AT_MOST = 15.0
+LINE_SECONDS_AT_MOST = 60.0
 SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -72,13 +72,13 @@ class Hosted:
         """Signal it and wait; the exit code and the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(how)
-        code = self.process.wait(30)
+        code = self.process.wait(90)
         return code, time.monotonic() - began
 
     def rest(self) -> list[str]:
         """All lines until the end, after the process has ended."""
-        self._reader.join(5)
-        while (line := self._arrived.get(timeout=5)) is not None:
+        self._reader.join(60)
+        while (line := self._arrived.get(timeout=60)) is not None:
             self.lines.append(line)
         return self.lines
 
@@ -88,8 +88,8 @@ class Hosted:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
-        self._reader.join(5)
+        self.process.wait(60)
+        self._reader.join(60)
         assert self.process.stdout
         self.process.stdout.close()
 
@@ -120,7 +120,7 @@ def thaw(server: Valkey) -> None:
     server.process.send_signal(signal.SIGCONT)
 
 
-def until(condition: object, seconds: float = 10.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     """Wait until `condition()` holds; AssertionError when it does not in time."""
     assert callable(condition)
     ends = time.monotonic() + seconds

@@ -155,10 +155,10 @@ def test_the_listener_serves_numbers_and_nothing_else() -> None:
     metrics.claims.inc(3)
     port = metrics.serve("127.0.0.1", 0)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             assert b"opsjobs_claims_total 3.0" in answer.read()
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30)
         refused.value.close()
         with pytest.raises(OSError, match="change or unset METRICS_PORT"):
             Metrics().serve("127.0.0.1", port)

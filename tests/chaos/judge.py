@@ -193,13 +193,13 @@ def _differing(heard: Streams, expected: Streams) -> str:
 
 
 def cancelled(seen: Seen) -> str:
-    """Nobody asks for it in vain: never started means so, killed means that it did not come to its end."""
+    """Nobody asks for it in vain: never started means so, killed that it did not come to its end, nothing that it waited."""
     if not seen.launched.cancelled:
         return "was cancelled, and nobody asked for that"
     proof = seen.row["cancel_proof"]
     if proof == "never_started":
         return RIGHT if not _unfinished(seen) else "was never started, it says, and did (I9)"
-    if proof == "killed":
+    if proof in ("killed", None):
         return RIGHT if honest_beginning(seen) else "stored what the command did not say (I3)"
     return f"was cancelled with the proof {proof}"
 

@@ -115,8 +115,7 @@ class Machine:
 
     def stop_sshd(self, *, sessions: bool) -> None:
         """Kill the listener, and the open sessions where asked."""
-        for pid in [*self.listeners(), *(self.sessions() if sessions else ())]:
-            kill(pid)
+        kill_all([*self.listeners(), *(self.sessions() if sessions else ())], "sshd")
         until(lambda: not self.listeners(), "sshd is gone")
 
     def listeners(self) -> list[int]:
@@ -261,6 +260,26 @@ def kill(pid: int) -> None:
     """At once, if it still is."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def kill_all(pids: Sequence[int], name: str) -> None:
+    """At once, those that still have this name: one that has become a login's shell meanwhile may keep a run."""
+    stopped = [pid for pid in pids if _send(pid, signal.SIGSTOP)]
+    until(lambda: all(_standing(pid) for pid in stopped), "they stand still")
+    for pid in stopped:
+        _send(pid, signal.SIGKILL if _name(pid).startswith(name) else signal.SIGCONT)
+
+
+def _standing(pid: int) -> bool:
+    return _read(pid, "stat").rpartition(b") ")[2][:1] in (b"T", b"Z", b"X", b"")
+
+
+def _send(pid: int, what: signal.Signals) -> bool:
+    try:
+        os.kill(pid, what)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _read(pid: int, what: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kit.proxy import Cut, Faults, Proxy, proxy
 
-SECONDS = 10
+SECONDS = 60
 
 
 class Network:

@@ -24,8 +24,8 @@ from chaos.stage import SLOTS, Stage, stage
 from chaos.watching import Ears, Eyes
 from e2e.processes import until
 
-END_SECONDS = 75.0
-SURVIVE_SECONDS = 5.0
+END_SECONDS = 150.0
+SURVIVE_SECONDS = 30.0
 HONEST = (judge.LOST, judge.UNREACHABLE, judge.DEAD, judge.NO_SPOOL)
 
 
@@ -41,6 +41,8 @@ class Fault:
     needs_root: bool = False
     whole_only: bool = False
     """Too long for a short play."""
+    estranges: bool = False
+    """A machine has become another one, which all have to meet before the next round: of who dies before that, nobody can know."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ class Play:
             late = self._until_ended(on, scene, fault.end_seconds)
         except Exception:
             late = [f"the round itself broke: {traceback.format_exc()}"]
-        with_watchers = scene.leave(5.0)
+        with_watchers = scene.leave(30.0)
         for watching in (eyes, ears):
             watching.close()
         for complaint in on.complaints():
@@ -160,6 +162,8 @@ class Play:
             tally.wrong += judge.crowds([seen for seen, _ in found], SLOTS)
         tally.wrong += _survivors(on, [seen for seen, _ in found])
         on.sweep_up([launched.mark for launched in scene.launched])
+        if fault.estranges and not tally.wrong:
+            scene.warm_up(on.addresses)
         return tally
 
     def _until_ended(self, on: Stage, scene: Scene, seconds: float) -> list[str]:

@@ -22,6 +22,8 @@ _BEFORE = {"claim": 2}
 _PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 2}
 _PASSAGES_OF_MOST = 6
 _ON_THE_WAY = frozenset({"session", "start"})
+# A scene launches by the API and has no schedules: these are killed at in tests/engine/test_firing_faults.py.
+_OF_SCHEDULES = frozenset({"fire", "firing.prepare", "firing.launch"})
 
 
 def worker_killed(scene: Scene) -> None:
@@ -74,7 +76,7 @@ def deploy(scene: Scene) -> None:
     for name in WORKERS:
         scene.begun()
         scene.moment()
-        assert scene.stage.running[name].end(signal.SIGTERM, 15) == 0
+        assert scene.stage.running[name].end(signal.SIGTERM, 60) == 0
         scene.stage.spawn(name)
     scene.cancel()
 
@@ -87,7 +89,7 @@ def all_of_it_stopped(scene: Scene) -> None:
         worker.process.send_signal(signal.SIGTERM)
     scene.cancel()
     for worker in scene.workers:
-        worker.process.wait(15)
+        worker.process.wait(60)
 
 
 def bells(scene: Scene) -> None:
@@ -194,7 +196,7 @@ def _spelt(chance: random.Random, step: str, ways: Sequence[str]) -> list[str]:
 
 def steps() -> Iterator[Fault]:
     """Every numbered step, with every way to fail there."""
-    yield from (_at(step) for step in sorted(failpoints.NAMES))
+    yield from (_at(step) for step in sorted(failpoints.NAMES - _OF_SCHEDULES))
 
 
 FAULTS = (

@@ -113,7 +113,7 @@ class Scene:
         marks = tuple(f"{launched.mark}-1." for launched in self.launched)
         self.soon(lambda: sum(key.startswith(marks) for key in self.stage.witness.starts()) >= wanted)
 
-    def ended(self, seconds: float = 20.0) -> bool:
+    def ended(self, seconds: float = 90.0) -> bool:
         """Whether everything that was launched has ended in time."""
         open_ones = "select 1 from job_executions where id = any(%s) and finished_at is null"
         return self.soon(lambda: not self.stage.rows(open_ones, [launched.id for launched in self.launched]), seconds)

@@ -58,7 +58,7 @@ def postgres_session_killed(scene: Scene) -> None:
     for _ in range(2):
         scene.begun()
         scene.moment(1.0)
-        scene.stage.kill_a_backend()
+        scene.soon(scene.stage.kill_a_backend, 30.0)
     scene.cancel()
 
 

@@ -33,6 +33,7 @@ PROCESSES = ("api", *WORKERS, "scheduler")
 _MORE_SETTINGS = {
     "OPSJOBS_CONCURRENCY": "30",
     "OPSJOBS_REATTACH_WINDOW": "60s",
+    "CONNECTION_TIMEOUT": "10s",
 }
 
 
@@ -163,11 +164,13 @@ class Stage(House):
                 connection.execute(f"alter system {order}")
                 connection.execute("select pg_reload_conf()")
 
-    def kill_a_backend(self) -> None:
-        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself anew."""
+    def kill_a_backend(self) -> bool:
+        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself anew. Whether there was one."""
         backends = "select pid from pg_stat_activity where application_name like 'opsjobs%%' order by random() limit 1"
-        for row in self.rows(backends):
+        found = self.rows(backends)
+        for row in found:
             _send(int(row["pid"]), signal.SIGKILL)
+        return bool(found)
 
     @property
     def postgres_filler(self) -> Path:

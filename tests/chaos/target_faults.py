@@ -195,7 +195,14 @@ FAULTS = (
     Fault(
         "power cut", "a machine loses all its processes and comes back with another boot id", power_cut, _GONE, needs_root=True
     ),
-    Fault("home lost", "another home is in its place, and connections break", home_lost, _GONE, needs_root=True),
+    Fault(
+        "home lost",
+        "another home is in its place, and connections break",
+        home_lost,
+        _GONE,
+        needs_root=True,
+        estranges=True,
+    ),
     Fault("keeper killed", "SIGKILL of those who wait for the commands' ends", keeper_killed, frozenset({LOST}), needs_root=True),
     Fault("command killed", "SIGKILL of commands", command_killed, needs_root=True),
 )

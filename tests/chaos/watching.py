@@ -83,7 +83,7 @@ class Ears(threading.Thread):
     def close(self) -> None:
         """No more."""
         self._over.set()
-        self.join(10)
+        self.join(60)
         self._client.close()
 
 
@@ -121,7 +121,7 @@ class Eyes(threading.Thread):
     def close(self) -> None:
         """The last look has been taken."""
         self._over.set()
-        self.join(10)
+        self.join(60)
 
     def _compare(self, ended: Iterable[DictRow]) -> None:
         for row in ended:

@@ -103,7 +103,7 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(portion)
             if answer.wait is not None:
                 self.wfile.flush()
-                assert answer.wait.wait(20), "nobody let the answer go on"
+                assert answer.wait.wait(60), "nobody let the answer go on"
                 self.wfile.write(b"".join(answer.then))
             self.close_connection = True
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,13 @@ def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subpr
 
 def opsjobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, bytes, str]:
     with started(folder, *arguments, **environment) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=90)
         return process.returncode, out, err.decode()
 
 
+@cache
 def names(folder: Path) -> list[str]:
+    """The lab's machines, which stay the same."""
     return opsjobs(folder, "targets", "list", "-l", "lab=true", "-o", "name")[1].decode().split()
 
 
@@ -102,7 +105,7 @@ def test_ctrl_c_cancels_what_runs(folder: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     assert "cancelled" in err.decode()
 
@@ -121,6 +124,23 @@ def test_a_detached_execution_can_be_followed_read_grouped_and_shown(folder: Pat
     assert execution in opsjobs(folder, "executions", "list", "-o", "name")[1].decode().split()
     assert opsjobs(folder, "executions", "cancel", execution)[0] == 6
     assert opsjobs(folder, "executions", "show", "999999")[0] == 4
+
+
+def test_what_failed_is_retried_on_its_machines_alone(folder: Path) -> None:
+    one, two = names(folder)[:2]
+    assert opsjobs(folder, "run", "touch ready-for-the-retry", "-t", one)[0] == 0
+    code, out, err = opsjobs(folder, "run", "test -e ready-for-the-retry || { echo not yet; exit 4; }", "-t", f"{one},{two}")
+    assert (code, out) == (3, f"{two} | not yet\n".encode()), err
+    execution = opsjobs(folder, "executions", "list", "-o", "name")[1].decode().split()[0]
+    assert opsjobs(folder, "executions", "retry", execution, "--which", "lost")[0] == 2
+    assert opsjobs(folder, "run", "touch ready-for-the-retry", "-t", two)[0] == 0
+    code, out, err = opsjobs(folder, "executions", "retry", execution, "--which", "failed")
+    assert code == 0, err
+    assert "completed: 1 succeeded of 1 target" in err
+    retried = json.loads(opsjobs(folder, "executions", "list", "-o", "json")[1])[0]
+    assert (retried["triggered_by"], str(retried["parent"]), retried["total_targets"]) == ("retry", execution, 1)
+    assert opsjobs(folder, "dead-letters", "list", "-o", "name")[:2] == (0, b"")
+    assert opsjobs(folder, "approvals", "list", "-o", "json")[:2] == (0, b"[]\n")
 
 
 def test_json_lines_are_the_whole_log_in_order(folder: Path) -> None:
@@ -185,7 +205,7 @@ def test_an_api_that_is_killed_in_the_middle_costs_no_line(folder: Path) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         os.kill(_own_api(folder), signal.SIGKILL)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert (process.returncode, out) == (0, b"2\n3\n4\n5\n6\n"), err
     assert b"the connection to the service is lost" in err
     assert b"connected again" in err
@@ -223,3 +243,22 @@ def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
 def _store_job(folder: Path) -> None:
     with Client(find(ClientSettings(), folder)) as client:
         client.post("/jobs", {"name": "hello", "targets": {"selector": "lab=true"}, "actions": [{"command": "echo hello"}]})
+
+
+def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(folder: Path, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[fleet]\nnode[0001:1000].example.org ansible_port=2222 rack=r1\n")
+    wished = ("targets", "import", str(inventory), "--label-from", "rack", "-o", "name")
+    code, _, err = opsjobs(folder, *wished)
+    assert code == 0, err
+    assert "1000 created" in err
+    assert "1000 unchanged" in opsjobs(folder, *wished)[2]
+    assert opsjobs(folder, "groups", "add", "rack-1", "--selector", "rack=r1", "-g", "fleet")[0] == 0
+    members = opsjobs(folder, "groups", "targets", "rack-1", "--limit", "0", "-o", "name")[1].split()
+    assert (len(members), members[0]) == (1000, b"node0001.example.org")
+
+
+def test_a_trial_prints_each_step(folder: Path) -> None:
+    code, out, err = opsjobs(folder, "targets", "test", names(folder)[0], "-o", "json")
+    assert code == 0, err
+    assert [step["name"] for step in json.loads(out)] == ["connect", "auth", "shell", "sudo", "sftp"]

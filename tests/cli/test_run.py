@@ -118,7 +118,7 @@ def started(desk: Desk, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[Asked]]:
     with open_desk(service.reply) as desk, started(desk, *arguments) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
         return process.returncode, out, err.decode(), desk.asked
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_asks_for_a_cancel_and_stays_to_the_end() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=90)
     assert service.cancelled.is_set()
     assert process.returncode == 130
     assert "cancelling execution 7; Ctrl-C again leaves" in err.decode()
@@ -248,9 +248,9 @@ def test_a_second_ctrl_c_leaves() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
-        assert cancels.wait(20)
+        assert cancels.wait(90)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=90)
         release.set()
     assert process.returncode == 130
     assert "left before the end; execution 7 is being cancelled" in err.decode()
@@ -262,7 +262,7 @@ def test_ctrl_c_while_following_cancels_nothing() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=90)
         asked = [a.path for a in desk.asked]
         service.cancelled.set()
     assert process.returncode == 130
@@ -277,7 +277,7 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr is not None
         err = process.stderr.read().decode()
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=90) == 1
     assert "nobody reads the output any more; execution 7 goes on" in err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
@@ -286,5 +286,5 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_without_the_right_to_it_is_5(status: int) -> None:
     with open_desk(lambda _: problem(status, "no", "You may not do that.")) as desk, started(desk, "jobs", "list") as process:
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
         assert process.returncode == 5

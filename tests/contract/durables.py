@@ -15,7 +15,7 @@ from opsjobs.model.durable import Identity, Order, RunKey
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.fake import Deed
-from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun, Output, Process
+from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun, NotFollowed, Output, Process
 
 SAID = [Output("stdout", b"one\0\xff"), Output("stderr", b"\xfetwo\n")]
 SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
@@ -108,6 +108,13 @@ async def lost(happening: Awaitable[object]) -> str:
     return failed.value.message
 
 
+async def not_followed(happening: Awaitable[object]) -> bool:
+    """Whether what is there is said to be another's: it perhaps runs, so nothing may start beside it."""
+    with pytest.raises(NotFollowed) as failed:
+        await happening
+    return failed.value.code is ErrorCode.LOST
+
+
 async def not_begun(happening: Awaitable[object]) -> bool:
     """Whether a run that is not there can never begin."""
     with pytest.raises(NotBegun) as absent:
@@ -128,7 +135,7 @@ async def first(process: Process, size: int) -> bytes:
 
 async def ended(web: Machine, order: Order) -> None:
     """Return once it has."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await web.durable.look(order.key) is None:
             await asyncio.sleep(0.02)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from contract.conftest import NEVER, Opening, collect
-from contract.durables import SAID, SAY, ended, first, identity_of, lost, machine, not_begun
+from contract.durables import SAID, SAY, ended, first, identity_of, lost, machine, not_begun, not_followed
 from opsjobs.remote.fake import Echo, Pause
 from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, Output
 
@@ -173,8 +173,8 @@ async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening,
             latch.open()
             await collect(process)
         other = replace(order, command=order.command + " ")
-        assert await lost(web.begin(other))
-        assert await lost(web.attach(other))
+        assert await not_followed(web.begin(other))
+        assert await not_followed(web.attach(other))
         assert web.starts(order) == 1
         latch.open()
         assert await collect(await web.attach(order)) == (b"ours\n", b"", Exit(4))

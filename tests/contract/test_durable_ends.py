@@ -183,7 +183,10 @@ async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: s
             limit_bytes=65_536,
         )
         out, err, end = await web.done(order)
-        assert out + err == b"y\n" * 40_000
+        said = out + err
+        # On a slow machine it is ended before the last line; a byte that it wrote is never missing in the middle.
+        assert 65_536 < len(said) <= 80_000
+        assert said == (b"y\n" * 40_000)[: len(said)]
         assert end == Exit(None, "TERM", "output_limit")
 
 

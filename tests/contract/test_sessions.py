@@ -182,8 +182,9 @@ async def test_a_reader_that_gives_up_disturbs_nobody(ground: Opening) -> None:
 async def test_a_machine_that_answers_passes_the_trial(ground: Opening) -> None:
     async with ground() as here:
         steps = await here.sessions.test(here.endpoint)
-        assert all(step.ok for step in steps), steps
-        assert steps[-1].name == "shell"
+        needed = [step for step in steps if step.needed]
+        assert all(step.ok for step in needed), steps
+        assert needed[-1].name == "shell"
 
 
 async def test_a_fake_breaks_and_waits_as_it_is_told() -> None:

@@ -40,6 +40,7 @@ class Bench:
     """A folder of commands; `live`: `opsjobs` is really run, unless it would serve."""
 
     def __init__(self, folder: Path, *, live: bool) -> None:
+        self._folder = folder
         self._bin = folder / "bin"
         self._said = folder / "said"
         self._bin.mkdir()
@@ -60,6 +61,7 @@ class Bench:
                 stdin=terminal,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                cwd=self._folder,  # what a sample writes is not for the checkout
                 text=True,
                 timeout=SECONDS,
                 check=False,

@@ -27,7 +27,7 @@ from opsjobs.telemetry import Metrics
 SOURCE = ROOT / "src" / "opsjobs"
 # Where an ErrorCode is defined or scripted, not given.
 _NOT_GIVEN_BY = ("model", "remote/fake/", "failpoints.py")
-_REFUSALS = {"Invalid", "Conflict", "NotFound", "Precondition", "TooMany", "Unauthorised", "Forbidden", "Problem", "cls"}
+_REFUSALS = {"Invalid", "Conflict", "Gone", "NotFound", "Precondition", "TooMany", "Unauthorised", "Forbidden", "Problem", "cls"}
 
 
 def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
@@ -92,22 +92,28 @@ def test_every_code_of_a_refusal_is_documented() -> None:
 
 
 def _codes_of_refusals() -> Iterator[str]:
-    """The codes that api, engine, model and store can answer with; those of `f"unknown_{noun}"` are spelt out here."""
-    yield from ("unknown_target", "unknown_credential")
-    for _, tree in trees("api", "engine", "model", "store"):
+    """The codes that api, engine, model, peers and store can answer with; those that are put together are spelt out here."""
+    yield from ("unknown_target", "unknown_credential", "invalid")
+    for _, tree in trees("api", "engine", "model", "peers", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             yield from _codes_of_call(call)
 
 
 def _codes_of_call(call: ast.Call) -> Iterator[str]:
-    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.of("job", …)`, `_invalid(…, "too_deep")`."""
+    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.of("job", …)`, `find(…, "file", …)`, `_invalid(…, "too_deep")`."""
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     codes = [text for text in texts if re.fullmatch(r"[a-z0-9_]+", text)]
     match call.func:
         case ast.Attribute(value=ast.Name(id="NotFound" | "Reference"), attr="of"):
             yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
+        case ast.Name(id="find" | "lock"):
+            yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
+        case ast.Name(id="check_unused"):
+            yield from codes[:1]
         case ast.Name(id="_invalid"):
             yield from codes[-1:]
+        case ast.Name(id="fault" | "TemplateFault" | "Refused") if isinstance(call.args[0], ast.Constant):
+            yield from codes[:1]
         case ast.Name(id=name) if name in _REFUSALS:
             yield from codes[:1]
 

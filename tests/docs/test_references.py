@@ -57,7 +57,8 @@ def test_constraints_that_decisions_name_are_in_the_schema() -> None:
 
 def test_every_decision_says_how_it_is_enforced() -> None:
     decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
-    assert [int(d.name[:4]) for d in decisions] == list(range(1, len(decisions) + 1))
+    numbers = [int(d.name[:4]) for d in decisions]
+    assert numbers == sorted(set(numbers))
     for decision in decisions:
         told = decision.read_text()
         assert told.startswith(f"# {int(decision.name[:4])}. ")

@@ -11,7 +11,7 @@ from e2e.house import house as open_house
 from kit.sshd import needs_sshd
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _house() -> Iterator[House]:
     needs_sshd()
     with open_house() as found:

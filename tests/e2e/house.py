@@ -6,21 +6,21 @@ import base64
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from e2e.processes import SECONDS, Json, Running, still_running, until
+from e2e.processes import SECONDS, Json, Latch, Running, still_running, until
 from kit import servers
 from kit.invariants import Invariants
+from kit.ports import free_port
 from kit.sshd import Sshd, sshd
 from kit.witness import Witness
 from opsjobs.standalone.postgres import Postgres
@@ -40,8 +40,9 @@ _SETTINGS = {
     "ENCRYPTION_KEYS": base64.b64encode(b"e2e." * 8).decode(),
     "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
-    "OPSJOBS_DRAIN_SECONDS": "3",
-    "CONNECTION_TIMEOUT": "10s",
+    # So long that none of them is over before its test has looked, however slow the machine is.
+    "OPSJOBS_DRAIN_SECONDS": "90",
+    "CONNECTION_TIMEOUT": "90s",
 }
 
 _AWAY = re.compile(r"PostgreSQL does not answer|Cannot connect to redis")
@@ -61,11 +62,12 @@ class House:
     running: dict[str, Running] = field(default_factory=dict)
     port: int = 0
     _starts: int = 0
+    _latches: list[Latch] = field(default_factory=list)
     _read_up_to: dict[Path, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.invariants = Invariants(lambda: self.postgres.url, self.witness)
-        self.port = _free_port()
+        self.port = free_port()
         self.http = self.client()
 
     # The service.
@@ -149,6 +151,8 @@ class House:
         """End all of it, at once."""
         self.http.close()
         self.sweep()
+        for latch in self._latches:
+            latch.close()
         for process in self.running.values():
             if process.alive:
                 process.kill()
@@ -158,7 +162,7 @@ class House:
             assert started.alive, f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
             if started.name == "api":
                 return self._api_is_ready()
-            return started.name == "scheduler" or self._is_registered(started)
+            return started.name.startswith("scheduler") or self._is_registered(started)
 
         until(ready_or_dead, f"{started.name} works")
 
@@ -265,6 +269,11 @@ class House:
         with psycopg.connect(self.postgres.url, autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(query.encode(), values).fetchall()
 
+    def latch(self) -> Latch:
+        """One that nobody else waits for."""
+        self._latches.append(Latch(self.witness.path.with_name(f"latch-{len(self._latches)}")))
+        return self._latches[-1]
+
     # Machines.
 
     def names(self, first: int, last: int) -> list[str]:
@@ -289,17 +298,26 @@ class House:
 def house() -> Iterator[House]:
     """A running service with its fleet, for the length of the block."""
     with ExitStack() as stack:
-        folder = stack.enter_context(servers.open_folder())
-        postgres = stack.enter_context(servers.postgres())
-        runner.upgrade(postgres.url)
-        valkey = Valkey(folder)
-        stack.callback(valkey.stop)
-        valkey.start()
-        found = House(folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), fleet(stack))
-        stack.callback(found.stop)
-        found.heal()
+        found = opened(stack, fleet(stack))
         found.furnish()
         yield found
+
+
+H = TypeVar("H", bound=House)
+
+
+def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) -> H:  # type: ignore[assignment]
+    """A running service that knows no machine yet, until the stack is closed."""
+    folder = stack.enter_context(servers.open_folder())
+    postgres = stack.enter_context(servers.postgres())
+    runner.upgrade(postgres.url)
+    valkey = Valkey(folder)
+    stack.callback(valkey.stop)
+    valkey.start()
+    found = kind(folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), machines)
+    stack.callback(found.stop)
+    found.heal()
+    return found
 
 
 def fleet(stack: ExitStack) -> list[Sshd]:
@@ -322,9 +340,3 @@ def machines(addresses: Sequence[str]) -> Iterator[Sshd]:
 def let_in(server: Sshd, owner: Sshd) -> None:
     """Let the key of another server's user log in here."""
     server.authorize(server.user, (owner.folder / "login.pub").read_text().strip())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

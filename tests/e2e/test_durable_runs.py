@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,10 +25,9 @@ def _nobody_is_lost(house: House) -> Iterator[None]:
     assert house.rows(query, before) == []
 
 
-def grows(house: House, execution: int, target: str) -> None:
-    """Wait until the command has said more than now, and that is stored."""
-    now = len(house.output(execution, target))
-    until(lambda: len(house.output(execution, target)) > now, f"more output than {now} bytes of execution {execution}")
+def says(house: House, execution: int, target: str, line: int) -> None:
+    """Wait until this line of the command's is stored."""
+    until(lambda: house.output(execution, target).endswith(b"\n%d\n" % line), f"line {line} of execution {execution}")
 
 
 def test_a_run_survives_three_dead_fleets_of_workers_and_a_cut_network(house: House) -> None:
@@ -39,54 +37,62 @@ def test_a_run_survives_three_dead_fleets_of_workers_and_a_cut_network(house: Ho
         starts = house.witness.path.with_name("starts")  # the witness goes by the machine's address, which the proxy hides
         starts.touch()
         starts.chmod(0o666)
-        count = f"echo start >>{starts}; for i in $(seq 30); do echo $i; sleep 0.5; done"
+        latches = {line: house.latch() for line in (7, 14, 21, 28)}
+        stops = " ".join(f"{line}) {latch.wait};;" for line, latch in latches.items())
+        count = f"echo start >>{starts}; for i in $(seq 30); do echo $i; case $i in {stops} esac; sleep 0.1; done"
         execution = house.run(count, [far], witnessed=False)
         viewer = Viewer(house.client, execution, breaks=3, seed=1, bytes_at_most=2_000)
         viewer.start()
-        for _ in range(3):
-            grows(house, execution, far)
+        for line in (7, 14, 21):
+            says(house, execution, far, line)
             for worker in house.workers:
                 worker.kill()
             house.start(*WORKERS)
-        grows(house, execution, far)
+            latches[line].open()
+        says(house, execution, far, 28)
         loop.call_soon_threadsafe(way.reset_all)
-        ended = house.ended(execution, 60)
+        latches[28].open()
+        ended = house.ended(execution)
     wanted = "".join(f"{i}\n" for i in range(1, 31)).encode()
     assert starts.read_text() == "start\n"
     assert ended["counts"] == {"succeeded": 1}
     assert house.output(execution, far) == wanted
-    assert [*streams(viewer.watched(30)).values()] == [wanted]
+    assert [*streams(viewer.watched(90)).values()] == [wanted]
     assert house.results(execution)[0]["exit_code"] == 0
 
 
-def test_200_runs_of_killed_workers_are_all_followed_on_within_20_seconds(house: House) -> None:
+def test_200_runs_of_killed_workers_are_all_followed_on(house: House) -> None:
     house.start("worker-3", "worker-4", OPSJOBS_CONCURRENCY="200")
     survivor = house.running.pop("worker-4")
     try:
-        execution = house.run("echo begun; sleep 25; echo done", house.names(1, 200), max_parallel=200)
+        latch = house.latch()
+        execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 200), max_parallel=200)
         house.started(execution, 200)
         for worker in (*house.workers, house.running.pop("worker-3")):
             worker.kill()
-        until(lambda: {run["worker"] for run in house.runs(execution)} == {survivor.title}, "all are taken over", 20)
-        assert house.ended(execution, 60)["counts"] == {"succeeded": 200}
+        until(lambda: {run["worker"] for run in house.runs(execution)} == {survivor.title}, "all are taken over")
+        latch.open()
+        assert house.ended(execution)["counts"] == {"succeeded": 200}
     finally:
         survivor.end(signal.SIGTERM)
     assert {house.output(execution, name) for name in house.names(1, 200)} == {b"begun\ndone\n"}
 
 
-def test_a_worker_that_is_asked_to_leave_is_gone_within_two_seconds_and_its_commands_go_on(house: House) -> None:
-    execution = house.run("echo begun; sleep 4; echo done", house.names(1, 40), max_parallel=40)
+def test_a_worker_that_is_asked_to_leave_waits_for_no_command_and_all_of_them_go_on(house: House) -> None:
+    latch = house.latch()
+    house.workers[0].kill()
+    house.start(WORKERS[0], OPSJOBS_DRAIN_SECONDS="600")
+    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 40), max_parallel=40)
     house.started(execution, 40)
-    leaving = house.workers[0]
-    before = time.monotonic()
-    assert leaving.end(signal.SIGTERM, 12) == 0
-    assert time.monotonic() - before < 2
+    assert house.workers[0].end(signal.SIGTERM) == 0
+    latch.open()
     assert house.ended(execution)["counts"] == {"succeeded": 40}
     assert {house.output(execution, name) for name in house.names(1, 40)} == {b"begun\ndone\n"}
 
 
 def test_a_power_cut_of_everything_at_once_costs_no_run(house: House) -> None:
-    execution = house.run("echo begun; sleep 3; echo done", house.names(1, 60), max_parallel=40)
+    latch = house.latch()
+    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=40)
     house.started(execution, 40)
     for process in house.running.values():
         process.process.kill()
@@ -97,7 +103,8 @@ def test_a_power_cut_of_everything_at_once_costs_no_run(house: House) -> None:
     for process in house.running.values():
         process.process.wait()
     house.heal()
-    assert house.ended(execution, 60)["counts"] == {"succeeded": 60}
+    latch.open()
+    assert house.ended(execution)["counts"] == {"succeeded": 60}
     assert {house.output(execution, name) for name in house.names(1, 60)} == {b"begun\ndone\n"}
 
 
@@ -106,13 +113,12 @@ while :; do sleep 1; done"""
 
 
 def test_a_cancel_leaves_no_survivor_of_families_that_fork_and_daemonise_and_ignore_term(house: House) -> None:
-    execution = house.run(FAMILY, house.names(1, 40), max_parallel=40, witnessed=False)
-    until(lambda: len(family()) == 40 * 2, "all families are complete", 60)
+    # 200 of them, each on a machine of its own: tests/chaos/test_families.py.
+    execution = house.run(FAMILY, house.names(1, 12), max_parallel=12, witnessed=False)
+    until(lambda: len(family()) == 12 * 2, "all families are complete")
     house.post(f"/executions/{execution}/cancel", {}, 202)
-    before = time.monotonic()
-    assert house.ended(execution, 60)["counts"] == {"cancelled": 40}
+    assert house.ended(execution)["counts"] == {"cancelled": 12}
     assert {run["cancel_proof"] for run in house.runs(execution)} == {"killed"}
-    assert time.monotonic() - before < 15
     assert family() == []
 
 

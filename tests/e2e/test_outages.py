@@ -24,7 +24,7 @@ def events_from_now_on(house: House) -> Iterator[list[dict[str, object]]]:
         client: Any = redis.Redis.from_url(house.valkey.url)
         heard = client.pubsub()
         heard.subscribe("opsconductor.events")
-        assert heard.get_message(timeout=5), "the subscription is confirmed"
+        assert heard.get_message(timeout=60), "the subscription is confirmed"
     finally:
         for process in speakers:
             process.thaw()

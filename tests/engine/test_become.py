@@ -119,7 +119,7 @@ async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begu
         web = on.machine("web-1").reply([gate, Exit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         await on.vault.delete(known)
         async with on.worker("worker-2"):
             await on.bury("worker-1")
@@ -136,7 +136,7 @@ async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Dat
         web = on.machine("web-1").reply([gate, Exit(0)])
         await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         async with on.worker("worker-2"):
             await on.bury("worker-1")
 
@@ -200,7 +200,7 @@ async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_a
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, Exit(0)])
         execution = await launch(on, as_user())
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         connects = web.connects
         web.refuse(RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: 1 incorrect password attempt"))
         web.cut()

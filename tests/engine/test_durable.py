@@ -81,10 +81,10 @@ async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database
 
 async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(database: Database) -> None:
     async with bench(database) as on:
-        async with on.worker("worker-1", drain_seconds=30) as worker:
+        async with on.worker("worker-1", drain_seconds=160) as worker:
             web, gate, execution = await half_done(on)
             await stored(on, execution, b"one\n")
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 await worker.stop()
         assert (await on.row(execution))["status"] == "running"
         assert web.kills == []
@@ -133,7 +133,7 @@ async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, Exit(0)])
         execution = await launch(on, on_lost=on_lost)
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         web.reply([Exit(0)])
         web.reboot()
         await on.ended(execution)
@@ -142,6 +142,79 @@ async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
     assert row["status"] == status
     assert len(web.starts) == starts
     assert [(r["attempt"], r["status"]) for r in results] == [(1, "lost"), (2, "succeeded")][:starts]
+
+
+HOUR, UNTOLD = 3600.0, None
+
+
+async def orphaned(on: Bench, web: FakeMachine) -> tuple[Gate, Execution]:
+    """A run whose worker knows of a boot that was over before the launch, and stands before the machine's door."""
+    await on.ended(await launch(on, "before"))
+    web.reboot()
+    web.connect_gate = gate = Gate(asyncio.Event())
+    execution = await launch(on)
+    await asyncio.wait_for(gate.reached.wait(), 60)
+    web.connect_gate = None
+    return gate, execution
+
+
+@pytest.mark.parametrize(("up_seconds", "status", "starts"), [(HOUR, "succeeded", 2), (0.0, "lost", 1), (UNTOLD, "lost", 1)])
+async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted_before_is_begun(
+    database: Database, up_seconds: float | None, status: str, starts: int
+) -> None:
+    """Where the machine shows that it has been up all the time since; else a start may have been lost with its record."""
+    async with bench(database) as on, on.worker("worker-1"):
+        web = on.machine("web-1").reply([Exit(0)])
+        gate, execution = await orphaned(on, web)
+        web.up_seconds = up_seconds
+        async with on.worker("worker-2"):
+            await on.bury("worker-1")
+            ended = await on.ended(execution)
+            row = await on.row(execution)
+            gate.event.set()
+    assert ended.counts == {status: 1}
+    assert len(web.starts) == starts
+    assert row["boot_id"] == (web.identity.boot if status == "succeeded" else "web-1-boot-1")
+
+
+async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_before_is_sent_again(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        await on.ended(await launch(on, "before"))
+        web.reboot()
+        web.up_seconds = HOUR
+        web.unheard = 1
+        ended = await on.ended(await launch(on))
+    assert ended.counts == {"succeeded": 1}
+    assert len(web.starts) == 2
+
+
+async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted_before_says_so(database: Database) -> None:
+    async with bench(database) as on, on.worker("worker-1"):
+        web = on.machine("web-1").reply([Exit(0)])
+        gate, execution = await orphaned(on, web)
+        web.up_seconds = HOUR
+        await on.cancel(execution)
+        async with on.worker("worker-2"):
+            await on.bury("worker-1")
+            ended = await on.ended(execution)
+            row = await on.row(execution)
+            gate.event.set()
+    assert (ended.counts, row["cancel_proof"]) == ({"cancelled": 1}, "never_started")
+    assert len(web.starts) == 1
+
+
+async def test_a_command_whose_record_was_removed_while_it_ran_is_lost_and_never_begun_again(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web, gate, execution = await half_done(on)
+        await stored(on, execution, b"one\n")
+        web.cut()
+        web.runs.clear()
+        web.mend()
+        ended = await on.ended(execution)
+        gate.event.set()
+    assert ended.counts == {"lost": 1}
+    assert len(web.starts) == 1
 
 
 async def test_a_command_on_a_machine_that_was_made_anew_is_lost(database: Database) -> None:
@@ -191,7 +264,7 @@ async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wish
         web.no_spool = "head is missing"
         async with on.worker("worker-1"):
             execution = await launch(on)
-            await asyncio.wait_for(gate.reached.wait(), 10)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             async with on.worker("worker-2"):
                 await on.bury("worker-1")
                 ended = await on.ended(execution)
@@ -245,7 +318,7 @@ async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(d
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
         execution = await launch(on)
-        await asyncio.wait_for(web.connect_gate.reached.wait(), 10)
+        await asyncio.wait_for(web.connect_gate.reached.wait(), 60)
         await on.cancel(execution)
         ended = await on.ended(execution)
         web.connect_gate.event.set()
@@ -286,7 +359,7 @@ async def test_the_steps_of_a_dead_workers_run_are_not_repeated(database: Databa
         web = on.machine("web-1").reply([Exit(0)]).reply([gate, Exit(0)], to="second")
         async with on.worker("worker-1"):
             execution = await launch(on, ["first", "second", "third"])
-            await asyncio.wait_for(gate.reached.wait(), 10)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             async with on.worker("worker-2"):
                 await on.bury("worker-1")
                 gate.event.set()

@@ -17,6 +17,7 @@ from opsjobs.model.failures import Unavailable
 from opsjobs.remote.fake import Gate, Pause
 from opsjobs.remote.session import Exit, Output
 from opsjobs.store.ledger import Flush, Ledger, LogLine, ResultState, RunMove, Settled
+from opsjobs.store.ledger import admit as admitting
 from opsjobs.store.ledger import settle as settling
 from opsjobs.store.transaction import Database
 
@@ -244,7 +245,7 @@ async def stored(on: Bench, execution: Execution) -> bool:
 
 async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flush frees a slot that another execution waits for; admitting that one is a transaction of its own."""
-    admit, tried = settling.admit, []
+    admit, tried = admitting.admit, []
 
     async def deadlocks_twice(given: Database, executions: list[int]) -> dict[str, int]:
         tried.append(executions)
@@ -256,7 +257,7 @@ async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(database: D
     owner = await Owner(database).register()
     runs = (await owner.claim()).runs
     assert [r.execution_id for r in runs] == [one.id]
-    monkeypatch.setattr(settling, "admit", deadlocks_twice)
+    monkeypatch.setattr(admitting, "admit", deadlocks_twice)
     settled = await owner.finish(runs)
     assert (settled.stale, settled.unparked, settled.admitted) == (frozenset(), [two.id], {"default": 1})
     assert [r.execution_id for r in (await owner.claim()).runs] == [two.id]

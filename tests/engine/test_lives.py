@@ -86,4 +86,4 @@ async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(database: D
         first = await first_life(worker)
         first._recording.cancel()
         await until(lambda: "worker" in on.bugs)
-        await asyncio.wait_for(worker.stop(), 5)
+        await asyncio.wait_for(worker.stop(), 60)

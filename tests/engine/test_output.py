@@ -18,6 +18,7 @@ from opsjobs.engine import record as recording
 from opsjobs.engine.output import TAIL_BYTES, Capture
 from opsjobs.engine.record import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, Draft, RunRecord
 from opsjobs.engine.recorder import Recorder
+from opsjobs.engine.words import Words
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit, Output, Stream
@@ -35,7 +36,7 @@ class Paper:
 
     def __init__(self) -> None:
         self.record = RunRecord(self, RUN)
-        self.record.begin("step-1", 1, datetime.now(UTC))
+        self.page = self.record.begin("step-1", 1, datetime.now(UTC))
 
     def dirty(self, record: RunRecord, size_bytes: int) -> None:
         self.unwritten_bytes += size_bytes
@@ -49,6 +50,26 @@ class Paper:
             self.record.take(draft)
         assert self.record.unwritten_bytes == 0
         return draft.lines
+
+
+def test_what_later_actions_read_is_no_more_than_is_on_record_before_a_gap() -> None:
+    paper, words = Paper(), Words("none")
+    capture = Capture(paper.page, 10)
+    data = "123456789ä".encode() + b"x" * (TAIL_BYTES + 5)
+    capture.add(Output("stdout", data))
+    words.add(data)
+    capture.finish()
+    assert words.text(capture.head_bytes) == "123456789"
+    assert paper.lines()[0].data == b"123456789"
+
+
+def test_where_nothing_is_left_out_later_actions_read_all_of_it() -> None:
+    paper, words = Paper(), Words("none")
+    capture = Capture(paper.page, 10)
+    capture.add(Output("stdout", b"x" * 500))
+    words.add(b"x" * 500)
+    capture.finish()
+    assert words.text(capture.head_bytes) == "x" * 500
 
 
 # Characters of every length, bytes that are no text at all, long runs beyond a chunk and beyond the tail.
@@ -75,7 +96,7 @@ def test_head_gap_and_tail_are_exactly_what_was_written(
     stdout: list[bytes], stderr: list[bytes], cuts: list[int], limit: int
 ) -> None:
     paper = Paper()
-    capture = Capture(paper.record, limit)
+    capture = Capture(paper.page, limit)
     whole: dict[Stream, bytes] = {"stdout": b"".join(stdout), "stderr": b"".join(stderr)}
     for stream, data in whole.items():
         for piece in _cut(data, cuts):
@@ -125,7 +146,7 @@ def _check_characters(lines: list[LogLine], data: bytes) -> None:
 
 def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> None:
     paper = Paper()
-    capture = Capture(paper.record, 0)
+    capture = Capture(paper.page, 0)
     for n in range(100_000):
         capture.add(Output("stdout", b"%02d" % (n % 100)))
     assert len(capture._streams["stdout"]._tail) <= 2 * TAIL_BYTES
@@ -137,9 +158,9 @@ def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> No
 
 def test_nothing_is_said_any_more_by_a_stale_record() -> None:
     paper = Paper()
-    paper.record.output("stdout", 0, b"before")
+    paper.page.output("stdout", 0, b"before")
     paper.record.fall_silent()
-    paper.record.output("stdout", 6, b"after")
+    paper.page.output("stdout", 6, b"after")
     assert paper.lines() == []
     assert paper.record.unwritten_bytes == 0
 
@@ -215,11 +236,9 @@ async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) ->
     """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
     recorder = Recorder(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", settled=lambda *_: None)
     old, new = recorder.open(RUN), recorder.open(RUN)
-    old.begin("step-1", 1, None)
-    old.output("stdout", 0, b"old")
+    old.begin("step-1", 1, None).output("stdout", 0, b"old")
     recorder.forget(old)
-    new.begin("step-1", 1, None)
-    new.output("stdout", 0, b"newer")
+    new.begin("step-1", 1, None).output("stdout", 0, b"newer")
     recorder.forget(old)
     assert list(recorder._dirty.values()) == [new]
     assert recorder.unwritten_bytes == new.unwritten_bytes > 0

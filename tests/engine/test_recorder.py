@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from opsjobs.clock import SystemClock
 from opsjobs.engine import record as records
-from opsjobs.engine.record import ActionEnd, RunRecord
+from opsjobs.engine.record import ActionEnd, Page, RunRecord
 from opsjobs.engine.recorder import Recorder
-from opsjobs.model.execution import RunStatus
+from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.ledger import Claimed, Flush, Settled
 from opsjobs.telemetry import Metrics
@@ -86,9 +86,9 @@ class Desk:
         """So many runs that begin, say something and end, all before the next flush."""
         runs = [self.run(number) for number in range(1, count + 1)]
         for record in runs:
-            record.begin("step-1", 1, NOW)
-            record.output("stdout", 0, b"ok\n")
-            end(record)
+            page = record.begin("step-1", 1, NOW)
+            page.output("stdout", 0, b"ok\n")
+            end(page)
         return runs
 
     @property
@@ -96,10 +96,10 @@ class Desk:
         return float(self.metrics.bugs.labels("recorder")._value.get())
 
 
-def end(record: RunRecord) -> None:
+def end(page: Page) -> None:
     """The command and the run succeeded."""
-    record.end(ActionEnd(RunStatus.SUCCEEDED, 0), NOW)
-    record.finish(ActionEnd(RunStatus.SUCCEEDED, 0))
+    page.end(ActionEnd(RunStatus.SUCCEEDED, 0), NOW)
+    page.run.finish(ActionEnd(RunStatus.SUCCEEDED, 0))
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def desk() -> AsyncIterator[Desk]:
     task = asyncio.create_task(made.recorder.run())
     try:
         with capture_logs():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 yield made
         assert not task.done()
         assert made.recorder.unwritten_bytes == 0
@@ -177,8 +177,7 @@ async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
         await at.recorder.drained()
         assert at.bugs == 1
         record = at.run(3)
-        record.begin("step-1", 1, NOW)
-        end(record)
+        end(record.begin("step-1", 1, NOW))
         await at.recorder.drained()
         assert at.book.end_of(3) is RunStatus.SUCCEEDED
 
@@ -187,12 +186,12 @@ async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None
     async with desk() as at:
         at.book.stale = {1}
         record = at.run(1)
-        record.begin("step-1", 1, NOW)
-        record.output("stdout", 0, b"ok")
+        page = record.begin("step-1", 1, NOW)
+        page.output("stdout", 0, b"ok")
         await at.recorder.drained()
         assert record.stale
-        record.output("stdout", 0, b"x" * 1_000)
-        end(record)
+        page.output("stdout", 0, b"x" * 1_000)
+        end(page)
         assert record.silent
         assert record.unwritten_bytes == 0
 
@@ -203,16 +202,14 @@ async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten
     async with desk() as at:
         at.book.open.clear()
         quiet, loud = at.run(1), at.run(2)
-        quiet.begin("step-1", 1, NOW)
-        quiet.output("stdout", 0, b"ok")
+        quiet.begin("step-1", 1, NOW).output("stdout", 0, b"ok")
         await until_in_flight(at)
-        loud.begin("step-1", 1, NOW)
-        loud.output("stdout", 0, b"x" * 6_000)
+        loud.begin("step-1", 1, NOW).output("stdout", 0, b"x" * 6_000)
         waiting = asyncio.create_task(quiet.room())
         await asyncio.sleep(0)
         assert not waiting.done()
         at.recorder.forget(loud)
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 60)
         at.book.open.set()
         await at.recorder.drained()
         assert all(2 not in ids for _, ids in at.book.tried)
@@ -228,11 +225,10 @@ async def test_a_flood_shares_each_flush_with_its_neighbours() -> None:
     async with desk() as at:
         at.book.open.clear()
         flood, small = at.run(1), at.run(2)
-        flood.begin("step-1", 1, NOW)
+        page = flood.begin("step-1", 1, NOW)
         for n in range(40):
-            flood.output("stdout", n * 60_000, b"x" * 60_000)
-        small.begin("step-1", 1, NOW)
-        end(small)
+            page.output("stdout", n * 60_000, b"x" * 60_000)
+        end(small.begin("step-1", 1, NOW))
         at.book.open.set()
         await at.recorder.drained()
         first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
@@ -241,3 +237,11 @@ async def test_a_flood_shares_each_flush_with_its_neighbours() -> None:
         assert at.book.end_of(2) is RunStatus.SUCCEEDED
         offsets = [line.start_offset for flush in at.book.stored for line in flush.lines if line.event == "output"]
         assert offsets == [n * 60_000 for n in range(40)]
+
+
+async def test_a_machines_words_that_a_hold_awaits_are_such_as_can_be_stored() -> None:
+    async with desk() as at:
+        at.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
+        await at.recorder.drained()
+    (told,) = (run for flush in at.book.stored for run in flush.runs)
+    assert told.awaits == "web-1 cannot be reached: \ufffd?!"

@@ -29,7 +29,7 @@ def relay_of(on: Bench, bus: Bus) -> Relay:
 
 async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:
     """The next so many messages: channel and event."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [(channel, json.loads(message)) for channel, message in [await anext(messages) for _ in range(count)]]
 
 

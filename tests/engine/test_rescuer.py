@@ -20,13 +20,15 @@ from opsjobs.engine.scheduler import Scheduler
 from opsjobs.engine.service import Loop
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.failures import Unavailable
+from opsjobs.store.contents import Contents
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 
 
 def rescuer(on: Bench, may_bury: Callable[[], bool] = lambda: True) -> Rescuer:
-    return Rescuer(on.ledger, on.workers, on.journal, on.clock, on.metrics, may_bury=may_bury, ring=on.ring)
+    contents = Contents(on.database)
+    return Rescuer(on.ledger, on.workers, on.journal, on.clock, on.metrics, contents=contents, may_bury=may_bury, ring=on.ring)
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -109,7 +111,7 @@ class Rounds:
         return {"done": self.count}
 
     async def reach(self, count: int) -> None:
-        async with self._changed, asyncio.timeout(10):
+        async with self._changed, asyncio.timeout(60):
             await self._changed.wait_for(lambda: self.count >= count)
 
 

@@ -15,6 +15,7 @@ from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, Gate
 from opsjobs.remote.session import Exit, Output
+from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
 
@@ -353,3 +354,16 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
 
 async def _begun(on: Bench, execution: Execution) -> bool:
     return bool(await on.results(execution))
+
+
+async def test_a_login_that_a_run_waited_for_is_on_record_once(database: Database) -> None:
+    async with bench(database) as on:
+        on.machine("web-1").auth_seconds = 0.0
+        async with on.worker():
+            execution = await on.run(["one", "two"])
+        logins = [row["logged_in"] for row in await on.results(execution)]
+        assert logins[0] is not None
+        assert logins[0].lower <= logins[0].upper
+        assert logins[1] is None
+        phases = [stretch.phase.value for stretch in (await on.executions.timeline(execution, PageRequest())).items]
+        assert phases[:3] == ["queue", "connect", "auth"]

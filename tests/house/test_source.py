@@ -6,6 +6,7 @@ import ast
 import configparser
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ SENTENCE_CHARACTERS_MAX = 130
 _VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "data", "info"}
 _UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 _INDEXES = ("pypi.org", "pythonhosted.org", "registry.npmjs.org", "proxy.golang.org", "crates.io/api")
+_LET_PASS = re.compile(r"# (noqa|type: ignore)")
+_LET_PASS_WHY = re.compile(r"# (noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]) +(# )?\w+ ?\w*")
 _MOCKS = ("unittest.mock", "pytest_mock")
 
 
@@ -66,6 +69,17 @@ def test_nothing_is_left_unfinished() -> None:
 def test_no_package_index_stands_in_a_file() -> None:
     hosts = {*_INDEXES, *_configured_indexes()}
     assert [f"{p.relative_to(ROOT)}: {h}" for p in _others() for h in hosts if h in _text(p)] == []
+
+
+def test_whatever_is_let_pass_has_its_reason_beside_it() -> None:
+    found = [(name, line) for name, text in _sources() for line in text.splitlines() if _LET_PASS.search(line)]
+    bare = [f"{name}: {line.strip()}" for name, line in found if not _LET_PASS_WHY.search(line)]
+    assert bare == []
+
+
+def _sources() -> Iterator[tuple[str, str]]:
+    for path in SOURCE.rglob("*.py"):
+        yield str(path.relative_to(ROOT)), path.read_text()
 
 
 def test_there_is_no_mock_library() -> None:

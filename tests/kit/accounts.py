@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -64,6 +66,28 @@ def configured(path: str, text: str, mode: int) -> Iterator[None]:
             file.unlink()
         else:
             _place(file, before, mode)
+
+
+@contextmanager
+def doas_rule(line: str) -> Iterator[None]:
+    """One more rule of doas, after all others, for the length of the block; those of tests that run beside this one stay."""
+    needs_root("writes /etc/doas.conf")
+    _change_doas(lambda lines: [*lines, line])
+    try:
+        yield
+    finally:
+        _change_doas(lambda lines: [other for other in lines if other != line])
+
+
+def _change_doas(change: Callable[[list[str]], list[str]]) -> None:
+    file = Path("/etc/doas.conf")
+    with Path(tempfile.gettempdir(), "opsjobs-test-doas.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lines = change(file.read_text().splitlines() if file.exists() else [])
+        if lines:
+            _place(file, "".join(f"{line}\n" for line in lines).encode(), 0o400)
+        else:
+            file.unlink(missing_ok=True)
 
 
 def _place(file: Path, data: bytes, mode: int) -> None:

@@ -45,7 +45,7 @@ select r.execution_id, r.id as target_run, r.status, array_agg(x.status) as resu
 left join job_execution_results x on x.target_run_id = r.id where r.finished_at is not null
 group by r.id
 having bool_or(x.status = 'running') is true
-  or bool_or(x.status = r.status or (r.status = 'dead' and x.status = 'lost')) is not true""",
+  or bool_or(x.status = r.status or (r.status = 'dead' and x.status in ('lost', 'failed', 'timeout', 'unreachable'))) is not true""",
     "I2 an attempt begins only after the one before it is settled": """
 select n.execution_id, n.target_run_id, n.action, n.attempt, n.started_at, p.status, p.finished_at
 from job_execution_results n join job_execution_results p
@@ -63,7 +63,7 @@ where finished_at > opsjobs_now() - interval '23 hours' and boot_id is not null 
 select x.execution_id, x.target_run_id, x.action, count(l.seq) as entries from job_execution_results x
 left join execution_log l on l.execution_id = x.execution_id and l.event = 'result' and l.target_run_id = x.target_run_id
   and l.action = x.action and l.attempt = x.attempt
-where x.finished_at is not null and x.started_at is not null
+where x.finished_at is not null and x.started_at is not null and x.inherited_from is null
 group by x.id having count(l.seq) <> 1""",
     "I3 chunks follow each other without a gap or an overlap": """
 select execution_id, target_run_id, action, stream, seq, start_offset, reached from (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from opsjobs.clock import uuid7
 from opsjobs.model.durable import Identity
-from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy
+from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove, Settled
@@ -36,9 +37,14 @@ async def launch(
     priority: int = 5,
     timeout_seconds: float | None = None,
     actions: int = 1,
+    barrier: bool = False,
+    triggered_by: TriggeredBy = TriggeredBy.API,
+    **more: Any,
 ) -> Execution:
-    """An execution of `actions` commands on these targets."""
-    steps = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)]
+    """An execution of `actions` commands on these targets; `barrier`: all but the first begin together."""
+    steps: list[dict[str, Any]] = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)]
+    for step in steps[1:] if barrier else ():
+        step["scope"] = "barrier"
     new = NewExecution(
         uuid7(datetime.now(UTC)),
         None,
@@ -50,8 +56,9 @@ async def launch(
         window,
         timeout_seconds,
         targets,
-        TriggeredBy.API,
+        triggered_by,
         "ada",
+        **more,
     )
     async with database.transaction() as connection:
         return await Ledger(database).launch(connection, new)
@@ -91,7 +98,10 @@ class Owner:
     ) -> Flush:
         """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
         ended = status is not None and status.final
-        moves = [RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error, proof) for r in runs]
+        moves = [
+            RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error, proof, watched=r.watched)
+            for r in runs
+        ]
         result_status = status if ended and status is not None else RunStatus.RUNNING
         results = [self._result(r, result_status, len(data), error, proof) for r in runs]
         return self.say(moves, results, [line for r in runs for line in self._lines(r, status, data)])
@@ -132,6 +142,27 @@ class Owner:
         """Nothing of these runs was started; they wait again."""
         flush = self.flush(runs, RunStatus.WAITING)
         return await self.settle(replace(flush, results=(), lines=[line for line in flush.lines if line.event == "status"]))
+
+    async def defer(
+        self,
+        runs: Sequence[Claimed],
+        waiting_for: WaitingFor,
+        *,
+        seconds: float | None = None,
+        awaits: str | None = None,
+        attempt: int | None = None,
+        open_action: str | None = None,
+    ) -> Settled:
+        """These runs wait. `open_action`: of a wait that has begun its result stays open."""
+        flush = self.flush(runs, RunStatus.WAITING)
+        moves = [replace(m, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits, attempt=attempt) for m in flush.runs]
+        results = [
+            ResultState(r.id, open_action, r.attempt, True, RunStatus.RUNNING, (0, 0), (0, 0), (0, 0), NOW)
+            for r in runs
+            if open_action is not None
+        ]
+        lines = [line for line in flush.lines if line.event == "status"]
+        return await self.settle(replace(flush, runs=moves, results=results, lines=lines))
 
     async def lose(self, runs: Sequence[Claimed], proof: CancelProof | None = None) -> Settled:
         """End these runs as lost."""
@@ -177,6 +208,12 @@ async def faults(database: Database) -> list[str]:
         found.append(
             f"run {row['id']} is {row['status']}: store {row['store_id']}, sweep {row['sweep_due']}, late {row['late_result']}"
         )
+    for row in await database.fetch(_ASLEEP):
+        found.append(f"execution {row['id']}: wave {row['open_wave']} is over, or all stand at barriers, and nothing follows")
+    for row in await database.fetch(_OUT_OF_TURN):
+        found.append(f"run {row['id']} of wave {row['wave']} is {row['status']}, and wave {row['open_wave']} is open")
+    for row in await database.fetch(_TWO_HOLDERS):
+        found.append(f"{row['name']} is held by executions {row['holders']}")
     for row in await database.fetch(_TWO_OPEN):
         found.append(f"run {row['target_run_id']}: attempt {row['attempt']} of {row['action']} is open, and there is a later one")
     return found
@@ -213,6 +250,20 @@ select id, status, store_id, sweep_due, late_result from target_runs
 where (status = 'waiting' and num_nonnulls(store_id, boot_id) > 0)
    or (finished_at is null and num_nonnulls(sweep_due, late_result) > 0)
    or (sweep_due is not null and (boot_id is null or store_id = 'direct' or spool_due is null))"""
+_ASLEEP = """
+select e.id, e.open_wave from job_executions e
+where e.finished_at is null and not e.paused and not e.cancelling and not e.halted and e.ready + e.running = 0
+  and e.open_until is not null and (e.deadline_at > opsjobs_now()) is not false
+  and (e.waiting = e.total - e.open_until or (
+    exists (select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'barrier')
+    and not exists (select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting'
+                    and r.waiting_for <> 'barrier' and r.position <= e.open_until)))"""
+_OUT_OF_TURN = """
+select r.id, r.wave, r.status, e.open_wave from target_runs r join job_executions e on e.id = r.execution_id
+where r.wave > e.open_wave and (r.claimed_at is not null or r.status = 'waiting' and r.waiting_for is null)"""
+_TWO_HOLDERS = """
+select l.name, array_agg(e.id) as holders from exclusive_locks l join job_executions e on e.id = l.execution_id
+where e.finished_at is null and (l.granted or e.started_at is not null) group by l.name having count(*) > 1"""
 _TWO_OPEN = """
 select x.target_run_id, x.action, x.attempt from job_execution_results x where x.status = 'running' and exists (
   select 1 from job_execution_results y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -109,11 +109,15 @@ class SmallServer:
 
 @asynccontextmanager
 async def small_server(
-    *, password: str | None = None, interactive: bool = False, drop_at_start: bool = False
+    *,
+    password: str | None = None,
+    interactive: bool = False,
+    drop_at_start: bool = False,
+    files: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None = asyncssh.SFTPServer,
 ) -> AsyncIterator[SmallServer]:
     """A server for the length of the block; `interactive` = the password is asked for by keyboard-interactive only.
 
-    `drop_at_start` = hang up when a command is asked for, without an answer.
+    `drop_at_start` = hang up when a command is asked for, without an answer. `files`: who answers for SFTP (None: nobody).
     """
     running = SmallServer(0, asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519"))
 
@@ -161,6 +165,7 @@ async def small_server(
         0,
         server_host_keys=[running.host_key],
         process_factory=None if drop_at_start else _run_command,
+        sftp_factory=None if drop_at_start else files,
         encoding=None,
         config=None,
         agent_forwarding=False,

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-START_SECONDS = 60
-COMMAND_SECONDS = 60
+START_SECONDS = 120
+COMMAND_SECONDS = 120
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPSJOBS_")
 
@@ -104,7 +104,7 @@ def watched(pids: Sequence[int]) -> Iterator[list[int]]:
             os.close(handle)
 
 
-def wait_for_ends(handles: Sequence[int], seconds: float = 10) -> None:
+def wait_for_ends(handles: Sequence[int], seconds: float = 60) -> None:
     """Return when all of them have ended; AssertionError where one lives on."""
     deadline = time.monotonic() + seconds
     for handle in handles:

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.ports import free_port
+
 TARGET_USER = "opsjobs-target"
-START_SECONDS = 10
+START_SECONDS = 60
 BINARY = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -138,6 +140,7 @@ def _configuration(
         "LogLevel VERBOSE",
         "UseDNS no",
         "PrintMotd no",
+        "Subsystem sftp internal-sftp",
         f"MaxStartups {max_startups}",
         f"MaxSessions {max_sessions}",
         *(["PerSourcePenalties no"] if _version() >= (9, 8) else []),
@@ -151,7 +154,7 @@ def _start(folder: Path, lines: list[str], addresses: Sequence[str], kinds: Sequ
     _write(folder / "authorized" / user, public + "\n", 0o644)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    port = _free_port(addresses[0])
+    port = free_port(addresses[0])
     _write(folder / "sshd_config", "\n".join([f"Port {port}", *lines]) + "\n", 0o600)
     command = [str(BINARY), "-D", "-f", f"{folder}/sshd_config", "-E", f"{folder}/sshd.log"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -177,12 +180,6 @@ def _version() -> tuple[int, int]:
     found = subprocess.run([str(BINARY), "-V"], capture_output=True, text=True, check=False).stderr
     match = re.search(r"OpenSSH_(\d+)\.(\d+)", found)
     return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -31,6 +31,7 @@ class Story:
         self._owner = uuid4()
         self._flushes = 0
         self._results: dict[tuple[int, str], ResultState] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
         self.execution_id = 0
         self.runs: dict[str, Claimed] = {}
 
@@ -69,7 +70,9 @@ class Story:
             part = data[start : start + (2 << 20)]
             offset = self._stored(name, action, stream)
             lines = [
-                LogLine(self.runs[name].id, "output", action, 1, stream, offset + at, part[at : at + chunk])
+                LogLine(
+                    self.runs[name].id, "output", action, self._attempt(name, action), stream, offset + at, part[at : at + chunk]
+                )
                 for at in range(0, len(part), chunk)
             ]
             await self._flush(name, action, lines, {stream: offset + len(part)})
@@ -77,14 +80,25 @@ class Story:
     async def drop(self, name: str, dropped: int, *, stream: Stream = "stdout", action: str = "step-1") -> None:
         """A stretch of the stream that the output limit kept out of the log."""
         offset = self._stored(name, action, stream)
-        line = LogLine(self.runs[name].id, "output", action, 1, stream, offset, None, dropped)
+        line = LogLine(self.runs[name].id, "output", action, self._attempt(name, action), stream, offset, None, dropped)
         await self._flush(name, action, [line], {stream: offset + dropped})
 
     async def act(self, name: str, action: str, exit_code: int = 0) -> None:
         """One action ends; the run goes on."""
         status = RunStatus.FAILED if exit_code else RunStatus.SUCCEEDED
-        line = LogLine(self.runs[name].id, "result", action, 1, body={"status": status.value, "exit_code": exit_code})
+        line = LogLine(
+            self.runs[name].id,
+            "result",
+            action,
+            self._attempt(name, action),
+            body={"status": status.value, "exit_code": exit_code},
+        )
         await self._flush(name, action, [line], {}, status=status, exit_code=exit_code)
+
+    def again(self, name: str, action: str = "step-1") -> None:
+        """What is told of the action from now on is of its next attempt."""
+        self._attempts[name, action] = self._attempt(name, action) + 1
+        del self._results[self.runs[name].id, action]
 
     async def finish(self, name: str, exit_code: int = 0, *, action: str = "step-1", error: RunError | None = None) -> None:
         """The run ends with its last action."""
@@ -93,7 +107,7 @@ class Story:
         run = self.runs[name]
         body: dict[str, Any] = {"target_run": run.id, "target": run.target_id, "status": status.value, "error": None}
         lines = [
-            LogLine(run.id, "result", action, 1, body={"status": status.value, "exit_code": exit_code}),
+            LogLine(run.id, "result", action, self._attempt(name, action), body={"status": status.value, "exit_code": exit_code}),
             LogLine(run.id, "status", body=body),
         ]
         await self._flush(name, action, lines, {}, status=status, exit_code=exit_code, error=code, ends=True)
@@ -107,6 +121,9 @@ class Story:
     async def now(self) -> Execution:
         """The execution as it stands."""
         return await Executions(self._database).get(str(self.execution_id))
+
+    def _attempt(self, name: str, action: str) -> int:
+        return self._attempts.get((name, action), 1)
 
     def _stored(self, name: str, action: str, stream: Stream) -> int:
         result = self._results.get((self.runs[name].id, action))
@@ -131,7 +148,7 @@ class Story:
         now = (reached.get("stdout", was[0]), reached.get("stderr", was[1]))
         started = before.started_at if before else datetime.now(UTC)
         result = ResultState(
-            run.id, action, 1, before is None, status, was, now, now, started,
+            run.id, action, self._attempt(name, action), before is None, status, was, now, now, started,
             datetime.now(UTC) if status.final else None, exit_code, error, proof,
         )  # fmt: skip
         self._flushes += 1

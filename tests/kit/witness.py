@@ -47,6 +47,11 @@ class Witness:
         # One short write to a file opened for appending is atomic: testimonies do not mix.
         return f"echo {key} $$ $(date +%s.%N) >>'{self.path}'; {then}"
 
+    def of_execution(self, key: str) -> str:
+        """A command that testifies as `key.<id of its execution>`."""
+        assert key.replace("-", "").replace("_", "").isalnum(), key
+        return f"echo {key}.$OPSJOBS_EXECUTION $$ $(date +%s.%N) >>'{self.path}'"
+
     def on_each(self, key: str, then: str = ":") -> str:
         """The same for a command that runs on many machines over SSH: each testifies as `key.<its address>`.
 

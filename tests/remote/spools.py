@@ -198,7 +198,7 @@ async def first(process: Process, size: int = 1) -> bytes:
     raise AssertionError("it ended before that")
 
 
-async def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(met: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return once it is so; fails where it is not in time."""
     deadline = time.monotonic() + seconds
     while not met():
@@ -211,7 +211,7 @@ async def within(seconds: float, happening: Awaitable[T]) -> T:
     return await asyncio.wait_for(happening, seconds)
 
 
-async def nothing_left_of(key: RunKey, seconds: float = 10.0) -> None:
+async def nothing_left_of(key: RunKey, seconds: float = 60.0) -> None:
     """Return once no process of this run is left; fails, naming them, where that takes longer."""
     deadline = time.monotonic() + seconds
     while left := ours(key):

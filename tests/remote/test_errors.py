@@ -24,6 +24,8 @@ from opsjobs.remote.ssh.options import SshOptions
 from remote.conftest import pool
 
 QUICK = SshOptions(connect_seconds=0.5, auth_seconds=0.5, open_seconds=0.5, keepalive_seconds=0.2, keepalive_count=2)
+# Of a machine that answers first: a slow one must not be taken for one that is away.
+LIVELY = SshOptions(connect_seconds=60, auth_seconds=60, open_seconds=3, keepalive_seconds=1, keepalive_count=3)
 
 
 async def test_a_name_that_does_not_exist_is_dns(server: Sshd) -> None:
@@ -46,7 +48,7 @@ async def test_a_server_that_says_nothing_is_connect_timeout(server: Sshd) -> No
         started = time.monotonic()
         failure = await failure_of(sessions, endpoint_of(server, port=hole.port))
         assert failure.code is ErrorCode.CONNECT_TIMEOUT
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
 
 
 async def test_a_connect_that_is_never_answered_is_connect_timeout(server: Sshd) -> None:
@@ -79,7 +81,7 @@ async def test_something_that_is_no_ssh_server_is_told_apart(server: Sshd) -> No
         writer.close()
 
     web = await asyncio.start_server(greet, "127.0.0.1", 0)
-    async with web, pool(options=QUICK) as sessions:
+    async with web, pool() as sessions:
         where = endpoint_of(server, port=web.sockets[0].getsockname()[1])
         assert await code_of(sessions, where) is ErrorCode.CONNECTION_LOST
 
@@ -143,7 +145,7 @@ async def test_contact_that_breaks_while_a_command_runs_is_lost(server: Sshd) ->
 async def test_a_machine_that_falls_silent_is_lost_after_the_keepalives(server: Sshd) -> None:
     async with (
         proxy(server.host, server.port) as way,
-        pool(options=QUICK) as sessions,
+        pool(options=LIVELY) as sessions,
         sessions.session(endpoint_of(server, port=way.port)) as session,
     ):
         process = await session.start("echo begun; sleep 5")
@@ -157,7 +159,7 @@ async def test_a_machine_that_falls_silent_is_lost_after_the_keepalives(server: 
 
 
 async def test_a_channel_that_is_never_opened_started_nothing(server: Sshd) -> None:
-    patient = dataclasses.replace(QUICK, keepalive_seconds=15)
+    patient = dataclasses.replace(LIVELY, keepalive_seconds=15)
     async with proxy(server.host, server.port) as way, pool(options=patient) as sessions:
         where = endpoint_of(server, port=way.port)
         async with sessions.session(where) as session:
@@ -201,7 +203,7 @@ async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path: Path) -
     keygen(tmp_path / "other")
     wrong = key_credential(server.user, (tmp_path / "other").read_text())
     async with pool() as sessions:
-        assert [(s.name, s.ok) for s in await sessions.test(endpoint_of(server))] == [
+        assert [(s.name, s.ok) for s in await sessions.test(endpoint_of(server)) if s.needed] == [
             ("connect", True),
             ("auth", True),
             ("shell", True),

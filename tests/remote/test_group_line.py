@@ -26,6 +26,13 @@ def test_the_line_is_taken_out_exactly(before: bytes, after: bytes, cuts: list[i
     assert line.pid == 4711
 
 
+@given(cuts=st.lists(st.integers(0, 500), max_size=8), shell=st.sampled_from(["", "/bin/sh", "/opt/my shells/zsh"]))
+def test_it_may_name_the_login_shell(cuts: list[int], shell: str) -> None:
+    line = GroupLine()
+    assert fed(line, line.mark + f" 4711 {shell}".rstrip().encode() + b"\nmore", cuts) == b"more"
+    assert (line.pid, line.shell) == (4711, shell or None)
+
+
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 500), max_size=8))
 def test_output_without_the_line_is_untouched(data: bytes, cuts: list[int]) -> None:
     line = GroupLine()

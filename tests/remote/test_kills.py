@@ -104,7 +104,7 @@ async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(s
             # The shell dies, which is all that the channel would tell; what became root lives on.
             assert await process.kill(0.2) is CancelProof.UNREACHABLE
             assert alive(stubborn)
-            assert 4 < time.monotonic() - started < 8
+            assert 4 < time.monotonic() - started < 60
         finally:
             os.killpg(os.getpgid(stubborn), 9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from opsjobs.remote.session import Exit
 from opsjobs.remote.ssh.connect import Connector
 from remote.conftest import pool
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class WatchedClock(TurnedClock):
@@ -54,6 +55,16 @@ async def test_sessions_one_after_the_other_share_a_connection(server: Sshd) -> 
         for _ in range(5):
             assert (await run(sessions, endpoint_of(server, port=way.port), "true"))[2] == Exit(0)
         assert way.connections == 1
+
+
+async def test_a_session_knows_when_its_connection_was_logged_in_to(server: Sshd) -> None:
+    async with pool() as sessions:
+        before, where = time.monotonic(), endpoint_of(server)
+        async with sessions.session(where) as first, sessions.session(where) as second:
+            found = first.logged_in
+            assert found is not None
+            assert before < found.began <= found.ended <= time.monotonic()
+            assert second.logged_in == found
 
 
 async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None:
@@ -190,7 +201,7 @@ async def test_cancelled_sessions_leak_no_places(server: Sshd) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
         # All three places are there: three commands that wait for each other can all run.
         meet = [f"echo {n}; sleep 0.3" for n in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*(run(sessions, where, command) for command in meet))
         assert [out for out, _, _ in results] == [b"0\n", b"1\n", b"2\n"]
 
@@ -203,15 +214,17 @@ async def test_a_refused_login_is_not_retried(server: Sshd, tmp_path: Path) -> N
         where = endpoint_of(server, port=way.port, credential=wrong)
         codes = await asyncio.gather(*(code_of(sessions, where) for _ in range(30)))
         assert set(codes) == {ErrorCode.AUTH_FAILED}
-        first = await failure_of(sessions, where)
-        assert first.code is ErrorCode.AUTH_FAILED
+        later = await failure_of(sessions, where)
+        assert (later.code, later.because) == (ErrorCode.CIRCUIT_OPEN, ErrorCode.AUTH_FAILED)
+        assert "refused the login" in later.message
         assert way.connections == 1
         # Another version of the credential is another login.
         better = endpoint_of(server, port=way.port, credential=dataclasses.replace(wrong, version=2))
         assert await code_of(sessions, better) is ErrorCode.AUTH_FAILED
         assert way.connections == 2
-        clock.turn(31)
-        assert await code_of(sessions, where) is ErrorCode.AUTH_FAILED
+        assert await code_of(sessions, better) is ErrorCode.CIRCUIT_OPEN
+        clock.turn(901)
+        assert await code_of(sessions, better) is ErrorCode.AUTH_FAILED
         assert way.connections == 3
 
 

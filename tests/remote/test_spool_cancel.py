@@ -37,7 +37,7 @@ async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell:
         process = await web.begin(order)
         await first(process)
         assert len(marked(order.key)) > 8
-        settlement = await within(15, web.spool.cancel(order.key, 0.3))
+        settlement = await within(60, web.spool.cancel(order.key, 0.3))
         assert settlement == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
         assert marked(order.key) == []
         assert (await heard(process))[2] == Exit(None, "KILL", "cancel")
@@ -51,7 +51,7 @@ async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
         )
         order = web.order(f"trap '' TERM; {breed}")
         await first(await web.begin(order))
-        assert (await within(20, web.spool.cancel(order.key, 0.2))).proof is CancelProof.KILLED
+        assert (await within(60, web.spool.cancel(order.key, 0.2))).proof is CancelProof.KILLED
         assert marked(order.key) == []
 
 
@@ -133,4 +133,4 @@ async def test_a_cancel_takes_no_longer_than_the_command_does(shell: str) -> Non
         await first(await web.begin(order))
         began = time.monotonic()
         assert (await web.spool.cancel(order.key, 30.0)).proof is CancelProof.KILLED
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25

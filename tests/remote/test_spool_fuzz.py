@@ -14,14 +14,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from kit.machines import local_endpoint
-from opsjobs.model.durable import Order
+from opsjobs.model.durable import Order, RunKey
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.program import Program
+from opsjobs.model.secret import Secret
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
-from remote.spools import PROGRAMS, Machine, kill, machine, ours
+from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours
 
 SECONDS = float(os.environ.get("TESTS_FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("TESTS_FUZZ_SEED", "0")) or random.randrange(1 << 32)
@@ -52,6 +55,7 @@ async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_rep
             kill_orphans(web)
             await web.tidy_up()
             await web.spool.clean([order.key for order in web.orders])
+            assert [path for order in web.orders for path in left_of(web, order)] == []
             web.orders.clear()
             web.followed.clear()
     assert outcomes["done"] > 0, f"{shell}, seed {SEED}: {dict(outcomes)}"
@@ -60,7 +64,7 @@ async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_rep
 async def play(web: Machine, chance: random.Random) -> str:
     """One run, with some trouble; says how it ended."""
     name = f"{chance.getrandbits(64):016x}"
-    seen = Seen(chance, web.order(command(name, chance)))
+    seen = Seen(chance, order(web, command(name, chance), chance))
     trouble = [asyncio.create_task(strike(seen, kill_keepers=chance.random() < 0.2))]
     trouble += [asyncio.create_task(rival(web, seen)) for _ in range(chance.choice([0, 0, 1, 2]))]
     voided = asyncio.create_task(void(web, seen)) if chance.random() < 0.15 else None
@@ -76,6 +80,16 @@ async def play(web: Machine, chance: random.Random) -> str:
     except AssertionError as wrong:
         raise AssertionError(f"seed {SEED}, {seen.order.key} {seen.order.command!r} -> {seen.end}, {proof}: {wrong}") from wrong
     return seen.end if isinstance(seen.end, str) else "done" if proof is None else "cancelled"
+
+
+def order(web: Machine, text: str, chance: random.Random) -> Order:
+    """Every third one is a script, with an input and a secret."""
+    if chance.random() < 0.67:
+        return web.order(text)
+    program = Program(script=text.encode(), stdin=b"in", secrets={"a": Secret("secret")})
+    made = Order.of(RunKey(uuid4(), "step-1", 1), program, HOUR)
+    web.orders.append(made)
+    return made
 
 
 def command(name: str, chance: random.Random) -> str:
@@ -142,7 +156,11 @@ async def strike(seen: Seen, *, kill_keepers: bool) -> None:
     """Kill processes that serve this run, one after the other: readers; keepers and watchdogs only where that is asked for."""
     while True:
         await asyncio.sleep(seen.chance.random() * 0.3)
-        serving = [(pid, said) for pid, said in descendants() if str(seen.order.key).encode() in said]
+        named = str(seen.order.key).encode()
+        # A script has its run's name in its own path, and so has who makes its folder: they serve nobody.
+        serving = [
+            (pid, said) for pid, said in descendants() if named in said and b"/script." not in said and said[:5] != b"mkdir"
+        ]
         keeping = {pid for pid, said in serving if b"set -C" in said}
         victims = [pid for pid, _ in serving if kill_keepers or pid not in keeping]
         if victims:
@@ -163,6 +181,11 @@ def descendants() -> list[tuple[int, bytes]]:
         with contextlib.suppress(OSError):
             found.append((pid, Path(f"/proc/{pid}/cmdline").read_bytes()))
     return found
+
+
+def left_of(web: Machine, order: Order) -> list[Path]:
+    """Files that a program was given, and that nobody has removed."""
+    return [*web.account.runs.glob(f"{order.key}.s"), *Path("/dev/shm").glob(f"opsjobs.{order.key}*")]
 
 
 def kill_orphans(web: Machine) -> None:

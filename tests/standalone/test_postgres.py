@@ -70,7 +70,7 @@ def test_data_survive_the_kill_of_the_first_process(folder: Path) -> None:
 def test_a_server_that_an_earlier_up_left_behind_is_ended_first(folder: Path) -> None:
     with started(folder) as left, started(folder) as server:
         assert left.process is not None
-        left.process.wait(10)
+        left.process.wait(60)
         assert ask(server, "select 1") == (1,)
 
 

@@ -18,7 +18,7 @@ from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.spawn import spawn
 from opsjobs.standalone.supervisor import Process, Supervisor
 
-SECONDS = 10.0
+SECONDS = 60.0
 STUBBORN = [
     sys.executable,
     "-c",

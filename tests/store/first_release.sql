@@ -1,5 +1,35 @@
 -- What workers and APIs of the first release send, word for word: they go on beside every later schema.
 
+-- name: launch_execution
+insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
+                            created_at, deadline_at)
+select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'UTC')::date, 'queued', %(window)s, %(priority)s,
+       %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s)
+from (select opsjobs_now() as now) t returning id, log_day, created_at
+
+-- name: launch_spec
+insert into execution_specs (execution_id, job_name, actions, policy, triggered_by, requested_by, reason)
+values (%(id)s, %(job_name)s, %(actions)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s)
+
+-- name: launch_runs
+insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
+select r.uuid, %(id)s, r.target, r.name, r.host, r.zone, r.position
+from unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
+  with ordinality as r(uuid, target, name, host, zone, position)
+
+-- name: launch_slots
+insert into target_slots (target_id, slots)
+select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
+where not exists (select 1 from target_slots s where s.target_id = t.id) order by t.id on conflict do nothing
+
+-- name: launch_told
+with logged as (
+  insert into execution_log (log_day, execution_id, seq, event, body)
+  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null)
+  from job_executions where id = %(id)s
+)
+insert into events (shard, type, subject, execution_id) values (%(id)s %% 16, 'execution.queued', %(uuid)s, %(id)s)
+
 -- name: candidates
 select id, execution_id, target_id from target_runs
 where zone = %(zone)s and status = 'waiting' and waiting_for is null and turn >= %(floor)s

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
+from opsjobs.model.durable import Identity, RunKey
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import Claimed, Ledger, ResultState
+from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove, Sweep
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -39,6 +40,10 @@ async def cleaning(database: Database, limit: int = 100, zone: str = "default") 
 
 async def sweeps(database: Database, limit: int = 100, zone: str = "default") -> list[int]:
     return [sweep.run_id for sweep in await Ledger(database).due_sweeps(zone, limit)]
+
+
+def sweep_of(run: Claimed) -> Sweep:
+    return Sweep(run.id, run.execution_id, run.target_id, RunKey(run.uuid, "step-1", 1), kill=False, identity=STORE)
 
 
 # --- folders
@@ -131,6 +136,18 @@ async def test_a_machine_that_never_comes_back_is_given_up_after_a_week(database
     assert await database.fetch("select spool_due from target_runs") == [{"spool_due": None}]
 
 
+async def test_where_a_password_is_refused_it_is_not_offered_again_for_a_day(database: Database) -> None:
+    owner, runs = await in_a_store(database)
+    await owner.finish(runs)
+    await turn(database, DAY + 1)
+    ids = await cleaning(database)
+    await Ledger(database).not_cleaned(ids, refused=True)
+    await turn(database, 20 * HOUR)
+    assert await cleaning(database) == []
+    await turn(database, 5 * HOUR)
+    assert await cleaning(database) == ids
+
+
 async def test_who_dies_at_a_folder_again_and_again_does_not_do_so_for_ever(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.finish(runs)
@@ -179,6 +196,68 @@ async def test_the_action_that_is_unknown_is_looked_for_not_the_one_after_it(dat
     assert sweep.key.action == "step-1"
 
 
+@pytest.mark.parametrize(("kind", "looked_for"), [("script", 1), ("file_transfer", 0), ("wait", 0)])
+async def test_only_of_a_program_something_may_go_on(database: Database, kind: str, looked_for: int) -> None:
+    owner, (run,) = await in_a_store(database)
+    async with database.connection() as connection:
+        await connection.execute(
+            "update execution_specs set actions = jsonb_set(actions, '{0,type}', to_jsonb(%s::text)) where execution_id = %s",
+            [kind, run.execution_id],
+        )
+    await owner.settle(owner.flush([run], RunStatus.DEAD))
+    async with database.connection() as connection:
+        await connection.execute("update target_runs set sweep_due = opsjobs_now()")
+    assert len(await Ledger(database).due_sweeps("default", 10)) == looked_for
+    left = await database.fetch_one("select sweep_due is not null as due from target_runs")
+    assert left == {"due": bool(looked_for)}, "nobody comes again for nothing"
+
+
+async def test_branches_that_were_lost_are_looked_for_each_where_it_was_begun(database: Database) -> None:
+    owner, (run,) = await in_a_store(database)
+    rebooted = Identity(STORE.store, "boot-2")
+    lost = {"status": RunStatus.LOST, "started_at": NOW, "finished_at": NOW}
+    none = {"begins": True, "stored_before": (0, 0), "stored": (0, 0), "written": (0, 0)}
+    branches = [
+        ResultState(run.id, "step-1", 1, **none, **lost, identity=STORE),  # type: ignore[arg-type]
+        ResultState(run.id, "step-2", 1, **none, **lost, identity=rebooted, cancel_proof=CancelProof.UNREACHABLE),  # type: ignore[arg-type]
+        ResultState(run.id, "step-3", 1, **none, **lost, direct=True),  # type: ignore[arg-type]
+        ResultState(run.id, "step-4", 1, **none, **lost, identity=STORE, again_seconds=0.0),  # type: ignore[arg-type]
+    ]
+    failed = RunMove(run.id, run.execution_id, run.target_id, run.fence, RunStatus.FAILED, 1, sweep=True)
+    line = owner.flush([run]).lines[-1]
+    await owner.settle(owner.say([failed], branches, [line]))
+    await turn(database, MINUTE + 1)
+    due = await Ledger(database).due_sweeps("default", 10)
+    assert [(s.key.action, s.identity, s.kill) for s in due] == [("step-1", STORE, False), ("step-2", rebooted, True)]
+    await Ledger(database).settle_late(due[0], LATE)
+    assert (await database.fetch("select sweep_due from target_runs"))[0]["sweep_due"] is not None
+    await Ledger(database).sweep_again([run.id])
+    await turn(database, HOUR)
+    (left,) = await Ledger(database).due_sweeps("default", 10)
+    assert left == due[1]
+    await Ledger(database).settle_late(left, {"status": "cancelled"})
+    (row,) = await database.fetch("select late_result, sweep_due from target_runs")
+    assert row == {"late_result": LATE, "sweep_due": None}
+    told = await database.fetch("select action, late_result from job_execution_results order by id")
+    assert [(r["late_result"] or {}).get("status") for r in told] == ["succeeded", "cancelled", None, None]
+
+
+async def test_two_branches_that_are_found_out_at_once_end_the_search(database: Database) -> None:
+    owner, runs = await in_a_store(database, 10)
+    results = [
+        ResultState(run.id, f"step-{n}", 1, True, RunStatus.LOST, (0, 0), (0, 0), (0, 0), NOW, NOW, identity=STORE)
+        for run in runs for n in (1, 2)
+    ]  # fmt: skip
+    lost = owner.flush(runs, RunStatus.LOST)
+    await owner.settle(owner.say(lost.runs, results, [line for line in lost.lines if line.event == "status"]))
+    async with database.connection() as connection:
+        await connection.execute("update target_runs set sweep_due = opsjobs_now()")
+    due = await Ledger(database).due_sweeps("default", 100)
+    assert len(due) == 20
+    await asyncio.gather(*(Ledger(database).settle_late(sweep, LATE) for sweep in due))
+    assert await database.fetch("select 1 from target_runs where sweep_due is not null") == []
+
+
 async def test_two_who_sweep_at_once_do_not_sweep_the_same(database: Database) -> None:
     owner, runs = await in_a_store(database, 30)
     await owner.lose(runs)
@@ -225,8 +304,9 @@ async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(dat
     told = await database.fetch("select count(*) from events")
     await turn(database, MINUTE + 1)
     ledger = Ledger(database)
-    await asyncio.gather(*(ledger.settle_late(i, LATE) for i in await sweeps(database)))
-    await ledger.settle_late(run.id, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
+    (sweep,) = await ledger.due_sweeps("default", 10)
+    await asyncio.gather(*(ledger.settle_late(sweep, LATE) for _ in range(3)))
+    await ledger.settle_late(sweep, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
     await ledger.sweep_again([run.id])
     (shown,) = (await Executions(database).runs(run.execution_id, PageRequest())).items
     assert (shown.status, shown.late_result) == (RunStatus.LOST, LATE)
@@ -241,7 +321,7 @@ async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(dat
 
 async def test_a_run_that_goes_on_cannot_be_settled_late(database: Database) -> None:
     _, (run,) = await in_a_store(database)
-    await Ledger(database).settle_late(run.id, LATE)
+    await Ledger(database).settle_late(sweep_of(run), LATE)
     assert await database.fetch("select late_result from target_runs") == [{"late_result": None}]
 
 
@@ -249,8 +329,10 @@ async def test_a_late_word_and_another_sweep_at_once_end_the_search(database: Da
     owner, runs = await in_a_store(database, 20)
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
-    ids, ledger = await sweeps(database), Ledger(database)
-    await asyncio.gather(ledger.sweep_again(ids[::-1]), *(ledger.settle_late(i, LATE) for i in ids), ledger.sweep_again(ids))
+    ledger = Ledger(database)
+    due = await ledger.due_sweeps("default", 100)
+    ids = [sweep.run_id for sweep in due]
+    await asyncio.gather(ledger.sweep_again(ids[::-1]), *(ledger.settle_late(s, LATE) for s in due), ledger.sweep_again(ids))
     await turn(database, DAY)
     assert await sweeps(database) == []
 
@@ -259,6 +341,6 @@ async def test_an_execution_ends_as_its_runs_said_whatever_is_found_out_later(da
     owner, runs = await in_a_store(database, 2)
     await owner.finish(runs[:1])
     await owner.lose(runs[1:])
-    await Ledger(database).settle_late(runs[1].id, LATE)
+    await Ledger(database).settle_late(sweep_of(runs[1]), LATE)
     ended = await Executions(database).get(runs[0].execution_id)
     assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"succeeded": 1, "lost": 1})

@@ -376,7 +376,9 @@ async def test_poison_names_the_action_that_would_have_come_next(database: Datab
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
     done = ResultState(run.id, "step-1", 1, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
-    void = ResultState(run.id, "step-2", 1, True, RunStatus.SKIPPED, (0, 0), (0, 0), (0, 0), NOW, NOW)
+    void = ResultState(
+        run.id, "step-2", 1, True, RunStatus.SKIPPED, (0, 0), (0, 0), (0, 0), NOW, NOW, cancel_proof=CancelProof.NEVER_STARTED
+    )
     await owner.settle(owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done, void]))
     await owner.die()
     await passed_on(database, CLAIMS_AT_MOST)

@@ -214,3 +214,28 @@ async def test_groups_can_compare_one_action(database: Database) -> None:
     assert len((await executions.groups(execution, FIRST)).items) == 2
     (same,) = (await executions.groups(execution, FIRST, action="step-2")).items
     assert (same.stdout.text, len(same.targets)) == ("same", 2)
+
+
+async def test_groups_take_of_each_action_the_attempt_that_counts(database: Database) -> None:
+    story = Story(database)
+    await story.launch(3, commands=["hostname", "true"])
+    await story.begin()
+    for name, tries in (("web-1", 1), ("web-2", 2), ("web-3", 3)):
+        for attempt in range(1, tries):
+            await story.write(name, b"no: try %d of %s" % (attempt, name.encode()))
+            await story.act(name, "step-1", 1)
+            story.again(name)
+        await story.write(name, b"one ")
+        await story.act(name, "step-1")
+        await story.write(name, b"two", action="step-2")
+        await story.finish(name, action="step-2")
+    executions, execution = Executions(database), await story.now()
+    for action, said in ((None, "one two"), ("step-1", "one "), ("step-2", "two")):
+        (same,) = (await executions.groups(execution, FIRST, action=action)).items
+        assert (same.stdout.text, same.stdout.total_bytes, same.status, same.exit_code) == (
+            said,
+            len(said),
+            RunStatus.SUCCEEDED,
+            0,
+        )
+        assert len(same.targets) == 3

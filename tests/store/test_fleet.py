@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+from kit.ledgering import Owner, launch, machines
 from kit.story import Story
+from opsjobs.model.again import DiscardDraft, LetterFilter
+from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.fleet import HEAD, Fleet
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database
@@ -34,6 +37,16 @@ async def test_queues_are_counted_by_zone(database: Database) -> None:
     await story.begin()
     assert [(q.ready, q.running) for q in await Fleet(database).queues()] == [(0, 3), (0, 0)]
     assert await Fleet(database).open_executions() == {"running": 1}
+
+
+async def test_dead_letters_are_counted_until_they_are_answered(database: Database) -> None:
+    owner = await Owner(database).register()
+    await launch(database, machines(3))
+    await owner.lose((await owner.claim()).runs)
+    assert (await Fleet(database).upkeep()).dead_letters == 3
+    wish = DiscardDraft(filter=LetterFilter(target="web-2"), reason="scrapped")
+    assert len(await DeadLetters(database).discard(wish, by="ada")) == 1
+    assert (await Fleet(database).upkeep()).dead_letters == 2
 
 
 async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> None:

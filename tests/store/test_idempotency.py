@@ -50,7 +50,7 @@ async def test_while_the_first_is_being_done_the_second_waits_shortly_and_is_tol
         with pytest.raises(Conflict) as refused:
             await Jobs(database).create(job("restart-web"), "ada", ASKED)
         assert refused.value.code == "idempotency_in_progress"
-        assert 0.25 < time.monotonic() - started < 3
+        assert 0.25 < time.monotonic() - started < 30
 
 
 async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(database: Database) -> None:

@@ -62,6 +62,32 @@ async def test_a_target_never_has_more_running_than_its_slots(database: Database
     assert [(await read(database, e)).status for e in executions] == [ExecutionStatus.COMPLETED] * 8
 
 
+async def test_a_slot_that_is_freed_while_a_claim_decides_is_no_slot_too_many(database: Database) -> None:
+    only, one, two = machines(1, slots=1), Owner(database), Owner(database, "worker-2")
+    await launch(database, only)
+    assert len((await one.claim()).runs) == 1
+    waiting = await launch(database, only)
+    waits = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+    async with database.connection() as holder:
+        await holder.execute(_TIME_WAITS)
+        await holder.execute("select pg_advisory_lock(17)")
+        async with database.transaction() as settling:
+            await settling.execute("update target_slots set used = 0")
+            claiming = asyncio.create_task(two.claim())
+            async with asyncio.timeout(60):
+                while not await database.fetch(waits):
+                    await asyncio.sleep(0.01)
+        await holder.execute("select pg_advisory_unlock(17)")
+        assert [run.execution_id for run in (await claiming).runs] == [waiting.id]
+    assert await database.fetch("select used from target_slots") == [{"used": 1}]
+
+
+# A claim asks for the time once it has read the slots and before it has locked them.
+_TIME_WAITS = """
+create or replace function opsjobs_now() returns timestamptz language plpgsql volatile as $$
+begin perform pg_advisory_xact_lock_shared(17); return clock_timestamp(); end $$"""
+
+
 async def test_a_stale_owner_writes_nothing(database: Database) -> None:
     execution = await launch(database, machines(1))
     first, second = Owner(database), Owner(database, "worker-2")

@@ -7,16 +7,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, faults, launch, machines, read
 from kit.servers import Databases
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
+from opsjobs.model.target import Target
+from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed
 from opsjobs.store.ledger.flush import Flush, parameters
 from opsjobs.store.migrations import runner
@@ -78,6 +81,28 @@ class OldWorker:
         self.send("unknown", {"owner": self.id, "known": []})
         assert self.ways([1]) == ["web-1"]
 
+    def launch(self, targets: list[Target]) -> int:
+        """As an API of the first release does it; says the execution's id."""
+        uuid, count = uuid4(), len(targets)
+        with self._connection.transaction():
+            (row,) = self.send("launch_execution", {
+                "uuid": uuid, "job_id": None, "job_version": None, "number": None, "window": 50, "priority": 5, "total": count,
+                "timeout_seconds": None,
+            })  # fmt: skip
+            of = {"id": row["id"], "uuid": uuid, "targets": [t.id for t in targets]}
+            self.send("launch_spec", {
+                **of, "job_name": "ad-hoc", "actions": Jsonb([{"key": "step-1", "type": "command", "command": "true"}]),
+                "policy": Jsonb({}), "triggered_by": "api", "requested_by": "ada", "reason": None,
+            })  # fmt: skip
+            self.send("launch_runs", {
+                **of, "uuids": [uuid5(uuid, t.id) for t in targets], "names": [t.name for t in targets],
+                "hosts": [t.host for t in targets], "zones": [t.zone for t in targets],
+            })  # fmt: skip
+            self.send("launch_slots", {**of, "slots": [t.slots for t in targets]})
+            self.send("admit", {"executions": [row["id"]]})
+            self.send("launch_told", of)
+        return int(row["id"])
+
     def claim(self, limit: int = 10) -> list[int]:
         with self._connection.transaction():
             seen = self.send("candidates", {"zone": "default", "floor": 0, "limit": limit})
@@ -137,7 +162,7 @@ def of(old: OldWorker) -> list[Claimed]:
 
 
 async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, first_url: str, old: OldWorker) -> None:
-    execution = await launch(first, machines(3))
+    execution = old.launch(machines(3))
     before = old.claim(limit=1)
     old.say_everything_once()
     assert runner.upgrade(first_url) == runner.SchemaState(runner.check(first_url).head, runner.check(first_url).head)
@@ -148,12 +173,12 @@ async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, firs
     runs = of(old)
     assert old.settle(speaker.flush(runs[:1], None)) == {runs[0].id}
     assert old.settle(speaker.flush(runs[1:], RunStatus.SUCCEEDED)) == {run.id for run in runs[1:]}
-    assert (await read(first, execution)).counts == {"running": 1, "succeeded": 2}
+    assert (await Executions(first).get(execution)).counts == {"running": 1, "succeeded": 2}
     assert await faults(first) == []
 
 
 async def test_what_was_stored_before_is_there_afterwards(first: Database, first_url: str, old: OldWorker) -> None:
-    execution = await launch(first, machines(2))
+    execution = old.launch(machines(2))
     old.claim(limit=1)
     old.settle(Owner(first, old.name, id=old.id).flush(of(old)))
     runs = "select id, status, owner, fence, attempt, claims, finished_at from target_runs order by id"
@@ -162,15 +187,15 @@ async def test_what_was_stored_before_is_there_afterwards(first: Database, first
     assert await first.fetch(runs) == before
     new = Owner(first)
     await new.finish((await new.claim()).runs)
-    assert (await read(first, execution)).status is ExecutionStatus.COMPLETED
+    assert (await Executions(first).get(execution)).status is ExecutionStatus.COMPLETED
     assert await faults(first) == []
 
 
 async def test_what_an_old_worker_began_and_left_is_nothing_that_could_be_attached_to(
     first: Database, first_url: str, old: OldWorker
 ) -> None:
-    await launch(first, machines(1))
     runner.upgrade(first_url)
+    await launch(first, machines(1))
     new = await Owner(first).register()
     given_back = (await new.claim()).runs
     await new.identify(given_back, STORE)
@@ -207,7 +232,7 @@ async def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_wait
         other.execute("select 1 from target_runs")  # behind the upgrade in the queue, which steps aside
         assert not waited.is_set()
         backup.rollback()
-        upgrade.join(30)
+        upgrade.join(90)
     assert runner.check(first_url).up_to_date
 
 

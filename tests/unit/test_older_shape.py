@@ -97,3 +97,16 @@ def test_actions_get_keys_and_a_type_and_no_key_twice() -> None:
         JobDraft.model_validate({"name": "a", "actions": [{"command": "x", "key": "step-2"}, {"command": "y"}]})
     with pytest.raises(ValidationError, match="job_type is script"):
         JobDraft.model_validate({"name": "a", "job_type": "script", "actions": [{"command": "x"}]})
+
+
+def test_the_older_number_of_retries_is_one_less_than_the_attempts() -> None:
+    draft = JobDraft.model_validate({**OLD, "job_type": "composite", "max_retries": 3})
+    assert draft.policy.retry is not None
+    assert draft.policy.retry.max_attempts == 4
+    action = {"action_type": "command", "max_retries": 0, "action_parameters": {"command": "a"}}
+    first = RunDraft.model_validate({"actions": [action]}).actions[0]
+    assert first.retry is not None
+    assert first.retry.max_attempts == 1
+    said = JobDraft.model_validate({**OLD, "job_type": "composite", "maxRetries": 3, "policy": {"retry": {"max_attempts": 2}}})
+    assert said.policy.retry is not None
+    assert said.policy.retry.max_attempts == 2

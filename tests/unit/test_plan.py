@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from opsjobs.model.failures import Invalid
-from opsjobs.model.job import CommandAction, LaunchOrder, Policy
-from opsjobs.model.plan import in_order, plan
+from opsjobs.model.job import CommandAction, LaunchOrder
+from opsjobs.model.plan import in_order, plan, wave_ends
+from opsjobs.model.policy import Policy
 from opsjobs.model.target import SelectionDraft, Target, Transport
 
 
@@ -64,3 +67,27 @@ def test_none_and_too_many_are_refused_with_words(count: int, code: str) -> None
         plan(order(), machines(count), default_parallel=50, max_targets=4, seed=1)
     assert refused.value.code == code
     assert plan(order(), machines(4), default_parallel=50, max_targets=4, seed=1).window == 4
+
+
+def test_waves_are_cumulative_shares_rounded_up_and_empty_ones_are_left_out() -> None:
+    policy = Policy.model_validate({"waves": [1, "10%", "100%"]})
+    assert wave_ends(policy, 41) == [1, 5, 41]
+    assert wave_ends(policy, 10) == [1, 10]
+    assert wave_ends(policy, 1) == [1]
+    assert wave_ends(Policy(), 7) == [7]
+    made = plan(order(waves=[1, "50%", "100%"]), machines(4), default_parallel=50, max_targets=100, seed=1)
+    assert [made.wave_of(position) for position in range(4)] == [0, 1, 2, 2]
+
+
+@given(some.lists(some.integers(1, 60), unique=True, max_size=5), some.integers(1, 50))
+def test_every_target_stands_in_one_wave(counts: list[int], total: int) -> None:
+    ends = wave_ends(Policy.model_validate({"waves": [*sorted(counts), "100%"]}), total)
+    assert ends[-1] == total
+    assert ends == sorted(set(ends))
+
+
+def test_order_by_a_label_puts_targets_without_it_last_and_keeps_equals_as_they_came() -> None:
+    given_targets = [
+        replace(t, labels={"rack": rack} if rack else {}) for t, rack in zip(machines(4), ["b", "", "a", "b"], strict=True)
+    ]
+    assert names(in_order(Policy(order="label:rack"), given_targets, 1)) == ["web-3", "web-1", "web-4", "web-2"]

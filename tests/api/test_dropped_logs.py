@@ -1,0 +1,32 @@
+"""A log that retention let go of is gone, and not empty."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.kit import problem
+from api.live import live
+from opsjobs.store.transaction import Database
+
+
+@pytest.mark.parametrize(
+    "path", ["/log", "/log?format=text", "/log?format=ndjson", "/log?format=text&target=web-1&stream=stdout", "/events"]
+)
+async def test_a_dropped_log_is_gone(database: Database, path: str) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        await desk.story.write("web-1", b"up\n")
+        await desk.story.finish("web-1")
+        await database.fetch(
+            """with gone as (delete from execution_log returning log_day)
+            insert into dropped_log_days (log_day) select distinct log_day from gone returning log_day"""
+        )
+        assert "OPSJOBS_KEEP_LOGS" in problem(await desk.http.get(f"/executions/1{path}"), 410, "log_dropped")["detail"]
+        (result,) = (await desk.http.get("/executions/1/results")).json()["items"]
+        assert (result["status"], result["stdout"], result["stdout_bytes"], result["stdout_truncated"]) == (
+            "succeeded",
+            "",
+            3,
+            True,
+        )
+        assert (await desk.http.get("/executions/1")).json()["status"] == "completed"

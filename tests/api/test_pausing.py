@@ -1,0 +1,102 @@
+"""Pause, resume and approvals over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.kit import problem
+from api.live import live
+from kit.story import target
+from opsjobs.model.execution import RunStatus, WaitingFor
+from opsjobs.store.ledger import Flush, RunMove
+from opsjobs.store.transaction import Database
+
+
+async def test_of_a_paused_execution_nothing_starts_until_it_is_resumed(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch(2)
+        paused = await desk.http.post("/executions/1/pause", json={"reason": "too loud"})
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+        assert (paused.json()["paused_by"], paused.json()["pause_reason"]) == ("ada", "too loud")
+        assert (await desk.http.post("/executions/1/pause")).json()["pause_reason"] == "too loud"
+        assert await desk.story.begin() == {}
+        assert [e["id"] for e in (await desk.http.get("/executions?status=paused")).json()["items"]] == [1]
+        resumed = await desk.http.post("/executions/1/resume")
+        assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
+        assert (resumed.json()["paused_by"], resumed.json()["pause_reason"]) == (None, None)
+        assert desk.rung == ["default"]
+        assert set(await desk.story.begin()) == {"web-1", "web-2"}
+        assert (await desk.http.post("/executions/1/resume")).json()["status"] == "running"
+
+
+async def test_what_ends_or_has_ended_is_neither_paused_nor_resumed(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        await desk.http.post("/executions/1/cancel")
+        for verb in ("pause", "resume"):
+            problem(await desk.http.post(f"/executions/1/{verb}"), 409, "execution_cancelling")
+        await desk.story.finish("web-1")
+        for verb in ("pause", "resume"):
+            problem(await desk.http.post(f"/executions/1/{verb}"), 409, "execution_ended")
+            problem(await desk.http.post(f"/executions/9/{verb}", json={"x": 1}), 404, "execution_not_found")
+
+
+async def test_an_approval_is_listed_and_decided_once(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch([target(1)])
+        asked = await desk.parts.ledger.ask_approval(1, "go", message="May we?", expires_seconds=3_600)
+        pending = (await desk.http.get("/approvals?status=pending")).json()["items"]
+        assert [(a["id"], a["execution_id"], a["action"], a["message"], a["status"]) for a in pending] == [
+            (asked.id, 1, "go", "May we?", "pending")
+        ]
+        assert (await desk.http.get(f"/approvals/{asked.uuid}")).json() == pending[0]
+        decided = await desk.http.post(f"/approvals/{asked.uuid}/approve", json={"reason": "all is well"})
+        assert (decided.status_code, decided.json()["status"]) == (200, "approved")
+        assert (decided.json()["decided_by"], decided.json()["reason"]) == ("ada", "all is well")
+        assert desk.rung == ["default"]
+        problem(await desk.http.post(f"/approvals/{asked.id}/reject"), 409, "approval_decided")
+        assert (await desk.http.get("/approvals?status=pending")).json()["items"] == []
+        assert (await desk.http.get("/approvals?execution_id=1&decided_by=ada")).json()["items"] == [decided.json()]
+
+
+async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch([target(1)], commands=["a", "b"])
+        run = (await desk.story.begin())["web-1"]
+        asked = await desk.parts.ledger.ask_approval(1, "step-1", message="May we?")
+        waits = RunMove(
+            run.id,
+            run.execution_id,
+            run.target_id,
+            run.fence,
+            RunStatus.WAITING,
+            waiting_for=WaitingFor.APPROVAL,
+            awaits="step-1",
+        )
+        await desk.parts.ledger.settle(Flush(desk.story._owner, "worker-1", 1, [waits]))
+        assert (await desk.http.post(f"/approvals/{asked.id}/reject", json={"reason": "not today"})).json()[
+            "status"
+        ] == "rejected"
+        (found,) = (await desk.http.get("/executions/1/targets")).json()["items"]
+        assert (found["status"], found["error"]["code"]) == ("cancelled", "cancelled")
+        assert "not today" in found["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/approvals/9", "/approvals/x"])
+async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(database: Database, path: str) -> None:
+    async with live(database) as desk:
+        problem(await desk.http.get(path), 404, "approval_not_found")
+        problem(await desk.http.post(f"{path}/approve", json={"nonsense": 1}), 404, "approval_not_found")
+
+
+async def test_each_door_asks_for_its_permission(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch()
+        asked = await desk.parts.ledger.ask_approval(1, "go", message="May we?")
+        viewer, operator, manager = [await desk.as_role(role) for role in ("viewer", "operator", "manager")]
+        for verb in ("pause", "resume"):
+            problem(await desk.http.post(f"/executions/1/{verb}", headers=viewer), 403, "forbidden")
+            assert (await desk.http.post(f"/executions/1/{verb}", headers=operator)).status_code == 200
+        assert (await desk.http.get("/approvals", headers=viewer)).status_code == 200
+        problem(await desk.http.post(f"/approvals/{asked.id}/approve", headers=operator), 403, "forbidden")
+        assert (await desk.http.post(f"/approvals/{asked.id}/approve", headers=manager)).status_code == 200

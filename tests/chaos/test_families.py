@@ -1,0 +1,96 @@
+"""A cancel of 200 machines leaves nobody alive of families that fork, daemonise and do not heed TERM, and has a proof for each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from chaos.machines import Machine, keep_mounts_to_ourselves, machines
+from e2e.house import ADDRESSES_A_SERVER, MACHINES, House, opened
+from e2e.processes import until
+from kit import servers
+from kit.sshd import needs_sshd
+
+LONG_SECONDS = 180.0
+"""Far more than any of it takes on a machine that has nothing else to do."""
+
+# A child, an orphan, one with a session of its own, and a daemon with a child: none of them hears TERM.
+FAMILY = """trap '' TERM HUP INT
+(trap '' TERM; exec sleep 3001) &
+( (trap '' TERM HUP; exec sleep 3002) & )
+setsid sh -c 'trap "" TERM HUP; exec sleep 3003' </dev/null >/dev/null 2>&1 &
+( setsid sh -c 'trap "" TERM HUP; sleep 3004 & exec sleep 3005' </dev/null >/dev/null 2>&1 & )
+echo begun
+while :; do sleep 1000; done"""
+MEMBERS = 7
+"""With the command's own shell and its last `sleep`."""
+
+
+class Village(House):
+    """A house whose workers take all its machines at once."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every process."""
+        return {**super().environment, "OPSJOBS_CONCURRENCY": str(MACHINES)}
+
+
+@pytest.fixture
+def fleet() -> Iterator[list[Machine]]:
+    """13 machines with processes of their own, as each cancel looks at all processes there are; together 200 addresses."""
+    needs_sshd()
+    _needs_namespaces()
+    keep_mounts_to_ourselves()
+    with ExitStack() as stack:
+        yield stack.enter_context(machines(_shares(), stack.enter_context(servers.open_folder())))
+
+
+@pytest.fixture
+def village(fleet: list[Machine]) -> Iterator[Village]:
+    """The whole service over these machines."""
+    with ExitStack() as stack:
+        found = opened(stack, [machine.server for machine in fleet], Village)
+        found.furnish()
+        yield found
+
+
+def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(village: Village, fleet: list[Machine]) -> None:
+    execution = village.run(FAMILY, village.names(1, MACHINES), max_parallel=MACHINES, witnessed=False)
+    until(lambda: set(_members(fleet).values()) == {MEMBERS}, "all families are complete", LONG_SECONDS)
+    assert len(_members(fleet)) == MACHINES
+    village.post(f"/executions/{execution}/cancel", {}, 202)
+    began = time.monotonic()
+    assert village.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": MACHINES}
+    print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/reliability.md
+    # A proof is no promise: whoever is said to be killed is gone by then.
+    assert _members(fleet) == {}
+    results = [*village.results(execution)]
+    assert Counter(result["cancel_proof"] for result in results) == {"killed": MACHINES}
+    assert {run["cancel_proof"] for run in village.runs(execution)} == {"killed"}
+    assert {village.output(execution, name) for name in village.names(1, MACHINES)} == {b"begun\n"}
+
+
+def _members(fleet: list[Machine]) -> Counter[str]:
+    """How many processes each run has on all machines, by the mark in their environment."""
+    return Counter(key for machine in fleet for key in machine.durable_processes().values())
+
+
+def _shares() -> list[list[str]]:
+    """200 addresses of a network that depends on the process."""
+    network = 20 + os.getpid() % 80
+    addresses = [f"127.{network}.{1 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
+    return [addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)]
+
+
+def _needs_namespaces() -> None:
+    unshare = shutil.which("unshare")
+    command = [unshare or "unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    if os.geteuid() != 0 or unshare is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this machine cannot give machines processes of their own: that needs root and unshare")

@@ -1,0 +1,54 @@
+"""`opsjobs circuits` against a desk."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.desk import Answer, Asked, open_desk
+from opsjobs.cli.app import run
+
+SHUT = {
+    "id": 5,
+    "target": {"id": "7", "name": "web-1", "host": "10.0.0.5"},
+    "credential": "web-key",
+    "state": "open",
+    "failures": 1,
+    "error": {"code": "auth_failed", "message": "web-1 refused the login of deploy."},
+    "since": "2026-01-01T00:00:00Z",
+    "until": "2026-01-01T00:15:00Z",
+}
+
+
+def service(asked: Asked) -> Answer:
+    """A service with one open circuit."""
+    if asked.path == "/targets":
+        return Answer(200, {"items": [{"id": "7", "name": "web-1"}], "next": None})
+    return Answer(200, {"items": [SHUT], "next": None})
+
+
+def circuits(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Asked]:
+    with open_desk(service) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["circuits", *words]) == 0
+        return desk.asked
+
+
+def test_the_list_says_which_login_why_and_until_when(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (asked,) = circuits(monkeypatch, "list")
+    assert "state" not in asked.query
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("web-1", "web-key", "open", "auth_failed", "2026-01-01T00:15:00Z"))
+    (asked,) = circuits(monkeypatch, "list", "--closed", "-o", "json")
+    assert asked.query["state"] == ["closed", "open", "half_open"]
+    assert "refused the login of deploy" in capsys.readouterr().out
+
+
+def test_a_reset_goes_to_the_target_and_says_what_it_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, asked = circuits(monkeypatch, "reset", "web-1")
+    assert (asked.method, asked.path) == ("POST", "/circuits/7/reset")
+    assert "target web-1: 1 circuit closed" in capsys.readouterr().err

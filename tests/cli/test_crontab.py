@@ -1,0 +1,356 @@
+"""Crontabs as cron reads them: a corpus of nasty lines, the jobs that they become, and `opsjobs import crontab` against a desk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from cli.desk import Answer, Asked, open_desk
+from docs.pages import samples
+from opsjobs.cli.app import run
+from opsjobs.cli.importing.crontab import Crontab, Entry, read, split_percent
+from opsjobs.cli.importing.crontab_jobs import Planned, Wishes, planned, prefix_of
+from opsjobs.cli.importing_crontab import local_zone
+from opsjobs.model.job import JobDraft
+from opsjobs.model.schedule import ScheduleDraft
+
+WISHES = Wishes({"ids": ["web-1"]}, "web-1-", "Europe/Berlin", "24h")
+
+
+def crontab(text: str, *, system: bool = False) -> Crontab:
+    return read("crontab", text, system=system)
+
+
+def one(text: str, *, system: bool = False) -> Entry:
+    (entry,) = crontab(text, system=system).entries
+    return entry
+
+
+def plan(text: str, *, system: bool = False, wishes: Wishes = WISHES) -> list[Planned]:
+    found = planned([(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes)
+    for body in found:
+        JobDraft.model_validate(body.job)
+        ScheduleDraft.model_validate(body.schedule)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "when", "command"),
+    [
+        ("*/5 * * * * /bin/true", "*/5 * * * *", "/bin/true"),
+        ("\t 0\t5  * *\t1-5   backup --to '/srv/a b'  # not a comment", "0 5 * * 1-5", "backup --to '/srv/a b'  # not a comment"),
+        ("0 0 1,15 jan-jun,Dec Mon,wed-FRI x", "0 0 1,15 jan-jun,Dec Mon,wed-FRI", "x"),
+        ("0-59/15,7 0-23/2 */10 * 0,7 x", "0-59/15,7 0-23/2 */10 * 0,7", "x"),
+        ("@daily\tx y", "@daily", "x y"),
+        ("@Midnight x", "@midnight", "x"),
+        ("@every_minute x", "* * * * *", "x"),
+        ("-*/10 * * * * quiet", "*/10 * * * *", "quiet"),
+        ("* * * * * -n x -n", "* * * * *", "x -n"),
+        ("0~29 ~ * * * x", "H(0-29) H(0-23) * * *", "x"),
+        ("5 4 * * * A=b cmd \"$A\" && echo ${HOME}", "5 4 * * *", "A=b cmd \"$A\" && echo ${HOME}"),
+        ("5 4 * * * echo 50\\% \\\\ \\n", "5 4 * * *", "echo 50% \\\\ \\n"),
+        ("5 4 * * * echo ä €", "5 4 * * *", "echo ä €"),
+        ("30 4 1,15 * 5 either", "30 4 1,15 * 5", "either"),
+    ],
+)  # fmt: skip
+def test_a_line_is_read_as_cron_reads_it(line: str, when: str, command: str) -> None:
+    found = one(line)
+    assert (found.when, found.command, found.stdin, found.user) == (when, command, None, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("@reboot /usr/bin/daemon", "@reboot: the start of a machine is no time"),
+        ("@fortnightly x", "there is no '@fortnightly'"),
+        ("@600 x", "--every"),
+        ("60 * * * * x", "minute"),
+        ("*/0 * * * * x", "minute"),
+        ("0 0 30 2 * x", "never due"),
+        ("0 0 * * H x", "no day of the week of a crontab"),
+        ("0 0 L * * x", "no day of the month of a crontab"),
+        ("? 0 * * * x", "no minute of a crontab"),
+        ("0 0 * * foo x", "no day of the week of a crontab"),
+        ("0 0 * * *", "neither NAME=VALUE nor five fields and a command"),
+        ("0 0 * * * ", "it has no command"),
+        ("0 0 * * * %only stdin", "it has no command"),
+        ("hello", "neither NAME=VALUE"),
+        ("PATH", "neither NAME=VALUE"),
+        ("0 0 * * * x\0y", "NUL"),
+        ("A-B=c", "cannot be the name of a variable"),
+        ("OPSJOBS_RUN=1", "opsjobs itself"),
+        ("SHELL=bash", "no absolute path"),
+        ("RANDOM_DELAY=soon", "no number of minutes"),
+        ("X=${target.name}", "would replace"),
+        ("7 5 cron.weekly run-parts /etc/cron.weekly x", "no day of the month of a crontab"),
+    ],
+)
+def test_what_cannot_be_read_is_left_with_its_line_and_the_reason(line: str, reason: str) -> None:
+    found = crontab(f"# first\n{line}\n0 1 * * * next")
+    assert [entry.command for entry in found.entries] == ["next"]
+    (left,) = found.left
+    assert (left.what, left.target) == ("crontab line 2", True)
+    assert reason in left.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "stdin"),
+    [
+        ("cat", "cat", None),
+        ("cat%", "cat", None),
+        ("cat%one", "cat", "one\n"),
+        ("cat%one%two%", "cat", "one\ntwo\n"),
+        ("cat%%", "cat", "\n"),
+        ("date +\\%F%in\\%put", "date +%F", "in%put\n"),
+        ("x \\\\%in", "x \\\\", "in\n"),
+        ("x \\\\\\%y", "x \\\\%y", None),
+        ("end\\", "end\\", None),
+    ],
+)
+def test_percent_signs_end_the_command_and_its_lines(text: str, command: str, stdin: str | None) -> None:
+    assert split_percent(text) == (command, stdin)
+
+
+def test_settings_count_for_the_lines_below_them() -> None:
+    text = (
+        '0 0 * * * zero\nPATH = /usr/bin:/bin \nGREETING=\'a "b" \'\n"QUOTED"="x"\nEMPTY=\n0 1 * * * one\n'
+        "SHELL=/bin/bash\nHOME=/srv\nCRON_TZ=Asia/Tokyo\nPATH=/opt\n0 2 * * * two\n"
+    )
+    zero, first, second = plan(text)
+    assert "env" not in zero.job["actions"][0]
+    assert first.job["actions"][0] == {
+        "type": "command",
+        "command": "one",
+        "timeout": "24h",
+        "env": {"PATH": "/usr/bin:/bin", "GREETING": 'a "b" ', "QUOTED": "x", "EMPTY": ""},
+    }
+    action = second.job["actions"][0]
+    assert (action["type"], action["interpreter"], action["script"], action["cwd"]) == ("script", "/bin/bash", "two\n", "/srv")
+    assert (action["env"]["PATH"], action["env"]["HOME"]) == ("/opt", "/srv")
+    assert [body.schedule["timezone"] for body in (zero, first, second)] == ["Europe/Berlin", "Europe/Berlin", "Asia/Tokyo"]
+
+
+def test_what_has_become_something_else_is_told() -> None:
+    found = crontab('MAILTO=""\nMAILTO=ops@example.org\nRANDOM_DELAY=6\nLOGNAME=x\n~ 1 * * * x\r\n1 1 * * * y\r\n')
+    assert [(left.what, left.target) for left in found.left] == [(f"crontab line {n}", False) for n in (2, 3, 4, 5, 5)]
+    words = ("MAILTO", "jitter", "LOGNAME", "carriage return", "has become H")
+    assert [next(word for word in words if word in left.reason) for left in found.left] == list(words)
+    assert [entry.command for entry in found.entries] == ["x", "y"]
+    assert planned([(found.entries[0], "x")], WISHES)[0].schedule["jitter"] == "6m"
+
+
+def test_lines_of_a_system_crontab_name_their_users() -> None:
+    text = (
+        "17 * * * * root cd / && run-parts --report /etc/cron.hourly\n@daily www-data:www php /srv/cron.php\n0 0 * * * onlyuser\n"
+    )
+    found = crontab(text, system=True)
+    assert [(entry.user, entry.command) for entry in found.entries] == [
+        ("root", "cd / && run-parts --report /etc/cron.hourly"),
+        ("www-data", "php /srv/cron.php"),
+    ]
+    assert [left.what for left in found.left] == ["crontab line 2", "crontab line 3"]
+    bodies = planned([(entry, "x") for entry in found.entries], Wishes({}, "", "UTC", "1h", credential="sudo"))
+    assert bodies[1].job["actions"][0]["become"] == {"user": "www-data", "credential": "sudo"}
+
+
+def test_cron_misses_what_it_misses_and_overlaps() -> None:
+    usual, single = plan("@hourly x\n@hourly -s y\n")
+    assert usual.schedule == {
+        "name": "crontab", "type": "cron", "cron": "@hourly", "timezone": "Europe/Berlin", "misfire": "skip", "overlap": "allow"
+    }  # fmt: skip
+    assert single.schedule["overlap"] == "skip"
+
+
+def test_a_command_that_names_a_value_of_ours_is_a_script_that_nobody_touches() -> None:
+    (body,) = plan("0 0 * * * echo '${target.name}' ${A}\n")
+    assert body.job["actions"][0]["script"] == "echo '${target.name}' ${A}\n"
+
+
+def test_a_comment_above_a_line_is_its_description() -> None:
+    text = (
+        "# m h dom mon dow command\n0 0 * * * a\n# nightly backup\n0 1 * * * b\n#0 2 * * 1 c\n0 3 * * * d\n# far\n\n0 4 * * * e\n"
+    )
+    assert [body.job.get("description") for body in plan(text)] == [None, "nightly backup", None, None]
+
+
+def names(text: str, **wishes: Any) -> list[str]:
+    return [
+        body.job["name"] for body in plan(text, wishes=Wishes(**{**{f: getattr(WISHES, f) for f in WISHES.__slots__}, **wishes}))
+    ]
+
+
+def test_names_are_those_of_what_runs_and_stay_when_other_things_change() -> None:
+    text = "0 1 * * * /usr/local/bin/backup.sh --full >/dev/null 2>&1\n"
+    (name,) = names(text)
+    assert name.startswith("web-1-backup.sh-")
+    assert names(f"# other\nPATH=/bin\n{text.replace('0 1', '30 2')}") == [name]
+    assert names(text.replace("--full", "--fast")) != [name]
+    assert names(text, user="ada")[0].startswith("web-1-ada-backup.sh-")
+    assert names(text, user="ada") != names(text, user="ben")
+    assert names(text + text) == [name, f"{name}-2"]
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("cd /srv/app && ./manage.py clean", "manage.py"),
+        ("test -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.daily )", "run-parts"),
+        ("[ -x /usr/bin/certbot ] && perl -e 'sleep int(rand(43200))' && certbot -q renew", "sleep"),
+        ("A=1 B=2 nice -n 10 /opt/x/job", "job"),
+        ("/usr/bin/php -q /var/www/cron.php", "cron.php"),
+        ("*", ""),
+    ],
+)
+def test_names_hold_a_word_for_people(command: str, word: str) -> None:
+    (name,) = names(f"0 0 * * * {command}")
+    assert name.removeprefix("web-1-").rpartition("-")[0].strip("'") == word
+
+
+def test_prefixes_keep_crontabs_of_several_machines_apart() -> None:
+    assert prefix_of({"ids": ["web-1"]}) == "web-1-"
+    assert prefix_of({"groups": ["web"], "selector": "env=prod,!canary"}) == "web-env=prod-canary-"
+    assert prefix_of({}) == "cron-"
+
+
+def test_the_zone_of_a_machine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    (tmp_path / "etc").mkdir()
+    assert local_zone(tmp_path) == "UTC"
+    (tmp_path / "etc/localtime").symlink_to("/usr/share/zoneinfo/Europe/Berlin")
+    assert local_zone(tmp_path) == "Europe/Berlin"
+    (tmp_path / "etc/timezone").write_text("Asia/Tokyo\n")
+    assert local_zone(tmp_path) == "Asia/Tokyo"
+    monkeypatch.setenv("TZ", ":America/New_York")
+    assert local_zone(tmp_path) == "America/New_York"
+
+
+# --- the command
+
+
+class Service:
+    """Keeps jobs by name and their schedules, as the service does."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.schedules: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.path == "/jobs/apply":
+            return Answer(200, {"items": [self._applied(job) for job in asked.body["jobs"]]})
+        if asked.path == "/jobs":
+            return Answer(200, {"items": [job["body"] for job in self.jobs.values()], "next": None})
+        number = asked.path.split("/")[2]
+        if asked.method == "GET":
+            return Answer(200, {"items": [self.schedules[number]] if number in self.schedules else [], "next": None})
+        body = ScheduleDraft.model_validate(asked.body).model_dump(mode="json")
+        self.schedules[number] = {**body, "id": int(number), "version": 1}
+        return Answer(201, self.schedules[number])
+
+    def _applied(self, job: dict[str, Any]) -> dict[str, Any]:
+        old = self.jobs.get(job["name"])
+        number = old["id"] if old else len(self.jobs) + 1
+        self.jobs[job["name"]] = {"id": number, "body": job}
+        change = "unchanged" if old and old["body"] == job else "updated" if old else "created"
+        return {"name": job["name"], "id": number, "change": change}
+
+
+def imported(monkeypatch: pytest.MonkeyPatch, service: Service, *words: str, code: int = 0) -> list[Asked]:
+    with open_desk(service) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["import", "crontab", *words]) == code
+        return desk.asked
+
+
+def sample(tmp_path: Path) -> str:
+    file = tmp_path / "crontab"
+    file.write_text(next(s.text for s in samples("docs/crontab.md", "text") if s.note == "crontab"))
+    return str(file)
+
+
+def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, file = Service(), sample(tmp_path)
+    words = (file, "-t", "web-1", "-z", "Europe/Berlin", "--user", "deploy")
+    imported(monkeypatch, service, *words, "--disabled")
+    assert [schedule["enabled"] for schedule in service.schedules.values()] == [False, False]
+    assert "2 lines changed something, 0 stay as they are, 1 left out" in capsys.readouterr().err
+    again = imported(monkeypatch, service, *words)
+    assert [asked.path for asked in again if asked.method in ("POST", "PUT")] == ["/jobs/apply"]
+    assert "0 lines changed something, 2 stay as they are" in capsys.readouterr().err
+    Path(file).write_text(Path(file).read_text().replace("30 2", "45 2"))
+    changed = imported(monkeypatch, service, *words)
+    (put,) = [asked for asked in changed if asked.method == "PUT"]
+    assert (put.body["cron"], put.body["enabled"], put.headers["if-match"]) == ("45 2 * * *", False, '"1"')
+    Path(file).write_text("@daily other\n")
+    imported(monkeypatch, service, file, "-t", "web-1", "-z", "Europe/Berlin", "--user", "ada")
+    assert "earlier import" not in capsys.readouterr().err
+    imported(monkeypatch, service, *words)
+    assert capsys.readouterr().err.count("is of an earlier import") == 2
+
+
+def test_what_was_changed_of_a_schedule_by_hand_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    service, file = Service(), tmp_path / "t"
+    file.write_text("RANDOM_DELAY=6\n@daily x\n")
+    imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
+    service.schedules["1"] |= {"misfire": "run_once", "overlap": "queue", "calendars": ["freeze"]}
+    file.write_text("@daily x\n")
+    imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
+    (changed,) = service.schedules.values()
+    assert changed["jitter"] == "0s"
+    assert (changed["misfire"], changed["overlap"], changed["calendars"]) == ("run_once", "queue", ["freeze"])
+
+
+def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
+    assert imported(monkeypatch, Service(), *words) == []
+    told = capsys.readouterr()
+    documents = list(YAML(typ="safe", pure=True).load_all(told.out))
+    assert documents[0]["name"] == documents[1]["job"]
+    expected = [s.text for s in samples("docs/crontab.md", "yaml")]
+    assert documents[0] == YAML(typ="safe", pure=True).load(expected[0])
+    assert "@reboot" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["/nowhere", "-t", "x"], "/nowhere cannot be read"),
+        (["/dev/null"], "on which targets?"),
+        (["/dev/null", "-t", "x", "--user", "a", "--system"], "do not go together"),
+        (["/dev/null", "-t", "x", "-z", "GMT+5"], "no time zone"),
+        (["/dev/null", "-t", "x", "--timeout", "soon"], "not a duration"),
+    ],
+)
+def test_what_cannot_be_understood_is_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert imported(monkeypatch, Service(), *words, code=2) == []
+    assert told in capsys.readouterr().err
+
+
+def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, file = Service(), tmp_path / "t"
+    file.write_text(f"@daily {'x' * 70_000}\nCRON_TZ=Europe/Berln\n@daily a\nCRON_TZ=Asia/Tokyo\n@daily b\n")
+    imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
+    assert [schedule["timezone"] for schedule in service.schedules.values()] == ["Asia/Tokyo"]
+    told = capsys.readouterr().err
+    assert "line 1: left out: String should have at most 65536 characters" in told
+    assert "line 3: left out: 'Europe/Berln' is no time zone" in told
+
+
+def test_a_system_crontab_that_is_not_called_one_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t"
+    file.write_text("0 0 * * * root x\n")
+    imported(monkeypatch, Service(), str(file), "-t", "web-1", "-z", "UTC")
+    assert "is it a system crontab (--system)?" in capsys.readouterr().err

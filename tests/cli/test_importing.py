@@ -1,0 +1,178 @@
+"""`opsjobs targets import` and `opsjobs groups` against a desk: what is asked of the service, and what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Asked, Desk, open_desk, problem
+from docs.pages import Sample, samples
+from opsjobs.cli.app import run
+from opsjobs.cli.importing import guess, read
+
+SAMPLES = samples("docs/inventory.md", "text")
+
+
+def service(asked: Asked) -> Answer:
+    """A service that knows no target yet, and refuses those without a host."""
+    if asked.path == "/targets/import":
+        items = [
+            {"position": p, "name": t["name"], "id": str(p + 1), "outcome": "created", "error": None}
+            if t["host"] != "bad"
+            else {"position": p, "name": t["name"], "id": None, "outcome": "refused", "error": {"code": "x", "message": "no"}}
+            for p, t in enumerate(asked.body["targets"])
+        ]
+        return Answer(200, {"items": items})
+    if asked.path == "/credentials":
+        taken = problem(409, "name_taken", "There is already one.")
+        return taken if asked.body["name"].endswith("taken") else Answer(201, {"id": 1})
+    return problem(404, "not_found", "There is nothing.")
+
+
+def imported(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> Desk:
+    with open_desk(service) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["targets", "import", *words]) == code
+        return desk
+
+
+def sent(desk: Desk) -> list[dict[str, Any]]:
+    return [entry for asked in desk.asked if asked.path == "/targets/import" for entry in asked.body["targets"]]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.note)
+def test_the_samples_of_the_page_can_be_imported(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / sample.note
+    file.write_text(sample.text)
+    names = [entry["name"] for entry in sent(imported(monkeypatch, str(file), "-o", "name"))]
+    assert sorted(names) == sorted(one.name for one in read(guess(sample.note, sample.text), sample.note, sample.text).found)
+    assert len(names) >= 2
+    assert f"{len(names)} created" in capsys.readouterr().err
+
+
+def test_jump_hosts_come_first_and_wishes_are_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.ini"
+    file.write_text(next(sample.text for sample in SAMPLES if sample.note == "hosts.ini"))
+    desk = imported(
+        monkeypatch, str(file), "-c", "fleet", "--credential-of", "postgres=db-key", "-g", "new", "--label", "by=ada",
+        "--label-from", "env", "--zone", "berlin", "--host-key-policy", "accept_new", "--dry-run", "--existing", "skip",
+    )  # fmt: skip
+    entries = {entry["name"]: entry for entry in sent(desk)}
+    assert next(iter(entries)) == "gate"
+    assert entries["web02.example.org"] == {
+        "name": "web02.example.org",
+        "host": "web02.example.org",
+        "port": 2222,
+        "credential": "fleet",
+        "groups": ["prod", "web", "new"],
+        "labels": {"env": "prod", "by": "ada"},
+        "jump": "gate",
+        "zone": "berlin",
+        "host_key_policy": "accept_new",
+    }
+    assert entries["db-1"]["credential"] == "db-key"
+    (asked,) = desk.asked
+    assert (asked.body["dry_run"], asked.body["existing"]) == (True, "skip")
+
+
+def test_keys_are_stored_once_and_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    (tmp_path / "taken").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    file = tmp_path / "t.csv"
+    file.write_text("name,user,key\nweb-1,deploy,key\nweb-2,deploy,key\nweb-3,ada,taken\nweb-4,ada,gone\nweb-5,ada,\n")
+    desk = imported(monkeypatch, str(file), "--with-keys")
+    assert [asked.body["name"] for asked in desk.asked if asked.path == "/credentials"] == ["deploy@key", "ada@taken"]
+    logins = [entry.get("credential") for entry in sent(desk)]
+    assert logins == ["deploy@key", "deploy@key", "ada@taken", None, None]
+    told = capsys.readouterr().err
+    assert "gone of ada cannot be read" in told
+    assert "without a credential, of ada" in told
+
+
+def test_what_is_refused_or_left_out_is_told_and_a_refusal_is_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("name,host,port\nweb-1,10.0.0.1,\nweb-2,bad,\nweb-3,10.0.0.3,http\n")
+    imported(monkeypatch, str(file), "-c", "fleet", code=1)
+    told = capsys.readouterr()
+    assert "refused" in told.out
+    assert "left out: line 4: web-3: 'http' is no port" in told.err
+    assert "1 created, 1 refused; 1 host left out" in told.err
+
+
+def test_many_hosts_are_few_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.ini"
+    file.write_text("web[0001:1200].example.org")
+    desk = imported(monkeypatch, str(file), "-c", "fleet", "-o", "name")
+    assert [len(asked.body["targets"]) for asked in desk.asked] == [500, 500, 200]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "told"),
+    [
+        ("[web]\nweb-1 oops", [], "line 2: 'oops'"),
+        ("name\nx", ["--from", "csv", "--label", "oops"], "--label oops"),
+        ("a: [", ["--from", "ansible"], "line 1"),
+    ],
+)
+def test_a_file_or_a_word_that_cannot_be_read_is_usage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: list[str], told: str
+) -> None:
+    file = tmp_path / "hosts.ini"
+    file.write_text(text)
+    desk = imported(monkeypatch, str(file), *words, code=2)
+    assert desk.asked == []
+    assert told in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert imported(monkeypatch, str(tmp_path / "nowhere"), code=2).asked == []
+
+
+# --- groups
+
+WEB = {
+    "id": 3, "name": "web", "description": "old", "selector": "env=prod", "groups": ["eu"], "direct_targets": 2, "updated_at": None
+}  # fmt: skip
+
+
+def groups(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[Asked]:
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            named = asked.query.get("name", ["web"]) == ["web"]
+            return Answer(200, {"items": [WEB] if named else [], "next": None}) if "/3" not in asked.path else Answer(200, WEB)
+        return Answer(201, {"id": 3})
+
+    with open_desk(reply) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["groups", *words]) == code
+        return desk.asked
+
+
+def test_a_group_is_added_with_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    (asked,) = groups(monkeypatch, "add", "prod", "-t", "web-1,web-2", "-g", "web", "-l", "env=prod")
+    assert asked.body == {"name": "prod", "targets": ["web-1", "web-2"], "groups": ["web"], "selector": "env=prod"}
+
+
+def test_a_change_keeps_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, asked = groups(monkeypatch, "change", "web", "--description", "new", "-l", "")
+    assert (asked.method, asked.path) == ("PUT", "/target-groups/3")
+    assert asked.body == {"name": "web", "description": "new", "selector": None, "groups": ["eu"]}
+
+
+def test_groups_are_listed_shown_and_removed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    groups(monkeypatch, "list")
+    assert "env=prod" in capsys.readouterr().out
+    groups(monkeypatch, "show", "web", "-o", "json")
+    assert '"direct_targets": 2' in capsys.readouterr().out
+    *_, asked = groups(monkeypatch, "rm", "web")
+    assert (asked.method, asked.path) == ("DELETE", "/target-groups/3")

@@ -1,0 +1,131 @@
+"""`opsjobs jobs` and `opsjobs run`: what is asked of the service, and how its answers end the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.desk import Answer, Asked, Desk, open_desk
+from opsjobs.cli.app import app
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.run import what
+
+PREVIEW = {
+    "targets": [{"id": "1", "name": "web-1", "host": "h"}], "waves": [["web-1"]], "commands_total": 1, "verdict": None,
+    "commands": [{"target": "web-1", "action": "step-1", "command": "uptime"}], "parameters": {},
+    "changes": {"since": 7, "added": ["web-1"], "removed": ["web-9"]}, "estimate": {"seconds": 2.0, "executions": 3},
+}  # fmt: skip
+
+
+def told(desk: Desk, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """How the command ends that talks to this desk."""
+    monkeypatch.setenv("OPSJOBS_URL", desk.url)
+    monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+    return CliRunner().invoke(app, list(arguments))
+
+
+def asked(desk: Desk) -> list[tuple[str, str, Any]]:
+    return [(one.method, one.path, one.body) for one in desk.asked]
+
+
+def test_apply_sends_the_files_jobs_and_plan_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("name: a\n---\nname: b\n")
+    items = [
+        {"name": "a", "change": "updated", "paths": ["/policy"], "version": 2},
+        {"name": "b", "change": "unchanged", "paths": []},
+    ]
+    with open_desk(lambda _: Answer(body={"items": items})) as desk:
+        done = told(desk, monkeypatch, "jobs", "plan", "-f", str(file))
+        assert (done.exit_code, desk.asked[0].query) == (0, {"dry_run": ["true"]})
+        assert "/policy" in done.stdout
+        assert "1 job would change, 1 stay as they are" in done.output
+        assert told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
+        assert desk.asked[1].query == {}
+        assert desk.asked[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}
+
+
+def test_validate_says_all_that_is_wrong_and_ends_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("name: a\n---\nname: b\n")
+    fault = {"pointer": "/actions/0/key", "detail": "two actions", "code": "duplicate_key"}
+
+    def reply(one: Asked) -> Answer:
+        wrong = one.body["name"] == "b"
+        return Answer(body={"valid": not wrong, "errors": [fault] if wrong else [], "warnings": []})
+
+    with open_desk(reply) as desk:
+        done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file))
+        assert done.exit_code == Exit.ERROR
+        assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
+
+
+def test_export_writes_a_stream_that_apply_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_desk(lambda _: Answer(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as desk:
+        assert told(desk, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
+        assert json.loads(told(desk, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout) == {
+            "jobs": [{"name": "a"}, {"name": "b"}]
+        }
+        assert desk.asked[1].query == {"tag": ["web"]}
+
+
+def test_a_dry_run_shows_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(one: Asked) -> Answer:
+        return Answer(body={"id": 5, "name": "disk"}) if one.method == "GET" else Answer(body=PREVIEW)
+
+    with open_desk(reply) as desk:
+        done = told(desk, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
+        assert done.exit_code == 0
+        assert "web-1" in done.stdout
+        assert "removed since execution 7: web-9" in done.output
+        assert asked(desk)[1] == ("POST", "/jobs/5/execute", {"parameters": {"a": "1", "b": "x=y"}, "dry_run": True})
+        told(desk, monkeypatch, "run", "uptime", "-t", "web-1", "--env", "A=b", "--cwd", "/srv", "--dry-run")
+        action = {"type": "command", "command": "uptime", "env": {"A": "b"}, "cwd": "/srv"}
+        assert asked(desk)[2] == ("POST", "/run", {"actions": [action], "targets": {"ids": ["web-1"]}, "dry_run": True})
+
+
+@pytest.mark.parametrize(("verb", "path"), [("pause", "/jobs/5/pause"), ("resume", "/jobs/5/resume"), ("clone", "/jobs/5/clone")])
+def test_a_jobs_state_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch, verb: str, path: str) -> None:
+    def reply(one: Asked) -> Answer:
+        return (
+            Answer(body={"items": [{"id": 5, "name": "disk"}], "next": None})
+            if one.method == "GET"
+            else Answer(body={"id": 6, "name": "disk"})
+        )
+
+    with open_desk(reply) as desk:
+        assert told(desk, monkeypatch, "jobs", verb, "disk").exit_code == 0
+        assert desk.asked[-1].path == path
+
+
+@pytest.mark.parametrize(
+    ("body", "interpreter"),
+    [
+        (b"#!/bin/sh\n", "/bin/sh"), (b"#!/usr/bin/env python3\nprint(1)", "python"), (b"#!/usr/bin/env ruby\n", "/usr/bin/ruby"),
+        (b"echo\n", "bash"), (b"#!\n", "bash"), (b"\xff", "bash"),
+    ],
+)  # fmt: skip
+def test_a_scripts_first_line_says_what_runs_it(tmp_path: Path, body: bytes, interpreter: str) -> None:
+    (tmp_path / "s").write_bytes(body)
+    action = what(["a", "b"], str(tmp_path / "s"), None)
+    assert (action["type"], action["interpreter"], action["args"]) == ("script", interpreter, ["a", "b"])
+    assert ("script_base64" in action) == (body == b"\xff")
+
+
+@pytest.mark.parametrize(("words", "script"), [([], None), (["a", "b"], None), ([], "/nowhere/at/all")])
+def test_what_is_neither_a_command_nor_a_script_is_usage(words: list[str], script: str | None) -> None:
+    with pytest.raises(CommandFailed) as refused:
+        what(words, script, None)
+    assert refused.value.exit_code is Exit.USAGE
+
+
+def test_a_parameter_without_a_value_is_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_desk(lambda _: Answer()) as desk:
+        done = told(desk, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
+    assert isinstance(done.exception, CommandFailed | typer.Exit | SystemExit)
+    assert desk.asked == []

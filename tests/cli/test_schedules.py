@@ -1,0 +1,253 @@
+"""`opsjobs schedules`: what its options ask of the service, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Asked, problem
+from cli.test_dead_letters import answering
+from opsjobs.cli.app import run
+
+SCHEDULE = {
+    "id": 3, "uuid": "0193", "version": 4, "job_id": 5, "job_name": "disk", "name": "nightly", "type": "cron", "cron": "30 2 * * *",
+    "timezone": "Europe/Berlin", "misfire": "run_once", "overlap": "skip", "calendars": ["freeze"], "enabled": True, "owner": "ada",
+    "end_at": None, "max_firings": 9, "words": "at 02:30 every day, Europe/Berlin", "next": "Thu 26 Nov 02:30 +01:00",
+    "next_due_at": "2026-11-26T01:30:00Z", "firings": 2,
+    "last_firing": {"status": "triggered", "due_at": "2026-11-25T01:30:00Z", "execution_id": 7, "explained": "ran on time: execution 7"},
+}  # fmt: skip
+PREVIEW = {
+    "words": "at 02:30 every day, Europe/Berlin",
+    "moments": [
+        {"utc": "2026-11-26T01:30:00Z", "local": "2026-11-26T02:30:00+01:00", "closed": None},
+        {
+            "utc": "2026-11-27T01:30:00Z",
+            "local": "2026-11-27T02:30:00+01:00",
+            "closed": {"calendar": "freeze", "reason": "in the blackout sale", "until": "2026-11-30T00:00:00Z"},
+        },
+    ],
+    "notes": ["each may start up to 30 s later"],
+}
+
+
+def service(one: Asked) -> Answer:
+    """A service with the schedule nightly of the job disk."""
+    match one.method, one.path:
+        case "GET", "/jobs":
+            return Answer(body={"items": [{"id": 5, "name": "disk"}], "next": None})
+        case "GET", "/schedules" | "/jobs/5/schedules":
+            return Answer(body={"items": [SCHEDULE], "next": None})
+        case "POST", "/schedules/preview":
+            return Answer(body=PREVIEW)
+        case _:
+            return Answer(201 if one.path.endswith("/schedules") else 200, SCHEDULE)
+
+
+def bodies(asked: list[Asked]) -> list[tuple[str, str, Any]]:
+    return [(one.method, one.path, one.body) for one in asked if one.method != "GET"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (["--cron", "30 2 * * *", "-z", "Europe/Berlin"], {"type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}),
+        (["--at", "2026-12-01T09:00:00+01:00"], {"type": "once", "at": "2026-12-01T09:00:00+01:00"}),
+        (["--at", "2026-12-01T09:00", "-z", "UTC"], {"type": "once", "local_time": "2026-12-01T09:00", "timezone": "UTC"}),
+        (["--every", "15m"], {"type": "recurring", "every": "minutes", "interval": 15}),
+        (["--every", "2w", "--on", "mon,fri", "--on", "sun", "--time", "02:30"],
+         {"type": "recurring", "every": "weekly", "interval": 2, "weekdays": ["mon", "fri", "sun"], "time": "02:30"}),
+        (["--every", "hours", "--interval", "6", "--anchor", "2026-12-01T00:00:00Z"],
+         {"type": "recurring", "every": "hours", "interval": 6, "anchor": "2026-12-01T00:00:00Z"}),
+        (["--every", "monthly", "--day", "15"], {"type": "recurring", "every": "monthly", "day": 15}),
+        (["--every", "monthly", "--day", "2nd tue"], {"type": "recurring", "every": "monthly", "day": "2nd tue"}),
+        (["--cron", "@daily", "--misfire", "run_all", "--misfire-window", "1h", "--overlap", "queue", "--jitter", "30s",
+          "--dst-gap", "skip", "--dst-fold", "twice", "--start", "2026-12-01T00:00:00Z", "--end", "none", "--max-firings", "3",
+          "--calendar", "freeze,holidays", "-p", "path=/var", "--disabled"],
+         {"type": "cron", "cron": "@daily", "misfire": "run_all", "misfire_window": "1h", "overlap": "queue", "jitter": "30s",
+          "dst_gap": "skip", "dst_fold": "twice", "start_at": "2026-12-01T00:00:00Z", "end_at": None, "max_firings": 3,
+          "calendars": ["freeze", "holidays"], "parameters": {"path": "/var"}, "enabled": False}),
+    ],
+)  # fmt: skip
+def test_add_sends_what_its_options_say(
+    arguments: list[str], body: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", "add", "disk", "--name", "nightly", *arguments]) == 0
+    assert bodies(desk.asked) == [
+        ("POST", "/jobs/5/schedules", {"name": "nightly", **body}),
+        ("POST", "/schedules/preview", {"id": 3, "count": 3}),
+    ]
+    told = capsys.readouterr()
+    assert told.out == "3\n"
+    assert "schedule nightly of disk is added: at 02:30 every day, Europe/Berlin" in told.err
+    assert "2026-11-27T02:30:00+01:00  (2026-11-27T01:30:00Z), closed by freeze" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add", "disk"],
+        ["add", "disk", "--cron", "@daily", "--every", "15m"],
+        ["add", "disk", "--every", "15 parsecs"],
+        ["add", "disk", "--every", "15m", "--interval", "2"],
+        ["add", "disk", "--every", "15m", "--overlap", "maybe"],
+        ["add", "disk", "-f", "/nowhere/at/all"],
+        ["update", "nightly"],
+        ["preview"],
+    ],
+)
+def test_what_cannot_be_meant_is_usage_and_changes_nothing(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", *arguments]) == 2
+    assert bodies(desk.asked) == []
+
+
+def test_a_file_is_a_body_and_options_go_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "nightly.yaml"
+    file.write_text("name: nightly\ntype: recurring\nevery: daily\ntime: 02:30\njitter: 30s\n")
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", "add", "disk", "-f", str(file), "--name", "other"]) == 0
+        assert (
+            run(["schedules", "preview", "-f", str(file), "--cron", "@daily", "--from", "2026-11-25T00:00:00Z", "-n", "2"]) == 0
+        )
+    assert [body for _, _, body in bodies(desk.asked)][::2] == [
+        {"name": "other", "type": "recurring", "every": "daily", "time": "02:30", "jitter": "30s"},
+        {
+            "schedule": {"name": "nightly", "type": "cron", "cron": "@daily", "jitter": "30s"},
+            "count": 2,
+            "from": "2026-11-25T00:00:00Z",
+        },
+    ]
+
+
+def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", "update", "disk/nightly", "--every", "6h", "--max-firings", "0", "--calendar", ""]) == 0
+    assert (desk.asked[0].query["name"], desk.asked[0].query["job_name"]) == (["nightly"], ["disk"])
+    put = desk.asked[1]
+    assert (put.method, put.path, put.headers["if-match"]) == ("PUT", "/schedules/3", '"4"')
+    assert "cron" not in put.body
+    assert {"words", "next", "owner", "id"} & put.body.keys() == set()
+    assert {name: put.body[name] for name in ("every", "interval", "name", "misfire", "max_firings", "calendars")} == {
+        "every": "hours",
+        "interval": 6,
+        "name": "nightly",
+        "misfire": "run_once",
+        "max_firings": None,
+        "calendars": [],
+    }
+
+
+def test_schedules_are_listed_with_their_words_and_how_it_went(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", "list", "--job", "disk", "--paused"]) == 0
+        assert run(["schedules", "show", "3"]) == 0
+    assert desk.asked[1].path == "/jobs/5/schedules"
+    assert desk.asked[1].query["enabled"] == ["false"]
+    told = capsys.readouterr().out
+    assert "at 02:30 every day, Europe/Berlin" in told
+    assert "triggered, " in told
+    assert "2026-11-25T01:30:00Z: ran on time: execution 7" in told
+
+
+def test_a_name_that_several_jobs_use_is_not_guessed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    both = [SCHEDULE, {**SCHEDULE, "id": 4, "job_name": "logs"}]
+    with answering(monkeypatch, lambda _: Answer(body={"items": both, "next": None})) as desk:
+        assert run(["schedules", "delete", "nightly"]) == 2
+    assert "disk/nightly, logs/nightly" in capsys.readouterr().err
+    assert bodies(desk.asked) == []
+
+
+def test_a_schedule_that_is_not_there_is_4(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def reply(one: Asked) -> Answer:
+        if one.path == "/schedules/9":
+            return problem(404, "schedule_not_found", "There is no schedule 9.")
+        return Answer(body={"items": [], "next": None})
+
+    with answering(monkeypatch, reply):
+        assert run(["schedules", "show", "9"]) == 4
+    assert "There is no schedule 9: `opsjobs schedules list` shows them." in capsys.readouterr().err
+
+
+def test_a_schedule_is_paused_resumed_triggered_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reply(one: Asked) -> Answer:
+        if one.path.endswith("/trigger"):
+            return Answer(202, {"id": 8, "job_name": "disk", "total_targets": 2, "status": "queued"})
+        return Answer() if one.method == "DELETE" else service(one)
+
+    with answering(monkeypatch, reply) as desk:
+        assert run(["schedules", "pause", "nightly", "--reason", "audit"]) == 0
+        assert run(["schedules", "resume", "nightly"]) == 0
+        assert run(["schedules", "trigger", "nightly", "--reason", "now", "--detach"]) == 0
+        assert run(["schedules", "delete", "nightly"]) == 0
+    assert [(method, path, body) for method, path, body in bodies(desk.asked) if path != "/schedules/preview"] == [
+        ("POST", "/schedules/3/pause", {"reason": "audit"}),
+        ("POST", "/schedules/3/resume", {}),
+        ("POST", "/schedules/3/trigger", {"reason": "now"}),
+        ("DELETE", "/schedules/3", None),
+    ]
+    assert capsys.readouterr().out == "8\n"
+
+
+def test_a_preview_shows_moments_and_what_closes_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, service) as desk:
+        assert run(["schedules", "preview", "nightly"]) == 0
+        assert run(["schedules", "preview", "nightly", "--overlap", "allow", "-o", "name"]) == 0
+    assert desk.asked[1].body == {"id": 3, "count": 5}
+    assert (desk.asked[3].body["id"], desk.asked[3].body["schedule"]["overlap"]) == (3, "allow")
+    told = capsys.readouterr()
+    assert "freeze: in the blackout sale" in told.out
+    assert told.out.endswith("2026-11-26T01:30:00Z\n2026-11-27T01:30:00Z\n")
+    assert "note: each may start up to 30 s later" in told.err
+
+
+def test_firings_say_what_became_of_each_moment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    firing = {
+        "id": 9, "due_at": "2026-11-25T01:30:00Z", "fired_at": None, "status": "missed", "rule": "misfire", "kind": "moment",
+        "reason": "x", "execution_id": None, "late_ms": None, "explained": "missed: nobody fired it for 3 h; misfire is skip",
+    }  # fmt: skip
+
+    def reply(one: Asked) -> Answer:
+        return Answer(body={"items": [firing], "next": None}) if one.path.endswith("/firings") else service(one)
+
+    with answering(monkeypatch, reply) as desk:
+        assert run(["schedules", "firings", "nightly", "--status", "missed", "--status", "skipped"]) == 0
+    assert (desk.asked[1].path, desk.asked[1].query["status"]) == ("/schedules/3/firings", ["missed", "skipped"])
+    assert "missed: nobody fired it for 3 h; misfire is skip" in capsys.readouterr().out
+
+
+def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hours = [{"from": f"2026-11-25T0{n}:00:00Z", "firings": n, "closed": n // 2, "targets": 10 * n, "peak": n} for n in range(3)]
+    told = {
+        "hours": hours,
+        "busiest": [hours[2], hours[1]],
+        "words": "3 firings of 2 schedules in the coming week",
+        "collisions": [
+            {
+                "schedule": {"id": 3, "name": "nightly", "job_name": "disk"},
+                "due_at": "2026-11-25T02:10:00Z",
+                "calendar": "freeze",
+                "reason": "sale",
+                "until": None,
+            }
+        ],
+        "left_out": ["not looked at: 2 schedules"],
+    }
+    with answering(monkeypatch, lambda _: Answer(body=told)):
+        assert run(["schedules", "forecast"]) == 0
+        assert run(["schedules", "forecast", "--all", "-o", "name"]) == 0
+    shown = capsys.readouterr()
+    assert "█" * 30 in shown.out
+    assert "freeze" in shown.out
+    assert shown.out.count("2026-11-25T00:00:00Z") == 1  # only --all shows the hour with nothing in it
+    assert "note: not looked at: 2 schedules" in shown.err

@@ -1,0 +1,328 @@
+"""What every transport owes to transfers: one suite of files, played on every ground."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from contract.conftest import Ground, Opening
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.remote.disk import Disk
+from opsjobs.remote.files.finding import FindLimits, find
+from opsjobs.remote.files.reading import pieces_of
+from opsjobs.remote.files.upload import WINDOW_BYTES, Dress, Upload, stage
+
+MIB = 1 << 20
+CHUNK = 256 << 10
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@dataclass
+class Bytes:
+    """A source in memory, in chunks; `sent` counts what was asked for, `before` is called with each offset."""
+
+    data: bytes
+    before: Callable[[int], None] = lambda at: None
+    sent: int = 0
+    size: int = field(init=False)
+    sha256: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size, self.sha256 = len(self.data), sha256(self.data).digest()
+
+    async def pieces(self, offset: int) -> AsyncIterator[bytes]:
+        for at in range(offset, self.size, CHUNK):
+            self.before(at)
+            await asyncio.sleep(0)
+            piece = self.data[at : at + CHUNK]
+            self.sent += len(piece)
+            yield piece
+
+
+def order(source: Bytes, path: str, *, key: str = "run.put", told: list[int] | None = None, **dress: int) -> Upload:
+    heard = told if told is not None else []
+    return Upload(source, path, Dress(**dress), key, heard.append)
+
+
+async def upload(disk: Disk, order: Upload) -> bool:
+    """All of it."""
+    new = await stage(disk, order)
+    if new:
+        await disk.replace(order.draft, order.path)
+    return new
+
+
+@asynccontextmanager
+async def disk_of(here: Ground) -> AsyncIterator[Disk]:
+    async with here.sessions.session(here.endpoint) as session, session.disk() as disk:
+        yield disk
+
+
+@dataclass
+class Place:
+    """A folder of the machine, looked at from outside."""
+
+    here: Ground
+
+    def __post_init__(self) -> None:
+        if self.here.fake is not None:
+            self.here.fake.machine("web-1").files.folders |= {"/", "/srv"}
+
+    @property
+    def path(self) -> str:
+        return "/srv" if self.here.fake is not None else str(self.here.folder)
+
+    def at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def put(self, name: str, data: bytes, mode: int = 0o644) -> str:
+        if self.here.fake is not None:
+            self.here.fake.machine("web-1").files.put(self.at(name), data, mode=mode, owner=1000, group=1000)
+            return self.at(name)
+        path = Path(self.at(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in path.parents:
+            if folder == self.here.folder:
+                break
+            folder.chmod(0o777)
+        path.write_bytes(data)
+        path.chmod(mode)
+        return str(path)
+
+    def link(self, name: str, to: str) -> str:
+        if self.here.fake is not None:
+            self.here.fake.machine("web-1").files.links[self.at(name)] = to
+        else:
+            Path(self.at(name)).symlink_to(to)
+        return self.at(name)
+
+    def names(self) -> list[str]:
+        if self.here.fake is not None:
+            return sorted(path.removeprefix("/srv/") for path in self.here.fake.machine("web-1").files.found)
+        return sorted(str(path.relative_to(self.here.folder)) for path in self.here.folder.rglob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        if self.here.fake is not None:
+            return bytes(self.here.fake.machine("web-1").files.found[self.at(name)].data)
+        return Path(self.at(name)).read_bytes()
+
+    def mode(self, name: str) -> int:
+        if self.here.fake is not None:
+            return self.here.fake.machine("web-1").files.found[self.at(name)].mode
+        return Path(self.at(name)).stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 3 * MIB + 17])
+async def test_a_file_comes_to_its_place_whole(ground: Opening, size: int) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place, data, told = Place(here), noise(size), list[int]()
+        assert await upload(disk, order(Bytes(data), place.at("app.conf"), told=told))
+        assert place.names() == ["app.conf"]
+        assert (place.read("app.conf"), place.mode("app.conf")) == (data, 0o644)
+        assert told == sorted(told)
+        assert told[-1:] == ([size] if size else [])
+
+
+async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        place.put("app.conf", b"old", 0o600)
+        if here.endpoint.credential is not None and here.fake is None:
+            Path(place.at("app.conf")).chmod(0o666)  # who logs in may not look into a file that is private to us
+        before = place.mode("app.conf")
+        assert await upload(disk, order(Bytes(b"new"), place.at("app.conf")))
+        assert (place.read("app.conf"), place.mode("app.conf")) == (b"new", before)
+
+
+async def test_the_mode_is_the_one_that_was_asked_for(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        await upload(disk, order(Bytes(b"#!/bin/sh\n"), place.at("run"), mode=0o755))
+        assert place.mode("run") == 0o755
+
+
+async def test_the_same_file_is_not_written_again(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place, source = Place(here), Bytes(noise(MIB))
+        assert await upload(disk, order(source, place.at("app.conf")))
+        again = Bytes(source.data)
+        assert not await upload(disk, order(again, place.at("app.conf"), mode=0o640))
+        assert again.sent == 0
+        assert place.mode("app.conf") == 0o640
+
+
+async def test_an_upload_goes_on_where_contact_broke(ground: Opening) -> None:
+    async with ground() as here:
+        if here.break_contact is None:
+            return
+        place, data = Place(here), noise(8 * MIB)
+        broken = here.break_contact
+        first = Bytes(data, before=lambda at: broken() if at == 6 * MIB else None)
+        with pytest.raises(RemoteFailure) as failed:
+            async with disk_of(here) as disk:
+                await upload(disk, order(first, place.at("app.conf")))
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
+        assert "app.conf" not in place.names()
+        second = Bytes(data)
+        async with disk_of(here) as disk:
+            assert await upload(disk, order(second, place.at("app.conf")))
+        assert place.read("app.conf") == data
+        assert place.names() == ["app.conf"]
+        # What was asked for before the break had arrived but for a window of it; from a window before its end it comes again.
+        assert second.sent <= 8 * MIB - (6 * MIB - 2 * WINDOW_BYTES)
+
+
+async def test_a_draft_with_other_bytes_is_written_anew(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place, data = Place(here), noise(5 * MIB)
+        wanted = order(Bytes(data), place.at("app.conf"))
+        place.put(Path(wanted.draft).name, b"x" * 4 * MIB, 0o666)
+        assert await upload(disk, wanted)
+        assert place.read("app.conf") == data
+        assert place.names() == ["app.conf"]
+
+
+async def test_a_draft_that_is_a_link_is_not_followed(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        victim = place.put("victim", b"mine", 0o666)
+        wanted = order(Bytes(b"new"), place.at("app.conf"))
+        place.link(Path(wanted.draft).name, victim)
+        assert await upload(disk, wanted)
+        assert (place.read("victim"), place.read("app.conf")) == (b"mine", b"new")
+
+
+async def test_a_link_at_the_destination_is_replaced_by_the_file(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        place.link("app.conf", place.put("other.conf", b"other"))
+        assert await upload(disk, order(Bytes(b"new"), place.at("app.conf")))
+        assert (place.read("other.conf"), place.read("app.conf")) == (b"other", b"new")
+
+
+@pytest.mark.parametrize("name", ["a b", "-rf", "quote'\"$(true)`true`", "ünï", "back\\slash", "x" * 200])
+async def test_names_are_names(ground: Opening, name: str) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        assert await upload(disk, order(Bytes(b"one"), place.at(name)))
+        assert not await upload(disk, order(Bytes(b"one"), place.at(name)))
+        assert place.names() == [name]
+        assert [file.path for file in await find(disk, place.at(name), FindLimits())] == [place.at(name)]
+
+
+async def test_a_place_that_is_not_there_is_a_refusal_in_words(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        with pytest.raises(RemoteFailure, match="No such file") as failed:
+            await upload(disk, order(Bytes(b"one"), place.at("nowhere/app.conf")))
+        assert failed.value.code is ErrorCode.TRANSFER
+        with pytest.raises(RemoteFailure, match="has a folder at"):
+            await upload(disk, order(Bytes(b"one"), place.path))
+
+
+async def test_an_account_that_is_not_there_is_a_refusal_in_words(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        assert await disk.accounts("root", None) == (0, None)
+        assert await disk.accounts("12", "34") == (12, 34)
+        for asked in (("nobody-of-that-name", None), (None, "nobody-of-that-name")):
+            with pytest.raises(RemoteFailure, match="knows no") as failed:
+                await disk.accounts(*asked)
+            assert failed.value.code is ErrorCode.TRANSFER
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB + 3])
+async def test_a_file_is_read_whole_and_from_any_place_on(ground: Opening, size: int) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place, data = Place(here), noise(size)
+        file = await disk.open(place.put("big.log", data))
+        for offset in (0, size // 2, size):
+            pieces = [piece async for piece in pieces_of(file, offset, size + 10, disk.request_bytes, MIB)]
+            assert b"".join(pieces) == data[offset:]
+        await file.close()
+
+
+async def test_a_folder_is_found_whole_without_its_links(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        for name in ("log/a.log", "log/deep/er/b.log", "log/.hidden"):
+            place.put(name, name.encode())
+        place.link("log/link", "/etc/passwd")
+        place.link("log/up", place.path)
+        found = await find(disk, place.at("log"), FindLimits())
+        assert [file.path for file in found] == [place.at(n) for n in ("log/.hidden", "log/a.log", "log/deep/er/b.log")]
+        assert [file.size for file in found] == [11, 9, 17]
+
+
+async def test_a_pattern_finds_what_a_shell_would(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        for name in ("x/a.log", "x/b.log", "x/.c.log", "x/d.txt", "y/a.log", "z.log"):
+            place.put(name, b"1")
+        for pattern, names in (
+            ("x/*.log", ["x/a.log", "x/b.log"]),
+            ("*/a.log", ["x/a.log", "y/a.log"]),
+            ("x/[ad].*", ["x/a.log", "x/d.txt"]),
+            ("x/.*", ["x/.c.log"]),
+            ("?.log", ["z.log"]),
+        ):
+            assert [file.path for file in await find(disk, place.at(pattern), FindLimits())] == [place.at(n) for n in names]
+
+
+async def test_a_name_with_a_pattern_in_it_is_found_by_itself(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        place.put("a[1].log", b"1")
+        place.put("a1.log", b"2")
+        assert [file.path for file in await find(disk, place.at("a[1].log"), FindLimits())] == [place.at("a[1].log")]
+
+
+@pytest.mark.parametrize("source", ["nothing", "*.none", "nowhere/*"])
+async def test_nothing_found_is_a_failure(ground: Opening, source: str) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        with pytest.raises(RemoteFailure, match="nothing to download") as failed:
+            await find(disk, Place(here).at(source), FindLimits())
+        assert failed.value.code is ErrorCode.TRANSFER
+
+
+async def test_limits_end_a_search(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place = Place(here)
+        for n in range(5):
+            place.put(f"log/{n}", b"12345")
+        for limits, words in (
+            (FindLimits(files=4), "more than 4 files"),
+            (FindLimits(names=4), "more than 4 names"),
+            (FindLimits(bytes=24), "more than 24 bytes"),
+        ):
+            with pytest.raises(RemoteFailure, match=words):
+                await find(disk, place.at("log"), limits)
+        assert len(await find(disk, place.at("log"), FindLimits(files=5, names=5, bytes=25))) == 5
+
+
+async def test_what_is_no_file_is_not_read(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        if here.fake is not None:
+            return
+        os.mkfifo(here.folder / "pipe")
+        with pytest.raises(RemoteFailure, match="neither a file nor a folder"):
+            await find(disk, str(here.folder / "pipe"), FindLimits())
+
+
+async def test_files_and_commands_go_over_one_session(ground: Opening) -> None:
+    async with ground() as here, here.sessions.session(here.endpoint) as session, session.disk() as disk:
+        command = here.script("true", [])
+        process = await session.start(command)
+        assert await upload(disk, order(Bytes(b"one"), Place(here).at("app.conf")))
+        assert [piece async for piece in process]

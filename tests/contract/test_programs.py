@@ -1,0 +1,303 @@
+"""What every machine owes to a program: started with exactly what it was given, durably and directly alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from contract.conftest import NEVER, Ground, Opening, collect
+from contract.durables import first, identity_of
+from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.execution import CancelProof
+from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
+from opsjobs.model.secret import Secret
+from opsjobs.remote.fake import Deed, Echo, Pause
+from opsjobs.remote.session import Durable, Exit, Output, Process, Session
+
+EVERY_BYTE = bytes(range(256))
+ODD = [
+    "",
+    " ",
+    "-rf",
+    "--",
+    "a b",
+    "it's",
+    '"$HOME"',
+    "`id`",
+    "\\n",
+    "\n\n",
+    "\t",
+    "!x",
+    "*",
+    "ünïcode",
+    "#",
+    "a=b",
+    "\x1e",
+    "%s\r\n",
+]
+SECRETS = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One of the two ways to start a program on one machine."""
+
+    here: Ground
+    session: Session
+    durable: Durable | None
+    identity: Identity | None
+
+    def scripted(self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False) -> Program:
+        """Tell a fake machine what a real one does by itself."""
+        self.here.script(program.text, deeds, ignores_term=ignores_term)
+        return program
+
+    async def start(self, program: Program) -> Process:
+        """Start it."""
+        if self.durable is None:
+            return await self.session.start(program)
+        order = Order.of(RunKey(uuid4(), "step-1", 1), program, NEVER, grace_seconds=5.0)
+        return await self.durable.begin(order, self.identity)
+
+    async def run(self, program: Program, *deeds: Deed) -> tuple[bytes, bytes, Exit]:
+        """Start it, and follow it to its end."""
+        return await collect(await self.start(self.scripted(program, deeds)))
+
+
+GROUNDS = ("fake", "local", "asyncssh", "openssh")
+KINDS = ("durable", "direct")
+EVERYWHERE = pytest.mark.parametrize(("ground", "kind"), [*itertools.product(GROUNDS, KINDS)], indirect=["ground"])
+# asyncssh's own server here starts a command only after all of its input: nobody can follow one live, which takes its time.
+ON_MOST = pytest.mark.parametrize(
+    ("ground", "kind"), [*itertools.product(("fake", "local", "openssh"), KINDS), ("asyncssh", "direct")], indirect=["ground"]
+)
+
+
+@asynccontextmanager
+async def way(ground: Opening, kind: str) -> AsyncIterator[Way]:
+    """A way to a machine of this ground."""
+    async with ground() as here, here.sessions.session(here.endpoint) as session:
+        durable = session.durable() if kind == "durable" else None
+        assert durable is not None or kind == "direct"
+        if here.fake is not None:
+            machine = here.fake.machine(here.endpoint.target.name)
+            machine.interpreters, machine.folders = {"sh", "bash", "perl"}, {"/", "/usr", ".", str(here.folder)}
+        yield Way(here, session, durable, await identity_of(durable) if durable is not None else None)
+
+
+def said(data: bytes) -> Output:
+    return Output("stdout", data)
+
+
+# --- scripts
+
+
+TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"no final newline"]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("tail", TAILS, ids=["nothing", "anything", "open"])
+async def test_a_script_arrives_byte_for_byte(ground: Opening, kind: str, tail: bytes) -> None:
+    script = b'cat "$0"; exit 3\n' + tail
+    async with way(ground, kind) as web:
+        assert await web.run(Program(script=script), said(script), Exit(3)) == (script, b"", Exit(3))
+
+
+@ON_MOST
+async def test_a_script_may_have_256_kib(ground: Opening, kind: str) -> None:
+    script = (b'cat "$0"; exit 0\n' + EVERY_BYTE * 1024)[:SCRIPT_BYTES_MAX]
+    async with way(ground, kind) as web:
+        assert await web.run(Program(script=script), said(script), Exit(0)) == (script, b"", Exit(0))
+
+
+@EVERYWHERE
+async def test_arguments_arrive_whatever_they_are(ground: Opening, kind: str) -> None:
+    async with way(ground, kind) as web:
+        for args in ([], ODD, ["x'" * 20_000, ""]):
+            whole = "".join(f"{arg}\0" for arg in [str(len(args)), *args]).encode()
+            program = Program(script=b"printf '%s\\0' $# \"$@\"", args=tuple(args))
+            assert await web.run(program, said(whole), Exit(0)) == (whole, b"", Exit(0))
+
+
+@ON_MOST
+@pytest.mark.parametrize(
+    ("interpreter", "script", "out"),
+    [
+        ("sh", b"echo sh", b"sh\n"),
+        ("bash", b'a=(1 2); echo "${a[1]}"', b"2\n"),
+        ("perl", b"print <DATA>;\n__DATA__\nkept\n", b"kept\n"),
+    ],
+)
+async def test_the_interpreter_is_the_one_that_was_asked_for(
+    ground: Opening, kind: str, interpreter: str, script: bytes, out: bytes
+) -> None:
+    async with way(ground, kind) as web:
+        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (out, b"", Exit(0))
+
+
+@ON_MOST
+@pytest.mark.parametrize("code", [0, 126, 127, 143, 200])
+async def test_the_exit_status_of_a_script_is_its_own(ground: Opening, kind: str, code: int) -> None:
+    async with way(ground, kind) as web:
+        program = Program(script=f"exit {code};".encode(), interpreter="perl")
+        assert await web.run(program, Exit(code)) == (b"", b"", Exit(code))
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("interpreter", ["powershell", "/nowhere/python", r"C:\Windows\cmd.exe"])
+async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_status(
+    ground: Opening, kind: str, interpreter: str
+) -> None:
+    async with way(ground, kind) as web:
+        out, err, end = await web.run(Program(script=b"exit 127", interpreter=interpreter))
+        assert (out, err, end.code, end.cause, end.unstarted) == (b"", b"", None, "interpreter", True)
+        assert end.words is not None
+        assert interpreter in end.words
+
+
+# --- what it is given
+
+
+@ON_MOST
+async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) -> None:
+    env = {f"V{n}": value for n, value in enumerate(ODD)} | {"OPSJOBS_TARGET": "web-1", "OPSJOBS_PARAM_A": "1", "i": "mine"}
+    whole = "".join(f"{value}\0" for value in env.values()).encode()
+    names = " ".join(f'"${{{name}}}"' for name in env)
+    async with way(ground, kind) as web:
+        for program in (
+            Program(script=f"printf '%s\\0' {names}".encode(), env=env),
+            Program(command=f"printf '%s\\0' {names}", env=env),
+            Program(command=f"printf '%s\\0' {names}", env=env, stdin=b"x"),
+        ):
+            assert await web.run(program, said(whole), Exit(0)) == (whole, b"", Exit(0))
+
+
+@ON_MOST
+async def test_many_long_variables_and_a_long_command_arrive_as_well(ground: Opening, kind: str) -> None:
+    env = {f"V{n}": "it's " * 2_000 for n in range(20)}
+    command = "\n".join([*(f": 'line {n}' \"!\"" for n in range(3_000)), 'echo "${#V0}${#V19}"; cat'])
+    async with way(ground, kind) as web:
+        for stdin in (None, b"in"):
+            program = Program(command=command, env=env, stdin=stdin)
+            out = b"1000010000\n" + (stdin or b"")
+            assert await web.run(program, said(out), Exit(0)) == (out, b"", Exit(0))
+
+
+@ON_MOST
+@pytest.mark.parametrize(
+    "data", [None, b"", b"one\n", b"\0\r\n\xff open", EVERY_BYTE * 1024], ids=["none", "empty", "line", "open", "256 KiB"]
+)
+async def test_standard_input_arrives_and_ends(ground: Opening, kind: str, data: bytes | None) -> None:
+    async with way(ground, kind) as web:
+        for program in (
+            Program(command="cat", stdin=data),
+            Program(script=b"cat", stdin=data),
+            Program(command="cat", stdin=data, secrets={"a": Secret("x")}),
+        ):
+            assert await web.run(program, *([Echo()] if data else []), Exit(0)) == (data or b"", b"", Exit(0))
+
+
+@ON_MOST
+async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
+    async with way(ground, kind) as web:
+        for cwd in ("/usr", "/", str(web.here.folder)):
+            for program in (Program(command="pwd", cwd=cwd), Program(script=b"pwd", cwd=cwd, stdin=b"x")):
+                assert await web.run(program, said(f"{cwd}\n".encode()), Exit(0)) == (f"{cwd}\n".encode(), b"", Exit(0))
+
+
+@ON_MOST
+@pytest.mark.parametrize("cwd", ["/nowhere", "-", "~", "/etc/passwd"])
+async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(ground: Opening, kind: str, cwd: str) -> None:
+    async with way(ground, kind) as web:
+        for program in (Program(command="exit 1", cwd=cwd), Program(script=b"exit 1", cwd=cwd, secrets={"a": Secret("x")})):
+            out, err, end = await web.run(program)
+            assert (out, err, end.code, end.cause) == (b"", b"", None, "folder")
+            assert end.words is not None
+            assert cwd in end.words
+
+
+@ON_MOST
+async def test_what_no_shell_can_read_starts_nothing_and_says_so(ground: Opening, kind: str) -> None:
+    async with way(ground, kind) as web:
+        for program in (
+            Program(command="echo before; )", cwd="/"),
+            Program(command="echo before; )", stdin=b"x"),
+            Program(command="echo before; echo 'open", secrets={"a": Secret("x")}),
+        ):
+            out, err, end = await web.run(program, Output("stderr", b"syntax error"), Exit(2))
+            assert (out, end.code, end.cause) == (b"", 2, None)
+            assert err
+
+
+# --- secrets
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("what", ["command", "script"])
+async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(ground: Opening, kind: str, what: str) -> None:
+    secrets = {"db-password": Secret('it\'s\n"$x"\\ ü'), "empty": Secret(""), "z.b": Secret("x" * 5_000)}
+    whole = "\0".join([value.reveal() for value in secrets.values()]).encode()
+    text = "cd $OPSJOBS_SECRETS; cat db-password; printf '\\0'; cat empty; printf '\\0'; cat z.b; ls -l >&2; pwd >&2"
+    program = Program(command=text, secrets=secrets) if what == "command" else Program(script=text.encode(), secrets=secrets)
+    async with way(ground, kind) as web:
+        out, err, end = await web.run(program, said(whole), Exit(0))
+        assert (out, end) == (whole, Exit(0))
+        if web.here.fake is None:
+            _, *files, place = err.decode().splitlines()
+            assert [(line[:10], line.split()[-1]) for line in files] == [("-rw-------", name) for name in secrets]
+            assert not Path(place).exists()
+            assert not Path(place).parent.exists()
+
+
+@ON_MOST
+async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(ground: Opening, kind: str) -> None:
+    script = b"trap 'echo tidy; exit 7' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
+    async with way(ground, kind) as web:
+        if web.here.fake is not None:
+            return  # A script of a fake has no trap.
+        process = await web.start(Program(script=script, secrets={"a": Secret("x")}))
+        place = Path((await first(process, 10)).decode().strip())
+        assert (place / "a").read_text() == "x"
+        killing = asyncio.create_task(process.kill(20.0))
+        out, _, end = await collect(process)
+        assert await killing is CancelProof.KILLED
+        assert (out, end.code) == (b"tidy\n", 7)
+        await gone(place)
+
+
+@EVERYWHERE
+async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(ground: Opening, kind: str) -> None:
+    script = b"trap '' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
+    async with way(ground, kind) as web:
+        program = web.scripted(
+            Program(script=script, secrets={"a": Secret("x")}), [said(b"/nowhere\n"), Pause(NEVER)], ignores_term=True
+        )
+        process = await web.start(program)
+        place = Path((await first(process, 9)).decode().strip())
+        assert await process.kill(0.2) is CancelProof.KILLED
+        assert (await collect(process))[2].signal == "KILL"
+        await gone(place)
+
+
+@ON_MOST
+async def test_a_script_that_heeds_a_kill_ends_by_its_signal(ground: Opening, kind: str) -> None:
+    async with way(ground, kind) as web:
+        program = web.scripted(Program(script=b"echo up; sleep 60"), [said(b"up\n"), Pause(NEVER)])
+        process = await web.start(program)
+        await first(process, 3)
+        assert await process.kill(20.0) is CancelProof.KILLED
+        assert (await collect(process))[2].signal == "TERM"
+
+
+async def gone(place: Path) -> None:
+    """Return once nothing is left of it: who was killed himself has others tidy up within a second or so."""
+    async with asyncio.timeout(60):
+        while place.exists() or (place.parent.name.startswith("opsjobs") and place.parent.exists()):
+            await asyncio.sleep(0.02)

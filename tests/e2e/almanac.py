@@ -1,0 +1,170 @@
+"""Schedules whose due moments are known beforehand, counted here minute by minute; and what became of each moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from statistics import quantiles
+from typing import Any
+
+from e2e.house import House
+from e2e.processes import Json, until
+
+SECONDS = 300.0
+MINUTE = timedelta(minutes=1)
+HOUR = 60
+COUNTED_AT_MOST = 1000
+"""Missed moments that are counted one by one; of more it is said that there were more."""
+
+
+def every(minutes: int, after: datetime, last: datetime) -> list[datetime]:
+    """The whole multiples of so many minutes (a divisor of a day), in UTC."""
+    at = after.replace(second=0, microsecond=0) + MINUTE
+    found = []
+    while at <= last:
+        if (at.hour * 60 + at.minute) % minutes == 0:
+            found.append(at)
+        at += MINUTE
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A schedule, and its due moments. `all_run`: none may be left out, whatever happens."""
+
+    name: str
+    body: Json
+    moments: Sequence[datetime]
+    all_run: bool = True
+
+
+@dataclass(slots=True)
+class Almanac:
+    """The schedules of one job, whose command testifies under `mark`."""
+
+    house: House
+    mark: str
+    targets: Sequence[str]
+    job: int = 0
+    entries: dict[int, Entry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        command = self.house.witness.of_execution(self.mark)
+        job = {
+            "name": self.mark,
+            "actions": [{"type": "command", "command": command, "durable": "off"}],
+            "targets": {"ids": list(self.targets)},
+        }
+        self.job = int(self.house.post("/jobs", job, 201)["id"])
+
+    def add(self, entry: Entry) -> int:
+        """Make it a schedule of the job; its id."""
+        made = self.house.post(f"/jobs/{self.job}/schedules", {"name": entry.name, **entry.body}, 201)
+        self.entries[int(made["id"])] = entry
+        return int(made["id"])
+
+    def firings(self, schedule: int) -> list[Json]:
+        """What became of its due moments, the last one first."""
+        found: list[Json] = []
+        query: dict[str, Any] = {"limit": 200}
+        while True:
+            page = self.house.get(f"/schedules/{schedule}/firings", **query)
+            found += page["items"]
+            if page["next"] is None:
+                return found
+            query["cursor"] = page["next"]
+
+    def settled(self) -> None:
+        """Wait until no due moment is undecided and no execution under way."""
+        waits = """
+select s.id, s.name, s.next_due_at, (select count(*) from schedule_executions f where f.schedule_id = s.id and f.status = 'pending')
+from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
+  or exists (select 1 from schedule_executions f where f.schedule_id = s.id and f.status = 'pending'))"""
+        until(lambda: not self.house.rows(waits, self.job), "every due moment is decided", SECONDS)
+        open_ones = "select 1 from job_executions where job_id = %s and finished_at is null limit 1"
+        until(lambda: not self.house.rows(open_ones, self.job), "every execution ends", SECONDS)
+
+    def check(self) -> Counter[str]:
+        """Every due moment is on record once, and what is on record is what was done; how many of each kind there were."""
+        seen: Counter[str] = Counter()
+        ran: list[int] = []
+        for schedule, entry in self.entries.items():
+            firings = self.firings(schedule)
+            self._none_is_missing(entry, firings)
+            seen.update(firing["status"] for firing in firings)
+            ran += [firing["execution_id"] for firing in firings if firing["status"] == "triggered"]
+        assert len(ran) == len({*ran}), "an execution stands for one due moment"
+        launched = self.house.rows("select id, status from job_executions where job_id = %s", self.job)
+        assert sorted(row["id"] for row in launched) == sorted(ran), "what was launched is what is on record"
+        assert {row["status"] for row in launched} <= {"completed"}
+        self._was_seen(ran)
+        return seen
+
+    def late(self) -> str:
+        """How late they were launched, by the database's clock."""
+        late = [
+            firing["late_ms"] / 1000 for schedule in self.entries for firing in self.firings(schedule) if firing["execution_id"]
+        ]
+        cuts = quantiles(late, n=100, method="inclusive")
+        return f"late by {cuts[49]:.1f} s at p50, {cuts[98]:.1f} s at p99, {max(late):.1f} s at most"
+
+    def _none_is_missing(self, entry: Entry, firings: Sequence[Json]) -> None:
+        moments = [datetime.fromisoformat(firing["due_at"]).astimezone(UTC) for firing in firings]
+        assert len(moments) == len({*moments}), f"{entry.name}: each moment once"
+        assert sorted(moments) == list(entry.moments), f"{entry.name}: all its moments and no others"
+        for firing in firings:
+            told = (entry.name, firing)
+            if firing["status"] == "triggered":
+                assert firing["execution_id"], told
+                assert firing["late_ms"] >= 0, told
+            else:
+                assert not entry.all_run, told
+                assert firing["status"] in ("missed", "skipped"), told
+                assert firing["reason"], told
+                assert firing["execution_id"] is None, told
+
+    def _was_seen(self, executions: Sequence[int]) -> None:
+        """Each command ran once on each of its machines."""
+        starts = {key: len(words) for key, words in self.house.witness.starts().items() if key.startswith(f"{self.mark}.")}
+        assert starts == {f"{self.mark}.{execution}": len(self.targets) for execution in executions}
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A time in which nobody decides anything, from half a minute past to half a minute past."""
+
+    begin: datetime
+    end: datetime
+
+    def cron(self, minutes: int, *, offset: int = 0) -> tuple[str, list[datetime]]:
+        """Every so many minutes of the hour, counted back from the end; the expression, and the moments within."""
+        first = (self.end.minute - offset) % minutes
+        moments = [at for at in every(1, self.begin, self.end) if at.minute % minutes == first]
+        return f"{first}{f'-59/{minutes}' if minutes < HOUR else ''} * * * *", moments
+
+    @property
+    def span(self) -> Json:
+        """The fields of a schedule that has no moment before or after it."""
+        return {"start_at": self.begin.isoformat(), "end_at": self.end.isoformat(), "timezone": "UTC", "overlap": "allow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A schedule that was silent, and which of its moments have to run afterwards: those at the end, `run` of them."""
+
+    name: str
+    body: Json
+    moments: Sequence[datetime]
+    run: int
+
+    def check(self, rows: Sequence[dict[str, Any]]) -> None:
+        """`rows`: due_at, moments, status, reason, execution_id of all its firings."""
+        ran = sorted(row["due_at"] for row in rows if row["status"] == "triggered")
+        assert ran == list(self.moments[len(self.moments) - self.run :]), self.name
+        others = [row for row in rows if row["status"] != "triggered"]
+        assert {row["status"] for row in others} <= {"missed"}, self.name
+        assert all(row["reason"] and row["execution_id"] is None for row in others), self.name
+        told, left = sum(row["moments"] for row in others), len(self.moments) - self.run
+        assert told == left or COUNTED_AT_MOST - self.run <= told < left, self.name

@@ -1,0 +1,139 @@
+"""Several schedulers against one database whose clock a test turns: forward at once, or sixty times as fast as all other clocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from e2e.house import House, machines, opened
+from e2e.processes import Running, until
+from kit.sshd import needs_sshd
+
+SCHEDULERS = tuple(f"scheduler-{n}" for n in range(1, 6))
+WORKER = "worker-1"
+NAMES = ("api", WORKER, *SCHEDULERS)
+ADDRESSES = [f"127.0.122.{n}" for n in range(1, 5)]
+TURNING_SECONDS = 0.05
+
+
+class Clockwork(House):
+    """The service with one worker and five schedulers; its machines web-1 … web-4."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of every process.
+
+        A lease is renewed by a process's own clock and expires by the database's: at sixty times the speed it has to be long.
+        """
+        return {**super().environment, "OPSJOBS_LEASE_SECONDS": "600"}
+
+    @property
+    def workers(self) -> list[Running]:
+        """The only one."""
+        return [self.running[WORKER]]
+
+    @property
+    def schedulers(self) -> list[Running]:
+        """All five."""
+        return [self.running[name] for name in SCHEDULERS]
+
+    def heal(self) -> None:
+        """Bring back whatever a test has ended."""
+        if not self.valkey.running:
+            self.valkey.start()
+        self.heal_processes()
+
+    def heal_processes(self) -> None:
+        """All but Redis."""
+        self.thaw(*(name for name, process in self.running.items() if process.frozen))
+        self.start_dead(*NAMES)
+        until(lambda: all(process.said("beat: Starting...") for process in self.schedulers), "all schedulers are at work")
+
+    def start_dead(self, *names: str, **settings: str) -> None:
+        """Those of these that do not run."""
+        self.start(*(name for name in names if name not in self.running or not self.running[name].alive), **settings)
+
+    # The clock.
+
+    def now(self) -> datetime:
+        """What the database's clock shows."""
+        found: datetime = self.rows("select opsjobs_now() as now")[0]["now"]
+        return found
+
+    def shift(self) -> timedelta:
+        """How far it is turned."""
+        found: timedelta = self.rows("select shift from opsjobs_clock")[0]["shift"]
+        return found
+
+    def turn(self, interval: str) -> None:
+        """Forward by so much at once."""
+        self._execute("update opsjobs_clock set shift = shift + %s::interval", interval)
+
+    @contextmanager
+    def fast(self, factor: int) -> Iterator[None]:
+        """For the length of the block the clock runs so many times as fast as time does."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._run_fast, args=[factor, ended], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _run_fast(self, factor: int, ended: threading.Event) -> None:
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            at = time.monotonic()
+            while not ended.wait(TURNING_SECONDS):
+                at, before = time.monotonic(), at
+                forward = (at - before) * (factor - 1)
+                connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [forward])
+
+    def _execute(self, query: str, *values: Any) -> None:
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute(query.encode(), values)
+
+    # Who dies.
+
+    def kill(self, *names: str) -> None:
+        """At once, frozen or not."""
+        for name in names:
+            self.running[name].kill()
+
+    def freeze(self, *names: str) -> None:
+        """Those of these that live."""
+        for name in names:
+            if self.running[name].alive:
+                self.running[name].freeze()
+
+    def thaw(self, *names: str) -> None:
+        """Those of these that live."""
+        for name in names:
+            if self.running[name].alive:
+                self.running[name].thaw()
+
+    def stop_redis(self) -> None:
+        """As a crash does it."""
+        assert self.valkey.process is not None
+        self.valkey.process.kill()
+        self.valkey.process.wait()
+
+
+@contextmanager
+def clockwork() -> Iterator[Clockwork]:
+    """The service and its machines, for the length of the block."""
+    needs_sshd()
+    with ExitStack() as stack:
+        found = opened(stack, [stack.enter_context(machines(ADDRESSES))], Clockwork)
+        found.furnish()
+        # The first login is paid before any clock runs.
+        found.ended(found.run("true", found.names(1, len(ADDRESSES)), durable="off"))
+        with suppress(AssertionError):
+            found.complaints()
+        yield found

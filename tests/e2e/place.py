@@ -1,0 +1,118 @@
+"""A small service with one real machine on which people have accounts: who logs in there, and as whom they may run things."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.house import House, opened
+from e2e.processes import Json
+from kit.accounts import account, configured, doas_rule, needs
+from kit.canary import Canary
+from kit.sshd import Sshd, keygen, needs_sshd, sshd
+
+RULES = "/etc/sudoers.d/opsjobs-place"
+ANY = "ALL"
+
+
+@dataclass
+class Place:
+    """Targets `by-key`, `by-password` (both log in as `ada`) and `homeless`, whose home cannot be written to.
+
+    ada may become ben by sudo with her password, by su with his, by doas without any. `secrets`: all that is secret here.
+    """
+
+    house: House
+    server: Sshd
+    ada: str
+    ben: str
+    homeless: str
+    secrets: list[Canary]
+
+    def as_ben(self, method: str) -> Json:
+        """An action's `become`."""
+        credential = {"sudo": {"credential": "ada"}, "su": {"credential": "ben"}}.get(method, {})
+        return {"become": {"user": self.ben, "method": method, **credential}}
+
+    def run(self, command: str, target: str = "by-key", **action: object) -> int:
+        """Launch it, durably unless said otherwise; the execution's id."""
+        return self.house.run(command, [target], witnessed=False, **{"durable": "required", **action})
+
+    @property
+    def homes(self) -> dict[str, Path]:
+        """Of all three."""
+        return {name: Path(pwd.getpwnam(name).pw_dir) for name in (self.ada, self.ben, self.homeless)}
+
+    @property
+    def stores(self) -> dict[str, Path]:
+        """Where runs of each are kept."""
+        elsewhere = Path(f"/var/tmp/opsjobs-{pwd.getpwnam(self.homeless).pw_uid}")
+        return {**{name: self.homes[name] / ".opsjobs" for name in (self.ada, self.ben)}, self.homeless: elsewhere}
+
+    def left(self) -> dict[str, list[str]]:
+        """The files in each of these."""
+        return {
+            name: sorted(str(file.relative_to(store)) for file in store.rglob("*") if not file.is_dir())
+            for name, store in self.stores.items()
+        }
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """The service and its machine, for the length of the block."""
+    needs_sshd()
+    needs("sudo")
+    needs("doas")
+    hers, his, phrase = Canary("ada's password"), Canary("ben's password"), Canary("the key's passphrase")
+    with ExitStack() as stack:
+        server = stack.enter_context(sshd(host_key_types=("ed25519",), settings=("PasswordAuthentication yes",)))
+        ada, ben = (stack.enter_context(account(password=canary.text)) for canary in (hers, his))
+        homeless = stack.enter_context(account())
+        stack.enter_context(configured(f"{RULES}-{os.getpid()}", f"{ada} ALL=({ben}) ALL\n", 0o440))
+        stack.enter_context(doas_rule(f"permit nopass {ada} as {ben}"))
+        _close_home(homeless)
+        key, private = _key(server, phrase)
+        for name in (ada, homeless):
+            server.authorize(name, key)
+        house = opened(stack, [server])
+        found = Place(house, server, ada, ben, homeless, [hers, his, phrase, _line_of(private)])
+        _make_known(found, private)
+        yield found
+
+
+def _close_home(name: str) -> None:
+    home = Path(pwd.getpwnam(name).pw_dir)
+    os.chown(home, 0, 0)
+    home.chmod(0o755)
+
+
+def _key(server: Sshd, phrase: Canary) -> tuple[str, str]:
+    """A key pair under a passphrase, which leaves the disk at once."""
+    path = server.folder / "closed"
+    public = keygen(path, "ed25519", "-N", phrase.text)
+    private = path.read_text()
+    path.unlink()
+    return public, private
+
+
+def _line_of(private: str) -> Canary:
+    """One of the lines of the private key that no other key has."""
+    return Canary("the private key", private.splitlines()[-3])
+
+
+def _make_known(on: Place, private: str) -> None:
+    hers, his, phrase, _ = on.secrets
+    login = {"type": "ssh_key", "private_key": private, "passphrase": phrase.text}
+    for body in (
+        {"name": "key", "username": on.ada, **login},
+        {"name": "homeless", "username": on.homeless, **login},
+        {"name": "ada", "type": "password", "username": on.ada, "password": hers.text},
+        {"name": "ben", "type": "password", "username": on.ben, "password": his.text},
+    ):
+        on.house.post("/credentials", body, 201)
+    for target, credential in (("by-key", "key"), ("by-password", "ada"), ("homeless", "homeless")):
+        on.house.add_target(target, on.server.host, on.server.port, on.server.host_keys, credential=credential)

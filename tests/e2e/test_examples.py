@@ -1,0 +1,291 @@
+"""The examples, each executed on a lab of real SSH targets whose programs are actors: they say what they are told to, and it is written down.
+
+What is on `/srv` there is in a folder of the test's; a wait lasts a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from e2e.house import House, opened
+from e2e.processes import Json, until
+from kit.servers import open_folder
+from kit.sshd import needs_sshd, sshd
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ACTORS = ("apt-get", "needs-restarting", "shutdown", "systemctl", "nginx", "curl", "pg_dump", "lbctl", "df", "getent")
+MACHINES = 100
+FEW = 4
+# Who it is, where, and with which words; then whatever the test has for it there.
+_ACTOR = """#!/bin/sh
+name=${0##*/} here=${SSH_CONNECTION% *} here=${here##* }
+echo "$here $name $*" >>FOLDER/calls
+[ -e FOLDER/says/$name.$here ] && . FOLDER/says/$name.$here
+[ -e FOLDER/says/$name ] && . FOLDER/says/$name
+exit 0
+"""
+
+
+@dataclass
+class Lab:
+    """web-1 … are reached at 127.x.y.1 …; `folder` holds what actors say, their calls, and /srv."""
+
+    house: House
+    folder: Path
+    network: str
+
+    @property
+    def srv(self) -> Path:
+        """What the examples take for /srv."""
+        return self.folder / "srv"
+
+    def job(self, example: str, **policy: Any) -> Json:
+        """The example as the body of POST /jobs; with other words of its policy, if wanted."""
+        text = (EXAMPLES / f"{example}.yaml").read_text().replace("/srv/", f"{self.srv}/")
+        body: Json = YAML(typ="safe").load(text)
+        for action in body["actions"]:
+            if action.get("type") == "wait":
+                action["duration"] = "1s"
+        return {**body, "policy": {**body.get("policy", {}), **policy}}
+
+    def execute(self, body: Json, targets: int) -> Json:
+        """The execution of a job on the first so many machines, at its end."""
+        return self.house.ended(self.launch(body, targets))
+
+    def job_id(self, example: str) -> int:
+        """Of the example as it stands, stored once."""
+        return self._stored(self.job(example))
+
+    def _stored(self, body: Json) -> int:
+        known = self.house.get("/jobs", name=body["name"])["items"]
+        return int(known[0]["id"] if known else self.house.post("/jobs", body, 201)["id"])
+
+    def launch(self, body: Json, targets: int) -> int:
+        """Its id."""
+        job = self._stored(body)
+        chosen = {"targets": {"ids": self.house.names(1, targets)}}
+        return int(self.house.post(f"/jobs/{job}/execute", chosen, 202)["id"])
+
+    def says(self, actor: str, script: str, machine: int | None = None) -> None:
+        """What an actor does from now on, everywhere or on one machine."""
+        where = "" if machine is None else f".{self.address(machine)}"
+        (self.folder / "says" / f"{actor}{where}").write_text(f"{script}\n")
+
+    def address(self, machine: int) -> str:
+        """Of web-<machine>."""
+        return f"{self.network}.{machine}"
+
+    def calls(self, *words: str) -> list[tuple[int, str]]:
+        """Which machine called what, in order; those that begin with these words."""
+        lines = (line.split(" ", 1) for line in (self.folder / "calls").read_text().splitlines())
+        return [(int(where.rpartition(".")[2]), call) for where, call in lines if call.startswith(" ".join(words))]
+
+    def upload(self, body: bytes) -> str:
+        """A file's id."""
+        answer = self.house.http.post("/files", content=body, headers={"content-type": "application/octet-stream"})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def clear(self) -> None:
+        """Nobody has anything to say, and nothing was called."""
+        (self.folder / "calls").write_text("")
+        for script in (self.folder / "says").iterdir():
+            script.unlink()
+
+
+@pytest.fixture(scope="module")
+def _lab() -> Iterator[Lab]:
+    needs_sshd()
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_folder())
+        _furnish(folder)
+        settings = (f"SetEnv PATH={folder}/actors:/usr/local/bin:/usr/bin:/bin",)
+        server = stack.enter_context(sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",), settings=settings))
+        house = opened(stack, [server])
+        network = f"127.{20 + os.getpid() % 80}.7"
+        login = {"type": "ssh_key", "username": server.user, "private_key": server.private_key}
+        house.post("/credentials", {"name": "fleet", **login}, 201)
+        for n in range(1, MACHINES + 1):
+            labels = {"os": "debian", "role": "db" if n > FEW else "web"}
+            house.add_target(f"web-{n}", f"{network}.{n}", server.port, server.host_keys, labels=labels)
+        yield Lab(house, folder, network)
+
+
+def _furnish(folder: Path) -> None:
+    for name in ("actors", "says", "srv", "srv/tls", "srv/log", "srv/app", "srv/app/old", "srv/backup"):
+        (folder / name).mkdir()
+        (folder / name).chmod(0o777)
+    for name in ACTORS:
+        actor = folder / "actors" / name
+        actor.write_text(_ACTOR.replace("FOLDER", str(folder)))
+        actor.chmod(0o755)
+    (folder / "calls").touch()
+    (folder / "calls").chmod(0o666)
+
+
+@pytest.fixture
+def lab(_lab: Lab) -> Iterator[Lab]:
+    """The lab as it is at the beginning; afterwards everything must have ended, and every invariant hold."""
+    _lab.clear()
+    yield _lab
+    _lab.house.settle()
+    _lab.house.invariants.check()
+    assert _lab.house.complaints() == []
+
+
+def test_each_example_is_a_job_and_is_told_of_in_their_readme(lab: Lab) -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    examples = sorted(EXAMPLES.glob("*.yaml"))
+    assert len(examples) == 10
+    assert [example.name for example in examples if f"]({example.name})" not in readme] == []
+
+
+def test_patch_and_reboot_restarts_those_that_must(lab: Lab) -> None:
+    lab.says("needs-restarting", "exit 1", machine=2)
+    assert lab.execute(lab.job("patch-and-reboot"), FEW)["counts"] == {"succeeded": FEW}
+    assert lab.calls("shutdown") == [(2, "shutdown -r +1")]
+    assert {machine for machine, _ in lab.calls("systemctl is-system-running")} == {1, 2, 3, 4}
+
+
+def test_patch_and_reboot_stops_at_a_sick_canary(lab: Lab) -> None:
+    lab.says("apt-get", "exit 100", machine=1)
+    ended = lab.execute(lab.job("patch-and-reboot"), FEW)
+    assert ended["counts"] == {"failed": 1, "skipped": FEW - 1}
+    assert {machine for machine, _ in lab.calls()} == {1}
+
+
+def test_patch_and_reboot_stops_at_a_canary_that_does_not_come_up(lab: Lab) -> None:
+    lab.says("systemctl", "exit 1", machine=1)
+    assert lab.execute(lab.job("patch-and-reboot"), FEW)["counts"] == {"failed": 1, "skipped": FEW - 1}
+    assert {machine for machine, _ in lab.calls("apt-get")} == {1}
+
+
+def test_rotate_certificate_takes_the_new_one_into_use_or_puts_the_old_one_back(lab: Lab) -> None:
+    certificate = lab.srv / "tls" / "site.pem"
+    certificate.write_text("old")
+    certificate.chmod(0o666)
+    job = lab.job("rotate-certificate", max_parallel=1)  # all machines share a disk here
+    job["actions"][0]["source"] = lab.upload(b"new")
+    lab.says("nginx", "exit 1", machine=1)
+    assert lab.execute(job, FEW)["counts"] == {"failed": 1, "skipped": FEW - 1}
+    assert certificate.read_text() == "old"
+    lab.clear()
+    assert lab.execute(job, FEW)["counts"] == {"succeeded": FEW}
+    assert certificate.read_text() == "new"
+    assert len(lab.calls("systemctl reload nginx")) == FEW
+
+
+def test_collect_logs_brings_a_file_of_each(lab: Lab) -> None:
+    (lab.srv / "log" / "app.log").write_text("one\ntwo\n")
+    ended = lab.execute(lab.job("collect-logs", max_parallel=1), 2)
+    assert ended["counts"] == {"succeeded": 2}
+    artifacts = lab.house.get(f"/executions/{ended['id']}/artifacts")["items"]
+    assert len(artifacts) == 2
+    bodies = {lab.house.http.get(f"/artifacts/{artifact['id']}").content for artifact in artifacts}
+    assert bodies == {b"one\ntwo\n"}
+
+
+def test_rolling_restart_goes_machine_by_machine(lab: Lab) -> None:
+    assert lab.execute(lab.job("rolling-restart"), FEW)["counts"] == {"succeeded": FEW}
+    calls = lab.calls()
+    assert calls == [
+        (machine, call)
+        for machine, _ in calls[::4]
+        for call in ("lbctl disable web", "systemctl restart web", "curl -fsS http://localhost/health", "lbctl enable web")
+    ]
+
+
+def test_rolling_restart_goes_back_to_the_old_release_and_touches_no_other(lab: Lab) -> None:
+    lab.says("curl", "exit 22", machine=1)
+    # All tries are used up: somebody is to look at it (dead letters).
+    assert lab.execute(lab.job("rolling-restart"), FEW)["counts"] == {"dead": 1, "skipped": FEW - 1}
+    assert len(lab.calls("curl")) == 3
+    assert [call for _, call in lab.calls()][-2:] == ["systemctl restart web", "lbctl enable web"]
+    assert {machine for machine, _ in lab.calls()} == {1}
+    assert (lab.srv / "app" / "current").readlink() == lab.srv / "app" / "old"
+
+
+def test_database_backup_dumps_only_when_all_have_stopped_writing(lab: Lab) -> None:
+    lab.says("pg_dump", "exit 1", machine=6)
+    chosen = {"targets": {"ids": lab.house.names(5, 8)}}
+    job = lab.house.post("/jobs", lab.job("database-backup"), 201)["id"]
+    ended = lab.house.ended(lab.house.post(f"/jobs/{job}/execute", chosen, 202)["id"])
+    assert ended["counts"] == {"failed": 1, "succeeded": 3}
+    order = [call.split(" shard")[0].split()[0:2] for _, call in lab.calls()]
+    assert order[:4] == [["systemctl", "stop"]] * 4
+    assert sorted(lab.calls("systemctl start writer")) == [(machine, "systemctl start writer") for machine in (5, 6, 7, 8)]
+
+
+def test_user_audit_fails_where_somebody_else_is_root(lab: Lab) -> None:
+    lab.says("getent", "printf 'root:x:0:0::/root:/bin/sh\\neve:x:0:0::/:/bin/sh\\n'; exit", machine=2)
+    lab.says("getent", "printf 'root:x:0:0::/root:/bin/sh\\n'; exit")
+    ended = lab.execute(lab.job("user-audit"), FEW)
+    assert ended["counts"] == {"failed": 1, "succeeded": FEW - 1}
+    assert lab.house.output(ended["id"], "web-2") == b"second root: eve\nroot /bin/sh\neve /bin/sh\n"
+
+
+def test_disk_cleanup_cleans_only_what_is_nearly_full(lab: Lab) -> None:
+    for machine in range(1, FEW + 1):
+        lab.says("df", f"printf 'Use%%%%\\n {95 if machine == 3 else 40}%%%%\\n'", machine=machine)
+    assert lab.execute(lab.job("disk-cleanup"), FEW)["counts"] == {"succeeded": FEW}
+    assert lab.calls("apt-get") == [(3, "apt-get -q clean")]
+
+
+@pytest.mark.parametrize("verdict", ["approve", "reject"])
+def test_deploy_switches_only_when_somebody_has_said_yes(lab: Lab, verdict: str) -> None:
+    job = lab.job("deploy-with-approval", max_parallel=1)
+    job["name"] = f"deploy-{verdict}"
+    job["actions"][0]["source"] = lab.upload(_empty_tar())
+    execution = lab.launch(job, 2)
+    asked: list[Json] = []
+
+    def all_wait() -> bool:
+        asked[:] = lab.house.get("/approvals", status="pending")["items"]
+        waiting = [run["waiting_for"] for run in lab.house.runs(execution)]
+        return bool(asked) and waiting == ["approval"] * 2
+
+    until(all_wait, "all machines wait for the answer")
+    assert lab.calls() == []
+    lab.house.post(f"/approvals/{asked[0]['id']}/{verdict}", {})
+    expected = {"approve": {"succeeded": 2}, "reject": {"cancelled": 2}}[verdict]
+    assert lab.house.ended(execution)["counts"] == expected
+    assert len(lab.calls("systemctl restart web")) == expected.get("succeeded", 0)
+
+
+def _empty_tar() -> bytes:
+    return bytes(10_240)
+
+
+def test_release_night_runs_the_other_job_on_each_machine_and_goes_on_where_that_went_well(lab: Lab) -> None:
+    lab.job_id("rolling-restart")
+    job = lab.job_id("release-night")
+    lab.says("curl", "exit 22", machine=2)
+    asked = {"targets": {"ids": lab.house.names(1, 2)}, "parameters": {"ticket": "OPS-7"}}
+    execution = lab.house.post(f"/jobs/{job}/execute", asked, 202)["id"]
+    assert lab.house.ended(execution)["counts"] == {"succeeded": 1, "failed": 1}
+    assert (lab.srv / "backup" / "app.OPS-7.tar").exists()
+    assert lab.calls("systemctl is-active") == [(1, "systemctl is-active web")]
+    children = lab.house.get("/executions", triggered_by="workflow")["items"]
+    assert sorted((child["parent"], child["status"]) for child in children) == [(execution, "completed"), (execution, "failed")]
+
+
+def test_a_file_goes_to_100_machines(lab: Lab) -> None:
+    job = lab.job("file-to-100-machines")
+    job["actions"][0]["source"] = lab.upload(b"welcome\n")
+    assert lab.execute(job, MACHINES)["counts"] == {"succeeded": MACHINES}
+    assert (lab.srv / "motd").read_text() == "welcome\n"
+
+
+def test_no_example_names_a_place_outside_of_srv(lab: Lab) -> None:
+    for example in EXAMPLES.glob("*.yaml"):
+        destinations = re.findall(r"destination: (\S+?)[,}]", example.read_text())
+        assert [place for place in destinations if not place.startswith("/srv/")] == []

@@ -1,0 +1,25 @@
+"""The straight line of a schedule: made over HTTP, fired by the scheduler, run by a worker on a machine, explained."""
+
+from __future__ import annotations
+
+from e2e.house import House
+from e2e.processes import until
+
+
+def test_a_schedule_launches_its_job_and_says_so(house: House) -> None:
+    job = house.post("/jobs", {"name": "by-the-clock", "targets": {"ids": ["web-1"]}, "actions": [{"command": "echo tick"}]}, 201)
+    # Each second, so that its moment comes soon however slow this machine is; and only one is launched.
+    body = {"name": "soon", "type": "cron", "cron": "* * * * * *", "max_firings": 1}
+    schedule = house.post(f"/jobs/{job['id']}/schedules", body, 201)
+    firings = f"/schedules/{schedule['id']}/firings"
+    until(lambda: house.get(firings, status="triggered")["items"], "a moment is launched")
+    [firing] = house.get(firings, status="triggered")["items"]
+    execution = house.ended(firing["execution_id"])
+    assert (execution["status"], execution["triggered_by"], execution["job_id"]) == ("completed", "schedule", job["id"])
+    assert execution["requested_by"] == schedule["owner"]
+    assert firing["explained"].endswith(f": execution {execution['id']}")
+    assert house.output(execution["id"], "web-1") == b"tick\n"
+    shown = house.get(f"/schedules/{schedule['id']}")
+    assert (shown["firings"], shown["words"]) == (1, schedule["words"])
+    assert house.http.delete(f"/jobs/{job['id']}", headers={"if-match": "*"}).status_code == 204
+    assert house.http.get(f"/schedules/{schedule['id']}").status_code == 404

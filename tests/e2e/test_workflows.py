@@ -1,0 +1,171 @@
+"""Workflows by the HTTP API on real machines: what runs and what does not, what is waited for, scripts and secrets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.house import House
+from e2e.processes import Json, until
+from e2e.work import SECONDS, Work, work
+from kit.canary import Canary, seen_in, seen_in_tables
+
+
+@pytest.fixture
+def at(house: House) -> Iterator[Work]:
+    with work(house) as found:
+        yield found
+
+
+def job(house: House, body: Json) -> int:
+    """A stored job; its id."""
+    return int(house.post("/jobs", {"policy": {"durable": "off"}, **body}, 201)["id"])
+
+
+def ends(at: Work, execution: int) -> dict[str, str]:
+    """How each action ended that was begun."""
+    return {key: result["status"] for key, result in at.results(execution).items() if result["started_at"]}
+
+
+def approval(house: House, execution: int) -> int:
+    """The question that an execution asks, once it does."""
+
+    def asked() -> list[Json]:
+        items = house.get("/approvals", status="pending")["items"]
+        return [item for item in items if item["execution_id"] == execution]
+
+    until(asked, "the question", SECONDS)
+    return int(asked()[0]["id"])
+
+
+def test_conditions_read_outputs_and_branches_meet_again(house: House, at: Work) -> None:
+    look = at.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
+    actions = [
+        look,
+        at.step("db", "echo ${actions.look.outputs.free}", depends_on=["look"], when="actions.look.outputs.role == 'db'"),
+        at.step("web", depends_on=["look"], when="actions.look.outputs.role == 'web' or actions.look.outputs.free > 9"),
+        at.step("both", depends_on=["db", "web"]),
+    ]
+    execution = at.launch(actions, ["web-1"])
+    assert at.ended(execution)["status"] == "completed"
+    assert ends(at, execution) == dict.fromkeys(["look", "db", "both"], "succeeded")
+    assert at.results(execution)["db"]["stdout"] == "7\n"
+    assert at.began("web") == []
+    assert at.stamps("both", "start") > at.stamps("db", "end")
+
+
+def test_a_barrier_is_passed_by_all_together(house: House, at: Work) -> None:
+    names = house.names(1, 3)
+    # One of them is late.
+    before = at.step("before", f"test $3 != {house.machines[0].addresses[0]} || {{ {at.held}; }}")
+    execution = at.launch([before, at.step("after", scope="barrier")], names)
+    for name in names[1:]:
+        assert at.waits(execution, name, "barrier")["awaits"] == "after"
+    assert at.began("after") == []
+    at.leave()
+    assert at.ended(execution)["status"] == "completed"
+    assert min(at.stamps("after", "start")) > max(at.stamps("before", "end"))
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "begun"),
+    [
+        ({"on_failure": "stop"}, ["bad"]),
+        ({"on_failure": "rollback", "rollback": "undo"}, ["bad", "undo"]),
+        ({"on_failure": "skip_remaining"}, ["bad", "else"]),
+        ({"on_failure": "continue"}, ["bad", "else", "next"]),
+    ],
+)
+def test_what_comes_after_a_failure(house: House, at: Work, on_failure: Json, begun: list[str]) -> None:
+    # The other branch is there where it is sure that it runs: a stop may come before it begins, or after.
+    other = [at.step("else", depends_on=[])] if "else" in begun else []
+    undo = [at.step("undo")] if "undo" in begun else []
+    actions = [at.step("bad", "exit 3", **on_failure), at.step("next"), *other, *undo]
+    execution = at.launch(actions, ["web-1"])
+    ended = at.ended(execution)
+    assert (ended["status"], ended["counts"]) == ("failed", {"failed": 1})
+    assert at.runs(execution)["web-1"]["exit_code"] == 3
+    assert sorted(key for key in ("bad", "next", "else", "undo") if at.began(key)) == sorted(begun)
+
+
+@pytest.mark.parametrize(("answer", "end"), [("approve", "succeeded"), ("reject", "cancelled")])
+def test_an_approval_is_asked_once_and_its_answer_is_heeded(house: House, at: Work, answer: str, end: str) -> None:
+    names = house.names(1, 3)
+    ask = {"key": "ask", "type": "approval", "message": "Go on?"}
+    execution = at.launch([at.step("before"), ask, at.step("after")], names)
+    question = approval(house, execution)
+    for name in names:
+        at.waits(execution, name, "approval")
+    assert at.began("after") == []
+    assert house.post(f"/approvals/{question}/{answer}", {"reason": "so be it"})["decided_by"]
+    assert at.ended(execution)["counts"] == {end: 3}
+    assert len(at.began("after")) == (3 if answer == "approve" else 0)
+    assert house.http.post(f"/approvals/{question}/approve", json={}).json()["code"] == "approval_decided"
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_job_runs_another_one_on_the_same_target_and_ends_as_it_does(house: House, at: Work, works: bool) -> None:
+    declared = [{"name": "code", "type": "integer", "required": True}]
+    inner = at.step("inner", "exit ${code}")
+    child = job(
+        house, {"name": f"child-{works}", "actions": [inner], "parameters": declared, "targets": {"ids": ["web-1", "web-2"]}}
+    )
+    call = {"key": "call", "type": "job", "job": f"child-{works}", "parameters": {"code": 0 if works else 4}}
+    execution = at.launch([at.step("before"), call, at.step("after")], ["web-2"])
+    assert at.ended(execution)["status"] == ("completed" if works else "failed")
+    (launched,) = house.get(f"/jobs/{child}/executions")["items"]
+    assert (launched["parent"], launched["triggered_by"]) == (execution, "workflow")
+    assert launched["status"] == ("completed" if works else "failed")
+    assert at.began("inner") == at.began("before")
+    assert len(at.began("after")) == (1 if works else 0)
+
+
+def test_a_wait_is_at_least_as_long_as_it_says(house: House, at: Work) -> None:
+    wait = {"key": "rest", "type": "wait", "duration": "2s"}
+    execution = at.launch([at.step("before"), wait, at.step("after")], ["web-1"])
+    assert at.ended(execution)["status"] == "completed"
+    assert at.stamps("after", "start")[0] - at.stamps("before", "end")[0] >= 1.9
+    assert ends(at, execution) == dict.fromkeys(["before", "rest", "after"], "succeeded")
+
+
+_SH = 'cat; printf "%s|" "$@" "$COLOUR" "$PWD"'
+_PYTHON = "import os, sys\nprint(sys.stdin.read() + '|'.join([*sys.argv[1:], os.environ['COLOUR'], os.getcwd(), '']), end='')"
+
+
+@pytest.mark.parametrize(("interpreter", "script"), [("sh", _SH), ("bash", f"[[ 1 ]] && {_SH}"), ("python", _PYTHON)])
+@pytest.mark.parametrize("durable", ["required", "off"])
+def test_scripts_have_their_arguments_variables_folder_and_input(
+    house: House, at: Work, interpreter: str, script: str, durable: str
+) -> None:
+    action = {
+        "key": "say",
+        "type": "script",
+        "interpreter": interpreter,
+        "script": script,
+        "args": ["it's", "", "two words", "$HOME;`x`"],
+        "env": {"COLOUR": "deep 'blue'"},
+        "cwd": "/usr",
+        "stdin": "line 1\nline 2\n",
+    }
+    execution = at.launch([action], ["web-1"], {"durable": durable})
+    assert at.ended(execution)["status"] == "completed"
+    said = house.output(execution, "web-1").decode()
+    assert said == "line 1\nline 2\nit's||two words|$HOME;`x`|deep 'blue'|/usr|"
+
+
+def test_a_secret_reaches_its_command_and_nothing_else(house: House, at: Work) -> None:
+    secret = Canary("token")
+    declared = [{"name": "token", "type": "secret", "required": True}]
+    actions = [{"key": "use", "type": "command", "command": 'sha256sum <"$OPSJOBS_SECRETS/token"'}]
+    made = job(house, {"name": "with-a-secret", "actions": actions, "parameters": declared, "targets": {"ids": ["web-1"]}})
+    execution = int(house.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"])
+    assert at.ended(execution)["status"] == "completed"
+    assert at.results(execution)["use"]["stdout"].split()[0] == hashlib.sha256(secret.text.encode()).hexdigest()
+    shown = [
+        house.http.get(f"/executions/{execution}{path}").content for path in ("", "/targets", "/results", "/log", "/timeline")
+    ]
+    assert not seen_in(b"".join(shown), [secret])
+    assert not seen_in_tables(house.postgres.url, [secret])
+    assert not [log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [secret])]

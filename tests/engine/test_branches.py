@@ -1,0 +1,270 @@
+"""Branches of a run that lose their worker, their machine or their contact: each is found again, or looked for, by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from engine.test_aftercare import care
+from engine.test_workflows import step, told
+from opsjobs.engine.target_run import RunLimits
+from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
+from opsjobs.remote.fake import FakeMachine, Gate
+from opsjobs.remote.session import Exit, Output
+from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
+from opsjobs.store.transaction import Database
+
+SECONDS = 60.0
+BRANCHES = [step("left"), step("right", []), step("last", ["left", "right"])]
+
+
+def two(on: Bench) -> tuple[FakeMachine, Gate, Gate]:
+    """A machine whose two branches have said something, and stand at gates."""
+    left, right = Gate(asyncio.Event()), Gate(asyncio.Event())
+    web = on.machine("web-1")
+    for key, gate in (("left", left), ("right", right)):
+        web.reply(
+            [Output("stdout", f"{key} begun\n".encode()), gate, Output("stdout", f"{key} done\n".encode()), Exit(0)], to=key
+        )
+    return web, left, right
+
+
+async def said(on: Bench, execution: Execution, key: str) -> bytes:
+    """What is on record of a branch's output."""
+    return b"".join(e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output")
+
+
+async def both_spoke(on: Bench, execution: Execution) -> None:
+    async def so() -> bool:
+        return all([await said(on, execution, key) == f"{key} begun\n".encode() for key in ("left", "right")])
+
+    await until(so, SECONDS)
+
+
+async def worker_of(on: Bench, execution: Execution, name: str) -> None:
+    async def so() -> bool:
+        return (await on.row(execution))["worker"] == name
+
+    await until(so, SECONDS)
+
+
+async def inherited(on: Bench, execution: Execution, gate: Gate) -> Execution:
+    """How it ends once its worker has died, another one has it, and only then the gate opens."""
+    async with on.worker("worker-2"):
+        await on.bury("worker-1")
+        await worker_of(on, execution, "worker-2")
+        gate.event.set()
+        return await on.ended(execution, SECONDS)
+
+
+@pytest.mark.parametrize("first", ["left", "right"])
+async def test_an_heir_follows_each_branch_to_its_end(database: Database, first: str) -> None:
+    async with bench(database) as on:
+        web, left, right = two(on)
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="auto")
+            await both_spoke(on, execution)
+            async with on.worker("worker-2"):
+                await on.bury("worker-1")
+                await worker_of(on, execution, "worker-2")
+                for gate in (left, right) if first == "left" else (right, left):
+                    gate.event.set()
+                ended = await on.ended(execution, SECONDS)
+                for key in ("left", "right"):
+                    assert await said(on, execution, key) == f"{key} begun\n{key} done\n".encode()
+        assert ended.status is ExecutionStatus.COMPLETED
+        assert sorted(s.command for s in web.starts) == ["last", "left", "right"]
+        assert await told(on, execution) == dict.fromkeys(["left", "right", "last"], "succeeded")
+
+
+async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(database: Database) -> None:
+    async with bench(database) as on:
+        web, left, _ = two(on)
+        web.reply([Exit(3)], to="right")
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="auto")
+
+            async def failed() -> bool:
+                return (await told(on, execution)).get("right") == "failed" and bool(await said(on, execution, "left"))
+
+            await until(failed, SECONDS)
+            ended = await inherited(on, execution, left)
+        assert ended.counts == {"failed": 1}
+        assert await told(on, execution) == {"left": "succeeded", "right": "failed"}
+        assert await said(on, execution, "left") == b"left begun\nleft done\n"
+        assert sorted(s.command for s in web.starts) == ["left", "right"]
+
+
+async def test_a_rolling_kill_starts_no_direct_branch_twice(database: Database) -> None:
+    async with bench(database) as on:
+        web, left, right = two(on)
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="off")
+            await both_spoke(on, execution)
+            async with on.worker("worker-2"):
+                await on.bury("worker-1")
+                ended = await on.ended(execution, SECONDS)
+        left.event.set()
+        right.event.set()
+        assert ended.counts == {"lost": 1}
+        assert await told(on, execution) == {"left": "lost", "right": "lost"}
+        assert sorted(s.command for s in web.starts) == ["left", "right"]
+
+
+async def test_heirs_that_die_one_after_another_start_nothing_twice(database: Database) -> None:
+    async with bench(database) as on:
+        web, left, right = two(on)
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="auto")
+            await both_spoke(on, execution)
+            async with on.worker("worker-2"):
+                await on.bury("worker-1")
+                await worker_of(on, execution, "worker-2")
+                left.event.set()
+                async with on.worker("worker-3"):
+                    await on.bury("worker-2")
+                    await worker_of(on, execution, "worker-3")
+                    right.event.set()
+                    ended = await on.ended(execution, SECONDS)
+        assert ended.status is ExecutionStatus.COMPLETED
+        assert sorted(s.command for s in web.starts) == ["last", "left", "right"]
+        for key in ("left", "right"):
+            assert await said(on, execution, key) == f"{key} begun\n{key} done\n".encode()
+
+
+async def test_a_cancel_for_an_heir_stops_what_it_has_not_looked_at_yet(database: Database) -> None:
+    async with bench(database) as on:
+        web, _, _ = two(on)
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="auto")
+            await both_spoke(on, execution)
+        await on.cancel(execution)
+        async with on.worker("worker-2"):
+            ended = await on.ended(execution, SECONDS)
+        results = {r["action"]: (r["status"], r["cancel_proof"]) for r in await on.results(execution)}
+        assert ended.status is ExecutionStatus.CANCELLED
+        assert results == {"left": ("cancelled", "killed"), "right": ("cancelled", "killed")}
+        assert [proof for proof in web.kills if proof is not CancelProof.KILLED] == []
+
+
+async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database: Database) -> None:
+    async with bench(database) as on:
+        web, left, right = two(on)
+        async with on.worker("worker-1"):
+            execution = await on.launch(BRANCHES, durable="auto")
+            await both_spoke(on, execution)
+        assert (await on.row(execution))["status"] == "running"
+        assert web.kills == []
+        left.event.set()
+        right.event.set()
+        async with on.worker("worker-2"):
+            ended = await on.ended(execution, SECONDS)
+        assert ended.status is ExecutionStatus.COMPLETED
+        assert (await on.row(execution))["claims"] == 0
+
+
+async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database) -> None:
+    """One branch begins anew after the reboot, in the same store: the other one is still looked for where it was begun."""
+    async with bench(database) as on, on.worker():
+        web, left, right = two(on)
+        actions = [step("left", on_failure="continue"), step("right", []), step("last", ["right"])]
+        execution = await on.launch(actions, durable="auto", on_lost="retry")
+        await both_spoke(on, execution)
+        before = web.identity
+        web.reply([Exit(0)], to="left").reply([Exit(0)], to="right")
+        web.reboot()
+        ended = await on.ended(execution, SECONDS)
+        results = [(r["action"], r["attempt"], r["status"], r["boot_id"]) for r in await on.results(execution)]
+        left.event.set()
+        right.event.set()
+    assert ended.status is ExecutionStatus.COMPLETED
+    assert sorted(results) == [
+        ("last", 1, "succeeded", web.identity.boot),
+        ("left", 1, "lost", before.boot),
+        ("left", 2, "succeeded", web.identity.boot),
+        ("right", 1, "lost", before.boot),
+        ("right", 2, "succeeded", web.identity.boot),
+    ]
+
+
+@asynccontextmanager
+async def lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
+) -> AsyncIterator[tuple[Bench, FakeMachine, Execution]]:
+    """A run of which both branches were lost because their machine was cut off."""
+    monkeypatch.setattr("opsjobs.engine.durable.KILL_SECONDS", 0.2)
+    async with bench(database) as on, on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker:
+        web, left, right = two(on)
+        execution = await on.launch(BRANCHES, durable="auto")
+        await both_spoke(on, execution)
+        web.cut()
+        if cancel:
+            await on.cancel(execution)
+        ended = await on.ended(execution, SECONDS)
+        assert ended.counts == {"lost": 1}
+        assert await told(on, execution) == {"left": "lost", "right": "lost"}
+        await until(lambda: worker._life is not None and not worker._life.runs)
+        yield on, web, execution
+        left.event.set()
+        right.event.set()
+
+
+async def late(on: Bench, execution: Execution) -> dict[str, str | None]:
+    """What was found out of each branch after the end."""
+    return {r["action"]: (r["late_result"] or {}).get("status") for r in await on.results(execution)}
+
+
+async def test_both_lost_branches_are_stopped_when_their_machine_is_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lost(database, monkeypatch, cancel=True) as (on, web, execution):
+        await on.turn(61)
+        assert (await care(on).run_once())["settled_late"] == 0, "still away"
+        web.mend()
+        await on.turn(3601)
+        assert (await care(on).run_once())["settled_late"] == 2
+        assert await late(on, execution) == {"left": "cancelled", "right": "cancelled"}
+        row = await on.row(execution)
+        assert (row["status"], row["sweep_due"], row["late_result"]["status"]) == ("lost", None, "cancelled")
+
+
+async def test_a_lost_branch_that_runs_still_is_looked_for_after_the_other_has_been_found(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lost(database, monkeypatch, cancel=False) as (on, web, execution):
+        web.mend()
+        run = next(run for key, run in web.runs.items() if key.action == "left")
+        run.end(Exit(0))
+        await on.turn(61)
+        assert (await care(on).run_once())["settled_late"] == 1
+        assert await late(on, execution) == {"left": "succeeded", "right": None}
+        assert (await on.row(execution))["sweep_due"] is not None
+        next(run for key, run in web.runs.items() if key.action == "right").end(Exit(4))
+        await on.turn(3601)
+        assert (await care(on).run_once())["settled_late"] == 1
+        assert await late(on, execution) == {"left": "succeeded", "right": "failed"}
+        assert (await on.row(execution))["sweep_due"] is None
+
+
+async def test_a_poisonous_run_ends_with_all_its_branches(database: Database) -> None:
+    async with bench(database) as on:
+        web, left, right = two(on)
+        async with on.worker("worker-0"):
+            execution = await on.launch(BRANCHES, durable="auto")
+            await both_spoke(on, execution)
+        async with database.connection() as connection:
+            await connection.execute("update workers set stopped_at = null")
+            await connection.execute("update target_runs set claims = %s", [CLAIMS_AT_MOST])
+        async with on.worker("worker-1"):
+            ended = await on.ended(execution, SECONDS)
+        left.event.set()
+        right.event.set()
+        assert ended.counts == {"dead": 1}
+        assert await told(on, execution) == {"left": "dead", "right": "dead"}
+        await on.turn(61)
+        assert (await care(on).run_once())["settled_late"] == 2
+        assert len(web.starts) == 2

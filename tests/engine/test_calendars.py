@@ -1,0 +1,54 @@
+"""Calendars and firing: what a calendar closes is passed over, in its own words, from the next due moment on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kit.scheduling import Office
+from opsjobs.model.calendar import CalendarDraft
+from opsjobs.model.failures import Invalid
+from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.store.calendars import Calendars, StoredCalendar
+from opsjobs.store.transaction import Database
+
+
+def freeze(**fields: Any) -> CalendarDraft:
+    return CalendarDraft.model_validate({"name": "freeze", "windows": [{"from": "2020-01-01T00:00Z"}], **fields})
+
+
+async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_at_once(database: Database) -> None:
+    office, calendars = Office(database), Calendars(database)
+    stored = await calendars.create(freeze())
+    assert isinstance(stored, StoredCalendar)
+    schedule = await office.schedule(await office.job(), calendars=["freeze"], overlap="allow")
+    scheduler = office.scheduler()
+    await office.turn(seconds=61)
+    await scheduler.run_once()
+    shut = await office.rows(schedule)  # more than one where the machine stood still meanwhile
+    assert {(row["status"], row["rule"]) for row in shut} == {("skipped", "calendar")}
+    row = shut[-1]
+    assert "closed by the calendar freeze (from 2020-01-01 00:00:00Z) with no end in sight" in row["reason"]
+    now = await office.now()
+    past = [{"from": "2020-01-01T00:00Z", "until": (now - timedelta(minutes=1)).isoformat(timespec="seconds")}]
+    await calendars.replace(stored.uuid, freeze(windows=past))
+    await office.turn(seconds=60)
+    await scheduler.run_once()
+    opened = (await office.rows(schedule))[len(shut) :]
+    assert {row["status"] for row in opened} == {"triggered"}
+
+
+async def test_a_schedule_that_names_no_calendar_of_ours_is_not_stored(database: Database) -> None:
+    office = Office(database)
+    job = await office.job()
+    with pytest.raises(Invalid, match="There is no calendar 'freeze'") as unknown:
+        await office.schedule(job, calendars=["freeze"])
+    assert unknown.value.errors[0].pointer == "/calendars/0"
+    schedule = await office.schedule(job)
+    wanted = ScheduleDraft.model_validate(
+        {**schedule.definition.model_dump(mode="json", exclude_none=True), "calendars": ["freeze"]}
+    )
+    with pytest.raises(Invalid, match="There is no calendar 'freeze'"):
+        await office.schedules.replace(schedule.id, wanted, "ada", None)

@@ -1,0 +1,136 @@
+"""Actions that run another job: launched once, waited for without holding anything, judged by how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from engine.bench import Bench, bench, until
+from engine.test_workflows import step, told
+from opsjobs.model.action import JobAction, WaitAction
+from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.job import JobDraft
+from opsjobs.model.target import SelectionDraft
+from opsjobs.remote.fake import Gate
+from opsjobs.remote.session import Exit
+from opsjobs.store.transaction import Database
+
+SECONDS = 60.0
+
+
+async def job(on: Bench, name: str, *actions: dict[str, Any], **more: Any) -> None:
+    """A stored job on no targets of its own."""
+    await on.jobs.create(JobDraft.model_validate({"name": name, "actions": list(actions), **more}), by="ada")
+
+
+async def child_of(on: Bench, execution: Execution) -> Execution:
+    """The only execution that this one launched."""
+    (row,) = await on.database.fetch("select execution_id from execution_specs where parent_id = %s", [execution.id])
+    return await on.executions.get(row["execution_id"])
+
+
+async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_for(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)], to="restart 'nginx'")
+        parameters = [{"name": "service", "type": "string", "required": True}]
+        await job(on, "restart", {"command": "restart ${service}"}, parameters=parameters)
+        run = JobAction(key="run", job="restart", parameters={"service": "nginx"})
+        execution = await on.launch([step("before"), run, step("after")])
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        await waits_for_child(on, execution)
+        child = await child_of(on, execution)
+        assert (child.parent, child.triggered_by.value, child.job_name) == (execution.id, "workflow", "restart")
+        gate.event.set()
+        ended = await on.ended(execution, SECONDS)
+        assert ended.counts == {"succeeded": 1}
+        assert [s.command for s in web.starts] == ["before", "restart 'nginx'", "after"]
+        (result,) = [row for row in await on.results(execution) if row["action"] == "run"]
+        assert result["outputs"] == {"execution_id": child.id, "status": "completed"}
+
+
+async def waits_for_child(on: Bench, execution: Execution) -> None:
+    async def so() -> bool:
+        return (await on.row(execution))["waiting_for"] == "child"
+
+    await until(so, SECONDS)
+
+
+async def test_a_job_that_did_not_go_well_fails_its_action(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Exit(3)], to="bad")
+        await job(on, "bad", {"command": "bad"})
+        execution = await on.ended(await on.launch([JobAction(key="run", job="bad"), step("after")]), SECONDS)
+        row = await on.row(execution)
+        child = await child_of(on, execution)
+        assert (row["status"], row["error_code"]) == ("failed", "nonzero_exit")
+        assert row["error_message"] == f"execution {child.id} of the job bad ended failed"
+        assert await told(on, execution) == {"run": "failed"}
+
+
+async def test_a_job_that_is_not_there_fails_its_action_with_words(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1")
+        execution = await on.ended(await on.launch([JobAction(key="run", job="nobody")]), SECONDS)
+        row = await on.row(execution)
+        assert (row["status"], "'nobody' cannot be launched" in row["error_message"]) == ("failed", True)
+
+
+async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1")
+        await job(on, "again", {"type": "job", "job": "again"})
+        execution = await on.ended(await on.launch([JobAction(key="run", job="again")]), SECONDS)
+        assert execution.status is ExecutionStatus.FAILED
+        rows = await database.fetch("select error_message from target_runs order by id desc limit 1")
+        assert "does one of them run itself?" in rows[0]["error_message"]
+
+
+async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -> None:
+    async with bench(database) as on, on.worker(lease_seconds=0.9):
+        gate = Gate(asyncio.Event())
+        on.machine("web-1").reply([gate, Exit(0)], to="long")
+        await job(on, "long", {"command": "long"})
+        execution = await on.launch([JobAction(key="run", job="long")])
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        await waits_for_child(on, execution)
+        await on.cancel(execution)
+        child = await on.ended(await child_of(on, execution), SECONDS)
+        assert (child.status, (await on.ended(execution, SECONDS)).status) == (ExecutionStatus.CANCELLED,) * 2
+
+
+async def test_an_action_that_names_targets_is_for_them_alone(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        machines = [on.machine(f"web-{n}") for n in (1, 2)]
+        only = step("only", targets=SelectionDraft(ids=["web-2"]))
+        execution = await on.ended(await on.launch([step("all"), only, step("after")], 2), SECONDS)
+        assert execution.counts == {"succeeded": 2}
+        assert [[s.command for s in machine.starts] for machine in machines] == [["all", "after"], ["all", "only", "after"]]
+
+
+async def test_a_job_that_ends_beside_a_wait_is_heard_of_at_once(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        gate = Gate(asyncio.Event())
+        on.machine("web-1").reply([gate, Exit(0)], to="long")
+        await job(on, "long", {"command": "long"})
+        actions: list[Any] = [
+            JobAction(key="run", job="long"),
+            step("after"),
+            WaitAction(key="pause", duration=3600, depends_on=[]),
+        ]
+        execution = await on.launch(actions)
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+
+        async def waits() -> bool:
+            return (await on.row(execution))["waiting_for"] == "timer"
+
+        await until(waits, SECONDS)
+        assert (await on.row(execution))["awaits"] == (await child_of(on, execution)).uuid
+        gate.event.set()
+
+        async def gone_on() -> bool:
+            return (await told(on, execution)).get("after") == "succeeded"
+
+        await until(gone_on, SECONDS)
+        await on.cancel(execution)
+        await on.ended(execution, SECONDS)

@@ -1,0 +1,75 @@
+"""Allowed values by URL: asked for within limits, kept for a while, never from where a service should not look."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Desk, open_desk
+from opsjobs.clock import SystemClock
+from opsjobs.model.failures import Invalid
+from opsjobs.model.parameter import ParameterDraft
+from opsjobs.peers.choices import BYTES_MAX, Choices
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+def asking(url: str) -> list[ParameterDraft]:
+    return [ParameterDraft(name="version", type="choice", choices_url=url)]
+
+
+async def refusal(url: str, choices: Choices) -> str:
+    with pytest.raises(Invalid) as refused:
+        await choices.of(asking(url))
+    assert [(e.pointer, e.code) for e in refused.value.errors] == [("/parameters/version", "no_choices")]
+    return refused.value.detail
+
+
+def answering(body: Any = None, **fields: Any) -> Callable[[object], Answer]:
+    return lambda _: Answer(body=body, **fields)
+
+
+async def test_a_list_of_values_is_taken_and_kept_for_a_while() -> None:
+    with open_desk(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
+        choices = Choices(SystemClock(), allow=LOOPBACK)
+        for _ in range(2):
+            assert await choices.of(asking(f"{desk.url}/versions?x=1")) == {"version": ["1.0", 2, "3"]}
+        assert [(one.method, one.path, one.query) for one in desk.asked] == [("GET", "/versions", {"x": ["1"]})]
+        assert desk.asked[0].headers["host"] == desk.url.removeprefix("http://")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"body": {"a": 1}}, "list of 1 to"), ({"body": []}, "list of 1 to"), ({"body": [[1]]}, "list of 1 to"),
+        ({"body": ["x"], "status": 404}, "answers 404"), ({"body": ["x"], "status": 302}, "answers 302"),
+        ({"body": ["x" * BYTES_MAX]}, "more than"), ({"portions": [b"not json"]}, "JSON"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_list_of_values_is_refused(answer: dict[str, Any], words: str) -> None:
+    def reply(_: object) -> Answer:
+        return Answer(**answer)
+
+    with open_desk(reply) as desk:
+        assert words in await refusal(desk.url, Choices(SystemClock(), allow=LOOPBACK))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://[::1]:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "http://2130706433:{port}/",
+        "http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/", "http://[64:ff9b::7f00:1]/", "http://0.0.0.0:{port}/",
+    ],
+)  # fmt: skip
+async def test_no_address_is_asked_that_is_not_public(url: str) -> None:
+    with open_desk(answering(["x"])) as desk:
+        there = url.replace("{port}", port(desk))
+        assert "no public address" in await refusal(there, Choices(SystemClock()))
+        assert desk.asked == []
+
+
+def port(desk: Desk) -> str:
+    return desk.url.rsplit(":", 1)[1]

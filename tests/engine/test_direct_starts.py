@@ -1,0 +1,122 @@
+"""What goes directly leaves nothing on its machine that could be asked: it is on record before it starts, where more is than that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from engine.test_branches import worker_of
+from engine.test_transfers import put, stored, web
+from engine.test_waits import SECONDS, waits
+from engine.test_workflows import step, told
+from opsjobs.model.action import WaitAction
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.retry import RetryPolicy
+from opsjobs.remote.fake import Gate
+from opsjobs.remote.session import Exit
+from opsjobs.store.ledger import Flush, Ledger, Settled
+from opsjobs.store.transaction import Database
+
+BARE = step("bare", durable="off")
+AGAIN = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
+
+
+class Watched(Ledger):
+    """A ledger that notes what each group commit says has begun, and lets none through while it is shut."""
+
+    def __init__(self, database: Database, told: Callable[[str, int], None] = lambda action, attempt: None) -> None:
+        super().__init__(database)
+        self._told = told
+        self.open = asyncio.Event()
+        self.open.set()
+        self.waiting = 0
+
+    async def settle(self, flush: Flush) -> Settled:
+        for result in flush.results:
+            if result.begins:
+                self._told(result.action, result.attempt)
+        self.waiting += not self.open.is_set()
+        await self.open.wait()
+        return await super().settle(flush)
+
+
+async def before_it(on: Bench, name: str) -> list[Any]:
+    """What the run does before the direct command."""
+    match name:
+        case "a transfer":
+            web(on)
+            return [put(await stored(on, b"listen 80;\n"))]
+        case "a durable command":
+            return [step("kept", durable="auto")]
+        case "a wait":
+            return [WaitAction(key="pause", duration=0.01)]
+    return [step("first", durable="off")]
+
+
+@pytest.mark.parametrize("name", ["a transfer", "a durable command", "a wait", "another one"])
+async def test_a_direct_command_after_something_else_is_on_record_before_it_starts(database: Database, name: str) -> None:
+    async with bench(database) as on:
+        machine, seen = on.machine("web-1"), dict[tuple[str, int], list[str]]()
+
+        def told_of(action: str, attempt: int) -> None:
+            seen[action, attempt] = [start.command for start in machine.starts]
+
+        actions = [*await before_it(on, name), BARE]
+        async with on.worker(ledger=Watched(database, told_of)):
+            ended = await on.ended(await on.launch(actions, durable="auto"))
+        assert ended.status is ExecutionStatus.COMPLETED
+        assert "bare" not in seen["bare", 1]
+        assert [start.command for start in machine.starts][-1:] == ["bare"]
+
+
+async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_starts(database: Database) -> None:
+    async with bench(database) as on:
+        replies, seen = iter([Exit(1), Exit(0)]), dict[tuple[str, int], int]()
+        machine = on.machine("web-1").reply(lambda *_: [next(replies)])
+
+        def told_of(action: str, attempt: int) -> None:
+            seen[action, attempt] = len(machine.starts)
+
+        async with on.worker(ledger=Watched(database, told_of)):
+            ended = await on.run([step("bare", durable="off", retry=AGAIN)])
+        assert (ended.status, len(machine.starts)) == (ExecutionStatus.COMPLETED, 2)
+        assert seen["bare", 2] == 1
+
+
+async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_before_it_came_there(database: Database) -> None:
+    async with bench(database) as on:
+        machine, disk, gate = on.machine("web-1"), web(on), Gate(asyncio.Event())
+        disk.gate = gate
+        later = RetryPolicy(max_attempts=2, base=3600, jitter=False, on=[ErrorCode.TRANSFER])
+        ledger = Watched(database)
+        # With a lease so long that it does not hear of its burial.
+        async with on.worker("worker-1", ledger=ledger, lease_seconds=600) as first:
+            actions: list[Any] = [put(await stored(on, b"listen 80;\n"), retry=later), BARE]
+            execution = await on.launch(actions, durable="auto")
+            await asyncio.wait_for(gate.reached.wait(), SECONDS)
+            await until(lambda: _begun(on, execution))
+            ledger.open.clear()
+            disk.gate = None
+            gate.event.set()
+            await until(lambda: ledger.waiting > 0)  # the transfer is over, and nobody but this worker knows
+            machine.diskless = "it serves no files just now"
+            async with on.worker("worker-2"):
+                await on.bury("worker-1")
+                await worker_of(on, execution, "worker-2")
+                await waits(on, execution, "backoff")
+                machine.diskless = None
+                ledger.open.set()
+                await first.stop()
+                await on.turn(3601)
+                await on.ledger.reconcile()
+                await on.ended(execution, SECONDS)
+        assert [start.command for start in machine.starts] == ["bare"]
+        assert await told(on, execution) == {"put": "succeeded", "bare": "succeeded"}
+
+
+async def _begun(on: Bench, execution: Execution) -> bool:
+    return bool(await on.results(execution))

@@ -1,0 +1,128 @@
+"""Secrets that must be nowhere: the ways in which they may be spelt, and those who look for them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+import redis
+
+from opsjobs.standalone.valkey import Valkey
+
+LOOK_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text that nobody else writes. `name` is what is told where it was found."""
+
+    name: str
+    text: str = field(default_factory=lambda: f"canary{secrets.token_hex(12)}")
+
+    @property
+    def spellings(self) -> list[bytes]:
+        """As it is, in hex, and in base64 wherever in a longer text it stands."""
+        raw = self.text.encode()
+        return [raw, raw.hex().encode(), raw.hex().upper().encode(), *(_in_base64(raw, before) for before in range(3))]
+
+
+def _in_base64(raw: bytes, before: int) -> bytes:
+    """Those characters that do not depend on what stands before (so many bytes, modulo 3) and after it."""
+    spelt = base64.b64encode(b"\0" * before + raw)
+    return spelt[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
+
+
+def seen_in(data: bytes, canaries: Iterable[Canary]) -> set[str]:
+    """The names of those that are in there, however spelt."""
+    return {canary.name for canary in canaries if any(spelling in data for spelling in canary.spellings)}
+
+
+class Sampler(threading.Thread):
+    """Looks at the command lines and environments of all processes of this machine, again and again."""
+
+    def __init__(self, canaries: Sequence[Canary]) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self.seen: set[tuple[str, str]] = set()
+        """Which canary, and where: cmdline or environ."""
+        self.rounds = 0
+        self._canaries = canaries
+        self._over = threading.Event()
+
+    def __enter__(self) -> Sampler:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Until the block ends."""
+        while not self._over.wait(LOOK_SECONDS):
+            for folder in Path("/proc").glob("[0-9]*"):
+                for what in ("cmdline", "environ"):
+                    with suppress(OSError):
+                        found = seen_in((folder / what).read_bytes(), self._canaries)
+                        self.seen |= {(name, what) for name in found}
+            self.rounds += 1
+
+
+def seen_in_files(places: Iterable[Path], canaries: Sequence[Canary]) -> set[tuple[str, str]]:
+    """Which canary, and in which file."""
+    return {(name, str(file)) for file in _files(places) for name in seen_in(_read(file), canaries)}
+
+
+def _files(places: Iterable[Path]) -> Iterator[Path]:
+    for place in places:
+        for folder, _, names in os.walk(place):  # it passes over what vanishes meanwhile
+            yield from (file for name in names if (file := Path(folder, name)).is_file() and not file.is_symlink())
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def seen_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[str, str]]:
+    """Which canary, and in which table of the database."""
+    tables = "select c.oid::regclass::text from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    found = set()
+    with psycopg.connect(url, autocommit=True) as connection:
+        for (table,) in connection.execute(tables).fetchall():
+            rows = connection.execute(f"select t::text from {table} t".encode()).fetchall()
+            text = "\n".join(row[0] for row in rows).encode()
+            found |= {(name, table) for name in seen_in(text, canaries)}
+    return found
+
+
+@contextmanager
+def overheard(valkey: Valkey) -> Iterator[list[bytes]]:
+    """Every order that Valkey is given during the block; at its end what all keys hold is added."""
+    heard: list[bytes] = []
+    client: Any = redis.Redis.from_url(valkey.url)
+    with redis.Redis.from_url(valkey.url).monitor() as monitor:
+        over, thread = f"over-{secrets.token_hex(8)}", threading.Thread(target=lambda: _listen(monitor, heard, over))
+        thread.start()
+        try:
+            yield heard
+        finally:
+            client.echo(over)
+            thread.join()
+    heard += [client.dump(key) or b"" for key in client.scan_iter()]
+    client.close()
+
+
+def _listen(monitor: Any, heard: list[bytes], over: str) -> None:
+    while over.encode() not in (order := bytes(monitor.connection.read_response())):
+        heard.append(order)

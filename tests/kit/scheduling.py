@@ -1,0 +1,128 @@
+"""A cast for tests of schedules: a job on made-up machines, schedules of it, schedulers on a clock that is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.engine.firing import FiringService, Triggers
+from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.preparing import Preparer
+from opsjobs.model import access
+from opsjobs.model.job import JobDraft
+from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.target import TargetDraft
+from opsjobs.peers.targets import Targets
+from opsjobs.store.calendars import by_calendars
+from opsjobs.store.due import Closer
+from opsjobs.store.envelope import new_key
+from opsjobs.store.files import Files
+from opsjobs.store.firings import Firings
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.jobs import Jobs, StoredJob
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.schedule_rows import StoredSchedule
+from opsjobs.store.schedules import Schedules
+from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
+from opsjobs.telemetry import Metrics
+
+
+class Office:
+    """Everything that schedules need, on one database."""
+
+    def __init__(self, database: Database, clock: Clock | None = None, *, targets: Targets | None = None) -> None:
+        self.database = database
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.vault = Vault(database, [new_key()], self.clock)
+        self.inventory = Inventory(database, self.vault, self.clock)
+        self.targets = targets or self.inventory
+        self.ledger = Ledger(database)
+        self.jobs = Jobs(database)
+        self.schedules = Schedules(database)
+        self.firings = Firings(database)
+        self.rung: list[str] = []
+        self.launcher = Launcher(
+            database=database,
+            ledger=self.ledger,
+            targets=self.targets,
+            vault=self.vault,
+            files=Files(database, self.clock),
+            clock=self.clock,
+            limits=LaunchLimits(),
+            ring=self.rung.append,
+        )
+        self.triggers = Triggers(self.firings, self.schedules, self.jobs, self.launcher)
+
+    def scheduler(
+        self, *, closer: Closer = by_calendars, may: Callable[..., str | None] = access.may, launcher: Launcher | None = None
+    ) -> FiringService:
+        """One more that fires, with its own memory of what schedules say."""
+        launcher = launcher or self.launcher
+        firings = Firings(self.database, closer=closer)
+        return FiringService(
+            firings=firings,
+            schedules=Schedules(self.database, closer=closer),
+            preparer=Preparer(Jobs(self.database), launcher, firings, self.metrics, may=may),
+            launcher=launcher,
+            ledger=self.ledger,
+            metrics=self.metrics,
+        )
+
+    async def job(self, name: str = "nightly", **fields: Any) -> StoredJob:
+        """A job on web-1, which is there from now on."""
+        if not await self.database.fetch("select from targets where name = 'web-1'"):
+            await self.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
+        body = {"name": name, "actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web-1"]}, **fields}
+        made = await self.jobs.create(JobDraft.model_validate(body), "ada")
+        assert isinstance(made, StoredJob)
+        return made
+
+    async def schedule(self, job: StoredJob, name: str = "nightly", *, owner: str = "ada", **fields: Any) -> StoredSchedule:
+        """A schedule of it: every minute from now on, unless the fields say."""
+        body = {"name": name, **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields})}
+        made = await self.schedules.create(str(job.job.id), ScheduleDraft.model_validate(body), owner)
+        assert isinstance(made, StoredSchedule)
+        return made
+
+    async def turn(self, **time: float) -> None:
+        """Turn the clock that processes agree on."""
+        async with self.database.connection() as connection:
+            await connection.execute("update opsjobs_clock set shift = shift + %s", [timedelta(**time)])
+
+    async def turn_to(self, moment: datetime) -> None:
+        """Turn that clock to a moment."""
+        async with self.database.connection() as connection:
+            await connection.execute("update opsjobs_clock set shift = %s::timestamptz - clock_timestamp()", [moment])
+
+    async def now(self) -> datetime:
+        """What that clock shows."""
+        row = await self.database.fetch_one("select opsjobs_now() as now")
+        assert row is not None
+        return row["now"].astimezone(UTC)  # type: ignore[no-any-return]
+
+    async def rows(self, schedule: StoredSchedule | None = None) -> list[dict[str, Any]]:
+        """The firings, by moment."""
+        query = "select * from schedule_executions where %(id)s::bigint is null or schedule_id = %(id)s order by due_at, id"
+        return await self.database.fetch(query, {"id": schedule and schedule.id})
+
+    async def told(self, schedule: StoredSchedule | None = None, *, limit: int = 200) -> list[dict[str, Any]]:
+        """The firings as they are listed, the latest moment first."""
+        assert schedule is not None
+        return [firing.data() for firing in (await self.firings.list(schedule, PageRequest(limit=limit))).items]
+
+    async def finish(self, executions: Sequence[int] | None = None) -> None:
+        """End executions (all that are open), as a worker would with a cancel."""
+        rows = await self.database.fetch("select id from job_executions where finished_at is null")
+        for row in rows:
+            if executions is None or row["id"] in executions:
+                await self.ledger.cancel(row["id"], by="ben", reason=None)
+
+    async def events(self, noun: str = "schedule") -> list[str]:
+        """What was told, by type."""
+        rows = await self.database.fetch("select type from events where type like %s order by id", [f"{noun}.%"])
+        return [row["type"] for row in rows]

@@ -1,0 +1,31 @@
+"""How test processes share the tests: by file, the longest first, and all that needs the one house of tests/e2e to one process."""
+
+from __future__ import annotations
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_LONGEST_FIRST = ("e2e", "chaos", "standalone", "remote", "contract", "cli", "docs", "bells", "engine", "api", "store")
+# These open a house of their own.
+_APART = ("test_examples.py", "test_leavings.py")
+
+
+class Shares(LoadScopeScheduling):
+    """A file's fixtures are made once, and no process is left with a long file when the others are done.
+
+    Test by test (xdist's own way) each process made all of them: three houses, three stacks, three labs, all at work at once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/e2e" if _folder(file) == "e2e" and not file.endswith(_APART) else file
+
+
+def turn(item: pytest.Item) -> int:
+    """Where in the order a test stands."""
+    folder = _folder(item.nodeid)
+    return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.removeprefix("tests/").partition("/")[0]

@@ -1,0 +1,40 @@
+"""Which action of a run is its next one, as SQL reads it from the record: there the end of a run that waits, or is poison, goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.ledgering import NOW, STORE, Owner, launch, machines
+from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
+from opsjobs.store.ledger import Ledger, ResultState, RunMove
+from opsjobs.store.transaction import Database
+
+NOTHING = (0, 0)
+GONE = RunError(ErrorCode.LOST, "contact was lost")
+
+
+@pytest.mark.parametrize(
+    ("where", "attempt", "following"),
+    [
+        ({}, 2, ("step-1", 2)),  # so the release before says it, which names no store: it is tried again
+        ({}, None, ("step-2", 1)),
+        ({"direct": True}, 2, ("step-2", 1)),
+        ({"identity": STORE}, 2, ("step-2", 1)),
+    ],
+)
+async def test_what_was_lost_before_the_runs_own_attempt_is_tried_again_only_where_no_store_is_named(
+    database: Database, where: dict[str, Any], attempt: int | None, following: tuple[str, int]
+) -> None:
+    execution = await launch(database, machines(1), actions=3)
+    owner = Owner(database)
+    (run,) = (await owner.claim()).runs
+    lost = ResultState(run.id, "step-1", 1, True, RunStatus.LOST, NOTHING, NOTHING, NOTHING, NOW, NOW, error=GONE, **where)
+    waits = RunMove(
+        run.id, execution.id, "1", run.fence, RunStatus.WAITING, attempt=attempt, waiting_for=WaitingFor.BACKOFF, wake_seconds=30
+    )
+    await owner.settle(owner.say([waits], [lost]))
+    await Ledger(database).cancel(execution.id, by="ada", reason=None)
+    (ended,) = await database.fetch("select action, attempt from job_execution_results where status = 'cancelled'")
+    assert (ended["action"], ended["attempt"]) == following

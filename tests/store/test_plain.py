@@ -1,0 +1,62 @@
+"""What plain executions pay for strategies and workflows: nothing. Every statement of a claim and of a settle is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from kit.ledgering import Owner, launch, machines
+from opsjobs.store.transaction import Database
+
+CLAIM = ["begin", "candidates", "lock", "lock slots", "decide", "commit"]
+SETTLE = ["begin", "lock", "lock slots", "settle", "unpark", "admit", "count", "stopping", "commit"]
+GROWTH = ["begin", "lock", "settle", "count", "stopping", "commit"]
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    sent: list[str] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def counting(self: Any, query: Any, *given: Any, **more: Any) -> Any:
+        if query:  # the pool asks a connection that lay idle whether it lives, with an empty one
+            sent.append(str(query))
+        return await execute(self, query, *given, **more)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(psycopg.AsyncConnection, "execute", counting)
+        yield sent
+
+
+async def test_a_plain_claim_and_its_settles_send_what_they_always_sent(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await launch(database, machines(3))
+    owner = Owner(database)
+    with counted(monkeypatch) as sent:
+        runs = (await owner.claim()).runs
+    assert len(sent) == len(CLAIM), sent
+    with counted(monkeypatch) as sent:
+        await owner.settle(owner.flush(runs, None))
+    assert len(sent) == len(GROWTH), sent
+    moves = owner.flush(runs).runs
+    with counted(monkeypatch) as sent:
+        await owner.settle(owner.say(moves))
+    assert len(sent) == len(SETTLE), sent
+
+
+async def test_only_who_has_something_between_its_runs_pays_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await launch(database, machines(2), actions=2, barrier=True)
+    owner = Owner(database)
+    with counted(monkeypatch) as sent:
+        runs = (await owner.claim()).runs
+    assert len(sent) == len(CLAIM), sent
+    flush = owner.flush(runs[:1])
+    with counted(monkeypatch) as sent:
+        await owner.settle(flush)
+    assert len(sent) == len(SETTLE) + 4, "judge, admit, tell the parents, pass on names"

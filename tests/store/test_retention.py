@@ -1,0 +1,240 @@
+"""What is old goes, and what somebody still needs stays."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from kit.ledgering import STORE, Owner, launch, machines, read
+from opsjobs.engine.retention import Keeper
+from opsjobs.model.execution import Execution, RunStatus
+from opsjobs.model.failures import Gone, NotFound
+from opsjobs.store import dead_letters, retention
+from opsjobs.store.executions import Executions
+from opsjobs.store.jobs import Jobs
+from opsjobs.store.journal import Journal
+from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.transaction import Database
+from store.cast import job
+from store.test_contents import upload
+
+DAY = 86_400.0
+KEEP = Keep(
+    log_seconds=30 * DAY, artifact_seconds=30 * DAY, execution_seconds=30 * DAY, executions_per_job=1_000, file_seconds=30 * DAY
+)
+
+
+async def turn(database: Database, days: float) -> None:
+    """Let the days pass; what the relay tells meanwhile is told."""
+    async with database.connection() as connection:
+        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [days * DAY])
+        await connection.execute("update events set published_at = opsjobs_now() where published_at is null")
+
+
+async def ended(database: Database, *, targets: int = 1, first: int = 1, status: RunStatus = RunStatus.SUCCEEDED) -> Execution:
+    execution = await launch(database, machines(targets, first=first))
+    owner = await Owner(database).register()
+    await owner.finish((await owner.claim()).runs, status)
+    return await read(database, execution)
+
+
+async def left(database: Database) -> list[int]:
+    return [row["id"] for row in await database.fetch("select id from job_executions order by id")]
+
+
+async def partitions(database: Database) -> int:
+    query = "select count(*) as n from pg_inherits where inhparent = 'execution_log'::regclass"
+    return int((await database.fetch(query))[0]["n"])
+
+
+async def all_days(database: Database, keep: Keep = KEEP) -> int:
+    total = 0
+    while part := await Retention(database).drop_days(keep):
+        total += part
+    return total
+
+
+async def test_old_days_of_the_log_are_dropped_and_told_to_be_gone(database: Database) -> None:
+    old = await ended(database)
+    journal = Journal(database)
+    await turn(database, 29)
+    await journal.keep_house()
+    young = await ended(database)
+    assert await all_days(database) == 0
+    await turn(database, 3)
+    assert await all_days(database) >= 1
+    with pytest.raises(Gone) as gone:
+        await journal.check_kept(old)
+    assert (gone.value.code, gone.value.status) == ("log_dropped", 410)
+    assert await journal.read(old.id) == []
+    assert (await Executions(database).get(old.id)).counts == {"succeeded": 1}
+    await journal.check_kept(young)
+    assert len(await journal.read(young.id)) == young.last_seq
+    names = await database.fetch("select relname from pg_class where relname ~ '^execution_log_[0-9]{8}$' and relkind = 'r'")
+    assert len(names) == await partitions(database) - 1
+
+
+async def test_a_day_stays_as_long_as_an_execution_of_it_is_open(database: Database) -> None:
+    execution = await launch(database, machines(1))
+    await turn(database, 40)
+    before = await partitions(database)
+    dropped = await all_days(database)
+    assert await partitions(database) == before - dropped
+    assert await Journal(database).read(execution.id) != []
+    await Journal(database).check_kept(execution)
+    owner = await Owner(database).register()
+    await owner.finish((await owner.claim()).runs)
+    assert await all_days(database) == 1
+    with pytest.raises(Gone):
+        await Journal(database).check_kept(await read(database, execution))
+
+
+async def test_a_day_that_somebody_has_in_hand_is_left_for_later_and_what_was_left_half_done_is_finished(
+    database: Database,
+) -> None:
+    await ended(database)
+    await turn(database, 60)
+    async with database.transaction() as reader:
+        await reader.execute("select count(*) from execution_log")
+        assert await all_days(database) == 0
+    before = await partitions(database)
+    day = (await database.fetch("select min(log_day) as day from job_executions"))[0]["day"]
+    async with database.transaction() as died:
+        await died.execute(f"alter table execution_log detach partition execution_log_{day:%Y%m%d}")
+        await died.execute("insert into dropped_log_days (log_day) values (%s)", [day])
+    assert await all_days(database) == before - 2  # the default one stays
+    assert (await database.fetch("select to_regclass(%s) as there", [f"execution_log_{day:%Y%m%d}"]))[0]["there"] is None
+
+
+async def test_old_executions_go_with_all_that_is_theirs(database: Database) -> None:
+    old = await ended(database, targets=3)
+    await turn(database, 31)
+    young = await ended(database)
+    assert await Retention(database).delete_executions(KEEP) == 1
+    assert await Retention(database).delete_executions(KEEP) == 0
+    with pytest.raises(NotFound):
+        await Executions(database).get(old.id)
+    for table in ("target_runs", "job_execution_results", "execution_specs"):
+        assert {row["execution_id"] for row in await database.fetch(f"select execution_id from {table}")} == {young.id}
+
+
+async def test_of_a_job_the_newest_executions_are_kept(database: Database) -> None:
+    await database.fetch(
+        """insert into jobs (uuid, name, state, created_by) select gen_random_uuid(), n, 'active', 'ada'
+        from unnest(array['a', 'b']) n returning 1"""
+    )
+    for number in (1, 1, 2, 1, 2, 1):
+        await of_job(database, number)
+    await turn(database, 1)
+    keep = replace(KEEP, executions_per_job=2)
+    assert await Retention(database).delete_executions(keep) == 2
+    assert await left(database) == [3, 4, 5, 6]
+
+
+async def of_job(database: Database, job: int) -> None:
+    made = await ended(database)
+    async with database.connection() as connection:
+        await connection.execute(
+            """with counted as (update jobs set last_number = last_number + 1 where id = %s returning id, last_number)
+            update job_executions e set job_id = counted.id, number = counted.last_number from counted where e.id = %s""",
+            [job, made.id],
+        )
+
+
+async def test_what_waits_for_an_answer_a_visit_or_a_telling_stays(database: Database) -> None:
+    asked = await launch(database, machines(1))
+    owner = await Owner(database).register()
+    await owner.lose((await owner.claim()).runs)
+    visited = await launch(database, machines(1))
+    runs = (await owner.claim()).runs
+    await owner.identify(runs, STORE)
+    await owner.finish(runs)
+    await turn(database, 31)
+    async with database.connection() as connection:
+        await connection.execute("update target_runs set spool_due = opsjobs_now() where spool_due is not null")
+    untold = await ended(database, first=9)
+    async with database.connection() as connection:
+        await connection.execute(
+            "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = %s", [untold.id]
+        )
+    keeping = Retention(database)
+    assert await keeping.delete_executions(KEEP) == 0
+    (run,) = await database.fetch("select id from target_runs where execution_id = %s", [asked.id])
+    async with database.transaction() as connection:
+        await dead_letters.answer(connection, [run["id"]], "discarded", by="ada", reason="gone")
+    assert await keeping.delete_executions(KEEP) == 1
+    assert await left(database) == [visited.id, untold.id]
+    await Ledger(database).cleaned([r.id for r in runs])
+    await turn(database, 0)
+    assert await keeping.delete_executions(KEEP) == 2
+
+
+async def test_a_child_outlives_its_parent_and_an_open_one_keeps_it(database: Database) -> None:
+    parent = await ended(database, status=RunStatus.FAILED)
+    (run,) = await database.fetch("select * from target_runs where execution_id = %s", [parent.id])
+    child = await heir(database, parent, run)
+    await turn(database, 31)
+    assert await Retention(database).delete_executions(KEEP) == 0
+    owner = await Owner(database).register()
+    await owner.finish((await owner.claim()).runs)
+    await turn(database, 1)
+    assert await Retention(database).delete_executions(KEEP) == 1
+    assert (await read(database, child)).parent is None
+
+
+async def heir(database: Database, parent: Execution, run: dict[str, Any]) -> Execution:
+    made = await launch(database, [])
+    rows = await database.fetch("select * from execution_specs where execution_id = %s", [made.id])
+    new = NewExecution(
+        run["uuid"], None, None, "ad-hoc", rows[0]["actions"], {}, 5, 50, None, machines(1), made.triggered_by, "ada",
+        parent=parent.id, heirs={run["target_id"]: run["id"]},
+    )  # fmt: skip
+    async with database.transaction() as connection:
+        await connection.execute("delete from job_executions where id = %s", [made.id])
+        return await Ledger(database).launch(connection, new)
+
+
+def bring(source: object) -> dict[str, Any]:
+    return {"key": "put", "type": "file_transfer", "direction": "upload", "source": str(source), "destination": "/etc/app.conf"}
+
+
+async def test_old_files_go_but_for_those_that_a_job_or_a_kept_execution_names(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FILES", 2)
+    names = ("nobody's", "a job's", "a job's by id", "an archived job's", "an execution's", "nobody's either")
+    files = {name: await upload(database, b"x", name) for name in names}
+    jobs = Jobs(database)
+    await jobs.create(
+        job("deploy", actions=[bring(files["a job's"].uuid), bring(files["a job's by id"].id) | {"key": "too"}]), "ada"
+    )
+    await jobs.create(job("old", actions=[bring(files["an archived job's"].uuid)]), "ada")
+    await jobs.archive("2", "ada")
+    execution = await ended(database)
+    actions = Jsonb([{"key": "first", "type": "command"}, bring(files["an execution's"].uuid)])
+    await database.fetch("update execution_specs set actions = %s returning 1", [actions])
+    await turn(database, 29)
+    await upload(database, b"x", "young")
+    await turn(database, 2)
+    keeping = Retention(database)
+    assert sum([await keeping.delete_files(KEEP) for _ in range(4)]) == 3
+    left = {row["name"] for row in await database.fetch("select name from files")}
+    assert left == {"a job's", "a job's by id", "an execution's", "young"}
+    await database.fetch("delete from job_executions where id = %s returning 1", [execution.id])
+    assert sum([await keeping.delete_files(KEEP) for _ in range(4)]) == 1
+
+
+async def test_one_process_has_a_turn_at_a_time(database: Database) -> None:
+    await ended(database)
+    await turn(database, 31)
+    keepers = [Keeper(Retention(database), KEEP) for _ in range(3)]
+    done = [turn for turn in await asyncio.gather(*(keeper.run_once() for keeper in keepers)) if turn]
+    assert [told["executions_deleted"] for told in done] == [1]
+    assert await keepers[0].run_once() == {}
+    await turn(database, 1)
+    assert (await keepers[0].run_once())["executions_deleted"] == 0

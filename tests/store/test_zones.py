@@ -1,0 +1,45 @@
+"""A zone's runs are its own workers': nothing that gives out work gives another zone's."""
+
+from __future__ import annotations
+
+from kit.ledgering import STORE, Owner, launch, machines
+from opsjobs.model.execution import ErrorCode, RunError, RunStatus
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.transaction import Database
+from opsjobs.store.workers import Workers
+
+
+async def zones(database: Database) -> tuple[Owner, Owner]:
+    """A worker of zone berlin, and one of zone paris."""
+    berlin = await Owner(database, "worker-1", zone="berlin").register()
+    return berlin, await Owner(database, "worker-2", zone="paris").register()
+
+
+async def test_a_worker_claims_its_own_zone_of_an_execution_over_both(database: Database) -> None:
+    berlin, paris = await zones(database)
+    await launch(database, [*machines(3, zone="berlin"), *machines(2, first=4, zone="paris")])
+    assert [run.target_name for run in (await paris.claim()).runs] == ["web-4", "web-5"]
+    assert not (await paris.claim()).runs
+    assert [run.target_name for run in (await berlin.claim()).runs] == ["web-1", "web-2", "web-3"]
+
+
+async def test_what_a_dead_worker_left_is_taken_over_within_its_zone(database: Database) -> None:
+    berlin, paris = await zones(database)
+    await launch(database, machines(2, zone="berlin"))
+    await berlin.identify((await berlin.claim()).runs, STORE)
+    await Workers(database).stop(berlin.id)
+    assert await paris.take_over() == []
+    heir = await Owner(database, "worker-3", zone="berlin").register()
+    assert [run.target_name for run in await heir.take_over()] == ["web-1", "web-2"]
+
+
+async def test_machines_are_visited_after_the_end_by_workers_of_their_zone(database: Database) -> None:
+    berlin, _ = await zones(database)
+    await launch(database, machines(1, zone="berlin"))
+    runs = (await berlin.claim()).runs
+    await berlin.identify(runs, STORE)
+    await berlin.settle(berlin.flush(runs, RunStatus.LOST, error=RunError(ErrorCode.LOST, "gone")))
+    await database.fetch("update opsjobs_clock set shift = '2 days' returning one")
+    ledger = Ledger(database)
+    assert (await ledger.due_sweeps("paris", 10), await ledger.due_cleaning("paris", 10)) == ([], [])
+    assert [sweep.target_id for sweep in await ledger.due_sweeps("berlin", 10)] == ["1"]

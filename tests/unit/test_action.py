@@ -1,0 +1,85 @@
+"""Actions: six types, told apart by `type`, and what none of them may say."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from opsjobs.model.action import SCRIPT_BYTES_MAX, ScriptAction
+from opsjobs.model.job import JobDraft, RunDraft
+
+EACH: list[dict[str, Any]] = [
+    {"type": "command", "command": "uptime"},
+    {"type": "script", "interpreter": "/opt/bin/python3", "script": "print(1)\r\n", "args": ["a b", 1]},
+    {"type": "file_transfer", "direction": "upload", "source": 7, "destination": "/etc/app.conf", "mode": "0644"},
+    {"type": "wait", "duration": "90s"},
+    {"type": "approval", "message": "go on?"},
+    {"type": "job", "job": 12, "parameters": {"a": [1, True]}},
+]
+
+
+def actions(*bodies: dict[str, Any]) -> list[Any]:
+    return list(RunDraft.model_validate({"actions": list(bodies)}).actions)
+
+
+def faults(*bodies: dict[str, Any]) -> list[tuple[str, str]]:
+    """`(code, path)` of what is wrong with these actions."""
+    with pytest.raises(ValidationError) as refused:
+        actions(*bodies)
+    found = []
+    for error in refused.value.errors():
+        steps = [*error["loc"], *(error.get("ctx") or {}).get("at", [])]
+        found.append((error["type"], "/".join(map(str, steps))))
+    return found
+
+
+def test_each_type_is_read_and_written_back_the_same() -> None:
+    draft = JobDraft.model_validate({"name": "all", "actions": EACH})
+    assert [action.type for action in draft.actions] == [body["type"] for body in EACH]
+    assert [action.key for action in draft.actions] == [f"step-{n}" for n in range(1, 7)]
+    assert JobDraft.model_validate(draft.model_dump(mode="json")) == draft
+    assert draft.job_type == "composite"
+
+
+def test_an_action_without_a_type_is_a_command() -> None:
+    assert actions({"command": "uptime"})[0].type == "command"
+
+
+def test_numbers_are_taken_where_people_write_them_for_texts() -> None:
+    script, file, job = (actions(EACH[n])[0] for n in (1, 2, 5))
+    assert (script.args, file.source, job.job) == (["a b", "1"], "7", "12")
+    assert actions({"command": "x", "env": {"PORT": 80, "RATE": 0.5}})[0].env == {"PORT": "80", "RATE": "0.5"}
+
+
+def test_a_script_keeps_every_byte() -> None:
+    odd = b"\xff\r\nno newline"
+    assert ScriptAction(script_base64=base64.b64encode(odd).decode()).body == odd
+    assert ScriptAction(script="a\r\nb").body == b"a\r\nb"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "path"),
+    [
+        ({"type": "shell"}, "unknown_action_type", "actions/0"),
+        ({"type": ["command"]}, "unknown_action_type", "actions/0"),
+        ({"type": "script"}, "value_error", "actions/0/script"),
+        ({"type": "script", "script": ""}, "empty_script", "actions/0/script/script"),
+        ({"type": "script", "script_base64": "*"}, "not_base64", "actions/0/script/script_base64"),
+        ({"type": "script", "script": "é" * (SCRIPT_BYTES_MAX // 2 + 1)}, "script_too_long", "actions/0/script/script"),
+        ({"type": "script", "script": "x", "interpreter": "ruby"}, "string_pattern_mismatch", "actions/0/script/interpreter"),
+        ({"command": "x", "env": {"OPSJOBS_TARGET": "y"}}, "reserved_name", "actions/0/command/env/OPSJOBS_TARGET"),
+        ({"command": "x", "script": "y"}, "extra_forbidden", "actions/0/command/script"),
+        ({"type": "file_transfer", "direction": "upload", "source": "f"}, "missing", "actions/0/file_transfer/destination"),
+        ({"type": "wait"}, "missing", "actions/0/wait/duration"),
+        ({"type": "wait", "duration": 0}, "greater_than", "actions/0/wait/duration"),
+    ],
+)
+def test_what_an_action_may_not_say_is_refused_at_its_place(body: dict[str, Any], code: str, path: str) -> None:
+    assert faults(body) == [(code, path)]
+
+
+def test_become_without_a_durable_run_is_refused_at_its_place() -> None:
+    assert faults({"command": "x", "become": {}, "durable": "off"}) == [("become_needs_durable", "actions/0/become")]

@@ -1,0 +1,376 @@
+"""Other programs' inventories: what is read of them, what is left, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from ruamel import yaml
+from ruamel.yaml.constructor import ConstructorError
+
+from opsjobs.cli.importing import Found, Inventory, Kind, guess, read
+from opsjobs.cli.importing.ranges import HOSTS_AT_MOST, expand
+
+
+def by_name(inventory: Inventory) -> dict[str, Found]:
+    return {one.name: one for one in inventory.found}
+
+
+def left(inventory: Inventory) -> dict[str, str]:
+    return {one.what: one.reason for one in inventory.left}
+
+
+# --- ranges
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("web-1", ["web-1"]),
+        ("web[1:3]", ["web1", "web2", "web3"]),
+        ("web[08:10].example.org", ["web08.example.org", "web09.example.org", "web10.example.org"]),
+        ("n[1:9:4]", ["n1", "n5", "n9"]),
+        ("db-[a:c]", ["db-a", "db-b", "db-c"]),
+        ("r[1:2]-[a:b]", ["r1-a", "r1-b", "r2-a", "r2-b"]),
+        ("web[001:002]", ["web001", "web002"]),
+        ("[2001:db8::1]:22", ["[2001:db8::1]:22"]),
+    ],
+)
+def test_a_range_is_written_out(pattern: str, names: list[str]) -> None:
+    assert expand(pattern) == names
+
+
+@pytest.mark.parametrize(
+    "pattern", ["web[3:1]", "web[a:1]", "web[a:C]", "web[1:5:0]", "web[1-5]", "web[", "web[1:1000000000000]"]
+)
+def test_a_range_that_is_none_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="range"):
+        expand(pattern)
+
+
+@pytest.mark.parametrize("pattern", [f"web[1:{HOSTS_AT_MOST + 1}]", "a[1:200]b[1:200]"])
+def test_a_range_of_too_many_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="10000"):
+        expand(pattern)
+
+
+# --- Ansible
+
+INI = """
+# a comment
+bastion.example.org ansible_user=ada
+
+[web]
+web[01:03].example.org  ansible_port=2222 http_port=80   # the front
+"web-x" ansible_host=10.0.0.9 ansible_ssh_private_key_file='~/.ssh/web key'
+
+[db]
+db-1 ansible_host=10.0.1.1 ansible_user=postgres # the only one
+win-1 ansible_connection=winrm
+odd-1 ansible_host="{{ lookup('x') }}"
+
+[prod:children]
+web
+db
+
+[prod:vars]
+ansible_user=deploy
+ansible_ssh_common_args='-o ProxyJump=ada@bastion.example.org'
+env = prod
+
+[web:vars]
+env=front
+ansible_become_password=geheim
+
+[local]
+here ansible_connection=local
+sw-1 ansible_connection=ansible.netcommon.network_cli
+"""
+
+
+def test_an_ini_inventory_with_groups_in_groups_and_variables() -> None:
+    inventory = read(Kind.ANSIBLE, "hosts.ini", INI)
+    found = by_name(inventory)
+    assert list(found)[:5] == [
+        "bastion.example.org",
+        "web01.example.org",
+        "web02.example.org",
+        "web03.example.org",
+        "web-x",
+    ]
+    web = found["web02.example.org"]
+    assert (web.host, web.port, web.user, web.jump, list(web.groups)) == (
+        "web02.example.org",
+        2222,
+        "deploy",
+        "bastion.example.org",
+        ["prod", "web"],
+    )
+    assert (web.variables["env"], web.variables["http_port"]) == ("front", "80")
+    assert (found["web-x"].host, found["web-x"].key) == ("10.0.0.9", "~/.ssh/web key")
+    assert (found["db-1"].user, found["db-1"].variables["env"]) == ("postgres", "prod")
+    assert (found["bastion.example.org"].user, found["bastion.example.org"].groups) == ("ada", [])
+    assert (found["here"].transport, found["sw-1"].platform) == ("local", "network")
+
+
+def test_what_of_an_ini_inventory_cannot_be_carried_over_is_told() -> None:
+    told = left(read(Kind.ANSIBLE, "hosts.ini", INI))
+    assert "winrm" in told["win-1"]
+    assert "computed" in told["odd-1"]
+    assert "secrets" in told["ansible_become_password (of 4 hosts)"]
+    assert not any(what.startswith("ansible_ssh_common_args") for what in told)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[web]\nweb-1 oops", "line 2: 'oops'"),
+        ("[web:vars]\nnothing", "line 2"),
+        ("web-1 ansible_host='x", "line 1"),
+        ("[a:children]\nb\n[b:children]\na", "in itself"),
+        ("web[9:1]", "line 1"),
+    ],
+)
+def test_an_ini_inventory_that_cannot_be_read_says_where(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(Kind.ANSIBLE, "hosts", text)
+
+
+YAML = """
+all:
+  hosts:
+    gate: {ansible_host: 192.0.2.1}
+  vars:
+    ansible_user: deploy
+  children:
+    prod:
+      vars: {env: prod, tier: 1, canary: true}
+      children:
+        web:
+          hosts:
+            web[1:2]:
+              ansible_port: 2222
+              ansible_ssh_common_args: -J gate
+            web-9:
+        db:
+          hosts: db-1
+    secret:
+      hosts:
+        db-1:
+          ansible_password: !vault |
+            $ANSIBLE_VAULT;1.1;AES256
+            6162
+          ansible_ssh_common_args: -J nowhere -o Compression=yes
+"""
+
+
+def test_a_yaml_inventory() -> None:
+    inventory = read(Kind.ANSIBLE, "inventory.yml", YAML)
+    found = by_name(inventory)
+    assert list(found) == ["gate", "web1", "web2", "web-9", "db-1"]
+    web = found["web1"]
+    assert (web.host, web.port, web.user, web.jump, list(web.groups)) == ("web1", 2222, "deploy", "gate", ["prod", "web"])
+    assert (web.variables["env"], web.variables["tier"], web.variables["canary"]) == ("prod", "1", "true")
+    assert list(found["db-1"].groups) == ["prod", "secret", "db"]
+    told = left(inventory)
+    assert "no host of this inventory" in told["db-1: jump host nowhere"]
+    assert "secrets" in told["ansible_password (of 1 host)"]
+    assert "counterpart" in told["ansible_ssh_common_args (of 1 host)"]
+
+
+def test_what_it_makes_of_tags_no_other_reader_of_this_process_learns() -> None:
+    read(Kind.ANSIBLE, "inventory.yml", YAML)
+    with pytest.raises(ConstructorError, match="!vault"):
+        yaml.YAML(typ="safe", pure=True).load("password: !vault sealed")
+
+
+def test_json_is_yaml_too() -> None:
+    assert list(by_name(read(Kind.ANSIBLE, "i.json", '{"web": {"hosts": {"web-1": {"ansible_port": 1}}}}'))) == ["web-1"]
+
+
+BOMB = "a: &a {hosts: {x: }}\n" + "\n".join(
+    f"{b}: &{b} {{children: {{{', '.join(f'{b}{n}: *{a}' for n in range(9))}}}}}"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("- web-1\n", "no groups"),
+        ("all:\n  host: {x: }\n", "'host'"),
+        ("all: {hosts: [a, b]}", "no mapping"),
+        ("all: {hosts: {a: 5}}", "no mapping"),
+        ("all:\n\t- x", "no YAML"),
+        ("a: " + "{children: {a: " * 40 + "}}" * 40, "deep"),
+        (BOMB, "more than"),
+    ],
+)
+def test_a_yaml_inventory_that_cannot_be_read_says_why(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(Kind.ANSIBLE, "i.yml", text)
+
+
+# --- ssh_config
+
+CONFIG = """
+Include ~/.ssh/more
+Host web-1 web-2
+    HostName %h.example.org
+    Port 2222
+Host db-1
+    HostName=10.0.0.7
+    User "postgres"
+    ProxyJump ada@gate.example.org:2200
+    IdentityFile ~/.ssh/db
+Host deep
+    ProxyJump gate,web-1
+Host far
+    ProxyJump one,two
+Host odd
+    ProxyCommand nc %h %p
+Host gate
+    HostName gate.example.org
+Host web-* !web-2
+    User www
+    ForwardAgent yes
+Match user root
+    Port 99
+Host *
+    User deploy
+    Port 22
+"""
+
+
+def test_hosts_of_an_ssh_config_with_all_that_applies_to_them() -> None:
+    found = by_name(read(Kind.SSH_CONFIG, "config", CONFIG))
+    assert (found["web-1"].host, found["web-1"].port, found["web-1"].user) == ("web-1.example.org", 2222, "www")
+    assert found["web-2"].user == "deploy"
+    assert (found["db-1"].host, found["db-1"].user, found["db-1"].key) == ("10.0.0.7", "postgres", "~/.ssh/db")
+    assert found["db-1"].jump == "gate.example.org"
+    made = found["gate.example.org"]
+    assert (made.host, made.user, made.port) == ("gate.example.org", "ada", 2200)
+    assert (found["deep"].jump, found["web-1"].jump) == ("web-1", "gate")
+    assert found["far"].jump is None
+
+
+def test_what_of_an_ssh_config_cannot_be_carried_over_is_told() -> None:
+    told = left(read(Kind.SSH_CONFIG, "config", CONFIG))
+    assert "ProxyCommand" in told["odd"]
+    assert "pattern" in told["web-*"]
+    assert "pattern" in told["*"]
+    assert "line 2: Include ~/.ssh/more" in told
+    assert any(what.endswith("Match user root") for what in told)
+    assert "several hosts" in told["far: ProxyJump one,two"]
+    assert "forwardagent (Host web-*, !web-2)" in told
+
+
+@pytest.mark.parametrize("text", ["Host web-1\n  HostName 'x", "Host web-1\n  %%%"])
+def test_an_ssh_config_that_cannot_be_read_says_where(text: str) -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        read(Kind.SSH_CONFIG, "config", text)
+
+
+def test_a_port_that_is_none_leaves_that_host_out() -> None:
+    inventory = read(Kind.SSH_CONFIG, "config", "Host web-1\n  Port http\nHost web-2\n")
+    assert list(by_name(inventory)) == ["web-2"]
+    assert "'http' is no port" in left(inventory)["web-1"]
+
+
+# --- tables
+
+CSV = """name,host,port,user,groups,labels,label:Owner,colour
+web-1,10.0.0.5,2222,deploy,web;front,env=prod role=web,ada,red
+web-2,,,,,,,
+,10.0.0.7,22,,,,,
+web-1,10.0.0.8,,,,,,
+web-4,x,http,,,,,
+,,22,,,,,
+"""
+
+
+def test_a_table() -> None:
+    inventory = read(Kind.CSV, "t.csv", "\ufeff" + CSV.replace("\n", "\r\n"))
+    found = by_name(inventory)
+    assert list(found) == ["web-1", "web-2", "10.0.0.7"]
+    one = found["web-1"]
+    assert one.body() == {
+        "name": "web-1",
+        "host": "10.0.0.5",
+        "port": 2222,
+        "groups": ["web", "front"],
+        "labels": {"env": "prod", "role": "web", "Owner": "ada"},
+    }
+    assert found["web-2"].body() == {"name": "web-2", "host": "web-2"}
+    told = left(inventory)
+    assert told["line 5: web-1"] == "the name comes twice"
+    assert "no port" in told["line 6: web-4"]
+    assert "neither" in told["line 7: (no name)"]
+    assert "column colour" in told
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_a_table_may_have_other_separators(separator: str) -> None:
+    text = "\n".join(separator.join(row) for row in (("hostname", "port", "tags"), ("web-1", "22", "env=prod")))
+    assert read(Kind.CSV, "t", text).found[0].body() == {"name": "web-1", "host": "web-1", "port": 22, "labels": {"env": "prod"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("", "name"), ("a,b\n1,2", "name"), ("name,name\na,b", "twice"), ('name\n"a', "line")]
+)
+def test_a_table_that_cannot_be_read_says_why(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(Kind.CSV, "t.csv", text)
+
+
+# --- /etc/hosts
+
+HOSTS = """127.0.0.1 localhost
+::1 ip6-localhost
+ff02::1 ip6-allnodes
+169.254.1.1 meta
+10.0.0.5\tweb-1.example.org web-1   # in front
+2001:db8::7 db-1
+10.0.0.6 web-1.example.org
+"""
+
+
+def test_a_hosts_file() -> None:
+    inventory = read(Kind.HOSTS, "hosts", HOSTS)
+    assert {name: one.host for name, one in by_name(inventory).items()} == {
+        "web-1.example.org": "10.0.0.5",
+        "db-1": "2001:db8::7",
+    }
+    told = left(inventory)
+    assert told["127.0.0.1 localhost"] == "it is the machine itself"
+    assert "not one machine" in told["ff02::1 ip6-allnodes"]
+    assert "link-local" in told["169.254.1.1 meta"]
+    assert "10.0.0.5 already" in told["10.0.0.6 web-1.example.org"]
+
+
+def test_a_hosts_file_that_cannot_be_read_says_where() -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        read(Kind.HOSTS, "hosts", "10.0.0.1 a\nweb-1 10.0.0.2")
+
+
+# --- which is which
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("inventory.ini", "", Kind.ANSIBLE),
+        ("inventory.yml", "", Kind.ANSIBLE),
+        ("/etc/ansible/hosts", INI, Kind.ANSIBLE),
+        ("-", YAML, Kind.ANSIBLE),
+        ("t.csv", "", Kind.CSV),
+        ("-", CSV, Kind.CSV),
+        ("/etc/hosts", HOSTS, Kind.HOSTS),
+        ("~/.ssh/config", CONFIG, Kind.SSH_CONFIG),
+        ("-", "10.0.0.1 ansible_user=ada", Kind.ANSIBLE),
+    ],
+)
+def test_what_a_file_is_is_seen(name: str, text: str, kind: Kind) -> None:
+    assert guess(name, text) is kind
+
+
+def test_a_thousand_hosts_are_read_from_one_line() -> None:
+    assert len(read(Kind.ANSIBLE, "i", "[web]\nweb[0001:1000].example.org").found) == 1000

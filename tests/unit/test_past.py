@@ -1,0 +1,36 @@
+"""What is read from the record of a run's actions."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from opsjobs.engine.past import Past
+from opsjobs.model.durable import Identity
+from opsjobs.model.execution import RunStatus
+from opsjobs.store.ledger import Claimed, Progress
+
+STORE = Identity("store-1", "boot-1")
+
+
+def claimed(attempt: int) -> Claimed:
+    return Claimed(1, uuid4(), 1, date(2026, 1, 1), "1", "web-1", 0, 1, attempt, 1, None)
+
+
+def seen(attempt: int, status: RunStatus, **more: Any) -> Progress:
+    return Progress("work", attempt, status, None, (0, 0), None, **more)
+
+
+@pytest.mark.parametrize("where", [{"identity": STORE}, {"direct": True}])
+def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(where: dict[str, Any]) -> None:
+    past = Past(claimed(2), [seen(1, RunStatus.LOST, **where)])
+    assert past.of("work").end is not None
+    assert past.of("work").attempt == 1
+
+
+def test_what_the_release_before_lost_is_tried_again_once_its_run_is_at_the_next_attempt() -> None:
+    assert Past(claimed(2), [seen(1, RunStatus.LOST)]).of("work").attempt == 2
+    assert Past(claimed(1), [seen(1, RunStatus.LOST)]).of("work").end is not None

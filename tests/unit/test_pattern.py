@@ -1,0 +1,87 @@
+"""Patterns: the same answers as Python's where both can, and none that takes forever."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as some
+
+from opsjobs.model.pattern import Pattern, pattern
+
+ATOMS = ["a", "b", "c", ".", "[ab]", "[^a]", r"\w", r"\d", r"\s", r"\S", r"\.", "[a-c1-3]", r"[\d_]", "(?:ab)", "()"]
+PLACES = ["^", "$(?![\\s\\S])", r"\b", r"\B"]
+
+
+REPEATS = ["*", "+", "?", "{2}", "{1,2}", "{0,}", "*?"]
+
+
+@some.composite
+def patterns(draw: some.DrawFn, depth: int = 2) -> str:
+    """Patterns that mean the same in Python's dialect and in ours; none that repeats repetitions, over which Python's takes years."""
+    parts: list[str] = []
+    for _ in range(draw(some.integers(1, 4))):
+        inner = depth and draw(some.booleans())
+        atom = f"({draw(patterns(depth - 1))})" if inner else draw(some.sampled_from(ATOMS))
+        repeats = "()" in atom or not set("*+?{").isdisjoint(atom)
+        parts.append(atom + draw(some.sampled_from(["", "?"] if inner and repeats else ["", "", *REPEATS])))
+    text = "".join(parts)
+    return f"{text}|{draw(some.sampled_from(ATOMS))}" if draw(some.booleans()) else text
+
+
+@settings(derandomize=True)
+@given(patterns(), some.text("abc1_. \n", max_size=8))
+@example("(a*)*", "aaab")
+@example("((a|b)+c?)*b", "abcabb")
+@example("(()*a?)*", "aab")
+@example("((a{1,2}){2}b*)+", "aabaaa")
+def test_a_pattern_gives_pythons_answers(text: str, subject: str) -> None:
+    theirs = re.compile(text, re.ASCII)
+    ours = Pattern(text)
+    assert ours.matches(subject) == (theirs.search(subject) is not None)
+    assert ours.fits(subject) == (theirs.fullmatch(subject) is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "matches"),
+    [
+        ("^b", "ab", False), ("^b", "a\nb", False), ("(?m)^b", "a\nb", True), ("a$", "ab", False), ("a$", "a\n", False),
+        ("(?m)a$", "a\nb", True), (r"\bfoo\b", "a foo!", True), (r"\bfoo\b", "food", False), (r"o\B", "food", True),
+        ("(?i)Ä", "xäx", True), ("(?s)a.b", "a\nb", True), ("a.b", "a\nb", False), ("[]a]", "]", True), ("[a-]", "-", True),
+        ("[^]]", "]", False), ("{", "{", True), ("a{,2}", "a{,2}", True), (r"\x41é", "Aé", True), (r"[^\D3]", "3", False),
+        (r"[^\D3]", "4", True), (r"\Aab\z", "ab", True),
+    ],
+)  # fmt: skip
+def test_each_form_of_the_dialect(text: str, subject: str, matches: bool) -> None:
+    assert Pattern(text).matches(subject) is matches
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a**", "repeated"), ("(a", "missing"), ("[a", "missing"), (r"(a)\1", "linear time"), ("a(?=b)", "taken only as"),
+        ("(?P<n>a)", "taken only as"), ("a{1001}", "no range"), ("a{3,2}", "no range"), ("((a{99}){99}){99}", "repeats too much"),
+        ("\\", "backslash"), ("+a", "nothing before"), ("a)", "closes nothing"), ("[z-a]", "no order"), ("(" * 99, "deep"),
+        (r"\q", "means nothing"), ("a" * 1_001, "limit"), (r"\xZ", "hexadecimal"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pattern_of_ours_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Pattern(text)
+
+
+@pytest.mark.parametrize("text", ["(a*)*b", "(a|aa)+$b", "(a|a|a|a)*b", "((a+)+)+b", "(.*)*x(.*)*y"])
+def test_what_takes_others_forever_ends(text: str) -> None:
+    assert not Pattern(text).matches("a" * 5_000)
+
+
+def test_many_states_are_forgotten_and_nothing_is_lost() -> None:
+    made = Pattern("(a|b)*a(a|b){250}c")
+    subject = "".join("ab"[(n * n) % 7 % 2] for n in range(3_000))
+    assert not made.matches(subject)
+    assert made.matches(subject + "a" + "b" * 250 + "c")
+
+
+def test_one_text_is_compiled_once() -> None:
+    assert pattern("^x+$") is pattern("^x+$")

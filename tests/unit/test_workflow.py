@@ -1,0 +1,172 @@
+"""A walk through a workflow: what may start, what is left out, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsjobs.model.execution import RunStatus
+from opsjobs.model.workflow import Walk, Workflow
+
+OK, FAILED, LOST, SKIPPED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.LOST, RunStatus.SKIPPED
+TIMEOUT, CANCELLED = RunStatus.TIMEOUT, RunStatus.CANCELLED
+
+
+def action(key: str, after: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    return {"key": key, "type": "command", "depends_on": after, **more}
+
+
+def walked(
+    actions: Sequence[Mapping[str, Any]], ends: Mapping[str, RunStatus] | None = None, skip: Sequence[str] = ()
+) -> tuple[list[list[str]], str | None, list[str]]:
+    """What started beside each other, round by round; the action by whose end the run ends; what was left out."""
+    walk = Walk(Workflow(actions), lambda key: key not in skip)
+    rounds: list[list[str]] = []
+    while ready := walk.ready():
+        rounds.append(ready)
+        for key in ready:
+            walk.begin(key)
+        assert walk.outcome() is None
+        for key in ready:
+            walk.record(key, (ends or {}).get(key, OK))
+    return rounds, walk.outcome(), walk.skipped()
+
+
+def test_without_a_word_on_it_an_action_follows_the_one_before() -> None:
+    assert walked([action("a"), action("b"), action("c")]) == ([["a"], ["b"], ["c"]], "c", [])
+    assert Workflow([action("a"), action("b"), action("c")]).linear
+
+
+def test_branches_run_beside_each_other_and_meet() -> None:
+    diamond = [action("a"), action("b", ["a"]), action("c", ["a"]), action("d", ["b", "c"])]
+    assert walked(diamond) == ([["a"], ["b", "c"], ["d"]], "d", [])
+    assert not Workflow(diamond).linear
+
+
+def test_an_empty_list_starts_at_once() -> None:
+    assert walked([action("a"), action("b", [])])[0] == [["a", "b"]]
+
+
+def test_stop_starts_nothing_more_in_any_branch() -> None:
+    actions = [action("a"), action("b", []), action("c", ["b"])]
+    assert walked(actions, {"a": FAILED}) == ([["a", "b"]], "a", [])
+
+
+def test_continue_goes_on_to_what_follows_but_not_to_what_needs_it() -> None:
+    actions = [action("a", on_failure="continue"), action("b", ["a"]), action("c", ["b"]), action("d")]
+    assert walked(actions, {"a": FAILED}) == ([["a"], ["d"]], "a", ["b", "c"])
+    follows = [action("a", on_failure="continue"), action("b")]
+    assert walked(follows, {"a": FAILED}) == ([["a"], ["b"]], "a", [])
+
+
+def test_skip_remaining_leaves_out_all_that_comes_after_it_and_no_other_branch() -> None:
+    actions = [action("a", on_failure="skip_remaining"), action("b"), action("x", []), action("y"), action("z", ["b", "y"])]
+    assert walked(actions, {"a": FAILED}) == ([["a", "x"], ["y"]], "a", ["b", "z"])
+
+
+def test_what_comes_after_a_skipped_action_runs() -> None:
+    actions = [action("a"), action("b"), action("c", ["b"])]
+    assert walked(actions, skip=["b"]) == ([["a"], ["c"]], "c", ["b"])
+    assert walked(actions, skip=["a", "b", "c"]) == ([], "a", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("end", [LOST, CANCELLED, RunStatus.UNREACHABLE, RunStatus.DEAD, RunStatus.BLOCKED])
+def test_what_is_no_failure_of_the_action_stops_whatever_its_author_said(end: RunStatus) -> None:
+    assert walked([action("a", on_failure="continue"), action("b")], {"a": end}) == ([["a"]], "a", [])
+
+
+def test_a_rollback_runs_when_all_else_has_ended_and_only_then() -> None:
+    actions = [action("a", on_failure="rollback", rollback="undo"), action("b", []), action("undo"), action("c", ["a"])]
+    assert walked(actions, {"a": FAILED}) == ([["a", "b"], ["undo"]], "a", [])
+    assert walked(actions, {"a": TIMEOUT}) == ([["a", "b"], ["undo"]], "a", [])
+    assert walked(actions) == ([["a", "b"], ["c"]], "c", [])
+    assert walked(actions, {"a": FAILED, "undo": LOST})[1] == "a"
+
+
+def test_nothing_is_undone_where_something_perhaps_still_runs() -> None:
+    actions = [action("a", on_failure="rollback", rollback="undo"), action("b", []), action("undo")]
+    assert walked(actions, {"a": FAILED, "b": LOST}) == ([["a", "b"]], "b", [])
+
+
+def test_two_rollbacks_run_one_after_the_other_and_a_shared_one_once() -> None:
+    two = [action(k, [], on_failure="rollback", rollback=f"undo-{k}") for k in "ab"]
+    assert walked([*two, action("undo-a"), action("undo-b")], {"a": FAILED, "b": FAILED})[0] == [
+        ["a", "b"], ["undo-a"], ["undo-b"],
+    ]  # fmt: skip
+    shared = [action(k, [], on_failure="rollback", rollback="undo") for k in "ab"]
+    assert walked([*shared, action("undo")], {"a": FAILED, "b": FAILED})[0] == [["a", "b"], ["undo"]]
+
+
+def test_what_ended_otherwise_than_by_its_exit_status_says_more() -> None:
+    actions = [action("a", on_failure="continue"), action("b", on_failure="continue"), action("c")]
+    assert walked(actions, {"a": FAILED, "b": TIMEOUT})[1] == "b"
+    assert walked(actions, {"a": FAILED, "b": FAILED})[1] == "a"
+
+
+def test_a_walk_that_is_taken_up_again_goes_on_where_it_stood() -> None:
+    workflow = Workflow([action("a"), action("b", ["a"]), action("c", ["a"]), action("d", ["b", "c"])])
+    walk = Walk(workflow)
+    for key, end in (("c", OK), ("a", OK)):
+        walk.record(key, end)
+    assert walk.ready() == ["b"]
+    walk.begin("b")
+    assert (walk.ready(), walk.outcome()) == ([], None)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, RunStatus], list[str]]:
+    keys = [f"k{n}" for n in range(draw(st.integers(1, 6)))]
+    actions = []
+    for n, key in enumerate(keys):
+        after = draw(st.none() | st.lists(st.sampled_from(keys[:n]), unique=True)) if n else draw(st.sampled_from([None, []]))
+        actions.append(action(key, after, on_failure=draw(st.sampled_from(["stop", "continue", "skip_remaining"]))))
+    ends = {key: draw(st.sampled_from([OK, OK, FAILED, TIMEOUT, LOST])) for key in keys}
+    return actions, ends, draw(st.lists(st.sampled_from(keys), unique=True))
+
+
+@given(graphs(), st.randoms())
+def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_after_what_it_waits_for(
+    drawn: tuple[list[dict[str, Any]], dict[str, RunStatus], list[str]], random: Any
+) -> None:
+    actions, ends, skip = drawn
+    workflow = Workflow(actions)
+    walk = Walk(workflow, lambda key: key not in skip)
+    begun: list[str] = []
+    at_work: list[str] = []
+    over: set[str] = set()
+    while (outcome := walk.outcome()) is None:
+        for key in walk.ready():
+            assert workflow.steps[key].after <= over | set(walk.skipped())
+            assert all(ends[need] is OK or need in walk.skipped() for need in workflow.steps[key].needs)
+            assert key not in begun
+            assert key not in skip
+            walk.begin(key)
+            begun.append(key)
+            at_work.append(key)
+        ended = at_work.pop(random.randrange(len(at_work)))
+        walk.record(ended, ends[ended])
+        over.add(ended)
+    assert at_work == []
+    assert outcome in over or not over
+    bad = [key for key in over if ends[key] is not OK]
+    assert (outcome in bad) == bool(bad)
+    # Whoever takes it up at the end, knowing the ends alone, comes to the same.
+    again = Walk(workflow, lambda key: key not in skip)
+    for key in sorted(over):
+        again.record(key, ends[key])
+    assert (again.outcome(), again.ready()) == (outcome, [])
+
+
+def test_what_is_over_before_an_action_is_known_at_any_distance() -> None:
+    graph = Workflow(
+        [action("a"), action("b", ["a"], rollback="undo"), action("c", ["a"]), action("d", ["b"]), action("undo"), action("e")]
+    )
+    assert graph.before("a") == frozenset()
+    assert graph.before("c") == {"a"}
+    assert graph.before("d") == {"a", "b"}
+    assert graph.before("e") == {"a", "b", "d"}
+    assert graph.before("undo") >= {"a", "b", "c", "d", "e"}
