@@ -102,7 +102,7 @@ class ParallelSsh:
 
     def _new(self, parallel: int) -> Any:
         from pssh.clients import ParallelSSHClient  # noqa: PLC0415  only one of the two libraries is installed
-        from pssh.config import HostConfig  # noqa: PLC0415
+        from pssh.config import HostConfig  # noqa: PLC0415  likewise
 
         machines = self._plan["machines"]
         each = [HostConfig(port=machine["port"]) for machine in machines]
