@@ -18,7 +18,7 @@ async def test_a_token_is_who_it_was_made_for(database: Database) -> None:
     people = People(database)
     token = await people.create_key("ada", "operator")
     assert token.startswith("opsc_")
-    assert await people.by_token(token) == Principal("ada", "operator", "api_key")
+    assert await people.by_token(token) == Principal.of_role("ada", "operator", "api_key")
 
 
 async def test_the_token_is_kept_nowhere(database: Database) -> None:
@@ -73,14 +73,14 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
     for token in (first, first, second):
         await people.ensure_key("admin", "admin", token)
     assert await people.by_token(first) is None
-    assert await people.by_token(second) == Principal("admin", "admin", "api_key")
+    assert await people.by_token(second) == Principal.of_role("admin", "admin", "api_key")
 
 
 async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(database: Database) -> None:
     people = People(database)
     token = await people.create_key("admin-host-1", "viewer")
     await people.ensure_key("admin", "admin", token)
-    assert await people.by_token(token) == Principal("admin-host-1", "admin", "api_key")
+    assert await people.by_token(token) == Principal.of_role("admin-host-1", "admin", "api_key")
 
 
 async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:

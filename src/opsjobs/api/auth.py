@@ -13,6 +13,8 @@ from opsjobs.api.problems import Problem
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.failures import Forbidden, Unauthorised, Unavailable
+from opsjobs.store import audit
+from opsjobs.store.audit import Actor
 from opsjobs.store.people import People
 
 TOKEN_BYTES_MAX = 8_192
@@ -34,13 +36,15 @@ class Tokens:
             await self._app(scope, receive, send)
             return
         try:
-            scope.setdefault("state", {})["principal"] = await self._judge(Headers(scope=scope))
+            principal = await self._judge(Headers(scope=scope))
         except Unauthorised as refused:
             await Problem.of(scope, refused)(scope, receive, send)
         except Unavailable as away:
             await Problem.unavailable(scope, away)(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            scope.setdefault("state", {})["principal"] = principal
+            with audit.acting(_actor(scope, principal)):
+                await self._app(scope, receive, send)
 
     async def _judge(self, headers: Headers) -> Principal:
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -51,6 +55,11 @@ class Tokens:
         if principal is None:
             raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
         return principal
+
+
+def _actor(scope: Scope, principal: Principal) -> Actor:
+    client = scope.get("client")
+    return Actor.of(principal, address=client[0] if client else None, request_id=scope["state"].get("request_id"))
 
 
 class Permission:
@@ -73,7 +82,8 @@ def check(request: Request, permission: str) -> None:
     """Raises Forbidden where the caller may not."""
     principal = principal_of(request)
     if not principal.may(permission):
-        detail = f"{principal.name} has the role {principal.role}, which does not hold {permission}: ask an administrator."
+        roles = ", ".join(principal.roles) or "none"
+        detail = f"{principal.name} (roles: {roles}) does not hold {permission}: ask an administrator."
         raise Forbidden("forbidden", detail)
 
 

@@ -1,12 +1,16 @@
-"""Who is asking and what they may do: principals, roles, permissions."""
+"""Who is asking and what they may do: principals, their grants, and how far each of these reaches."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from opsjobs.model.target import Requirement, parse_selector
+
+PrincipalKind = Literal["api_key", "user", "service", "external"]
 
 
 class Role(StrEnum):
@@ -51,17 +55,109 @@ def permissions_of(role: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """The things that a grant is for: those whose labels satisfy all of these conditions; none of them = everything.
+
+    Only what a label is may be said, not what it is not: an execution is known by the labels that all of its targets have in
+    common, and what is missing there may be there on each one.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Of `env=staging,team in (web,db)`; "" is everything. Raises ValueError naming the fault."""
+        if not text.strip():
+            return EVERYWHERE
+        requirements = parse_selector(text)
+        if negated := next((r for r in requirements if r.negated), None):
+            raise ValueError(f"the scope says what {negated.key!r} is not: say what it is, such as env=staging")
+        return cls(requirements)
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """True for a thing with these labels."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+
+EVERYWHERE = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permissions, and the things that they are for."""
+
+    permissions: frozenset[str]
+    scope: Scope = EVERYWHERE
+
+    @classmethod
+    def of_role(cls, role: str, scope: Scope = EVERYWHERE) -> Grant:
+        """What a role may do, within a scope."""
+        return cls(permissions_of(role), scope)
+
+    def holds(self, permission: str) -> bool:
+        """Whether it gives this permission anywhere at all."""
+        return EVERYTHING in self.permissions or normalised(permission) in self.permissions
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far one permission goes for somebody: the scopes of all grants that give it. No scope at all: nowhere."""
+
+    scopes: tuple[Scope, ...]
+
+    @property
+    def everywhere(self) -> bool:
+        """True where no thing is out of reach."""
+        return any(not scope.requirements for scope in self.scopes)
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """True for a thing with these labels."""
+        return any(scope.holds(labels) for scope in self.scopes)
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a request, proven by a token."""
+    """Who sent a request, proven by a token.
+
+    `name` and `kind` together are one identity. `person`: the human behind it where that is known, which of a user is the user,
+    of an API key the user who made it; two principals of one person do not make four eyes.
+    """
 
     name: str
-    role: str
-    kind: Literal["api_key", "user", "service"]
+    kind: PrincipalKind
+    grants: tuple[Grant, ...]
+    roles: tuple[str, ...] = ()
+    person: str | None = None
+
+    @classmethod
+    def of_role(
+        cls, name: str, role: str, kind: PrincipalKind, *, scope: Scope = EVERYWHERE, person: str | None = None
+    ) -> Principal:
+        """Somebody with one role."""
+        return cls(name, kind, (Grant.of_role(role, scope),), (role,), person)
 
     def may(self, permission: str) -> bool:
-        """True where the role holds the permission, however it is spelt (`jobs:read`, `jobs.read`, `read_jobs`)."""
-        held = permissions_of(self.role)
-        return EVERYTHING in held or normalised(permission) in held
+        """True where a grant gives the permission for something, however it is spelt (`jobs:read`, `jobs.read`, `read_jobs`)."""
+        return any(grant.holds(permission) for grant in self.grants)
+
+    def reach(self, permission: str) -> Reach:
+        """For which things the permission is held."""
+        return Reach(tuple(grant.scope for grant in self.grants if grant.holds(permission)))
+
+    def is_same_person(self, other: Principal) -> bool:
+        """True where both are one identity, or one human, as far as that is known."""
+        if (self.name, self.kind) == (other.name, other.kind):
+            return True
+        return self.person is not None and self.person == other.person
+
+
+def labels_of(tags: Iterable[str]) -> dict[str, str]:
+    """A job's labels: its tags, of which `env=staging` is a label with a value and `web` one without.
+
+    >>> labels_of(["env=staging", "web"])
+    {'env': 'staging', 'web': ''}
+    """
+    return {key: value for key, _, value in (tag.partition("=") for tag in tags)}
 
 
 def may(owner: str, permission: str, *, job: str) -> str | None:

@@ -134,7 +134,7 @@ class People:
         if row["unnoted"]:
             # One write a minute and key, not one a request.
             await self._database.fetch("update api_keys set last_used_at = opsjobs_now() where id = %s returning id", [row["id"]])
-        return Principal(row["name"], row["role"], "api_key")
+        return Principal.of_role(row["name"], row["role"], "api_key")
 
     async def get_key(self, ref: str) -> ApiKey:
         """One key, without its token. Raises NotFound."""

@@ -14,6 +14,7 @@ from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
+from opsjobs.model.verdict import Judgement
 from opsjobs.store.ledger.admit import ADMIT
 from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES, IN_A_CIRCLE
 from opsjobs.store.parameters import masked
@@ -28,7 +29,7 @@ class NewExecution:
     `parent`: the execution that it comes of. `heirs`: of a retry, the parent's run whose place a target's run takes, by the
     target's id: what succeeded there is inherited, and not done again. `strategy`: its waves and gates; None = all at once.
     `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
-    `parameters`: as the row keeps them, secrets sealed.
+    `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run.
     """
 
     uuid: UUID
@@ -50,6 +51,7 @@ class NewExecution:
     names: Sequence[str] = ()
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def gated(self) -> bool:

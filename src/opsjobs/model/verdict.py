@@ -1,0 +1,62 @@
+"""What the safety check says of a program: a verdict, and the findings that it comes of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """From harmless to forbidden; of several the last one counts."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    NEEDS_APPROVAL = "needs_approval"
+    BLOCK = "block"
+
+    @property
+    def rank(self) -> int:
+        """0 to 3, the higher the worse."""
+        return list(Verdict).index(self)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one that counts; of none `allow`."""
+    return max(verdicts, key=lambda verdict: verdict.rank, default=Verdict.ALLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule found. `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.
+
+    `excerpt` is of the text as written, 200 characters at most, with the values of secrets masked.
+    """
+
+    rule: str
+    severity: Verdict
+    reason: str
+    excerpt: str
+    pointer: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """An item of `findings` in the answer to POST /safety/check."""
+        shown = {"rule": self.rule, "severity": self.severity.value, "reason": self.reason, "excerpt": self.excerpt}
+        return {**shown, "pointer": self.pointer} if self.pointer else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All that was found in what was asked about."""
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings'."""
+        return worst(finding.severity for finding in self.findings)
+
+    def data(self) -> dict[str, Any]:
+        """The answer to POST /safety/check."""
+        return {"verdict": self.verdict.value, "findings": [finding.data() for finding in self.findings]}
