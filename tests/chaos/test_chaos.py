@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,13 +23,15 @@ SHARPEST = (
     "power cut",
     "storm",
 )
+# The same rounds each time: what stands between a change and its landing draws no lots. `make chaos` does.
+SEED = 4712
 
 
 @pytest.fixture(scope="module")
 def play() -> Iterator[Play]:
     """A stage for this process; rounds follow each other on it."""
     needs_sshd()
-    with Play(secrets.randbelow(1_000_000), quick=True) as found:
+    with Play(SEED, quick=True) as found:
         yield found
 
 
