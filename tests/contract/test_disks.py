@@ -6,10 +6,11 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,7 +20,7 @@ from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import WINDOW_BYTES, Dress, Upload, stage
+from opsjobs.remote.files.upload import COUNTED_BYTES_MIN, WINDOW_BYTES, Dress, Upload, stage
 
 MIB = 1 << 20
 CHUNK = 256 << 10
@@ -181,7 +182,51 @@ async def test_an_upload_goes_on_where_contact_broke(ground: Opening) -> None:
         assert place.read("app.conf") == data
         assert place.names() == ["app.conf"]
         # What was asked for before the break had arrived but for a window of it; from a window before its end it comes again.
-        assert second.sent <= 8 * MIB - (6 * MIB - 2 * WINDOW_BYTES)
+        assert second.sent <= 8 * MIB - (6 * MIB - 2 * WINDOW_BYTES) < 8 * MIB
+
+
+class Asked:
+    """A disk that notes whether its digest was asked for once everything was there."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.afterwards = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._disk, name)
+
+    async def digest(self, path: str) -> bytes | None:
+        self.afterwards += 1
+        return await self._disk.digest(path)
+
+
+async def test_a_large_file_is_counted_while_it_comes(ground: Opening) -> None:
+    async with ground() as here:
+        place, data = Place(here), noise(COUNTED_BYTES_MIN + 12_345)
+        broken = here.break_contact
+        first = Bytes(data, before=lambda at: broken() if broken is not None and at == 7 * MIB else None)
+        with suppress(RemoteFailure):
+            async with disk_of(here) as disk:
+                await upload(disk, order(first, place.at("app.conf")))
+        async with disk_of(here) as disk:
+            asked = Asked(disk)
+            source, wanted = Bytes(data), place.at("big.conf") if broken is None else place.at("app.conf")
+            assert await upload(cast(Disk, asked), order(source, wanted))
+            assert place.read(Path(wanted).name) == data
+            counts_along = await disk.count(wanted)
+            if counts_along is not None:
+                await counts_along.close()
+            assert (asked.afterwards == 0) is (counts_along is not None)
+
+
+async def test_what_was_counted_is_not_believed_where_it_is_wrong(ground: Opening) -> None:
+    async with ground() as here, disk_of(here) as disk:
+        place, data = Place(here), noise(COUNTED_BYTES_MIN)
+        wanted = order(Bytes(data), place.at("app.conf"))
+        # A draft with another's bytes at its beginning, which nobody looks at again: only the digest shows it.
+        place.put(Path(wanted.draft).name, b"x" * (COUNTED_BYTES_MIN - MIB), 0o666)
+        assert await upload(disk, wanted)
+        assert place.read("app.conf") == data
 
 
 async def test_a_draft_with_other_bytes_is_written_anew(ground: Opening) -> None:

@@ -47,6 +47,19 @@ class OpenFile(Protocol):
         """Let go; never raises for what a machine does."""
 
 
+class Counting(Protocol):
+    """The SHA-256 of a file that is being written, counted by the machine while the bytes come."""
+
+    def reached(self, size_bytes: int) -> None:
+        """The first so many bytes of the file are there; never fewer than were said before."""
+
+    async def digest(self, size_bytes: int) -> bytes | None:
+        """Of the whole file, which has so many bytes; None where the machine did not count it."""
+
+    async def close(self) -> None:
+        """Let go; never raises for what a machine does."""
+
+
 class Disk(Protocol):
     """Files on one machine, as seen by who logs in. `request_bytes`: the most that one read or write should ask for."""
 
@@ -82,6 +95,9 @@ class Disk(Protocol):
 
     async def digest(self, path: str) -> bytes | None:
         """The SHA-256 of a file as the machine itself counts it; None where it cannot."""
+
+    async def count(self, draft: str) -> Counting | None:
+        """Begin to count that of a draft that is about to be written; None where it can only be counted afterwards."""
 
 
 def refused(name: str, what: str, why: object) -> RemoteFailure:

@@ -149,6 +149,9 @@ class FakeDisk:
             self.files.found[path].data[0] ^= 1
         return hashlib.sha256(self.files.found[path].data).digest()
 
+    async def count(self, draft: str) -> None:
+        """Only afterwards."""
+
 
 class _Open:
     def __init__(self, disk: FakeDisk, path: str, file: FakeFile) -> None:

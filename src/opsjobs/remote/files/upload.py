@@ -16,12 +16,14 @@ from typing import Protocol
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.remote.disk import Disk, Entry, OpenFile, refused
+from opsjobs.remote.disk import Counting, Disk, Entry, OpenFile, refused
 from opsjobs.remote.files.reading import let_go, pieces_of
 
 FILE_MODE = 0o644
 # The most that is under way at a time, and so what may have arrived with a gap before it.
 WINDOW_BYTES = 2 << 20
+# Less than this is counted in no time once it is there; more is counted while it comes.
+COUNTED_BYTES_MIN = 8 << 20
 # A draft that does not come out right is written anew, once: what went on with it may have found another's bytes.
 TRIES = 2
 
@@ -99,16 +101,24 @@ async def _write(disk: Disk, order: Upload) -> None:
     for _ in range(TRIES):
         offset = await _begun(disk, order)
         file = await disk.draft(draft, anew=offset is None)
+        counting = await disk.count(draft) if source.size >= COUNTED_BYTES_MIN else None
         try:
-            await _fill(file, order, offset or 0, disk.request_bytes)
+            await _fill(file, order, offset or 0, disk.request_bytes, counting)
             await file.sync()
+            counted = None if counting is None else await counting.digest(source.size)
         finally:
             await file.close()
-        # Behind a chroot of its SFTP a machine's programs look at other files: what it says is no proof that we are wrong.
-        if await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256:
+            if counting is not None:
+                await counting.close()
+        if counted == source.sha256 or await _is_right(disk, draft, source):
             return
         await disk.remove(draft)
     raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has other bytes than were sent, twice: is its disk all right?")
+
+
+async def _is_right(disk: Disk, draft: str, source: Source) -> bool:
+    # Behind a chroot of its SFTP a machine's programs look at other files: what it says is no proof that we are wrong.
+    return await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256
 
 
 async def _begun(disk: Disk, order: Upload) -> int | None:
@@ -125,7 +135,7 @@ async def _begun(disk: Disk, order: Upload) -> int | None:
     return max(0, there.size - WINDOW_BYTES)
 
 
-async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int) -> None:
+async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, counting: Counting | None) -> None:
     """Write the source from `offset` on, with at most a window of it under way."""
     under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
     window = min(order.window_bytes, WINDOW_BYTES)
@@ -136,16 +146,19 @@ async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int) 
                 under_way.append((offset + len(part), asyncio.create_task(file.write(offset, part))))
                 offset += len(part)
                 if (len(under_way) + 1) * request_bytes > window:
-                    await _oldest(under_way, order)
+                    await _oldest(under_way, order, counting)
         while under_way:
-            await _oldest(under_way, order)
+            await _oldest(under_way, order, counting)
     finally:
         await let_go([task for _, task in under_way])
 
 
-async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload) -> None:
+async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None) -> None:
     await under_way[0][1]
-    order.told(under_way.popleft()[0])
+    there_bytes = under_way.popleft()[0]
+    order.told(there_bytes)
+    if counting is not None:
+        counting.reached(there_bytes)
 
 
 async def _put_on(disk: Disk, order: Upload, before: Entry | None) -> None:

@@ -14,6 +14,8 @@ from opsjobs.model.target import Target
 from opsjobs.remote.disk import cut, refused
 from opsjobs.remote.group import Census, Question
 from opsjobs.remote.session import Exit, LoggedIn
+from opsjobs.remote.ssh import counting
+from opsjobs.remote.ssh.counting import SshCounting
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.process import Dressing, Receiver, SshProcess
 from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
@@ -42,6 +44,7 @@ class Connection:
         self._on_lost: Callable[[], None] | None = None
         self._lost = False
         self._questions = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self._counts = False
 
     @property
     def alive(self) -> bool:
@@ -135,7 +138,7 @@ class Connection:
         """The machine's files. Raises RemoteFailure: TRANSFER where it serves none, CONNECTION_LOST."""
         client = await self._sftp()
         try:
-            yield SftpDisk(client, self.target.name, self._run_program)
+            yield SftpDisk(client, self.target.name, self._run_program, self._count)
         finally:
             client.exit()
 
@@ -168,6 +171,25 @@ class Connection:
                     return None
                 raise cut(self.target.name, failure.message) from None
         return said if end == Exit(0) else None
+
+    async def _count(self, path: bytes) -> SshCounting | None:
+        """Begin to count a digest while the file is written, with one of the channels for questions; the other one stays free."""
+        if self._counts or self._questions.locked():
+            return None
+        self._counts = True
+        await self._questions.acquire()
+        try:
+            process = await self.start(counting.LINE, stdin=path + b"\n", marked=False, hold=True)
+        except BaseException as stopped:
+            self._counted()
+            if isinstance(stopped, RemoteFailure):
+                return None
+            raise
+        return SshCounting(process, self._counted)
+
+    def _counted(self) -> None:
+        self._counts = False
+        self._questions.release()
 
     async def _ask(self, question: Question) -> Census | None:
         """Put a question about a process group over a second channel of this connection."""

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 import asyncssh
 from asyncssh.sftp import SFTPClientFile
 
-from opsjobs.remote.disk import DRAFT_MODE, Entry, OpenFile, cut, refused
+from opsjobs.remote.disk import DRAFT_MODE, Counting, Entry, OpenFile, cut, refused
 
 # Half a chunk of the store, if the server takes that much: OpenSSH takes 255 KiB. Who says nothing takes 32 KiB (the protocol's).
 REQUEST_BYTES = 128 << 10
@@ -26,15 +26,18 @@ _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 
 Ask = Callable[[str, bytes], Awaitable[bytes | None]]
 """Runs a command line with a standard input; its output, or None where it could not be run or did not succeed."""
+Count = Callable[[bytes], Awaitable[Counting | None]]
+"""Begins to count the digest of the file with this path, where there is a channel left for that."""
 
 
 class SftpDisk:
-    """The Disk of a machine that speaks SFTP; `ask` runs a program there."""
+    """The Disk of a machine that speaks SFTP; `ask` and `count` run programs there."""
 
-    def __init__(self, client: asyncssh.SFTPClient, name: str, ask: Ask) -> None:
+    def __init__(self, client: asyncssh.SFTPClient, name: str, ask: Ask, count: Count) -> None:
         self.name = name
         self._client = client
         self._ask = ask
+        self._count = count
         taken = min(client.limits.max_read_len, client.limits.max_write_len)
         self.request_bytes = min(REQUEST_BYTES, taken) if taken > SAFE_BYTES else SAFE_BYTES
 
@@ -121,6 +124,11 @@ class SftpDisk:
         said = await self._ask(_DIGEST, asked + b"\n") if b"\n" not in asked else None
         found = re.search(rb"(?:^|\n)\\?([0-9a-f]{64})\b", said or b"")
         return bytes.fromhex(found[1].decode()) if found else None
+
+    async def count(self, draft: str) -> Counting | None:
+        """By the same programs, beside the bytes that come."""
+        asked = draft.encode("utf-8", "surrogateescape")
+        return await self._count(asked) if b"\n" not in asked else None
 
     @contextmanager
     def _words(self, what: str) -> Iterator[None]:
