@@ -64,7 +64,8 @@ def become_of(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Be
         return Become(wish["user"], wish["method"])
     credential = opened.get(str(known))
     if credential is None or credential.password is None:
-        words = f"the credential {wish['credential']!r}, named at launch to become {wish['user']}, is gone or does not open"
+        fault = "is gone" if credential is None else f"cannot be used: {credential.fault or 'it holds no password'}"
+        words = f"the credential {wish['credential']!r}, named at launch to become {wish['user']}, {fault}"
         raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
     return Become(wish["user"], wish["method"], credential.password)
 

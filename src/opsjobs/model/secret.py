@@ -48,6 +48,7 @@ class Credential:
     """One login, opened: lives in a worker's memory for as long as a session needs it.
 
     `private_key` and `certificate` are OpenSSH or PEM texts. `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
+    `fault`: why its secrets cannot be had, in words; then there are none.
     """
 
     id: str
@@ -59,3 +60,4 @@ class Credential:
     private_key: Secret | None = None
     passphrase: Secret | None = None
     certificate: str | None = None
+    fault: str | None = None

@@ -42,6 +42,8 @@ class Logins:
         credential = endpoint.credential
         if credential is None:
             raise _missing(f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…).")
+        if credential.fault is not None:
+            raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
         if credential.type is CredentialType.AGENT:
             async with _agent(credential) as login:
                 yield login

@@ -1,0 +1,6 @@
+"""Credentials: stored sealed, shown without their secrets, opened only for a session."""
+
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.rows import CREDENTIALS, StoredCredential
+
+__all__ = ["CREDENTIALS", "StoredCredential", "Vault"]
