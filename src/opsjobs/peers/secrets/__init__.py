@@ -1,0 +1,1 @@
+"""Secrets that others keep: HashiCorp Vault and OpenBao, over HTTP."""
