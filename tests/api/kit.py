@@ -21,6 +21,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.parts import Limits
 from opsjobs.remote.session import HostKey, Step
 from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.calendars import Calendars
 from opsjobs.store.circuits import Circuits
 from opsjobs.store.contents import Contents
@@ -103,6 +104,7 @@ def parts_on(database: Database) -> Any:
         files=Files(database),
         artifacts=Artifacts(database),
         executions=Executions(database),
+        audit_log=AuditLog(database),
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),

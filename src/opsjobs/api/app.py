@@ -16,6 +16,7 @@ from opsjobs.api import (
     api_keys,
     approvals,
     artifacts,
+    audit,
     calendars,
     circuits,
     credentials,
@@ -93,6 +94,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         files,
         artifacts,
         api_keys,
+        audit,
         system,
     ):
         app.include_router(noun.router)

@@ -10,6 +10,7 @@ import typer
 from opsjobs import __version__
 from opsjobs.cli import (
     approvals,
+    audit,
     calendars,
     circuits,
     credentials,
@@ -71,6 +72,7 @@ app.add_typer(groups.app, name="groups")
 app.add_typer(circuits.app, name="circuits")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(audit.app, name="audit")
 app.command("status")(status.status)
 app.add_typer(status.config, name="config")
 app.command("api")(processes.api)

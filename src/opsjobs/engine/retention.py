@@ -30,6 +30,7 @@ class Keeper:
             "artifacts_deleted": await self._all(self._retention.delete_artifacts),
             "files_deleted": await self._all(self._retention.delete_files),
             "firings_deleted": await self._all(self._retention.delete_firings),
+            "audit_rows_deleted": await self._all(self._retention.delete_audit),
         }
         if any(done.values()):
             log.info("retention", **done)

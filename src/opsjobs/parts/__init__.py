@@ -33,6 +33,7 @@ from opsjobs.remote.transports import Transports
 from opsjobs.settings import Settings
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.calendars import Calendars, by_calendars
 from opsjobs.store.circuits import Circuits
 from opsjobs.store.contents import Contents
@@ -109,6 +110,7 @@ class Parts:
     triggers: Triggers
     outlook: Outlook
     forecasts: Forecasts
+    audit_log: AuditLog
 
     async def open(self) -> None:
         """Start what runs in the background; nothing here waits for a server to be there."""
@@ -180,6 +182,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         triggers=Triggers(firings, schedules, jobs, launcher),
         outlook=outlook,
         forecasts=Forecasts(outlook, calendars),
+        audit_log=AuditLog(database),
     )
 
 

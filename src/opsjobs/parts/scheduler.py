@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from opsjobs import telemetry
 from opsjobs.doorbell.beat import run_scheduler
 from opsjobs.engine.scheduler import Scheduler
+from opsjobs.engine.sealing import SEAL_SECONDS, Sealer
+from opsjobs.engine.service import Loop
 from opsjobs.parts import build, firing, relay, rescuer, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
+from opsjobs.store.sealing import Seals
 
 CONNECTIONS = 6
 
@@ -25,10 +28,14 @@ class HostedScheduler:
             lease_seconds=settings.worker.lease_seconds,
         )
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
+        # A loop of its own: it delays neither a firing nor the mending.
+        sealer = Sealer(Seals(self.parts.database))
+        self._sealer = Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics)
 
     async def start(self) -> None:
         """Open the parts."""
         await self.parts.open()
+        self._sealer.start()
         spare_the_collector()
 
     async def run_once(self) -> Mapping[str, int]:
@@ -41,6 +48,7 @@ class HostedScheduler:
 
     async def stop(self) -> None:
         """Close everything."""
+        await self._sealer.stop()
         await self.scheduler.stop()
         await self.parts.close()
 

@@ -13,6 +13,8 @@ from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.firing import StandIn
 from opsjobs.engine.retention import PAUSE_SECONDS, Keeper
+from opsjobs.engine.sealing import BEHIND_SECONDS, Sealer
+from opsjobs.engine.sealing import STAND_IN_SECONDS as SEAL_IN_SECONDS
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
@@ -21,6 +23,7 @@ from opsjobs.parts import Parts, build, firing, relay, rescuer, serve_metrics, s
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.sealing import Seals
 from opsjobs.store.workers import Lease
 
 CONNECTIONS = 6
@@ -46,6 +49,7 @@ def _keeper(settings: Settings, parts: Parts) -> Keeper:
         executions_per_job=kept.keep_executions_per_job,
         file_seconds=kept.keep_files,
         firing_seconds=kept.keep_firings,
+        audit_seconds=kept.keep_audit,
     )
     return Keeper(Retention(parts.database), keep)
 
@@ -96,6 +100,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         ring=parts.doorbell.ring,
     )
     stand_in = StandIn(firing(parts), parts.workers)
+    sealer = Sealer(Seals(parts.database), behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     background += [
@@ -103,6 +108,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
         Loop("retention", _keeper(settings, parts).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
+        Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),
         Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
     ]
     return worker

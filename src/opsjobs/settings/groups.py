@@ -203,6 +203,9 @@ class RetentionSettings:
         "Executions that are kept of each job: the newest ones.",
     )
     keep_firings: float = setting("KEEP_FIRINGS", _AGE, "90d", "How long it is kept what became of the due moments of schedules.")
+    keep_audit: float = setting(
+        "KEEP_AUDIT", seconds(0, 36_600 * 86_400), "0", "How long the audit log is kept, by days; 0: for ever."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import date
 
 from psycopg import errors, sql
 
+from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
 
 # At a time: days of the log, executions (and their runs together), artifacts, uploaded files (looked at, not all of them to go).
@@ -23,7 +24,7 @@ LOCK_WAIT_MS = 200
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """For how long what is kept; `executions_per_job`: of each job the newest that have ended."""
+    """For how long what is kept; `executions_per_job`: of each job the newest that have ended; `audit_seconds` 0: for ever."""
 
     log_seconds: float
     artifact_seconds: float
@@ -31,6 +32,7 @@ class Keep:
     executions_per_job: int
     file_seconds: float
     firing_seconds: float = 90 * 86_400.0
+    audit_seconds: float = 0.0
 
 
 # One process at a time, and none again before the pause is over.
@@ -164,6 +166,10 @@ class Retention:
         seconds = keep.firing_seconds
         old = await self._delete(_OLD_FIRINGS, {"limit": FIRINGS, "seconds": seconds})
         return old or await self._delete(_GONE_SCHEDULES, {"limit": SCHEDULES, "seconds": seconds})
+
+    async def delete_audit(self, keep: Keep) -> int:
+        """Let go of the beginning of the audit log's chain, where it is not kept for ever."""
+        return await Seals(self._database).retain(keep.audit_seconds) if keep.audit_seconds else 0
 
     async def _delete(self, statement: str, bounds: dict[str, float]) -> int:
         return len(await self._database.repeat(lambda: self._database.fetch(statement, bounds)))

@@ -1,0 +1,58 @@
+"""/audit: who did what to what, and whether the record of it is whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.listing import listed, page_of
+from opsjobs.model.failures import Forbidden
+from opsjobs.store.audit_log import AUDIT
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.reference import BIGINT_MAX
+
+router = APIRouter(tags=["audit"])
+
+After = Annotated[int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")]
+
+
+def unscoped(request: Request) -> None:
+    """Raises Forbidden for who may read the audit log only within a scope: it tells of everything."""
+    principal = principal_of(request)
+    if not principal.reach("audit:read").everywhere:
+        detail = f"{principal.name} holds audit:read within a scope, but the audit log tells of everything: ask an administrator."
+        raise Forbidden("forbidden", detail)
+
+
+_READS = [requires("audit:read"), Depends(unscoped)]
+
+
+@router.get("/audit", dependencies=_READS, summary="List what was done")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
+    """The newest first; `before` and `after` say what changed. `seal` and `hash` come within seconds, when a row is sealed."""
+    return listed(request, await request.app.state.parts.audit_log.list(page), dict)
+
+
+@router.get("/audit/verify", dependencies=_READS, summary="Check the chain of the audit log")
+async def verify(
+    request: Request,
+    after: After = None,
+    head: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="A noted hash to look for.")] = None,
+) -> Response:
+    """Walks along 2,000 rows: `broken` is the first that does not fit, `next` the `after` to go on with, null at the end.
+
+    `unsealed`: rows that were not sealed within 10 s. `head`: the chain's end, to be noted elsewhere and looked for later.
+    """
+    return JSONResponse((await request.app.state.parts.audit_log.verify(after=after, noted=head)).data())
+
+
+@router.get("/audit/export", dependencies=_READS, summary="Copy the audit log with its hashes")
+async def export(request: Request, after: After = None) -> Response:
+    """At most 2,000 sealed rows, one JSON object a line, from which `opsjobs audit verify --file` can tell that none is changed."""
+    rows = await request.app.state.parts.audit_log.copy(after)
+    lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    return Response(lines, media_type="application/x-ndjson")

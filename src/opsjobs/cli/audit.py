@@ -1,0 +1,192 @@
+"""`opsjobs audit`: who did what, whether the record of it is whole, and a copy of it that proves itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, connect
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
+from opsjobs.model.chain import FIELDS, NOTHING, Break, Link, Walk
+from opsjobs.model.units import parse_duration
+
+app = typer.Typer(help="The audit log: who did what to what, and whether the record of it is whole.", no_args_is_help=True)
+
+COLUMNS = (
+    Column("seal", lambda r: r["seal"]),
+    Column("at", lambda r: ago(r["at"])),
+    Column("actor", lambda r: r["actor"]),
+    Column("kind", lambda r: r["actor_kind"], wide=True),
+    Column("from", lambda r: r["address"], wide=True),
+    Column("action", lambda r: r["action"]),
+    Column("thing", lambda r: r["thing_name"] or r["thing_id"]),
+    Column("id", lambda r: r["thing_id"], wide=True),
+    Column("request", lambda r: r["request_id"], wide=True),
+    Column("reason", lambda r: r["reason"]),
+    Column("before", lambda r: _short(r["before"]), wide=True),
+    Column("after", lambda r: _short(r["after"]), wide=True),
+)
+_HEAD = re.compile(r"(?:\d+:)?([0-9a-f]{64})")
+Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only since then: 2026-11-27T09:00:00Z, or 24h ago as 24h.")]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only before then, spelt likewise.")]
+
+
+@app.command("list")
+def list_rows(
+    *,
+    actor: Annotated[list[str] | None, typer.Option(help="Only by this one. May be repeated.")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Only this, such as job.updated. May be repeated.")] = None,
+    thing: Annotated[str | None, typer.Option(metavar="NOUN[/ID]", help="Only on things of this kind, or on this one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only on things of this name.")] = None,
+    request: Annotated[str | None, typer.Option(help="Only what this request_id did.")] = None,
+    since: Since = None,
+    until: Until = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
+) -> None:
+    """List what was done, the newest first."""
+    noun, _, ref = (thing or "").partition("/")
+    query = {
+        "actor": actor,
+        "action": action,
+        "thing": noun or None,
+        "thing_id": ref or None,
+        "thing_name": name,
+        "request_id": request,
+        "at_after": _moment("--since", since),
+        "at_before": _moment("--until", until),
+    }
+    with connect() as client:
+        found, more = client.items("/audit", limit=limit, **query)
+    show_list(found, COLUMNS, output, name="id")
+    options.tell_more(more, limit)
+
+
+@app.command()
+def verify(
+    head: Annotated[
+        str | None, typer.Option(help="A head that was noted before, SEAL:HASH: the chain must go through it.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Check this export instead of the service; needs nothing else.")] = None,
+) -> None:
+    """Check that no row is changed, missing or moved; exit code 1 where one is. Prints the head, to be noted elsewhere."""
+    noted = _noted(head)
+    if file is not None:
+        with _opened(file) as lines:
+            found, broken = _walk_file(file, lines, noted)
+    else:
+        with connect() as client:
+            found, broken = _walk_service(client, noted)
+    if broken is not None:
+        raise CommandFailed(f"the audit log is not whole. {broken.detail}")
+    print(found)
+
+
+@app.command()
+def export(
+    after: Annotated[int, typer.Option(min=0, help="Only what follows on this number (`seal`).")] = 0,
+) -> None:
+    """Copy the sealed rows to stdout, one JSON object a line, oldest first, with their hashes."""
+    rows = 0
+    with connect() as client:
+        while page := b"".join(client.raw("/audit/export", after=after)).decode():
+            sys.stdout.write(page)
+            lines = page.rstrip("\n").split("\n")
+            after, rows = int(json.loads(lines[-1])["seal"]), rows + len(lines)
+    tell(f"{counted(rows, 'row')}, to number {after}")
+
+
+def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None]:
+    """The whole chain, a stretch at a time."""
+    after, checked, seen = None, 0, False
+    while True:
+        found = client.get("/audit/verify", after=after, head=noted)
+        checked, seen, after = checked + found["checked"], seen or found["noted_at"] is not None, found["next"]
+        if after is None:
+            break
+    if found["unsealed"]:
+        tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: does the scheduler or a worker run?")
+    tell(f"{counted(checked, 'row')} checked")
+    broken = Break(**found["broken"]) if found["broken"] is not None else None
+    return _link(found["at"]), broken or _missing_head(noted, seen=seen)
+
+
+def _walk_file(file: Path, lines: Iterator[str], noted: str | None) -> tuple[Link, Break | None]:
+    """An export, by itself: from the first line's `previous` on."""
+    walk: Walk | None = None
+    seen = False
+    for number, line in enumerate(lines, start=1):
+        row = _row(file, number, line)
+        if walk is None:
+            walk = Walk(Link(row["seal"] - 1, row["previous"]))
+            seen = row["previous"] == noted
+            if row["seal"] == 1 and row["previous"] != NOTHING:
+                return walk.at, Break(1, "changed", "Row 1 follows on a hash, but nothing was before it.")
+        if not walk.step(row, row["hash"]):
+            return walk.at, walk.broken
+        seen = seen or row["hash"] == noted
+    if walk is None:
+        raise CommandFailed(f"{file} is empty: `opsjobs audit export > {file}` fills it.")
+    tell(f"{counted(walk.checked, 'row')} checked")
+    return walk.at, _missing_head(noted, seen=seen)
+
+
+def _missing_head(noted: str | None, *, seen: bool) -> Break | None:
+    if noted is None or seen:
+        return None
+    return Break(0, "head", "The noted head is not in it: rows were cut off or made anew, or it was let go of by retention.")
+
+
+def _row(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if isinstance(row, dict) and {*FIELDS, "previous", "hash"} <= set(row) and type(row["seal"]) is int:
+            bytes.fromhex(row["previous"])
+            return row
+    except (ValueError, TypeError):
+        pass
+    raise CommandFailed(f"{file}, line {number}, is no row of `opsjobs audit export`.")
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return file.open(encoding="utf-8")
+    except OSError as away:
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.") from None
+
+
+def _noted(head: str | None) -> str | None:
+    if head is None:
+        return None
+    spelt = _HEAD.fullmatch(head)
+    if spelt is None:
+        raise CommandFailed("--head: write it as `opsjobs audit verify` printed it: SEAL:HASH.", Exit.USAGE)
+    return spelt[1]
+
+
+def _link(text: str) -> Link:
+    seal, _, noted = text.partition(":")
+    return Link(int(seal), noted)
+
+
+def _moment(option: str, text: str | None) -> str | None:
+    """A moment as the API takes it; a duration is so long ago."""
+    if text is None or "T" in text or "-" in text:
+        return text
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=parse_duration(text))).isoformat()
+    except (ValueError, OverflowError) as wrong:
+        raise CommandFailed(f"{option}: {wrong}", Exit.USAGE) from None
+
+
+def _short(change: Mapping[str, Any] | None) -> str | None:
+    return None if change is None else json.dumps(change, ensure_ascii=False)

@@ -1,0 +1,309 @@
+"""Point 28: the audit log only grows; its rows are numbered and chained, and whoever changes one all the same is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import errors
+
+from api.kit import Desk, desk
+from cli.desk import Answer, Asked, open_desk
+from opsjobs.cli.app import run
+from opsjobs.engine.sealing import Sealer
+from opsjobs.model.chain import Link, Walk, canonical
+from opsjobs.store import audit, audit_log, sealing
+from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.sealing import Seals
+from opsjobs.store.transaction import Connection, Database
+
+ROWS = 6
+
+
+async def note(connection: Connection, number: int) -> None:
+    """Write a row on the target with this id."""
+    change = {"port": number, "share": 0.5, "labels": {"env": "prodü", "2": None}}
+    await audit.record(connection, "target.updated", "target", number, f"web-{number}", before=change, after={})
+
+
+async def filled(database: Database, rows: int = ROWS) -> Link:
+    """A log of so many sealed rows; its head."""
+    async with database.transaction() as connection:
+        for number in range(1, rows + 1):
+            await note(connection, number)
+    await Seals(database).seal()
+    return (await AuditLog(database).verify()).head
+
+
+async def unguarded(database: Database, statement: str) -> None:
+    """What a superuser of the database can do in spite of every trigger."""
+    async with database.transaction() as connection:
+        await connection.execute("set local session_replication_role = replica")
+        await connection.execute(statement)
+
+
+async def test_rows_are_numbered_without_a_gap_as_they_become_visible(database: Database) -> None:
+    seals = Seals(database)
+    async with database.transaction() as late:
+        await note(late, 1)
+        async with database.transaction() as connection:
+            await note(connection, 2)
+        assert await seals.seal() == 1
+    assert await seals.seal() == 1
+    rows = await database.fetch("select thing_id, seal from audit_log order by seal")
+    assert [(row["thing_id"], row["seal"]) for row in rows] == [("2", 1), ("1", 2)]
+    found = await AuditLog(database).verify()
+    assert (found.broken, found.checked, found.at, found.head.seal) == (None, 2, found.head, 2)
+    assert await seals.seal() == 0
+
+
+async def test_one_seals_at_a_time_and_goes_on_where_the_last_one_stopped(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "SEALED_AT_ONCE", 2)
+    async with database.transaction() as connection:
+        for number in range(1, ROWS + 1):
+            await note(connection, number)
+    async with database.transaction() as other:
+        await other.execute("select pg_advisory_xact_lock(%s)", [sealing._LOCK])
+        assert await Seals(database).seal() == 0
+    monkeypatch.setattr("opsjobs.engine.sealing.SEALED_AT_ONCE", 2)
+    assert await Sealer(Seals(database)).run_once() == {"sealed": ROWS}
+    assert (await AuditLog(database).verify()).at.seal == ROWS
+
+
+async def test_a_worker_seals_only_what_nobody_else_has(database: Database) -> None:
+    await filled(database)
+    async with database.transaction() as connection:
+        await note(connection, 7)
+    stand_in = Sealer(Seals(database), behind_seconds=3.0)
+    assert await stand_in.run_once() == {"sealed": 0}
+    await database.fetch("update opsjobs_clock set shift = interval '11 seconds' returning 1")
+    assert (await AuditLog(database).verify()).unsealed == 1
+    assert await stand_in.run_once() == {"sealed": 1}
+    assert (await AuditLog(database).verify()).unsealed == 0
+
+
+REFUSED = (
+    "update audit_log set actor = 'ben' where seal = 3",
+    "update audit_log set hash = decode(repeat('ab', 32), 'hex') where seal = 3",
+    "update audit_log set seal = 9, hash = decode(repeat('ab', 32), 'hex'), actor = 'ben' where seal is null",
+    "delete from audit_log where seal = 3",
+    "delete from audit_log where seal is null",
+    "truncate audit_log",
+    """insert into audit_log (actor, actor_kind, action, thing, seal, hash)
+    values ('ben', 'user', 'job.created', 'job', 7, decode(repeat('ab', 32), 'hex'))""",
+    "update audit_chain set head_seal = 2",
+    "delete from audit_chain",
+    "truncate audit_chain",
+)
+
+
+async def test_the_tables_refuse_everything_but_growth(database: Database) -> None:
+    await filled(database)
+    async with database.transaction() as connection:
+        await note(connection, 7)
+    for statement in REFUSED:
+        with pytest.raises(errors.InsufficientPrivilege, match=r"only grows|append only"):
+            await database.fetch(statement)
+    assert (await AuditLog(database).verify()).broken is None
+
+
+TAMPERED = {
+    "a field is changed": ("update audit_log set after = '{\"port\": 23}' where seal = 3", 3, "changed"),
+    "the time is changed": ("update audit_log set at = at + interval '1 microsecond' where seal = 3", 3, "changed"),
+    "a row is deleted": ("delete from audit_log where seal = 3", 3, "gap"),
+    "two rows are swapped": (
+        """update audit_log a set actor = b.actor, thing_id = b.thing_id, thing_name = b.thing_name, before = b.before
+        from audit_log b where (a.seal, b.seal) in ((2, 5), (5, 2))""",
+        2,
+        "changed",
+    ),
+    "a row is deleted and the rest renumbered": (
+        "with gone as (delete from audit_log where seal = 3) update audit_log set seal = seal - 1 where seal > 3",
+        3,
+        "changed",
+    ),
+    "the newest rows are deleted": ("delete from audit_log where seal > 4", 5, "tail"),
+    "all rows are deleted": ("delete from audit_log", 1, "tail"),
+}
+
+
+@pytest.mark.parametrize(("statement", "seal", "kind"), TAMPERED.values(), ids=TAMPERED)
+async def test_what_a_superuser_changes_is_found(database: Database, statement: str, seal: int, kind: str) -> None:
+    await filled(database)
+    if "renumbered" in statement or "seal - 1" in statement:
+        await unguarded(database, "alter table audit_log drop constraint audit_log_seal_key")
+    await unguarded(database, statement)
+    broken = (await AuditLog(database).verify()).broken
+    assert broken is not None
+    assert (broken.seal, broken.kind) == (seal, kind)
+
+
+async def test_a_history_made_anew_lacks_the_noted_head(database: Database) -> None:
+    noted = await filled(database)
+    log = AuditLog(database)
+    assert (await log.verify(noted=noted.hash)).noted_at == ROWS
+    await unguarded(database, "delete from audit_log where seal > 4")
+    await unguarded(
+        database,
+        "update audit_chain set head_seal = 4, head_hash = (select hash from audit_log where seal = 4)",
+    )
+    async with database.transaction() as connection:
+        await note(connection, 8)
+    await Seals(database).seal()
+    found = await log.verify(noted=noted.hash)
+    assert (found.broken, found.noted_at) == (None, None)
+
+
+async def test_retention_goes_from_the_beginning_and_says_so(database: Database) -> None:
+    head = await filled(database)
+    seals, log = Seals(database), AuditLog(database)
+    assert await seals.retain(86_400) == 0
+    await database.fetch("update opsjobs_clock set shift = interval '3 days' returning 1")
+    async with database.transaction() as connection:
+        await note(connection, 7)
+    assert await seals.retain(86_400) == ROWS
+    await seals.seal()
+    found = await log.verify(noted=head.hash)
+    assert (found.broken, found.base, found.at.seal, found.noted_at) == (None, head, ROWS + 2, ROWS)
+    row = await database.fetch_one("select action, actor, after from audit_log order by id desc limit 1")
+    assert row == {"action": "audit.retained", "actor": "opsjobs", "after": {"rows": ROWS, "base": str(head)}}
+
+
+async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Database) -> None:
+    await filled(database, 300)
+    async with database.connection() as connection:
+        await connection.execute("analyze audit_log")
+    plan = await database.fetch("explain (analyze, buffers, format json) " + sealing._ANY.replace("%s", "0"))
+    assert "audit_log_unsealed" in json.dumps(plan)
+
+
+# --- over HTTP and by command
+
+
+async def audited(desk_: Desk, path: str = "/audit", **query: Any) -> Any:
+    """The body of a GET that succeeds."""
+    answer = await desk_.http.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_the_list_is_filtered_and_the_chain_walked_in_stretches(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "STRETCH_ROWS", 4)
+    monkeypatch.setattr(audit_log, "_STRETCH", audit_log._STRETCH.replace("limit 2000", "limit 4"))
+    async with desk(database) as ada:
+        await filled(database)
+        page = await audited(ada, thing="target", thing_id="2")
+        assert [(row["thing_name"], row["action"], row["actor"]) for row in page["items"]] == [
+            ("web-2", "target.updated", "opsjobs")
+        ]
+        assert (await audited(ada, at_before="2020-01-01T00:00:00Z"))["items"] == []
+        first = await audited(ada, "/audit/verify")
+        assert (first["whole"], first["checked"], first["next"]) == (True, 4, 4)
+        rest = await audited(ada, "/audit/verify", after=first["next"], head=first["head"].partition(":")[2])
+        assert (rest["next"], rest["at"], f"{rest['noted_at']}") == (None, rest["head"], rest["head"].partition(":")[0])
+        await unguarded(database, "update audit_log set reason = 'x' where seal = 6")
+        assert (await audited(ada, "/audit/verify", after=4))["broken"]["seal"] == 6
+        viewer = await ada.http.get("/audit", headers=await ada.token_of("viewer"))
+        assert viewer.status_code == 403
+
+
+async def exported(database: Database) -> list[dict[str, Any]]:
+    """The rows of an export, as its lines spell them."""
+    async with desk(database) as ada:
+        await filled(database)
+        answer = await ada.http.get("/audit/export")
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+
+async def test_an_export_is_verified_without_the_service(
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = await exported(database)
+    capsys.readouterr()
+    head = f"{rows[-1]['seal']}:{rows[-1]['hash']}"
+
+    def verified(lines: list[dict[str, Any]], *more: str) -> int:
+        file = tmp_path / "audit.ndjson"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return run(["audit", "verify", "--file", str(file), *more])
+
+    assert verified(rows) == 0
+    assert capsys.readouterr().out == f"{head}\n"
+    assert verified(rows[2:], "--head", head) == 0
+    assert verified([*rows[:2], {**rows[2], "actor": "ben"}, *rows[3:]]) == 1
+    assert verified([*rows[:2], *rows[3:]]) == 1
+    assert "Row 3 is missing" in capsys.readouterr().err
+    assert verified(rows[:-1]) == 0
+    assert verified(rows[:-1], "--head", head) == 1
+    assert "noted head" in capsys.readouterr().err
+    assert verified([{"seal": 1}]) == 1
+    assert "line 1, is no row" in capsys.readouterr().err
+
+
+def test_the_command_lists_by_filters_and_walks_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = f"9:{'ab' * 32}"
+    broken = {"seal": 7, "kind": "changed", "detail": "Row 7 is not what was sealed."}
+    answer = {"checked": 4, "at": head, "head": head, "next": None, "broken": None, "unsealed": 2, "noted_at": None}
+    row = dict.fromkeys(("seal", "person", "address", "before", "reason", "request_id", "actor_kind", "thing_id"))
+    row |= {"id": 1, "at": "2026-01-01T00:00:00Z", "actor": "ada", "action": "job.created", "thing_name": "restart-web"}
+
+    def service(asked: Asked) -> Answer:
+        if asked.path == "/audit":
+            return Answer(200, {"items": [{**row, "after": {"version": 1}}], "next": None})
+        if asked.path == "/audit/export":
+            return Answer(200, portions=[b'{"seal": 4}\n'] if asked.query["after"] == ["0"] else [b""])
+        return Answer(200, {**answer, "next": 4} if "after" not in asked.query else {**answer, "broken": told["broken"]})
+
+    told: dict[str, Any] = {"broken": None}
+    with open_desk(service) as there:
+        monkeypatch.setenv("OPSJOBS_URL", there.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["audit", "list", "--thing", "job/7", "--since", "24h", "--actor", "ada", "-o", "wide"]) == 0
+        query = there.asked[-1].query
+        assert (query["thing"], query["thing_id"], query["actor"]) == (["job"], ["7"], ["ada"])
+        assert "at_after" in query
+        assert '{"version": 1}' in capsys.readouterr().out
+        assert run(["audit", "verify"]) == 0
+        found = capsys.readouterr()
+        assert found.out == f"{head}\n"
+        assert "8 rows checked" in found.err
+        assert "2 rows not sealed" in found.err
+        assert run(["audit", "verify", "--head", head]) == 1
+        told["broken"] = broken
+        assert run(["audit", "verify"]) == 1
+        assert "Row 7 is not what was sealed" in capsys.readouterr().err
+        assert run(["audit", "export"]) == 0
+        found = capsys.readouterr()
+        assert found.out == '{"seal": 4}\n'
+        assert "1 row, to number 4" in found.err
+
+
+def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
+    row: Mapping[str, Any] = {
+        **dict.fromkeys(("person", "address", "request_id", "thing_id", "thing_name", "after", "reason")),
+        "id": 1,
+        "seal": 1,
+        "at": "2026-01-01T00:00:00.000001Z",
+        "actor": "ä",
+        "actor_kind": "user",
+        "action": "a.b",
+        "thing": "job",
+        "before": {"b": 1, "a": [1.5, None]},
+    }
+    text = canonical(row)
+    assert text == canonical(dict(reversed([*{**row, "before": {"a": [1.5, None], "b": 1}}.items()])))
+    assert b'"before":{"a":[1.5,null],"b":1}' in text
+    link = Link().next(row)
+    walk = Walk(Link())
+    assert walk.step(row, link.hash)
+    assert str(walk.at) == f"1:{link.hash}"
