@@ -30,7 +30,7 @@ def idempotent(
     if not _KEY.fullmatch(idempotency_key):
         detail = "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, such as a UUID."
         raise Invalid("invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
-    body = getattr(request.state, "body_sha256", _EMPTY)
+    body = request.app.state.parts.vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
     route = f"{request.method} {route_path(request.scope)}"
     return IdempotentRequest(principal_of(request).name, route, idempotency_key, body)

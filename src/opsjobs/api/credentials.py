@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.listing import created, listed, page_of
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.api.conditions import Idempotent, IfMatchOrAny
+from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.model.credential import CredentialDraft, RotationDraft
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import CREDENTIALS
@@ -46,6 +46,17 @@ async def show(id: str, request: Request) -> Response:
 async def replace(id: str, request: Request, draft: CredentialDraft) -> Response:
     """Replaces the whole, secrets too; new sessions use it, open ones go on."""
     return JSONResponse((await request.app.state.parts.vault.replace(id, draft)).data())
+
+
+@router.post(
+    "/credentials/{id}/rotate", dependencies=[requires("credentials:manage"), Depends(known)], summary="Rotate a credential"
+)
+async def rotate(id: str, request: Request, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent) -> Response:
+    """New secrets for the same login: runs from now on log in with them, and what was held against the old ones is forgotten."""
+    rotated = await request.app.state.parts.vault.rotate(id, draft, if_match, idem)
+    if isinstance(rotated, Answer):
+        return replayed(request, rotated, etag=True)
+    return JSONResponse(rotated.data(), headers={"ETag": tag(rotated.version)})
 
 
 @router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")

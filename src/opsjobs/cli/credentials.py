@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,42 +38,74 @@ def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit =
     options.tell_more(more, limit)
 
 
+Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="A private key; - reads it from standard input.")]
+PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", help="The key's passphrase; asked for where needed.")]
+Certificate = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The certificate of the key: OpenSSH's, or X.509 in PEM form.")
+]
+PasswordFile = Annotated[str | None, typer.Option(metavar="FILE", help="A password; - reads standard input.")]
+Password = Annotated[bool, typer.Option("--password", help="Ask for a password.")]
+Keytab = Annotated[str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - reads it from standard input.")]
+
+
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-key.")],
-    username: Annotated[str, typer.Option("-u", "--username", help="The user to log in as.")],
+    username: Annotated[str, typer.Option("-u", "--username", help="The user to log in as; of Kerberos the principal.")],
     *,
-    key: Annotated[str | None, typer.Option(metavar="FILE", help="A private key; - reads it from standard input.")] = None,
-    passphrase_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The key's passphrase; asked for where needed.")
-    ] = None,
-    certificate: Annotated[str | None, typer.Option(metavar="FILE", help="The OpenSSH certificate of the key.")] = None,
-    password_file: Annotated[str | None, typer.Option(metavar="FILE", help="A password; - reads standard input.")] = None,
-    password: Annotated[bool, typer.Option("--password", help="Ask for a password.")] = False,
+    key: Key = None,
+    passphrase_file: PassphraseFile = None,
+    certificate: Certificate = None,
+    password_file: PasswordFile = None,
+    password: Password = False,
+    keytab: Keytab = None,
+    kerberos: Annotated[bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")] = False,
     agent: Annotated[bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")] = False,
 ) -> None:
     """Add a login.
 
-    With one of --key FILE, --password (asks), --password-file FILE, --agent.
+    With one of --key FILE, --password (asks), --password-file FILE, --keytab FILE, --agent.
     """
-    if sum((key is not None, password or password_file is not None, agent)) != 1:
-        raise CommandFailed(
-            "with what does it log in? Give one of --key FILE, --password, --password-file FILE, --agent.", Exit.USAGE
-        )
+    given = _Given(key, passphrase_file, certificate, password_file, password, keytab)
+    if given.ways + agent != 1:
+        raise CommandFailed(f"with what does it log in? Give one of {_WAYS}, --agent.", Exit.USAGE)
     if key is None and (certificate or passphrase_file):
         raise CommandFailed("--certificate and --passphrase-file go with --key FILE.", Exit.USAGE)
-    body: Json = {"name": name, "username": username}
-    if key is not None:
-        body |= _key(key, passphrase_file, certificate)
-    elif agent:
-        body["type"] = CredentialType.AGENT
-    else:
-        secret = _asked(f"Password of {username}") if password_file is None else _read(password_file).rstrip("\r\n")
-        body |= {"type": CredentialType.PASSWORD, "password": secret}
+    secret = given.read(username)
+    type_ = CredentialType.AGENT if agent else _type(secret, kerberos=kerberos)
+    who = "principal" if type_ is CredentialType.KERBEROS else "username"
+    body: Json = {"name": name, "type": type_, who: username, **secret}
     with connect() as client:
         made = client.post("/credentials", body)
     print(made["id"])
     tell(f"credential {name} is stored, encrypted")
+
+
+@app.command()
+def rotate(
+    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    *,
+    key: Key = None,
+    passphrase_file: PassphraseFile = None,
+    certificate: Certificate = None,
+    password_file: PasswordFile = None,
+    password: Password = False,
+    keytab: Keytab = None,
+) -> None:
+    """Give a login a new secret: runs from now on log in with it.
+
+    Without an option it asks for the new password. --certificate alone is a new signature of the same key.
+    """
+    given = _Given(key, passphrase_file, certificate, password_file, password, keytab)
+    if given.ways > 1:
+        raise CommandFailed(f"which one is the new secret? Give one of {_WAYS}.", Exit.USAGE)
+    with connect() as client:
+        found = client.by_name("credential", credential)
+        if given.ways == 0 and certificate is None:
+            given = replace(given, password=True)
+        path = path_of("credential", found["id"])
+        made = client.post(f"{path}/rotate", {**given.read(found["username"]), "version": found["version"]})
+    tell(f"credential {found['name']} is at version {made['version']}")
 
 
 @app.command()
@@ -84,16 +118,63 @@ def rm(credentials: Annotated[list[str], typer.Argument(metavar="CREDENTIAL…",
             tell(f"credential {found['name']} is removed")
 
 
-def _key(key: str, passphrase_file: str | None, certificate: str | None) -> Json:
-    body: Json = {"type": CredentialType.SSH_KEY, "private_key": _read(key)}
+_WAYS = "--key FILE, --password, --password-file FILE, --keytab FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a secret comes from: options of `add` and `rotate`."""
+
+    key: str | None
+    passphrase_file: str | None
+    certificate: str | None
+    password_file: str | None
+    password: bool
+    keytab: str | None
+
+    @property
+    def ways(self) -> int:
+        """How many ways to log in are meant."""
+        return sum((self.key is not None, self.password or self.password_file is not None, self.keytab is not None))
+
+    def read(self, username: str) -> Json:
+        """The secret parts of the body. Raises CommandFailed."""
+        body: Json = {}
+        if self.passphrase_file is not None and self.key is None:
+            raise CommandFailed("--passphrase-file goes with --key FILE.", Exit.USAGE)
+        if self.key is not None:
+            body |= _key(self.key, self.passphrase_file)
+        if self.certificate is not None:
+            body["certificate"] = _read(self.certificate)
+        if self.keytab is not None:
+            body["keytab"] = base64.b64encode(_bytes(self.keytab)).decode()
+        elif self.password_file is not None:
+            body["password"] = _read(self.password_file).rstrip("\r\n")
+        elif self.password:
+            body["password"] = _asked(f"Password of {username}")
+        return body
+
+
+def _type(secret: Json, *, kerberos: bool) -> CredentialType:
+    """The type of what is given, which of a certificate its first line says."""
+    if "keytab" in secret or kerberos:
+        return CredentialType.KERBEROS
+    if "password" in secret:
+        return CredentialType.PASSWORD
+    if "certificate" not in secret:
+        return CredentialType.SSH_KEY
+    of_tls = "BEGIN CERTIFICATE" in secret["certificate"]
+    return CredentialType.CLIENT_CERTIFICATE if of_tls else CredentialType.SSH_CERTIFICATE
+
+
+def _key(key: str, passphrase_file: str | None) -> Json:
+    body: Json = {"private_key": _read(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", Exit.USAGE)
     if passphrase_file is not None:
         body["passphrase"] = _read(passphrase_file).rstrip("\r\n")
     elif "ENCRYPTED" in body["private_key"] and sys.stdin.isatty():
         body["passphrase"] = _asked(f"Passphrase of {key}")
-    if certificate is not None:
-        body |= {"type": CredentialType.SSH_CERTIFICATE, "certificate": _read(certificate)}
     return body
 
 
@@ -108,18 +189,24 @@ def _asked(question: str) -> str:
 def _read(path: str) -> str:
     """A secret's text, at most 64 KiB."""
     try:
+        text = _bytes(path).decode()
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{path} is no text (UTF-8).", Exit.USAGE) from None
+    if not text.strip():
+        raise CommandFailed(f"{path} is empty: that is no secret to log in with.", Exit.USAGE)
+    return text
+
+
+def _bytes(path: str) -> bytes:
+    """A file, or standard input, of at most 64 KiB."""
+    try:
         if path == "-":
             content = sys.stdin.buffer.read(SECRET_BYTES_AT_MOST + 1)
         else:
             with Path(path).expanduser().open("rb") as file:
                 content = file.read(SECRET_BYTES_AT_MOST + 1)
-        text = content.decode()
     except OSError as away:
         raise CommandFailed(f"{path} cannot be read: {away.strerror}.", Exit.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{path} is no text (UTF-8).", Exit.USAGE) from None
-    if not text.strip() or len(content) > SECRET_BYTES_AT_MOST:
-        raise CommandFailed(
-            f"{path} is {'empty' if not text.strip() else 'over 64 KiB'}: that is no secret to log in with.", Exit.USAGE
-        )
-    return text
+    if len(content) > SECRET_BYTES_AT_MOST:
+        raise CommandFailed(f"{path} is over 64 KiB: that is no secret to log in with.", Exit.USAGE)
+    return content

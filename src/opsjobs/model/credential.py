@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
@@ -13,38 +14,111 @@ from opsjobs.model.wire import Wire
 
 SECRET_CHARACTERS_MAX = 65_536
 _Text = Annotated[SecretStr, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]
+_Public = Annotated[str, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]
+_Username = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\-\x00-\x1f][^\s\x00-\x1f]*$")]
+_Principal = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.$][A-Za-z0-9_.$/-]*@[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
-# For each type: what must be there, and what may.
-_PARTS: Mapping[CredentialType, tuple[frozenset[str], frozenset[str]]] = {
-    CredentialType.PASSWORD: (frozenset({"password"}), frozenset({"password"})),
-    CredentialType.SSH_KEY: (frozenset({"private_key"}), frozenset({"private_key", "passphrase"})),
-    CredentialType.SSH_CERTIFICATE: (
-        frozenset({"private_key", "certificate"}),
-        frozenset({"private_key", "certificate", "passphrase"}),
-    ),
-    CredentialType.AGENT: (frozenset(), frozenset()),
+PARTS = ("password", "private_key", "passphrase", "certificate", "keytab")
+_IN_WORDS = {"principal": "principal, such as deploy@CORP.EXAMPLE", "keytab": "keytab (the file in base64) or password"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Of one type: what must be there, one of which must be there, and what may be there, too."""
+
+    needed: frozenset[str]
+    one_of: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+    def missing(self, given: Set[str]) -> list[str]:
+        """What is not there, in words."""
+        lacking = [_IN_WORDS.get(part, part) for part in sorted(self.needed - given)]
+        return lacking if not self.one_of or self.one_of & given else [*lacking, _IN_WORDS[min(self.one_of)]]
+
+    def surplus(self, given: Set[str]) -> list[str]:
+        """What this type does not have."""
+        return sorted(given - self.needed - self.one_of - self.optional)
+
+
+_FORMS: Mapping[CredentialType, _Form] = {
+    CredentialType.PASSWORD: _Form(frozenset({"password"})),
+    CredentialType.SSH_KEY: _Form(frozenset({"private_key"}), optional=frozenset({"passphrase"})),
+    CredentialType.SSH_CERTIFICATE: _Form(frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})),
+    CredentialType.CLIENT_CERTIFICATE: _Form(frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})),
+    CredentialType.KERBEROS: _Form(frozenset(), one_of=frozenset({"keytab", "password"})),
+    CredentialType.AGENT: _Form(frozenset()),
 }
 
 
-class CredentialDraft(Wire):
-    """Body of POST and PUT /credentials. PUT replaces the whole, so it brings the secrets again."""
+def unfit(type_: CredentialType, given: Set[str]) -> str | None:
+    """Why these parts make no credential of this type, in words; None where they do."""
+    name = "principal" if type_ is CredentialType.KERBEROS else "username"
+    return _unfit(type_, given, _FORMS[type_], name) if name in given else _lacks(type_, [_IN_WORDS.get(name, name)])
+
+
+def _unfit(type_: CredentialType, given: Set[str], form: _Form, name: str) -> str | None:
+    if missing := form.missing(given):
+        return _lacks(type_, missing)
+    if {"keytab", "password"} <= given:
+        return "a credential of type kerberos has a keytab or a password, not both"
+    if surplus := form.surplus(given - {name}):
+        return f"a credential of type {type_.value} has no {' and no '.join(surplus)}"
+    return None
+
+
+def _lacks(type_: CredentialType, parts: list[str]) -> str:
+    return f"a credential of type {type_.value} needs {' and '.join(parts)}"
+
+
+class _Secrets(Wire):
+    """The parts that are sealed. `keytab`: the bytes of the file, in base64."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: Name
-    type: CredentialType
-    username: str = Field(min_length=1, max_length=200, pattern=r"^[^\s\-\x00-\x1f][^\s\x00-\x1f]*$")
     password: _Text | None = None
     private_key: _Text | None = None
     passphrase: _Text | None = None
-    certificate: Annotated[str, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)] | None = None
+    certificate: _Public | None = None
+    keytab: _Text | None = None
+
+    def revealed(self) -> dict[str, str]:
+        """The parts that were given, in the open; keep them in no attribute."""
+        parts = ((name, getattr(self, name)) for name in PARTS)
+        return {
+            name: part.get_secret_value() if isinstance(part, SecretStr) else part for name, part in parts if part is not None
+        }
+
+
+class CredentialDraft(_Secrets):
+    """Body of POST and PUT /credentials. PUT replaces the whole, so it brings the secrets again.
+
+    `principal` is what a credential of type kerberos has for a `username`.
+    """
+
+    name: Name
+    type: CredentialType
+    username: _Username | None = None
+    principal: _Principal | None = None
 
     @model_validator(mode="after")
     def _parts_fit_the_type(self) -> CredentialDraft:
-        needed, allowed = _PARTS[self.type]
-        given = {part for part in ("password", "private_key", "passphrase", "certificate") if getattr(self, part) is not None}
-        if missing := sorted(needed - given):
-            raise ValueError(f"a credential of type {self.type.value} needs {' and '.join(missing)}")
-        if surplus := sorted(given - allowed):
-            raise ValueError(f"a credential of type {self.type.value} has no {' and no '.join(surplus)}")
+        given = {part for part in ("username", "principal", *PARTS) if getattr(self, part) is not None}
+        if (fault := unfit(self.type, given)) is not None:
+            raise ValueError(fault)
         return self
+
+    @property
+    def login(self) -> str:
+        """Who logs in: the username, or the principal."""
+        name = self.username or self.principal
+        assert name is not None, "one of them is there, or the draft was refused"
+        return name
+
+
+class RotationDraft(_Secrets):
+    """Body of POST /credentials/{id}/rotate: new secrets of the same login, in the form that its type has.
+
+    A `certificate` alone leaves the private key as it is. `version`: the one that is replaced, where only that one is meant.
+    """
+
+    version: int | None = Field(default=None, ge=1)

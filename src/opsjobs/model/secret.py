@@ -40,6 +40,8 @@ class CredentialType(StrEnum):
     PASSWORD = "password"  # noqa: S105  the name of a type, not a password
     SSH_KEY = "ssh_key"
     SSH_CERTIFICATE = "ssh_certificate"
+    CLIENT_CERTIFICATE = "client_certificate"
+    KERBEROS = "kerberos"
     AGENT = "agent"
 
 
@@ -47,7 +49,8 @@ class CredentialType(StrEnum):
 class Credential:
     """One login, opened: lives in a worker's memory for as long as a session needs it.
 
-    `private_key` and `certificate` are OpenSSH or PEM texts. `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
+    `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the principal `username`.
+    `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
     `fault`: why its secrets cannot be had, in words; then there are none.
     """
 
@@ -60,4 +63,5 @@ class Credential:
     private_key: Secret | None = None
     passphrase: Secret | None = None
     certificate: str | None = None
+    keytab: Secret | None = None
     fault: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class KeyRing:
         if not raw:
             raise ValueError("ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url")
         self._current = key_id(raw[0])
+        self._blind = hmac.digest(raw[0], b"opsjobs/blinded", "sha256")
         self._ciphers = {key_id(one): AESGCM(one) for one in raw}
 
     def seal(self, plaintext: bytes, place: Place) -> Sealed:
@@ -85,12 +87,20 @@ class KeyRing:
             detail = f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs"
             raise Tampered(detail) from None
 
+    def blinded(self, digest: bytes) -> bytes:
+        """32 bytes that stand for these among ours, and from which nobody without the key can try out what they are of."""
+        return hmac.digest(self._blind, digest, "sha256")
+
     def self_test(self) -> None:
         """Seal and open once; raises RuntimeError where the result is not what it must be."""
         place = Place("self_test", UUID(int=0), 1)
         plaintext = secrets.token_bytes(64)
-        sealed = self.seal(plaintext, place)
-        if plaintext in sealed.sealed or self.open(sealed, place) != plaintext:
+        self.check(plaintext, self.seal(plaintext, place), place)
+
+    def check(self, plaintext: bytes, stored: Sealed, place: Place) -> None:
+        """Raises RuntimeError where what is stored for this plaintext shows it, or does not open to it in this place."""
+        shown = stored.wrapped_key + stored.sealed
+        if plaintext in shown or base64.b64encode(plaintext) in shown or self.open(stored, place) != plaintext:
             raise RuntimeError("the vault's self-test failed: what would be stored is not sealed")
 
 

@@ -1,15 +1,18 @@
-"""Whether a private key can be used: judged when it is stored, so that a typo is not found by a nightly job."""
+"""Whether a key, a certificate or a keytab can be used: judged when it is stored, not found out by a nightly job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import ssh
 
 from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.store import keytab
 
 _Loader = Callable[[bytes, bytes | None], object]
 
@@ -24,8 +27,8 @@ def check_private_key(text: str, passphrase: str | None) -> None:
     _load(tidy(text), passphrase)
 
 
-def check_certificate(certificate: str, private_key: str, passphrase: str | None) -> None:
-    """Raises Invalid where the OpenSSH certificate cannot be read or is not for this private key."""
+def check_certificate(certificate: str, private_key: str, passphrase: str | None, *, username: str, now: datetime) -> None:
+    """Raises Invalid where the OpenSSH certificate cannot be read, or not be used: with this key, by this user, at this moment."""
     key = _load(tidy(private_key), passphrase)
     try:
         identity = ssh.load_ssh_public_identity(certificate.strip().encode())
@@ -37,6 +40,42 @@ def check_certificate(certificate: str, private_key: str, passphrase: str | None
         raise _wrong("certificate", "This is a public key, not a certificate: give the line of the -cert.pub file.")
     if _public(identity.public_key()) != _public(key.public_key()):
         raise _wrong("certificate", "The certificate is for another key than the private_key.")
+    if identity.type is not ssh.SSHCertificateType.USER:
+        raise _wrong(
+            "certificate", "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n USER)."
+        )
+    names = [name.decode(errors="replace") for name in identity.valid_principals]
+    if names and username not in names:
+        raise _wrong(
+            "certificate", f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with -n {username}."
+        )
+    if identity.valid_before <= now.timestamp():
+        raise _wrong("certificate", f"The certificate was good until {_day(identity.valid_before)}: have the key signed again.")
+
+
+def check_client_certificate(certificate: str, private_key: str, passphrase: str | None, *, now: datetime) -> None:
+    """Raises Invalid where the X.509 certificate cannot be read, is for another key, or has expired."""
+    key = _load(tidy(private_key), passphrase)
+    try:
+        found = x509.load_pem_x509_certificate(tidy(certificate).encode())
+    except ValueError:
+        detail = "The certificate is no X.509 certificate in PEM form: it begins with -----BEGIN CERTIFICATE-----."
+        raise _wrong("certificate", detail) from None
+    if _der(found.public_key()) != _der(key.public_key()):
+        raise _wrong("certificate", "The certificate is for another key than the private_key.")
+    if found.not_valid_after_utc <= now:
+        raise _wrong("certificate", f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued again.")
+
+
+def check_keytab(text: str, principal: str) -> None:
+    """Raises Invalid where the keytab (base64) cannot be read, or holds no key of this principal."""
+    try:
+        held = keytab.principals(keytab.decoded(text))
+    except ValueError as fault:
+        raise _wrong("keytab", str(fault)) from None
+    if principal not in held:
+        others = f"those of {', '.join(held[:5])}" if held else "none at all"
+        raise _wrong("keytab", f"The keytab holds no key of {principal}, but {others}.")
 
 
 def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
@@ -87,6 +126,15 @@ def _is_protected(text: str) -> bool:
 
 def _public(key: object) -> bytes:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[attr-defined,no-any-return]  # of any kind
+
+
+def _der(key: object) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(serialization.Encoding.DER, form)  # type: ignore[attr-defined,no-any-return]  # of any kind
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _wrong(name: str, detail: str) -> Invalid:

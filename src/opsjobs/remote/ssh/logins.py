@@ -17,6 +17,7 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
 
 PARSED_KEYS_LIMIT = 1000
+_OF_SSH = (CredentialType.PASSWORD, CredentialType.SSH_KEY, CredentialType.SSH_CERTIFICATE, CredentialType.AGENT)
 
 ClientKey = asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]
 
@@ -44,6 +45,10 @@ class Logins:
             raise _missing(f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…).")
         if credential.fault is not None:
             raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
+        if credential.type not in _OF_SSH:
+            raise _missing(
+                f"The credential {credential.name} is of type {credential.type.value}, which SSH does not log in with."
+            )
         if credential.type is CredentialType.AGENT:
             async with _agent(credential) as login:
                 yield login

@@ -1,46 +1,47 @@
-"""What is inside of a credential's seal: made of a draft that was judged, and a `Credential` made of it again."""
+"""What is inside of a credential's seal: parts that were judged together, and a `Credential` made of them again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from pydantic import SecretStr
-
-from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.store.keyfile import check_certificate, check_private_key, tidy
+from opsjobs.store.keyfile import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
 
-_HIDDEN = ("password", "private_key", "passphrase")
-
-
-def check(draft: CredentialDraft) -> None:
-    """Raises Invalid with a pointer to the field at fault, where its parts do not work together."""
-    if draft.private_key is None:
-        return
-    key, passphrase = draft.private_key.get_secret_value(), _revealed(draft.passphrase)
-    if draft.certificate is None:
-        check_private_key(key, passphrase)
-    else:
-        check_certificate(draft.certificate, key, passphrase)
+_HIDDEN = ("password", "private_key", "passphrase", "keytab")
+_TEXTS = ("private_key", "certificate")
 
 
-def packed(draft: CredentialDraft) -> bytes:
+def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: datetime) -> None:
+    """Raises Invalid with a pointer to the field at fault, where the parts cannot be used, or not with each other."""
+    key, passphrase, certificate = parts.get("private_key", ""), parts.get("passphrase"), parts.get("certificate", "")
+    match type_:
+        case CredentialType.SSH_KEY:
+            check_private_key(key, passphrase)
+        case CredentialType.SSH_CERTIFICATE:
+            check_certificate(certificate, key, passphrase, username=login, now=now)
+        case CredentialType.CLIENT_CERTIFICATE:
+            check_client_certificate(certificate, key, passphrase, now=now)
+        case CredentialType.KERBEROS if "keytab" in parts:
+            check_keytab(parts["keytab"], login)
+
+
+def packed(parts: Mapping[str, str]) -> bytes:
     """The bytes to seal."""
-    key = _revealed(draft.private_key)
-    parts = {
-        "password": _revealed(draft.password),
-        "private_key": tidy(key) if key is not None else None,
-        "passphrase": _revealed(draft.passphrase),
-        "certificate": tidy(draft.certificate) if draft.certificate is not None else None,
-    }
-    return json.dumps({name: value for name, value in parts.items() if value is not None}).encode()
+    return json.dumps({name: tidy(text) if name in _TEXTS else text for name, text in parts.items()}).encode()
+
+
+def parts_of(content: bytes) -> dict[str, str]:
+    """What was sealed, by the names of the draft's fields."""
+    parts: dict[str, str] = json.loads(content)
+    return parts
 
 
 def unpacked(row: Mapping[str, Any], content: bytes) -> Credential:
     """The credential of this row, with the secrets that were sealed in it."""
-    parts: dict[str, str] = json.loads(content)
+    parts = parts_of(content)
     hidden: dict[str, Any] = {name: Secret(parts[name]) for name in _HIDDEN if name in parts}
     return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
 
@@ -58,7 +59,3 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
         "type": CredentialType(row["type"]),
         "username": row["username"],
     }
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from psycopg.rows import DictRow
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.credential import CredentialDraft
-from opsjobs.model.secret import Credential, Secret
-from opsjobs.store import circuits, idempotency, parameters
+from opsjobs.model.credential import CredentialDraft, RotationDraft, unfit
+from opsjobs.model.failures import Conflict, Invalid, Precondition
+from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.store import audit, circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
-from opsjobs.store.vault.contents import check, closed, packed, unpacked
+from opsjobs.store.vault.contents import check, closed, packed, parts_of, unpacked
 from opsjobs.store.vault.rows import CREDENTIALS, SHOWN, StoredCredential, stored
 from opsjobs.telemetry import log
 
-_SEALED = """
-select id, uuid, name, type, username, version, key_id, wrapped_key, sealed from credentials where id = any(%s::bigint[])"""
+_COLUMNS = f"{SHOWN}, key_id, wrapped_key, sealed"
+_SEALED = f"select {_COLUMNS} from credentials where id = any(%s::bigint[])"
 
 _INSERT = f"""
 insert into credentials (uuid, name, type, username, key_id, wrapped_key, sealed)
-values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning {SHOWN}"""
+values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning {_COLUMNS}"""
 
 _REPLACE = f"""
 update credentials set name = %(name)s, type = %(type)s, username = %(username)s, version = version + 1, key_id = %(key_id)s,
   wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, updated_at = opsjobs_now()
-where uuid = %(uuid)s returning {SHOWN}"""
+where uuid = %(uuid)s returning {_COLUMNS}"""
 
 _USERS = "select name, count(*) over () as n from targets where credential_id = %(id)s order by name limit %(limit)s"
+
+# A new signature of the same key is what such a credential is mostly rotated for.
+_SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
 
 
 class Vault:
@@ -48,22 +52,46 @@ class Vault:
 
     async def create(self, draft: CredentialDraft, idem: IdempotentRequest | None = None) -> StoredCredential | Answer:
         """Seal and store; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
-        check(draft)
+        parts = self._judged(draft.type, draft.login, draft.revealed())
         row = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
-            made = await self._write(connection, _INSERT, draft, Place("credentials", row, 1))
+            made = await self._write(connection, _INSERT, _named(draft), parts, Place("credentials", row, 1))
+            await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/credentials/{made.id}", made.data())
         return made
 
     async def replace(self, ref: str, draft: CredentialDraft) -> StoredCredential:
         """Seal anew under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
-        check(draft)
+        parts = self._judged(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
-            return await self._write(connection, _REPLACE, draft, Place("credentials", old["uuid"], old["version"] + 1))
+            return await self._next(connection, old, _named(draft), parts, "credential.updated")
+
+    async def rotate(
+        self,
+        ref: str,
+        draft: RotationDraft,
+        if_match: Collection[int] | None = None,
+        idem: IdempotentRequest | None = None,
+    ) -> StoredCredential | Answer:
+        """New secrets for the same login, under the next version, which no session has; an Answer where this was done before.
+
+        `if_match`: the versions that may be replaced; None = any. Raises NotFound, Precondition(412), Invalid.
+        """
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            row = await _locked(connection, ref)
+            _check_version(row["version"], if_match, draft.version)
+            named = {name: row[name] for name in ("name", "type", "username")}
+            parts = self._rotated(row, draft.revealed())
+            made = await self._next(connection, row, named, parts, "credential.rotated")
+            if idem is not None:
+                await idempotency.record(connection, idem, 200, None, made.data())
+        return made
 
     async def get(self, ref: str) -> StoredCredential:
         """One credential, without its secrets. Raises NotFound."""
@@ -81,6 +109,8 @@ class Vault:
             await check_unused(connection, "credential_in_use", what, _USERS, {"id": row["id"]})
             await connection.execute("delete from credentials where id = %s", [row["id"]])
             await circuits.forget(connection, "credential_id", row["id"])
+            before = stored(row)
+            await audit.record(connection, "credential.deleted", "credential", before.id, before.name, before=before.data())
 
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
         """The credentials with their secrets, by id; one that is unknown is left out.
@@ -99,31 +129,86 @@ class Vault:
         """The parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
         return parameters.opened(self._ring, execution, stored)
 
-    def _open(self, row: DictRow) -> Credential:
-        sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
+    def blinded(self, digest: bytes) -> bytes:
+        """What is kept of the digest of a body that may hold a secret: it can be compared, and not be guessed from."""
+        return self._ring.blinded(digest)
+
+    def _judged(self, type_: CredentialType, login: str, parts: dict[str, str]) -> dict[str, str]:
+        check(type_, login, parts, self._clock.now())
+        return parts
+
+    def _rotated(self, row: DictRow, given: dict[str, str]) -> dict[str, str]:
+        """The parts of the next version. Raises Invalid where these do not make a credential of its type."""
+        type_ = CredentialType(row["type"])
+        if type_ is CredentialType.AGENT:
+            detail = "A credential of type agent holds no secret: what the agent offers is changed in the agent (ssh-add)."
+            raise Invalid("nothing_to_rotate", detail)
+        if type_ in _SIGNED and given.keys() == {"certificate"}:
+            given = {**self._held(row), **given}
+        name = "principal" if type_ is CredentialType.KERBEROS else "username"
+        if (fault := unfit(type_, {name, *given})) is not None:
+            raise Invalid("invalid_credential", f"{row['name']!r} cannot be rotated so: {fault}.")
+        return self._judged(type_, row["username"], given)
+
+    def _held(self, row: DictRow) -> dict[str, str]:
         try:
-            content = self._ring.open(sealed, Place("credentials", row["uuid"], row["version"]))
+            return parts_of(self._content(row))
+        except (KeyMissing, Tampered) as refused:
+            raise Conflict("secret_does_not_open", f"{refused}. Give the private key beside the certificate.") from None
+
+    def _content(self, row: DictRow) -> bytes:
+        return self._ring.open(_sealed(row), Place("credentials", row["uuid"], row["version"]))
+
+    def _open(self, row: DictRow) -> Credential:
+        try:
+            return unpacked(row, self._content(row))
         except (KeyMissing, Tampered) as refused:
             log.error("credential_does_not_open", credential=row["id"], reason=str(refused))
             return closed(row, str(refused))
-        return unpacked(row, content)
 
-    async def _write(self, connection: Connection, statement: str, draft: CredentialDraft, place: Place) -> StoredCredential:
-        sealed = self._ring.seal(packed(draft), place)
+    async def _next(
+        self, connection: Connection, old: DictRow, named: Mapping[str, str], parts: Mapping[str, str], told_as: str
+    ) -> StoredCredential:
+        """Write the next version of a row that is locked: nothing that the one before it did speaks against it any more."""
+        place = Place("credentials", old["uuid"], old["version"] + 1)
+        made = await self._write(connection, _REPLACE, named, parts, place)
+        await circuits.forget(connection, "credential_id", made.id)
+        before, after = stored(old).data(), made.data()
+        await audit.record(connection, told_as, "credential", made.id, made.name, before=before, after=after)
+        return made
+
+    async def _write(
+        self, connection: Connection, statement: str, named: Mapping[str, str], parts: Mapping[str, str], place: Place
+    ) -> StoredCredential:
+        content = packed(parts)
+        sealed = self._ring.seal(content, place)
         values = {
+            **named,
             "uuid": place.row,
-            "name": draft.name,
-            "type": draft.type.value,
-            "username": draft.username,
             "key_id": sealed.key_id,
             "wrapped_key": sealed.wrapped_key,
             "sealed": sealed.sealed,
         }
-        with unique_name("credential", draft.name):
+        with unique_name("credential", named["name"]):
             row = await (await connection.execute(statement, values)).fetchone()
         assert row is not None
+        self._ring.check(content, _sealed(row), place)
         return stored(row)
 
 
+def _named(draft: CredentialDraft) -> dict[str, str]:
+    return {"name": draft.name, "type": draft.type.value, "username": draft.login}
+
+
+def _sealed(row: DictRow) -> Sealed:
+    return Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
+
+
+def _check_version(version: int, if_match: Collection[int] | None, meant: int | None) -> None:
+    if (if_match is not None and version not in if_match) or (meant is not None and version != meant):
+        detail = f"The credential is at version {version} by now: look who rotated it, and say that version if it is meant."
+        raise Precondition("stale_version", detail, status=412)
+
+
 async def _locked(connection: Connection, ref: str) -> DictRow:
-    return await lock(connection, "credential", ref, f"select {SHOWN} from credentials")
+    return await lock(connection, "credential", ref, f"select {_COLUMNS} from credentials")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import CredentialType
@@ -57,6 +56,6 @@ CREDENTIALS = Listing(
 
 
 def stored(row: Mapping[str, Any]) -> StoredCredential:
-    """From a row with the columns `SHOWN`."""
-    uuid: UUID = row["uuid"]
-    return StoredCredential(**{**row, "uuid": str(uuid), "type": CredentialType(row["type"])})
+    """From a row with the columns `SHOWN`, and perhaps others."""
+    shown = {name: row[name] for name in StoredCredential.__dataclass_fields__}
+    return StoredCredential(**{**shown, "uuid": str(row["uuid"]), "type": CredentialType(row["type"])})
