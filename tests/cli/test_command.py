@@ -35,6 +35,7 @@ COMMANDS = (
     "import",
     "dead-letters",
     "approvals",
+    "safety",
     "targets",
     "groups",
     "circuits",

@@ -21,6 +21,7 @@ from opsjobs.cli import (
     importing_crontab,
     jobs,
     processes,
+    safety,
     schedules,
     status,
     targets,
@@ -66,6 +67,7 @@ app.add_typer(importing_crontab.app, name="import")
 app.add_typer(calendars.app, name="calendars")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(safety.app, name="safety")
 app.add_typer(targets.app, name="targets")
 app.add_typer(files.app, name="files")
 app.add_typer(groups.app, name="groups")

@@ -1,0 +1,51 @@
+"""/safety: what the safety check says of a text, and by which rules."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.model.program import SCRIPT_BYTES_MAX
+from opsjobs.model.safety import Context, judge, rulebook
+from opsjobs.model.verdict import Judgement
+from opsjobs.model.wire import Wire
+
+LABELS_MAX = 100
+TARGETS_MAX = 1_000_000
+
+router = APIRouter(tags=["safety"])
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+
+
+class SafetyDraft(Wire):
+    """Body of POST /safety/check: a text, for whom it is, and where it would run as far as that matters.
+
+    `labels`: of the targets, `env=prod`; `share_of_targets`: of all there are, 0 to 1; `targets`: how many.
+    """
+
+    interpreter: str = Field(default="bash", min_length=1, max_length=200)
+    text: str = Field(max_length=SCRIPT_BYTES_MAX)
+    labels: list[Label] = Field(default=[], max_length=LABELS_MAX)
+    become: bool = False
+    share_of_targets: float = Field(default=0, ge=0, le=1)
+    targets: int = Field(default=0, ge=0, le=TARGETS_MAX)
+
+
+@router.post("/safety/check", dependencies=[requires("jobs:read")], summary="Judge a text")
+async def check(draft: SafetyDraft) -> Response:
+    """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
+    context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
+    found = await asyncio.to_thread(judge, draft.interpreter, draft.text, context=context)
+    return JSONResponse(Judgement(found).data())
+
+
+@router.get("/safety/rules", dependencies=[requires("jobs:read")], summary="List the rules")
+async def rules() -> Response:
+    """Every rule of the safety check: its severity, when that is a stricter one, why, and an example that it finds."""
+    return JSONResponse({"items": [rule.data() for rule in rulebook().rules]})

@@ -1,0 +1,84 @@
+"""`opsjobs safety`: what the safety check says of a command line or a script, before anybody runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Json, connect
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, plain, show_list, tell
+
+app = typer.Typer(help="Safety: what the check says of a text, and by which rules.", no_args_is_help=True)
+
+BYTES_MAX = 256 << 10
+_EXIT = {"block": Exit.NOT_ALLOWED, "needs_approval": Exit.NOT_SUCCEEDED}
+RULES = (
+    Column("rule", lambda r: r["name"]),
+    Column("severity", lambda r: r["severity"]),
+    Column("reason", lambda r: r["reason"]),
+    Column("stricter", lambda r: ", ".join(f"{s['when']}: {s['severity']}" for s in r["stricter"])),
+    Column("example", lambda r: r["example"], wide=True),
+)
+
+
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The text; - is standard input.")] = "-",
+    *,
+    interpreter: Annotated[
+        str, typer.Option(help="Whom it is for: bash, sh, python, powershell, cmd, perl, node, or a path.")
+    ] = "bash",
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of its targets; again for more.")
+    ] = None,
+    become: Annotated[bool, typer.Option("--become", help="It would run as somebody else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+) -> None:
+    """Judge a command line or a script; nothing is run.
+
+    Ends with 0 where the verdict is allow or warn, 3 where it needs an approval, 5 where it is blocked.
+    """
+    with connect() as client:
+        body = {"interpreter": interpreter, "text": _text(file), "labels": label or [], "become": become}
+        answer = client.post("/safety/check", body)
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        _print(answer)
+    code = _EXIT.get(answer["verdict"])
+    if code is not None:
+        raise typer.Exit(code)
+
+
+@app.command()
+def rules(output: options.Output = Form.TABLE) -> None:
+    """List the rules, each with its severity and why."""
+    with connect() as client:
+        show_list(client.get("/safety/rules")["items"], RULES, output)
+
+
+def _print(answer: Json) -> None:
+    for finding in answer["findings"]:
+        print(f"{finding['severity']}  {finding['rule']}: {finding['reason']}")
+        if finding["excerpt"]:
+            print(f"    {plain(finding['excerpt'])}")
+    tell(f"verdict: {answer['verdict']}")
+
+
+def _text(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read(BYTES_MAX + 1) if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise CommandFailed(f"{file} cannot be read: {error.strerror}.", Exit.USAGE) from None
+    if len(data) > BYTES_MAX:
+        raise CommandFailed(f"{file} has more than {BYTES_MAX >> 10} KiB, which is more than a script may have.", Exit.USAGE)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{file} is no text in UTF-8.", Exit.USAGE) from None

@@ -1,0 +1,43 @@
+"""The judge: one text of one interpreter, and what the rules find in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opsjobs.model.safety import posix
+from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.model.safety.interpreters import language_of
+from opsjobs.model.safety.matching import Context, findings
+from opsjobs.model.safety.rulebook import rulebook
+from opsjobs.model.safety.running import settle
+from opsjobs.model.safety.trace import Place, Reader, Trace, excerpt_of
+from opsjobs.model.safety.words import cleared
+from opsjobs.model.verdict import Finding
+
+_READERS: Mapping[str, Reader] = {"bash": posix.read}
+
+
+def judge(interpreter: str, text: str, *, context: Context | None = None) -> tuple[Finding, ...]:
+    """What is to be said of this text; nothing where it is harmless as far as that can be seen.
+
+    `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
+    Never raises: what cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`).
+    """
+    context = context or Context()
+    book = rulebook()
+    trace = Trace(Budget(), _READERS, book.names)
+    place = Place()
+    if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
+        trace.events.append(("too_large", place))
+        return findings(trace, book, context)
+    try:
+        trace.read(_language(interpreter), cleared(text), place)
+        settle(trace)
+    except (Spent, RecursionError):
+        trace.events.append(("too_much", Place(excerpt_of(text))))
+    return findings(trace, book, context)
+
+
+def _language(interpreter: str) -> str:
+    name = interpreter.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
+    return language_of(name) or "other"

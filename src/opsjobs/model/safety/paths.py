@@ -1,0 +1,87 @@
+"""Paths as a kernel sees them, and whether a word may be one of those that a rule names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from opsjobs.model.safety.words import ANY, HOME, MAYBE_EMPTY, SOMETHING, STAR
+
+_UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}]")
+_WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
+_CLIMBS = 3
+"""So many `..` in a row lead to the root of everything, from wherever one is."""
+
+
+def normal(path: str, cwd: str | None = None) -> str:
+    """One spelling of many: `//etc/./x/../` -> `/etc`. `cwd`: where a relative one begins, as far as that is known."""
+    if not path:
+        return path
+    if path[0] not in "/" + HOME and cwd is not None:
+        path = f"{cwd}/{path}"
+    if "//" not in path and "/." not in path and path[0] != "." and not path.endswith("/"):
+        return path
+    parts: list[str] = []
+    climbed = 0
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            climbed += 1
+    if path[0] == "/" or (climbed >= _CLIMBS and path[0] == "."):
+        return "/" + "/".join(parts)
+    return "/".join([".."] * climbed + parts) or "."
+
+
+def readings(word: str, cwd: str | None = None) -> Iterator[str]:
+    """The paths that a word stands for: itself, and of `/etc/*` also the folder that is emptied by it."""
+    path = normal(word, cwd)
+    yield path
+    head, slash, tail = path.rpartition("/")
+    if slash and tail in (STAR, f".{STAR}", STAR + STAR, f"{STAR}{STAR}"):
+        yield head or "/"
+    elif path in (STAR, f".{STAR}") and cwd is None:
+        yield "."
+
+
+def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
+    """The paths that it stands for where what may be empty is: `…/` -> `/`. None where nothing may."""
+    if MAYBE_EMPTY in word and (left := word.replace(MAYBE_EMPTY, "")):
+        yield from readings(left, cwd)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    deep = pattern.endswith("/**")
+    text = (pattern[:-3] if deep else pattern).replace("~", HOME)
+    # A star is a part of one segment: no way down.
+    return re.compile("".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else ""), re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
+def _globbed(path: str) -> re.Pattern[str]:
+    return re.compile("".join(_WILD.get(c, re.escape(c)) if c in STAR + ANY else re.escape(c) for c in path), re.DOTALL)
+
+
+def may_be(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path may be one of these: `/etc` itself, `/home/*` a segment, `/etc/**` whatever is below.
+
+    A glob in the path is every name that it may match; what is not known of it is no name that anybody knows.
+    """
+    globbed = STAR in path or ANY in path
+    for pattern in patterns:
+        if _pattern(pattern).fullmatch(path):
+            return True
+        if globbed and "*" not in pattern and "?" not in pattern and _globbed(path).fullmatch(pattern):
+            return True
+    return False
+
+
+def is_unknown(word: str) -> bool:
+    """Whether nothing of it is known."""
+    return bool(word) and not _UNKNOWN.sub("", word)

@@ -1,0 +1,132 @@
+"""A command that is run: its name as the kernel finds it, and everything that is run within it, layer by layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from opsjobs.model.safety.interpreters import Argv, File, Inner, Standard, Text
+from opsjobs.model.safety.paths import is_unknown, normal
+from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace
+from opsjobs.model.safety.words import ANY, SOMETHING, STAR, as_source, has_glob, known
+from opsjobs.model.safety.wrappers import NAMES, inner
+
+DOWNLOADERS = frozenset(
+    {"curl", "wget", "fetch", "aria2c", "http", "https", "lynx", "links", "w3m", "ftp", "tftp", "nc", "ncat", "socat"}
+)
+UNNAMED = "?"
+"""A call whose name is not known, for rules about its arguments."""
+_LAYERS_MAX = 24
+_MATCHES_MAX = 16
+# What their output sets up is their makers' word, and everybody evaluates it.
+_TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
+
+
+def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, layer: int = 0) -> None:
+    """Record this call, and all that it runs. `words`: as the shell hands them over, name first."""
+    if layer > _LAYERS_MAX:
+        trace.event("too_deep", place)
+        return
+    for name in _names(trace, words[0] if words else ""):
+        called = (name, *words[1:])
+        trace.call(called, place, io=io)
+        if name == UNNAMED:
+            trace.event("dynamic_command", place)
+            continue
+        if "/" in words[0]:
+            trace.ran.append(("bash", normal(words[0], place.cwd), place))
+        _keep(trace, called, place, io)
+        for one in inner(called):
+            _within(trace, one, place, io, layer)
+
+
+def _names(trace: Trace, word: str) -> list[str]:
+    """What the name may be, without its folder; UNNAMED for what nobody can say."""
+    name = normal(word).rpartition("/")[2] if "/" in word else word
+    if not name or not known(name):
+        return [UNNAMED]
+    if not has_glob(name):
+        return [name]
+    pattern = re.compile("".join({STAR: ".*", ANY: "."}.get(c, re.escape(c)) for c in name))
+    return sorted(n for n in NAMES | trace.names if pattern.fullmatch(n))[:_MATCHES_MAX] or [UNNAMED]
+
+
+def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
+    match one:
+        case Argv(words, fed):
+            for argv in [words] if fed else _fed_words(words, io):
+                run(trace, argv, place, io if fed else NOTHING, layer=layer + 1)
+        case Text(language, text):
+            _text(trace, language, text, place, io)
+        case File(language, path) if is_unknown(path) and not io.sources:
+            trace.event("dynamic_program", place)
+        case File(language, path) if not is_unknown(path):
+            trace.ran.append((language, normal(path, place.cwd), place))
+        case File(language, _) | Standard(language):
+            _standard(trace, language, place, io)
+
+
+def _fed_words(words: tuple[str, ...], io: Io) -> Iterator[tuple[str, ...]]:
+    """xargs: what it is fed becomes words of the command."""
+    text = io.fed()
+    if text is None or not known(text):
+        yield words
+    else:
+        given = text.replace("\0", " ").split()
+        yield tuple(w for word in words for w in (given if word == SOMETHING else [word.replace(SOMETHING, " ".join(given))]))
+
+
+def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:
+    if is_unknown(text.strip()):
+        if not DOWNLOADERS.isdisjoint(io.sources):
+            trace.event("download_to_shell", place)
+        elif not any(_TRUSTED.match(source) for source in io.sources):
+            trace.event("dynamic_program", place)
+    else:
+        trace.read(language, as_source(text) if language == "bash" else text, place)
+
+
+def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
+    text = io.fed()
+    if text is not None:
+        _text(trace, language, text, place, io)
+    elif not DOWNLOADERS.isdisjoint(io.sources):
+        trace.event("download_to_shell", place)
+    elif io.sources:
+        trace.event("dynamic_program", place)
+    for path in io.reads:
+        trace.ran.append((language, normal(path, place.cwd), place))
+
+
+def _keep(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+    """Remember which files hold what came over the network."""
+    name = words[0]
+    if name in DOWNLOADERS:
+        trace.downloaded.update(normal(path, place.cwd) for path in _saved(words))
+    if name in DOWNLOADERS or not DOWNLOADERS.isdisjoint(io.sources):
+        paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if name == "tee" else [])
+        trace.downloaded.update(normal(path, place.cwd) for path in paths)
+
+
+def _saved(words: Sequence[str]) -> Iterator[str]:
+    """Where a download is put: `-o X`, `-OX`, and by default what the address ends in."""
+    for n, word in enumerate(words[1:], start=1):
+        if word.startswith("--output"):
+            yield word.partition("=")[2] or (words[n + 1] if n + 1 < len(words) else "")
+        elif re.match(r"-[a-zA-Z]*[oO]\Z", word) and n + 1 < len(words):
+            yield words[n + 1]
+        elif re.match(r"-[oO].", word):
+            yield word[2:]
+        elif "://" in word:
+            yield word.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def settle(trace: Trace) -> None:
+    """At the end: what was written in the same text, or downloaded, and then run."""
+    done: set[tuple[str, str]] = set()
+    for language, path, place in trace.ran:
+        if path in trace.downloaded:
+            trace.event("download_to_shell", place)
+        elif path in trace.written and (language, path) not in done:
+            done.add((language, path))
+            trace.read(language, as_source(trace.written[path]), place)

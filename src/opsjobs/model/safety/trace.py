@@ -1,0 +1,140 @@
+"""What a program would do, as far as it can be read: its calls, and what cannot be read; every language writes into one Trace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from opsjobs.model.safety.budget import DEPTH_MAX, Budget, Spent
+from opsjobs.model.safety.words import shown
+
+Dialect = Literal["posix", "powershell", "cmd", "python"]
+Reader = Callable[["Trace", str, "Place"], None]
+"""Reads a text of one language into the trace."""
+
+CALLS_MAX = 4_000
+EXCERPT_CHARACTERS_MAX = 200
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known."""
+
+    excerpt: str = ""
+    depth: int = 0
+    cwd: str | None = None
+
+    def deeper(self) -> Place:
+        """The same place, seen from a program that is written in it."""
+        return Place(self.excerpt, self.depth + 1, self.cwd)
+
+
+@dataclass(frozen=True, slots=True)
+class Io:
+    """What a call reads and writes. `sources`: the names of what feeds it; `text`: what it is fed, where that is known.
+
+    `writes`: `("write" | "append", path)`. `reads`: paths of `<`. `pipes_to`: the name of what it feeds.
+    """
+
+    sources: tuple[str, ...] = ()
+    text: Callable[[], str | None] | None = None
+    writes: tuple[tuple[str, str], ...] = ()
+    reads: tuple[str, ...] = ()
+
+    def fed(self) -> str | None:
+        """What comes in, where that is known."""
+        try:
+            return self.text() if self.text is not None else None
+        except Spent:
+            return None  # the next step says so
+
+
+NOTHING = Io()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command or function with its arguments: `words[0]` is its name, without its folder."""
+
+    words: tuple[str, ...]
+    place: Place
+    dialect: Dialect = "posix"
+    io: Io = NOTHING
+
+    @property
+    def name(self) -> str:
+        """What is called."""
+        return self.words[0]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The words after the name that are no options; what stands after `--` is never one."""
+        rest, _, literal = _parted(self.words[1:])
+        return (*(w for w in rest if not w.startswith("-") or w == "-"), *literal)
+
+    @cached_property
+    def options(self) -> tuple[str, ...]:
+        """The words that are options."""
+        rest, _, _ = _parted(self.words[1:])
+        return tuple(w for w in rest if w.startswith("-") and w != "-")
+
+    @cached_property
+    def text(self) -> str:
+        """All of it in one line, and what it is fed: for expressions."""
+        return "\n".join((shown(" ".join(self.words)), self.io.fed() or ""))
+
+
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], bool, Sequence[str]]:
+    if "--" not in words:
+        return words, False, ()
+    at = words.index("--")
+    return words[:at], True, words[at + 1 :]
+
+
+@dataclass
+class Trace:
+    """Collects; `languages` says who reads which interpreter's text, `names` which commands some rule is about.
+
+    `downloaded`: paths that hold what came over the network; `written`: paths whose text is known; `ran`: paths that are run.
+    """
+
+    budget: Budget
+    languages: Mapping[str, Reader]
+    names: frozenset[str] = frozenset()
+    calls: list[Call] = field(default_factory=list)
+    events: list[tuple[str, Place]] = field(default_factory=list)
+    downloaded: set[str] = field(default_factory=set)
+    written: dict[str, str] = field(default_factory=dict)
+    ran: list[tuple[str, str, Place]] = field(default_factory=list)
+
+    def call(self, words: Sequence[str], place: Place, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
+        """One more call. A text that makes too many of them is told so by the budget."""
+        self.budget.spend(2 + len(words) // 8)
+        self.calls.append(Call(tuple(words), place, dialect, io))
+
+    def event(self, name: str, place: Place) -> None:
+        """Something that is no call: `unreadable`, `dynamic`, `fork_bomb` …; the rules know them by these names."""
+        self.budget.spend()
+        self.events.append((name, place))
+
+    def read(self, language: str, text: str, place: Place) -> None:
+        """A program within the program."""
+        if place.depth >= DEPTH_MAX:
+            self.event("too_deep", place)
+            return
+        reader = self.languages.get(language)
+        if reader is None:
+            self.event("unknown_language", place)
+            return
+        self.budget.spend(4 + len(text) // 256)
+        reader(self, text, place.deeper())
+
+
+def excerpt_of(text: str) -> str:
+    """A piece of a text in one line, cut to what people read."""
+    line = _SPACE.sub(" ", text).strip()
+    return line if len(line) <= EXCERPT_CHARACTERS_MAX else line[: EXCERPT_CHARACTERS_MAX - 1] + "…"

@@ -1,0 +1,334 @@
+"""Commands that run something else: what is in them. `sudo -u x env A=b nice sh -c '…'` is peeled layer by layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsjobs.model.safety.interpreters import LANGUAGES, Argv, File, Inner, Standard, Text, Words, interpreted, language_of
+from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """How a wrapper's own words are told from the command: which of its options take a value, and how many words it needs."""
+
+    short: str = ""
+    long: frozenset[str] = frozenset()
+    skip: int = 0
+    assigns: bool = False
+
+    def rest(self, words: Words) -> tuple[str, ...]:
+        """The words of the command within."""
+        at = 1
+        while at < len(words):
+            word = words[at]
+            if word == "--":
+                at += 1
+                break
+            if word.startswith("--"):
+                at += 2 if word[2:] in self.long else 1
+            elif word.startswith("-") and len(word) > 1:
+                at += 2 if self._takes(word) else 1
+            elif self.assigns and _ASSIGNMENT.match(word):
+                at += 1
+            else:
+                break
+        at += self.skip
+        while self.assigns and at < len(words) and _ASSIGNMENT.match(words[at]):
+            at += 1
+        return tuple(words[at:])
+
+    def _takes(self, word: str) -> bool:
+        """Whether the value of a cluster like `-nu` is the next word."""
+        for n, letter in enumerate(word[1:], start=1):
+            if letter in self.short:
+                return n == len(word) - 1
+        return False
+
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+
+
+def _long(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_PREFIXES: dict[str, Prefix] = {
+    "sudo": Prefix("CDghpRrTtUu", _long("user", "group", "host", "prompt", "chdir", "chroot", "role", "type"), assigns=True),
+    "doas": Prefix("Cu"),
+    "pkexec": Prefix("", _long("user")),
+    "env": Prefix("uC", _long("unset", "chdir"), assigns=True),
+    "nice": Prefix("n", _long("adjustment")),
+    "ionice": Prefix("cnpPu", _long("class", "classdata")),
+    "chrt": Prefix("", skip=1),
+    "taskset": Prefix("", skip=1),
+    "timeout": Prefix("ks", _long("kill-after", "signal"), skip=1),
+    "time": Prefix("fo", _long("format", "output")),
+    "stdbuf": Prefix("ioe", _long("input", "output", "error")),
+    "chroot": Prefix("", skip=1),
+    "unshare": Prefix("SGR", _long("root", "wd", "setuid", "setgid")),
+    "nsenter": Prefix("tSG", _long("target", "setuid", "setgid")),
+    "strace": Prefix("eopsPaEIuObUX", _long("output", "trace", "attach")),
+    "ltrace": Prefix("eopsPanulFx"),
+    "exec": Prefix("a"),
+    "systemd-run": Prefix(
+        "puMHEt", _long("unit", "property", "uid", "gid", "slice", "description", "setenv", "on-calendar", "on-active", "nice")
+    ),
+    "systemd-inhibit": Prefix("", _long("what", "who", "why", "mode")),
+    "cpulimit": Prefix("lpe", _long("limit")),
+    "setpriv": Prefix("", _long("reuid", "regid", "groups")),
+    "setarch": Prefix("", skip=1),
+    "capsh": Prefix(""),
+    "firejail": Prefix(""),
+    "proot": Prefix("rbwq"),
+    "faketime": Prefix("f", skip=1),
+    **{
+        name: Prefix("")
+        for name in (
+            *("nohup", "setsid", "builtin", "busybox", "toybox", "coproc", "chronic", "fakeroot", "catchsegv", "unbuffer"),
+            *("torsocks", "proxychains", "proxychains4", "caffeinate", "linux64", "linux32", "dbus-run-session", "rlwrap", "ts"),
+            *("noglob", "nocorrect", "eatmydata", "softlimit", "setlock", "else", "then", "do"),
+        )
+    },
+}
+_XARGS = Prefix("adEILnPsl", _long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
+_FLOCK = Prefix("wEn".replace("n", ""), _long("timeout", "wait", "conflict-exit-code"), skip=1)
+_WATCH = Prefix("n", _long("interval"))
+_SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
+_CONTAINERS = {
+    ("docker", "exec"): Prefix("euw", _long("env", "user", "workdir", "env-file", "detach-keys")),
+    ("docker", "run"): Prefix(
+        "aceuvwhlpm",
+        _long(
+            "name", "network", "volume", "env", "user", "workdir", "entrypoint", "mount", "publish", "hostname", "label", "memory"
+        ),
+    ),
+    ("kubectl", "exec"): Prefix("cnf", _long("container", "namespace", "context")),
+}
+
+
+def inner(words: Words) -> list[Inner]:
+    """What these words run besides themselves; nothing where the command is no wrapper."""
+    name = words[0]
+    if (prefix := _PREFIXES.get(name)) is not None:
+        return _prefixed(name, prefix, words)
+    if (special := _SPECIAL.get(name)) is not None:
+        return special(words)
+    language = language_of(name)
+    return interpreted(language, words) if language is not None else []
+
+
+def _argv(words: Words) -> list[Inner]:
+    return [Argv(tuple(words))] if words else []
+
+
+def _prefixed(name: str, prefix: Prefix, words: Words) -> list[Inner]:
+    if name == "env":
+        split = _env_split(words)
+        if split is not None:
+            return [Text("bash", split)]
+    rest = prefix.rest(words)
+    if name == "sudo" and not rest and any(w in ("-s", "-i", "--shell", "--login") for w in words):
+        return [Standard("bash")]
+    return _argv(rest)
+
+
+def _env_split(words: Words) -> str | None:
+    for n, word in enumerate(words):
+        if word.startswith("--split-string="):
+            return " ".join((word.partition("=")[2], *words[n + 1 :]))
+        if word in ("-S", "--split-string", "-vS", "-iS"):
+            return " ".join(words[n + 1 :])
+        if re.match(r"-[iv]*S.", word):
+            return " ".join((word.partition("S")[2], *words[n + 1 :]))
+    return None
+
+
+def _xargs(words: Words) -> list[Inner]:
+    rest = _XARGS.rest(words) or ("echo",)
+    mark = _replaced(words)
+    if mark:
+        return [Argv(tuple(w.replace(mark, SOMETHING) for w in rest), fed=False)]
+    return [Argv((*rest, SOMETHING), fed=False)]
+
+
+def _replaced(words: Words) -> str | None:
+    for n, word in enumerate(words):
+        if word in ("-I", "--replace", "-i"):
+            return words[n + 1] if word == "-I" and n + 1 < len(words) else "{}"
+        if word.startswith("-I") and len(word) > 2:
+            return word[2:]
+    return None
+
+
+def _parallel(words: Words) -> list[Inner]:
+    rest = Prefix("jSPNan", _long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog")).rest(words)
+    own = [w for w in rest if w not in (":::", "::::", ":::+")] if not rest or rest[0].startswith(":::") else None
+    if own is not None:
+        return [Text("bash", word) for word in own] or [Standard("bash")]
+    cut = next((n for n, w in enumerate(rest) if w.startswith(":::")), len(rest))
+    given = [w for w in rest[cut:] if not w.startswith(":::")] or [SOMETHING]
+    text = " ".join(rest[:cut])
+    return [Text("bash", text.replace("{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
+
+
+def _find(words: Words) -> list[Inner]:
+    roots = []
+    for word in words[1:]:
+        if word.startswith("-") or word in ("(", "!"):
+            break
+        roots.append(word)
+    found: list[Inner] = []
+    for n, word in enumerate(words):
+        if word in ("-exec", "-execdir", "-ok", "-okdir"):
+            command: list[str] = []
+            for one in words[n + 1 :]:
+                if one == ";" or (one == "+" and command and command[-1] == "{}"):
+                    break
+                command.append(one)
+            whole = not any(
+                w in ("-name", "-iname", "-path", "-regex", "-mtime", "-mmin", "-size", "-type", "-empty") for w in words
+            )
+            where = [*roots, SOMETHING] if whole else [f"{root}/{SOMETHING}" for root in roots] or [SOMETHING]
+            found += [Argv(tuple(w.replace("{}", place) for w in command)) for place in where[:16]]
+    return [one for one in found if isinstance(one, Argv) and one.words]
+
+
+def _ssh(words: Words) -> list[Inner]:
+    rest = _SSH.rest(words)
+    return [Text("bash", " ".join(rest))] if rest else [Standard("bash")]
+
+
+def _su(words: Words) -> list[Inner]:
+    for n, word in enumerate(words):
+        if word in ("-c", "--command", "--session-command", "-lc") and n + 1 < len(words):
+            return [Text("bash", words[n + 1])]
+        if word.startswith("--command="):
+            return [Text("bash", word.partition("=")[2])]
+    if words[0] == "runuser" and "-u" in words:
+        return _argv(Prefix("ugGw", _long("user", "group")).rest(words))
+    return [Standard("bash")]
+
+
+def _joined_source(prefix: Prefix) -> Callable[[Words], list[Inner]]:
+    def source(words: Words) -> list[Inner]:
+        rest = prefix.rest(words)
+        return [Text("bash", " ".join(rest))] if rest else []
+
+    return source
+
+
+def _option_c(words: Words, prefix: Prefix) -> list[Inner]:
+    for n, word in enumerate(words):
+        if word in ("-c", "--command") and n + 1 < len(words):
+            return [Text("bash", words[n + 1])]
+    return _argv(prefix.rest(words))
+
+
+def _flock(words: Words) -> list[Inner]:
+    found = _option_c(words, _FLOCK)
+    rest = found[0].words if found and isinstance(found[0], Argv) else ()
+    return [Text("bash", rest[1])] if len(rest) > 1 and rest[0] == "-c" else found
+
+
+def _container(words: Words) -> list[Inner]:
+    verb = next((n for n, w in enumerate(words) if w in ("exec", "run")), None)
+    if verb is None:
+        return []
+    prefix = _CONTAINERS.get((words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb]))
+    rest = prefix.rest(words[verb:]) if prefix is not None else ()
+    rest = rest[1:]
+    return _argv(rest[1:] if rest and rest[0] == "--" else rest)
+
+
+def _trap(words: Words) -> list[Inner]:
+    rest = [w for w in words[1:] if w != "--"]
+    return [Text("bash", rest[0])] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
+
+
+def _eval(words: Words) -> list[Inner]:
+    rest = words[2:] if len(words) > 1 and words[1] == "--" else words[1:]
+    return [Text("bash", " ".join(rest))] if rest else []
+
+
+def _source(words: Words) -> list[Inner]:
+    rest = [w for w in words[1:] if w != "--"]
+    if not rest:
+        return []
+    return [Standard("bash")] if rest[0] in ("/dev/stdin", "-") or rest[0].startswith("/dev/fd/") else [File("bash", rest[0])]
+
+
+def _command(words: Words) -> list[Inner]:
+    return [] if len(words) > 1 and words[1] in ("-v", "-V") else _argv(Prefix("").rest(words))
+
+
+def _standard(words: Words) -> list[Inner]:
+    return [Standard("bash")] if words[0] != "crontab" or "-" in words else []
+
+
+def _awk(words: Words) -> list[Inner]:
+    text = "\n".join(words[1:])
+    found: list[Inner] = [Text("bash", said[1]) for said in re.finditer(r'system\s*\(\s*"((?:[^"\\]|\\.)*)"', text)]
+    found += [
+        Text("bash", said[1])
+        for said in re.finditer(r'\|\s*"((?:[^"\\]|\\.)*)"|"((?:[^"\\]|\\.)*)"\s*\|\s*getline', text)
+        if said[1]
+    ]
+    found += [Text("bash", said[1]) for said in re.finditer(r'"((?:[^"\\]|\\.)*)"\s*\|\s*getline', text)]
+    if not found and re.search(r"system\s*\(", text):
+        found.append(Text("bash", MAYBE_EMPTY))
+    return found
+
+
+def _shell_outs(pattern: str) -> Callable[[Words], list[Inner]]:
+    def outs(words: Words) -> list[Inner]:
+        return [Text("bash", found[1]) for word in words[1:] for found in re.finditer(pattern, word)]
+
+    return outs
+
+
+def _multiplexer(words: Words) -> list[Inner]:
+    """`tmux new-session -d TEXT`, `screen -dmS name COMMAND`."""
+    if words[0] == "screen":
+        return _argv(Prefix("SthTpcs").rest(words))
+    rest = [w for w in words[1:] if not w.startswith("-")]
+    return [Text("bash", word) for word in rest[1:] if " " in word or not known(word)]
+
+
+_SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
+    "xargs": _xargs,
+    "parallel": _parallel,
+    "find": _find,
+    "fd": lambda words: _argv(words[next((n + 1 for n, w in enumerate(words) if w in ("-x", "-X", "--exec")), len(words)) :]),
+    "ssh": _ssh,
+    "sshpass": lambda words: _argv(Prefix("pfdP").rest(words)),
+    "mosh": _ssh,
+    "su": _su,
+    "runuser": _su,
+    "watch": _joined_source(_WATCH),
+    "flock": _flock,
+    "script": lambda words: _option_c(words, Prefix("cEIOoTB", skip=1)),
+    "docker": _container,
+    "podman": _container,
+    "nerdctl": _container,
+    "kubectl": _container,
+    "trap": _trap,
+    "eval": _eval,
+    "source": _source,
+    ".": _source,
+    "command": _command,
+    "at": _standard,
+    "batch": _standard,
+    "crontab": _standard,
+    **dict.fromkeys(("awk", "gawk", "mawk", "nawk"), _awk),
+    **dict.fromkeys(("vim", "vi", "ex", "nvim", "ed"), _shell_outs(r":?!\s*(.+)")),
+    "tar": _shell_outs(r"(?:checkpoint-action=exec=|to-command=|use-compress-program=)(.+)"),
+    "rsync": _shell_outs(r"rsync-path=(.+)"),
+    "gdb": _shell_outs(r"(?:shell|!)\s+(.+)"),
+    "tmux": _multiplexer,
+    "screen": _multiplexer,
+}
+NAMES = frozenset((*_PREFIXES, *_SPECIAL, *LANGUAGES))
+"""Whoever is a wrapper: a glob may stand for one."""

@@ -1,0 +1,50 @@
+"""POST /safety/check and GET /safety/rules."""
+
+from __future__ import annotations
+
+from api.kit import desk, problem
+from opsjobs.store.transaction import Database
+
+
+async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(database: Database) -> None:
+    async with desk(database) as ada:
+        answer = await ada.http.post("/safety/check", json={"interpreter": "bash", "text": "uptime\nrm -rf /\n"})
+        body = answer.json()
+        assert (answer.status_code, body["verdict"]) == (200, "block")
+        (finding,) = body["findings"]
+        assert {k: finding[k] for k in ("rule", "severity", "excerpt")} == {
+            "rule": "delete-everything",
+            "severity": "block",
+            "excerpt": "rm -rf /",
+        }
+        harmless = await ada.http.post("/safety/check", json={"text": "echo 'rm -rf /'"})
+        assert harmless.json() == {"verdict": "allow", "findings": []}
+
+
+async def test_where_it_would_run_makes_it_stricter_and_a_viewer_may_ask(database: Database) -> None:
+    async with desk(database) as ada:
+        viewer, text = await ada.token_of("viewer"), 'rm -rf "$X"/'
+        for labels, verdict in (([], "needs_approval"), (["env=prod"], "block")):
+            answer = await ada.http.post("/safety/check", json={"text": text, "labels": labels}, headers=viewer)
+            assert answer.json()["verdict"] == verdict
+
+
+async def test_what_is_no_question_is_told(database: Database) -> None:
+    async with desk(database) as ada:
+        for body in (
+            {},
+            {"text": 1},
+            {"text": "ls", "share_of_targets": 2},
+            {"text": "x" * (256 << 10) + "x"},
+            {"text": "ls", "no": 1},
+        ):
+            problem(await ada.http.post("/safety/check", json=body), 422, "invalid")
+
+
+async def test_the_rules_are_listed_with_reasons_and_examples(database: Database) -> None:
+    async with desk(database) as ada:
+        items = (await ada.http.get("/safety/rules")).json()["items"]
+        found = next(item for item in items if item["name"] == "delete-maybe-empty")
+        assert found["stricter"] == [{"when": "env=prod|production", "severity": "block"}]
+        assert found["example"]
+        assert found["reason"].endswith(".")

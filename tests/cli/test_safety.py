@@ -1,0 +1,73 @@
+"""`opsjobs safety` against a desk that judges with the real judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.desk import Answer, Asked, open_desk
+from opsjobs.cli.app import run
+from opsjobs.model.safety import Context, judge, rulebook
+from opsjobs.model.verdict import Judgement
+
+
+def service(asked: Asked) -> Answer:
+    if asked.path == "/safety/rules":
+        return Answer(200, {"items": [rule.data() for rule in rulebook().rules]})
+    context = Context(labels=frozenset(asked.body["labels"]), become=asked.body["become"])
+    return Answer(200, Judgement(judge(asked.body["interpreter"], asked.body["text"], context=context)).data())
+
+
+def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    with open_desk(service) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        return run(["safety", *words])
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "code", "verdict"),
+    [
+        ("uptime", (), 0, "allow"),
+        ("$X now", (), 3, "needs_approval"),
+        ("rm -rf /", (), 5, "block"),
+        ('rm -rf "$X"/', (), 3, "needs_approval"),
+        ('rm -rf "$X"/', ("--label", "env=prod"), 5, "block"),
+    ],
+)
+def test_the_exit_code_is_the_verdict(
+    text: str,
+    more: tuple[str, ...],
+    code: int,
+    verdict: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "x.sh"
+    file.write_text(text)
+    assert safety(monkeypatch, "check", str(file), *more) == code
+    said = capsys.readouterr()
+    assert f"verdict: {verdict}" in said.err
+    assert bool(said.out) is (verdict != "allow")
+
+
+def test_json_is_the_whole_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.sh").write_text("rm -rf /")
+    assert safety(monkeypatch, "check", str(tmp_path / "x.sh"), "--json") == 5
+    assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "delete-everything"
+
+
+def test_what_is_no_text_is_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"x" * ((256 << 10) + 1))
+    for name, words in (("x", "is no text in UTF-8"), ("large", "more than 256 KiB"), ("none", "cannot be read")):
+        assert safety(monkeypatch, "check", str(tmp_path / name)) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_the_rules_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert safety(monkeypatch, "rules", "-o", "wide") == 0
+    assert "delete-everything" in capsys.readouterr().out
