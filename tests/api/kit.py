@@ -14,7 +14,9 @@ from fastapi import FastAPI
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import SystemClock
+from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.forecast import Forecasts
+from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
@@ -79,16 +81,24 @@ class Desk:
         return {"Authorization": f"Bearer {token}"}
 
 
-def parts_on(database: Database) -> Any:
-    """The parts that the nouns use, real but for the machines."""
+def parts_on(database: Database, rung: list[str] | None = None) -> Any:
+    """The parts that the nouns use, real but for the machines; `rung` takes the zones that are rung for."""
     vault = Vault(database, [new_key()])
+    jobs, files, clock = Jobs(database), Files(database), SystemClock()
+    ledger, inventory = Ledger(database), Inventory(database, vault)
+    launcher = Launcher(
+        database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
+        ring=lambda zone: rung.append(zone) if rung is not None else None,
+    )  # fmt: skip
     outlook, calendars = Outlook(database, Compiled()), Calendars(database)
     return SimpleNamespace(
         database=database,
-        clock=SystemClock(),
+        clock=clock,
         people=People(database),
         vault=vault,
-        inventory=Inventory(database, vault),
+        inventory=inventory,
+        launcher=launcher,
+        authoring=Authoring(launcher, jobs, files),
         circuits=Circuits(database),
         groups=Groups(database),
         calendars=calendars,
@@ -97,11 +107,11 @@ def parts_on(database: Database) -> Any:
         outlook=outlook,
         forecasts=Forecasts(outlook, calendars),
         imports=Imports(database),
-        jobs=Jobs(database),
-        ledger=Ledger(database),
+        jobs=jobs,
+        ledger=ledger,
         journal=Journal(database),
         contents=Contents(database),
-        files=Files(database),
+        files=files,
         artifacts=Artifacts(database),
         executions=Executions(database),
         audit_log=AuditLog(database),

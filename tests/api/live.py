@@ -19,13 +19,10 @@ from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.engine.again import Again
 from opsjobs.engine.firing import Triggers
-from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
-from opsjobs.store.executions import Executions
 from opsjobs.store.fleet import Fleet
-from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 
 
@@ -86,20 +83,9 @@ class Live:
 
 def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> Any:
     """The nouns' parts, and those of executions."""
-    parts = parts_on(database)
+    parts = parts_on(database, rung)
     parts.bus = bus or Channel()
-    parts.executions, parts.ledger, parts.fleet = Executions(database), Ledger(database), Fleet(database)
-    parts.launcher = Launcher(
-        database=database,
-        ledger=parts.ledger,
-        targets=parts.inventory,
-        vault=parts.vault,
-        files=parts.files,
-        clock=parts.clock,
-        limits=LaunchLimits(),
-        ring=rung.append,
-    )
-
+    parts.fleet = Fleet(database)
     parts.again = Again(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
     parts.dead_letters, parts.approvals = DeadLetters(database), Approvals(database)
     parts.triggers = Triggers(parts.firings, parts.schedules, parts.jobs, parts.launcher)

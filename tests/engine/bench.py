@@ -30,6 +30,7 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import Worker, WorkerOptions, WorkerTools
+from opsjobs.model.access import Reach
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
@@ -79,7 +80,7 @@ class Known:
         target = Target(name.removeprefix("web-"), name, "10.0.0.1", 22, Transport.SSH, slots=slots, zone=zone)
         return self.targets.setdefault(target.id, target)
 
-    async def resolve(self, selection: SelectionDraft) -> list[Target]:
+    async def resolve(self, selection: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
         """The targets by name."""
         by_name = self.targets | {target.name: target for target in self.targets.values()}
         if missing := [name for name in selection.ids if name not in by_name]:

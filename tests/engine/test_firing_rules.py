@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kit.scheduling import Office
+from opsjobs.model.access import Reach
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.schedule import ScheduleDraft
@@ -329,7 +330,7 @@ async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_being_fired(da
 class _Away:
     """Targets that cannot be asked."""
 
-    async def resolve(self, _: SelectionDraft) -> list[Target]:
+    async def resolve(self, _: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
         """Never."""
         raise Unavailable("the Target Service is away")
 

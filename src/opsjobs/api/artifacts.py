@@ -8,30 +8,36 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
+from opsjobs.api.executions import Known
 from opsjobs.api.files import BYTES, download
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.sight import admit, reach
 from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["files"])
 
 
-@router.get("/executions/{id}/artifacts", dependencies=[requires("executions:read")], summary="List what came from targets")
-async def of_execution(id: str, request: Request, page: Annotated[PageRequest, page_of(ARTIFACTS)]) -> Response:
+@router.get(
+    "/executions/{id}/artifacts", dependencies=[requires("executions:read", Within.OBJECT)], summary="List what came from targets"
+)
+async def of_execution(request: Request, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]) -> Response:
     """Every file that a download brought, with the path that it had on its target, in the order they came."""
-    execution = await request.app.state.parts.executions.get(id)
     return listed(request, await request.app.state.parts.artifacts.list(execution.id, page))
 
 
 @router.get(
     "/artifacts/{id}",
-    dependencies=[requires("executions:read")],
+    dependencies=[requires("executions:read", Within.OBJECT)],
     summary="Download what came from a target",
     response_class=Response,
     responses=BYTES,
 )
 async def content(id: str, request: Request) -> Response:
     """The file's bytes, exactly."""
-    artifact = await request.app.state.parts.artifacts.get(id)
+    parts = request.app.state.parts
+    artifact = await parts.artifacts.get(id)
+    if reach(request) is not None:
+        admit(request, "artifact", id, await parts.executions.labels(artifact.execution_id), sees="executions:read")
     return download(request, posixpath.basename(artifact.path) or "file", artifact)

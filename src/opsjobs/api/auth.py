@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 from fastapi import Depends, Request
@@ -62,29 +63,52 @@ def _actor(scope: Scope, principal: Principal) -> Actor:
     return Actor.of(principal, address=client[0] if client else None, request_id=scope["state"].get("request_id"))
 
 
-class Permission:
-    """A dependency that refuses a caller whose role does not hold the permission."""
+class Within(StrEnum):
+    """What a route does for a caller who holds its permission within a scope only (`api/sight.py` has the means)."""
 
-    def __init__(self, name: str) -> None:
+    EVERYTHING = "everything"
+    """Refuses him: what it is about has no labels, or is about all things."""
+    OBJECT = "object"
+    """Judges the thing in its path: 404 where he may not see it, 403 where he may see it and not do this to it."""
+    LIST = "list"
+    """Shows him what lies within his reach, in pages and totals as if there were nothing else."""
+    BODY = "body"
+    """Judges what the body names or describes."""
+    ANYWHERE = "anywhere"
+    """Lets him: what it is about has no labels, and is no secret from anybody who holds the permission at all."""
+
+
+class Permission:
+    """A dependency that refuses a caller who does not hold the permission; one with a scope unless the route is `within` it."""
+
+    def __init__(self, name: str, within: Within) -> None:
         self.name = name
+        self.within = within
 
     def __call__(self, request: Request) -> None:
         """Raises Forbidden."""
-        check(request, self.name)
+        check(request, self.name, within=self.within)
+        request.state.permission = self.name
 
 
-def requires(permission: str) -> Any:
+def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
     """For `dependencies=[requires("jobs:create")]`: every route but the open doors has exactly one."""
-    return Depends(Permission(permission))
+    return Depends(Permission(permission, within))
 
 
-def check(request: Request, permission: str) -> None:
-    """Raises Forbidden where the caller may not."""
+def check(request: Request, permission: str, *, within: Within = Within.EVERYTHING) -> None:
+    """Raises Forbidden where the caller may not; unless it is `within` something, also where he may not everywhere."""
     principal = principal_of(request)
-    if not principal.may(permission):
+    reach = principal.reach(permission)
+    if not reach.scopes:
         roles = ", ".join(principal.roles) or "none"
         detail = f"{principal.name} (roles: {roles}) does not hold {permission}: ask an administrator."
         raise Forbidden("forbidden", detail)
+    if within is Within.EVERYTHING and not reach.everywhere:
+        detail = (
+            f"{principal.name} holds {permission} within a scope, and this is not about things with labels: ask an administrator."
+        )
+        raise Forbidden("out_of_reach", detail)
 
 
 def principal_of(request: Request) -> Principal:

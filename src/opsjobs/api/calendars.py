@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
@@ -36,19 +36,21 @@ async def create(request: Request, draft: CalendarDraft, idem: Idempotent) -> Re
     return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
 
 
-@router.get("/calendars", dependencies=[requires("schedules:read")], summary="List calendars")
+@router.get("/calendars", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="List calendars")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
     """By name unless `sort` says otherwise."""
     return listed(request, await request.app.state.parts.calendars.list(page))
 
 
-@router.get("/calendars/{id}", dependencies=[requires("schedules:read")], summary="Show a calendar")
+@router.get("/calendars/{id}", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="Show a calendar")
 async def show(id: str, request: Request) -> Response:
     """One calendar, its windows as they were written."""
     return JSONResponse((await known(id, request)).data())
 
 
-@router.get("/calendars/{id}/check", dependencies=[requires("schedules:read")], summary="Ask whether a calendar is open")
+@router.get(
+    "/calendars/{id}/check", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="Ask whether a calendar is open"
+)
 async def check(
     calendar: Annotated[StoredCalendar, Depends(known)],
     request: Request,

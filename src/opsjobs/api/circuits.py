@@ -7,27 +7,31 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.sight import admitted, reach
 from opsjobs.store.circuits import CIRCUITS
+from opsjobs.store.inventory import StoredTarget
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["targets"])
 
 
 async def known(target: str, request: Request) -> str:
-    """The target's id. Raises NotFound before the body is judged."""
-    target_id: str = (await request.app.state.parts.inventory.get(target)).target.id
-    return target_id
+    """The target's id. Raises NotFound or Forbidden before the body is judged."""
+    stored: StoredTarget = await request.app.state.parts.inventory.get(target)
+    return admitted(request, "target", target, stored, sees="targets:read").target.id
 
 
-@router.get("/circuits", dependencies=[requires("system:read")], summary="List circuits")
+@router.get("/circuits", dependencies=[requires("system:read", Within.LIST)], summary="List circuits")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
     """Those that are not well, the newest first; `state=closed` shows those that are. The due ones are `half_open`."""
-    return listed(request, await request.app.state.parts.circuits.list(page))
+    return listed(request, await request.app.state.parts.circuits.list(page, reach(request)))
 
 
-@router.post("/circuits/{target}/reset", dependencies=[requires("targets:manage")], summary="Close a target's circuits")
+@router.post(
+    "/circuits/{target}/reset", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Close a target's circuits"
+)
 async def reset(request: Request, target_id: Annotated[str, Depends(known)]) -> Response:
     """Forgets what was held against its logins: the next run tries anew, one at first. Answers with those that were not well."""
     found = await request.app.state.parts.circuits.reset(target_id)

@@ -33,7 +33,7 @@ def idempotent(
     body = request.app.state.parts.vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
     route = f"{request.method} {route_path(request.scope)}"
-    return IdempotentRequest(principal_of(request).name, route, idempotency_key, body)
+    return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
 
 
 def if_match(

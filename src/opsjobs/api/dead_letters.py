@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
+from opsjobs.api.sight import bounds, reach, requester
 from opsjobs.model.again import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.idempotency import Answer
@@ -21,29 +22,39 @@ router = APIRouter(tags=["dead letters"])
 Since = Annotated[AwareDatetime | None, Query(description="Those that ended at that time or later.")]
 
 
-@router.get("/dead-letters", dependencies=[requires("executions:read")], summary="List dead letters")
+@router.get("/dead-letters", dependencies=[requires("executions:read", Within.LIST)], summary="List dead letters")
 async def list_(
     request: Request, page: Annotated[PageRequest, page_of(DEAD_LETTERS, also=["since"])], since: Since = None
 ) -> Response:
     """The newest first unless `sort` says otherwise; `job` and `target` are an id or a name."""
     if since is not None:
         page = replace(page, filters={**page.filters, "at_after": [since.isoformat()]})
-    return listed(request, await request.app.state.parts.dead_letters.list(page))
+    return listed(request, await request.app.state.parts.dead_letters.list(page, reach(request)))
 
 
 @router.post(
-    "/dead-letters/revive", status_code=202, dependencies=[requires("dead_letters:manage")], summary="Revive dead letters"
+    "/dead-letters/revive",
+    status_code=202,
+    dependencies=[requires("dead_letters:manage", Within.BODY)],
+    summary="Revive dead letters",
 )
 async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Response:
-    """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others."""
-    revived = await request.app.state.parts.again.revive(draft, requested_by=principal_of(request).name, idem=idem)
+    """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others.
+
+    Needs `jobs:execute`, too.
+    """
+    check(request, "jobs:execute", within=Within.BODY)
+    revived = await request.app.state.parts.again.revive(
+        draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **requester(request)
+    )
     if isinstance(revived, Answer):
         return replayed(request, revived)
     return JSONResponse(revived.data(), 202)
 
 
-@router.post("/dead-letters/discard", dependencies=[requires("dead_letters:manage")], summary="Discard dead letters")
+@router.post("/dead-letters/discard", dependencies=[requires("dead_letters:manage", Within.BODY)], summary="Discard dead letters")
 async def discard(request: Request, draft: DiscardDraft) -> Response:
     """Takes them from the list, for a reason that is kept; their runs stay as they ended."""
-    discarded = await request.app.state.parts.dead_letters.discard(draft, by=principal_of(request).name)
+    by = principal_of(request).name
+    discarded = await request.app.state.parts.dead_letters.discard(draft, by=by, reach=reach(request))
     return JSONResponse({"discarded": list(discarded)})

@@ -12,10 +12,11 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
-from opsjobs.api.auth import principal_of, requires, triggered_by
+from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
+from opsjobs.api.sight import admitted, bounds, reach, requester
 from opsjobs.engine.launch import Launched
 from opsjobs.engine.preview import preview
 from opsjobs.model.again import RetryDraft
@@ -59,124 +60,145 @@ class CancelDraft(Wire):
     reason: str | None = Field(default=None, max_length=2_000)
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.executions.get(id)
+async def known(id: str, request: Request) -> Execution:
+    """The execution; raises NotFound or Forbidden before the body is judged."""
+    found: Execution = await request.app.state.parts.executions.get(id)
+    return admitted(request, "execution", id, found, sees="executions:read")
+
+
+Known = Annotated[Execution, Depends(known)]
 
 
 @router.post(
-    "/jobs/{id}/execute", status_code=202, dependencies=[requires("jobs:execute"), Depends(jobs.known)], summary="Execute a job"
+    "/jobs/{id}/execute",
+    status_code=202,
+    dependencies=[requires("jobs:execute", Within.OBJECT), Depends(jobs.known)],
+    summary="Execute a job",
 )
 async def execute(
     request: Request,
-    stored: Annotated[StoredJob, Depends(jobs.known)],
+    stored: jobs.Known,
     idem: Idempotent,
     draft: ExecuteDraft | None = None,
     prefer: Prefer = None,
 ) -> Response:
     """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
     asked = draft or ExecuteDraft()
-    order = order_of(stored, asked)
+    order = replace(order_of(stored, asked), bounds=bounds(request))
     if asked.dry_run:
         return await _previewed(request, order)
     return await _launch(request, order, idem, prefer)
 
 
-@router.post("/run", status_code=202, dependencies=[requires("jobs:execute")], summary="Run actions without a stored job")
+@router.post(
+    "/run", status_code=202, dependencies=[requires("jobs:execute", Within.BODY)], summary="Run actions without a stored job"
+)
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
     """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
-    jobs.check_actions(request, draft)
+    await jobs.check_written(request, draft, "jobs:execute")
     declared = undeclared(draft.parameters)
     order = LaunchOrder(
-        draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason, parameters=draft.parameters, declared=declared
-    )
+        draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason, parameters=draft.parameters, declared=declared,
+        bounds=bounds(request),
+    )  # fmt: skip
     if draft.dry_run:
         return await _previewed(request, order)
     return await _launch(request, order, idem, prefer)
 
 
-@router.get("/executions", dependencies=[requires("executions:read")], summary="List executions")
+@router.get("/executions", dependencies=[requires("executions:read", Within.LIST)], summary="List executions")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
     """The newest first unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.executions.list(page))
+    return listed(request, await request.app.state.parts.executions.list(page, reach(request)))
 
 
-@router.get("/jobs/{id}/executions", dependencies=[requires("executions:read")], summary="List a job's executions")
-async def of_job(id: str, request: Request, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+@router.get("/jobs/{id}/executions", dependencies=[requires("executions:read", Within.OBJECT)], summary="List a job's executions")
+async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
     """The newest first unless `sort` says otherwise."""
-    job = (await request.app.state.parts.jobs.get(id)).job
-    only = replace(page, filters={**page.filters, "job_id": [str(job.id)]})
-    return listed(request, await request.app.state.parts.executions.list(only))
+    only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
+    return listed(request, await request.app.state.parts.executions.list(only, reach(request)))
 
 
-@router.get("/executions/{id}", dependencies=[requires("executions:read")], summary="Show an execution")
-async def show(id: str, request: Request) -> Response:
+@router.get("/executions/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an execution")
+async def show(execution: Known) -> Response:
     """How it stands; `status` is cancelling or paused while that is asked for."""
-    return JSONResponse((await request.app.state.parts.executions.get(id)).data())
+    return JSONResponse(execution.data())
 
 
-@router.get("/executions/{id}/targets", dependencies=[requires("executions:read")], summary="Show how each target fares")
-async def targets(id: str, request: Request, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+@router.get(
+    "/executions/{id}/targets", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show how each target fares"
+)
+async def targets(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
     """In the order of launch; every waiting one says what for."""
-    executions = request.app.state.parts.executions
-    return listed(request, await executions.runs((await executions.get(id)).id, page))
+    return listed(request, await request.app.state.parts.executions.runs(execution.id, page))
 
 
-@router.get("/executions/{id}/results", dependencies=[requires("executions:read")], summary="Show what each action came to")
-async def results(id: str, request: Request, page: Annotated[PageRequest, page_of(RESULTS)]) -> Response:
+@router.get(
+    "/executions/{id}/results", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show what each action came to"
+)
+async def results(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]) -> Response:
     """With the first 64 KiB of stdout and stderr; the log has every byte. A page ends early where its output would pass 8 MiB."""
-    executions = request.app.state.parts.executions
-    return listed(request, await executions.results(await executions.get(id), page))
+    return listed(request, await request.app.state.parts.executions.results(execution, page))
 
 
-@router.get("/executions/{id}/groups", dependencies=[requires("executions:read")], summary="Show which targets came to the same")
+@router.get(
+    "/executions/{id}/groups",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show which targets came to the same",
+)
 async def groups(
-    id: str, request: Request, page: Annotated[PageRequest, page_of(GROUPS, also=["action"])], action: ActionKey = None
+    request: Request,
+    execution: Known,
+    page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
+    action: ActionKey = None,
 ) -> Response:
     """The largest group first: same status, same exit code, same output (its first 64 KiB and its length)."""
-    executions = request.app.state.parts.executions
-    return listed(request, await executions.groups(await executions.get(id), page, action=action))
+    return listed(request, await request.app.state.parts.executions.groups(execution, page, action=action))
 
 
-@router.get("/executions/{id}/timeline", dependencies=[requires("executions:read")], summary="Show where the time went")
-async def timeline(id: str, request: Request, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+@router.get(
+    "/executions/{id}/timeline", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show where the time went"
+)
+async def timeline(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
     """The phases of each target, one after the other, a page of targets at a time."""
-    executions = request.app.state.parts.executions
-    return listed(request, await executions.timeline(await executions.get(id), page), name="phases")
+    return listed(request, await request.app.state.parts.executions.timeline(execution, page), name="phases")
 
 
 @router.post(
     "/executions/{id}/cancel",
     status_code=202,
-    dependencies=[requires("executions:cancel"), Depends(known)],
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Cancel an execution",
 )
-async def cancel(id: str, request: Request, draft: CancelDraft | None = None) -> Response:
+async def cancel(request: Request, execution: Known, draft: CancelDraft | None = None) -> Response:
     """What waits is never started, what runs is ended; `cancel_proof` of each target says how. 409 after the end."""
     parts = request.app.state.parts
-    execution = await parts.executions.get(id)
     await parts.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     parts.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
     return JSONResponse((await parts.executions.get(execution.id)).data(), 202)
 
 
-@router.post("/executions/{id}/pause", dependencies=[requires("executions:cancel"), Depends(known)], summary="Pause an execution")
-async def pause(id: str, request: Request, draft: CancelDraft | None = None) -> Response:
+@router.post(
+    "/executions/{id}/pause",
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
+    summary="Pause an execution",
+)
+async def pause(request: Request, execution: Known, draft: CancelDraft | None = None) -> Response:
     """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
     parts = request.app.state.parts
-    execution = await parts.executions.get(id)
     await parts.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     return JSONResponse((await parts.executions.get(execution.id)).data())
 
 
 @router.post(
-    "/executions/{id}/resume", dependencies=[requires("executions:cancel"), Depends(known)], summary="Resume an execution"
+    "/executions/{id}/resume",
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
+    summary="Resume an execution",
 )
-async def resume(id: str, request: Request) -> Response:
+async def resume(request: Request, execution: Known) -> Response:
     """It goes on; where a gate between two waves paused it, past that gate. 409 as of pause; one that is not paused: no change."""
     parts = request.app.state.parts
-    execution = await parts.executions.get(id)
     for zone in await parts.ledger.resume(execution.id, by=principal_of(request).name):
         parts.doorbell.ring(zone)
     return JSONResponse((await parts.executions.get(execution.id)).data())
@@ -185,13 +207,17 @@ async def resume(id: str, request: Request) -> Response:
 @router.post(
     "/executions/{id}/retry",
     status_code=202,
-    dependencies=[requires("executions:retry"), Depends(known)],
+    dependencies=[requires("executions:retry", Within.OBJECT), Depends(known)],
     summary="Retry what did not end well",
 )
 async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
-    """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end."""
-    again = request.app.state.parts.again
-    launched = await again.retry(id, draft, requested_by=principal_of(request).name, idem=idem)
+    """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end.
+
+    Needs `jobs:execute`, too.
+    """
+    check(request, "jobs:execute", within=Within.OBJECT)
+    limits = bounds(request, "jobs:execute")
+    launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **requester(request))
     return await answered(request, launched, prefer)
 
 
@@ -219,7 +245,7 @@ async def _previewed(request: Request, order: LaunchOrder) -> Response:
 
 async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
     launched = await request.app.state.parts.launcher.launch(
-        order, triggered_by=triggered_by(request), requested_by=principal_of(request).name, idem=idem
+        order, triggered_by=triggered_by(request), idem=idem, **requester(request)
     )
     return await answered(request, launched, prefer)
 

@@ -9,17 +9,18 @@ from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from opsjobs.api.auth import check, principal_of, requires
+from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.problems import Problem
-from opsjobs.model.failures import Conflict
+from opsjobs.api.sight import is_his, reach
+from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store.contents import Forgotten, TooManyBytes, Written
-from opsjobs.store.files import FILES
+from opsjobs.store.files import FILES, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest
 
@@ -36,7 +37,24 @@ _RAW: dict[str, Any] = {
 BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
-@router.post("/files", status_code=201, dependencies=[requires("jobs:execute")], summary="Upload a file", openapi_extra=_RAW)
+async def known(id: str, request: Request) -> StoredFile:
+    """The file. Raises NotFound, also for others' where the caller holds what the route requires within a scope only."""
+    stored: StoredFile = await request.app.state.parts.files.get(id)
+    if reach(request) is not None and not is_his(request, stored.created_by, stored.created_by_kind):
+        raise NotFound.of("file", id)
+    return stored
+
+
+Known = Annotated[StoredFile, Depends(known)]
+
+
+@router.post(
+    "/files",
+    status_code=201,
+    dependencies=[requires("jobs:execute", Within.ANYWHERE)],
+    summary="Upload a file",
+    openapi_extra=_RAW,
+)
 async def upload(request: Request, idem: Idempotent, name: FileName = "file") -> Response:
     """The body is the file, of any type and up to `OPSJOBS_FILE_LIMIT_BYTES`; it is streamed, and what breaks off leaves nothing."""
     limit = request.app.state.parts.limits.file_bytes
@@ -44,8 +62,9 @@ async def upload(request: Request, idem: Idempotent, name: FileName = "file") ->
         return refusal
     try:
         written = await request.app.state.parts.contents.write(_pieces(request), limit_bytes=limit)
+        by = principal_of(request)
         stored = await request.app.state.parts.files.create(
-            name, written, principal_of(request).name, _named(idem, name, written)
+            name, written, by.name, _named(idem, name, written), created_by_kind=by.kind
         )
     except TooManyBytes:
         return _too_large(request, limit)
@@ -59,36 +78,36 @@ async def upload(request: Request, idem: Idempotent, name: FileName = "file") ->
     return created(request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored)
 
 
-@router.get("/files", dependencies=[requires("jobs:read")], summary="List files")
+@router.get("/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
-    """The newest first unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.files.list(page))
+    """The newest first unless `sort` says otherwise; within a scope those that the caller has uploaded, for files have no labels."""
+    by = principal_of(request)
+    of = None if reach(request) is None else (by.name, by.kind)
+    return listed(request, await request.app.state.parts.files.list(page, of))
 
 
-@router.get("/files/{id}", dependencies=[requires("jobs:read")], summary="Show a file")
-async def show(id: str, request: Request) -> Response:
+@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a file")
+async def show(stored: Known) -> Response:
     """Its name, size and SHA-256; its bytes are at `/files/{id}/content`."""
-    return JSONResponse((await request.app.state.parts.files.get(id)).data())
+    return JSONResponse(stored.data())
 
 
 @router.get(
     "/files/{id}/content",
-    dependencies=[requires("jobs:read")],
+    dependencies=[requires("jobs:read", Within.OBJECT)],
     summary="Download a file",
     response_class=Response,
     responses=BYTES,
 )
-async def content(id: str, request: Request) -> Response:
+async def content(request: Request, stored: Known) -> Response:
     """Its bytes, exactly."""
-    stored = await request.app.state.parts.files.get(id)
     return download(request, stored.name, stored)
 
 
-@router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute")], summary="Delete a file")
-async def delete(id: str, request: Request) -> Response:
+@router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
+async def delete(request: Request, stored: Known) -> Response:
     """Of somebody else's file this needs `jobs:update`, too. 409 while an execution brings it to targets."""
-    stored = await request.app.state.parts.files.get(id)
-    if stored.created_by != principal_of(request).name:
+    if not is_his(request, stored.created_by, stored.created_by_kind):
         check(request, "jobs:update")
     await request.app.state.parts.files.delete(stored.id)
     return Response(status_code=204)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -9,20 +10,20 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs, problems
-from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
+from opsjobs.api.sight import bounds
 from opsjobs.engine.preview import preview
 from opsjobs.engine.validation import Judgement, judged
 from opsjobs.model.failures import Invalid
-from opsjobs.model.job import JobDraft
+from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import StoredJob
 
 router = APIRouter(tags=["jobs"])
-Known = Annotated[StoredJob, Depends(jobs.known)]
 
 
 class CloneDraft(Wire):
@@ -31,7 +32,9 @@ class CloneDraft(Wire):
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
 
 
-@router.post("/jobs/validate", dependencies=[requires("jobs:read")], summary="Say what is wrong with a job, and store nothing")
+@router.post(
+    "/jobs/validate", dependencies=[requires("jobs:read", Within.BODY)], summary="Say what is wrong with a job, and store nothing"
+)
 async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
     """Takes the body of POST /jobs. The answer is 200 whatever is wrong; `errors` would refuse it, `warnings` would not."""
     try:
@@ -43,47 +46,61 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
 
 @router.post(
     "/jobs/{id}/validate",
-    dependencies=[requires("jobs:read"), Depends(jobs.known)],
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
     summary="Say whether a job could be launched",
 )
-async def validate(request: Request, stored: Known) -> Response:
+async def validate(request: Request, stored: jobs.Known) -> Response:
     """Looks whether the targets, credentials, files and jobs that it names are there."""
     return JSONResponse((await _judged(request, stored.job.definition)).data())
 
 
 @router.post(
-    "/jobs/{id}/preview", dependencies=[requires("jobs:read"), Depends(jobs.known)], summary="Show what an execution would do"
+    "/jobs/{id}/preview",
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
+    summary="Show what an execution would do",
 )
-async def preview_(request: Request, stored: Known, draft: ExecuteDraft | None = None) -> Response:
+async def preview_(request: Request, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
     """Targets, waves, each target's commands, what changed since the last execution, and how long it may take."""
     parts = request.app.state.parts
-    return JSONResponse(await preview(parts.launcher, parts.database, order_of(stored, draft or ExecuteDraft())))
+    return JSONResponse(await preview(parts.launcher, parts.database, _preview_order(request, stored, draft)))
 
 
 @router.post(
-    "/jobs/{id}/clone", status_code=201, dependencies=[requires("jobs:create"), Depends(jobs.known)], summary="Copy a job"
+    "/jobs/{id}/clone",
+    status_code=201,
+    dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
+    summary="Copy a job",
 )
-async def clone(request: Request, stored: Known, idem: Idempotent, draft: CloneDraft | None = None) -> Response:
+async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None) -> Response:
     """Makes a new job at version 1 of this one's definition; executions and schedules stay with the old one."""
     old = stored.job.definition
     copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
-    jobs.check_actions(request, copy)
+    await jobs.check_written(request, copy, "jobs:create")
     made = await request.app.state.parts.jobs.create(copy, principal_of(request).name, idem)
     if isinstance(made, Answer):
         return replayed(request, made, etag=True)
     return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
 
 
-@router.post("/jobs/{id}/pause", dependencies=[requires("jobs:update"), Depends(jobs.known)], summary="Pause a job")
+@router.post(
+    "/jobs/{id}/pause", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Pause a job"
+)
 async def pause(id: str, request: Request) -> Response:
     """No execution of it begins until it is resumed (409 `job_is_paused`); what runs goes on. Again: the same answer."""
     return await _paused(id, request, paused=True)
 
 
-@router.post("/jobs/{id}/resume", dependencies=[requires("jobs:update"), Depends(jobs.known)], summary="Resume a paused job")
+@router.post(
+    "/jobs/{id}/resume", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Resume a paused job"
+)
 async def resume(id: str, request: Request) -> Response:
     """It can be executed again. Again: the same answer."""
     return await _paused(id, request, paused=False)
+
+
+def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
+    """Whoever may look at the job is shown the machines that he may look at; where it is for others, too, he is told so."""
+    return replace(order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read"))
 
 
 async def _paused(id: str, request: Request, *, paused: bool) -> Response:
@@ -93,7 +110,7 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
 
 async def _judged(request: Request, draft: JobDraft) -> Judgement:
     parts = request.app.state.parts
-    found = await judged(parts.launcher, parts.jobs, draft)
+    found = await judged(parts.launcher, parts.jobs, draft, bounds(request))
     try:
         jobs.check_limits(request, draft)
     except Invalid as refused:

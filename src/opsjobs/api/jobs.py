@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import check, principal_of, requires
+from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.api.sight import admitted, bounds, is_his, reach
 from opsjobs.model.action import RunningAction
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobDraft, RunDraft
@@ -25,6 +26,14 @@ def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
     if any(action.become is not None and action.become.credential is not None for action in _running(draft)):
         check(request, "credentials:use")
     check_limits(request, draft)
+
+
+async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
+    """The same; and Forbidden or Invalid where something that it names lies outside of the scope in which he holds this permission."""
+    check_actions(request, draft)
+    await request.app.state.parts.authoring.check(
+        draft, bounds(request, permission), lambda file: is_his(request, file.created_by, file.created_by_kind)
+    )
 
 
 def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
@@ -49,51 +58,56 @@ def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
 
 
 async def known(id: str, request: Request) -> StoredJob:
-    """The job; raises NotFound before the body is judged: a caller of a wrong address is told of that first."""
-    job: StoredJob = await request.app.state.parts.jobs.get(id)
-    return job
+    """The job; raises NotFound or Forbidden before the body is judged: a caller of a wrong address is told of that first."""
+    found: StoredJob = await request.app.state.parts.jobs.get(id)
+    return admitted(request, "job", id, found, sees="jobs:read")
 
 
-@router.post("/jobs", status_code=201, dependencies=[requires("jobs:create")], summary="Create a job")
+Known = Annotated[StoredJob, Depends(known)]
+
+
+@router.post("/jobs", status_code=201, dependencies=[requires("jobs:create", Within.BODY)], summary="Create a job")
 async def create(request: Request, draft: JobDraft, idem: Idempotent) -> Response:
     """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
-    check_actions(request, draft)
+    await check_written(request, draft, "jobs:create")
     job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem)
     if isinstance(job, Answer):
         return replayed(request, job, etag=True)
     return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
 
 
-@router.get("/jobs", dependencies=[requires("jobs:read")], summary="List jobs")
+@router.get("/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
     """Those that are not deleted, newest first unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.jobs.list(page))
+    return listed(request, await request.app.state.parts.jobs.list(page, reach(request)))
 
 
-@router.get("/jobs/{id}", dependencies=[requires("jobs:read")], summary="Show a job")
-async def show(id: str, request: Request) -> Response:
+@router.get("/jobs/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a job")
+async def show(stored: Known) -> Response:
     """The job at its current version, which is also its ETag."""
-    return _one(await request.app.state.parts.jobs.get(id))
+    return _one(stored)
 
 
-@router.put("/jobs/{id}", dependencies=[requires("jobs:update"), Depends(known)], summary="Replace a job")
+@router.put("/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], summary="Replace a job")
 async def replace(id: str, request: Request, if_match: IfMatch, draft: JobDraft) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
-    check_actions(request, draft)
+    await check_written(request, draft, "jobs:update")
     return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match))
 
 
-@router.delete("/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete")], summary="Delete a job")
+@router.delete(
+    "/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)], summary="Delete a job"
+)
 async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
     """Archives it: its executions stay, its name is free. 409 while it runs."""
     await request.app.state.parts.jobs.archive(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
 
-@router.get("/jobs/{id}/versions", dependencies=[requires("jobs:read")], summary="List a job's versions")
-async def versions(id: str, request: Request, page: Annotated[PageRequest, page_of(VERSIONS)]) -> Response:
-    """Every version as it was written, newest first."""
-    return listed(request, await request.app.state.parts.jobs.versions(id, page))
+@router.get("/jobs/{id}/versions", dependencies=[requires("jobs:read", Within.OBJECT)], summary="List a job's versions")
+async def versions(request: Request, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]) -> Response:
+    """Every version as it was written, newest first; of those that had other tags, what lies within the caller's scope."""
+    return listed(request, await request.app.state.parts.jobs.versions(stored.job.id, page, reach(request)))
 
 
 def _one(job: StoredJob) -> Response:

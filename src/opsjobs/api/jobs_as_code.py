@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -9,12 +10,14 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
-from opsjobs.api.auth import check, principal_of, requires
+from opsjobs.api.auth import Within, check, principal_of, requires
+from opsjobs.api.sight import bounds, reach
 from opsjobs.model.differences import written
 from opsjobs.model.fault import fault
 from opsjobs.model.job import JobDraft
 from opsjobs.model.wire import Wire
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.reference import name_taken
 
 JOBS_AT_MOST = 1_000
 
@@ -36,7 +39,7 @@ class ApplyDraft(Wire):
         return self
 
 
-@router.get("/jobs/export", dependencies=[requires("jobs:read")], summary="Export jobs as bodies of POST /jobs")
+@router.get("/jobs/export", dependencies=[requires("jobs:read", Within.LIST)], summary="Export jobs as bodies of POST /jobs")
 async def export(
     request: Request,
     name: Annotated[list[str] | None, Query(description="Only these; may be repeated.")] = None,
@@ -47,21 +50,38 @@ async def export(
     found: list[JobDraft] = []
     cursor: str | None = None
     while len(found) < JOBS_AT_MOST:
-        page = await request.app.state.parts.jobs.list(PageRequest(limit=200, cursor=cursor, sort="name", filters=filters))
+        wanted = PageRequest(limit=200, cursor=cursor, sort="name", filters=filters)
+        page = await request.app.state.parts.jobs.list(wanted, reach(request))
         found += [stored.job.definition for stored in page.items]
         if (cursor := page.next) is None:
             break
     return JSONResponse({"jobs": [written(draft) for draft in found[:JOBS_AT_MOST]]})
 
 
-@router.post("/jobs/apply", dependencies=[requires("jobs:create")], summary="Make jobs what these bodies say, by name")
+@router.post(
+    "/jobs/apply", dependencies=[requires("jobs:create", Within.BODY)], summary="Make jobs what these bodies say, by name"
+)
 async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> Response:
     """Creates what is not there and makes the next version of what differs (needs `jobs:update`, too); all or none.
 
     `dry_run=true` says what would change: created, updated (with JSON Pointers to what differs) or unchanged.
     """
-    check(request, "jobs:update")
-    for job in draft.jobs:
-        jobs.check_actions(request, job)
+    check(request, "jobs:update", within=Within.BODY)
+    await _check_written(request, draft.jobs)
     done = await request.app.state.parts.jobs.apply(draft.jobs, principal_of(request).name, dry_run=dry_run)
     return JSONResponse({"items": [one.data() for one in done], "dry_run": dry_run})
+
+
+async def _check_written(request: Request, drafts: Sequence[JobDraft]) -> None:
+    """Raises as writing each of them by itself does."""
+    update = bounds(request, "jobs:update", sees="jobs:read")
+    there: Mapping[str, Mapping[str, str]] = {}
+    if not update.act.everywhere:
+        there = await request.app.state.parts.jobs.labels_by_name([draft.name for draft in drafts])
+    for draft in drafts:
+        labels = there.get(draft.name)
+        if labels is not None and not update.sight.holds(labels):
+            raise name_taken("job", draft.name)
+        if labels is not None:
+            update.check_labels(labels, f"The job {draft.name!r}")
+        await jobs.check_written(request, draft, "jobs:create" if labels is None else "jobs:update")

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from opsjobs.api import frames
-from opsjobs.api.auth import requires
-from opsjobs.api.executions import known
+from opsjobs.api.auth import Within, requires
+from opsjobs.api.executions import Known, known
 from opsjobs.api.lines import Lines
 from opsjobs.model.execution import Execution
 from opsjobs.store.journal import Entry
@@ -57,18 +57,17 @@ class LogQuery(BaseModel):
 
 @router.get(
     "/executions/{id}/log",
-    dependencies=[requires("executions:read"), Depends(known)],
+    dependencies=[requires("executions:read", Within.OBJECT), Depends(known)],
     summary="Read an execution's log",
     response_class=Response,
     responses=_FORMS,
 )
-async def log(id: str, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
+async def log(request: Request, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
     """What was written until now, in order; `/events` goes on as it grows.
 
     Text with `target` and `stream` is exactly the bytes of that stream; otherwise lines that begin with `NAME | `.
     """
     parts = request.app.state.parts
-    execution = await parts.executions.get(id)
     await parts.journal.check_kept(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)

@@ -14,7 +14,9 @@ from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
+from opsjobs.api.schedules import known
+from opsjobs.api.sight import reach
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.clock_face import local
 from opsjobs.model.execution import moment
@@ -53,11 +55,13 @@ class PreviewDraft(Wire):
         return self
 
 
-@router.post("/schedules/preview", dependencies=[requires("schedules:read")], summary="Say when a schedule would be due")
+@router.post(
+    "/schedules/preview", dependencies=[requires("schedules:read", Within.BODY)], summary="Say when a schedule would be due"
+)
 async def preview(request: Request, draft: PreviewDraft) -> Response:
     """The next moments, on the clock of its zone and in UTC, with what a calendar closes; and the schedule in words. Stores nothing."""
     parts = request.app.state.parts
-    stored: StoredSchedule | None = await parts.schedules.get(str(draft.id)) if draft.id is not None else None
+    stored = await known(str(draft.id), request) if draft.id is not None else None
     after = draft.after or await parts.outlook.now()
     wanted = draft.schedule or (stored.definition if stored is not None else None)
     assert wanted is not None, "the draft names something"
@@ -73,13 +77,13 @@ async def preview(request: Request, draft: PreviewDraft) -> Response:
     return JSONResponse({"moments": moments, "words": table.words, "notes": notes})
 
 
-@router.get("/schedules/forecast", dependencies=[requires("schedules:read")], summary="Forecast the coming week")
+@router.get("/schedules/forecast", dependencies=[requires("schedules:read", Within.LIST)], summary="Forecast the coming week")
 async def forecast(request: Request) -> Response:
     """Over all enabled schedules: the load of each hour, the busiest ones, and which moments calendars close.
 
     The work is bounded: `left_out` says what was not counted.
     """
-    return JSONResponse((await request.app.state.parts.forecasts.week()).data())
+    return JSONResponse((await request.app.state.parts.forecasts.week(reach(request))).data())
 
 
 def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:

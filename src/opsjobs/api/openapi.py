@@ -8,10 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from opsjobs.api.auth import OPEN_DOORS
+from opsjobs.api.auth import OPEN_DOORS, Permission
 from opsjobs.api.problems import MEDIA_TYPE
 
 _ERROR = {
@@ -51,7 +52,11 @@ Send <code>Authorization: Bearer opsc_…</code> with every request.</p>{operati
 
 
 def describe(app: FastAPI, *, docs: bool) -> None:
-    """Make `app.openapi()` tell the truth about refusals and tokens; serve the page where `docs` are on."""
+    """Make `app.openapi()` tell the truth about refusals, tokens and permissions; serve the page where `docs` are on.
+
+    `x-permission` of an operation is what its caller must hold, `x-within` what it does for one who holds it within a scope only
+    (the words of api/auth.py Within).
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -77,8 +82,11 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         schemas.pop(unused, None)
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     schema["security"] = [{"token": []}]
+    required = permissions(app)
     for path, operations in schema.get("paths", {}).items():
-        for operation in operations.values():
+        for method, operation in operations.items():
+            if (permission := required.get((method.upper(), path))) is not None:
+                operation |= {"x-permission": permission.name, "x-within": permission.within.value}
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = _REFUSED
             if path in OPEN_DOORS:
@@ -86,11 +94,29 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     return schema
 
 
+def permissions(app: FastAPI) -> dict[tuple[str, str], Permission]:
+    """What each route requires, by method and path."""
+    routes = [context.original_route for context in iter_route_contexts(app.routes)]
+    return {
+        (method, route.path): dependency.call
+        for route in routes
+        if isinstance(route, APIRoute)
+        for dependency in route.dependant.dependencies
+        if isinstance(dependency.call, Permission)
+        for method in route.methods
+    }
+
+
 def _html(schema: Mapping[str, Any]) -> str:
     blocks = [
         f"<h3><code>{method.upper()} {escape(path)}</code></h3><p><b>{escape(operation.get('summary', ''))}.</b> "
-        f"{escape(operation.get('description', ''))}</p>"
+        f"{escape(operation.get('description', ''))}{_needs(operation)}</p>"
         for path, operations in sorted(schema["paths"].items())
         for method, operation in operations.items()
     ]
     return _PAGE.format(title=escape(schema["info"]["title"]), operations="".join(blocks))
+
+
+def _needs(operation: Mapping[str, Any]) -> str:
+    permission = operation.get("x-permission")
+    return f" Needs <code>{escape(permission)}</code>." if permission is not None else ""

@@ -12,20 +12,20 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
-from opsjobs.api.auth import check, principal_of, requires, triggered_by
+from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.executions import Prefer, answered
-from opsjobs.api.firings import told
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.paths import located
+from opsjobs.api.sight import admit, bounds, reach, requester
 from opsjobs.model.clock_face import in_words
+from opsjobs.model.explaining import explained
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
 from opsjobs.model.wire import Wire
 from opsjobs.store.firings import Firing
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.jobs import StoredJob
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.schedule_rows import StoredSchedule
 from opsjobs.store.schedules import SCHEDULES
@@ -40,22 +40,24 @@ class ReasonDraft(Wire):
 
 
 async def known(id: str, request: Request) -> StoredSchedule:
-    """The schedule; raises NotFound before the body is judged."""
-    schedule: StoredSchedule = await request.app.state.parts.schedules.get(id)
+    """The schedule; raises NotFound or Forbidden, by the labels of its job, before the body is judged."""
+    schedules = request.app.state.parts.schedules
+    schedule: StoredSchedule = await schedules.get(id)
+    if reach(request) is not None:
+        admit(request, "schedule", id, await schedules.labels(schedule), sees="schedules:read")
     return schedule
 
 
 Known = Annotated[StoredSchedule, Depends(known)]
-KnownJob = Annotated[StoredJob, Depends(jobs.known)]
 
 
 @router.post(
     "/jobs/{id}/schedules",
     status_code=201,
-    dependencies=[requires("schedules:manage"), Depends(jobs.known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.known)],
     summary="Schedule a job",
 )
-async def create(request: Request, job: KnownJob, draft: ScheduleDraft, idem: Idempotent) -> Response:
+async def create(request: Request, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
     """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
     check_parameters(job.job.definition.parameters, draft)
     refuse_past(draft, await request.app.state.parts.outlook.now())
@@ -67,26 +69,27 @@ async def create(request: Request, job: KnownJob, draft: ScheduleDraft, idem: Id
     return JSONResponse(body, 201, {"Location": located(request, f"/schedules/{made.id}"), "ETag": tag(made.version)})
 
 
-@router.get("/jobs/{id}/schedules", dependencies=[requires("schedules:read")], summary="List a job's schedules")
-async def of_job(id: str, request: Request, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
+@router.get("/jobs/{id}/schedules", dependencies=[requires("schedules:read", Within.OBJECT)], summary="List a job's schedules")
+async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
     """The newest first unless `sort` says otherwise."""
-    job = (await request.app.state.parts.jobs.get(id)).job
-    return await _listed(request, but(page, filters={**page.filters, "job_id": [str(job.id)]}))
+    return await _listed(request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]}))
 
 
-@router.get("/schedules", dependencies=[requires("schedules:read")], summary="List schedules")
+@router.get("/schedules", dependencies=[requires("schedules:read", Within.LIST)], summary="List schedules")
 async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
     """The newest first unless `sort` says otherwise; each with its words, its next moment, and how its last one went."""
     return await _listed(request, page)
 
 
-@router.get("/schedules/{id}", dependencies=[requires("schedules:read")], summary="Show a schedule")
+@router.get("/schedules/{id}", dependencies=[requires("schedules:read", Within.OBJECT)], summary="Show a schedule")
 async def show(request: Request, schedule: Known) -> Response:
     """As it was written, in words, with its next moment and how its last one went; its version is its ETag."""
     return await _one(request, schedule)
 
 
-@router.put("/schedules/{id}", dependencies=[requires("schedules:manage"), Depends(known)], summary="Replace a schedule")
+@router.put(
+    "/schedules/{id}", dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)], summary="Replace a schedule"
+)
 async def replace(request: Request, schedule: Known, if_match: IfMatch, draft: ScheduleDraft) -> Response:
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
     parts = request.app.state.parts
@@ -94,20 +97,33 @@ async def replace(request: Request, schedule: Known, if_match: IfMatch, draft: S
     return await _one(request, await parts.schedules.replace(str(schedule.id), draft, principal_of(request).name, if_match))
 
 
-@router.delete("/schedules/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a schedule")
+@router.delete(
+    "/schedules/{id}",
+    status_code=204,
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    summary="Delete a schedule",
+)
 async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
     """It launches nothing more; what it has launched stays, and goes on."""
     await request.app.state.parts.schedules.delete(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
 
-@router.post("/schedules/{id}/pause", dependencies=[requires("schedules:manage"), Depends(known)], summary="Pause a schedule")
+@router.post(
+    "/schedules/{id}/pause",
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    summary="Pause a schedule",
+)
 async def pause(request: Request, schedule: Known, draft: ReasonDraft | None = None) -> Response:
     """Each of its moments is passed over, and on record as skipped, until it is resumed. Again: the same answer."""
     return await _one(request, await request.app.state.parts.schedules.pause(schedule.id, reason=draft and draft.reason))
 
 
-@router.post("/schedules/{id}/resume", dependencies=[requires("schedules:manage"), Depends(known)], summary="Resume a schedule")
+@router.post(
+    "/schedules/{id}/resume",
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    summary="Resume a schedule",
+)
 async def resume(request: Request, schedule: Known) -> Response:
     """It goes on with its next moment; what was passed over is not made up for. Again: the same answer."""
     return await _one(request, await request.app.state.parts.schedules.resume(schedule.id))
@@ -116,20 +132,25 @@ async def resume(request: Request, schedule: Known) -> Response:
 @router.post(
     "/schedules/{id}/trigger",
     status_code=202,
-    dependencies=[requires("schedules:manage"), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Launch a schedule's job now",
 )
 async def trigger(
     request: Request, schedule: Known, idem: Idempotent, draft: ReasonDraft | None = None, prefer: Prefer = None
 ) -> Response:
     """As if it were due, whatever its overlap, calendars and pause say; its moments stay as they are. Needs `jobs:execute`, too."""
-    check(request, "jobs:execute")
-    launched = await request.app.state.parts.triggers.trigger(
+    check(request, "jobs:execute", within=Within.OBJECT)
+    parts = request.app.state.parts
+    if not (limits := bounds(request, "jobs:execute")).act.everywhere:
+        labels = await parts.schedules.labels(schedule)
+        admit(request, "schedule", schedule.id, labels, sees="schedules:read", permission="jobs:execute")
+    launched = await parts.triggers.trigger(
         str(schedule.id),
         triggered_by=triggered_by(request),
-        requested_by=principal_of(request).name,
+        bounds=limits,
         reason=draft and draft.reason,
         idem=idem,
+        **requester(request),
     )
     return await answered(request, launched, prefer)
 
@@ -144,6 +165,13 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
     bound(declared, draft.parameters)
 
 
+def told(firing: Firing) -> dict[str, Any]:
+    """An item, with a sentence that explains it and a way to its execution."""
+    item = firing.data()
+    links = {"execution": f"/executions/{firing.execution_id}"} if firing.execution_id is not None else {}
+    return {**item, "explained": explained(item), "links": links}
+
+
 def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:
     """What answers say of a schedule: itself, the name of its job, its next moment in words, and how its last one went."""
     due, zone = body["next_due_at"], body.get("timezone")
@@ -153,7 +181,7 @@ def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[s
 
 async def _listed(request: Request, page: PageRequest) -> Response:
     parts = request.app.state.parts
-    found: Page[StoredSchedule] = await parts.schedules.list(page)
+    found: Page[StoredSchedule] = await parts.schedules.list(page, reach(request))
     around = await parts.outlook.around([schedule.id for schedule in found.items])
     return listed(request, found, lambda schedule: shown(schedule.data(), *around[schedule.id]))
 

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
 from opsjobs.api.connection import DROP
+from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
 from opsjobs.model.execution import Execution
 from opsjobs.model.failures import TooMany
@@ -28,14 +29,14 @@ Position = Annotated[int, Query(ge=0, le=BIGINT_MAX, description="Begin after th
 
 @router.get(
     "/executions/{id}/events",
-    dependencies=[requires("executions:read")],
+    dependencies=[requires("executions:read", Within.OBJECT)],
     response_class=Response,
     responses={200: {"content": {"text/event-stream": {}}, "description": "Frames until the `end` event"}},
     summary="Follow an execution live",
 )
 async def events(
-    id: str,
     request: Request,
+    execution: Known,
     after: Position = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
 ) -> Response:
@@ -44,7 +45,6 @@ async def events(
     `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again.
     """
     parts, followers = request.app.state.parts, request.app.state.followers
-    execution = await parts.executions.get(id)
     await parts.journal.check_kept(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)

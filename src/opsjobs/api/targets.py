@@ -8,15 +8,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import check, principal_of, requires
+from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import created, listed, page_of, replayed
+from opsjobs.api.sight import admitted, bounds, reach
 from opsjobs.model.failures import NotFound
 from opsjobs.model.importing import ImportDraft
 from opsjobs.model.target import Endpoint, Target, TargetDraft
 from opsjobs.model.wire import Duration, Wire
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.inventory import TARGETS
+from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["targets"])
@@ -37,91 +38,104 @@ class MaintenanceDraft(Wire):
         return self
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.inventory.get(id)
+async def known(id: str, request: Request) -> StoredTarget:
+    """The target; raises NotFound or Forbidden before the body is judged."""
+    found: StoredTarget = await request.app.state.parts.inventory.get(id)
+    return admitted(request, "target", id, found, sees="targets:read")
 
 
-@router.post("/targets", status_code=201, dependencies=[requires("targets:manage")], summary="Create a target")
+Known = Annotated[StoredTarget, Depends(known)]
+
+
+@router.post("/targets", status_code=201, dependencies=[requires("targets:manage", Within.BODY)], summary="Create a target")
 async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Response:
     """Stores a machine; naming a credential needs `credentials:use`, too."""
     _check_credential(request, draft)
-    target = await request.app.state.parts.inventory.create(draft, idem)
+    target = await request.app.state.parts.inventory.create(draft, idem, bounds=bounds(request))
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
 
 
-@router.post("/targets/import", dependencies=[requires("targets:manage")], summary="Create or change many targets")
+@router.post("/targets/import", dependencies=[requires("targets:manage", Within.BODY)], summary="Create or change many targets")
 async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Response:
     """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which."""
     if any(entry.get("credential") is not None for entry in draft.targets):
         check(request, "credentials:use")
-    imported = await request.app.state.parts.imports.take_in(draft, idem)
+    imported = await request.app.state.parts.imports.take_in(draft, idem, bounds=bounds(request))
     return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
 
 
-@router.get("/targets", dependencies=[requires("targets:read")], summary="List targets")
+@router.get("/targets", dependencies=[requires("targets:read", Within.LIST)], summary="List targets")
 async def list_(
     request: Request,
     page: Annotated[PageRequest, page_of(TARGETS, also=["selector"])],
     selector: Annotated[str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")] = None,
 ) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.inventory.list(page, selector))
+    return listed(request, await request.app.state.parts.inventory.list(page, selector, reach=reach(request)))
 
 
-@router.get("/targets/{id}", dependencies=[requires("targets:read")], summary="Show a target")
-async def show(id: str, request: Request) -> Response:
+@router.get("/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target")
+async def show(stored: Known) -> Response:
     """One machine; `credential` and `jump` are names."""
-    return JSONResponse((await request.app.state.parts.inventory.get(id)).data())
+    return JSONResponse(stored.data())
 
 
-@router.put("/targets/{id}", dependencies=[requires("targets:manage"), Depends(known)], summary="Replace a target")
+@router.put("/targets/{id}", dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)], summary="Replace a target")
 async def replace(id: str, request: Request, draft: TargetDraft) -> Response:
     """Changes the whole; its version grows if anything is different."""
     _check_credential(request, draft)
     parts = request.app.state.parts
-    stored = await parts.inventory.replace(id, draft)
+    stored = await parts.inventory.replace(id, draft, bounds=bounds(request))
     await parts.ledger.resize_slots(stored.target.id, stored.target.slots)
     return JSONResponse(stored.data())
 
 
-@router.delete("/targets/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a target")
+@router.delete(
+    "/targets/{id}",
+    status_code=204,
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
+    summary="Delete a target",
+)
 async def delete(id: str, request: Request) -> Response:
     """409 while other targets are reached through it."""
     await request.app.state.parts.inventory.delete(id)
     return Response(status_code=204)
 
 
-@router.post("/targets/{id}/test", dependencies=[requires("targets:manage")], summary="Try to reach a target")
-async def test(id: str, request: Request) -> Response:
+@router.post("/targets/{id}/test", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Try to reach a target")
+async def test(request: Request, stored: Known) -> Response:
     """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
-    steps = await request.app.state.parts.sessions.test(await _endpoint(id, request))
+    steps = await request.app.state.parts.sessions.test(await _endpoint(request, stored))
     shown = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in steps]
     return JSONResponse({"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown})
 
 
-@router.post("/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage")], summary="See a target's host keys")
-async def scan_host_keys(id: str, request: Request) -> Response:
+@router.post(
+    "/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage", Within.OBJECT)], summary="See a target's host keys"
+)
+async def scan_host_keys(request: Request, stored: Known) -> Response:
     """The keys that the machine shows now, without logging in and without trusting them; 502 where it cannot be reached."""
-    keys = await request.app.state.parts.sessions.scan_host_keys(await _endpoint(id, request))
+    keys = await request.app.state.parts.sessions.scan_host_keys(await _endpoint(request, stored))
     return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
 
 
-@router.get("/targets/{id}/maintenance", dependencies=[requires("targets:read")], summary="Show a target's maintenance")
-async def maintenance(id: str, request: Request) -> Response:
+@router.get(
+    "/targets/{id}/maintenance", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target's maintenance"
+)
+async def maintenance(request: Request, stored: Known) -> Response:
     """Until when, why, and who said so; `maintenance` is null where there is none."""
-    return await _maintenance(request, (await request.app.state.parts.inventory.get(id)).target)
+    return await _maintenance(request, stored.target)
 
 
 @router.post(
     "/targets/{id}/maintenance",
-    dependencies=[requires("targets:manage"), Depends(known)],
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
     summary="Begin or end a target's maintenance",
 )
-async def maintain(id: str, request: Request, draft: MaintenanceDraft) -> Response:
+async def maintain(request: Request, stored: Known, draft: MaintenanceDraft) -> Response:
     """Its runs wait until it is over, and say why; what runs there goes on."""
     parts = request.app.state.parts
-    target = (await parts.inventory.get(id)).target
+    target = stored.target
     if draft.off:
         await parts.ledger.release_target(target.id)
     else:
@@ -138,12 +152,11 @@ async def _maintenance(request: Request, target: Target) -> Response:
     return JSONResponse({"target": shown, "maintenance": stands.data() if stands is not None else None})
 
 
-async def _endpoint(id: str, request: Request) -> Endpoint:
-    inventory = request.app.state.parts.inventory
-    target_id: str = (await inventory.get(id)).target.id
-    found: dict[str, Endpoint] = await inventory.endpoints([target_id])
+async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
+    target_id = stored.target.id
+    found: dict[str, Endpoint] = await request.app.state.parts.inventory.endpoints([target_id])
     if target_id not in found:
-        raise NotFound.of("target", id)
+        raise NotFound.of("target", target_id)
     return found[target_id]
 
 

@@ -9,7 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from opsjobs.engine.launch import Launched, Launcher
+from opsjobs.model.access import IdentityKind, Reach
 from opsjobs.model.again import Parent, PastRun, RetryDraft, ReviveDraft, Which
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, FieldError, Invalid, NotFound
 from opsjobs.model.job import LaunchOrder
@@ -50,10 +52,20 @@ class Again:
         self._parents = Parents(database)
         self._letters = DeadLetters(database)
 
-    async def retry(self, ref: str, draft: RetryDraft, *, requested_by: str, idem: IdempotentRequest | None = None) -> Launched:
+    async def retry(
+        self,
+        ref: str,
+        draft: RetryDraft,
+        *,
+        requested_by: str,
+        requested_by_kind: IdentityKind = "api_key",
+        bounds: Bounds = NO_BOUNDS,
+        idem: IdempotentRequest | None = None,
+    ) -> Launched:
         """A new execution of these runs of one that has ended. Those that are dead letters are answered by it.
 
-        Raises NotFound, Conflict (it has not ended, its job is gone), Invalid (nothing to retry, no such target).
+        Raises NotFound, Conflict (it has not ended, its job is gone), Invalid (nothing to retry, no such target), Forbidden
+        where its job or one of the targets, as they are now, is out of bounds.
         """
         parent = await self._parents.get(ref)
         if not parent.ended:
@@ -61,7 +73,9 @@ class Again:
             raise Conflict("execution_not_ended", detail)
         runs = _meant(parent, await self._parents.runs(parent.id), draft)
         known = await self._targets.known([run.target.id for run in runs])
+        await self._check_bounds(bounds, [parent], runs, known)
         new = self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason)
+        new = replace(new, requested_by_kind=requested_by_kind)
 
         async def revive(connection: Connection, execution: Execution) -> None:
             ids = [run.id for run in runs]
@@ -71,32 +85,55 @@ class Again:
         with _its_job_is_there(parent):
             return await self._launcher.start(new, idem, also=revive)
 
-    async def revive(self, draft: ReviveDraft, *, requested_by: str, idem: IdempotentRequest | None = None) -> Revived | Answer:
-        """A new execution for each that has dead letters meant by the draft, at most 100; each letter is revived once.
+    async def revive(
+        self,
+        draft: ReviveDraft,
+        *,
+        requested_by: str,
+        requested_by_kind: IdentityKind = "api_key",
+        reach: Reach | None = None,
+        bounds: Bounds = NO_BOUNDS,
+        idem: IdempotentRequest | None = None,
+    ) -> Revived | Answer:
+        """A new execution for each that has dead letters within reach meant by the draft, at most 100; each letter is revived once.
 
-        Raises NotFound or Conflict where it is for ids of which none is left (others were quicker), or a job is gone.
+        Raises NotFound or Conflict where it is for ids of which none is left (others were quicker), or a job is gone; Forbidden
+        where a job or a target, as they are now, is out of bounds.
         """
-        found = await self._letters.find(draft)
+        found = await self._letters.find(draft, reach)
         by_execution = {key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)}
         meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[:REVIVED_AT_MOST])
         parents = await self._parents.named(meant)
         known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
+        await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
 
         async def write(connection: Connection) -> Revived:
             ids = [run.id for runs in meant.values() for run in runs]
             won = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
             if not won and draft.ids is not None:
-                raise await dead_letters.refusal(connection, draft.ids)
+                raise await dead_letters.refusal(connection, draft.ids, reach)
             made: list[Execution] = []
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
                     new = self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason)
+                    new = replace(new, requested_by_kind=requested_by_kind)
                     made.append(await self._revived(connection, parent, new))
             return Revived(made, len(by_execution) > len(meant))
 
         done = await idempotency.once(self._database, idem, write, lambda revived: Answer(202, None, revived.data()))
         self._launcher.ring(list(known.values()))
         return done
+
+    async def _check_bounds(
+        self, bounds: Bounds, parents: Sequence[Parent], runs: Sequence[PastRun], known: Mapping[str, Target]
+    ) -> None:
+        """Raises Forbidden. A target that was removed since has no labels: only who may go everywhere does it again."""
+        if bounds.act.everywhere:
+            return
+        jobs = {parent.job_id for parent in parents if parent.job_id is not None}
+        for job_id, labels in (await self._parents.labels_of_jobs(jobs)).items():
+            bounds.check_labels(labels, f"Job {job_id}")
+        bounds.check_targets([known.get(run.target.id) or _gone(run) for run in runs])
 
     async def _revived(self, connection: Connection, parent: Parent, new: NewExecution) -> Execution:
         with _its_job_is_there(parent):

@@ -13,6 +13,8 @@ from opsjobs import failpoints
 from opsjobs.engine.launch import Launched, Launcher
 from opsjobs.engine.preparing import Preparer, order_of
 from opsjobs.engine.service import Counts
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound, Unavailable
 from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
@@ -245,6 +247,8 @@ class Triggers:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
+        requested_by_kind: IdentityKind = "api_key",
+        bounds: Bounds = NO_BOUNDS,
         reason: str | None = None,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
@@ -254,9 +258,11 @@ class Triggers:
         """
         schedule = await self._schedules.get(ref)
         job = (await self._jobs.get(str(schedule.job_id))).job
-        order = order_of(job, schedule)
+        order = replace(order_of(job, schedule), bounds=bounds)
         order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
-        new = await self._launcher.prepared(order, triggered_by=triggered_by, requested_by=requested_by)
+        new = await self._launcher.prepared(
+            order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind
+        )
 
         async def record(connection: Connection, execution: Execution) -> None:
             await self._firings.record_trigger(connection, schedule, execution)

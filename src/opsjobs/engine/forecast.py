@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed, Closures
 from opsjobs.model.forecast import Collision, Week
 from opsjobs.store.calendars import Calendars
@@ -20,7 +21,7 @@ MOMENTS_OF_ONE_AT_MOST = 10_080
 
 
 class Forecasts:
-    """Who asks while a week is being counted is told what that one comes to."""
+    """Who asks while a week is being counted for the same reach is told what that one comes to; others wait for their turn."""
 
     def __init__(
         self,
@@ -34,28 +35,38 @@ class Forecasts:
         self._calendars = calendars
         self._seconds_at_most = seconds_at_most
         self._moments_at_most = moments_at_most
-        self._counting: asyncio.Task[Week] | None = None
+        self._counting: dict[Reach | None, asyncio.Task[Week]] = {}
+        self._turn = asyncio.Lock()
 
-    async def week(self) -> Week:
-        """From the present hour on. What is beyond its limits is left out, and the week says what."""
-        if self._counting is None or self._counting.done():
-            self._counting = asyncio.create_task(self._counted())
+    async def week(self, reach: Reach | None = None) -> Week:
+        """Of the schedules within reach (None: of all), from the present hour on.
+
+        What is beyond its limits is left out, and the week says what.
+        """
+        counting = self._counting.get(reach)
+        if counting is None:
+            counting = self._counting[reach] = asyncio.create_task(self._in_turn(reach))
+            counting.add_done_callback(lambda _: self._counting.pop(reach))
         # Whoever asked first may leave: the others still want to know.
-        return await asyncio.shield(self._counting)
+        return await asyncio.shield(counting)
 
-    async def _counted(self) -> Week:
+    async def _in_turn(self, reach: Reach | None) -> Week:
+        async with self._turn:
+            return await self._counted(reach)
+
+    async def _counted(self, reach: Reach | None) -> Week:
         now = await self._outlook.now()
         week = Week(now.replace(minute=0, second=0, microsecond=0))
         until = time.monotonic() + self._seconds_at_most
         left, last = self._moments_at_most, 0
-        while portion := await self._outlook.coming(after=last, limit=PORTION):
+        while portion := await self._outlook.coming(after=last, limit=PORTION, reach=reach):
             calendars = await self._calendars.by_names({name for one in portion for name in one.schedule.definition.calendars})
             done = 0
             if time.monotonic() < until and left > 0:
                 done, left = await asyncio.to_thread(_count, week, portion, calendars, (now, left, until))
             last = portion[-1].schedule.id
             if done < len(portion):
-                week.not_looked_at = len(portion) - done + await self._outlook.count_coming(after=last)
+                week.not_looked_at = len(portion) - done + await self._outlook.count_coming(after=last, reach=reach)
                 break
         return week
 

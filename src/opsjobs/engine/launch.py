@@ -11,6 +11,7 @@ from uuid import UUID
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, sources
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.model.job import LaunchOrder
@@ -85,6 +86,7 @@ class Launcher:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
+        requested_by_kind: IdentityKind = "api_key",
         idem: IdempotentRequest | None = None,
         uuid: UUID | None = None,
         parent: int | None = None,
@@ -92,21 +94,30 @@ class Launcher:
         """Start an execution; `uuid` and `parent`: of one that is part of another one.
 
         Raises Invalid (no or too many targets, narrowed outside the job's, a credential that cannot be used, a file that is not
-        there, wrong parameters), NotFound, Conflict.
+        there, wrong parameters), Forbidden (targets out of the order's bounds), NotFound, Conflict.
         """
         async with failpoints.at("launch"):
-            new = await self.prepared(order, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
+            new = await self.prepared(
+                order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind, uuid=uuid
+            )
             new = replace(new, parent=parent)
         return await self.start(new, idem)
 
     async def prepared(
-        self, order: LaunchOrder, *, triggered_by: TriggeredBy, requested_by: str, uuid: UUID | None = None
+        self,
+        order: LaunchOrder,
+        *,
+        triggered_by: TriggeredBy,
+        requested_by: str,
+        requested_by_kind: IdentityKind = "api_key",
+        uuid: UUID | None = None,
     ) -> NewExecution:
         """What a launch of this order would write, with all that is asked of others beforehand. Raises as `launch` does."""
         order = await self.with_values(order)
         targets = await self.selected(order)
         actions = await self.frozen(order)
-        return self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
+        new = self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
+        return replace(new, requested_by_kind=requested_by_kind)
 
     def draft(
         self,
@@ -189,12 +200,16 @@ class Launcher:
         return None if retry is None else frozen(retry, attempts=self._limits.max_attempts, factor=self._limits.retry_factor)
 
     async def selected(self, order: LaunchOrder) -> list[Target]:
-        """The targets that are meant, as they are now. Raises Invalid."""
-        of_job = await self._targets.resolve(order.targets)
+        """The targets that are meant, as they are now. Raises Invalid, and Forbidden for what is out of the order's bounds."""
+        sight = order.bounds.sight
+        # What a stored job names is there to be read; what is asked for now and not seen is told as what is not there.
+        of_job = await self._targets.resolve(order.targets, sight if order.job_id is None else None)
         if order.narrowed_to is None:
+            order.bounds.check_targets(of_job)
             return of_job
         allowed = {target.id for target in of_job}
-        narrowed = await self._targets.resolve(order.narrowed_to)
+        narrowed = await self._targets.resolve(order.narrowed_to, sight)
+        order.bounds.check_targets(narrowed)
         if outside := [target.name for target in narrowed if target.id not in allowed]:
             raise Invalid(
                 "target_outside_job",

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from opsjobs.engine.launch import Launcher
 from opsjobs.model.action import JobAction
-from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
+from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.store.jobs import Jobs
 
@@ -35,17 +36,17 @@ def _shown(error: FieldError) -> dict[str, str]:
     return {"pointer": error.pointer, "detail": error.detail, "code": error.code}
 
 
-async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft) -> Judgement:
-    """What stands in the way of this job: targets, credentials, files and jobs that are not there."""
+async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> Judgement:
+    """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds."""
     found = Judgement()
-    order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name)
+    order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _asked(launcher.selected(order), found, "/targets")
     if targets is not None and not targets:
         words = "no target matches the selection: an execution of it would be refused"
         found.warnings.append(FieldError("/targets", words, "no_targets"))
     await _asked(launcher.frozen(order), found, "/actions")
     for position, action in enumerate(draft.actions):
-        if isinstance(action, JobAction) and not await jobs.knows(action.job):
+        if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"
             found.errors.append(FieldError(pointer, f"there is no job {action.job!r}", "unknown_job"))
     gate = draft.policy.gate
@@ -57,9 +58,16 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft) -> Judgement:
     return found
 
 
+async def _knows(jobs: Jobs, ref: str, bounds: Bounds) -> bool:
+    if bounds.act.everywhere:
+        return await jobs.knows(ref)
+    labels = await jobs.labels_of(ref)
+    return labels is not None and bounds.act.holds(labels)
+
+
 async def _asked(question: Awaitable[T], found: Judgement, pointer: str) -> T | None:
     try:
         return await question
-    except Invalid as refused:
+    except (Invalid, Forbidden) as refused:
         found.errors += refused.errors or (FieldError(pointer, refused.detail, refused.code),)
         return None

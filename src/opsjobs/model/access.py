@@ -11,6 +11,8 @@ from typing import Literal
 from opsjobs.model.target import Requirement, parse_selector
 
 PrincipalKind = Literal["api_key", "user", "service", "external"]
+IdentityKind = Literal["api_key", "user", "service", "external", "system"]
+"""Of whoever asks for something: a principal, or opsjobs by itself."""
 
 
 class Role(StrEnum):
@@ -114,6 +116,13 @@ class Reach:
         """True for a thing with these labels."""
         return any(scope.holds(labels) for scope in self.scopes)
 
+    def __or__(self, other: Reach) -> Reach:
+        """What either of the two holds."""
+        return Reach((*self.scopes, *(scope for scope in other.scopes if scope not in self.scopes)))
+
+
+UNBOUNDED = Reach((EVERYWHERE,))
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -143,6 +152,11 @@ class Principal:
     def reach(self, permission: str) -> Reach:
         """For which things the permission is held."""
         return Reach(tuple(grant.scope for grant in self.grants if grant.holds(permission)))
+
+    @property
+    def identity(self) -> str:
+        """Name and kind in one word: `ada` of an API key, `user/ada` of a user; a key's name has no slash."""
+        return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
 
     def is_same_person(self, other: Principal) -> bool:
         """True where both are one identity, or one human, as far as that is known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
@@ -198,6 +198,7 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
 class Execution:
     """One launch, as read: `status` is what is shown (paused and cancelling while asked for), `counts` has no zeros.
 
+    `labels`: what all of its targets had in common at its launch.
     `halt_reason`: why what had not begun was skipped. `paused_by` is None where a gate paused it.
     `waves`: {open, total}, of an execution that has several. `waiting_on`: for what
     it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval.
@@ -229,6 +230,8 @@ class Execution:
     pause_reason: str | None = None
     waves: Mapping[str, int] | None = None
     waiting_on: Mapping[str, Any] | None = None
+    requested_by_kind: str = "api_key"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The body of GET /executions/{id}, which is also the `data` of its events."""
@@ -244,6 +247,8 @@ class Execution:
             "status": self.status.value,
             "triggered_by": self.triggered_by.value,
             "requested_by": self.requested_by,
+            "requested_by_kind": self.requested_by_kind,
+            "labels": dict(self.labels),
             "parameters": dict(self.parameters),
             "counts": dict(self.counts),
             "total_targets": self.total_targets,

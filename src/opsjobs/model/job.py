@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.durable import durability
 from opsjobs.model.failures import Invalid
 from opsjobs.model.fault import fault
@@ -131,6 +132,7 @@ class LaunchOrder:
     """What `engine.launch` is asked to start: a job version or ad-hoc work (job None), and on what.
 
     `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are.
+    `bounds`: how far whoever asks for it may go.
     """
 
     actions: Sequence[Action]
@@ -143,6 +145,7 @@ class LaunchOrder:
     reason: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     declared: Sequence[ParameterDraft] | None = None
+    bounds: Bounds = NO_BOUNDS
 
 
 __all__ = [

@@ -11,6 +11,7 @@ from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.doorbell import Doorbell
 from opsjobs.engine.again import Again
+from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
@@ -103,6 +104,7 @@ class Parts:
     doorbell: Doorbell
     launcher: Launcher
     again: Again
+    authoring: Authoring
     dead_letters: DeadLetters
     approvals: Approvals
     schedules: Schedules
@@ -175,6 +177,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         doorbell=doorbell,
         launcher=launcher,
         again=Again(launcher, database=database, ledger=ledger, targets=inventory),
+        authoring=Authoring(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
         schedules=schedules,

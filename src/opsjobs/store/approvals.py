@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from opsjobs.model.access import Reach
 from opsjobs.model.approval import Approval
 from opsjobs.model.failures import NotFound
 from opsjobs.store.ledger.approvals import COLUMNS, approval_of
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reaching import OF_EXECUTION
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
@@ -20,6 +22,7 @@ APPROVALS = Listing(
         "asked_at": Column("moment", sort=True),
         "expires_at": Column("moment", sort=True, expression="coalesce(expires_at, 'infinity')"),
     },
+    labels=OF_EXECUTION.format("listed.execution_id"),
 )
 
 
@@ -38,6 +41,6 @@ class Approvals:
             raise NotFound.of("approval", ref)
         return approval_of(row)
 
-    async def list(self, request: PageRequest) -> Page[Approval]:
-        """The newest first; filters and orders are those of APPROVALS."""
-        return (await APPROVALS.page(self._database, request)).map(approval_of)
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
+        """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
+        return (await APPROVALS.page(self._database, request, reach=reach)).map(approval_of)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
+from opsjobs.model.access import Reach
 from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, change
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
@@ -54,7 +55,7 @@ class StoredCircuit:
 
 
 _SHOWN = """
-select c.id, c.uuid, c.target_id, t.name as target, t.host, l.name as credential, c.failures, c.code, c.message, c.since, c.until,
+select c.id, c.uuid, c.target_id, t.name as target, t.host, l.name as credential, c.failures, c.code, c.message, c.since, c.until, t.labels,
   case when c.state = 'open' and c.until <= opsjobs_now() then 'half_open' else c.state end as state
 from circuits c left join targets t on t.id::text = c.target_id left join credentials l on l.id::text = c.credential_id"""
 CIRCUITS = Listing(
@@ -68,6 +69,7 @@ CIRCUITS = Listing(
         "code": Column("text"),
         "since": Column("moment"),
     },
+    labels="labels",
 )
 
 _FIELDS = "login, state, proven, failures, trips, code, message, since, until, holder, held_until"
@@ -151,10 +153,10 @@ class Circuits:
             )
             return [_stored(row) for row in await shown.fetchall()]
 
-    async def list(self, request: PageRequest) -> Page[StoredCircuit]:
-        """A page of those that are not well; with the filter state=closed of those that are, too."""
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredCircuit]:
+        """A page of those of targets within reach that are not well; with the filter state=closed of those that are, too."""
         closed = CircuitState.CLOSED.value in request.filters.get("state", ())
-        return (await CIRCUITS.page(self._database, request, {"closed": closed})).map(_stored)
+        return (await CIRCUITS.page(self._database, request, {"closed": closed}, reach=reach)).map(_stored)
 
 
 async def forget(connection: Connection, column: str, thing: int) -> None:

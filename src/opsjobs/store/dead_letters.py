@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from opsjobs.model.access import Reach
 from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, PastRun, ReviveDraft
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Conflict, NotFound, Refusal
 from opsjobs.model.runs import TargetName
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.parents import RUN_COLUMNS, past_run
+from opsjobs.store.reaching import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_AT_MOST = 10_000
@@ -19,7 +21,7 @@ FOUND_AT_MOST = 10_000
 _LETTERS = f"""
 select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id, s.job_name,
        array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id, r.target_name] as target,
-       r.error_code as error, r.execution_id as execution
+       r.error_code as error, r.execution_id as execution, s.labels
 from target_runs r join job_executions e on e.id = r.execution_id join execution_specs s on s.execution_id = e.id
 where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)"""
 DEAD_LETTERS = Listing(
@@ -33,6 +35,7 @@ DEAD_LETTERS = Listing(
         "execution": Column("integer", sort=True),
         "at": Column("moment", sort=True),
     },
+    labels="labels",
 )
 
 _FIND = f"""
@@ -40,7 +43,7 @@ select * from ({_LETTERS}) l
 where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[])) and (%(job)s::text is null or %(job)s = any(job))
   and (%(target)s::text is null or %(target)s = any(target)) and (%(error)s::text is null or error = %(error)s)
   and (%(status)s::text is null or status = %(status)s) and (%(execution)s::bigint is null or execution = %(execution)s)
-  and (%(since)s::timestamptz is null or at >= %(since)s)
+  and (%(since)s::timestamptz is null or at >= %(since)s){{within}}
 order by execution_id, id limit {FOUND_AT_MOST}"""
 
 # Who comes second waits for the first one's commit, and is then left without: a letter has one answer.
@@ -52,8 +55,8 @@ on conflict (run_id) do nothing returning run_id"""
 
 _BECAME = "update dead_letter_answers set execution_id = %s where run_id = any(%s::bigint[])"
 _ANSWERED = """
-select a.run_id, a.answer, a.answered_by, a.execution_id from dead_letter_answers a where a.run_id = any(%s::bigint[])
-order by a.run_id limit 1"""
+select a.run_id, a.answer, a.answered_by, a.execution_id from dead_letter_answers a join target_runs r on r.id = a.run_id
+where a.run_id = any(%(ids)s::bigint[]){within} order by a.run_id limit 1"""
 
 
 class DeadLetters:
@@ -62,25 +65,26 @@ class DeadLetters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list(self, request: PageRequest) -> Page[DeadLetter]:
-        """The newest first; filters and orders are those of DEAD_LETTERS."""
-        return (await DEAD_LETTERS.page(self._database, request)).map(_letter)
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[DeadLetter]:
+        """Those of executions within reach, the newest first; filters and orders are those of DEAD_LETTERS."""
+        return (await DEAD_LETTERS.page(self._database, request, reach=reach)).map(_letter)
 
-    async def find(self, wish: ReviveDraft) -> Sequence[PastRun]:
-        """The letters that are meant, by execution: at most 10,000."""
+    async def find(self, wish: ReviveDraft, reach: Reach | None = None) -> Sequence[PastRun]:
+        """The letters within reach that are meant, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
-        rows = await self._database.fetch(_FIND, {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids})
-        return [past_run(row) for row in rows]
+        within, reaching = and_within(reach, "l.labels")
+        asked = {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids, **reaching}
+        return [past_run(row) for row in await self._database.fetch(_FIND.format(within=within), asked)]
 
-    async def discard(self, wish: DiscardDraft, *, by: str) -> Sequence[int]:
-        """Let go of the letters that are meant, at most 10,000; their ids. Raises NotFound, Conflict."""
-        ids = [run.id for run in await self.find(wish)]
+    async def discard(self, wish: DiscardDraft, *, by: str, reach: Reach | None = None) -> Sequence[int]:
+        """Let go of the letters within reach that are meant, at most 10,000; their ids. Raises NotFound, Conflict."""
+        ids = [run.id for run in await self.find(wish, reach)]
 
         async def write() -> Sequence[int]:
             async with self._database.transaction() as connection:
                 discarded = await answer(connection, ids, "discarded", by=by, reason=wish.reason)
                 if not discarded and wish.ids is not None:
-                    raise await refusal(connection, wish.ids)
+                    raise await refusal(connection, wish.ids, reach)
                 return sorted(discarded)
 
         return await self._database.repeat(write)
@@ -100,9 +104,11 @@ async def became(connection: Connection, run_ids: Sequence[int], execution_id: i
     await connection.execute(_BECAME, [execution_id, list(run_ids)])
 
 
-async def refusal(connection: Connection, ids: Sequence[int]) -> Refusal:
-    """Why there is nothing to answer of these: there are no such letters, or others were quicker."""
-    row = await (await connection.execute(_ANSWERED, [list(ids)])).fetchone()
+async def refusal(connection: Connection, ids: Sequence[int], reach: Reach | None = None) -> Refusal:
+    """Why there is nothing to answer of these: there are no such letters within reach, or others were quicker."""
+    within, reaching = and_within(reach, OF_EXECUTION.format("r.execution_id"))
+    answered = await connection.execute(_ANSWERED.format(within=within), {"ids": list(ids), **reaching})
+    row = await answered.fetchone()
     if row is None:
         return NotFound("dead_letter_not_found", f"There is no dead letter {ids[0]}: see GET /dead-letters.")
     became = f", as execution {row['execution_id']}" if row["execution_id"] else ""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.failures import NotFound
@@ -28,7 +29,7 @@ select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_
        case when e.finished_at is null and e.cancelling then 'cancelling'
             when e.finished_at is null and e.paused then 'paused' else e.status end as status,
        opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at, e.finished_at,
-       s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
+       s.requested_by_kind, s.labels, s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
        case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
        {WAVES} as waves, {WAITING_ON} as waiting_on
 from job_executions e join execution_specs s on s.execution_id = e.id"""
@@ -45,6 +46,7 @@ EXECUTIONS = Listing(
         "created_at": Column("moment", sort=True),
         "finished_at": Column("moment", sort=True, expression="coalesce(finished_at, 'infinity')"),
     },
+    labels="labels",
 )
 _RUN = """
 select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
@@ -173,9 +175,15 @@ class Executions:
             raise NotFound.of("execution", ref)
         return _execution(row)
 
-    async def list(self, request: PageRequest) -> Page[Execution]:
-        """Executions, the newest first; filters and orders are those of EXECUTIONS."""
-        return (await EXECUTIONS.page(self._database, request)).map(_execution)
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Execution]:
+        """Executions within reach, the newest first; filters and orders are those of EXECUTIONS."""
+        return (await EXECUTIONS.page(self._database, request, reach=reach)).map(_execution)
+
+    async def labels(self, execution_id: int) -> Mapping[str, str]:
+        """What scopes are held against, of one whose id is known."""
+        row = await self._database.fetch_one("select labels from execution_specs where execution_id = %s", [execution_id])
+        labels: Mapping[str, str] = row["labels"] if row is not None else {}
+        return labels
 
     async def waiting_zones(self, execution_id: int) -> Sequence[str]:
         """The zones in which runs of it wait: whose workers there is a bell for."""
@@ -279,6 +287,8 @@ def _execution(row: Mapping[str, Any]) -> Execution:
         pause_reason=row["pause_reason"],
         waves=row["waves"],
         waiting_on=row["waiting_on"],
+        requested_by_kind=row["requested_by_kind"],
+        labels=row["labels"],
     )
 
 

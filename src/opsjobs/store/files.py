@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict
 from opsjobs.store import idempotency
@@ -18,10 +19,10 @@ from opsjobs.store.reference import find
 from opsjobs.store.transaction import Database
 
 _SELECT = """
-select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by, f.created_at, f.content_id
+select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by, f.created_by_kind, f.created_at, f.content_id
 from files f join file_contents c on c.id = f.content_id"""
 FILES = Listing(
-    _SELECT,
+    f"{_SELECT} where %(by)s::text is null or (f.created_by, f.created_by_kind) = (%(by)s, %(kind)s)",
     {
         "id": Column("integer", sort=True),
         "name": Column("text", sort=True),
@@ -31,7 +32,7 @@ FILES = Listing(
         "created_at": Column("moment", sort=True),
     },
 )
-_CREATE = "insert into files (uuid, name, content_id, created_by) values (%s, %s, %s, %s) returning id"
+_CREATE = "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, %s, %s, %s) returning id"
 # What an execution that has not ended is to bring to its targets: the launch stores the file's uuid as the source.
 _IN_USE = """
 select e.id from job_executions e join execution_specs s on s.execution_id = e.id
@@ -49,6 +50,7 @@ class StoredFile:
     size: int
     sha256: str
     created_by: str
+    created_by_kind: str
     created_at: datetime
     content_id: int
 
@@ -61,6 +63,7 @@ class StoredFile:
             "size": self.size,
             "sha256": self.sha256,
             "created_by": self.created_by,
+            "created_by_kind": self.created_by_kind,
             "created_at": moment(self.created_at),
         }
 
@@ -73,14 +76,20 @@ class Files:
         self._clock = clock or SystemClock()
 
     async def create(
-        self, name: str, written: Written, created_by: str, idem: IdempotentRequest | None = None
+        self,
+        name: str,
+        written: Written,
+        created_by: str,
+        idem: IdempotentRequest | None = None,
+        *,
+        created_by_kind: IdentityKind = "api_key",
     ) -> StoredFile | Answer:
         """Give what was written a name. Raises Forgotten, and what `idempotency.begin` raises."""
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
                 return answer
             content_id = await seal(connection, written)
-            values = [uuid7(self._clock.now()), name, content_id, created_by]
+            values = [uuid7(self._clock.now()), name, content_id, created_by, created_by_kind]
             made = await (await connection.execute(_CREATE, values)).fetchone()
             assert made is not None
             row = await (await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])).fetchone()
@@ -94,9 +103,10 @@ class Files:
         """By id or uuid. Raises NotFound."""
         return _file(await find(self._database, "file", ref, _SELECT, "f."))
 
-    async def list(self, request: PageRequest) -> Page[StoredFile]:
-        """The newest first; filters and orders are those of FILES."""
-        return (await FILES.page(self._database, request)).map(_file)
+    async def list(self, request: PageRequest, of: tuple[str, str] | None = None) -> Page[StoredFile]:
+        """The newest first, of one identity (name and kind) or of all; filters and orders are those of FILES."""
+        by, kind = of or (None, None)
+        return (await FILES.page(self._database, request, {"by": by, "kind": kind})).map(_file)
 
     async def delete(self, ref: str | int) -> None:
         """Forget the file; its bytes go with the last who has the same. Raises NotFound, Conflict."""

@@ -9,12 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import Refusal
 from opsjobs.model.importing import ImportDraft, Imported, Outcome, jumps_first
 from opsjobs.model.target import TargetDraft
 from opsjobs.store import idempotency, inventory
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget
+from opsjobs.store.reference import name_taken
+from opsjobs.store.scoping import check_target
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -25,28 +28,36 @@ class Imports:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def take_in(self, draft: ImportDraft, idem: IdempotentRequest | None = None) -> Imported | Answer:
-        """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept."""
+    async def take_in(
+        self, draft: ImportDraft, idem: IdempotentRequest | None = None, *, bounds: Bounds = NO_BOUNDS
+    ) -> Imported | Answer:
+        """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept.
+
+        An entry that is out of bounds is refused like any other that is wrong.
+        """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
-                imported = Imported(await self._all(connection, draft), draft.dry_run)
+                imported = Imported(await self._all(connection, draft, bounds), draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported
 
-    async def _all(self, connection: Connection, draft: ImportDraft) -> list[Outcome]:
+    async def _all(self, connection: Connection, draft: ImportDraft, bounds: Bounds) -> list[Outcome]:
         entries = draft.entries
         known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
-        outcomes = await self._new(connection, entries, known)
+        # Those with a scope are looked at one by one.
+        outcomes = await self._new(connection, entries, known) if bounds.act.everywhere else {}
         seen: set[str] = set()
         for position in jumps_first(entries):
             name = str(entries[position].get("name") or "")
             if name in seen:
                 outcomes[position] = _refused(position, name, "name_taken", f"{name!r} comes twice in this request.")
             elif position not in outcomes:
-                outcomes[position] = await self._one(connection, position, entries[position], known.get(name), draft)
+                outcomes[position] = await self._one(
+                    connection, position, entries[position], known.get(name), draft, bounds=bounds
+                )
             seen.add(name)
         return [outcomes[position] for position in sorted(outcomes)]
 
@@ -73,9 +84,19 @@ class Imports:
         return {}
 
     async def _one(
-        self, connection: Connection, position: int, entry: Mapping[str, Any], old: StoredTarget | None, draft: ImportDraft
+        self,
+        connection: Connection,
+        position: int,
+        entry: Mapping[str, Any],
+        old: StoredTarget | None,
+        draft: ImportDraft,
+        *,
+        bounds: Bounds,
     ) -> Outcome:
         name = str(entry.get("name") or "")
+        if old is not None and not bounds.sight.holds(old.labels):
+            taken = name_taken("target", name)
+            return _refused(position, name, taken.code, taken.detail)
         if old is not None and draft.existing == "skip":
             return Outcome(position, name, "skipped", old.target.id)
         before = {key: value for key, value in old.data().items() if key in TargetDraft.model_fields} if old else {}
@@ -83,6 +104,7 @@ class Imports:
             wanted = TargetDraft.model_validate({**before, **entry})
             if old is not None and wanted == TargetDraft.model_validate(before):
                 return Outcome(position, name, "unchanged", old.target.id)
+            await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
                 return await self._write(connection, position, wanted, old)
         except ValidationError as wrong:

@@ -12,6 +12,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Reach
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.secret import Credential
@@ -21,6 +23,7 @@ from opsjobs.store.hostkeys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, find, lock, unique_name
+from opsjobs.store.scoping import check_target
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
 from opsjobs.store.vault import Vault
@@ -40,6 +43,11 @@ class StoredTarget:
     jump_name: str | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What scopes are held against."""
+        return self.target.labels
 
     def data(self) -> dict[str, Any]:
         """The body of GET /targets/{id}; `id` is text, as all ids of targets are."""
@@ -96,6 +104,7 @@ TARGETS = Listing(
         "updated_at": Column("moment", sort=True),
     },
     default_sort="name",
+    labels="labels",
 )
 
 _COLUMNS = (
@@ -162,20 +171,28 @@ class Inventory:
         self._vault = vault
         self._clock = clock or SystemClock()
 
-    async def create(self, draft: TargetDraft, idem: IdempotentRequest | None = None) -> StoredTarget | Answer:
-        """Store a target; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
+    async def create(
+        self, draft: TargetDraft, idem: IdempotentRequest | None = None, *, bounds: Bounds = NO_BOUNDS
+    ) -> StoredTarget | Answer:
+        """Store a target; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid, Forbidden."""
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
+            await check_target(connection, draft, bounds)
             stored = await _read(connection, await insert(connection, draft, uuid7(self._clock.now())))
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
         return stored
 
-    async def replace(self, ref: str, draft: TargetDraft) -> StoredTarget:
-        """Change the whole; `version` grows if anything is different. Raises NotFound, Conflict("name_taken"), Invalid."""
+    async def replace(self, ref: str, draft: TargetDraft, *, bounds: Bounds = NO_BOUNDS) -> StoredTarget:
+        """Change the whole; `version` grows if anything is different.
+
+        Raises NotFound, Conflict("name_taken"), Invalid, Forbidden where it lies out of bounds before or after.
+        """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
+            if not bounds.act.everywhere:
+                await check_target(connection, draft, bounds, (await _read(connection, target_id)).target)
             await change(connection, target_id, draft)
             return await _read(connection, target_id)
 
@@ -191,12 +208,13 @@ class Inventory:
             await connection.execute("delete from targets where id = %s", [target_id])
             await circuits.forget(connection, "target_id", target_id)
 
-    async def resolve(self, selection: SelectionDraft) -> list[Target]:
+    async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
         """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
 
-        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing.
+        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
+        of sight (None: all are seen).
         """
-        ids = await selecting.select(self._database, selection)
+        ids = await selecting.select(self._database, selection, sight)
         rows = await self._database.fetch(_NAMED, [ids])
         found = {row["id"]: _target(row) for row in rows}
         return [found[i] for i in ids if i in found]
@@ -231,12 +249,17 @@ class Inventory:
         return await self._database.fetch_one(pinned, [reference.id, line]) is not None
 
     async def list(
-        self, request: PageRequest, selector: str | None = None, among: Sequence[int] | None = None
+        self,
+        request: PageRequest,
+        selector: str | None = None,
+        among: Sequence[int] | None = None,
+        *,
+        reach: Reach | None = None,
     ) -> Page[StoredTarget]:
-        """A page of the targets, narrowed by filters, by a label selector or to those `among` these ids."""
+        """A page of the targets within reach, narrowed by filters, by a label selector or to those `among` these ids."""
         if selector is not None:
             among = await selecting.by_selector(self._database, selector)
-        return (await TARGETS.page(self._database, request, {"among": among})).map(_stored)
+        return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(_stored)
 
 
 async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
@@ -341,9 +364,7 @@ async def _named(connection: Connection, table: str, field: str, name: str | Non
     values = [name, reference and reference.id, reference and reference.uuid, name]
     row = await (await connection.execute(query, values)).fetchone()
     if row is None:
-        noun = table.removesuffix("s")
-        detail = f"There is no {noun} {name!r}: create it first, or name another one."
-        raise Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])
+        raise selecting.nothing_named(table.removesuffix("s"), field, name)
     return int(row["id"])
 
 

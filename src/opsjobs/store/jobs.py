@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Reach, labels_of
 from opsjobs.model.differences import differences
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
@@ -20,6 +21,7 @@ from opsjobs.store import idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, unique_name
 from opsjobs.store.transaction import Connection, Database
 
@@ -33,6 +35,11 @@ class StoredJob:
     created_at: datetime
     updated_at: datetime
     created_by: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What scopes are held against: its tags."""
+        return labels_of(self.job.definition.tags)
 
     def data(self) -> dict[str, Any]:
         """The body of GET /jobs/{id}, which is also the `data` of its events."""
@@ -57,6 +64,7 @@ class JobStanding:
     name: str
     version: int
     state: JobState
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,7 @@ JOBS = Listing(
         "updated_at": Column("moment", sort=True),
     },
     default_sort="-id",
+    labels="opsjobs_labels(tags)",
 )
 
 VERSIONS = Listing(
@@ -143,6 +152,7 @@ VERSIONS = Listing(
         "created_at": Column("moment"),
     },
     default_sort="-version",
+    labels="opsjobs_labels(tags)",
 )
 
 _INSERT_VERSION = """
@@ -193,14 +203,34 @@ class Jobs:
         query = "select 1 from jobs where (name = %s or id = %s or uuid = %s) and state <> 'archived'"
         return await self._database.fetch_one(query, [ref, *known]) is not None
 
+    async def labels_of(self, ref: str) -> Mapping[str, str] | None:
+        """The labels of the job that an action calls by this name, id or uuid; None where there is none."""
+        reference = Reference.parse(ref)
+        known = [reference.id, reference.uuid] if reference is not None else [None, None]
+        query = f"""select {OF_JOB.format("j.id")} as labels from jobs j
+            where (j.name = %s or j.id = %s or j.uuid = %s) and j.state <> 'archived' order by j.name = %s limit 1"""
+        row = await self._database.fetch_one(query, [ref, *known, ref])
+        return None if row is None else dict(row["labels"])
+
+    async def labels_by_name(self, names: Collection[str]) -> dict[str, Mapping[str, str]]:
+        """The labels of those of these jobs that are there, by name."""
+        query = f"""select j.name, {OF_JOB.format("j.id")} as labels from jobs j
+            where j.name = any(%s) and j.state <> 'archived'"""
+        return {row["name"]: row["labels"] for row in await self._database.fetch(query, [list(names)])}
+
     async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
         """How these jobs stand, by id, the deleted ones too."""
-        rows = await self._database.fetch("select id, name, version, state from jobs where id = any(%s)", [list(ids)])
-        return {row["id"]: JobStanding(row["id"], row["name"], row["version"], JobState(row["state"])) for row in rows}
+        query = """select j.id, j.name, j.version, j.state, v.tags from jobs j
+            join job_versions v on v.job_id = j.id and v.version = j.version where j.id = any(%s)"""
+        rows = await self._database.fetch(query, [list(ids)])
+        return {
+            row["id"]: JobStanding(row["id"], row["name"], row["version"], JobState(row["state"]), labels_of(row["tags"]))
+            for row in rows
+        }
 
-    async def list(self, request: PageRequest) -> Page[StoredJob]:
-        """A page of the jobs that are not deleted, newest first unless asked otherwise."""
-        return (await JOBS.page(self._database, request)).map(_stored)
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredJob]:
+        """A page of the jobs within reach that are not deleted, newest first unless asked otherwise."""
+        return (await JOBS.page(self._database, request, reach=reach)).map(_stored)
 
     async def replace(self, ref: str, draft: JobDraft, by: str, if_match: Collection[int] | None) -> StoredJob:
         """Make the next version, or none where nothing is different.
@@ -259,10 +289,9 @@ class Jobs:
         applied = {one.name: one for one in done}
         return [applied[draft.name] for draft in drafts]
 
-    async def versions(self, ref: str, request: PageRequest) -> Page[StoredVersion]:
-        """A page of the job's versions, newest first unless asked otherwise. Raises NotFound."""
-        job_id = (await self.get(ref)).job.id
-        return (await VERSIONS.page(self._database, request, {"job": job_id})).map(_version)
+    async def versions(self, job_id: int, request: PageRequest, reach: Reach | None = None) -> Page[StoredVersion]:
+        """A page of the job's versions that were within reach as they were written, newest first unless asked otherwise."""
+        return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(_version)
 
 
 async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Clock, *, dry_run: bool) -> Applied:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from opsjobs.model.access import Reach
 from opsjobs.store.firings import FIRING, Firing, firing_of
+from opsjobs.store.reaching import OF_JOB, and_within
 from opsjobs.store.schedule_rows import COLUMNS, Compiled, StoredSchedule
 from opsjobs.store.transaction import Database
 
@@ -24,12 +26,12 @@ from job_schedules s join jobs j on j.id = s.job_id
 left join lateral (
   select x.total from job_executions x where x.job_id = s.job_id order by x.id desc limit 1
 ) e on true
-where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'
+where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{{within}}
 order by s.id limit %(limit)s"""
 
 _COUNT_COMING = """
 select count(*) as n from job_schedules s join jobs j on j.id = s.job_id
-where s.id > %s and s.next_fire_at is not null and s.enabled and j.state = 'active'"""
+where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{within}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,14 @@ class Outlook:
         last = {row["schedule_id"]: firing_of(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
         return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
 
-    async def coming(self, *, after: int, limit: int) -> list[Coming]:
-        """The next ones by their id."""
-        rows = await self._database.fetch(_COMING, {"after": after, "limit": limit})
+    async def coming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[Coming]:
+        """The next ones within reach by their id."""
+        within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
+        rows = await self._database.fetch(_COMING.format(within=within), {"after": after, "limit": limit, **reaching})
         return [Coming(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
 
-    async def count_coming(self, *, after: int) -> int:
-        """How many there are beyond this id."""
-        row = await self._database.fetch_one(_COUNT_COMING, [after])
+    async def count_coming(self, *, after: int, reach: Reach | None = None) -> int:
+        """How many there are within reach beyond this id."""
+        within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
+        row = await self._database.fetch_one(_COUNT_COMING.format(within=within), {"after": after, **reaching})
         return int(row["n"]) if row is not None else 0

@@ -13,7 +13,8 @@
     page = await EXECUTIONS.page(database, PageRequest(limit=50, filters={"status": ["running", "queued"]}), {"job": 7})
     page.items  ->  rows (dicts) of the select;  page.next  ->  cursor of the next page, or None
 
-The select must give a unique integer `id`, each column by its own name, and be free of `order by` and `limit`.
+The select must give a unique integer `id`, each column by its own name, and be free of `order by` and `limit`. Its rows stand
+as `listed` in what is said of them: `labels` of a Listing is what a reach is held against.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
+from opsjobs.model.access import Reach
 from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.store.reaching import condition
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.store.transaction import Database
 
@@ -90,10 +93,13 @@ class Page(Generic[T]):
 class Listing:
     """What one list shows and by what it may be filtered and sorted."""
 
-    def __init__(self, select: str, columns: Mapping[str, Column], *, default_sort: str = "-id") -> None:
+    def __init__(
+        self, select: str, columns: Mapping[str, Column], *, default_sort: str = "-id", labels: str | None = None
+    ) -> None:
         self.columns = columns
         self.default_sort = default_sort
         self._select = select
+        self._labels = labels
 
     @property
     def filters(self) -> dict[str, Kind]:
@@ -111,13 +117,25 @@ class Listing:
         """The names that `sort=` may have."""
         return [name for name, column in self.columns.items() if column.sort]
 
-    async def page(self, database: Database, request: PageRequest, parameters: Mapping[str, Any] | None = None) -> Page[DictRow]:
-        """The page asked for, in two queries at most. Raises Invalid for a filter, order, limit or cursor that is wrong."""
+    async def page(
+        self,
+        database: Database,
+        request: PageRequest,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        reach: Reach | None = None,
+    ) -> Page[DictRow]:
+        """The page asked for, in two queries at most, of what lies within reach (None: of all).
+
+        Raises Invalid for a filter, order, limit or cursor that is wrong.
+        """
         if not 1 <= request.limit <= LIMIT_MAX:
             raise _wrong("limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}.")
         order = self._order(request.sort)
         wheres, values = self._wheres(request.filters)
-        bound = {**(parameters or {}), **values}
+        within, reaching = condition(reach, self._labelled(reach))
+        wheres = [*wheres, within] if within else wheres
+        bound = {**(parameters or {}), **values, **reaching}
         if request.page is not None:
             return await self._numbered(database, request, order, wheres, bound)
         if request.cursor is not None:
@@ -127,6 +145,10 @@ class Listing:
             bound |= {"cursor_key": key, "cursor_id": last_id}
         rows = await database.fetch(self._query(order, wheres), {**bound, "page_limit": request.limit + 1, "page_offset": 0})
         return _page(rows, request.limit, order)
+
+    def _labelled(self, reach: Reach | None) -> str:
+        assert self._labels is not None or reach is None or reach.everywhere, "a list without labels has no part for a scope"
+        return self._labels or ""
 
     async def _numbered(
         self, database: Database, request: PageRequest, order: _Order, wheres: list[str], bound: dict[str, Any]

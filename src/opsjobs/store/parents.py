@@ -9,6 +9,7 @@ from opsjobs.model.again import Parent, PastRun
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import TargetName
+from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
@@ -40,6 +41,11 @@ class Parents:
         """These, by their ids, in order."""
         rows = await self._database.fetch(f"{_PARENT} where e.id = any(%s::bigint[]) order by e.id", [list(execution_ids)])
         return [Parent(**row) for row in rows]
+
+    async def labels_of_jobs(self, job_ids: Collection[int]) -> dict[int, Mapping[str, str]]:
+        """What scopes are held against, of each of these jobs that is on record."""
+        query = f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = any(%s::bigint[]) order by j.id"
+        return {row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])}
 
     async def runs(self, execution_id: int) -> list[PastRun]:
         """All of them, in the order of launch: at most MAX_TARGETS_PER_JOB."""

@@ -82,5 +82,10 @@ def unique_name(noun: str, name: str) -> Iterator[None]:
     except errors.UniqueViolation as taken:
         if "name" not in (taken.diag.constraint_name or ""):
             raise
-        detail = f"There is already a {noun} named {name!r}: choose another name, or change that one."
-        raise Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")]) from None
+        raise name_taken(noun, name) from None
+
+
+def name_taken(noun: str, name: str) -> Conflict:
+    """What is said where a name is taken, also by a thing that the caller does not see: names are one for all."""
+    detail = f"There is already a {noun} named {name!r}: choose another name, or change that one."
+    return Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Reach
 from opsjobs.model.events import EventType
 from opsjobs.model.failures import FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
@@ -20,6 +21,7 @@ from opsjobs.store.due import Page as DuePage
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, unique_name
 from opsjobs.store.schedule_rows import COLUMNS, Compiled, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
@@ -49,6 +51,7 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
         "created_at": Column("moment", sort=True),
         "updated_at": Column("moment", sort=True),
     },
+    labels=OF_JOB.format("listed.job_id"),
 )
 
 # The job is held for as long as it takes: whoever deletes it stops this schedule, too, or has done so before.
@@ -128,9 +131,15 @@ class Schedules:
             raise NotFound.of("schedule", ref)
         return self._compiled.stored(row)
 
-    async def list(self, request: PageRequest) -> Page[StoredSchedule]:
-        """A page of the schedules that are not deleted, newest first unless asked otherwise; `job_id` is a filter."""
-        return (await SCHEDULES.page(self._database, request)).map(self._compiled.stored)
+    async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
+        """What scopes are held against: the labels of its job."""
+        row = await self._database.fetch_one(f"select {OF_JOB.format('%s')} as labels", [schedule.job_id])
+        labels: Mapping[str, str] = row["labels"] if row is not None else {}
+        return labels
+
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredSchedule]:
+        """A page of the schedules of jobs within reach that are not deleted, newest first unless asked otherwise; `job_id` is a filter."""
+        return (await SCHEDULES.page(self._database, request, reach=reach)).map(self._compiled.stored)
 
     async def replace(self, ref: str | int, draft: ScheduleDraft, by: str, if_match: Collection[int] | None) -> StoredSchedule:
         """Make the next version, owned by who made it; or none where nothing is different.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from opsjobs.model.access import Reach
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
+from opsjobs.store.reaching import and_within
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection, Database
 
@@ -17,7 +19,7 @@ UNKNOWN_TOLD_AT_MOST = 100
 _IDS = """
 select distinct on (e.position) e.position, t.id
 from unnest(%(positions)s::int[], %(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[]) as e(position, entry, id, uuid)
-join targets t on t.id = e.id or t.uuid = e.uuid or t.name = e.entry
+join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry){within}
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
 
 # The groups asked for and all that they hold, however deep; a circle, which nobody can make, would end here all the same.
@@ -31,16 +33,17 @@ select t.id, t.groups from targets t where {conditions} order by t.id limit %s""
 _MAKE_KNOWN = "insert into target_groups (name) select distinct unnest(%s::text[]) order by 1 on conflict (name) do nothing"
 
 
-async def select(database: Database, selection: SelectionDraft) -> list[int]:
+async def select(database: Database, selection: SelectionDraft, sight: Reach | None = None) -> list[int]:
     """The ids of the targets selected, each once: those listed, then the groups', then the selector's.
 
-    Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`.
+    Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`; a target that is listed
+    and out of sight is none. What groups and selectors find is not narrowed: that would do less than was asked for, in silence.
     """
     chosen: dict[int, None] = {}
     faults: list[FieldError] = []
     if selection.ids:
         async with database.connection() as connection:
-            by_position = await listed(connection, selection.ids)
+            by_position = await listed(connection, selection.ids, sight)
         chosen |= dict.fromkeys(by_position[p] for p in sorted(by_position))
         missing = [p for p in range(len(selection.ids)) if p not in by_position]
         faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
@@ -81,12 +84,14 @@ def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     return f"{'not ' if requirement.negated else ''}{test}", values
 
 
-async def listed(connection: Connection, entries: Sequence[str]) -> dict[int, int]:
-    """The id of the target that each entry names, by the entry's position; those that name nothing are left out."""
+async def listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
+    """The id of the target in sight that each entry names, by the entry's position; those that name nothing are left out."""
+    within, reaching = and_within(sight, "t.labels")
     references = [Reference.parse(entry) for entry in entries]
     found = await connection.execute(
-        _IDS,
+        _IDS.format(within=within),
         {
+            **reaching,
             "positions": list(range(len(entries))),
             "entries": list(entries),
             "ids": [r.id if r else None for r in references],
@@ -119,3 +124,9 @@ async def _grouped(database: Database, groups: Sequence[str]) -> tuple[list[int]
 def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
     """What is said of an entry that names nothing."""
     return FieldError(f"{pointer}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")
+
+
+def nothing_named(noun: str, field: str, name: str) -> Invalid:
+    """What is said of a field that names nothing."""
+    detail = f"There is no {noun} {name!r}: create it first, or name another one."
+    return Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])

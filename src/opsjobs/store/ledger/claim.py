@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import LOCK, admit_after
@@ -60,6 +61,7 @@ class Spec:
     number: int | None = None
     job_name: str = "ad-hoc"
     requested_by: str = ""
+    requested_by_kind: IdentityKind = "api_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ from job_execution_results where target_run_id = any(%s::bigint[]) order by id""
 
 _SPECS = """
 select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, s.job_name,
-  s.requested_by
+  s.requested_by, s.requested_by_kind
 from execution_specs s join job_executions e on e.id = s.execution_id where s.execution_id = any(%s::bigint[])"""
 
 

@@ -9,6 +9,8 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.bounds import in_common
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.policy import CHECK_KEY
@@ -30,6 +32,7 @@ class NewExecution:
     target's id: what succeeded there is inherited, and not done again. `strategy`: its waves and gates; None = all at once.
     `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
     `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run.
+    `requested_by` and `requested_by_kind` are one identity.
     """
 
     uuid: UUID
@@ -52,12 +55,18 @@ class NewExecution:
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     judgement: Judgement = field(default_factory=Judgement)
+    requested_by_kind: IdentityKind = "api_key"
 
     @property
     def gated(self) -> bool:
         """Whether something stands between its runs: waves, a limit of failures, a barrier."""
         barrier = any(action.get("scope") == "barrier" for action in self.actions)
         return barrier or not (self.strategy is None or self.strategy.plain)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """By what it is known: the labels that all of its targets have in common."""
+        return in_common(target.labels for target in self.targets)
 
     @property
     def watched(self) -> bool:
@@ -77,9 +86,10 @@ select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'U
 from (select opsjobs_now() as now) t returning id, log_day, created_at"""
 
 _SPEC = """
-insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id)
+insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
+                             requested_by_kind, labels)
 values (%(id)s, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
-        %(parent)s)"""
+        %(parent)s, %(requested_by_kind)s, %(labels)s)"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
@@ -201,6 +211,8 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waitin
         parent=new.parent,
         waves={"open": 1, "total": waves} if waves > 1 else None,
         waiting_on=waiting_on,
+        requested_by_kind=new.requested_by_kind,
+        labels=new.labels,
     )
 
 
@@ -261,6 +273,8 @@ def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
         "requested_by": new.requested_by,
         "reason": new.reason,
         "parent": new.parent,
+        "requested_by_kind": new.requested_by_kind,
+        "labels": Jsonb(new.labels),
     }
 
 

@@ -40,9 +40,10 @@ from unnest(%(uuids)s::uuid[], %(jobs)s::bigint[], %(versions)s::int[], %(number
 cross join (select opsjobs_now() as now) t order by n.nth returning id, uuid, created_at"""
 
 _SPECS = """
-insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason)
+insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason,
+                             requested_by_kind, labels)
 select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[], %(parameters)s::jsonb[], %(policies)s::jsonb[],
-                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[])"""
+                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[])"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
@@ -124,6 +125,8 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         "triggers": [new.triggered_by.value for new in executions],
         "requesters": [new.requested_by for new in executions],
         "reasons": [new.reason for new in executions],
+        "kinds": [new.requested_by_kind for new in executions],
+        "labels": [Jsonb(new.labels) for new in executions],
     }
 
 

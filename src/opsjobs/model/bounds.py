@@ -1,0 +1,77 @@
+"""How far somebody may go with what he asks for, and what he is told of what lies beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from opsjobs.model.access import UNBOUNDED, Principal, Reach
+from opsjobs.model.failures import Forbidden
+from opsjobs.model.target import Requirement, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`act`: for which things he may do it; `sight`: of which things he may know that there are such, which `act` is a part of.
+
+    `permission` is what he holds within `act`, for words.
+    """
+
+    act: Reach = UNBOUNDED
+    sight: Reach = UNBOUNDED
+    permission: str = "*"
+
+    @classmethod
+    def of(cls, principal: Principal, permission: str, *, sees: str = "targets:read") -> Bounds:
+        """Of somebody who wants to do what `permission` is for, to things that holders of `sees` may see."""
+        act = principal.reach(permission)
+        return cls(act, act | principal.reach(sees), permission)
+
+    def check_targets(self, targets: Sequence[Target]) -> None:
+        """Raises Forbidden where one of them lies outside: naming the first that he may see, or else saying how many there are."""
+        if self.act.everywhere:
+            return
+        outside = [target for target in targets if not self.act.holds(target.labels)]
+        if not outside:
+            return
+        seen = next((target.name for target in outside if self.sight.holds(target.labels)), None)
+        among = (
+            f"{len(outside)} of the {len(targets)} targets selected lie outside of the scope in which you hold {self.permission}"
+        )
+        raise Forbidden("out_of_reach", f"{seen or 'What is selected'} is out of your reach: {among}. Select others.")
+
+    def check_labels(self, labels: Mapping[str, str], what: str) -> None:
+        """Raises Forbidden where a thing with these labels, which is written or named here, lies outside."""
+        if not self.act.holds(labels):
+            detail = f"{what} lies outside of the scope in which you hold {self.permission}: {scopes_in_words(self.act)}."
+            raise Forbidden("out_of_reach", detail)
+
+
+NO_BOUNDS = Bounds()
+
+
+def scopes_in_words(reach: Reach) -> str:
+    """The scopes as they are written: `env=staging, or team in (web,db)`."""
+    return ", or ".join(",".join(map(_words, scope.requirements)) or "everything" for scope in reach.scopes) or "nothing"
+
+
+def _words(requirement: Requirement) -> str:
+    if not requirement.values:
+        return requirement.key
+    if len(requirement.values) == 1:
+        return f"{requirement.key}={requirement.values[0]}"
+    return f"{requirement.key} in ({','.join(requirement.values)})"
+
+
+def in_common(labelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The labels that all of these have with the same value; of none at all, none.
+
+    >>> in_common([{"env": "prod", "role": "web"}, {"env": "prod", "role": "db"}])
+    {'env': 'prod'}
+    """
+    of_all: dict[str, str] | None = None
+    for labels in labelled:
+        of_all = dict(labels) if of_all is None else {key: value for key, value in of_all.items() if labels.get(key) == value}
+        if not of_all:
+            break
+    return of_all or {}

@@ -1,0 +1,52 @@
+"""A reach as SQL: which rows somebody may see, as a condition over a jsonb of their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from opsjobs.model.access import Reach, Scope
+from opsjobs.model.target import Requirement
+
+OF_JOB = """
+(select opsjobs_labels(lv.tags) from jobs lj join job_versions lv on lv.job_id = lj.id and lv.version = lj.version
+ where lj.id = {})"""
+"""The labels of the job whose id is this expression."""
+OF_EXECUTION = "(select ls.labels from execution_specs ls where ls.execution_id = {})"
+"""The labels of the execution whose id is this expression."""
+
+
+def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
+    """SQL that is true for the rows within reach, and its parameters; "" where all are, so that it costs nothing.
+
+    `labels` is a jsonb expression over the row, looked at once for each; where it is NULL the row is out of every scope.
+    """
+    if reach is None or reach.everywhere:
+        return "", {}
+    values: dict[str, Any] = {}
+    numbers = count()
+    scopes = " or ".join(_scope(scope, values, numbers) for scope in reach.scopes) or "false"
+    return f"coalesce((select {scopes} from (select {labels} as l offset 0) labelled), false)", values
+
+
+def _scope(scope: Scope, values: dict[str, Any], numbers: Iterator[int]) -> str:
+    assert scope.requirements, "a scope of everything is no condition"
+    return "(" + " and ".join(_requirement(requirement, values, numbers) for requirement in scope.requirements) + ")"
+
+
+def _requirement(requirement: Requirement, values: dict[str, Any], numbers: Iterator[int]) -> str:
+    assert not requirement.negated, "a scope says what labels are, not what they are not"
+    key = f"reach_{next(numbers)}"
+    values[key] = requirement.key
+    if not requirement.values:
+        return f"l ? %({key})s"
+    held = f"reach_{next(numbers)}"
+    values[held] = list(requirement.values)
+    return f"coalesce(l ->> %({key})s = any(%({held})s::text[]), false)"
+
+
+def and_within(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
+    """The same, to be put behind a condition: ` and …` or nothing."""
+    text, values = condition(reach, labels)
+    return (f" and {text}" if text else ""), values
