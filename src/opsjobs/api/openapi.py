@@ -103,7 +103,7 @@ def permissions(app: FastAPI) -> dict[tuple[str, str], Permission]:
         if isinstance(route, APIRoute)
         for dependency in route.dependant.dependencies
         if isinstance(dependency.call, Permission)
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 
