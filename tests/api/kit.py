@@ -42,7 +42,7 @@ from opsjobs.store.people import People
 from opsjobs.store.schedule_rows import Compiled
 from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault import Keys, Vault
 from opsjobs.telemetry import Metrics
 
 
@@ -83,7 +83,8 @@ class Desk:
 
 def parts_on(database: Database, rung: list[str] | None = None) -> Any:
     """The parts that the nouns use, real but for the machines; `rung` takes the zones that are rung for."""
-    vault = Vault(database, [new_key()])
+    keys = [new_key()]
+    vault = Vault(database, keys)
     jobs, files, clock = Jobs(database), Files(database), SystemClock()
     ledger, inventory = Ledger(database), Inventory(database, vault)
     launcher = Launcher(
@@ -96,6 +97,7 @@ def parts_on(database: Database, rung: list[str] | None = None) -> Any:
         clock=clock,
         people=People(database),
         vault=vault,
+        keys=Keys(database, keys),
         inventory=inventory,
         launcher=launcher,
         authoring=Authoring(launcher, jobs, files),

@@ -40,6 +40,7 @@ COMMANDS = (
     "groups",
     "circuits",
     "credentials",
+    "keys",
     "tokens",
     "status",
     "config",

@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 
 from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.encryption_key import key_id
 from opsjobs.model.failures import Conflict, Invalid, NotFound
 from opsjobs.model.secret import Secret
-from opsjobs.store.envelope import KeyRing, Place, Tampered, key_id, new_key
+from opsjobs.store.envelope import KeyRing, Place, Tampered, new_key
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

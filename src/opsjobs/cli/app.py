@@ -20,6 +20,7 @@ from opsjobs.cli import (
     groups,
     importing_crontab,
     jobs,
+    keys,
     processes,
     safety,
     schedules,
@@ -73,6 +74,7 @@ app.add_typer(files.app, name="files")
 app.add_typer(groups.app, name="groups")
 app.add_typer(circuits.app, name="circuits")
 app.add_typer(credentials.app, name="credentials")
+app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(audit.app, name="audit")
 app.command("status")(status.status)

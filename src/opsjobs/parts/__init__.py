@@ -55,7 +55,7 @@ from opsjobs.store.people import People
 from opsjobs.store.schedule_rows import Compiled
 from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault import Keys, Vault
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics
 
@@ -85,6 +85,7 @@ class Parts:
     fleet: Fleet
     jobs: Jobs
     vault: Vault
+    keys: Keys
     inventory: Inventory
     people: People
     executions: Executions
@@ -158,6 +159,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         fleet=Fleet(database),
         jobs=jobs,
         vault=vault,
+        keys=Keys(database, settings.security.encryption_keys),
         inventory=inventory,
         people=People(database, clock),
         executions=Executions(database),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import os
@@ -10,8 +9,8 @@ import secrets
 from pathlib import Path
 
 from opsjobs.model.failures import Refusal
+from opsjobs.standalone.keys import KEYS_FILE, new_key, write_private
 
-KEY_BYTES = 32
 TOKEN_BYTES = 32
 _NOT_OURS_TO_JUDGE = {"lost+found"}
 
@@ -22,7 +21,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.logs = self.path / "logs"
-        self.keys = self.path / "keys"
+        self.keys = self.path / KEYS_FILE
         self.admin_token = self.path / "admin-token"
         self.endpoint = self.path / "endpoint"
         self.lab = self.path / "lab"
@@ -65,9 +64,9 @@ class DataFolder:
     def make_secrets(self, *, keys: bool) -> None:
         """Make, once, the admin token and (where `keys`: nobody gave any) the key that encrypts credentials; both 0600."""
         if keys and not self.keys.exists():
-            _write_private(self.keys, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode())
+            write_private(self.keys, [new_key()[0]])
         if not self.admin_token.exists():
-            _write_private(self.admin_token, f"opsc_{secrets.token_urlsafe(TOKEN_BYTES)}")
+            write_private(self.admin_token, [f"opsc_{secrets.token_urlsafe(TOKEN_BYTES)}"])
 
     def tell_endpoint(self, url: str) -> None:
         """Let commands on this machine find us."""
@@ -113,14 +112,3 @@ class DataFolder:
 
 def _strangers(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()} - _NOT_OURS_TO_JUDGE
-
-
-def _write_private(path: Path, line: str) -> None:
-    """Whole or not at all, and on the disk: a key that is lost cannot be made again."""
-    making = path.with_name(path.name + ".making")
-    making.unlink(missing_ok=True)
-    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{line}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
@@ -14,12 +12,11 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from opsjobs.model.encryption_key import KEY_BYTES, decoded, encoded, key_id
 from opsjobs.model.failures import Failure
 from opsjobs.model.secret import Secret
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
-KEY_ID_CHARACTERS = 8
 
 
 class KeyMissing(Failure):
@@ -53,39 +50,48 @@ class Place:
 
 
 class KeyRing:
-    """The key-encryption keys: the first seals, all of them open.
-
-    Each is 32 bytes in base64url (padding optional); its id is the first 8 hex digits of the SHA-256 of those bytes.
-    """
+    """The key-encryption keys: the first seals, all of them open. `ids`: the names of all, that of the first is `current`."""
 
     def __init__(self, keys: Sequence[Secret]) -> None:
         raw = [_decoded(key, position) for position, key in enumerate(keys, start=1)]
         if not raw:
             raise ValueError("ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url")
-        self._current = key_id(raw[0])
+        self.current = key_id(raw[0])
         self._blind = hmac.digest(raw[0], b"opsjobs/blinded", "sha256")
         self._ciphers = {key_id(one): AESGCM(one) for one in raw}
+        self.ids = tuple(self._ciphers)
 
     def seal(self, plaintext: bytes, place: Place) -> Sealed:
         """Encrypt under a fresh random key, and that key under the current key-encryption key."""
         data_key = secrets.token_bytes(KEY_BYTES)
         return Sealed(
-            self._current,
-            _encrypt(self._ciphers[self._current], data_key, place.aad("key")),
+            self.current,
+            _encrypt(self._ciphers[self.current], data_key, place.aad("key")),
             _encrypt(AESGCM(data_key), plaintext, place.aad("content")),
         )
 
     def open(self, sealed: Sealed, place: Place) -> bytes:
         """The plaintext. Raises KeyMissing, Tampered."""
+        data_key = self._unwrapped(sealed, place)
+        try:
+            return _decrypt(AESGCM(data_key), sealed.sealed, place.aad("content"))
+        except (InvalidTag, ValueError):
+            raise _tampered(place) from None
+
+    def rewrapped(self, sealed: Sealed, place: Place) -> Sealed:
+        """The same content under the current key; what does not open is not wrapped again. Raises KeyMissing, Tampered."""
+        self.open(sealed, place)
+        wrapped = _encrypt(self._ciphers[self.current], self._unwrapped(sealed, place), place.aad("key"))
+        return Sealed(self.current, wrapped, sealed.sealed)
+
+    def _unwrapped(self, sealed: Sealed, place: Place) -> bytes:
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
             raise KeyMissing(f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS")
         try:
-            data_key = _decrypt(cipher, sealed.wrapped_key, place.aad("key"))
-            return _decrypt(AESGCM(data_key), sealed.sealed, place.aad("content"))
+            return _decrypt(cipher, sealed.wrapped_key, place.aad("key"))
         except (InvalidTag, ValueError):
-            detail = f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs"
-            raise Tampered(detail) from None
+            raise _tampered(place) from None
 
     def blinded(self, digest: bytes) -> bytes:
         """32 bytes that stand for these among ours, and from which nobody without the key can try out what they are of."""
@@ -104,25 +110,20 @@ class KeyRing:
             raise RuntimeError("the vault's self-test failed: what would be stored is not sealed")
 
 
-def key_id(raw: bytes) -> str:
-    """The name of a key-encryption key: the first 8 hex digits of its SHA-256."""
-    return hashlib.sha256(raw).hexdigest()[:KEY_ID_CHARACTERS]
-
-
 def new_key() -> Secret:
     """A new key-encryption key, as ENCRYPTION_KEYS spells it."""
-    return Secret(base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("="))
+    return Secret(encoded(secrets.token_bytes(KEY_BYTES)))
 
 
 def _decoded(key: Secret, position: int) -> bytes:
-    text = key.reveal().strip().rstrip("=").replace("+", "-").replace("/", "_")  # either alphabet of base64
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != KEY_BYTES:
-        raise ValueError(f"key {position} of ENCRYPTION_KEYS is not {KEY_BYTES} bytes in base64url")
-    return raw
+        return decoded(key.reveal())
+    except ValueError as fault:
+        raise ValueError(f"key {position} of ENCRYPTION_KEYS is {fault}") from None
+
+
+def _tampered(place: Place) -> Tampered:
+    return Tampered(f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs")
 
 
 def _encrypt(cipher: AESGCM, plaintext: bytes, aad: bytes) -> bytes:

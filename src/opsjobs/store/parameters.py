@@ -24,6 +24,19 @@ def opened(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[st
     return {name: _open(ring, execution, name, value) if isinstance(value, dict) else value for name, value in stored.items()}
 
 
+def key_ids(stored: Mapping[str, Any]) -> set[str]:
+    """The keys that something in it is sealed under."""
+    return {value[_SEALED][0] for value in stored.values() if isinstance(value, dict)}
+
+
+def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, each sealed one under the current key. Raises KeyMissing, Tampered."""
+    return {
+        name: _told(ring.rewrapped(_made(value), _place(execution, name))) if isinstance(value, dict) else value
+        for name, value in stored.items()
+    }
+
+
 def masked(stored: Mapping[str, Any]) -> dict[str, Any]:
     """As it may be shown: `***` for each secret."""
     return {name: MASKED if isinstance(value, dict | Secret) else value for name, value in stored.items()}
@@ -34,12 +47,18 @@ def _place(execution: UUID, name: str) -> Place:
 
 
 def _seal(ring: KeyRing, execution: UUID, name: str, value: Secret) -> dict[str, Any]:
-    made = ring.seal(value.reveal().encode(), _place(execution, name))
+    return _told(ring.seal(value.reveal().encode(), _place(execution, name)))
+
+
+def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret:
+    return Secret(ring.open(_made(stored), _place(execution, name)).decode())
+
+
+def _told(made: Sealed) -> dict[str, Any]:
     parts = (base64.b64encode(part).decode() for part in (made.wrapped_key, made.sealed))
     return {_SEALED: [made.key_id, *parts]}
 
 
-def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret:
+def _made(stored: Mapping[str, Any]) -> Sealed:
     key_id, wrapped_key, content = stored[_SEALED]
-    made = Sealed(key_id, base64.b64decode(wrapped_key), base64.b64decode(content))
-    return Secret(ring.open(made, _place(execution, name)).decode())
+    return Sealed(key_id, base64.b64decode(wrapped_key), base64.b64decode(content))

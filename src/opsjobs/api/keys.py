@@ -1,0 +1,26 @@
+"""/keys: what is sealed under which of ENCRYPTION_KEYS, and its rotation to the current one."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+
+router = APIRouter(tags=["keys"])
+
+STRETCH_SECONDS = 2.0
+"""One request's work: an answer comes in time, and shows how far it is."""
+
+
+@router.get("/keys", dependencies=[requires("system:admin")], summary="List the encryption keys")
+async def list_(request: Request) -> Response:
+    """By their ids: which is current, how much is sealed under each, which may be removed."""
+    states = await request.app.state.parts.keys.states()
+    return JSONResponse({"items": [state.data() for state in states], "next": None})
+
+
+@router.post("/keys/rotate", dependencies=[requires("system:admin")], summary="Rotate the encryption keys")
+async def rotate(request: Request) -> Response:
+    """Seals what is under older keys under the current one, for up to 2 seconds: repeat it until `done`."""
+    return JSONResponse((await request.app.state.parts.keys.rotate(STRETCH_SECONDS)).data())

@@ -1,0 +1,93 @@
+"""Where sealed things lie, and how a batch of each kind is sealed under the current key while others read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from opsjobs.store import parameters
+from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
+from opsjobs.store.transaction import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of sealed rows.
+
+    `count`: `key_id` and `n`. `find`: rows from which on (`%(after)s`) there is something under a key of `%(old)s`, by id, at
+    most `%(limit)s`, locked; those that others have locked are left to a later walk, so nobody waits for us in a circle.
+    `write`: takes `%(ids)s` and `%(values)s`.
+    """
+
+    name: str
+    count: str
+    find: str
+    write: str
+    rewrapped: Callable[[KeyRing, DictRow], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one batch came to: `after` is where the next one begins, None at the end. `broken`: what does not open, and why."""
+
+    rewrapped: int
+    broken: Sequence[Mapping[str, Any]]
+    after: int | None
+
+
+async def rewrap(connection: Connection, kind: Kind, ring: KeyRing, after: int, limit: int) -> Batch:
+    """Seal at most `limit` rows under the current key, in the caller's transaction."""
+    old = [key for key in ring.ids if key != ring.current]
+    rows = await (await connection.execute(kind.find, {"after": after, "old": old, "limit": limit})).fetchall()
+    done: list[Mapping[str, Any]] = []
+    broken: list[Mapping[str, Any]] = []
+    for row in rows:
+        try:
+            done.append({"id": row["id"], **kind.rewrapped(ring, row)})
+        except (KeyMissing, Tampered) as refused:
+            broken.append({"kind": kind.name, "id": row["id"], "reason": str(refused)})
+    if done:
+        async with connection.cursor() as cursor:
+            await cursor.executemany(kind.write, done)
+    return Batch(len(done), broken, rows[-1]["id"] if len(rows) == limit else None)
+
+
+def _credential(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
+    sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
+    made = ring.rewrapped(sealed, Place("credentials", row["uuid"], row["version"]))
+    return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
+
+
+def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
+    return {"parameters": Jsonb(parameters.rewrapped(ring, row["uuid"], row["parameters"]))}
+
+
+# Of the predicate of the index execution_specs_sealed, to the letter.
+_HAS_SEALED = "s.parameters @? '$.*.sealed'"
+_VALUES = "jsonb_each(s.parameters) as v(name, value)"
+
+KINDS = (
+    Kind(
+        "credentials",
+        "select key_id, count(*) as n from credentials group by key_id",
+        """select id, uuid, version, key_id, wrapped_key, sealed from credentials
+           where id > %(after)s and key_id = any(%(old)s) order by id limit %(limit)s for no key update skip locked""",
+        "update credentials set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = %(id)s",
+        _credential,
+    ),
+    Kind(
+        "parameters",
+        f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n from execution_specs s, {_VALUES}
+            where {_HAS_SEALED} and jsonb_typeof(v.value) = 'object' group by 1""",
+        f"""select s.execution_id as id, e.uuid, s.parameters from execution_specs s join job_executions e on e.id = s.execution_id
+            where s.execution_id > %(after)s and {_HAS_SEALED}
+              and exists (select from {_VALUES} where v.value->'sealed'->>0 = any(%(old)s))
+            order by s.execution_id limit %(limit)s for no key update of s skip locked""",
+        "update execution_specs set parameters = %(parameters)s where execution_id = %(id)s",
+        _parameters,
+    ),
+)
