@@ -11,11 +11,14 @@ from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, TextIO
+from weakref import WeakSet
 
 import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.types import FilteringBoundLogger
+
+from opsjobs.model.masking import Forms, Mask
 
 # A traceback is cut to this many characters, keeping its end: the last frames say what broke.
 TRACEBACK_CHARACTERS_AT_MOST = 16_384
@@ -37,6 +40,9 @@ CHATTY_LIBRARIES = (
 ROUTED_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu", "asyncssh", "alembic", "sqlalchemy")
 
 log: FilteringBoundLogger = structlog.get_logger()
+
+_HIDDEN: WeakSet[Forms] = WeakSet()
+_HIDING = threading.Lock()
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
@@ -68,6 +74,17 @@ def configure(process: str, level: str = "INFO", *, stream: TextIO | None = None
 def bound(**names: object) -> AbstractContextManager[None]:
     """`with bound(execution=7, target_run=12):` puts these keys on every line written inside, in this task and what it starts."""
     return structlog.contextvars.bound_contextvars(**names)
+
+
+def hide(forms: Forms) -> None:
+    """From now on no line of this process shows these secrets, for as long as somebody else keeps the forms."""
+    with _HIDING:
+        _HIDDEN.add(forms)
+
+
+def _hidden() -> Mask:
+    with _HIDING:
+        return Mask(_HIDDEN)
 
 
 class Metrics:
@@ -225,13 +242,14 @@ def _route_libraries(sink: _Sink, shared: list[structlog.types.Processor], least
 
 
 def _render(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    mask = _hidden()
     line = {key: event.pop(key, None) for key in ("timestamp", "level", "event")}
-    line.update((key, _cut(key, value)) for key, value in event.items())
-    line["event"] = _cut("event", line["event"])
+    line.update((key, _cut(key, mask.tree(value))) for key, value in event.items())
+    line["event"] = _cut("event", mask.tree(line["event"]))
     try:
-        return json.dumps(line, default=str, allow_nan=False)
+        return json.dumps(line, default=lambda thing: mask.text(str(thing)), allow_nan=False)
     except (TypeError, ValueError):
-        return json.dumps({str(key): _cut("", str(value)) for key, value in line.items()})
+        return json.dumps({str(key): _cut("", mask.text(str(value))) for key, value in line.items()})
 
 
 def _cut(key: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from opsjobs import telemetry
+from opsjobs.engine.masks import hidden
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import Metrics
 
@@ -164,3 +165,22 @@ def test_the_listener_serves_numbers_and_nothing_else() -> None:
             Metrics().serve("127.0.0.1", port)
     finally:
         metrics.close()
+
+
+def test_point_11_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(written: Written) -> None:
+    token, key = 'tok/en+of"ben', "-----BEGIN X-----\nabcdefgh01abcdefgh\n-----END X-----"
+    forms = hidden([Secret(token), Secret(key)])
+    try:
+        raise ValueError(f"{token} is wrong")
+    except ValueError:
+        telemetry.log.exception("it_failed", given=[token, {"key": key}], thing=ValueError(token), secret=Secret("x"))
+    logging.getLogger("asyncssh").warning("library: %s", token)
+    told, library = written.lines
+    stars = "*" * len(token)
+    assert told["given"] == [stars, {"key": f"{'*' * 17}\n{'*' * 18}\n{'*' * 15}"}]
+    assert f"ValueError: {stars} is wrong" in told["exception"]
+    assert (told["thing"], told["secret"], told["level"]) == (stars, "***", "error")
+    assert library["event"] == f"library: {stars}"
+    del forms
+    telemetry.log.info(token)
+    assert written.lines[-1]["event"] == token, "what nobody has any more is not looked for"

@@ -127,7 +127,8 @@ class Attempt:
         if self._words is None:
             return end
         self._state.stdouts[self._action["key"]] = self._words.text(self._capture.head_bytes)
-        return replace(end, outputs=self._words.outputs())
+        # Once more: what JSON spells in its own way is a secret again when it is read.
+        return replace(end, outputs=self._state.record.mask.tree(self._words.outputs()))
 
     def _begin(self) -> Page:
         state, seen = self._state, self._seen
@@ -142,7 +143,8 @@ class Attempt:
     def _work(self, page: Page) -> Work:
         action, limits = self._action, self._state.tools.limits
         limit = limits.output_bytes if action.get("output_limit") is None else parse_size(action["output_limit"])
-        self._capture = Capture(page, limit, page.stored)
+        heard = self._words.add if self._words is not None else None
+        self._capture = Capture(page, limit, page.stored, heard=heard, again=self._durable)
         seconds = limits.command_seconds if action.get("timeout") is None else parse_duration(action["timeout"])
         return Work(
             action,
@@ -152,7 +154,6 @@ class Attempt:
             self._state.tools.clock,
             seconds,
             limits.kill_grace_seconds,
-            self._words.add if self._words is not None else None,
         )
 
     def _line(self) -> str | Program:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsjobs.model.expression import Expression, Fault, Scope, parse
+from opsjobs.model.masking import NO_FORMS, Forms
 from opsjobs.model.parameter import text_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.rendering import Rendering
@@ -28,8 +29,8 @@ _SCOPE = Scope(pattern=lambda text: pattern(text).matches)
 class Course:
     """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
 
-    `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files. `fault`: why
-    nothing of it can be started.
+    `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files; `forms`: how
+    these may be spelt in what is said. `fault`: why nothing of it can be started.
     """
 
     spec: Spec
@@ -42,6 +43,7 @@ class Course:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    forms: Forms = NO_FORMS
     fault: str | None = None
 
     @property
@@ -50,8 +52,8 @@ class Course:
         return str(self.spec.policy.get("on_lost") or "ask")
 
 
-def course_of(spec: Spec, parameters: Mapping[str, Any], fault: str | None = None) -> Course:
-    """The course of an execution with these parameters (secrets opened); `fault`: they could not be had."""
+def course_of(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None) -> Course:
+    """The course of an execution with these parameters (secrets opened, their `forms` made); `fault`: they could not be had."""
     actions = {str(action["key"]): action for action in spec.actions}
     texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
     conditions = {key: _condition(action["when"]) for key, action in actions.items() if action.get("when")}
@@ -69,6 +71,7 @@ def course_of(spec: Spec, parameters: Mapping[str, Any], fault: str | None = Non
         parameters=parameters,
         environment=_environment(spec, parameters),
         secrets=secrets,
+        forms=forms,
         fault=fault,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,7 @@ from opsjobs.remote.session import Exit, Process, Session
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One action that is to be done: its definition, where its output goes, and its limits in seconds.
-
-    `heard`: who listens to its standard output, beside the log.
-    """
+    """One action that is to be done: its definition, where its output goes, and its limits in seconds."""
 
     action: Mapping[str, Any]
     capture: Capture
@@ -33,7 +30,6 @@ class Work:
     clock: Clock
     timeout_seconds: float
     grace_seconds: float
-    heard: Callable[[bytes], None] | None = None
 
     async def read(self, process: Process) -> Exit:
         """Take in all output until the command's end. Raises RemoteFailure(LOST), or ContactLost."""
@@ -41,8 +37,6 @@ class Work:
             if isinstance(piece, Exit):
                 return piece
             self.capture.add(piece)
-            if self.heard is not None and piece.stream == "stdout":
-                self.heard(piece.data)
             await self.page.run.room()
         raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
 

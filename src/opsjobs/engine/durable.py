@@ -128,7 +128,7 @@ class DurableCommand:
         durable = await self._durable()
         if self._perhaps_begun and self._identity is not None:
             async with failpoints.at("attach"):
-                process = await durable.attach(self._order, self._identity, self._work.capture.written)
+                process = await durable.attach(self._order, self._identity, self._work.capture.wanted)
             self._seen = True
             self._show_life()
             return process
@@ -283,7 +283,7 @@ class DurableCommand:
         if self._identity is None:
             return True
         try:
-            await (await durable.attach(self._order, self._identity, self._work.capture.written)).close()
+            await (await durable.attach(self._order, self._identity, self._work.capture.wanted)).close()
         except NotBegun as absent:
             return self._never(absent)
         except IdentityDiffers:
@@ -296,7 +296,7 @@ class DurableCommand:
             return None
         for _ in range(REST_TRIES):
             try:
-                self._process = await (await self._durable()).attach(self._order, self._identity, self._work.capture.written)
+                self._process = await (await self._durable()).attach(self._order, self._identity, self._work.capture.wanted)
                 return await self._work.read(self._process)
             except (RemoteFailure, NoSpool, IdentityDiffers, NotBegun):
                 await self._let_go()

@@ -17,10 +17,12 @@ from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
+from opsjobs.engine.masks import Masks, hidden
 from opsjobs.engine.recorder import Recorder
 from opsjobs.engine.target_run import RunLimits, RunTools, TargetRun
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.model.failures import Unavailable
+from opsjobs.model.secret import Secret
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.session import Sessions
 from opsjobs.store.envelope import KeyMissing, Tampered
@@ -108,6 +110,7 @@ class Life:
         self._given_up: set[int] = set()
         self._told_to_stop: dict[int, None] = {}
         self._courses: dict[int, Course] = {}
+        self._masks = Masks(tools.clock)
         self.runs: dict[int, TargetRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._recorder = Recorder(
@@ -246,11 +249,12 @@ class Life:
             progress = await self._tools.ledger.progress(again) if again else {}
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost or {})}
         for run in claimed:
+            course, endpoint = self._courses[run.execution_id], endpoints.get(run.target_id)
             self._perform(
                 TargetRun(
-                    self._recorder.open(run),
-                    self._courses[run.execution_id],
-                    endpoints.get(run.target_id),
+                    self._recorder.open(run, self._masks.of(course, endpoint, opened)),
+                    course,
+                    endpoint,
                     progress.get(run.id, ()),
                     self._run_tools,
                     asked_at=asked_at,
@@ -296,9 +300,11 @@ class Life:
         if not spec.parameters:
             return course_of(spec, {})
         try:
-            return course_of(spec, self._tools.vault.open_parameters(spec.execution_uuid, spec.parameters))
+            parameters = self._tools.vault.open_parameters(spec.execution_uuid, spec.parameters)
         except (KeyMissing, Tampered) as refused:
             return course_of(spec, {}, fault=f"the execution's secrets do not open: {refused}")
+        forms = hidden(value for value in parameters.values() if isinstance(value, Secret))
+        return course_of(spec, parameters, forms=forms)
 
     def _settled(self, flush: Flush, settled: Settled) -> None:
         """After a flush: forget what is over, ring for followers, claim what became ready."""

@@ -1,8 +1,11 @@
-"""From bytes to log entries: keep the head and the tail of each stream, cut at character borders, say what was left out."""
+"""From bytes to log entries: secrets masked, head and tail of each stream kept, cut at character borders, what was left out told."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from opsjobs.engine.record import CHUNK_BYTES, Page
+from opsjobs.model.masking import SPAN_BYTES, Mask
 from opsjobs.remote.session import Output, Stream
 
 TAIL_BYTES = 64 << 10
@@ -11,13 +14,24 @@ TAIL_BYTES = 64 << 10
 class Capture:
     """One action's output: keeps the head of each stream up to the limit and the last 64 KiB, and says what it left out.
 
-    `stored`: how far the log had come (stdout, stderr) when this worker took the action up; the next bytes are those after it.
+    `stored`: how far the log had come (stdout, stderr) when this worker took the action up; the next bytes are those at `wanted`.
+    `heard`: who listens to its standard output, beside the log, from `stored` on. Secrets of the run are masked for both.
+    `again`: what was stored before can be read once more.
     """
 
-    def __init__(self, page: Page, limit_bytes: int, stored: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self,
+        page: Page,
+        limit_bytes: int,
+        stored: tuple[int, int] = (0, 0),
+        *,
+        heard: Callable[[bytes], None] | None = None,
+        again: bool = False,
+    ) -> None:
+        stdout, stderr = (Masked(page.run.mask, size, again=again) for size in stored)
         self._streams: dict[Stream, _StreamCapture] = {
-            "stdout": _StreamCapture(page, "stdout", limit_bytes, stored[0]),
-            "stderr": _StreamCapture(page, "stderr", limit_bytes, stored[1]),
+            "stdout": _StreamCapture(page, "stdout", limit_bytes, stdout, heard),
+            "stderr": _StreamCapture(page, "stderr", limit_bytes, stderr),
         }
 
     def add(self, piece: Output) -> None:
@@ -36,25 +50,71 @@ class Capture:
         return self._streams["stdout"].written, self._streams["stderr"].written
 
     @property
+    def wanted(self) -> tuple[int, int]:
+        """From where on (stdout, stderr) the target is to be read.
+
+        Not all that is before is on record: some of it may be held back. And of what is, the last bytes are read once more where
+        another worker has stored them: a secret that began there is known by its beginning.
+        """
+        return self._streams["stdout"].wanted, self._streams["stderr"].wanted
+
+    @property
     def head_bytes(self) -> int | None:
         """How much of stdout is on record before the gap; None without one. Known once it has finished."""
         return self._streams["stdout"].head_bytes
 
 
+class Masked:
+    """A stream's bytes without the run's secrets, from `stored` on; with `again` they are wanted from a little before that on."""
+
+    def __init__(self, mask: Mask, stored: int, *, again: bool) -> None:
+        self._masking = mask.stream()
+        self._known = min(stored, SPAN_BYTES) if again and self._masking is not None else 0
+        self.stored = stored
+        self.wanted = stored - self._known
+
+    def add(self, data: bytes) -> bytes:
+        """The bytes at `wanted`; gives those of which it is certain what they are, and that are not on record."""
+        self.wanted += len(data)
+        return data if self._masking is None else self._new(self._masking.add(data))
+
+    def finish(self) -> bytes:
+        """What was held back."""
+        return b"" if self._masking is None else self._new(self._masking.finish())
+
+    def _new(self, data: bytes) -> bytes:
+        known = min(self._known, len(data))
+        self._known -= known
+        return data[known:] if known else data
+
+
 class _StreamCapture:
-    def __init__(self, page: Page, stream: Stream, limit_bytes: int, stored: int) -> None:
+    def __init__(
+        self, page: Page, stream: Stream, limit_bytes: int, masked: Masked, heard: Callable[[bytes], None] | None = None
+    ) -> None:
         self._page = page
+        self._masked = masked
+        self._heard = heard
         self._stream: Stream = stream
         self._limit = limit_bytes
-        self.written = stored
-        self._stored = stored
+        self.written = self._taken = self._stored = masked.stored
         self._held = b""
         self._tail = bytearray()
         self.head_bytes: int | None = None
 
+    @property
+    def wanted(self) -> int:
+        return self._masked.wanted
+
     def add(self, data: bytes) -> None:
-        room = self._limit - self.written
-        self.written += len(data)
+        self._take(self._masked.add(data))
+        self.written = max(self.written, self._masked.wanted)
+
+    def _take(self, data: bytes) -> None:
+        if self._heard is not None:
+            self._heard(data)
+        room = self._limit - self._taken
+        self._taken += len(data)
         if room > 0:
             self._keep(data[:room])
         if room < len(data):
@@ -82,6 +142,7 @@ class _StreamCapture:
             del self._tail[:-TAIL_BYTES]
 
     def finish(self) -> None:
+        self._take(self._masked.finish())
         held, self._held = self._held, b""
         tail = bytes(self._tail[-TAIL_BYTES:])
         dropped = self.written - self._stored - len(held) - len(tail)

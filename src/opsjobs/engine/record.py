@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
+from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.lines import result_line, status_line
@@ -139,7 +140,7 @@ class Page:
     def end(self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None) -> None:
         """It has ended; `again_seconds`: the next attempt comes, not before so long from now."""
         if end.error is not None:
-            end = replace(end, error=_storable(end.error))
+            end = replace(end, error=self.run.storable(end.error))
         state = self._state(begins=False)
         state.stored_before = state.stored = state.written = end.written
         _finish(state, end, finished_at)
@@ -178,10 +179,12 @@ class RunRecord:
 
     Nothing is said any more once it is `stale`: another worker owns the run. `left`: this worker goes, the run stays as it is.
     `in_flight`: a flush is being committed that has words of it. `identity`: the store in which the next action is started.
+    `mask`: what is not to be seen in anything that it says.
     """
 
-    def __init__(self, pen: Pen, claimed: Claimed) -> None:
+    def __init__(self, pen: Pen, claimed: Claimed, mask: Mask = NOTHING) -> None:
         self.claimed = claimed
+        self.mask = mask
         self.identity = claimed.identity
         self.stale = False
         self.ended = False
@@ -205,6 +208,7 @@ class RunRecord:
 
         `command`: as a page has it.
         """
+        command = command and self.mask.text(command)
         page = Page(self, action, attempt, started_at, seen=seen, known=known, command=command)
         size = 0 if command is None or seen is not None else len(command)
         self.say(page, _Begin(size), size)
@@ -255,7 +259,7 @@ class RunRecord:
                 *_identity(self.claimed),
                 end.status,
                 end.exit_code,
-                _storable(end.error),
+                self.storable(end.error),
                 end.cancel_proof,
                 attempt,
                 sweep=sweep,
@@ -272,7 +276,7 @@ class RunRecord:
     ) -> None:
         """The run waits, and holds nothing meanwhile: for so long from now, or for what it `awaits` (see RunMove)."""
         move = RunMove(*_identity(self.claimed), RunStatus.WAITING, attempt=attempt, watched=self.claimed.watched)
-        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and _plain(awaits)))
+        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and self._plain(awaits)))
 
     async def room(self) -> None:
         """Wait until there is room for more output. Back-pressure: the reader of the channel waits here."""
@@ -280,6 +284,15 @@ class RunRecord:
             if self.stale:
                 return
             await self._pen.flushed()
+
+    def storable(self, error: RunError | None) -> RunError | None:
+        """The error in words that may be seen and that PostgreSQL takes: a machine may have put anything into them."""
+        return None if error is None else RunError(error.code, self._plain(error.message))
+
+    def _plain(self, words: str) -> str:
+        """Without secrets, NUL and halves of characters, and no novel."""
+        words = self.mask.text(words)[:MESSAGE_CHARACTERS]
+        return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
     def _move(self, move: RunMove) -> None:
         assert move.status is not None
@@ -363,14 +376,3 @@ def _finish(state: ResultState, end: ActionEnd, finished_at: datetime) -> None:
 
 def _identity(run: Claimed) -> tuple[int, int, str, int]:
     return run.id, run.execution_id, run.target_id, run.fence
-
-
-def _storable(error: RunError | None) -> RunError | None:
-    """The error in words that PostgreSQL takes: a machine may have put NUL or half a character into them, or a novel."""
-    if error is None:
-        return None
-    return RunError(error.code, _plain(error.message))
-
-
-def _plain(words: str) -> str:
-    return words[:MESSAGE_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -13,6 +13,7 @@ from opsjobs.clock import Clock
 from opsjobs.engine.record import ActionEnd, Draft, RunRecord
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
+from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.lines import result_line, status_line
 from opsjobs.telemetry import Metrics, log
@@ -51,9 +52,9 @@ class Recorder:
         self._flushed: asyncio.Future[None] | None = None
         self.unwritten_bytes = 0
 
-    def open(self, claimed: Claimed) -> RunRecord:
-        """The record of a run that was claimed."""
-        return RunRecord(self, claimed)
+    def open(self, claimed: Claimed, mask: Mask = NOTHING) -> RunRecord:
+        """The record of a run that was claimed; `mask`: what is not to be seen in it."""
+        return RunRecord(self, claimed, mask)
 
     def dirty(self, record: RunRecord, size_bytes: int) -> None:
         """A record has something to say. That an action began, and no more, waits a little: most have soon more to say."""

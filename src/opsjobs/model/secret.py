@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -65,3 +65,9 @@ class Credential:
     certificate: str | None = None
     keytab: Secret | None = None
     fault: str | None = None
+
+    @property
+    def secrets(self) -> list[Secret]:
+        """All that it keeps to itself."""
+        values = (getattr(self, part.name) for part in fields(self))
+        return [value for value in values if isinstance(value, Secret)]

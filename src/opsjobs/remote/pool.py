@@ -12,9 +12,11 @@ from typing import TypeVar
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.masking import NOTHING
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.breaker import Breaker
+from opsjobs.remote.discretion import heard_from
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.rate import Rate
 from opsjobs.remote.route import Line, Place, Route
@@ -100,7 +102,8 @@ class SshPool:
             async with self._gate(endpoint):
                 steps, failure = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
         await self._breaker.told(endpoint, failure)
-        return steps
+        mask = heard_from(endpoint) if any(step.error for step in steps) else NOTHING
+        return [replace(step, error=step.error and mask.text(step.error)) for step in steps]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
         """The keys that the host shows now. Raises RemoteFailure."""

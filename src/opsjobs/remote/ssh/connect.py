@@ -16,6 +16,7 @@ import asyncssh
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint, Target
+from opsjobs.remote.discretion import heard_from
 from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
@@ -135,7 +136,11 @@ class Connector:
         target = endpoint.target
         judge = HostKeyJudge.of(target)
         async with self._logins.open(endpoint) as login:
-            connection = await self._handshake(target, login, judge, through, timing or Timing())
+            try:
+                connection = await self._handshake(target, login, judge, through, timing or Timing())
+            except RemoteFailure as failure:
+                # The machine has been told the password, and what it says of a refusal is its own.
+                raise RemoteFailure(failure.code, heard_from(endpoint).text(failure.message), because=failure.because) from None
         if judge.accepted is not None:
             await self._tell(target, judge.accepted, connection)
         return connection
