@@ -82,6 +82,7 @@ def applies(match: Match, call: Call) -> bool:
         and (not match.if_empty or any(may_be(p, match.if_empty) for w in call.arguments for p in emptied(w, call.place.cwd)))
         and all(_any_path(patterns, call, _values(key, call)) for key, patterns in match.values)
         and (not match.redirect or _any_path(match.redirect, call, [path for _, path in call.io.writes]))
+        and (not match.reads or _any_path(match.reads, call, call.io.reads))
         and (not match.fed_by or not set(match.fed_by).isdisjoint(call.io.sources))
         and (match.says is None or match.says.search(call.text) is not None)
     )

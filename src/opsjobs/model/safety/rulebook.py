@@ -18,7 +18,7 @@ _KEYS = frozenset({"name", "severity", "reason", "stricter", "any", "finds", "pa
 _MATCH_KEYS = frozenset(
     {
         *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
-        *("redirect", "fed_by", "says"),
+        *("redirect", "reads", "fed_by", "says"),
     }
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
@@ -37,7 +37,7 @@ class Match:
     """What one call must be for a rule to apply: all that is named here must hold.
 
     `flags`: each of them, in any of its spellings. `without`: none of these words. `words`: in this order among the arguments.
-    `argument`: one of them fits whole. `path`, `redirect`: patterns of paths. `if_empty`: paths it becomes where a variable is
+    `argument`: one of them fits whole. `path`, `redirect`, `reads` (of `<`): patterns of paths. `if_empty`: paths it becomes where a variable is
     empty. `values`: patterns of paths after `key=`. `fed_by`: names of what its input comes from. `says`: found in all its text.
     """
 
@@ -52,6 +52,7 @@ class Match:
     if_empty: tuple[str, ...] = ()
     values: tuple[tuple[str, tuple[str, ...]], ...] = ()
     redirect: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     fed_by: tuple[str, ...] = ()
     says: re.Pattern[str] | None = None
 
@@ -257,6 +258,7 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
         if_empty=_paths(body.get("if_empty"), sets),
         values=tuple((key, _paths(patterns, sets)) for key, patterns in body.get("values", {}).items()),
         redirect=_paths(body.get("redirect"), sets),
+        reads=_paths(body.get("reads"), sets),
         fed_by=_texts(body.get("fed_by")),
         says=_regex(body.get("says")),
     )

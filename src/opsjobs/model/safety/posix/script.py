@@ -19,6 +19,7 @@ from opsjobs.model.safety.words import MAYBE_EMPTY, SPLIT, as_source, known
 
 NESTING_MAX = 150
 _INLINED_MAX = 32
+_DECLARED_MAX = 20
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
@@ -50,7 +51,8 @@ class Walk:
             "redirected_statement": self._redirected,
             "function_definition": self._defined,
             "subshell": self._subshell,
-            "declaration_command": self._within,
+            "declaration_command": self._declared,
+            "unset_command": self._declared,
             "variable_assignment": self._within,
             "comment": lambda _, __: None,
             "heredoc_body": self._within,
@@ -172,6 +174,10 @@ class Walk:
                     self._statement(statement, NOTHING)
             elif child.named_child_count:
                 waiting += child.named_children
+
+    def _declared(self, node: Node, io: Io) -> None:
+        self._within(node, io)
+        self._trace.call(self._script.text(node).split(maxsplit=_DECLARED_MAX), self._place(node), io=io)
 
     def _defined(self, node: Node, _: Io) -> None:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")

@@ -1,0 +1,264 @@
+"""Programs of Python: what they do to the machine, told in the words of a shell, and what they run."""
+
+from __future__ import annotations
+
+import ast
+import threading
+import warnings
+from collections.abc import Sequence
+
+from opsjobs.model.safety.paths import is_unknown
+from opsjobs.model.safety.python_values import Values
+from opsjobs.model.safety.running import run
+from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+from opsjobs.model.safety.words import MAYBE_EMPTY, as_source, known
+
+_SHELL = frozenset(
+    {
+        *(
+            "os.system",
+            "os.popen",
+            "subprocess.getoutput",
+            "subprocess.getstatusoutput",
+            "commands.getoutput",
+            "pty.spawn",
+            "pexpect.run",
+        ),
+        *(
+            "asyncio.create_subprocess_shell",
+            "platform.popen",
+            "os.popen2",
+            "os.popen3",
+            "posix.system",
+            "nt.system",
+            "pexpect.spawn",
+        ),
+    }
+)
+_SPAWN = frozenset(f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen"))
+_EXEC = frozenset(
+    {
+        *(
+            "os.execl",
+            "os.execlp",
+            "os.execle",
+            "os.execv",
+            "os.execve",
+            "os.execvp",
+            "os.execvpe",
+            "os.posix_spawn",
+            "os.posix_spawnp",
+        ),
+        *("asyncio.create_subprocess_exec",),
+    }
+)
+_SPAWNED = frozenset(f"os.spawn{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))
+_CODE = frozenset(
+    {
+        "exec",
+        "eval",
+        "compile",
+        "builtins.exec",
+        "builtins.eval",
+        "builtins.compile",
+        "execfile",
+        "__builtins__.exec",
+        "__builtins__.eval",
+    }
+)
+_OPAQUE = frozenset(
+    {
+        "pickle.loads",
+        "pickle.load",
+        "marshal.loads",
+        "marshal.load",
+        "ctypes.CDLL",
+        "ctypes.cdll.LoadLibrary",
+        "runpy.run_path",
+        "types.FunctionType",
+    }
+)
+_FETCHES = ("urlopen", "requests", "httpx", "urllib", "urlretrieve", "socket")
+# What a function does, as a shell would do it; its arguments follow.
+_AS_SHELL: dict[str, tuple[str, ...]] = {
+    "shutil.rmtree": ("rm", "-rf"),
+    "os.remove": ("rm",),
+    "os.unlink": ("rm",),
+    "os.removedirs": ("rm", "-r"),
+    "os.rmdir": ("rmdir",),
+    "shutil.move": ("mv",),
+    "os.rename": ("mv",),
+    "os.replace": ("mv",),
+    "shutil.copy": ("cp",),
+    "shutil.copyfile": ("cp",),
+    "shutil.copytree": ("cp", "-r"),
+    "os.truncate": ("truncate",),
+    "os.symlink": ("ln", "-s"),
+    "os.chown": ("chown",),
+    "shutil.chown": ("chown",),
+    "os.kill": ("kill",),
+    "os.killpg": ("kill",),
+    "os.reboot": ("reboot",),
+    "crypt.crypt": ("true",),
+}
+_METHODS: dict[str, tuple[str, ...]] = {
+    "unlink": ("rm",),
+    "rmdir": ("rmdir",),
+    "rename": ("mv",),
+    "replace": ("mv",),
+    "chmod": ("chmod",),
+}
+_WRITING = frozenset({"write_text", "write_bytes", "touch"})
+_CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
+_quiet = threading.Lock()
+
+
+def read(trace: Trace, text: str, place: Place) -> None:
+    """Write what this program would do into the trace."""
+    try:
+        with _quiet, warnings.catch_warnings():  # what the parser thinks of a text is no matter of our log
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        trace.event("unreadable", Place(place.excerpt or excerpt_of(text), place.depth))
+        return
+    _Reading(trace, tree, text, place).whole()
+
+
+class _Reading:
+    def __init__(self, trace: Trace, tree: ast.Module, text: str, place: Place) -> None:
+        self._trace = trace
+        self._tree = tree
+        self._lines = text.splitlines()
+        self._outer = place
+        self._values = Values(tree, trace.budget)
+        self._used: set[str] = set()
+
+    def whole(self) -> None:
+        for node in ast.walk(self._tree):
+            self._trace.budget.spend()
+            if isinstance(node, ast.Call):
+                self._call(node)
+            elif isinstance(node, ast.While) and any(self._is_fork(n) for n in ast.walk(node)):
+                self._trace.event("fork_bomb", self._place(node))
+        if "socket.socket" in self._used and self._used & {"os.dup2", "pty.spawn"}:
+            self._trace.event("reverse_shell", self._place(self._tree.body[0]))
+
+    def _is_fork(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
+
+    def _place(self, node: ast.stmt | ast.expr) -> Place:
+        lines = self._lines[node.lineno - 1 : (node.end_lineno or node.lineno)]
+        return Place(self._outer.excerpt or excerpt_of(" ".join(lines)), self._outer.depth, self._outer.cwd)
+
+    def _call(self, node: ast.Call) -> None:
+        name = self._values.dotted(node.func)
+        place = self._place(node)
+        if name is None:
+            self._nameless(node.func, place)
+            return
+        self._used.add(name)
+        arguments = node.args
+        shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
+        if name in _SHELL:
+            self._shell(arguments[:1], place)
+        elif name in _SPAWN:
+            first = arguments[:1] or [k.value for k in node.keywords if k.arg == "args"]
+            (self._shell if shell is not None else self._spawn)(first, place)
+        elif name in _EXEC or name in _SPAWNED:
+            self._argv(arguments[1:] if name in _SPAWNED else arguments, place)
+        elif name in _CODE:
+            self._code(arguments[:1], place)
+        elif name in _OPAQUE:
+            self._trace.event("dynamic_program", place)
+        elif name == "open" and arguments:
+            self._opened(node, place)
+        else:
+            self._as_shell(name, node, place)
+
+    def _nameless(self, function: ast.expr, place: Place) -> None:
+        match function:
+            case (
+                ast.Call(ast.Name("getattr"), _)
+                | ast.Call(ast.Attribute(_, "import_module"), _)
+                | ast.Call(ast.Name("__import__"), _)
+            ):
+                self._trace.event("dynamic_command", place)
+            case ast.Attribute(value, _):
+                self._nameless(value, place)
+            case ast.Subscript(value, _) if self._values.dotted(value) in _CONTAINERS or _is_namespace(value):
+                self._trace.event("dynamic_command", place)
+
+    def _shell(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            words = self._values.words(argument)
+            for text in [" ".join(words)] if words is not None else self._values.texts(argument):
+                if is_unknown(text):
+                    self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
+                else:
+                    self._trace.read("bash", as_source(text), place)
+
+    def _spawn(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            words = self._values.words(argument)
+            for argv in [words] if words is not None else [[text] for text in self._values.texts(argument)]:
+                run(self._trace, argv or [MAYBE_EMPTY], place)
+
+    def _argv(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        if not arguments:
+            return
+        words = [w for a in arguments[1:] for w in self._values.words(a) or [self._values.text(a)]]
+        run(self._trace, [self._values.text(arguments[0]), *words[1:]], place)
+
+    def _code(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
+                continue  # exec(compile(…)): judged where compile is called
+            text = self._values.text(argument)
+            if known(text):
+                self._trace.read("python", text, place)
+            else:
+                self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
+
+    def _fetches(self, node: ast.expr) -> bool:
+        names = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)}
+        return not names.isdisjoint(_FETCHES)
+
+    def _opened(self, node: ast.Call, place: Place) -> None:
+        modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+        mode = self._values.text(modes[0]) if modes else "r"
+        if set(mode) & set("wax+"):
+            self._writes(self._values.texts(node.args[0]), "append" if "a" in mode else "write", place)
+
+    def _writes(self, paths: Sequence[str], how: str, place: Place) -> None:
+        self._trace.call((":",), place, io=Io(writes=tuple((how, path) for path in paths)))
+
+    def _as_shell(self, name: str, node: ast.Call, place: Place) -> None:
+        if name in _AS_SHELL:
+            rest = [self._values.texts(a) for a in node.args]
+            run(self._trace, [*_AS_SHELL[name], *(text for texts in rest for text in texts)], place)
+        elif name == "os.chmod" and len(node.args) > 1:
+            run(self._trace, ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])], place)
+        elif isinstance(node.func, ast.Attribute) and "Path" in name:
+            self._of_path(node.func, node, place)
+
+    def _of_path(self, function: ast.Attribute, node: ast.Call, place: Place) -> None:
+        paths = self._values.texts(function.value)
+        if function.attr in _METHODS:
+            run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)
+        elif function.attr in _WRITING:
+            self._writes(paths, "write", place)
+        elif function.attr == "open" and node.args and set(self._values.text(node.args[0])) & set("wax+"):
+            self._writes(paths, "write", place)
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "__dict__"
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and not node.value
+
+
+def _mode(node: ast.expr) -> str:
+    return f"{node.value:o}" if isinstance(node, ast.Constant) and isinstance(node.value, int) else MAYBE_EMPTY

@@ -1,0 +1,70 @@
+"""Perl and Node, looked over by their words alone: what runs a command is found, what it runs is judged where it is a plain text."""
+
+from __future__ import annotations
+
+import re
+
+from opsjobs.model.safety.running import run
+from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+
+_COMMENT = {"perl": re.compile(r"(?m)^\s*#.*$"), "node": re.compile(r"(?m)^\s*//.*$|/\*.*?\*/", re.DOTALL)}
+_STRING = r"""(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`((?:[^`\\]|\\.)*)`)"""
+_RUNS = {
+    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*\(?\s*" + _STRING + r"\s*(,)?"),
+    "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*" + _STRING + r"\s*(,\s*\[)?"),
+}
+_DYNAMIC = {
+    "perl": re.compile(r"\b(?:system|exec|qx|eval|syscall|do|require)\b\s*\(?\s*[$@(\"'{/|]|`|\bopen\b[^;]*\||\beval\b"),
+    "node": re.compile(
+        r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
+    ),
+}
+_DELETES = {
+    "perl": re.compile(r"\b(?:unlink|rmtree|remove_tree)\b\s*\(?\s*" + _STRING),
+    "node": re.compile(r"\b(?:rmSync|rm|rmdirSync|rmdir|unlinkSync|unlink|rimraf)\s*\(\s*" + _STRING),
+}
+_WRITES = {
+    "perl": re.compile(r"\bopen\b[^;]*?[\"']\s*>{1,2}[\"']?\s*[,.]?\s*[\"']?(/[^\"';]*)"),
+    "node": re.compile(r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"),
+}
+_FORKS = re.compile(
+    r"\bfork\s+while\s+fork\b|\bwhile\s*\(?\s*1?\s*\)?\s*\{?\s*fork|\bfork\s+while\s+1|\bfor\s*\(\s*;\s*;\s*\)\s*\{?\s*\w*\.?fork"
+)
+_SOCKET = re.compile(r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)")
+_SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
+
+
+def perl(trace: Trace, text: str, place: Place) -> None:
+    """Look over a program of Perl."""
+    _look_over("perl", trace, text, place)
+
+
+def node(trace: Trace, text: str, place: Place) -> None:
+    """Look over a program of Node."""
+    _look_over("node", trace, text, place)
+
+
+def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
+    text = _COMMENT[language].sub("", text)
+    trace.budget.spend(len(text) // 64 + 1)
+    here = Place(place.excerpt or excerpt_of(text), place.depth)
+    for found in _RUNS[language].finditer(text):
+        command = next(g for g in found.groups()[:3] if g is not None)
+        trace.read("bash", command, _at(place, found))
+    for found in _DELETES[language].finditer(text):
+        run(trace, ["rm", "-rf", next(g for g in found.groups() if g is not None)], _at(place, found))
+    for found in _WRITES[language].finditer(text):
+        trace.call((":",), _at(place, found), io=Io(writes=(("write", found[1]),)))
+    if _FORKS.search(text):
+        trace.event("fork_bomb", here)
+    if _SOCKET.search(text) and _SHELL.search(text):
+        trace.event("reverse_shell", here)
+    dynamic = _DYNAMIC[language].search(text)
+    if dynamic is not None:
+        trace.event("dynamic_program", _at(place, dynamic))
+
+
+def _at(place: Place, found: re.Match[str]) -> Place:
+    line_start = found.string.rfind("\n", 0, found.start()) + 1
+    line_end = found.string.find("\n", found.end())
+    return Place(place.excerpt or excerpt_of(found.string[line_start : line_end if line_end >= 0 else None]), place.depth)
