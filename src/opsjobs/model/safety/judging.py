@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opsjobs.model.safety import posix, python, shallow
+from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.model.safety.interpreters import language_of
 from opsjobs.model.safety.matching import Context, findings
@@ -14,7 +14,16 @@ from opsjobs.model.safety.trace import Place, Reader, Trace, excerpt_of
 from opsjobs.model.safety.words import cleared
 from opsjobs.model.verdict import Finding
 
-_READERS: Mapping[str, Reader] = {"bash": posix.read, "python": python.read, "perl": shallow.perl, "node": shallow.node}
+_READERS: Mapping[str, Reader] = {
+    "bash": posix.read,
+    "python": python.read,
+    "powershell": powershell.read,
+    "powershell-line": powershell.read_line,
+    "cmd": command_prompt.read,
+    "cmd-line": command_prompt.read_line,
+    "perl": shallow.perl,
+    "node": shallow.node,
+}
 
 
 def judge(interpreter: str, text: str, *, context: Context | None = None) -> tuple[Finding, ...]:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from opsjobs.model.safety.paths import emptied, is_unknown, may_be, readings
 from opsjobs.model.safety.rulebook import Condition, Match, Rule, Rulebook
 from opsjobs.model.safety.trace import Call, Trace
+from opsjobs.model.safety.words import ANY, STAR
 from opsjobs.model.verdict import Finding, Verdict
 
 ABBREVIATED_MIN = 4
@@ -79,7 +80,7 @@ def applies(match: Match, call: Call) -> bool:
         and _in_order(match.words, call)
         and (match.argument is None or any(match.argument.fullmatch(word) for word in call.words[1:]))
         and (not match.path or _any_path(match.path, call, call.arguments))
-        and (not match.if_empty or any(may_be(p, match.if_empty) for w in call.arguments for p in emptied(w, call.place.cwd)))
+        and (not match.if_empty or any(may_be(p, match.if_empty) for w in _paths(call, call.arguments) for p in emptied(w, call.place.cwd)))
         and all(_any_path(patterns, call, _values(key, call)) for key, patterns in match.values)
         and (not match.redirect or _any_path(match.redirect, call, [path for _, path in call.io.writes]))
         and (not match.reads or _any_path(match.reads, call, call.io.reads))
@@ -137,4 +138,11 @@ def _values(key: str, call: Call) -> list[str]:
 
 
 def _any_path(patterns: Collection[str], call: Call, words: Iterable[str]) -> bool:
-    return any(may_be(path, patterns) for word in words for path in readings(word, call.place.cwd))
+    return any(may_be(path, patterns) for word in _paths(call, words) for path in readings(word, call.place.cwd))
+
+
+def _paths(call: Call, words: Iterable[str]) -> Iterable[str]:
+    """Paths of Windows as if they were of POSIX: small letters, slashes; and its globs need no shell."""
+    if call.dialect not in _WINDOWS:
+        return words
+    return [word.lower().replace("\\", "/").removeprefix("//?/").replace("*", STAR).replace("?", ANY) for word in words]

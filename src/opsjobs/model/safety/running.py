@@ -83,7 +83,7 @@ def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:
         elif not any(_TRUSTED.match(source) for source in io.sources):
             trace.event("dynamic_program", place)
     else:
-        trace.read(language, as_source(text) if language == "bash" else text, place)
+        trace.read(language, as_source(text, language), place)
 
 
 def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
@@ -129,4 +129,4 @@ def settle(trace: Trace) -> None:
             trace.event("download_to_shell", place)
         elif path in trace.written and (language, path) not in done:
             done.add((language, path))
-            trace.read(language, as_source(trace.written[path]), place)
+            trace.read(language, as_source(trace.written[path], language), place)

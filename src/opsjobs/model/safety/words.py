@@ -47,19 +47,7 @@ _SHOWN = str.maketrans(
         RIGHT: "]",
     }
 )
-_SOURCE = {
-    MAYBE_EMPTY: "${OPSJOBS_UNKNOWN}",
-    SOMETHING: "${OPSJOBS_UNKNOWN:?}",
-    STAR: "*",
-    ANY: "?",
-    SPLIT: " ",
-    HOME: "~",
-    OPEN: "{",
-    COMMA: ",",
-    CLOSE: "}",
-    LEFT: "[",
-    RIGHT: "]",
-}
+_NAMES = {"python": "OPSJOBS_UNKNOWN", "powershell": "$OPSJOBS_UNKNOWN", "powershell-line": "$OPSJOBS_UNKNOWN", "cmd": "%OPSJOBS_UNKNOWN%"}
 
 
 def cleared(text: str) -> str:
@@ -100,9 +88,11 @@ def shown(word: str) -> str:
     return word.translate(_SHOWN)
 
 
-def as_source(word: str) -> str:
-    """The word as text of a shell again: what is not known becomes a variable that nobody sets."""
-    return _MARKS.sub(lambda mark: _SOURCE[mark[0]], word)
+def as_source(word: str, language: str = "bash") -> str:
+    """The word as text of a program again: what is not known becomes a variable that nobody sets."""
+    name = _NAMES.get(language)
+    unknown = {MAYBE_EMPTY: name or "${OPSJOBS_UNKNOWN}", SOMETHING: name or "${OPSJOBS_UNKNOWN:?}"}
+    return _MARKS.sub(lambda mark: unknown.get(mark[0]) or shown(mark[0]), word)
 
 
 def fields(word: str) -> list[str]:

@@ -1,0 +1,159 @@
+"""A script of PowerShell: its commands and methods, wherever in it they stand, with what comes to them through a pipe."""
+
+from __future__ import annotations
+
+import re
+
+from tree_sitter import Node
+
+from opsjobs.model.safety.paths import is_unknown
+from opsjobs.model.safety.powershell.names import ALIASES, FETCHES
+from opsjobs.model.safety.powershell.values import Values
+from opsjobs.model.safety.running import run
+from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+from opsjobs.model.safety.words import MAYBE_EMPTY, as_source, known
+
+_CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
+_RUNS_TEXT = ("scriptblock::create", ".invokescript", ".newscriptblock", ".addscript", "management.automation.scriptblock::create")
+_DELETES = ("io.file::delete", "io.directory::delete")
+_BACKTICK = re.compile(r"`(\r?\n)?")
+_TABLE = re.compile(r"@\w+\Z")
+
+
+def read(trace: Trace, text: str, place: Place) -> None:
+    """Write what this script would do into the trace."""
+    _Reading(trace, text, place).whole()
+
+
+class _Reading:
+    def __init__(self, trace: Trace, text: str, place: Place) -> None:
+        self._trace = trace
+        self._outer = place
+        self._values = Values(text, trace.budget)
+        self._functions: set[str] = set()
+        self._aliases = dict(ALIASES)
+
+    def whole(self) -> None:
+        values = self._values
+        if values.root.has_error:
+            self._trace.event("unreadable", self._place(values.root))
+        nodes = list(values.nodes())
+        for node in nodes:
+            if node.type == "assignment_expression" and node.named_child_count:
+                values.assign(node)
+            elif node.type == "function_statement":
+                name = next((c for c in node.named_children if c.type == "function_name"), None)
+                self._functions.add(values.text(name).lower() if name is not None else "")
+        for node in nodes:
+            if node.type == "pipeline_chain":
+                self._chain(node)
+            elif node.type == "invokation_expression":
+                self._method(node)
+
+    def _place(self, node: Node) -> Place:
+        return Place(self._outer.excerpt or excerpt_of(self._values.text(node)), self._outer.depth)
+
+    def _chain(self, node: Node) -> None:
+        fed: list[str] | None = None
+        sources: tuple[str, ...] = ()
+        for stage in node.named_children:
+            if stage.type == "command":
+                self._command(stage, fed, sources)
+                name = self._name(stage)
+                sources = (*sources, *(n for n in name if known(n)))
+                fed = self._words(stage)[0] if name == ["write-output"] else None
+            else:
+                fed = self._values.of(stage)
+            sources = (*sources, *self._fetched(stage))
+
+    def _fetched(self, node: Node) -> tuple[str, ...]:
+        """Whether what comes of a stage came over the network: then as if curl had fetched it."""
+        text = self._values.text(node).lower().replace("`", "")
+        return ("curl",) if any(word in text for word in FETCHES) else ()
+
+    def _name(self, command: Node) -> list[str]:
+        node = command.child_by_field_name("command_name")
+        if node is None:
+            return [MAYBE_EMPTY]
+        if node.type == "command_name_expr":
+            inner = node.named_children[0] if node.named_children else node
+            if self._values.text(node).lstrip().startswith("{"):
+                return []
+            names = self._values.of(inner) if inner is not node else [self._values.text(node)]
+        else:
+            names = [self._values.expanded(_BACKTICK.sub("", self._values.text(node)))]
+        return [self._plain(name) for name in names]
+
+    def _plain(self, name: str) -> str:
+        lower = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
+        return self._aliases.get(lower, lower)
+
+    def _words(self, command: Node) -> tuple[list[str], list[str]]:
+        """Its arguments, and the files that it writes."""
+        elements = command.child_by_field_name("command_elements")
+        words: list[str] = []
+        writes: list[str] = []
+        for part in elements.named_children if elements is not None else ():
+            text = self._values.text(part)
+            if part.type == "command_argument_sep":
+                continue
+            if part.type == "redirection":
+                writes += [self._values.expanded(text.lstrip("0123456789*>& ").strip("'\""))]
+            elif part.type == "command_parameter":
+                words.append(text)
+            elif _TABLE.match(text):
+                words += self._values.table(text)
+            else:
+                words += self._values.of(part) if "{" not in text[:1] else ["{}"]
+        return words, writes
+
+    def _command(self, node: Node, fed: list[str] | None, sources: tuple[str, ...]) -> None:
+        words, writes = self._words(node)
+        place = self._place(node)
+        said = "\n".join(fed) if fed is not None and all(known(t) for t in fed) else None
+        io = Io(sources, (lambda: said) if said is not None else None, tuple(("write", path) for path in writes))
+        for name in self._name(node):
+            if not name or not known(name):
+                self._trace.event("dynamic_command", place)
+                self._trace.call(("?", *words), place, dialect="powershell", io=io)
+                continue
+            self._trace.call((name, *words, *(fed or ())), place, dialect="powershell", io=io)
+            self._inside(name, node, words, place, io)
+
+    def _inside(self, name: str, node: Node, words: list[str], place: Place, io: Io) -> None:
+        plain = [w for w in words if not w.startswith("-")]
+        if name == "invoke-expression":
+            self._code(node, plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []), place, io)
+        elif name == "start-process" and plain:
+            run(self._trace, [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place)
+            self._trace.call([self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place, dialect="cmd")
+        elif name in ("set-alias", "new-alias") and len(plain) > 1:
+            self._aliases[plain[0].lower()] = self._plain(plain[1])
+        elif name in ("invoke-wmimethod", "invoke-cimmethod") and any("win32_process" in w.lower() for w in words):
+            self._trace.event("dynamic_program", place)
+        elif not _CMDLET.fullmatch(name) and name not in self._functions:
+            self._trace.call((name, *words), place, dialect="cmd", io=io)
+            if not name.endswith((".ps1", ".psm1")):
+                run(self._trace, [name, *words], place, io)
+
+    def _code(self, node: Node, texts: list[str], place: Place, io: Io) -> None:
+        text = " ".join(texts)
+        if texts and not is_unknown(text) and known(text):
+            self._trace.read("powershell", text, place)
+        elif self._fetched(node) or "curl" in io.sources:
+            self._trace.event("download_to_shell", place)
+        else:
+            self._trace.event("dynamic_program", place)
+
+    def _method(self, node: Node) -> None:
+        name, of, said = self._values.method(node)
+        place = self._place(node)
+        self._trace.call((name, *said), place, dialect="powershell")
+        if name in _RUNS_TEXT:
+            self._code(node, said or [MAYBE_EMPTY], place, Io())
+        elif name in _DELETES and said:
+            self._trace.call(("remove-item", "-Recurse", *said[:1]), place, dialect="powershell")
+        elif name == "diagnostics.process::start" and said:
+            run(self._trace, [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())], place)
+        elif name == ".shellexecute" and said:
+            run(self._trace, [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())], place)

@@ -1,0 +1,288 @@
+"""What an expression of PowerShell is, where that follows from the text; a value is a list of texts, as its arrays are."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+
+from tree_sitter import Node
+
+from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.powershell.names import CONSTANTS, ENVIRONMENT
+from opsjobs.model.safety.powershell.parsing import parsed
+from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, cleared, known
+
+_UNKNOWN = [MAYBE_EMPTY]
+_ITEMS_MAX = 512
+_TEXT_MAX = 64 << 10
+_VARIABLE = re.compile(r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "", "a": "", "b": "", "f": "", "v": "", "e": ""}
+_BACKTICK = re.compile(r"`(\r?\n|.)", re.DOTALL)
+_PLACE = re.compile(r"\{(\d+)[^}]*\}")
+
+
+class Values:
+    """A parsed script with its variables; each has every value that the text gives it."""
+
+    def __init__(self, text: str, budget: Budget) -> None:
+        self.source, self.root = parsed(text)
+        self._budget = budget
+        self._assigned: dict[str, list[Node]] = {}
+        self._asked: set[str] = set()
+        self._kinds: dict[str, Callable[[Node], list[str]]] = {
+            "string_literal": self._string,
+            "variable": lambda node: self.variable(self.text(node)),
+            "additive_expression": self._added,
+            "additive_argument_expression": self._added,
+            "format_expression": self._formatted,
+            "format_argument_expression": self._formatted,
+            "comparison_expression": self._compared,
+            "comparison_argument_expression": self._compared,
+            "array_literal_expression": self._listed,
+            "argument_expression_list": self._listed,
+            "parenthesized_expression": self._parenthesised,
+            "sub_expression": self._parenthesised,
+            "array_expression": self._parenthesised,
+            "expression_with_unary_operator": self._unary,
+            "cast_expression": self._unary,
+            "invokation_expression": self._invoked,
+            "integer_literal": lambda node: [self.text(node)],
+            "generic_token": lambda node: [self.expanded(self.text(node))],
+            "range_expression": self._range,
+        }
+
+    def text(self, node: Node) -> str:
+        """What is written there."""
+        return self.source[node.start_byte : node.end_byte].decode(errors="replace")
+
+    def nodes(self) -> Iterator[Node]:
+        """All of them, from the top."""
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            self._budget.spend()
+            yield node
+            waiting += reversed(node.named_children)
+
+    def assign(self, node: Node) -> None:
+        """Take note of one `$x = …`."""
+        left, value = node.named_children[0], node.child_by_field_name("value")
+        name = self.text(left).strip().lower()
+        if value is not None and name.startswith("$"):
+            self._assigned.setdefault(name.strip("${}"), []).append(value)
+
+    def of(self, node: Node) -> list[str]:
+        """The items of its value; one MAYBE_EMPTY where it is not known."""
+        while True:
+            self._budget.spend()
+            inner = node.named_children
+            if len(inner) == 1 and node.type.endswith(("_expression", "pipeline", "pipeline_chain")) and node.type not in (
+                *("parenthesized_expression", "sub_expression", "array_expression", "expression_with_unary_operator", "cast_expression"),
+                "invokation_expression",
+            ):
+                node = inner[0]
+                continue
+            kind = self._kinds.get(node.type)
+            return (kind(node) if kind is not None else _UNKNOWN)[:_ITEMS_MAX]
+
+    def one(self, node: Node) -> str:
+        """Its value as one text."""
+        return " ".join(self.of(node))[:_TEXT_MAX]
+
+    def variable(self, written: str) -> list[str]:
+        """What `$name` holds."""
+        name = written.lower().lstrip("$@").strip("{}")
+        scope, colon, rest = name.partition(":")
+        if scope == "env" and colon:
+            return [ENVIRONMENT.get(rest, MAYBE_EMPTY)]
+        name = rest if colon else name
+        given = self._assigned.get(name)
+        if not given or name in self._asked:
+            return [CONSTANTS.get(name, MAYBE_EMPTY)]
+        self._asked.add(name)
+        found = [text for node in given[:16] for text in self.of(node)]
+        self._asked.discard(name)
+        return list(dict.fromkeys(found))
+
+    def table(self, written: str) -> list[str]:
+        """`@name`: the entries of a table as parameters with their values."""
+        found: list[str] = []
+        for node in self._assigned.get(written.lower().lstrip("@"), ()):
+            waiting = [node]
+            while waiting:
+                part = waiting.pop()
+                self._budget.spend()
+                if part.type == "hash_entry" and len(part.named_children) > 1:
+                    found += [f"-{self.text(part.named_children[0]).strip(chr(39) + chr(34))}", *self.of(part.named_children[1])]
+                else:
+                    waiting += reversed(part.named_children)
+        return found or [SOMETHING]
+
+    def expanded(self, text: str) -> str:
+        """Variables put in, backticks undone."""
+        return _VARIABLE.sub(self._part, text) if "$" in text or "`" in text else text
+
+    def _part(self, found: re.Match[str]) -> str:
+        if found[1] is not None:
+            return _ESCAPES.get(found[1], "" if found[1] == "\n" else found[1])
+        name = found[2] or found[3]
+        if name is None:
+            return MAYBE_EMPTY
+        values = self.variable(name)
+        return values[0] if len(values) == 1 else MAYBE_EMPTY
+
+    def _string(self, node: Node) -> list[str]:
+        text = self.text(node)
+        if text.startswith("@"):
+            body = text[2:-2].strip("\r\n")
+            return [self.expanded(body) if text[1] == '"' else body]
+        if text[0] in "'\u2018\u2019":
+            return [text[1:-1].replace("''", "'")]
+        return [self.expanded(text[1:-1].replace('""', '"'))]
+
+    def _added(self, node: Node) -> list[str]:
+        if any(c.type == "-" for c in node.children):
+            return _UNKNOWN
+        left, *rest = [self.of(c) for c in node.named_children]
+        for right in rest:
+            left = ["".join((*left, *right))] if len(left) == 1 else [*left, *right]
+        return left
+
+    def _formatted(self, node: Node) -> list[str]:
+        values = [c for c in node.named_children if c.type != "format_operator"]
+        if len(values) != 2:
+            return _UNKNOWN
+        form, items = self.one(values[0]), self.of(values[1])
+        return [_PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", form)]
+
+    def _compared(self, node: Node) -> list[str]:
+        parts = node.named_children
+        if len(parts) != 3:
+            return _UNKNOWN
+        left, operator, right = self.of(parts[0]), self.text(parts[1]).lower(), self.of(parts[2])
+        if operator == "-join":
+            return ["".join(right).join(left)]
+        if operator in ("-replace", "-creplace", "-ireplace") and right and all(known(t) for t in (*left, *right)):
+            pattern = right[0]
+            to = right[1] if len(right) > 1 else ""
+            return [text.replace(pattern, to) for text in left] if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern) else _UNKNOWN
+        if operator in ("-split", "-csplit", "-isplit") and right:
+            return [piece for text in left for piece in (text.split(right[0]) if right[0] else list(text))]
+        return _UNKNOWN
+
+    def _listed(self, node: Node) -> list[str]:
+        return [text for child in node.named_children for text in self.of(child)]
+
+    def _parenthesised(self, node: Node) -> list[str]:
+        inner = node.named_children
+        while len(inner) == 1 and inner[0].type in ("statement_list", "pipeline", "pipeline_chain"):
+            inner = inner[0].named_children
+        if len(inner) == 1 and inner[0].type == "command":
+            return self._printed(inner[0])
+        return self.of(inner[0]) if len(inner) == 1 else _UNKNOWN
+
+    def _printed(self, command: Node) -> list[str]:
+        name = command.child_by_field_name("command_name")
+        elements = command.child_by_field_name("command_elements")
+        called = self.text(name).lower() if name is not None else ""
+        if called in ("get-command", "gcm") and elements is not None:
+            return [w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of(c)]
+        if called not in ("write-output", "echo", "write") or elements is None:
+            return _UNKNOWN
+        return [w for c in elements.named_children if c.type not in ("command_argument_sep", "command_parameter") for w in self.of(c)]
+
+    def _unary(self, node: Node) -> list[str]:
+        said, inner = self.text(node).lower().lstrip(), node.named_children
+        if not inner:
+            return _UNKNOWN
+        items = self.of(inner[-1])
+        if said.startswith(("[char", "[system.char")):
+            return [_character(item) for item in items]
+        if said.startswith("-join"):
+            return ["".join(items)]
+        if said.startswith("[string") or said.startswith(("+", ",", "[array")):
+            return items
+        return _UNKNOWN if not said.startswith("[") or len(inner) < 2 else items
+
+    def _range(self, node: Node) -> list[str]:
+        ends = [self.one(c) for c in node.named_children]
+        if len(ends) != 2 or not all(e.lstrip("-").isdigit() for e in ends):
+            return _UNKNOWN
+        first, last = (int(e) for e in ends)
+        return [str(n) for n in range(first, last + 1)] if 0 <= last - first < _ITEMS_MAX else _UNKNOWN
+
+    # --- methods
+
+    def method(self, node: Node) -> tuple[str, Node | None, list[str]]:
+        """Of a call: `type::member` or `.member`, lower case, what it is of, and its arguments."""
+        of = node.named_children[0] if node.named_children else None
+        member = next((c for c in node.named_children if c.type == "member_name"), None)
+        arguments = next((c for c in node.named_children if c.type == "argument_list"), None)
+        name = self.one(member.named_children[0]) if member is not None and member.named_children else ""
+        if member is not None and (not name or not known(name)):
+            name = self.text(member).strip("'\"")
+        kind = self.text(of).lower().strip("[]").removeprefix("system.") if of is not None and of.type == "type_literal" else ""
+        said = [t for c in arguments.named_children for t in self.of(c)] if arguments is not None else []
+        return f"{kind}::{name.lower()}" if kind else f".{name.lower()}", of, said
+
+    def _invoked(self, node: Node) -> list[str]:
+        name, of, said = self.method(node)
+        if name == "convert::frombase64string" and said:
+            return [_bytes(said[0])]
+        if name.endswith("getstring") and said and of is not None:
+            return [_string_of(said[0], self.text(of).lower())]
+        if name == "string::join" and said:
+            return [said[0].join(said[1:])]
+        if name in ("string::concat", "string::new"):
+            return ["".join(said)]
+        if name == "string::format" and said:
+            return [_PLACE.sub(lambda found: (said[1:] + [""] * 10)[int(found[1]) % 10], said[0])]
+        if of is None or of.type == "type_literal":
+            return _UNKNOWN
+        return [_changed(text, name, said) for text in self.of(of)]
+
+
+def _changed(text: str, name: str, said: list[str]) -> str:
+    if not known(text):
+        return MAYBE_EMPTY
+    match name, said:
+        case ".replace", [old, new]:
+            return text.replace(old, new)[:_TEXT_MAX] if old else text
+        case ".tolower" | ".tolowerinvariant", _:
+            return text.lower()
+        case ".toupper" | ".toupperinvariant", _:
+            return text.upper()
+        case ".trim" | ".tostring" | ".normalize", []:
+            return text.strip()
+        case ".substring", [start, *length] if start.isdigit() and all(n.isdigit() for n in length):
+            return text[int(start) : int(start) + int(length[0]) if length else None]
+        case ".insert", [at, piece] if at.isdigit():
+            return text[: int(at)] + piece + text[int(at) :]
+        case ".remove", [start, length] if start.isdigit() and length.isdigit():
+            return text[: int(start)] + text[int(start) + int(length) :]
+    return MAYBE_EMPTY
+
+
+def _character(item: str) -> str:
+    try:
+        number = int(item, 16) if item.lower().startswith("0x") else int(item)
+    except ValueError:
+        return item if len(item) == 1 else MAYBE_EMPTY
+    return cleared(chr(number)) if 0 <= number < 0x110000 else MAYBE_EMPTY
+
+
+def _bytes(text: str) -> str:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4)).decode("latin-1")
+    except ValueError:
+        return MAYBE_EMPTY
+
+
+def _string_of(text: str, encoding: str) -> str:
+    if not known(text):
+        return MAYBE_EMPTY
+    try:
+        return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))
+    except UnicodeError:
+        return MAYBE_EMPTY
