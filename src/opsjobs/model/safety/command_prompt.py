@@ -90,7 +90,9 @@ def _piece(value: str, how: str) -> str:
     numbers = re.fullmatch(r":~(-?\d+)(?:,(-?\d+))?", how)
     if numbers is None or not known(value):
         old, equals, new = how[1:].partition("=")
-        return re.sub(re.escape(old), lambda _: new, value, flags=re.IGNORECASE) if equals and old and known(value) else MAYBE_EMPTY
+        return (
+            re.sub(re.escape(old), lambda _: new, value, flags=re.IGNORECASE) if equals and old and known(value) else MAYBE_EMPTY
+        )
     start = int(numbers[1]) + (len(value) if int(numbers[1]) < 0 else 0)
     if numbers[2] is None:
         return value[start:]
@@ -137,9 +139,7 @@ def _stripped(words: Sequence[str]) -> list[str]:
             rest = _after_condition(rest[1:])
         elif first == "start":
             rest = [w for n, w in enumerate(rest[1:]) if not (n < 3 and (w == "" or w.startswith("/")))]
-        elif first in _SKIPS:
-            rest = rest[1:]
-        elif first == "":
+        elif not first or first in _SKIPS:
             rest = rest[1:]
         else:
             rest[0] = rest[0].lstrip("@")

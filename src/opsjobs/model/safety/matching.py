@@ -80,7 +80,10 @@ def applies(match: Match, call: Call) -> bool:
         and _in_order(match.words, call)
         and (match.argument is None or any(match.argument.fullmatch(word) for word in call.words[1:]))
         and (not match.path or _any_path(match.path, call, call.arguments))
-        and (not match.if_empty or any(may_be(p, match.if_empty) for w in _paths(call, call.arguments) for p in emptied(w, call.place.cwd)))
+        and (
+            not match.if_empty
+            or any(may_be(p, match.if_empty) for w in _paths(call, call.arguments) for p in emptied(w, call.place.cwd))
+        )
         and all(_any_path(patterns, call, _values(key, call)) for key, patterns in match.values)
         and (not match.redirect or _any_path(match.redirect, call, [path for _, path in call.io.writes]))
         and (not match.reads or _any_path(match.reads, call, call.io.reads))

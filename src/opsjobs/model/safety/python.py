@@ -226,9 +226,9 @@ class _Reading:
 
     def _opened(self, node: ast.Call, place: Place) -> None:
         modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
-        mode = self._values.text(modes[0]) if modes else "r"
-        if set(mode) & set("wax+"):
-            self._writes(self._values.texts(node.args[0]), "append" if "a" in mode else "write", place)
+        if self._is_writing(modes):
+            how = "append" if "a" in self._values.text(modes[0]) else "write"
+            self._writes(self._values.texts(node.args[0]), how, place)
 
     def _writes(self, paths: Sequence[str], how: str, place: Place) -> None:
         self._trace.call((":",), place, io=Io(writes=tuple((how, path) for path in paths)))
@@ -246,10 +246,11 @@ class _Reading:
         paths = self._values.texts(function.value)
         if function.attr in _METHODS:
             run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)
-        elif function.attr in _WRITING:
+        elif function.attr in _WRITING or (function.attr == "open" and self._is_writing(node.args[:1])):
             self._writes(paths, "write", place)
-        elif function.attr == "open" and node.args and set(self._values.text(node.args[0])) & set("wax+"):
-            self._writes(paths, "write", place)
+
+    def _is_writing(self, modes: Sequence[ast.expr]) -> bool:
+        return any(not set(self._values.text(mode)).isdisjoint("wax+") for mode in modes)
 
 
 def _is_namespace(node: ast.expr) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import codecs
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from opsjobs.model.safety.budget import Budget
 from opsjobs.model.safety.constants import decoded
 from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, SOMETHING, cleared, known
 
 _TEXT_MAX = 64 << 10
+_CHARACTERS = 0x110000
 _SYSTEM = {
     "sys.executable": "python3",
     "os.sep": "/",
@@ -20,15 +22,9 @@ _SYSTEM = {
     "os.pardir": "..",
 }
 _SIGNALS = {"signal.SIGKILL": "9", "signal.SIGTERM": "15", "signal.SIGHUP": "1"}
-_PLAIN = {
-    "str": 0,
-    "os.fspath": 0,
-    "os.path.normpath": 0,
-    "os.path.abspath": 0,
-    "shlex.quote": 0,
-    "pathlib.Path": None,
-    "os.path.join": None,
-}
+_JOINED = frozenset({"str", "os.fspath", "os.path.normpath", "os.path.abspath", "shlex.quote", "pathlib.Path", "os.path.join"})
+_FULL = frozenset({"tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir", "tempfile.mktemp"})
+_HOMES = frozenset({"os.path.expanduser", "pathlib.Path.home", "pathlib.Path.home()"})
 
 
 class Values:
@@ -39,20 +35,24 @@ class Values:
         self.imports: dict[str, str] = {}
         self._assigned: dict[str, list[ast.expr]] = {}
         self._asked: set[str] = set()
+        self._kinds: dict[type, Callable[[Any], str]] = {
+            ast.Constant: self._constant,
+            ast.JoinedStr: lambda node: "".join(self.text(part) for part in node.values),
+            ast.FormattedValue: lambda node: self.text(node.value),
+            ast.BinOp: lambda node: self._operated(node.left, node.op, node.right),
+            ast.Name: lambda node: self._variable(node.id),
+            ast.Attribute: self._attribute,
+            ast.Call: self._called,
+            ast.Subscript: self._sliced,
+        }
         for node in ast.walk(tree):
             budget.spend()
             self._collect(node)
 
     def _collect(self, node: ast.AST) -> None:
         match node:
-            case ast.Import(names):
-                for alias in names:
-                    self.imports[alias.asname or alias.name.partition(".")[0]] = (
-                        alias.name if alias.asname else alias.name.partition(".")[0]
-                    )
-            case ast.ImportFrom(module, names):
-                for alias in names:
-                    self.imports[alias.asname or alias.name] = f"{module}.{alias.name}"
+            case ast.Import() | ast.ImportFrom():
+                self._import(node)
             case ast.Assign(targets, value):
                 for target in targets:
                     self._assign(target, value)
@@ -63,6 +63,14 @@ class Values:
             case ast.For(target, items):
                 for item in items.elts if isinstance(items, ast.List | ast.Tuple | ast.Set) else [ast.Constant(None)]:
                     self._assign(target, item)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias in node.names:
+            if isinstance(node, ast.ImportFrom):
+                self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+            else:
+                first = alias.name.partition(".")[0]
+                self.imports[alias.asname or first] = alias.name if alias.asname else first
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
@@ -137,27 +145,24 @@ class Values:
     def text(self, node: ast.expr | None) -> str:
         """What an expression is as a text; MAYBE_EMPTY for what is not known."""
         self._budget.spend()
-        match node:
-            case ast.Constant(str() as text):
+        kind = self._kinds.get(type(node))
+        return kind(node) if kind is not None else MAYBE_EMPTY
+
+    @staticmethod
+    def _constant(node: Any) -> str:
+        match node.value:
+            case str() as text:
                 return text if text == MAYBE_EMPTY else cleared(text)
-            case ast.Constant(bytes() as data):
+            case bytes() as data:
                 return cleared(data.decode(errors="replace"))
-            case ast.Constant(int() as number):
+            case int() as number:
                 return str(number)
-            case ast.JoinedStr(parts):
-                return "".join(self.text(part) for part in parts)
-            case ast.FormattedValue(value):
-                return self.text(value)
-            case ast.BinOp(left, operator, right):
-                return self._operated(left, operator, right)
-            case ast.Name(name):
-                return self._variable(name)
-            case ast.Attribute():
-                return self._attribute(node)
-            case ast.Call():
-                return self._called(node)
-            case ast.Subscript(value, ast.Slice(None, None, ast.UnaryOp(ast.USub(), ast.Constant(1)))):
-                return self.text(value)[::-1]
+        return MAYBE_EMPTY
+
+    def _sliced(self, node: Any) -> str:
+        match node.slice:
+            case ast.Slice(None, None, ast.UnaryOp(ast.USub(), ast.Constant(1))):
+                return self.text(node.value)[::-1]
         return MAYBE_EMPTY
 
     def _operated(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> str:
@@ -194,26 +199,15 @@ class Values:
         return _SYSTEM.get(name) or _SIGNALS.get(name) or MAYBE_EMPTY
 
     def _called(self, node: ast.Call) -> str:
-        name, arguments = self.dotted(node.func) or "", node.args
-        if name in _PLAIN:
-            return "/".join(self.text(a).rstrip("/") or "/" for a in arguments).replace("//", "/") if arguments else "."
-        if (
-            name in ("base64.b64decode", "base64.standard_b64decode", "base64.decodebytes", "base64.urlsafe_b64decode")
-            and arguments
-        ):
-            return decoded(self.text(arguments[0])) or MAYBE_EMPTY
-        if name in ("bytes.fromhex", "binascii.unhexlify", "bytearray.fromhex") and arguments:
-            return _hex(self.text(arguments[0]))
-        if name == "chr" and arguments:
-            number = self.text(arguments[0])
-            return cleared(chr(int(number))) if number.isdigit() and int(number) < 0x110000 else MAYBE_EMPTY
-        if name == "codecs.decode" and len(arguments) > 1 and "rot" in self.text(arguments[1]):
-            return codecs.decode(self.text(arguments[0]), "rot13")
-        if name in ("tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir", "tempfile.mktemp"):
+        name = self.dotted(node.func) or ""
+        if name in _JOINED:
+            return "/".join(self.text(a).rstrip("/") or "/" for a in node.args).replace("//", "/") if node.args else "."
+        if name in _FULL:
             return SOMETHING
-        if name in ("os.path.expanduser", "pathlib.Path.home", "pathlib.Path.home()"):
-            return HOME + self.text(arguments[0]).lstrip("~") if arguments else HOME
-        return self._method(node)
+        if name in _HOMES:
+            return HOME + self.text(node.args[0]).lstrip("~") if node.args else HOME
+        function = _FUNCTIONS.get(name)
+        return function([self.text(a) for a in node.args]) if function is not None and node.args else self._method(node)
 
     def _method(self, node: ast.Call) -> str:
         if not isinstance(node.func, ast.Attribute):
@@ -244,8 +238,28 @@ _METHODS: Mapping[str, Callable[[str], str]] = {
 }
 
 
-def _hex(text: str) -> str:
+def _hex(words: list[str]) -> str:
     try:
-        return cleared(bytes.fromhex(text).decode())
+        return cleared(bytes.fromhex(words[0]).decode())
     except ValueError:
         return MAYBE_EMPTY
+
+
+def _base64(words: list[str]) -> str:
+    return decoded(words[0]) or MAYBE_EMPTY
+
+
+def _chr(words: list[str]) -> str:
+    return cleared(chr(int(words[0]))) if words[0].isdigit() and int(words[0]) < _CHARACTERS else MAYBE_EMPTY
+
+
+def _codec(words: list[str]) -> str:
+    return codecs.decode(words[0], "rot13") if len(words) > 1 and "rot" in words[1] else MAYBE_EMPTY
+
+
+_FUNCTIONS: Mapping[str, Callable[[list[str]], str]] = {
+    **dict.fromkeys((f"base64.{n}" for n in ("b64decode", "standard_b64decode", "decodebytes", "urlsafe_b64decode")), _base64),
+    **dict.fromkeys(("bytes.fromhex", "binascii.unhexlify", "bytearray.fromhex"), _hex),
+    "chr": _chr,
+    "codecs.decode": _codec,
+}

@@ -47,7 +47,12 @@ _SHOWN = str.maketrans(
         RIGHT: "]",
     }
 )
-_NAMES = {"python": "OPSJOBS_UNKNOWN", "powershell": "$OPSJOBS_UNKNOWN", "powershell-line": "$OPSJOBS_UNKNOWN", "cmd": "%OPSJOBS_UNKNOWN%"}
+_NAMES = {
+    "python": "OPSJOBS_UNKNOWN",
+    "powershell": "$OPSJOBS_UNKNOWN",
+    "powershell-line": "$OPSJOBS_UNKNOWN",
+    "cmd": "%OPSJOBS_UNKNOWN%",
+}
 
 
 def cleared(text: str) -> str:

@@ -10,7 +10,20 @@ from opsjobs.model.safety.powershell.script import read
 from opsjobs.model.safety.trace import Place, Trace
 from opsjobs.model.safety.words import cleared, known
 
-_VALUED = ("-executionpolicy", "-ep", "-windowstyle", "-version", "-inputformat", "-outputformat", "-configurationname", "-workingdirectory", "-wd", "-psconsolefile", "-settingsfile", "-custompipename")
+_VALUED = (
+    "-executionpolicy",
+    "-ep",
+    "-windowstyle",
+    "-version",
+    "-inputformat",
+    "-outputformat",
+    "-configurationname",
+    "-workingdirectory",
+    "-wd",
+    "-psconsolefile",
+    "-settingsfile",
+    "-custompipename",
+)
 _ENCODED = ("-encodedcommand", "-ec")
 _ARGUMENTS = ("-encodedarguments", "-ea")
 

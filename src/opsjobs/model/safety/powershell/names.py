@@ -38,7 +38,18 @@ ALIASES = {
     "cli": "clear-item",
     "cls": "clear-host",
 }
-FETCHES = ("invoke-webrequest", "invoke-restmethod", "downloadstring", "downloaddata", "downloadfile", "webclient", "iwr", "irm", "getstringasync", "start-bitstransfer")
+FETCHES = (
+    "invoke-webrequest",
+    "invoke-restmethod",
+    "downloadstring",
+    "downloaddata",
+    "downloadfile",
+    "webclient",
+    "iwr",
+    "irm",
+    "getstringasync",
+    "start-bitstransfer",
+)
 ENVIRONMENT = {
     "systemroot": "C:\\Windows",
     "windir": "C:\\Windows",
@@ -61,4 +72,14 @@ ENVIRONMENT = {
     "username": SOMETHING,
 }
 """Variables of the environment that every Windows machine has, lower case."""
-CONSTANTS = {"true": "True", "false": "False", "null": "", "home": HOME, "pshome": "C:\\Windows\\System32\\WindowsPowerShell\\v1.0", "pid": SOMETHING, "psscriptroot": SOMETHING, "_": SOMETHING, "pwd": SOMETHING}
+CONSTANTS = {
+    "true": "True",
+    "false": "False",
+    "null": "",
+    "home": HOME,
+    "pshome": "C:\\Windows\\System32\\WindowsPowerShell\\v1.0",
+    "pid": SOMETHING,
+    "psscriptroot": SOMETHING,
+    "_": SOMETHING,
+    "pwd": SOMETHING,
+}

@@ -14,7 +14,13 @@ from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
 from opsjobs.model.safety.words import MAYBE_EMPTY, as_source, known
 
 _CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
-_RUNS_TEXT = ("scriptblock::create", ".invokescript", ".newscriptblock", ".addscript", "management.automation.scriptblock::create")
+_RUNS_TEXT = (
+    "scriptblock::create",
+    ".invokescript",
+    ".newscriptblock",
+    ".addscript",
+    "management.automation.scriptblock::create",
+)
 _DELETES = ("io.file::delete", "io.directory::delete")
 _BACKTICK = re.compile(r"`(\r?\n)?")
 _TABLE = re.compile(r"@\w+\Z")
@@ -146,7 +152,7 @@ class _Reading:
             self._trace.event("dynamic_program", place)
 
     def _method(self, node: Node) -> None:
-        name, of, said = self._values.method(node)
+        name, _, said = self._values.method(node)
         place = self._place(node)
         self._trace.call((name, *said), place, dialect="powershell")
         if name in _RUNS_TEXT:

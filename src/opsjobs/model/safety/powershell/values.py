@@ -77,9 +77,20 @@ class Values:
         while True:
             self._budget.spend()
             inner = node.named_children
-            if len(inner) == 1 and node.type.endswith(("_expression", "pipeline", "pipeline_chain")) and node.type not in (
-                *("parenthesized_expression", "sub_expression", "array_expression", "expression_with_unary_operator", "cast_expression"),
-                "invokation_expression",
+            if (
+                len(inner) == 1
+                and node.type.endswith(("_expression", "pipeline", "pipeline_chain"))
+                and node.type
+                not in (
+                    *(
+                        "parenthesized_expression",
+                        "sub_expression",
+                        "array_expression",
+                        "expression_with_unary_operator",
+                        "cast_expression",
+                    ),
+                    "invokation_expression",
+                )
             ):
                 node = inner[0]
                 continue
@@ -153,8 +164,7 @@ class Values:
         values = [c for c in node.named_children if c.type != "format_operator"]
         if len(values) != 2:
             return _UNKNOWN
-        form, items = self.one(values[0]), self.of(values[1])
-        return [_PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", form)]
+        return [_formatted([self.one(values[0]), *self.of(values[1])])]
 
     def _compared(self, node: Node) -> list[str]:
         parts = node.named_children
@@ -190,7 +200,9 @@ class Values:
             return [w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of(c)]
         if called not in ("write-output", "echo", "write") or elements is None:
             return _UNKNOWN
-        return [w for c in elements.named_children if c.type not in ("command_argument_sep", "command_parameter") for w in self.of(c)]
+        return [
+            w for c in elements.named_children if c.type not in ("command_argument_sep", "command_parameter") for w in self.of(c)
+        ]
 
     def _unary(self, node: Node) -> list[str]:
         said, inner = self.text(node).lower().lstrip(), node.named_children
@@ -201,7 +213,7 @@ class Values:
             return [_character(item) for item in items]
         if said.startswith("-join"):
             return ["".join(items)]
-        if said.startswith("[string") or said.startswith(("+", ",", "[array")):
+        if said.startswith(("[string", "+", ",", "[array")):
             return items
         return _UNKNOWN if not said.startswith("[") or len(inner) < 2 else items
 
@@ -228,40 +240,47 @@ class Values:
 
     def _invoked(self, node: Node) -> list[str]:
         name, of, said = self.method(node)
-        if name == "convert::frombase64string" and said:
-            return [_bytes(said[0])]
+        static = _STATIC.get(name)
+        if static is not None:
+            return [static(said)] if said else _UNKNOWN
         if name.endswith("getstring") and said and of is not None:
             return [_string_of(said[0], self.text(of).lower())]
-        if name == "string::join" and said:
-            return [said[0].join(said[1:])]
-        if name in ("string::concat", "string::new"):
-            return ["".join(said)]
-        if name == "string::format" and said:
-            return [_PLACE.sub(lambda found: (said[1:] + [""] * 10)[int(found[1]) % 10], said[0])]
         if of is None or of.type == "type_literal":
             return _UNKNOWN
-        return [_changed(text, name, said) for text in self.of(of)]
+        method = _METHODS.get(name)
+        return [method(text, said) if method is not None and known(text) else MAYBE_EMPTY for text in self.of(of)]
 
 
-def _changed(text: str, name: str, said: list[str]) -> str:
-    if not known(text):
+def _substring(text: str, said: list[str]) -> str:
+    if not said or not all(n.isdigit() for n in said):
         return MAYBE_EMPTY
-    match name, said:
-        case ".replace", [old, new]:
-            return text.replace(old, new)[:_TEXT_MAX] if old else text
-        case ".tolower" | ".tolowerinvariant", _:
-            return text.lower()
-        case ".toupper" | ".toupperinvariant", _:
-            return text.upper()
-        case ".trim" | ".tostring" | ".normalize", []:
-            return text.strip()
-        case ".substring", [start, *length] if start.isdigit() and all(n.isdigit() for n in length):
-            return text[int(start) : int(start) + int(length[0]) if length else None]
-        case ".insert", [at, piece] if at.isdigit():
-            return text[: int(at)] + piece + text[int(at) :]
-        case ".remove", [start, length] if start.isdigit() and length.isdigit():
-            return text[: int(start)] + text[int(start) + int(length) :]
-    return MAYBE_EMPTY
+    start = int(said[0])
+    return text[start : start + int(said[1]) if len(said) > 1 else None]
+
+
+def _insert(text: str, said: list[str]) -> str:
+    return text[: int(said[0])] + said[1] + text[int(said[0]) :] if len(said) > 1 and said[0].isdigit() else MAYBE_EMPTY
+
+
+def _remove(text: str, said: list[str]) -> str:
+    if len(said) < 2 or not all(n.isdigit() for n in said):
+        return MAYBE_EMPTY
+    return text[: int(said[0])] + text[int(said[0]) + int(said[1]) :]
+
+
+def _replace(text: str, said: list[str]) -> str:
+    return text.replace(said[0], said[1])[:_TEXT_MAX] if len(said) > 1 and said[0] else MAYBE_EMPTY
+
+
+_METHODS: dict[str, Callable[[str, list[str]], str]] = {
+    ".replace": _replace,
+    ".substring": _substring,
+    ".insert": _insert,
+    ".remove": _remove,
+    **dict.fromkeys((".tolower", ".tolowerinvariant"), lambda text, _: text.lower()),
+    **dict.fromkeys((".toupper", ".toupperinvariant"), lambda text, _: text.upper()),
+    **dict.fromkeys((".trim", ".tostring", ".normalize"), lambda text, _: text.strip()),
+}
 
 
 def _character(item: str) -> str:
@@ -286,3 +305,17 @@ def _string_of(text: str, encoding: str) -> str:
         return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))
     except UnicodeError:
         return MAYBE_EMPTY
+
+
+def _formatted(said: list[str]) -> str:
+    items = said[1:]
+    return _PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0])
+
+
+_STATIC: dict[str, Callable[[list[str]], str]] = {
+    "convert::frombase64string": lambda said: _bytes(said[0]),
+    "string::join": lambda said: said[0].join(said[1:]),
+    "string::concat": "".join,
+    "string::new": "".join,
+    "string::format": _formatted,
+}
