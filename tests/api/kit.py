@@ -9,19 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
-from opsjobs.clock import SystemClock
+from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.identity.passwords import Passwords
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 from opsjobs.parts import Limits
+from opsjobs.parts.access import access, people
 from opsjobs.remote.session import HostKey, Step
+from opsjobs.settings import IdentitySettings, SecuritySettings, Settings
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.calendars import Calendars
@@ -81,11 +85,22 @@ class Desk:
         return {"Authorization": f"Bearer {token}"}
 
 
-def parts_on(database: Database, rung: list[str] | None = None) -> Any:
-    """The parts that the nouns use, real but for the machines; `rung` takes the zones that are rung for."""
+def parts_on(
+    database: Database,
+    rung: list[str] | None = None,
+    *,
+    identity: IdentitySettings | None = None,
+    clock: Clock | None = None,
+) -> Any:
+    """The parts that the nouns use, real but for the machines; `rung` takes the zones that are rung for.
+
+    A password costs less than it does in service.
+    """
     keys = [new_key()]
     vault = Vault(database, keys)
-    jobs, files, clock = Jobs(database), Files(database), SystemClock()
+    jobs, files, clock = Jobs(database), Files(database), clock or SystemClock()
+    settings = Settings(identity=identity or IdentitySettings(), security=SecuritySettings(encryption_keys=tuple(keys)))
+    known = people(settings, database, clock)
     ledger, inventory = Ledger(database), Inventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
@@ -95,7 +110,9 @@ def parts_on(database: Database, rung: list[str] | None = None) -> Any:
     return SimpleNamespace(
         database=database,
         clock=clock,
-        people=People(database),
+        settings=settings,
+        people=known,
+        access=access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
         vault=vault,
         keys=Keys(database, keys),
         inventory=inventory,
@@ -124,6 +141,12 @@ def parts_on(database: Database, rung: list[str] | None = None) -> Any:
     )
 
 
+def known_to(parts: Any, known: People) -> None:
+    """Have `known` say who has which token."""
+    parts.people = known
+    parts.access = access(parts.settings, known, parts.clock, passwords=parts.access.passwords)
+
+
 _first: list[FastAPI] = []
 
 
@@ -140,9 +163,11 @@ def app_on(parts: Any) -> FastAPI:
 
 
 @asynccontextmanager
-async def desk(database: Database, **limits: Any) -> AsyncIterator[Desk]:
+async def desk(
+    database: Database, *, identity: IdentitySettings | None = None, clock: Clock | None = None, **limits: Any
+) -> AsyncIterator[Desk]:
     """The application with one admin; `limits` replace those of the parts."""
-    parts = parts_on(database)
+    parts = parts_on(database, identity=identity, clock=clock)
     parts.limits = replace(parts.limits, **limits)
     token = await parts.people.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(parts))

@@ -39,8 +39,8 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def application() -> FastAPI:
-    limits = SimpleNamespace(docs=True, body_bytes=1, max_actions=1)
-    parts: Any = SimpleNamespace(limits=limits, journal=None, bus=None, people=None, metrics=Metrics())
+    limits = SimpleNamespace(docs=True, body_bytes=1, max_actions=1, trusted_proxies=())
+    parts: Any = SimpleNamespace(limits=limits, journal=None, bus=None, access=SimpleNamespace(judge=None), metrics=Metrics())
     return create_app(parts)
 
 
@@ -94,7 +94,7 @@ def test_every_code_of_a_refusal_is_documented() -> None:
 def _codes_of_refusals() -> Iterator[str]:
     """The codes that api, engine, model, peers and store can answer with; those that are put together are spelt out here."""
     yield from ("unknown_target", "unknown_credential", "invalid")
-    for _, tree in trees("api", "engine", "model", "peers", "store"):
+    for _, tree in trees("api", "engine", "identity", "model", "peers", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             yield from _codes_of_call(call)
 

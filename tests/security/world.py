@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx2
 
-from api.kit import app_on
+from api.kit import app_on, known_to
 from api.live import parts_for
 from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
 from opsjobs.store.contents import seal
@@ -155,7 +155,7 @@ async def world(database: Database) -> AsyncIterator[World]:
     """The application over ASGI with both halves furnished; ada is the administrator."""
     rung: list[str] = []
     parts = parts_for(database, rung)
-    parts.people = Badges(database)
+    known_to(parts, Badges(database))
     token = await parts.people.create_key("ada", "admin")
     app = app_on(parts)
     headers = {"Authorization": f"Bearer {token}"}

@@ -11,6 +11,7 @@ from opsjobs.model.failures import Conflict, Invalid, NotFound
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.people import People
+from opsjobs.store.people.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 
 
@@ -85,10 +86,11 @@ async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(d
 
 async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:
     people = People(database)
+    ada = Principal.of_role("ada", "admin", "user", person="ada")
     asked = IdempotentRequest("ada", "POST /api-keys", "k", b"\0" * 32)
-    issued = await people.issue_key("ben", "viewer", None, asked)
+    issued = await people.issue_key(NewKey("ben", [role_grant("viewer")]), asked, ada)
     assert not isinstance(issued, Answer)
-    again = await people.issue_key("ben", "viewer", None, asked)
+    again = await people.issue_key(NewKey("ben", [role_grant("viewer")]), asked, ada)
     assert isinstance(again, Answer)
     assert (again.body["name"], again.body["token"]) == ("ben", None)
     row = await database.fetch_one("select answer::text as answer from idempotency_keys")

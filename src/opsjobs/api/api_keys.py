@@ -6,38 +6,59 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import principal_of, requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.giving import check_given
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.model.access import Role
 from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.granting import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
 from opsjobs.model.target import Name
 from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people import API_KEYS
+from opsjobs.store.people.api_keys import API_KEYS, NewKey
 
 router = APIRouter(tags=["access"])
 
 
 class ApiKeyDraft(Wire):
-    """Body of POST /api-keys. `expires_at` None: it is good until it is deleted."""
+    """Body of POST /api-keys: a role or permissions, within a scope; or grants, where that is not enough.
+
+    `expires_at` None: it is good until it is deleted.
+    """
 
     name: Name
-    role: Role
+    role: Role | None = None
+    permissions: list[str] = Field(default_factory=list, max_length=PERMISSIONS_MAX)
+    scope: str = Field(default="", max_length=SCOPE_CHARACTERS_MAX)
+    grants: list[GrantDraft] = Field(default_factory=list, max_length=GRANTS_MAX)
     expires_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> ApiKeyDraft:
+        if self.grants and (self.role or self.permissions or self.scope):
+            raise ValueError("give grants, or a role or permissions with a scope, not both")
+        self.given()
+        return self
+
+    def given(self) -> list[GrantDraft]:
+        """What it may."""
+        return list(self.grants) or [GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)]
 
 
 @router.post("/api-keys", status_code=201, dependencies=[requires("system:admin")], summary="Create an API key")
 async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Response:
-    """The answer holds the token, this once: only its hash is kept."""
-    parts = request.app.state.parts
+    """The answer holds the token, this once: only its hash is kept. Nobody gives more than he holds."""
+    parts, grants = request.app.state.parts, draft.given()
     _check_expiry(draft.expires_at, parts.clock.now())
-    issued = await parts.people.issue_key(draft.name, draft.role.value, draft.expires_at, idem)
+    check_given(request, grants)
+    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at)
+    issued = await parts.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return replayed(request, issued)
     key, token = issued

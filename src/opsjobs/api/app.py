@@ -30,17 +30,21 @@ from opsjobs.api import (
     jobs_as_code,
     keys,
     log,
+    login,
     moments,
     openapi,
     problems,
     safety,
     schedules,
+    services,
     stream,
     system,
     targets,
+    users,
 )
 from opsjobs.api.auth import Tokens
 from opsjobs.api.body import Bodies
+from opsjobs.api.callers import Callers
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
@@ -98,6 +102,9 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         files,
         artifacts,
         api_keys,
+        login,
+        users,
+        services,
         audit,
         system,
     ):
@@ -106,7 +113,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     openapi.describe(app, docs=parts.limits.docs)
     # Added from the inside out: a request meets Frame first, then Tokens, then Bodies.
     app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, raw=RAW)
-    app.add_middleware(Tokens, people=parts.people)
+    app.add_middleware(Tokens, judge=parts.access.judge, callers=Callers(parts.limits.trusted_proxies))
     app.add_middleware(Frame, metrics=parts.metrics)
     return app
 

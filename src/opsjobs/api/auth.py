@@ -9,58 +9,64 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from opsjobs.api.callers import Callers
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
+from opsjobs.identity.judge import Judge
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.failures import Forbidden, Unauthorised, Unavailable
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
-from opsjobs.store.people import People
 
-TOKEN_BYTES_MAX = 8_192
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
 # Exactly these answer without a token; openapi.json and docs only where they are on at all.
-OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs"})
+OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", "/auth/refresh"})
+ANY_TOKEN = "any token"  # noqa: S105  what docs say of a route that only asks who you are
 
 
 class Tokens:
-    """Lets a request pass with a valid token, and puts its Principal into `request.state.principal`."""
+    """Lets a request pass with a valid token, and puts into `request.state` its `principal`, and the caller's `address`."""
 
-    def __init__(self, app: ASGIApp, people: People) -> None:
+    def __init__(self, app: ASGIApp, judge: Judge, callers: Callers) -> None:
         self._app = app
-        self._people = people
+        self._judge = judge
+        self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """401 for everything without a valid token, whether there is such a path or not."""
-        if scope["type"] != "http" or route_path(scope) in OPEN_DOORS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        address = self._callers.address(scope)
+        state = scope.setdefault("state", {})
+        state["address"] = address
+        if route_path(scope) in OPEN_DOORS:
+            with audit.acting(Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))):
+                await self._app(scope, receive, send)
+            return
         try:
-            principal = await self._judge(Headers(scope=scope))
+            principal = await self._judge.principal(token_of(Headers(scope=scope)))
         except Unauthorised as refused:
             await Problem.of(scope, refused)(scope, receive, send)
         except Unavailable as away:
             await Problem.unavailable(scope, away)(scope, receive, send)
         else:
-            scope.setdefault("state", {})["principal"] = principal
-            with audit.acting(_actor(scope, principal)):
+            state["principal"] = principal
+            with audit.acting(Actor.of(principal, address=address, request_id=state.get("request_id"))):
                 await self._app(scope, receive, send)
 
-    async def _judge(self, headers: Headers) -> Principal:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthorised("token_missing", "Send a token: the header `Authorization: Bearer opsc_…`.")
-        principal = await self._people.by_token(token) if len(token) <= TOKEN_BYTES_MAX else None
-        if principal is None:
-            raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
-        return principal
+
+NOBODY = "nobody yet"
 
 
-def _actor(scope: Scope, principal: Principal) -> Actor:
-    client = scope.get("client")
-    return Actor.of(principal, address=client[0] if client else None, request_id=scope["state"].get("request_id"))
+def token_of(headers: Headers) -> str:
+    """The bearer token of a request. Raises Unauthorised where there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorised("token_missing", "Send a token: the header `Authorization: Bearer opsc_…`.")
+    return token
 
 
 class Within(StrEnum):
@@ -94,6 +100,22 @@ class Permission:
 def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
     """For `dependencies=[requires("jobs:create")]`: every route but the open doors has exactly one."""
     return Depends(Permission(permission, within))
+
+
+class _AnyToken(Permission):
+    """Whoever has a valid token may: it is about himself."""
+
+    def __init__(self) -> None:
+        super().__init__(ANY_TOKEN, Within.ANYWHERE)
+
+    def __call__(self, request: Request) -> None:
+        """The token was judged before."""
+        principal_of(request)
+
+
+def requires_a_token() -> Any:
+    """For the few routes that are about the caller himself, and need no permission."""
+    return Depends(_AnyToken())
 
 
 def check(request: Request, permission: str, *, within: Within = Within.EVERYTHING) -> None:

@@ -65,8 +65,7 @@ class Problem(JSONResponse):
     def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
         """What we need does not answer; the caller may try again. The reason is for the log: it may name hosts of ours."""
         log.warning("unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id"))
-        detail = "The database does not answer now: try again in a second."
-        return cls(scope, 503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return cls(scope, 503, "unavailable", reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     @classmethod
     def bug(cls, scope: Scope) -> Problem:

@@ -109,7 +109,11 @@ class TooMany(Refusal):
 
 
 class Unavailable(Failure):
-    """Something that we cannot work without does not answer."""
+    """Something that we cannot work without does not answer. The message is for the log; `told` is for the caller."""
+
+    def __init__(self, reason: str, *, told: str = "The database does not answer now: try again in a second.") -> None:
+        super().__init__(reason)
+        self.told = told
 
 
 class RemoteFailure(Failure):

@@ -22,7 +22,8 @@ from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Transport
-from opsjobs.peers.choices import Choices
+from opsjobs.parts.access import Access, access, people
+from opsjobs.peers.choices import Choices, Network
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.breaker import Breaker
 from opsjobs.remote.local import LocalSessions
@@ -72,6 +73,7 @@ class Limits:
     docs: bool
     file_bytes: int = 1 << 30
     max_attempts: int = 11
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Parts:
     vault: Vault
     keys: Keys
     inventory: Inventory
-    people: People
+    access: Access
     executions: Executions
     journal: Journal
     contents: Contents
@@ -115,6 +117,11 @@ class Parts:
     forecasts: Forecasts
     audit_log: AuditLog
 
+    @property
+    def people(self) -> People:
+        """Who is known."""
+        return self.access.people
+
     async def open(self) -> None:
         """Start what runs in the background; nothing here waits for a server to be there."""
         await self.database.open()
@@ -126,6 +133,7 @@ class Parts:
         await asyncio.to_thread(self.doorbell.stop)
         await self.bus.close()
         await self.sessions.close()
+        await self.access.close()
         await self.database.close()
 
 
@@ -161,7 +169,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         vault=vault,
         keys=Keys(database, settings.security.encryption_keys),
         inventory=inventory,
-        people=People(database, clock),
+        access=access(settings, people(settings, database, clock), clock),
         executions=Executions(database),
         journal=Journal(database),
         contents=Contents(database),
@@ -199,6 +207,7 @@ def _limits(settings: Settings) -> Limits:
         settings.api.docs,
         wanted.file_limit_bytes,
         wanted.max_retries + 1,
+        settings.identity.trusted_proxies,
     )
 
 

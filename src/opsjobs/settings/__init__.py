@@ -16,6 +16,7 @@ from opsjobs.settings.groups import (
     TelemetrySettings,
     WorkerSettings,
 )
+from opsjobs.settings.identity import IdentitySettings
 from opsjobs.settings.reading import (
     SettingDoc,
     SettingsError,
@@ -33,6 +34,7 @@ __all__ = [
     "ClientSettings",
     "DatabaseSettings",
     "ExecutionSettings",
+    "IdentitySettings",
     "RedisSettings",
     "RetentionSettings",
     "SecuritySettings",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from opsjobs.model.secret import Secret
+from opsjobs.settings.identity import IdentitySettings
 from opsjobs.settings.spelling import (
     HOW_TO_MAKE_ONE,
     Network,
@@ -311,6 +312,7 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     client: ClientSettings = field(default_factory=ClientSettings)
     data_dir: Path = setting(  # noqa: RUF009  as above

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opsjobs.model.failures import Failure
+from opsjobs.settings import identity
 from opsjobs.settings.groups import ClientSettings, SecuritySettings, Settings
 from opsjobs.settings.spelling import HOW_TO_MAKE_ONE, PREFIX, Variable
 
@@ -69,7 +70,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     found, faults = _find(environ, Settings)
     settings = _built(Settings, found) if not faults else Settings()
     settings = replace(settings, data_dir=settings.data_dir if _given(found, "DATA_DIR") else default_data_dir(environ))
-    if settings.security.environment == "production" and not faults:
+    production = settings.security.environment == "production"
+    if not faults:
+        faults = list(identity.faults(settings.identity, production=production))
+    if production and not faults:
         faults = list(_unfit_for_production(settings.security))
         if not _given(found, "DOCS"):
             settings = replace(settings, api=replace(settings.api, docs=False))

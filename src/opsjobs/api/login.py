@@ -1,0 +1,94 @@
+"""/auth: users of ours log in and out; and anybody may ask who he is taken for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import Field, SecretStr
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import principal_of, requires_a_token, token_of
+from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
+from opsjobs.model.failures import Forbidden
+from opsjobs.model.granting import kept_of
+from opsjobs.model.wire import Wire
+from opsjobs.store.people.sessions import REFRESH_CHARACTERS_MAX
+
+router = APIRouter(tags=["access"])
+
+Password = Annotated[SecretStr, Field(min_length=1, max_length=CHARACTERS_MAX)]
+
+
+class LoginDraft(Wire):
+    """Body of POST /auth/login."""
+
+    username: str = Field(min_length=1, max_length=200)
+    password: Password
+
+
+class RefreshDraft(Wire):
+    """Body of POST /auth/refresh."""
+
+    refresh_token: SecretStr = Field(min_length=1, max_length=REFRESH_CHARACTERS_MAX)
+
+
+class OwnPasswordDraft(Wire):
+    """Body of POST /auth/password: the one that is good now, and the one that is to be."""
+
+    current_password: Password
+    password: Password
+
+
+@router.post("/auth/login", summary="Log in")
+async def log_in(request: Request, draft: LoginDraft) -> Response:
+    """An access token for some minutes, and a refresh token that is good once, for the next two of them."""
+    logins = request.app.state.parts.access.logins
+    given = await logins.log_in(draft.username, draft.password.get_secret_value(), request.state.address)
+    return JSONResponse(given.data())
+
+
+@router.post("/auth/refresh", summary="Go on with a login")
+async def refresh(request: Request, draft: RefreshDraft) -> Response:
+    """The next two tokens. A refresh token that comes a second time ends the login."""
+    given = await request.app.state.parts.access.logins.refresh(draft.refresh_token.get_secret_value())
+    return JSONResponse(given.data())
+
+
+@router.post("/auth/logout", status_code=204, dependencies=[requires_a_token()], summary="Log out")
+async def log_out(request: Request) -> Response:
+    """From now on all tokens of this login are refused. An API key goes on: it is deleted instead."""
+    await request.app.state.parts.access.logins.log_out(token_of(request.headers))
+    return Response(status_code=204)
+
+
+@router.get("/auth/me", dependencies=[requires_a_token()], summary="Who am I")
+async def me(request: Request) -> Response:
+    """Whose the token is and what he may, as it is understood here; `person` is the human behind it, where that is known."""
+    principal = principal_of(request)
+    return JSONResponse(
+        {
+            "name": principal.name,
+            "kind": principal.kind,
+            "person": principal.person,
+            "roles": list(principal.roles),
+            "grants": kept_of(principal.grants),
+        }
+    )
+
+
+@router.post("/auth/password", status_code=204, dependencies=[requires_a_token()], summary="Change one's own password")
+async def change_password(request: Request, draft: OwnPasswordDraft) -> Response:
+    """Ends all logins of this user, this one, too. Only for users that are kept here."""
+    principal, parts = principal_of(request), request.app.state.parts
+    if principal.kind != "user":
+        raise Forbidden("no_password", f"{principal.name} has no password here: only users do.")
+    new = draft.password.get_secret_value()
+    check_new(new, principal.name)
+    user = await parts.people.users.known(principal.name)
+    current = draft.current_password.get_secret_value()
+    await parts.access.logins.prove(principal.name, user, current, request.state.address)
+    await parts.people.attempts.succeeded(principal.name, request.state.address)
+    password_hash = await parts.access.passwords.hashed(new)
+    await parts.people.users.change(str(user.id), "user.password_changed", password_hash=password_hash)
+    return Response(status_code=204)

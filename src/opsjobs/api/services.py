@@ -1,0 +1,83 @@
+"""/services: other services, which sign their own tokens and may speak for users."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.giving import check_given
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.identity.services import loaded
+from opsjobs.model.failures import Conflict, FieldError
+from opsjobs.model.granting import Grants
+from opsjobs.model.target import Name
+from opsjobs.model.wire import Wire
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.people.services import SERVICES
+
+router = APIRouter(tags=["access"])
+
+
+class ServiceDraft(Wire):
+    """Body of POST and PUT /services. `name` is its client id; `public_key` a PEM."""
+
+    name: Name
+    public_key: str = Field(min_length=1, max_length=16_384)
+    grants: Grants
+    disabled: bool = False
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged."""
+    await request.app.state.parts.people.services.get(id)
+
+
+@router.post("/services", status_code=201, dependencies=[requires("system:admin")], summary="Register a service")
+async def create(request: Request, draft: ServiceDraft, idem: Idempotent) -> Response:
+    """From now on tokens that it signs are taken. Nobody gives more than he holds."""
+    loaded(draft.public_key)
+    check_given(request, draft.grants)
+    kept = [grant.kept() for grant in draft.grants]
+    service = await request.app.state.parts.people.services.create(
+        draft.name, draft.public_key, kept, disabled=draft.disabled, idem=idem
+    )
+    return created(request, "" if isinstance(service, Answer) else f"/services/{service.id}", service)
+
+
+@router.get("/services", dependencies=[requires("system:admin")], summary="List services")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
+    """By name unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.people.services.list(page))
+
+
+@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Show a service")
+async def show(id: str, request: Request) -> Response:
+    """One service, with its public key."""
+    return JSONResponse((await request.app.state.parts.people.services.get(id)).data())
+
+
+@router.put("/services/{id}", dependencies=[requires("system:admin"), Depends(known)], summary="Replace a service")
+async def replace(id: str, request: Request, draft: ServiceDraft) -> Response:
+    """Another key, other grants; good at once. `name` cannot change."""
+    services = request.app.state.parts.people.services
+    before = await services.get(id)
+    if draft.name != before.name:
+        detail = f"The service is {before.name}, and stays so: register another one named {draft.name}."
+        raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
+    loaded(draft.public_key)
+    check_given(request, draft.grants)
+    kept = [grant.kept() for grant in draft.grants]
+    return JSONResponse((await services.replace(id, draft.public_key, kept, disabled=draft.disabled)).data())
+
+
+@router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")
+async def delete(id: str, request: Request) -> Response:
+    """From now on its tokens are refused."""
+    await request.app.state.parts.people.services.delete(id)
+    return Response(status_code=204)

@@ -1,0 +1,115 @@
+"""/users: people who are kept here, with a password and with what they may."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import requires
+from opsjobs.api.conditions import Idempotent
+from opsjobs.api.giving import check_given
+from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.login import Password
+from opsjobs.identity.passwords import check_new
+from opsjobs.model.failures import Conflict, FieldError
+from opsjobs.model.granting import GrantDraft, Grants
+from opsjobs.model.target import Name
+from opsjobs.model.wire import Wire
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.people.users import USERS
+
+router = APIRouter(tags=["access"])
+
+
+class UserDraft(Wire):
+    """Body of POST /users."""
+
+    name: Name
+    password: Password
+    grants: Grants = Field(description="Roles or permissions, each with the labels that it is for.")
+    disabled: bool = False
+
+
+class ChangedUser(Wire):
+    """Body of PUT /users/{id}. `password` None: it stays. `name` cannot change: what a user did is known by it."""
+
+    name: Name
+    password: Password | None = None
+    grants: Grants
+    disabled: bool = False
+
+
+async def known(id: str, request: Request) -> None:
+    """Raises NotFound before the body is judged."""
+    await request.app.state.parts.people.users.get(id)
+
+
+@router.post("/users", status_code=201, dependencies=[requires("system:admin")], summary="Create a user")
+async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Response:
+    """Somebody who can log in. Nobody gives more than he holds."""
+    parts = request.app.state.parts
+    check_given(request, draft.grants)
+    password = draft.password.get_secret_value()
+    check_new(password, draft.name)
+    user = await parts.people.users.create(
+        draft.name, await parts.access.passwords.hashed(password), _kept(draft.grants), disabled=draft.disabled, idem=idem
+    )
+    return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
+
+
+@router.get("/users", dependencies=[requires("system:admin")], summary="List users")
+async def list_(request: Request, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
+    """By name unless `sort` says otherwise."""
+    return listed(request, await request.app.state.parts.people.users.list(page))
+
+
+@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Show a user")
+async def show(id: str, request: Request) -> Response:
+    """Without anything of the password."""
+    return JSONResponse((await request.app.state.parts.people.users.get(id)).data())
+
+
+@router.put("/users/{id}", dependencies=[requires("system:admin"), Depends(known)], summary="Replace a user")
+async def replace(id: str, request: Request, draft: ChangedUser) -> Response:
+    """Grants are good at once, for tokens that are out, too. Another password, or `disabled`, ends all logins."""
+    parts = request.app.state.parts
+    before = await parts.people.users.get(id)
+    if draft.name != before.name:
+        detail = f"The user is {before.name}, and stays so: make another one named {draft.name}."
+        raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
+    check_given(request, draft.grants)
+    password_hash = None
+    if draft.password is not None:
+        check_new(draft.password.get_secret_value(), draft.name)
+        password_hash = await parts.access.passwords.hashed(draft.password.get_secret_value())
+    user = await parts.people.users.change(
+        id, "user.updated", grants=_kept(draft.grants), disabled=draft.disabled, password_hash=password_hash
+    )
+    return JSONResponse(user.data())
+
+
+@router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user")
+async def disable(id: str, request: Request) -> Response:
+    """At once: his logins end, and neither they nor his API keys are good until he is enabled."""
+    return JSONResponse((await request.app.state.parts.people.users.change(id, "user.disabled", disabled=True)).data())
+
+
+@router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user")
+async def enable(id: str, request: Request) -> Response:
+    """He may log in again, and his API keys are good again."""
+    return JSONResponse((await request.app.state.parts.people.users.change(id, "user.enabled", disabled=False)).data())
+
+
+@router.delete("/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user")
+async def delete(id: str, request: Request) -> Response:
+    """With his logins and his API keys. 409 for the last one who is an administrator."""
+    await request.app.state.parts.people.users.delete(id)
+    return Response(status_code=204)
+
+
+def _kept(grants: list[GrantDraft]) -> list[dict[str, object]]:
+    return [grant.kept() for grant in grants]

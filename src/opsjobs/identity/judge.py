@@ -1,0 +1,79 @@
+"""Whose a token is: the one door for tokens of every kind, each of which is judged in one way only."""
+
+from __future__ import annotations
+
+from opsjobs.clock import Clock
+from opsjobs.identity.external import Platform
+from opsjobs.identity.jws import TOKEN_BYTES_MAX, Unproven
+from opsjobs.identity.own import OwnTokens
+from opsjobs.identity.services import ServiceTokens
+from opsjobs.model.access import Principal
+from opsjobs.model.claims import rejected
+from opsjobs.model.failures import Unauthorised
+from opsjobs.store.people import TOKEN_PREFIX, People
+
+SEEN_EVERY_SECONDS = 60.0
+SEEN_MAX = 10_000
+
+
+class Judge:
+    """Judges bearer tokens. `platform` None: no tokens but ours are taken."""
+
+    def __init__(
+        self, people: People, clock: Clock, *, own: OwnTokens, services: ServiceTokens, platform: Platform | None = None
+    ) -> None:
+        self._people = people
+        self._clock = clock
+        self._own = own
+        self._services = services
+        self._platform = platform
+        self._seen: dict[Principal, float] = {}
+
+    async def principal(self, token: str) -> Principal:
+        """Whose token it is, with what he may do now. Raises Unauthorised, and Unavailable where that cannot be known."""
+        if len(token) > TOKEN_BYTES_MAX:
+            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+        if token.startswith(TOKEN_PREFIX) or token.count(".") != 2:
+            return await self._key(token)
+        return await self._signed(token)
+
+    async def _key(self, token: str) -> Principal:
+        principal = await self._people.by_token(token)
+        if principal is not None:
+            return principal
+        if self._platform is not None and not token.startswith(TOKEN_PREFIX):
+            return await self._of_platform(token)
+        raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
+
+    async def _signed(self, token: str) -> Principal:
+        # An admin token of our own may have any form, even with two dots in it: what is none of a JWT is looked up.
+        try:
+            unproven = Unproven.read(token)
+        except Unauthorised:
+            if (principal := await self._people.by_token(token)) is not None:
+                return principal
+            raise
+        if OwnTokens.are_meant(unproven):
+            principal = await self._people.sessions.principal(self._own.session(unproven))
+            if principal is None:
+                raise rejected("belongs to a login that has ended")
+            return principal
+        if ServiceTokens.are_meant(unproven):
+            return await self._services.principal(unproven)
+        return await self._of_platform(token)
+
+    async def _of_platform(self, token: str) -> Principal:
+        if self._platform is None:
+            raise rejected("comes from somebody whose tokens are not taken here")
+        principal = await self._platform.judge(token)
+        await self._note(principal)
+        return principal
+
+    async def _note(self, principal: Principal) -> None:
+        """What is kept of somebody follows what his tokens say; one write a minute, not one a request."""
+        now = self._clock.monotonic()
+        if now - self._seen.get(principal, -SEEN_EVERY_SECONDS) >= SEEN_EVERY_SECONDS:
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen[principal] = now
+            await self._people.seen.again(principal)

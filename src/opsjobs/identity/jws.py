@@ -1,0 +1,128 @@
+"""Signed tokens (JWS, compact form), all of PyJWT: read strictly before anything is believed, proven with a key that we chose."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from jwt.algorithms import HMACAlgorithm
+
+from opsjobs.model.claims import rejected
+
+TOKEN_BYTES_MAX = 8_192
+SHARED = ("HS256", "HS384", "HS512")
+BY_KEY_PAIR = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+RSA_BITS_MIN = 2_048
+# Headers that would have us take the key from the token itself, or from where it says; and what we would have to understand.
+_HEADERS_REFUSED = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc")
+_TYPES = ("jwt", "at+jwt", "application/jwt", "application/at+jwt")
+_OF_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+
+class _Hmac(HMACAlgorithm):
+    """Whether a shared secret is long enough is judged where it is set, once, and not with a warning at each token."""
+
+    def check_key_length(self, key: bytes) -> None:
+        """Nothing to say here."""
+
+
+def _signer() -> jwt.PyJWS:
+    signer = jwt.PyJWS(algorithms=[*SHARED, *BY_KEY_PAIR])
+    for name, digest in zip(SHARED, (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512), strict=True):
+        signer.unregister_algorithm(name)
+        signer.register_algorithm(name, _Hmac(digest))
+    return signer
+
+
+_SIGNER = _signer()
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A token taken apart. Nothing in it is true before `prove` has said so."""
+
+    text: str
+    algorithm: str
+    kid: str | None
+    claims: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, token: str) -> Unproven:
+        """Raises Unauthorised for what is no signed token, or one that asks to be judged by other means than ours."""
+        # Long before anything is decoded: a token is what anybody may send.
+        if len(token) > TOKEN_BYTES_MAX:
+            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+        parts = token.split(".")
+        if len(parts) != 3 or not all(parts[:2]):
+            raise rejected("has not three parts")
+        header, claims = _object(parts[0]), _object(parts[1])
+        if refused := next((name for name in _HEADERS_REFUSED if name in header), None):
+            raise rejected(f"has the header {refused}, which is never taken")
+        if str(header.get("typ", "JWT")).lower() not in _TYPES:
+            raise rejected("is of another type (typ)")
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or not (kid is None or (isinstance(kid, str) and len(kid) <= 256)):
+            raise rejected("has a header that cannot be read (alg, kid)")
+        return cls(token, algorithm, kid, claims)
+
+    def prove(self, key: PublicKey | bytes, algorithms: tuple[str, ...]) -> Mapping[str, Any]:
+        """The claims, now true. `algorithms` come from our configuration and fit the key's family. Raises Unauthorised."""
+        if self.algorithm not in algorithms:
+            raise rejected(f"is signed by other means than {', '.join(algorithms)} (alg)")
+        try:
+            _SIGNER.decode_complete(self.text, key, algorithms=list(algorithms))
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise rejected("is not signed by a key that is good here") from None
+        return self.claims
+
+
+def fitting(key: PublicKey) -> tuple[str, ...]:
+    """The algorithms that this public key may prove; none where it is too weak, or of a kind that is not taken."""
+    match key:
+        case RSAPublicKey() if key.key_size >= RSA_BITS_MIN:
+            return tuple(name for name in BY_KEY_PAIR if name.startswith(("RS", "PS")))
+        case EllipticCurvePublicKey() if key.curve.name in _OF_CURVE:
+            return (_OF_CURVE[key.curve.name],)
+        case Ed25519PublicKey():
+            return ("EdDSA",)
+    return ()
+
+
+def sign(claims: Mapping[str, Any], key: PrivateKey | bytes, algorithm: str, kid: str) -> str:
+    """A token of ours."""
+    payload = json.dumps(claims, separators=(",", ":")).encode()
+    return _SIGNER.encode(payload, key, algorithm, {"kid": kid})
+
+
+def _object(part: str) -> dict[str, Any]:
+    """A part of the token as JSON. Strictly: what two readers could read in two ways is no token."""
+    try:
+        raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+        told = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+    except (binascii.Error, ValueError, RecursionError):
+        raise rejected("cannot be read") from None
+    if not isinstance(told, dict):
+        raise rejected("cannot be read")
+    return told
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key that is given twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)

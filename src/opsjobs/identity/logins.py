@@ -1,0 +1,73 @@
+"""Logging in with a name and a password, going on with a refresh token, logging out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opsjobs.identity.jws import Unproven
+from opsjobs.identity.own import OwnTokens
+from opsjobs.identity.passwords import Passwords
+from opsjobs.model.failures import Unauthorised
+from opsjobs.store.people import People
+from opsjobs.store.people.sessions import REFRESH_CHARACTERS_MAX, Login
+from opsjobs.store.people.users import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What somebody gets who logged in."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+    def data(self) -> dict[str, str | int]:
+        """The body of the answer of POST /auth/login."""
+        return {
+            "access_token": self.access_token,
+            "refresh_token": self.refresh_token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+        }
+
+
+class Logins:
+    """The logins of users of ours."""
+
+    def __init__(self, people: People, passwords: Passwords, own: OwnTokens) -> None:
+        self._people = people
+        self._passwords = passwords
+        self._own = own
+
+    async def log_in(self, name: str, password: str, address: str | None) -> Given:
+        """Begin a login. Raises Unauthorised, in the same time and words whatever was wrong, and TooMany."""
+        user = await self._people.users.known(name)
+        await self.prove(name, user, password, address)
+        assert user is not None, "nobody's password is never right"
+        await self._people.attempts.succeeded(name, address)
+        stale = self._passwords.is_outdated(user.password_hash)
+        return self._given(await self._people.sessions.begin(user, await self._passwords.hashed(password) if stale else None))
+
+    async def prove(self, name: str, user: Known | None, password: str, address: str | None) -> None:
+        """Raises Unauthorised where the password is not this user's, or he is disabled, and TooMany."""
+        user_id = None if user is None else user.id
+        await self._people.attempts.begin(name, address, user_id=user_id)
+        right = await self._passwords.verify(None if user is None else user.password_hash, password)
+        if not right or user is None or user.disabled:
+            await self._people.attempts.failed(name, user_id=user_id)
+            raise Unauthorised("login_failed", "The name or the password is wrong, or the user is disabled.")
+
+    async def refresh(self, refresh_token: str) -> Given:
+        """Go on. Raises Unauthorised where the token is not good, or was used before, which ends the login."""
+        if len(refresh_token) > REFRESH_CHARACTERS_MAX:
+            raise Unauthorised("token_invalid", "This login has ended: log in again.")
+        return self._given(await self._people.sessions.refresh(refresh_token))
+
+    async def log_out(self, token: str) -> None:
+        """End the login that this access token is of; of any other kind of token there is nothing to end."""
+        if token.count(".") == 2 and OwnTokens.are_meant(unproven := Unproven.read(token)):
+            await self._people.sessions.end(self._own.session(unproven))
+
+    def _given(self, login: Login) -> Given:
+        token, seconds = self._own.issue(login.session, login.user)
+        return Given(token, login.refresh_token, seconds)

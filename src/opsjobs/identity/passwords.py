@@ -1,0 +1,80 @@
+"""Passwords: hashed with argon2id off the event loop, a few at a time, and with the same work for names that nobody has."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from opsjobs.model.failures import FieldError, Invalid, TooMany
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHARACTERS_MIN = 12
+NAME_CHARACTERS_TOLD = 3
+DIFFERENT_MIN = 5
+CHARACTERS_MAX = 1_024
+AT_ONCE = 2
+"""Each takes 64 MiB and a core for some 50 ms."""
+WAITING_MAX = 32
+
+
+class Passwords:
+    """Hashes and verifies. `hasher`: its cost; the library's own choice follows RFC 9106."""
+
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        self._hasher = hasher or PasswordHasher()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
+        self._nobodys: str | None = None
+
+    async def hashed(self, password: str) -> str:
+        """What is kept of a password. Raises TooMany where too many wait already."""
+        return await self._run(self._hash, password)
+
+    async def verify(self, kept: str | None, password: str) -> bool:
+        """Whether this is the password. `kept` None: nobody's, for which just as much work is done. Raises TooMany."""
+        return await self._run(self._verify, kept, password)
+
+    def is_outdated(self, kept: str) -> bool:
+        """Whether it was hashed with less work than is done today."""
+        return self._hasher.check_needs_rehash(kept)
+
+    async def _run(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        if self._waiting >= WAITING_MAX:
+            raise TooMany("busy", "Too many passwords are being checked just now: try again in a second.", retry_after_seconds=1)
+        self._waiting += 1
+        try:
+            async with self._slots:
+                return await asyncio.to_thread(work, *given, **named)
+        finally:
+            self._waiting -= 1
+
+    def _hash(self, password: str) -> str:
+        return self._hasher.hash(password.encode("utf-8", "surrogatepass"))
+
+    def _verify(self, kept: str | None, password: str) -> bool:
+        if self._nobodys is None:
+            self._nobodys = self._hash(secrets.token_urlsafe(32))
+        try:
+            return self._hasher.verify(kept or self._nobodys, password.encode("utf-8", "surrogatepass")) and kept is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+def check_new(password: str, name: str) -> None:
+    """Raises Invalid where it is too short to be a password, or says the user's name."""
+    if len(password) < CHARACTERS_MIN:
+        detail = f"A password has at least {CHARACTERS_MIN} characters: a few words that do not belong together are easy to keep."
+    elif len(name) >= NAME_CHARACTERS_TOLD and name.lower() in password.lower():
+        detail = "The password has the user's name in it: choose another one."
+    elif len(set(password)) < DIFFERENT_MIN:
+        detail = f"The password has fewer than {DIFFERENT_MIN} different characters: choose another one."
+    else:
+        return
+    raise Invalid("weak_password", detail, errors=[FieldError("/password", detail, "weak_password")])

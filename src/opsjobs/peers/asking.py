@@ -1,0 +1,69 @@
+"""JSON asked of another service over HTTP: no redirects, no proxy of the environment, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+
+SECONDS_MAX = 5.0
+BYTES_MAX = 256 << 10
+CONNECTIONS_MAX = 20
+USER_AGENT = "OpsConductor-Client/job-execution"
+
+
+class Away(Exception):
+    """What is asked does not answer, or not with what it should; says why. `status`: of an answer that is not 200."""
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Asking:
+    """A client of other services; answers that are not 200 with JSON are no answers."""
+
+    def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
+        self._seconds = seconds
+        self._client = httpx2.AsyncClient(
+            timeout=seconds,
+            follow_redirects=False,
+            trust_env=False,
+            limits=httpx2.Limits(max_connections=CONNECTIONS_MAX),
+            headers={"user-agent": USER_AGENT, "accept": "application/json"},
+        )
+
+    async def get(self, url: str) -> Any:
+        """What is there. Raises Away."""
+        return await self._ask("GET", url, None)
+
+    async def post(self, url: str, body: dict[str, Any]) -> Any:
+        """What is answered to this. Raises Away."""
+        return await self._ask("POST", url, body)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._client.aclose()
+
+    async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
+        try:
+            # The client's own timeout is one for each step: an answer that drips would go on for ever.
+            async with asyncio.timeout(self._seconds), self._client.stream(method, url, json=body) as answer:
+                if answer.status_code != 200:
+                    raise Away(f"{url} answers {answer.status_code}", answer.status_code)
+                return json.loads(await _read(answer, url))
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
+            raise Away(f"{url} does not answer: {str(lost) or type(lost).__name__}") from None
+        except (ValueError, RecursionError):
+            raise Away(f"{url} does not answer with JSON") from None
+
+
+async def _read(answer: httpx2.Response, url: str) -> bytes:
+    body = bytearray()
+    async for portion in answer.aiter_bytes():
+        body += portion
+        if len(body) > BYTES_MAX:
+            raise Away(f"{url} answers with more than {BYTES_MAX} bytes")
+    return bytes(body)

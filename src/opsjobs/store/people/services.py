@@ -1,0 +1,168 @@
+"""Services that speak for themselves: a client id each, a public key, and what it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, uuid7
+from opsjobs.model.execution import moment
+from opsjobs.store import audit, idempotency
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as it is shown; `name` is its client id."""
+
+    id: int
+    uuid: str
+    name: str
+    public_key: str
+    grants: list[dict[str, Any]]
+    disabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /services/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "public_key": self.public_key,
+            "grants": self.grants,
+            "disabled": self.disabled,
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SHOWN = "id, uuid, name, public_key, grants, disabled_at is not null as disabled, created_at, updated_at"
+_SELECT = f"select {_SHOWN} from service_clients"
+
+SERVICES = Listing(
+    _SELECT,
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "disabled": Column("boolean"),
+        "created_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+
+_INSERT = f"""
+insert into service_clients (uuid, name, public_key, grants, disabled_at)
+values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end) returning {_SHOWN}"""
+
+_REPLACE = f"""
+update service_clients set public_key = %(public_key)s, grants = %(grants)s, updated_at = opsjobs_now(),
+  disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end
+where id = %(id)s returning {_SHOWN}"""
+
+
+class Services:
+    """The registered services."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(
+        self,
+        name: str,
+        public_key: str,
+        grants: list[dict[str, Any]],
+        *,
+        disabled: bool = False,
+        idem: IdempotentRequest | None = None,
+    ) -> Service | Answer:
+        """Register one. Raises Conflict("name_taken")."""
+        values = {
+            "uuid": uuid7(self._clock.now()),
+            "name": name,
+            "public_key": public_key,
+            "grants": Jsonb(grants),
+            "disabled": disabled,
+        }
+
+        async def made(connection: Connection) -> Service:
+            with unique_name("service", name):
+                row = await (await connection.execute(_INSERT, values)).fetchone()
+            assert row is not None
+            service = _service(row)
+            await audit.record(connection, "service.created", "service", service.id, name, after=_told(service))
+            return service
+
+        return await idempotency.once(
+            self._database, idem, made, lambda service: Answer(201, f"/services/{service.id}", service.data())
+        )
+
+    async def replace(self, ref: str, public_key: str, grants: list[dict[str, Any]], *, disabled: bool) -> Service:
+        """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            before = _service(await lock(connection, "service", ref, _SELECT))
+            values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled}
+            row = await (await connection.execute(_REPLACE, values)).fetchone()
+            assert row is not None
+            after = _service(row)
+            await audit.record(
+                connection, "service.updated", "service", after.id, after.name, before=_told(before), after=_told(after)
+            )
+        return after
+
+    async def delete(self, ref: str) -> None:
+        """From now on its tokens are refused. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            gone = _service(await lock(connection, "service", ref, _SELECT))
+            await connection.execute("delete from service_clients where id = %s", [gone.id])
+            await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_told(gone))
+
+    async def get(self, ref: str) -> Service:
+        """One of them. Raises NotFound."""
+        return _service(await find(self._database, "service", ref, _SELECT))
+
+    async def list(self, request: PageRequest) -> Page[Service]:
+        """A page of them."""
+        return (await SERVICES.page(self._database, request)).map(_service)
+
+    async def public_key(self, name: str) -> str | None:
+        """What its tokens are proven with; None where it is unknown or disabled."""
+        if "\x00" in name:
+            return None
+        query = "select public_key from service_clients where name = %s and disabled_at is null"
+        row = await self._database.fetch_one(query, [name])
+        return None if row is None else str(row["public_key"])
+
+
+def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str:
+    """The name of a service that speaks for somebody; a service's own name has no slash.
+
+    >>> on_behalf("portal", "user", "ada"), parted("portal/user/ada")
+    ('portal/user/ada', ('portal', 'user', 'ada'))
+    """
+    return f"{service}/{kind}/{user}"
+
+
+def parted(name: str) -> tuple[str, str | None, str | None]:
+    """The service of such a name, and for whom it speaks: kind and name, or None."""
+    service, _, rest = name.partition("/")
+    kind, _, user = rest.partition("/")
+    return (service, kind, user) if rest else (service, None, None)
+
+
+def _told(service: Service) -> dict[str, Any]:
+    return {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
+
+
+def _service(row: Mapping[str, Any]) -> Service:
+    return Service(**{**row, "uuid": str(row["uuid"])})
