@@ -18,6 +18,7 @@ from kit.story import Story
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.engine.again import Again
+from opsjobs.engine.approving import Approving
 from opsjobs.engine.firing import Triggers
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
@@ -88,6 +89,7 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> An
     parts.fleet = Fleet(database)
     parts.again = Again(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
     parts.dead_letters, parts.approvals = DeadLetters(database), Approvals(database)
+    parts.approving = Approving(parts.approvals, parts.ledger, parts.inventory, parts.vault)
     parts.triggers = Triggers(parts.firings, parts.schedules, parts.jobs, parts.launcher)
     parts.doorbell = SimpleNamespace(ring=rung.append)
 

@@ -23,6 +23,7 @@ from kit.ledgering import faults
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
+from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.launch import Launcher, LaunchLimits
@@ -38,6 +39,7 @@ from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import FakeMachine, FakeSessions
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.remote.session import Sessions
+from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.contents import Contents
 from opsjobs.store.envelope import new_key
@@ -203,6 +205,7 @@ class Bench:
             limits=limits or RunLimits(kill_grace_seconds=0.3),
             transfers=self.transfers(),
             children=Children(self.launcher, self.jobs, self.executions),
+            approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
             ring=self.ring,
         )
         worker = Worker(options, tools, background)

@@ -9,6 +9,7 @@ from psycopg.rows import DictRow
 
 from engine.bench import Bench, bench, until
 from engine.test_workflows import step, told
+from kit.ledgering import says
 from opsjobs.engine.interrupt import Why
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
@@ -87,7 +88,7 @@ async def test_an_approval_is_asked_once_for_all_targets_and_lets_them_go_on(dat
         await until(all_wait, SECONDS)
         (asked,) = await database.fetch("select * from approvals")
         assert (asked["action"], asked["message"], asked["status"]) == ("ask", "May we?", "pending")
-        await on.ledger.decide(asked["id"], approve=True, by="ben", reason=None)
+        await on.ledger.decide(asked["id"], says("ben", True, None))
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"succeeded": 3}
 
@@ -98,7 +99,7 @@ async def test_an_approval_that_is_refused_ends_the_runs_cancelled(database: Dat
         execution = await on.launch([step("before"), ApprovalAction(key="ask"), step("after")])
         await waits(on, execution, "approval")
         (asked,) = await database.fetch("select id from approvals")
-        await on.ledger.decide(asked["id"], approve=False, by="ben", reason="not today")
+        await on.ledger.decide(asked["id"], says("ben", False, "not today"))
         ended = await on.ended(execution, SECONDS)
         row = await on.row(execution)
         assert ended.counts == {"cancelled": 1}
@@ -114,7 +115,7 @@ async def test_an_approval_beside_a_timer_is_seen_whatever_the_run_waits_for(dat
         execution = await on.launch(actions)
         await waits(on, execution, "timer")
         (asked,) = await database.fetch("select id from approvals")
-        await on.ledger.decide(asked["id"], approve=True, by="ben", reason=None)
+        await on.ledger.decide(asked["id"], says("ben", True, None))
 
         async def gone_on() -> bool:
             return (await told(on, execution)).get("after") == "succeeded"

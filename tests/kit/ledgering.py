@@ -9,11 +9,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from opsjobs.clock import uuid7
+from opsjobs.model.access import Principal
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove, Settled
+from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, Ruling, RunMove, Settled
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
@@ -268,3 +269,8 @@ _TWO_OPEN = """
 select x.target_run_id, x.action, x.attempt from job_execution_results x where x.status = 'running' and exists (
   select 1 from job_execution_results y
   where y.target_run_id = x.target_run_id and y.action = x.action and y.attempt > x.attempt)"""
+
+
+def says(name: str, approve: bool = True, reason: str | None = None, **more: Any) -> Ruling:
+    """What a manager of this name says to an approval."""
+    return Ruling(Principal.of_role(name, "manager", "user", person=name), approve, reason, **more)

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from kit.ledgering import Owner, faults, launch, machines, read
-from opsjobs.model.approval import ApprovalStatus
+from kit.ledgering import Owner, faults, launch, machines, read, says
+from opsjobs.model.approval import ApprovalStatus, Terms
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store.journal import Journal
@@ -67,7 +67,7 @@ async def test_a_cancel_and_a_deadline_end_whatever_waits(database: Database, wa
     if waiting_for is WaitingFor.CHILD:
         awaits = (await launch(database, machines(1))).uuid
     if waiting_for is WaitingFor.APPROVAL:
-        await ledger.ask_approval(execution.id, "step-1", message="go?")
+        await ledger.ask_approval(execution.id, "step-1", Terms("go?"))
     seconds = 3600 if waiting_for in TIMED else None
     await owner.defer(
         [r for r in (await owner.claim()).runs if r.execution_id == execution.id], waiting_for, seconds=seconds, awaits=awaits,
@@ -118,7 +118,7 @@ async def test_never_started_is_said_only_of_what_nothing_was_performed_of(
         await owner.settle(owner.say(owner.flush(runs, None).runs, [done]))
     awaits = (await launch(database, machines(1))).uuid if waiting_for is WaitingFor.CHILD else opened
     if waiting_for is WaitingFor.APPROVAL:
-        await ledger.ask_approval(execution.id, opened or "", message="go?")
+        await ledger.ask_approval(execution.id, opened or "", Terms("go?"))
     seconds = 60 if waiting_for is WaitingFor.BACKOFF else None
     await owner.defer(runs, waiting_for, seconds=seconds, awaits=awaits, open_action=opened)
     await ledger.cancel(execution.id, by="ada", reason=None)
@@ -135,7 +135,7 @@ async def waiting_for_a_word(database: Database, count: int = 2) -> tuple[Owner,
     execution = await launch(database, machines(count))
     owner = Owner(database)
     asked = await asyncio.gather(
-        *(Ledger(database).ask_approval(execution.id, "step-1", message="go?", expires_seconds=60) for _ in range(3))
+        *(Ledger(database).ask_approval(execution.id, "step-1", Terms("go?", expires_seconds=60)) for _ in range(3))
     )
     assert len({approval.id for approval in asked}) == 1
     runs = (await owner.claim()).runs
@@ -147,14 +147,14 @@ async def test_an_approval_lets_all_go_on(database: Database) -> None:
     owner, execution, approval = await waiting_for_a_word(database)
     ledger = Ledger(database)
     assert not (await owner.claim()).runs
-    decided = await ledger.decide(approval, approve=True, by="ben", reason="looks good")
+    decided = await ledger.decide(approval, says("ben", True, "looks good"))
     assert (decided.status, decided.decided_by) == (ApprovalStatus.APPROVED, "ben")
     assert len((await owner.claim()).runs) == 2
-    assert (await ledger.ask_approval(execution.id, "step-1", message="go?")).status is ApprovalStatus.APPROVED
+    assert (await ledger.ask_approval(execution.id, "step-1", Terms("go?"))).status is ApprovalStatus.APPROVED
     with pytest.raises(Conflict, match="decided already"):
-        await ledger.decide(approval, approve=False, by="ada", reason=None)
+        await ledger.decide(approval, says("eve", False, None))
     with pytest.raises(NotFound):
-        await ledger.decide(10**9, approve=True, by="ada", reason=None)
+        await ledger.decide(10**9, says("eve", True, None))
     told = await database.fetch("select type, data from events where type like 'approval.%%' order by id")
     assert [(t["type"], t["data"]["status"]) for t in told] == [
         ("approval.requested", "pending"), ("approval.decided", "approved"),
@@ -164,7 +164,7 @@ async def test_an_approval_lets_all_go_on(database: Database) -> None:
 
 async def test_a_refusal_ends_who_waits(database: Database) -> None:
     _, execution, approval = await waiting_for_a_word(database)
-    await Ledger(database).decide(approval, approve=False, by="ben", reason="not on a Friday")
+    await Ledger(database).decide(approval, says("ben", False, "not on a Friday"))
     ended = await read(database, execution)
     assert (ended.status, ended.counts) == (ExecutionStatus.FAILED, {"cancelled": 2})
     row = await database.fetch_one("select error_code, error_message from target_runs limit 1")
@@ -200,8 +200,8 @@ async def test_a_run_that_comes_to_a_decided_approval_sees_how(database: Databas
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
-    approval = await ledger.ask_approval(execution.id, "step-1", message="go?")
-    await ledger.decide(approval.id, approve=approve, by="ben", reason=None)
+    approval = await ledger.ask_approval(execution.id, "step-1", Terms("go?"))
+    await ledger.decide(approval.id, says("ben", approve, None))
     settled = await owner.defer(runs, WaitingFor.APPROVAL, awaits="step-1", open_action="step-1")
     assert settled.admitted == {"default": 1}
     assert len((await owner.claim()).runs) == 1
@@ -214,10 +214,10 @@ async def test_a_decision_beside_a_run_that_comes_to_it_leaves_nobody_waiting(da
         execution = await launch(database, machines(1))
         owner, ledger = Owner(database), Ledger(database)
         runs = (await owner.claim()).runs
-        approval = await ledger.ask_approval(execution.id, "step-1", message="go?")
+        approval = await ledger.ask_approval(execution.id, "step-1", Terms("go?"))
         await asyncio.gather(
             owner.defer(runs, WaitingFor.APPROVAL, awaits="step-1", open_action="step-1"),
-            ledger.decide(approval.id, approve=approve, by="ben", reason=None),
+            ledger.decide(approval.id, says("ben", approve, None)),
         )
         rows = await database.fetch(
             "select 1 from target_runs where execution_id = %s and waiting_for = 'approval'", [execution.id]
@@ -306,14 +306,14 @@ async def turn(database: Database, seconds: float) -> None:
 
 async def asked(database: Database, execution: Execution) -> int:
     """The id of an approval of this execution."""
-    return (await Ledger(database).ask_approval(execution.id, "ask", message="", expires_seconds=None)).id
+    return (await Ledger(database).ask_approval(execution.id, "ask", Terms(""))).id
 
 
 async def test_an_answer_that_comes_as_a_run_comes_to_wait_for_something_beside_it_is_not_missed(database: Database) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
-    await ledger.decide(await asked(database, execution), approve=True, by="ben", reason=None)
+    await ledger.decide(await asked(database, execution), says("ben", True, None))
     settled = await owner.defer(runs, WaitingFor.TIMER, seconds=3600, awaits="other ask", open_action="step-1")
     assert settled.admitted == {"default": 1}
     await owner.finish((await owner.claim()).runs)
@@ -326,7 +326,7 @@ async def test_an_answer_whose_wake_was_lost_is_heard_beside_a_wait_by_the_recon
     child = await launch(database, machines(1), parent=execution.id, triggered_by=TriggeredBy.WORKFLOW)
     run, of_child = (await owner.claim()).runs
     await owner.finish([of_child])
-    await ledger.decide(await asked(database, execution), approve=True, by="ben", reason=None)
+    await ledger.decide(await asked(database, execution), says("ben", True, None))
     for name in ("ask", child.uuid):
         await owner.defer([run], WaitingFor.BACKOFF, seconds=3600)
         assert (await ledger.reconcile())["woken"] == 0

@@ -12,17 +12,27 @@ from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.listing import listed, page_of
 from opsjobs.api.sight import admit, reach
 from opsjobs.model.approval import Approval
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.approvals import APPROVALS
+from opsjobs.store.ledger import Ruling
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["approvals"])
 
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-class DecisionDraft(Wire):
-    """Body of POST /approvals/{id}/approve and /reject."""
+
+class RejectDraft(Wire):
+    """Body of POST /approvals/{id}/reject. `hash`: of what was seen, from GET /approvals/{id}; another one is refused."""
 
     reason: str | None = Field(default=None, max_length=2_000)
+    hash: Hash | None = None
+
+
+class ApproveDraft(Overriding):
+    """Body of POST /approvals/{id}/approve. `hash` as of a reject. `override_safety`: alone, also what one asked for oneself."""
+
+    hash: Hash | None = None
 
 
 async def known(id: str, request: Request) -> Approval:
@@ -44,31 +54,32 @@ async def list_(request: Request, page: Annotated[PageRequest, page_of(APPROVALS
 
 
 @router.get("/approvals/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an approval")
-async def show(approval: Known) -> Response:
-    """The question, and what was said to it."""
-    return JSONResponse(approval.data())
+async def show(request: Request, approval: Known) -> Response:
+    """The question with what would run where (`would_run`) and its hash, and what was said to it."""
+    return JSONResponse(await request.app.state.parts.approving.show(approval))
 
 
 _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 
 @router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve")
-async def approve(request: Request, asked: Known, draft: DecisionDraft | None = None) -> Response:
-    """The runs that wait for it go on. An approval is decided once: after that 409."""
-    return await _decide(request, asked, draft, approve=True)
+async def approve(request: Request, asked: Known, draft: ApproveDraft | None = None) -> Response:
+    """With the last of the `approvers` that it takes, what waits for it goes on. Not for who asked for it (403 `own_request`)."""
+    said = draft or ApproveDraft()
+    ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)
+    return await _answer(request, await request.app.state.parts.approving.decide(asked, ruling))
 
 
 @router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject")
-async def reject(request: Request, asked: Known, draft: DecisionDraft | None = None) -> Response:
-    """The runs that wait for it end cancelled. An approval is decided once: after that 409."""
-    return await _decide(request, asked, draft, approve=False)
+async def reject(request: Request, asked: Known, draft: RejectDraft | None = None) -> Response:
+    """The last word, whoever says it: the runs that wait end cancelled, and an execution that has not begun ends rejected."""
+    said = draft or RejectDraft()
+    ruling = Ruling(principal_of(request), False, said.reason, said.hash)
+    return await _answer(request, await request.app.state.parts.approving.decide(asked, ruling))
 
 
-async def _decide(request: Request, asked: Approval, draft: DecisionDraft | None, *, approve: bool) -> Response:
+async def _answer(request: Request, decided: Approval) -> Response:
     parts = request.app.state.parts
-    decided = await parts.ledger.decide(
-        asked.id, approve=approve, by=principal_of(request).name, reason=draft.reason if draft else None
-    )
-    for zone in await parts.executions.waiting_zones(asked.execution_id):
+    for zone in await parts.executions.waiting_zones(decided.execution_id):
         parts.doorbell.ring(zone)
     return JSONResponse(decided.data())

@@ -13,6 +13,7 @@ from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.sight import bounds, reach, requester
+from opsjobs.api.overriding import check_override
 from opsjobs.model.again import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.idempotency import Answer
@@ -44,6 +45,7 @@ async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Resp
     Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.BODY)
+    check_override(request, draft)
     revived = await request.app.state.parts.again.revive(
         draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **requester(request)
     )

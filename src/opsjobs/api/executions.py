@@ -15,6 +15,7 @@ from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
+from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
 from opsjobs.api.sight import admitted, bounds, reach, requester
 from opsjobs.engine.launch import Launched
@@ -24,7 +25,7 @@ from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import PARAMETERS_MAX, undeclared
 from opsjobs.model.target import SelectionDraft
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob
@@ -42,7 +43,7 @@ Prefer = Annotated[
 ActionKey = Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Compare only this action.")]
 
 
-class ExecuteDraft(Wire):
+class ExecuteDraft(Overriding):
     """Body of POST /jobs/{id}/execute. `targets` narrows the job's own; `parameters` are values of those that it declares.
 
     `dry_run`: launch nothing; the answer is 200 with a preview.
@@ -51,7 +52,6 @@ class ExecuteDraft(Wire):
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
     dry_run: bool = False
     targets: SelectionDraft | None = None
-    reason: str | None = Field(default=None, max_length=2_000)
 
 
 class CancelDraft(Wire):
@@ -84,6 +84,7 @@ async def execute(
 ) -> Response:
     """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
     asked = draft or ExecuteDraft()
+    check_override(request, asked)
     order = replace(order_of(stored, asked), bounds=bounds(request))
     if asked.dry_run:
         return await _previewed(request, order)
@@ -96,10 +97,11 @@ async def execute(
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
     """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
     await jobs.check_written(request, draft, "jobs:execute")
+    check_override(request, draft)
     declared = undeclared(draft.parameters)
     order = LaunchOrder(
         draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason, parameters=draft.parameters, declared=declared,
-        bounds=bounds(request),
+        bounds=bounds(request), override=draft.override,
     )  # fmt: skip
     if draft.dry_run:
         return await _previewed(request, order)
@@ -216,6 +218,7 @@ async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, 
     Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.OBJECT)
+    check_override(request, draft)
     limits = bounds(request, "jobs:execute")
     launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **requester(request))
     return await answered(request, launched, prefer)
@@ -235,6 +238,7 @@ def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
         reason=asked.reason,
         parameters=asked.parameters,
         declared=job.definition.parameters,
+        override=asked.override,
     )
 
 

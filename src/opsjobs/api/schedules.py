@@ -16,6 +16,7 @@ from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
+from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
 from opsjobs.api.sight import admit, bounds, reach, requester
 from opsjobs.model.clock_face import in_words
@@ -23,7 +24,7 @@ from opsjobs.model.explaining import explained
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.firings import Firing
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import Page, PageRequest
@@ -34,9 +35,13 @@ router = APIRouter(tags=["schedules"])
 
 
 class ReasonDraft(Wire):
-    """Body of POST /schedules/{id}/pause (each moment that is passed over tells the reason) and /trigger."""
+    """Body of POST /schedules/{id}/pause: each moment that is passed over tells the reason."""
 
     reason: str | None = Field(default=None, max_length=2_000)
+
+
+class TriggerDraft(Overriding):
+    """Body of POST /schedules/{id}/trigger."""
 
 
 async def known(id: str, request: Request) -> StoredSchedule:
@@ -136,7 +141,7 @@ async def resume(request: Request, schedule: Known) -> Response:
     summary="Launch a schedule's job now",
 )
 async def trigger(
-    request: Request, schedule: Known, idem: Idempotent, draft: ReasonDraft | None = None, prefer: Prefer = None
+    request: Request, schedule: Known, idem: Idempotent, draft: TriggerDraft | None = None, prefer: Prefer = None
 ) -> Response:
     """As if it were due, whatever its overlap, calendars and pause say; its moments stay as they are. Needs `jobs:execute`, too."""
     check(request, "jobs:execute", within=Within.OBJECT)
@@ -144,11 +149,14 @@ async def trigger(
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
         labels = await parts.schedules.labels(schedule)
         admit(request, "schedule", schedule.id, labels, sees="schedules:read", permission="jobs:execute")
+    if draft is not None:
+        check_override(request, draft)
     launched = await parts.triggers.trigger(
         str(schedule.id),
         triggered_by=triggered_by(request),
         bounds=limits,
         reason=draft and draft.reason,
+        override=draft and draft.override,
         idem=idem,
         **requester(request),
     )

@@ -7,21 +7,28 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.render import Column, Form, ago, show_list, tell
+from opsjobs.cli.client import Json, connect, path_of
+from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 from opsjobs.model.approval import ApprovalStatus
 
 app = typer.Typer(help="Approvals: what executions wait for, until somebody decides.", no_args_is_help=True)
 
 Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="Id or uuid.")]
 
+Hash = Annotated[
+    str | None,
+    typer.Option("--hash", metavar="HASH", help="Of what was seen (see show): where it is about something else by now, refused."),
+]
+
+NAMES_SHOWN = 20
 COLUMNS = (
     Column("id", lambda a: a["id"]),
     Column("execution", lambda a: a["execution_id"]),
-    Column("action", lambda a: a["action"]),
+    Column("for", lambda a: a["action"] or "the launch"),
     Column("status", lambda a: a["status"]),
     Column("asked", lambda a: ago(a.get("asked_at"))),
     Column("expires", lambda a: a.get("expires_at")),
+    Column("asked by", lambda a: a.get("requested_by")),
     Column("by", lambda a: a.get("decided_by")),
     Column("reason", lambda a: a.get("reason"), wide=True),
     Column("message", lambda a: a.get("message")),
@@ -43,18 +50,75 @@ def list_approvals(
 
 
 @app.command()
-def approve(approval: Approval, reason: options.Reason = None) -> None:
-    """Approve: the targets that wait for it go on."""
-    _decide(approval, "approve", reason)
+def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
+    """Show an approval: what would run where, its hash, and who has said what to it."""
+    with connect() as client:
+        found = client.get(path_of("approval", approval))
+    if output is not Form.TABLE:
+        show_one(found, output, name="id")
+        return
+    would = found["would_run"]
+    lines = [
+        f"approval {found['id']} of execution {found['execution_id']}: {found['status']}",
+        f"job       {would['job_name']}",
+        f"asked by  {found['requested_by']}: {found['message']}",
+        f"approvers {found['approvers']}{_who(found)}, until {found['expires_at'] or 'its execution ends'}",
+        f"safety    {would['verdict'] or 'not judged'}",
+        *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),
+        f"on        {counted(would['total_targets'], 'target')}: {_names(would)}",
+        *(f"with      {name} = {value}" for name, value in would["parameters"].items()),
+        *(f"does      {line}" for action in would["actions"] for line in _does(action)),
+        f"hash      {found['hash']}",
+        *(f"said      {_said(decision)}" for decision in found["decisions"]),
+    ]
+    print("\n".join(plain(line) for line in lines))
 
 
 @app.command()
-def reject(approval: Approval, reason: options.Reason = None) -> None:
-    """Reject: the targets that wait for it end cancelled."""
-    _decide(approval, "reject", reason)
+def approve(
+    approval: Approval,
+    reason: options.Reason = None,
+    seen: Hash = None,
+    override_safety: options.OverrideSafety = None,
+) -> None:
+    """Approve: with the last of the approvers that it takes, what waits for it goes on."""
+    _decide(approval, "approve", {**options.because(reason, override_safety), **({"hash": seen} if seen else {})})
 
 
-def _decide(approval: str, verb: str, reason: str | None) -> None:
+@app.command()
+def reject(approval: Approval, reason: options.Reason = None, seen: Hash = None) -> None:
+    """Reject: the targets that wait end cancelled, an execution that has not begun ends rejected."""
+    _decide(approval, "reject", {**options.because(reason, None), **({"hash": seen} if seen else {})})
+
+
+def _decide(approval: str, verb: str, body: Json) -> None:
     with connect() as client:
-        decided = client.post(f"{path_of('approval', approval)}/{verb}", {"reason": reason} if reason else {})
-    tell(f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}")
+        decided = client.post(f"{path_of('approval', approval)}/{verb}", body)
+    approved = sum(decision["approve"] for decision in decided.get("decisions") or ())
+    more = f": {approved} of {decided['approvers']} have approved" if decided["status"] == ApprovalStatus.PENDING else ""
+    tell(f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}{more}")
+
+
+def _who(found: Json) -> str:
+    who = [*(f"the role {role}" for role in found["roles"]), *found["users"]]
+    return f" (of {', '.join(who)})" if who else ""
+
+
+def _names(would: Json) -> str:
+    names = [target["name"] for target in would["targets"][:NAMES_SHOWN]]
+    more = would["total_targets"] - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _does(action: Json) -> list[str]:
+    """What an action starts, as it is written; of a script all lines."""
+    if action.get("script") is not None:
+        return [f"{action['key']}: {action['interpreter']} script", *(f"  {line}" for line in action["script"].splitlines())]
+    what = action.get("command") or action.get("job") or action.get("message") or action["type"]
+    return [f"{action['key']}: {what}"]
+
+
+def _said(decision: Json) -> str:
+    verb = "approved" if decision["approve"] else "rejected"
+    how = ", by override" if decision.get("overridden") else ""
+    return f"{decision['by']} {verb}{how}{': ' + decision['reason'] if decision.get('reason') else ''}"

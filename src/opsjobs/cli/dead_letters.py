@@ -72,6 +72,7 @@ def revive(
     since: Since = None,
     everything: All = False,
     reason: options.Reason = None,
+    override_safety: options.OverrideSafety = None,
 ) -> None:
     """Run them again, from the step where each went wrong.
 
@@ -81,7 +82,7 @@ def revive(
     wish = _wish(letters, everything, named)
     made = 0
     with connect() as client:
-        for answer in _answers(client, "revive", {**wish, **({"reason": reason} if reason else {})}):
+        for answer in _answers(client, "revive", {**wish, **options.because(reason, override_safety)}):
             for started in answer["executions"]:
                 made += 1
                 tell(

@@ -157,6 +157,7 @@ def retry(
         list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Just these targets. May be repeated.")
     ] = None,
     reason: options.Reason = None,
+    override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
 ) -> None:
@@ -167,7 +168,7 @@ def retry(
     if which is not None and target:
         raise CommandFailed("--which and --target do not go together: name one of the two.", Exit.USAGE)
     body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
-    body |= {"reason": reason} if reason else {}
+    body |= options.because(reason, override_safety)
     with connect() as client:
         raise typer.Exit(launch(client, f"{path_of('execution', execution)}/retry", body, as_json=as_json, detach=detach))
 

@@ -67,6 +67,7 @@ def run(
     params: options.Params = None,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
+    override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
 ) -> None:
@@ -75,7 +76,7 @@ def run(
     Exit codes as of `opsjobs run`.
     """
     narrowed = options.selection(targets, groups, selector)
-    given = {"targets": narrowed, "parameters": options.pairs("--param", params), "reason": reason}
+    given = {"targets": narrowed, "parameters": options.pairs("--param", params), **options.because(reason, override_safety)}
     body = {name: value for name, value in given.items() if value}
     with connect() as client:
         path = f"{path_of('job', client.by_name('job', job)['id'])}/execute"

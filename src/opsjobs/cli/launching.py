@@ -8,6 +8,7 @@ from opsjobs.cli.client import Client, Json, Refused
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import counted, tell
 from opsjobs.cli.watch import Interrupts, watch
+from opsjobs.model.execution import ExecutionStatus
 
 _ID_POINTER = re.compile(r"/targets/ids/(\d+)")
 
@@ -16,14 +17,29 @@ def launch(client: Client, path: str, body: Json, *, as_json: bool, detach: bool
     """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
     with Interrupts() as interrupts:
         execution = _started(client, path, body)
+        waits = _waits(execution)
+        if waits and not detach:
+            tell(waits)
         if not detach:
             return watch(client, execution, interrupts, as_json=as_json)
     tell(
-        f"execution {execution['id']} is started on {counted(execution['total_targets'], 'target')}; "
+        waits
+        or f"execution {execution['id']} is started on {counted(execution['total_targets'], 'target')}; "
         f"watch it: opsjobs executions follow {execution['id']}"
     )
     print(execution["id"])
     return Exit.OK
+
+
+def _waits(execution: Json) -> str | None:
+    """Of one that is to be approved first, whom to ask."""
+    if execution.get("status") != ExecutionStatus.PENDING_APPROVAL:
+        return None
+    on = execution.get("waiting_on") or {}
+    return (
+        f"execution {execution['id']} waits for approval {on.get('approval')}: {on.get('reason')}; somebody else sees it with "
+        f"`opsjobs approvals show {on.get('approval')}` and approves; with safety:override, --override-safety REASON passes it"
+    )
 
 
 def _started(client: Client, path: str, body: Json) -> Json:

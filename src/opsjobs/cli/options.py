@@ -21,6 +21,10 @@ Selector = Annotated[
     str | None, typer.Option("-l", "--selector", metavar="SELECTOR", help="Targets with these labels, such as env=prod,role!=db.")
 ]
 Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the execution.")]
+OverrideSafety = Annotated[
+    str | None,
+    typer.Option("--override-safety", metavar="REASON", help="Pass the safety check and approvals, for this reason; audited."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
@@ -39,6 +43,15 @@ def selection(targets: list[str] | None, groups: list[str] | None, selector: str
     """The `targets` of a request; empty where nothing is named."""
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
     return {key: value for key, value in named.items() if value}
+
+
+def because(reason: str | None, override: str | None) -> dict[str, Any]:
+    """The `reason` of a request, and whether it overrides. Raises CommandFailed where an override has none."""
+    if override is None:
+        return {"reason": reason} if reason else {}
+    if not override.strip():
+        raise CommandFailed("--override-safety: say why; the audit log keeps it.", Exit.USAGE)
+    return {"override_safety": True, "reason": override if reason is None else f"{override}: {reason}"}
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:

@@ -48,6 +48,7 @@ def run(
     ] = None,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
+    override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
 ) -> None:
@@ -72,7 +73,8 @@ def run(
         "timeout": options.duration("--timeout", timeout),
         "become": wish(become, user=become_user, method=become_method, credential=become_credential),
     }
-    body = request(action, selected, parallel=parallel, reason=reason, parameters=options.pairs("--param", params) or None)
+    more = {**options.because(reason, override_safety), "parameters": options.pairs("--param", params) or None}
+    body = request(action, selected, parallel=parallel, **more)
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))

@@ -133,6 +133,7 @@ def trigger(
     schedule: Schedule,
     *,
     reason: options.Reason = None,
+    override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
 ) -> None:
@@ -142,7 +143,7 @@ def trigger(
     """
     with connect() as client:
         path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
-        raise typer.Exit(launch(client, path, {"reason": reason} if reason else {}, as_json=as_json, detach=detach))
+        raise typer.Exit(launch(client, path, options.because(reason, override_safety), as_json=as_json, detach=detach))
 
 
 @app.command()

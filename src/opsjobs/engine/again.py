@@ -74,7 +74,7 @@ class Again:
         runs = _meant(parent, await self._parents.runs(parent.id), draft)
         known = await self._targets.known([run.target.id for run in runs])
         await self._check_bounds(bounds, [parent], runs, known)
-        new = self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason)
+        new = await self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason, override=draft.override)
         new = replace(new, requested_by_kind=requested_by_kind)
 
         async def revive(connection: Connection, execution: Execution) -> None:
@@ -115,7 +115,9 @@ class Again:
             made: list[Execution] = []
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
-                    new = self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason)
+                    new = await self._heir(
+                        parent, runs, known, requested_by=requested_by, reason=draft.reason, override=draft.override
+                    )
                     new = replace(new, requested_by_kind=requested_by_kind)
                     made.append(await self._revived(connection, parent, new))
             return Revived(made, len(by_execution) > len(meant))
@@ -141,7 +143,7 @@ class Again:
         await dead_letters.became(connection, sorted(new.heirs.values()), execution.id)
         return execution
 
-    def _heir(
+    async def _heir(
         self,
         parent: Parent,
         runs: Sequence[PastRun],
@@ -149,18 +151,21 @@ class Again:
         *,
         requested_by: str,
         reason: str | None,
+        override: str | None,
     ) -> NewExecution:
         targets = [known.get(run.target.id) or _gone(run) for run in runs]
         values = self._launcher.opened(parent.uuid, parent.parameters)
+        order = replace(_order(parent, reason), parameters=values, override=override)
         new = self._launcher.draft(
-            replace(_order(parent, reason), parameters=values),
+            order,
             parent.actions,
             targets,
             triggered_by=TriggeredBy.RETRY,
             requested_by=requested_by,
         )
         heirs = {run.target.id: run.id for run in runs}
-        return replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, heirs=heirs)
+        new = replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, heirs=heirs)
+        return await self._launcher.asking(new, order)
 
 
 def _meant(parent: Parent, runs: Sequence[PastRun], draft: RetryDraft) -> Sequence[PastRun]:

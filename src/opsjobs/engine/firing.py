@@ -250,6 +250,7 @@ class Triggers:
         requested_by_kind: IdentityKind = "api_key",
         bounds: Bounds = NO_BOUNDS,
         reason: str | None = None,
+        override: str | None = None,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
         """Launch now, whatever its calendars and its overlap say, and also while it is paused; max_firings does not count it.
@@ -258,7 +259,7 @@ class Triggers:
         """
         schedule = await self._schedules.get(ref)
         job = (await self._jobs.get(str(schedule.job_id))).job
-        order = replace(order_of(job, schedule), bounds=bounds)
+        order = replace(order_of(job, schedule), bounds=bounds, override=override)
         order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
         new = await self._launcher.prepared(
             order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind

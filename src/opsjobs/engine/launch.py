@@ -12,6 +12,8 @@ from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, sources
 from opsjobs.model.access import IdentityKind
+from opsjobs.engine.approving import asking
+from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.model.job import LaunchOrder
@@ -22,7 +24,7 @@ from opsjobs.model.strategy import Strategy, with_check
 from opsjobs.model.target import Target
 from opsjobs.peers.choices import Choices
 from opsjobs.peers.targets import Targets
-from opsjobs.store import idempotency
+from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.files import Files
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -117,7 +119,13 @@ class Launcher:
         targets = await self.selected(order)
         actions = await self.frozen(order)
         new = self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
-        return replace(new, requested_by_kind=requested_by_kind)
+        return await self.asking(replace(new, requested_by_kind=requested_by_kind), order)
+
+    async def asking(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
+        """The launch with what has to be approved before it begins. `order`: with its values."""
+        actor = audit.actor()
+        known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person)
+        return asking(replace(new, requester=known, override=order.override), order.parameters, order.policy.approval)
 
     def draft(
         self,

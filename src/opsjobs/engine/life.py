@@ -13,6 +13,7 @@ from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
 from opsjobs.engine import become
+from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.heart import Heart
@@ -78,6 +79,7 @@ class WorkerTools:
     limits: RunLimits
     transfers: TransferTools
     children: Children
+    approving: Approving
     ring: Callable[[str], None]
 
 
@@ -131,6 +133,7 @@ class Life:
             metrics=tools.metrics,
             transfers=tools.transfers,
             children=tools.children,
+            approving=tools.approving,
             may_start=lambda: self.heart.may_start,
         )
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")

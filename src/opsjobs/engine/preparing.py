@@ -105,15 +105,16 @@ class Preparer:
         if job.id not in frozen:
             frozen[job.id] = await self._launcher.selected(order), await self._launcher.frozen(order)
         targets, actions = frozen[job.id]
+        order = await self._launcher.with_values(order)
         new = self._launcher.draft(
-            await self._launcher.with_values(order),
+            order,
             actions,
             targets,
             triggered_by=TriggeredBy.SCHEDULE,
             requested_by=ready.schedule.owner,
             uuid=ready.uuid,
         )
-        return Order(ready, new)
+        return Order(ready, await self._launcher.asking(new, order))
 
     async def _current(self, standing: JobStanding) -> Job:
         """The job's current version; versions never change, so each is read once."""

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from opsjobs.clock import Clock
+from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course
 from opsjobs.engine.link import Links
@@ -53,6 +54,7 @@ class RunTools:
     metrics: Metrics
     transfers: TransferTools
     children: Children
+    approving: Approving
     may_start: Callable[[], bool]
     random: Random = field(default_factory=Random)
 

@@ -19,6 +19,7 @@ KINDS = frozenset({"wait", "approval", "job"})
 AGAIN_SECONDS = 0.5
 _OF_CHILD = {
     ExecutionStatus.CANCELLED: (RunStatus.CANCELLED, ErrorCode.CANCELLED),
+    ExecutionStatus.REJECTED: (RunStatus.CANCELLED, ErrorCode.CANCELLED),
     ExecutionStatus.TIMEOUT: (RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT),
 }
 
@@ -92,17 +93,11 @@ def _ended(child: Execution) -> ActionEnd:
 
 
 async def _asked(state: RunState, action: Mapping[str, Any], stops: Stops) -> Approval:
-    expires = action.get("expires_in")
     while True:
         with stops.here():
             pass
         try:
-            return await state.tools.ledger.ask_approval(
-                state.record.claimed.execution_id,
-                action["key"],
-                message=action.get("message") or "",
-                expires_seconds=None if expires is None else parse_duration(expires),
-            )
+            return await state.tools.approving.ask(state.record.claimed.execution_id, action)
         except Unavailable:
             with stops.here():
                 await state.tools.clock.sleep(AGAIN_SECONDS)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from opsjobs.model.approvers import Approvers
 from opsjobs.model.durable import Durability
 from opsjobs.model.fault import fault
 from opsjobs.model.retry import RetryPolicy
@@ -176,7 +177,7 @@ class WaitAction(ActionDraft):
     duration: Duration
 
 
-class ApprovalAction(ActionDraft):
+class ApprovalAction(Approvers, ActionDraft):
     """Wait until somebody has approved: once for the execution, not for each target. Nobody in time: the runs are cancelled."""
 
     type: Literal["approval"] = "approval"

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus, moment
 from opsjobs.model.runs import TargetName
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Overriding, Wire
 
 IDS_MAX = 10_000
 
@@ -31,12 +31,11 @@ class Which(StrEnum):
 TargetRef = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class RetryDraft(Wire):
+class RetryDraft(Overriding):
     """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets` (ids or names)."""
 
     which: Which | None = None
     targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
-    reason: str | None = Field(default=None, max_length=2_000)
 
     @model_validator(mode="before")
     @classmethod
@@ -72,21 +71,24 @@ class LetterFilter(Wire):
         return {**body, **numbers}
 
 
-class ReviveDraft(Wire):
-    """Body of POST /dead-letters/revive: either `ids` of dead letters, or a `filter` (an empty one: all)."""
+class LettersDraft(Wire):
+    """Either `ids` of dead letters, or a `filter` (an empty one: all)."""
 
     ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
     filter: LetterFilter | None = None
-    reason: str | None = Field(default=None, max_length=2_000)
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> ReviveDraft:
+    def _one_of_the_two(self) -> LettersDraft:
         if (self.ids is None) == (self.filter is None):
             raise ValueError("write either ids or a filter")
         return self
 
 
-class DiscardDraft(ReviveDraft):
+class ReviveDraft(Overriding, LettersDraft):
+    """Body of POST /dead-letters/revive."""
+
+
+class DiscardDraft(LettersDraft):
     """Body of POST /dead-letters/discard: as of revive, and why."""
 
     reason: str = Field(min_length=1, max_length=2_000)

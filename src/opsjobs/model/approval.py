@@ -1,17 +1,31 @@
-"""An approval: a question to people that stands in the way of an execution's runs, and what was said to it."""
+"""An approval: a question to people that stands in the way of an execution or of its runs, and what was said to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
+from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.execution import moment
+from opsjobs.model.failures import FieldError, Forbidden, Invalid
+from opsjobs.model.secret import Secret
+from opsjobs.model.target import Target
+
+OVERRIDE = "safety:override"
+ALONE = (
+    "Somebody else has to. Where there is nobody else, who holds safety:override decides alone with override_safety: true "
+    "and a reason, which the audit log keeps."
+)
 
 
 class ApprovalStatus(StrEnum):
-    """How it stands. `expired`: nobody decided in time; `cancelled`: its execution ended before."""
+    """How it stands. `expired`: nobody decided in time, or what would run has changed; `cancelled`: its execution ended before."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -19,10 +33,71 @@ class ApprovalStatus(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
 
+    @property
+    def pending(self) -> bool:
+        """True where somebody can still decide it."""
+        return self is ApprovalStatus.PENDING
+
+
+class ApprovalKind(StrEnum):
+    """What waits for it: the runs that came to an action, or the whole launch."""
+
+    ACTION = "action"
+    LAUNCH = "launch"
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asked for what is to be approved. `kind` None: not known, so that whoever has the name is taken for the same."""
+
+    name: str
+    kind: str | None = None
+    person: str | None = None
+
+    def is_person(self, other: Principal) -> bool:
+        """Whether the other one is the same identity, or the same human as far as that is known."""
+        if self.kind is None:
+            return self.name in (other.name, other.person)
+        return Principal(self.name, cast("PrincipalKind", self.kind), (), person=self.person).is_same_person(other)
+
+    def data(self) -> dict[str, Any]:
+        """As it is kept beside an execution."""
+        return {"name": self.name, "kind": self.kind, "person": self.person}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an approval takes: `needed` different people, of these roles or users where some are named, within `expires_seconds`."""
+
+    message: str
+    needed: int = 1
+    expires_seconds: float | None = None
+    roles: Sequence[str] = ()
+    users: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one person said. `overridden`: alone, by safety:override."""
+
+    by: str
+    approve: bool
+    reason: str | None
+    at: datetime
+    overridden: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """An item of an approval's `decisions`."""
+        said = {"by": self.by, "approve": self.approve, "reason": self.reason, "at": moment(self.at)}
+        return {**said, "overridden": True} if self.overridden else said
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One a workflow's approval action and execution, whatever the number of targets that wait for it."""
+    """One a workflow's approval action and execution, whatever the number of targets that wait for it; or one a launch.
+
+    `hash`: of what would run where when it was asked (None: it was asked by a release that made none).
+    """
 
     id: int
     uuid: str
@@ -35,6 +110,13 @@ class Approval:
     decided_at: datetime | None
     decided_by: str | None
     reason: str | None
+    kind: ApprovalKind = ApprovalKind.ACTION
+    needed: int = 1
+    roles: Sequence[str] = ()
+    users: Sequence[str] = ()
+    hash: str | None = None
+    requested_by: str = ""
+    decisions: Sequence[Decision] = field(default=())
 
     def data(self) -> dict[str, Any]:
         """An item of GET /approvals, which is also the `data` of its events."""
@@ -42,12 +124,81 @@ class Approval:
             "id": self.id,
             "uuid": self.uuid,
             "execution_id": self.execution_id,
-            "action": self.action,
+            "kind": self.kind.value,
+            "action": self.action or None,
             "message": self.message,
             "status": self.status.value,
+            "requested_by": self.requested_by,
+            "approvers": self.needed,
+            "roles": list(self.roles),
+            "users": list(self.users),
+            "hash": self.hash,
+            "decisions": [decision.data() for decision in self.decisions],
             "asked_at": moment(self.asked_at),
             "expires_at": moment(self.expires_at),
             "decided_at": moment(self.decided_at),
             "decided_by": self.decided_by,
             "reason": self.reason,
         }
+
+    def check(self, principal: Principal, requester: Requester, *, approve: bool, override: bool, reason: str | None) -> None:
+        """Raises Forbidden where this one may not decide it, Invalid where an override has no reason."""
+        if override:
+            check_override(principal, reason)
+            return
+        named = bool(self.roles or self.users)
+        if named and not set(principal.roles) & set(self.roles) and not {principal.name, principal.person} & set(self.users):
+            who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
+            raise Forbidden("not_an_approver", f"This is for {who} to decide, and {principal.name} is none of them.")
+        if approve and requester.is_person(principal):
+            raise Forbidden("own_request", f"{principal.name} asked for it, and does not approve it, too. {ALONE}")
+
+
+def check_override(principal: Principal, reason: str | None) -> None:
+    """Raises Forbidden for who does not hold safety:override, Invalid where there is no reason."""
+    if not principal.may(OVERRIDE):
+        detail = f"{principal.name} does not hold {OVERRIDE}: ask somebody else to approve, or an administrator."
+        raise Forbidden("forbidden", detail)
+    if not (reason or "").strip():
+        detail = "override_safety needs a reason: the audit log keeps why."
+        raise Invalid("reason_missing", detail, errors=[FieldError("/reason", detail, "reason_missing")])
+
+
+def person_of(principal: Principal) -> str:
+    """By what a person is counted once: the human where that is known, else the identity."""
+    return f"person:{principal.person}" if principal.person is not None else f"{principal.kind}:{principal.name}"
+
+
+def fingerprint(
+    job_name: str,
+    actions: Iterable[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+    policy: Mapping[str, Any],
+    targets: Iterable[Target],
+    *,
+    salt: bytes,
+) -> str:
+    """The hash of what would run where: 64 hexadecimal digits. Secrets are in it by a digest that only `salt` could be tried on."""
+    places = [
+        [t.id, t.name, t.host, t.port, t.transport.value, t.platform, t.credential, t.jump] for t in sorted(targets, key=_id)
+    ]
+    values = {name: _value(value, salt) for name, value in parameters.items()}
+    whole = [job_name, [dict(action) for action in actions], values, dict(policy), places]
+    return hashlib.sha256(json.dumps(_plain(whole), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def _id(target: Target) -> str:
+    return target.id
+
+
+def _value(value: Any, salt: bytes) -> Any:
+    return hmac.digest(salt, value.reveal().encode(), "sha256").hex() if isinstance(value, Secret) else value
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from the database: a whole number has no fraction there, and there are no tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -29,6 +29,7 @@ class EventType(StrEnum):
     EXECUTION_FAILED = "execution.failed"
     EXECUTION_CANCELLED = "execution.cancelled"
     EXECUTION_TIMEOUT = "execution.timeout"
+    EXECUTION_REJECTED = "execution.rejected"
     TARGET_RUN_STARTED = "target_run.started"
     TARGET_RUN_RETRIED = "target_run.retried"
     TARGET_RUN_FINISHED = "target_run.finished"

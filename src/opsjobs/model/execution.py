@@ -201,7 +201,8 @@ class Execution:
     `labels`: what all of its targets had in common at its launch.
     `halt_reason`: why what had not begun was skipped. `paused_by` is None where a gate paused it.
     `waves`: {open, total}, of an execution that has several. `waiting_on`: for what
-    it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval.
+    it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`: {verdict, findings}
+    of the safety check; None: it was not asked.
     """
 
     id: int
@@ -232,6 +233,7 @@ class Execution:
     waiting_on: Mapping[str, Any] | None = None
     requested_by_kind: str = "api_key"
     labels: Mapping[str, str] = field(default_factory=dict)
+    judgement: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
         """The body of GET /executions/{id}, which is also the `data` of its events."""
@@ -262,6 +264,8 @@ class Execution:
             "pause_reason": self.pause_reason,
             "waves": self.waves,
             "waiting_on": self.waiting_on,
+            "verdict": self.judgement["verdict"] if self.judgement is not None else None,
+            "findings": list(self.judgement["findings"]) if self.judgement is not None else [],
             "parent": self.parent,
             "links": {
                 "self": path,

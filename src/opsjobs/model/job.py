@@ -19,7 +19,7 @@ from opsjobs.model.policy import Policy
 from opsjobs.model.rendering import check_rendering
 from opsjobs.model.structure import check_structure
 from opsjobs.model.target import SelectionDraft
-from opsjobs.model.wire import Wire, snake_case, stored
+from opsjobs.model.wire import Overriding, Wire, snake_case, stored
 
 
 class JobType(StrEnum):
@@ -71,12 +71,11 @@ class _Work(Wire):
         return self
 
 
-class RunDraft(_Work):
+class RunDraft(Overriding, _Work):
     """Body of POST /run: an execution without a stored job. `parameters` are values; each is declared by being given."""
 
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
     dry_run: bool = False
-    reason: str | None = Field(default=None, max_length=2_000)
 
     @model_validator(mode="after")
     def _values_have_their_places(self) -> RunDraft:
@@ -131,8 +130,8 @@ class Job:
 class LaunchOrder:
     """What `engine.launch` is asked to start: a job version or ad-hoc work (job None), and on what.
 
-    `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are.
-    `bounds`: how far whoever asks for it may go.
+    `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are. `override`: why
+    the safety check and approvals do not count (who says so holds safety:override). `bounds`: how far whoever asks for it may go.
     """
 
     actions: Sequence[Action]
@@ -146,6 +145,7 @@ class LaunchOrder:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     declared: Sequence[ParameterDraft] | None = None
     bounds: Bounds = NO_BOUNDS
+    override: str | None = None
 
 
 __all__ = [

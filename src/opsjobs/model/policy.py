@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model.action import CheckAction
+from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.durable import Durability
 from opsjobs.model.fault import fault
 from opsjobs.model.retry import RetryPolicy
@@ -67,7 +68,8 @@ class Policy(Wire):
     `max_fail`: how many runs may fail (a share: of the wave) before nothing more starts. `priority` 10 is served before 1: an
     execution's share of a busy zone is proportional to it. `on_lost`: what is done with a run of whose command nobody can say
     how it ended: ask (it ends `lost`), retry (once it surely runs no more), bury (`dead`). `exclusive`: names of locks that
-    only one execution holds at a time. `hold_offline`: how long an unreachable target is waited for.
+    only one execution holds at a time. `hold_offline`: how long an unreachable target is waited for. `approval`: who has to
+    approve an execution before it begins.
     """
 
     timeout: Duration | None = None
@@ -82,6 +84,7 @@ class Policy(Wire):
     durable: Durability = "auto"
     exclusive: list[Name] = Field(default_factory=list, max_length=16)
     hold_offline: Pause = 0.0
+    approval: ApprovalPolicy | None = None
     notify: list[Any] = Field(default_factory=list)
 
     @field_validator("waves")

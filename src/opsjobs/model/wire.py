@@ -80,3 +80,15 @@ class Wire(BaseModel):
                 raise ValueError(f"{name} is given twice, in two spellings")
             respelt[name] = value
         return respelt
+
+
+class Overriding(Wire):
+    """What launches and stores in spite of the safety check or of an approval: takes safety:override, and a reason."""
+
+    override_safety: bool = False
+    reason: str | None = Field(default=None, max_length=2_000)
+
+    @property
+    def override(self) -> str | None:
+        """The reason, where something is overridden."""
+        return (self.reason or "") if self.override_safety else None

@@ -12,6 +12,7 @@ from opsjobs.clock import Clock, SystemClock
 from opsjobs.doorbell import Doorbell
 from opsjobs.engine.again import Again
 from opsjobs.engine.authoring import Authoring
+from opsjobs.engine.approving import Approving
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
@@ -110,6 +111,7 @@ class Parts:
     authoring: Authoring
     dead_letters: DeadLetters
     approvals: Approvals
+    approving: Approving
     schedules: Schedules
     firings: Firings
     triggers: Triggers
@@ -190,6 +192,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         authoring=Authoring(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
+        approving=Approving(Approvals(database), ledger, inventory, vault),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),

@@ -97,6 +97,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         ),
         transfers=transfers(settings, parts),
         children=Children(parts.launcher, parts.jobs, parts.executions),
+        approving=parts.approving,
         ring=parts.doorbell.ring,
     )
     stand_in = StandIn(firing(parts), parts.workers)

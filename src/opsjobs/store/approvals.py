@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 from opsjobs.model.access import Reach
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
 from opsjobs.model.approval import Approval
 from opsjobs.model.failures import NotFound
-from opsjobs.store.ledger.approvals import COLUMNS, approval_of
+from opsjobs.model.runs import TargetName
+from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_EXECUTION
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
 APPROVALS = Listing(
-    f"select {COLUMNS} from approvals",
+    APPROVAL,
     {
         "id": Column("integer", sort=True),
         "status": Column("text"),
         "execution_id": Column("integer", sort=True),
         "action": Column("text"),
+        "kind": Column("text"),
+        "requested_by": Column("text"),
         "decided_by": Column("text"),
         "asked_at": Column("moment", sort=True),
         "expires_at": Column("moment", sort=True, expression="coalesce(expires_at, 'infinity')"),
     },
     labels=OF_EXECUTION.format("listed.execution_id"),
 )
+
+_ABOUT = """
+select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement,
+       (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host) order by r.position)
+        from target_runs r where r.execution_id = e.id) as targets
+from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAbout:
+    """What an execution would do, and where: as it was frozen at its launch, secrets sealed."""
+
+    uuid: UUID
+    job_name: str
+    actions: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+    policy: Mapping[str, Any]
+    judgement: Mapping[str, Any] | None
+    targets: Sequence[TargetName]
 
 
 class Approvals:
@@ -35,7 +62,7 @@ class Approvals:
     async def get(self, ref: str | int) -> Approval:
         """By id or uuid. Raises NotFound."""
         named = Reference.of("approval", ref)
-        query = f"select {COLUMNS} from approvals where id = %(id)s or uuid = %(uuid)s"
+        query = f"{APPROVAL} where a.id = %(id)s or a.uuid = %(uuid)s"
         row = await self._database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
         if row is None:
             raise NotFound.of("approval", ref)
@@ -44,3 +71,20 @@ class Approvals:
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
         """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
         return (await APPROVALS.page(self._database, request, reach=reach)).map(approval_of)
+    async def of_action(self, execution_id: int, action: str) -> Approval | None:
+        """The one that was asked for this action, if any."""
+        query = f"{APPROVAL} where a.execution_id = %s and a.action = %s"
+        row = await self._database.fetch_one(query, [execution_id, action])
+        return approval_of(row) if row is not None else None
+
+    async def salt(self, approval_id: int) -> bytes | None:
+        """With what its hash was made; None where it has none."""
+        row = await self._database.fetch_one("select salt from approvals where id = %s", [approval_id])
+        return bytes(row["salt"]) if row is not None and row["salt"] is not None else None
+
+    async def asked_about(self, execution_id: int) -> AskedAbout:
+        """What this execution would do: at most MAX_TARGETS_PER_JOB targets. Raises NotFound."""
+        row = await self._database.fetch_one(_ABOUT, [execution_id])
+        if row is None:
+            raise NotFound.of("execution", execution_id)
+        return AskedAbout(**{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]})

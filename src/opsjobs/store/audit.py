@@ -14,6 +14,7 @@ from opsjobs.model.access import Principal
 from opsjobs.store.transaction import Connection
 
 SYSTEM = "opsjobs"
+SYSTEM_KIND = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Actor:
         return cls(principal.name, principal.kind, principal.person, address, request_id)
 
 
-_SYSTEM = Actor(SYSTEM, "system")
+_SYSTEM = Actor(SYSTEM, SYSTEM_KIND)
 _ACTOR: ContextVar[Actor] = ContextVar("opsjobs_actor", default=_SYSTEM)
 
 _RECORD = """

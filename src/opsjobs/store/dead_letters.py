@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from opsjobs.model.access import Reach
-from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, PastRun, ReviveDraft
+from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, LettersDraft, PastRun
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Conflict, NotFound, Refusal
 from opsjobs.model.runs import TargetName
@@ -69,7 +69,7 @@ class DeadLetters:
         """Those of executions within reach, the newest first; filters and orders are those of DEAD_LETTERS."""
         return (await DEAD_LETTERS.page(self._database, request, reach=reach)).map(_letter)
 
-    async def find(self, wish: ReviveDraft, reach: Reach | None = None) -> Sequence[PastRun]:
+    async def find(self, wish: LettersDraft, reach: Reach | None = None) -> Sequence[PastRun]:
         """The letters within reach that are meant, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
         within, reaching = and_within(reach, "l.labels")

@@ -30,6 +30,7 @@ select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_
             when e.finished_at is null and e.paused then 'paused' else e.status end as status,
        opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at, e.finished_at,
        s.requested_by_kind, s.labels, s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
+       s.judgement,
        case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
        {WAVES} as waves, {WAITING_ON} as waiting_on
 from job_executions e join execution_specs s on s.execution_id = e.id"""
@@ -289,6 +290,7 @@ def _execution(row: Mapping[str, Any]) -> Execution:
         waiting_on=row["waiting_on"],
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],
+        judgement=row["judgement"],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs import failpoints
-from opsjobs.model.approval import Approval
+from opsjobs.model.approval import Approval, Terms
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import aftercare as _aftercare
 from opsjobs.store.ledger import approvals as _approvals
@@ -23,10 +23,12 @@ from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import slots as _slots
 from opsjobs.store.ledger import takeover as _takeover
 from opsjobs.store.ledger.aftercare import Folder, Sweep
+from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
+from opsjobs.store.ledger.pending import Question
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
@@ -40,7 +42,9 @@ __all__ = [
     "Maintenance",
     "NewExecution",
     "Progress",
+    "Question",
     "ResultState",
+    "Ruling",
     "RunMove",
     "Settled",
     "Spec",
@@ -107,18 +111,23 @@ class Ledger:
         return await self._database.repeat(lambda: _pausing.resume(self._database, execution_id, by=by))
 
     async def ask_approval(
-        self, execution_id: int, action: str, *, message: str, expires_seconds: float | None = None
+        self, execution_id: int, action: str, terms: Terms, *, hash_: str | None = None, salt: bytes | None = None
     ) -> Approval:
         """The approval of this action in this execution: asked with the first call, later as it stands."""
         return await self._database.repeat(
-            lambda: _approvals.ask_approval(self._database, execution_id, action, message, expires_seconds)
+            lambda: _approvals.ask_approval(self._database, execution_id, action, terms, hash_=hash_, salt=salt)
         )
 
-    async def decide(self, approval_id: int, *, approve: bool, by: str, reason: str | None) -> Approval:
-        """Approve or reject; who waits for it goes on, or ends cancelled. Raises NotFound, and Conflict where it is decided."""
-        return await self._database.repeat(
-            lambda: _approvals.decide(self._database, approval_id, approve=approve, by=by, reason=reason)
-        )
+    async def decide(self, approval_id: int, ruling: Ruling) -> Approval:
+        """Count what somebody says; with the last word that it takes, what waits goes on, begins or ends.
+
+        Raises NotFound, Conflict (decided, about something else), Forbidden (who may not), Invalid (an override without reason).
+        """
+        return await self._database.repeat(lambda: _approvals.decide(self._database, approval_id, ruling))
+
+    async def expire_changed(self, approval_id: int) -> None:
+        """Close an approval whose execution would do something else by now. Raises NotFound, Conflict where it is decided."""
+        await self._database.repeat(lambda: _approvals.expire_changed(self._database, approval_id))
 
     async def hold_target(
         self,

@@ -34,6 +34,7 @@ with gate as materialized (
              and r.waiting_for <> 'barrier' and not (e.halted and r.claimed_at is null)) as still
   from job_executions e join execution_gates g on g.execution_id = e.id
   where e.id = any(%(executions)s::bigint[]) and e.finished_at is null and not e.cancelling
+    and e.status <> 'pending_approval'
 ), opened as (
   select g.id, (
     select k.key from (

@@ -1,57 +1,128 @@
-"""Approvals: asked by the first run that comes to one, decided by a person or by time; who waits is woken, or ended."""
+"""Approvals: asked by the first run that comes to one or by a launch, decided by people or by time, each under its execution's lock.
+
+Who waits is woken, or ended. An approval counts different people; what was asked about is bound to it by a hash.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from opsjobs.model.approval import Approval, ApprovalStatus
+from opsjobs.model.access import Principal
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Terms, person_of
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.failures import Conflict, NotFound
-from opsjobs.store.journal import write_event
+from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK
-from opsjobs.store.ledger.cancel import Ending, end_refused
+from opsjobs.store.ledger.approval_rows import approval_by_id, requester_of, tell
+from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
+from opsjobs.store.ledger.pending import begin
 from opsjobs.store.ledger.waking import wake_answered
 from opsjobs.store.transaction import Connection, Database
 
-COLUMNS = "id, uuid, execution_id, action, message, status, asked_at, expires_at, decided_at, decided_by, reason"
 
-_ASK = f"""
-insert into approvals (execution_id, action, message, expires_at)
-values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(secs => %(expires)s))
-on conflict (execution_id, action) do nothing returning {COLUMNS}"""
-_ASKED = f"select {COLUMNS} from approvals where execution_id = %(execution)s and action = %(action)s"
-_FIND = f"select {COLUMNS} from approvals where id = %s"
-_DECIDE = f"""
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What somebody says to an approval. `hash`: of what he saw, which has to be what was asked about (None: he does not say).
+
+    `override`: alone, whoever asked and however many are needed; takes safety:override and a reason.
+    """
+
+    principal: Principal
+    approve: bool
+    reason: str | None = None
+    hash: str | None = None
+    override: bool = False
+
+
+_ASK = """
+insert into approvals (execution_id, action, message, expires_at, needed, roles, users, hash, salt)
+values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s, %(roles)s::text[],
+        %(users)s::text[], %(hash)s, %(salt)s)
+on conflict (execution_id, action) do nothing returning id"""
+_ASKED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
+_STANDS = """
+select e.cancelling, s.requested_by, s.requester, s.job_name, a.expires_at <= opsjobs_now() as late
+from approvals a join job_executions e on e.id = a.execution_id join execution_specs s on s.execution_id = e.id where a.id = %s"""
+# Who has approved may think again and reject; nobody counts twice.
+_SAY = """
+insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, approve, overridden, reason)
+values (%(id)s, %(person)s, %(by)s, %(kind)s, %(approve)s, %(override)s, %(reason)s)
+on conflict (approval_id, person) do update set approve = excluded.approve, overridden = excluded.overridden,
+  reason = excluded.reason, at = excluded.at
+where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
+_SAID = "select count(*) as n from approval_decisions where approval_id = %s and approve"
+_SETTLE = """
 update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s, reason = %(reason)s
-where id = %(id)s and status = 'pending' returning {COLUMNS}"""
+where id = %(id)s and status = 'pending'"""
 _EXPIRED = """
 select id from approvals where status = 'pending' and expires_at <= (select opsjobs_now()) order by expires_at limit %s"""
 _LEFT_OVER = """
 update approvals a set status = 'cancelled', decided_at = opsjobs_now(), reason = 'the execution has ended'
 from job_executions e where a.status = 'pending' and e.id = a.execution_id and e.finished_at is not null returning a.id"""
+# Decided, but not begun: refused, and whoever was to end it has died; or answered by a release that knew of no launches.
+_UNENDED = """
+select e.id, a.id as approval from job_executions e left join approvals a on a.execution_id = e.id and a.kind = 'launch'
+where e.finished_at is null and e.status = 'pending_approval' and not e.cancelling and a.status is distinct from 'pending'
+order by e.id limit %s"""
 
 
 async def ask_approval(
-    database: Database, execution_id: int, action: str, message: str, expires_seconds: float | None
+    database: Database, execution_id: int, action: str, terms: Terms, *, hash_: str | None = None, salt: bytes | None = None
 ) -> Approval:
     """The approval of this action in this execution: asked now, or as it stands since it was asked."""
-    asked = {"execution": execution_id, "action": action, "message": message, "expires": expires_seconds}
+    asked = {
+        "execution": execution_id,
+        "action": action,
+        "message": terms.message,
+        "expires": terms.expires_seconds,
+        "needed": terms.needed,
+        "roles": list(terms.roles),
+        "users": list(terms.users),
+        "hash": hash_,
+        "salt": salt,
+    }
     async with database.transaction() as connection:
         row = await (await connection.execute(_ASK, asked)).fetchone()
         if row is not None:
-            approval = approval_of(row)
-            await _tell(connection, EventType.APPROVAL_REQUESTED, approval)
+            approval = await approval_by_id(connection, row["id"])
+            await tell(connection, EventType.APPROVAL_REQUESTED, approval)
             return approval
         row = await (await connection.execute(_ASKED, asked)).fetchone()
-    assert row is not None
-    return approval_of(row)
+        assert row is not None
+        return await approval_by_id(connection, row["id"])
 
 
-async def decide(database: Database, approval_id: int, *, approve: bool, by: str, reason: str | None) -> Approval:
-    """Approve or reject; runs that wait for it go on, or end cancelled. Raises NotFound, and Conflict where it is decided."""
-    status = ApprovalStatus.APPROVED if approve else ApprovalStatus.REJECTED
-    return await _settle(database, approval_id, status, by, reason)
+async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approval:
+    """Count what somebody says; with the last word that it takes, what waits for it goes on, begins, or ends.
+
+    Raises NotFound, Conflict (decided, late, changed, said before, cannot begin), Forbidden and Invalid (model/approval).
+    """
+    execution_id = await _execution_of(database, approval_id)
+    async with database.transaction() as connection:
+        await connection.execute(LOCK, {"executions": [execution_id]})
+        approval = await approval_by_id(connection, approval_id)
+        stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
+        assert stands is not None
+        _check(approval, stands, ruling)
+        await _say(connection, approval, ruling)
+        status = await _counted(connection, approval, ruling)
+        if status is not None:
+            by = ruling.principal.name
+            approval = await _settled(connection, approval, status, by=by, reason=ruling.reason)
+        else:
+            approval = await approval_by_id(connection, approval_id)
+        await _record(connection, approval, stands["job_name"], ruling)
+    if not approval.status.pending:
+        await database.repeat(lambda: _answer(database, approval))
+    return approval
+
+
+async def expire_changed(database: Database, approval_id: int) -> None:
+    """Close one whose execution would not do any more what was asked about. Raises Conflict where it is decided."""
+    await _close(database, approval_id, "what would run has changed since it was asked", late=False)
 
 
 async def expire(database: Database, limit: int) -> int:
@@ -60,46 +131,120 @@ async def expire(database: Database, limit: int) -> int:
     due = await database.fetch(_EXPIRED, [limit])
     for row in due:
         try:
-            await _settle(database, row["id"], ApprovalStatus.EXPIRED, None, "nobody decided in time")
+            await _close(database, row["id"], "nobody decided in time", late=True)
         except Conflict:
             continue  # somebody did, at the last moment
     return len(left_over) + len(due)
 
 
-async def _settle(database: Database, approval_id: int, status: ApprovalStatus, by: str | None, reason: str | None) -> Approval:
-    found = await database.fetch_one(_FIND, [approval_id])
+async def end_unbegun(database: Database, limit: int) -> int:
+    """End executions whose launch was refused and that are still there; says how many."""
+    rows = await database.fetch(_UNENDED, [limit])
+    for row in rows:
+        approval = None
+        if row["approval"] is not None:
+            async with database.transaction() as connection:
+                approval = await approval_by_id(connection, row["approval"])
+        await end_waiting(database, row["id"], _refusal(approval, RunStatus.SKIPPED))
+    return len(rows)
+
+
+def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling) -> None:
+    if not approval.status.pending:
+        words = f"Approval {approval.id} is decided already: it is {approval.status.value}, see GET /approvals/{approval.id}."
+        raise Conflict("approval_decided", words)
+    if stands["late"] or stands["cancelling"]:
+        words = "its time has passed" if stands["late"] else "its execution is being cancelled"
+        raise Conflict("approval_decided", f"Approval {approval.id} cannot be decided any more: {words}.")
+    if ruling.hash is not None and ruling.hash != approval.hash:
+        raise Conflict("approval_changed", f"Approval {approval.id} is about something else: read it again, and send its hash.")
+    requester = requester_of(stands["requested_by"], stands["requester"])
+    approval.check(ruling.principal, requester, approve=ruling.approve, override=ruling.override, reason=ruling.reason)
+
+
+async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> None:
+    principal = ruling.principal
+    said = {
+        "id": approval.id,
+        "person": person_of(principal),
+        "by": principal.name,
+        "kind": principal.kind,
+        "approve": ruling.approve,
+        "override": ruling.override,
+        "reason": ruling.reason,
+    }
+    if await (await connection.execute(_SAY, said)).fetchone() is None:
+        detail = f"{principal.name} has approved already, and nobody counts twice: {approval.needed} different people have to."
+        raise Conflict("approved_already", detail)
+
+
+async def _counted(connection: Connection, approval: Approval, ruling: Ruling) -> ApprovalStatus | None:
+    if not ruling.approve:
+        return ApprovalStatus.REJECTED
+    row = await (await connection.execute(_SAID, [approval.id])).fetchone()
+    assert row is not None
+    return ApprovalStatus.APPROVED if ruling.override or row["n"] >= approval.needed else None
+
+
+async def _record(connection: Connection, approval: Approval, job_name: str, ruling: Ruling) -> None:
+    verb = "overridden" if ruling.override else "approved" if ruling.approve else "rejected"
+    after = {"execution": approval.execution_id, "status": approval.status.value, "hash": approval.hash}
+    await audit.record(connection, f"approval.{verb}", "approval", approval.id, job_name, after=after, reason=ruling.reason)
+
+
+async def _close(database: Database, approval_id: int, reason: str, *, late: bool) -> None:
+    execution_id = await _execution_of(database, approval_id)
+    async with database.transaction() as connection:
+        await connection.execute(LOCK, {"executions": [execution_id]})
+        approval = await approval_by_id(connection, approval_id)
+        stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
+        assert stands is not None
+        if not approval.status.pending or (late and not stands["late"]):
+            raise Conflict("approval_decided", f"Approval {approval_id} is decided already: see how in GET /approvals.")
+        approval = await _settled(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
+    await database.repeat(lambda: _answer(database, approval))
+
+
+async def _settled(
+    connection: Connection, approval: Approval, status: ApprovalStatus, *, by: str | None, reason: str | None
+) -> Approval:
+    """With its status and its event, and an approved launch begun: in one transaction."""
+    await connection.execute(_SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason})
+    if approval.kind is ApprovalKind.LAUNCH and status is ApprovalStatus.APPROVED:
+        await begin(connection, approval)
+    settled = await approval_by_id(connection, approval.id)
+    if settled.kind is ApprovalKind.LAUNCH and status is not ApprovalStatus.APPROVED:
+        words = _refusal(settled, RunStatus.SKIPPED).message
+        await connection.execute(
+            "update execution_specs set halt_reason = %s where execution_id = %s", [words, settled.execution_id]
+        )
+    await tell(connection, EventType.APPROVAL_DECIDED, settled)
+    return settled
+
+
+async def _execution_of(database: Database, approval_id: int) -> int:
+    found = await database.fetch_one("select execution_id from approvals where id = %s", [approval_id])
     if found is None:
         raise NotFound.of("approval", approval_id)
-    decision = {"id": approval_id, "status": status.value, "by": by, "reason": reason}
-    async with database.transaction() as connection:
-        await connection.execute(LOCK, {"executions": [found["execution_id"]]})
-        row = await (await connection.execute(_DECIDE, decision)).fetchone()
-        if row is None:
-            raise Conflict("approval_decided", f"Approval {approval_id} is decided already: see how in GET /approvals.")
-        approval = approval_of(row)
-        await _tell(connection, EventType.APPROVAL_DECIDED, approval)
-    await database.repeat(lambda: _answer(database, approval))
-    return approval
+    execution_id: int = found["execution_id"]
+    return execution_id
 
 
 async def _answer(database: Database, approval: Approval) -> None:
-    """What follows of it. Should this process die first, the reconciler wakes who waits, and the runs see the answer."""
+    """What follows of it. Should this process die first, the reconciler does it, and the runs see the answer."""
+    if approval.kind is ApprovalKind.LAUNCH:
+        if approval.status is not ApprovalStatus.APPROVED:
+            await end_waiting(database, approval.execution_id, _refusal(approval, RunStatus.SKIPPED))
+        return
     if approval.status is not ApprovalStatus.APPROVED:
-        await end_refused(database, approval.execution_id, _refusal(approval), approval.action)
+        await end_refused(database, approval.execution_id, _refusal(approval, RunStatus.CANCELLED), approval.action)
     await wake_answered(database, [approval.execution_id])
 
 
-def _refusal(approval: Approval) -> Ending:
+def _refusal(approval: Approval | None, status: RunStatus) -> Ending:
+    if approval is None:
+        return Ending(status, ErrorCode.CANCELLED, "nobody was asked whether it may begin")
     who = f"by {approval.decided_by}" if approval.decided_by else "without a decision"
     why = f": {approval.reason}" if approval.reason else ""
-    words = f"the approval {approval.action!r} was {approval.status.value} {who}{why}"
-    return Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, words[:4_000])
-
-
-async def _tell(connection: Connection, event: EventType, approval: Approval) -> None:
-    await write_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)
-
-
-def approval_of(row: dict[str, Any]) -> Approval:
-    """From a row with its COLUMNS."""
-    return Approval(**{**row, "uuid": str(row["uuid"]), "status": ApprovalStatus(row["status"])})
+    what = f"the approval {approval.action!r}" if approval.kind is ApprovalKind.ACTION else "the execution"
+    return Ending(status, ErrorCode.CANCELLED, f"{what} was {approval.status.value} {who}{why}"[:4_000])

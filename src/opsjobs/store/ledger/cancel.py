@@ -108,7 +108,9 @@ with jobs as (
 ), counted as (
   update job_executions e set waiting = e.waiting - t.waiting, ready = e.ready - t.ready, {{column}} = e.{{column}} + t.n,
     last_seq = e.last_seq + t.lines + case when e.waiting + e.ready + e.running - t.n = 0 then 2 else 0 end,
-    status = case when e.waiting + e.ready + e.running - t.n = 0
+    status = case when e.waiting + e.ready + e.running - t.n = 0 and e.status = 'pending_approval' and not e.cancelling
+                  then 'rejected'
+                  when e.waiting + e.ready + e.running - t.n = 0
                   then opsjobs_verdict(e.cancelling, e.total, e.succeeded, (e.timeout + t.n * {{timed_out}})::int,
                                        (e.cancelled + t.n * {{cancelled}})::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.n = 0 then opsjobs_now() end

@@ -11,14 +11,17 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.bounds import in_common
+from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
 from opsjobs.model.verdict import Judgement
+from opsjobs.store import audit
+from opsjobs.store.ledger import pending
 from opsjobs.store.ledger.admit import ADMIT
-from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES, IN_A_CIRCLE
+from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES
 from opsjobs.store.parameters import masked
 from opsjobs.store.standing import WAITING_ON
 from opsjobs.store.transaction import Connection
@@ -31,8 +34,9 @@ class NewExecution:
     `parent`: the execution that it comes of. `heirs`: of a retry, the parent's run whose place a target's run takes, by the
     target's id: what succeeded there is inherited, and not done again. `strategy`: its waves and gates; None = all at once.
     `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
-    `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run.
-    `requested_by` and `requested_by_kind` are one identity.
+    `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run (None: it was
+    not asked). `question`: what has to be approved before it begins. `override`: why the safety check and
+    approvals do not count. `requested_by` and `requested_by_kind` are one identity; `requester`: with the person behind it.
     """
 
     uuid: UUID
@@ -54,8 +58,16 @@ class NewExecution:
     names: Sequence[str] = ()
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    judgement: Judgement = field(default_factory=Judgement)
     requested_by_kind: IdentityKind = "api_key"
+    judgement: Judgement | None = None
+    question: pending.Question | None = None
+    override: str | None = None
+    requester: Requester | None = None
+
+    @property
+    def status(self) -> ExecutionStatus:
+        """How it is launched."""
+        return ExecutionStatus.QUEUED if self.question is None else ExecutionStatus.PENDING_APPROVAL
 
     @property
     def gated(self) -> bool:
@@ -80,16 +92,18 @@ update jobs set last_number = last_number + 1 where id = %s and state <> 'archiv
 _EXECUTION = """
 insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
                             created_at, deadline_at, open_until, watched, named, hold_until)
-select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'UTC')::date, 'queued', %(window)s, %(priority)s,
+select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'UTC')::date, %(status)s, %(window)s, %(priority)s,
        %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s), %(open_until)s, %(watched)s,
        %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
 from (select opsjobs_now() as now) t returning id, log_day, created_at"""
 
 _SPEC = """
 insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
-                             requested_by_kind, labels)
+                             requested_by_kind, labels, requester, judgement)
 values (%(id)s, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
-        %(parent)s, %(requested_by_kind)s, %(labels)s)"""
+        %(parent)s, %(requested_by_kind)s, %(labels)s, coalesce(%(requester)s, (
+          select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
+        %(judgement)s)"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
@@ -134,10 +148,11 @@ update target_runs r set fence = 1 from heir h where r.id = h.id"""
 _TOLD = """
 with logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
-  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null)
+  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null)
   from job_executions where id = %(id)s
 )
-insert into events (shard, type, subject, execution_id) values (%(id)s %% 16, 'execution.queued', %(uuid)s, %(id)s)"""
+insert into events (shard, type, subject, execution_id)
+select id %% 16, 'execution.queued', uuid, id from job_executions where id = %(id)s and status = 'queued'"""
 
 
 _STANDS = f"""
@@ -161,25 +176,22 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
             await connection.execute(_INHERIT, _heir_rows(new, execution_id))
         if new.gated:
             await connection.execute(_GATES, _gate_row(new, execution_id))
-        if new.names:
+        if new.names and new.question is None:
             await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
             await connection.execute(GRANT_NAMES)
         await connection.execute(ADMIT, {"executions": [execution_id]})
-        await connection.execute(_TOLD, {"id": execution_id, "uuid": new.uuid})
-    if new.names and new.triggered_by is TriggeredBy.WORKFLOW:
-        await _check_circle(connection, execution_id)
-    return _launched(new, number, row, await _waiting_on(connection, execution_id) if new.names else None)
-
-
-async def _check_circle(connection: Connection, execution_id: int) -> None:
-    """Raise Conflict where it would wait for a name whose holder waits, at whatever distance, for it."""
-    found = await (await connection.execute(IN_A_CIRCLE, {"id": execution_id})).fetchone()
-    if found is not None:
-        detail = (
-            f"Execution {found['holder']} holds the name {found['name']!r}, and waits for one that is held above this execution: "
-            "neither would ever go on. Let the outer job ask for all names that inner ones need."
+        await connection.execute(_TOLD, {"id": execution_id})
+    if new.override is not None:
+        told = new.judgement.data() if new.judgement is not None else {}
+        await audit.record(
+            connection, "safety.overridden", "execution", execution_id, new.job_name, after=told, reason=new.override
         )
-        raise Conflict("names_in_a_circle", detail)
+    if new.question is not None:
+        await pending.ask(connection, execution_id, new.question, _withheld(new))
+    elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
+        await pending.check_circle(connection, execution_id)
+    stands = new.names or new.question
+    return _launched(new, number, row, await _waiting_on(connection, execution_id) if stands else None)
 
 
 async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, Any] | None:
@@ -196,7 +208,7 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waitin
         job_version=new.job_version,
         number=number,
         job_name=new.job_name,
-        status=ExecutionStatus.QUEUED,
+        status=new.status,
         triggered_by=new.triggered_by,
         requested_by=new.requested_by,
         parameters=masked(new.parameters),
@@ -213,6 +225,7 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waitin
         waiting_on=waiting_on,
         requested_by_kind=new.requested_by_kind,
         labels=new.labels,
+        judgement=new.judgement.data() if new.judgement is not None else None,
     )
 
 
@@ -229,19 +242,32 @@ async def _number(connection: Connection, new: NewExecution) -> int:
 
 
 def _execution_row(new: NewExecution, number: int | None) -> dict[str, Any]:
+    now = new.question is None  # else all that lets it run is withheld until it is approved
     return {
         "uuid": new.uuid,
         "job_id": new.job_id,
         "job_version": new.job_version,
         "number": number,
-        "window": new.window,
+        "status": new.status.value,
+        "window": new.window if now else 0,
         "priority": new.priority,
         "total": len(new.targets),
-        "timeout_seconds": new.timeout_seconds,
+        "timeout_seconds": new.timeout_seconds if now else None,
         "open_until": _sizes(new)[0] if new.gated else None,
-        "watched": new.watched,
+        "watched": new.watched and now,
         "named": bool(new.names),
-        "hold_seconds": new.hold_seconds or None,
+        "hold_seconds": (new.hold_seconds or None) if now else None,
+    }
+
+
+def _withheld(new: NewExecution) -> dict[str, Any]:
+    return {
+        "window": new.window,
+        "timeout": new.timeout_seconds,
+        "hold": new.hold_seconds or None,
+        "watched": new.watched,
+        "names": list(new.names),
+        "parent": new.parent,
     }
 
 
@@ -275,6 +301,8 @@ def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
         "parent": new.parent,
         "requested_by_kind": new.requested_by_kind,
         "labels": Jsonb(new.labels),
+        "requester": Jsonb(new.requester.data()) if new.requester is not None else None,
+        "judgement": Jsonb(new.judgement.data()) if new.judgement is not None else None,
     }
 
 

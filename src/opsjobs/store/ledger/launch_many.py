@@ -41,9 +41,10 @@ cross join (select opsjobs_now() as now) t order by n.nth returning id, uuid, cr
 
 _SPECS = """
 insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason,
-                             requested_by_kind, labels)
+                             requested_by_kind, labels, requester, judgement)
 select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[], %(parameters)s::jsonb[], %(policies)s::jsonb[],
-                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[])"""
+                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[],
+                     %(people)s::jsonb[], %(judgements)s::jsonb[])"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
@@ -64,7 +65,8 @@ select id %% 16, 'execution.queued', uuid, id from job_executions where id = any
 
 def plain(new: NewExecution) -> bool:
     """Whether it can be launched with others: nothing stands between its runs or before them, and it comes of no other one."""
-    return new.job_id is not None and not new.watched and not new.heirs and new.parent is None
+    alone = new.watched or new.heirs or new.parent is not None or new.question is not None or new.override is not None
+    return new.job_id is not None and not alone
 
 
 async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[Made]:
@@ -127,6 +129,8 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         "reasons": [new.reason for new in executions],
         "kinds": [new.requested_by_kind for new in executions],
         "labels": [Jsonb(new.labels) for new in executions],
+        "people": [Jsonb(new.requester.data()) if new.requester is not None else None for new in executions],
+        "judgements": [Jsonb(new.judgement.data()) if new.judgement is not None else None for new in executions],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
-from opsjobs.store.ledger.approvals import expire
+from opsjobs.store.ledger.approvals import end_unbegun, expire
 from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
 from opsjobs.store.ledger.maintenance import wake_held
 from opsjobs.store.ledger.names import GRANT_NAMES
@@ -101,6 +101,7 @@ async def reconcile(database: Database) -> Mapping[str, int]:
     return {
         "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
         "approvals_expired": await expire(database, STEP_ROWS),
+        "unbegun_ended": await end_unbegun(database, STEP_ROWS),
         "names_granted": len(await database.fetch(GRANT_NAMES)),
         "woken": await wake(database, WAKE_ROWS),
         "admitted": await _admit(database),

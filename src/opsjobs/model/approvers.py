@@ -1,0 +1,41 @@
+"""Who has to approve something: how many different people, and which."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from opsjobs.model.fault import fault
+from opsjobs.model.target import Name
+from opsjobs.model.wire import Duration, Wire
+
+APPROVERS_MAX = 20
+EXPIRES_SECONDS = 86_400.0
+EXPIRES_SECONDS_MAX = 30 * 86_400.0
+
+RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class Approvers(Wire):
+    """`approvers` different people, none of them who asked; where `roles` or `users` are named, of those only.
+
+    All of them hold approvals:decide anyway.
+    """
+
+    approvers: int = Field(default=1, ge=1, le=APPROVERS_MAX)
+    roles: list[RoleName] = Field(default_factory=list, max_length=APPROVERS_MAX)
+    users: list[Name] = Field(default_factory=list, max_length=100)
+
+    @model_validator(mode="after")
+    def _enough_of_them(self) -> Approvers:
+        if self.users and not self.roles and len(set(self.users)) < self.approvers:
+            words = f"{self.approvers} are to approve, and {len(set(self.users))} may: name more users, or a role"
+            raise fault("too_few_approvers", words, "users")
+        return self
+
+
+class ApprovalPolicy(Approvers):
+    """`policy.approval`: no execution begins before it is approved; in `expires` seconds, or it is rejected."""
+
+    expires: Annotated[Duration, Field(le=EXPIRES_SECONDS_MAX)] = EXPIRES_SECONDS

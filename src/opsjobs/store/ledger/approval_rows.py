@@ -1,0 +1,51 @@
+"""Rows of approvals as they are read and told of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Decision, Requester
+from opsjobs.model.events import EventType
+from opsjobs.store.journal import write_event
+from opsjobs.store.transaction import Connection
+
+_DECISIONS = """
+coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.approve, 'reason', d.reason, 'at', d.at,
+                                              'overridden', d.overridden) order by d.at, d.person)
+          from approval_decisions d where d.approval_id = a.id), '[]')"""
+
+APPROVAL = f"""
+select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at, a.decided_at, a.decided_by, a.reason,
+       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, {_DECISIONS} as decisions
+from approvals a join execution_specs s on s.execution_id = a.execution_id"""
+
+
+async def approval_by_id(connection: Connection, approval_id: int) -> Approval:
+    """One that is there, as this transaction sees it."""
+    row = await (await connection.execute(f"{APPROVAL} where a.id = %s", [approval_id])).fetchone()
+    assert row is not None
+    return approval_of(row)
+
+
+def approval_of(row: Mapping[str, Any]) -> Approval:
+    """From a row of APPROVAL."""
+    kept = {
+        **row,
+        "uuid": str(row["uuid"]),
+        "kind": ApprovalKind(row["kind"]),
+        "status": ApprovalStatus(row["status"]),
+        "decisions": tuple(Decision(**{**said, "at": datetime.fromisoformat(said["at"])}) for said in row["decisions"]),
+    }
+    return Approval(**kept)
+
+
+def requester_of(name: str, stored: Mapping[str, Any] | None) -> Requester:
+    """Who asked, as far as that was kept."""
+    return Requester(**stored) if stored is not None else Requester(name)
+
+
+async def tell(connection: Connection, event: EventType, approval: Approval) -> None:
+    """Put its event into the outbox."""
+    await write_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)

@@ -1,0 +1,65 @@
+"""The application over ASGI with all that launches need, one known machine, and people to decide."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from api.kit import app_on
+from api.live import parts_for
+from opsjobs.model.target import TargetDraft
+from opsjobs.store.transaction import Database
+
+
+@dataclass
+class Stage:
+    """ada asks (an administrator), ben and eve decide (managers), each by the headers of a token."""
+
+    http: httpx2.AsyncClient
+    parts: Any
+    ada: Mapping[str, str]
+    ben: Mapping[str, str]
+    eve: Mapping[str, str]
+
+    async def machine(self, name: str, **fields: Any) -> None:
+        """Make it known."""
+        await self.parts.inventory.create(TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields))
+
+    async def job(self, name: str = "restart-web", **fields: Any) -> int:
+        """Store a job on web-1; its id."""
+        body = {"name": name, "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": ["web-1"]}, **fields}
+        made = await self.http.post("/jobs", json=body)
+        assert made.status_code == 201, made.text
+        return int(made.json()["id"])
+
+    async def execute(self, job: int, **body: Any) -> Mapping[str, Any]:
+        """Launch it; the execution."""
+        launched = await self.http.post(f"/jobs/{job}/execute", json=body)
+        assert launched.status_code == 202, launched.text
+        return dict(launched.json())
+
+    async def audited(self) -> list[tuple[str, str, str | None]]:
+        """Who did what, and why, of what was decided or overridden."""
+        rows = await self.parts.database.fetch(
+            "select actor, action, reason from audit_log where action ~ '^(approval|safety)' order by id"
+        )
+        return [(row["actor"], row["action"], row["reason"]) for row in rows]
+
+
+@asynccontextmanager
+async def stage(database: Database) -> AsyncIterator[Stage]:
+    """With web-1 in the inventory."""
+    parts = parts_for(database, [])
+    tokens = [
+        await parts.people.create_key(name, role) for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
+    ]
+    ada, ben, eve = [{"Authorization": f"Bearer {token}"} for token in tokens]
+    transport = httpx2.ASGITransport(app=app_on(parts))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=ada) as http:
+        made = Stage(http, parts, ada, ben, eve)
+        await made.machine("web-1")
+        yield made

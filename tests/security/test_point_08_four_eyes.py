@@ -1,0 +1,157 @@
+"""Point 8: who asks does not approve; an approval is bound to a hash of what will run, and expires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.kit import problem
+from opsjobs.model.access import Principal
+from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
+from opsjobs.model.failures import Forbidden
+from opsjobs.model.secret import Secret
+from opsjobs.model.target import Target, TargetDraft, Transport
+from opsjobs.store.transaction import Database
+from security.stage import stage
+
+POLICY = {"approval": {"approvers": 2, "expires": "4h"}}
+
+
+async def test_point_08_a_job_that_asks_for_two_begins_when_two_others_have_approved(database: Database) -> None:
+    async with stage(database) as at:
+        execution = await at.execute(await at.job(policy=POLICY))
+        assert (execution["status"], execution["waiting_on"]["kind"]) == ("pending_approval", "approval")
+        path = f"/approvals/{execution['waiting_on']['approval']}"
+        shown = (await at.http.get(path)).json()
+        would = shown["would_run"]
+        assert [target["name"] for target in would["targets"]] == ["web-1"]
+        assert [action["command"] for action in would["actions"]] == ["uptime"]
+        body = {"hash": shown["hash"], "reason": "looked at it"}
+        own = problem(await at.http.post(f"{path}/approve", json=body), 403, "own_request")
+        assert "safety:override" in own["detail"]
+        problem(await at.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=at.ben), 409, "approval_changed")
+        first = (await at.http.post(f"{path}/approve", json=body, headers=at.ben)).json()
+        assert (first["status"], [said["by"] for said in first["decisions"]]) == ("pending", ["ben"])
+        problem(await at.http.post(f"{path}/approve", json=body, headers=at.ben), 409, "approved_already")
+        assert (await at.http.post(f"{path}/approve", json=body, headers=at.eve)).json()["status"] == "approved"
+        assert (await at.http.get(f"/executions/{execution['id']}")).json()["status"] == "queued"
+        assert await at.audited() == [("ben", "approval.approved", "looked at it"), ("eve", "approval.approved", "looked at it")]
+
+
+async def test_point_08_an_approval_expires_when_what_would_run_where_has_changed(database: Database) -> None:
+    async with stage(database) as at:
+        execution = await at.execute(await at.job(policy=POLICY))
+        path = f"/approvals/{execution['waiting_on']['approval']}"
+        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        problem(await at.http.post(f"{path}/approve", json={}, headers=at.ben), 409, "approval_expired")
+        ended = (await at.http.get(f"/executions/{execution['id']}")).json()
+        assert (ended["status"], "has changed" in ended["error"]) == ("rejected", True)
+
+
+@pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger"])
+async def test_point_08_every_door_asks_and_an_override_with_a_reason_passes(database: Database, door: str) -> None:
+    async with stage(database) as at:
+        job = await at.job(policy=POLICY)
+        path, body = f"/jobs/{job}/execute", {}
+        if door == "run":
+            actions = [{"type": "command", "command": "uptime"}]
+            path, body = "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, "policy": POLICY}
+        elif door == "retry":
+            before = await at.execute(job)
+            await at.http.post(f"/executions/{before['id']}/cancel")
+            path, body = f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
+        elif door == "trigger":
+            made = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
+            path = f"/schedules/{made.json()['id']}/trigger"
+        asked = (await at.http.post(path, json=body)).json()
+        assert asked["status"] == "pending_approval", asked
+        problem(await at.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing")
+        over = {**body, "override_safety": True, "reason": "alone on call"}
+        problem(await at.http.post(path, json=over, headers=at.ben), 403, "forbidden")
+        assert (await at.http.post(path, json=over)).json()["status"] == "queued"
+        assert await at.audited() == [("ada", "safety.overridden", "alone on call")]
+
+
+async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(database: Database) -> None:
+    async with stage(database) as at:
+        execution = await at.execute(await at.job(policy=POLICY))
+        path = f"/approvals/{execution['waiting_on']['approval']}/approve"
+        problem(await at.http.post(path, json={"override_safety": True}), 422, "reason_missing")
+        over = {"override_safety": True, "reason": "alone on call"}
+        problem(await at.http.post(path, json=over, headers=at.ben), 403, "forbidden")
+        assert (await at.http.post(path, json=over)).json()["status"] == "approved"
+        assert await at.audited() == [("ada", "approval.overridden", "alone on call")]
+
+
+async def test_point_08_only_those_named_may_decide(database: Database) -> None:
+    async with stage(database) as at:
+        execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
+        path = f"/approvals/{execution['waiting_on']['approval']}/approve"
+        problem(await at.http.post(path, json={}, headers=at.ben), 403, "not_an_approver")
+        assert (await at.http.post(path, json={}, headers=at.eve)).json()["status"] == "approved"
+        bad = {"approval": {"approvers": 2, "users": ["eve"]}}
+        body = {"name": "x", "actions": [{"type": "command", "command": "true"}], "policy": bad}
+        problem(await at.http.post("/jobs", json=body), 422, "too_few_approvers")
+
+
+async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(database: Database) -> None:
+    async with stage(database) as at:
+        actions = [{"type": "approval", "key": "go", "message": "May we?"}, {"type": "command", "command": "uptime"}]
+        execution = await at.execute(await at.job(actions=actions))
+        asked = await at.parts.approving.ask(execution["id"], actions[0])
+        assert asked.hash is not None
+        path = f"/approvals/{asked.id}/approve"
+        problem(await at.http.post(path, json={}), 403, "own_request")
+        assert (await at.http.post(path, json={"hash": asked.hash}, headers=at.ben)).json()["status"] == "approved"
+
+
+ADA = Requester("ada", "user", "ada")
+SAME = [
+    (ADA, Principal.of_role("ada", "manager", "user", person="ada")),
+    (ADA, Principal.of_role("ada-s-key", "manager", "api_key", person="ada")),
+    (Requester("ada-s-key", "api_key", "ada"), Principal.of_role("ada", "manager", "user", person="ada")),
+    (Requester("ada"), Principal.of_role("ada", "manager", "external")),
+    (Requester("ada"), Principal.of_role("key", "manager", "api_key", person="ada")),
+]
+
+
+@pytest.mark.parametrize(("requester", "approver"), SAME)
+def test_point_08_one_person_is_not_four_eyes(requester: Requester, approver: Principal) -> None:
+    approval = Approval(1, "", 1, "", "", ApprovalStatus.PENDING, *([None] * 5))  # type: ignore[arg-type]
+    with pytest.raises(Forbidden):
+        approval.check(approver, requester, approve=True, override=False, reason=None)
+    approval.check(approver, requester, approve=False, override=False, reason=None)
+    other = Principal.of_role("ben", "manager", "user", person="ben")
+    approval.check(other, requester, approve=True, override=False, reason=None)
+
+
+def test_point_08_a_person_with_two_identities_counts_once() -> None:
+    user, key = [Principal.of_role(n, "manager", k, person="ben") for n, k in (("ben", "user"), ("bens-key", "api_key"))]
+    assert person_of(user) == person_of(key)
+    assert person_of(Principal.of_role("ben", "manager", "user")) != person_of(Principal.of_role("ben", "manager", "api_key"))
+
+
+WEB = Target("1", "web-1", "10.0.0.1", 22, Transport.SSH)
+WHAT: dict[str, Any] = {"actions": [{"command": "uptime"}], "parameters": {"n": 1, "p": Secret("x")}, "policy": {"a": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"actions": [{"command": "reboot"}]},
+        {"parameters": {"n": 2, "p": Secret("x")}},
+        {"parameters": {"n": 1, "p": Secret("y")}},
+        {"policy": {"a": 2.0}},
+        {"targets": []},
+        {"targets": [Target("1", "web-1", "10.0.0.2", 22, Transport.SSH)]},
+        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, credential="7")]},
+        {"salt": b"other"},
+    ],
+)
+def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dict[str, Any]) -> None:
+    def of(**given: Any) -> str:
+        return fingerprint("job", **{"targets": [WEB], "salt": b"salt", **WHAT, **given})
+
+    assert of() == of(policy={"a": 1}), "as it comes back from the database"
+    assert of() != of(**changed)
