@@ -72,7 +72,7 @@ async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
         ("/run", {"actions": [], "targets": WEB}, 422, "invalid"),
         ("/run", {"actions": UPTIME, "targets": {"ids": ["web-9"]}}, 422, "unknown_target"),
         ("/run", {"actions": UPTIME}, 422, "no_targets"),
-        ("/run", {"actions": UPTIME, "targets": WEB, "override_safety": True}, 422, "invalid"),
+        ("/run", {"actions": UPTIME, "targets": WEB, "override_safety": True}, 422, "reason_missing"),
         ("/executions/7/cancel", {"nonsense": 1}, 404, "execution_not_found"),
     ],
 )

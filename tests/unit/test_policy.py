@@ -23,7 +23,7 @@ def test_the_contracts_sample_is_taken_and_written_back_the_same() -> None:
         "on_lost": "ask", "durable": "auto", "exclusive": ["web-lb"], "hold_offline": "0s", "notify": [],
     }  # fmt: skip
     made = Policy.model_validate(body)
-    assert made.model_dump(mode="json") == {**body, "gate": None}
+    assert made.model_dump(mode="json") == {**body, "gate": None, "approval": None}
     assert Policy.model_validate(made.model_dump(mode="json")) == made
 
 

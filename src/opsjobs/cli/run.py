@@ -16,6 +16,10 @@ from opsjobs.cli.launching import launch
 from opsjobs.cli.previewing import show_preview
 
 _KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
+Interpreter = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What runs the script (default: its first line says, else bash).")
+]
+_WHERE = "on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod."
 
 
 def run(
@@ -30,9 +34,7 @@ def run(
     groups: options.Groups = None,
     selector: options.Selector = None,
     script: Annotated[str | None, typer.Option(metavar="FILE", help="Run this script instead of a command.")] = None,
-    interpreter: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What runs the script (default: its first line says, else bash).")
-    ] = None,
+    interpreter: Interpreter = None,
     params: options.Params = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable of the command. May be repeated.")
@@ -65,7 +67,7 @@ def run(
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
     selected = options.selection(targets, groups, selector)
     if not selected:
-        raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", Exit.USAGE)
+        raise CommandFailed(_WHERE, Exit.USAGE)
     action = {
         **what(words or [], script, interpreter),
         "env": options.pairs("--env", env) or None,
@@ -73,8 +75,8 @@ def run(
         "timeout": options.duration("--timeout", timeout),
         "become": wish(become, user=become_user, method=become_method, credential=become_credential),
     }
-    more = {**options.because(reason, override_safety), "parameters": options.pairs("--param", params) or None}
-    body = request(action, selected, parallel=parallel, **more)
+    why, values = options.because(reason, override_safety), options.pairs("--param", params)
+    body = request(action, selected, parallel=parallel, parameters=values or None, **why)
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
