@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
-from opsjobs.api.sight import bounds, reach, requester
 from opsjobs.api.overriding import check_override
+from opsjobs.api.sight import bounds, reach, requester
 from opsjobs.model.again import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.idempotency import Answer

@@ -11,8 +11,8 @@ from uuid import UUID
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, sources
-from opsjobs.model.access import IdentityKind
 from opsjobs.engine.approving import asking
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid

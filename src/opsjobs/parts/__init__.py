@@ -6,13 +6,14 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.doorbell import Doorbell
 from opsjobs.engine.again import Again
-from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.approving import Approving
+from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
@@ -157,10 +158,9 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
     outlook = Outlook(database, compiled)
-    launcher = Launcher(
-        database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, ring=doorbell.ring,
-        limits=_launch_limits(settings), choices=Choices(clock, allow=settings.security.choices_allow),
-    )  # fmt: skip
+    launcher = _launcher(
+        settings, database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, ring=doorbell.ring
+    )
     return Parts(
         clock=clock,
         metrics=metrics,
@@ -200,6 +200,11 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         forecasts=Forecasts(outlook, calendars),
         audit_log=AuditLog(database),
     )
+
+
+def _launcher(settings: Settings, **parts: Any) -> Launcher:
+    clock: Clock = parts["clock"]
+    return Launcher(limits=_launch_limits(settings), choices=Choices(clock, allow=settings.security.choices_allow), **parts)
 
 
 def _limits(settings: Settings) -> Limits:

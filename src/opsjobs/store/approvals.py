@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from opsjobs.model.access import Reach
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from opsjobs.model.access import Reach
 from opsjobs.model.approval import Approval
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import TargetName
@@ -71,6 +71,7 @@ class Approvals:
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
         """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
         return (await APPROVALS.page(self._database, request, reach=reach)).map(approval_of)
+
     async def of_action(self, execution_id: int, action: str) -> Approval | None:
         """The one that was asked for this action, if any."""
         query = f"{APPROVAL} where a.execution_id = %s and a.action = %s"

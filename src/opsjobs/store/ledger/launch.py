@@ -10,8 +10,8 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.bounds import in_common
 from opsjobs.model.approval import Requester
+from opsjobs.model.bounds import in_common
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.policy import CHECK_KEY
