@@ -1,0 +1,65 @@
+"""Commands that print what is secret, in ways that programs do: what becomes of it is for others to see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from e2e.place import Place
+from e2e.processes import Json
+from kit.canary import Canary
+
+# All of it without the secret in any argument: as it is, on both streams, in base64 (wrapped, at three places), hex, two halves.
+_TELL = """cd $OPSJOBS_SECRETS; cat token; cat token >&2
+base64 <token; { printf x; cat token; } | base64; { printf xy; cat token; } | base64
+od -An -v -tx1 token | tr -d ' \\n'
+head -c 9 token; sleep 0.5; tail -c +10 token
+printf '\\n{"it": "'; cat token; printf '"}\\n'"""
+_HAND_ON = "echo ${actions.tell.outputs.it} ${actions.tell.stdout} >&2"
+
+
+@contextmanager
+def lying_about(secrets: list[Canary]) -> Iterator[Path]:
+    """A file of the machine that all of its users may read: one secret a line, in a folder where nobody looks for them."""
+    path = Path(f"/tmp/opsjobs-lying-about-{os.getpid()}")
+    path.write_text("".join(f"<{canary.text}>\n" for canary in secrets))
+    path.chmod(0o644)
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def told(place: Place, token: Canary, found: Path) -> list[int]:
+    """Executions that print a secret parameter, a login's password and key, and the password by which they became another."""
+    both = f"sed -n 2,4p {found}; sed -n 2,4p {found} | base64 >&2"
+    return [
+        _job(place, token, "auto"),
+        _job(place, token, "off"),
+        place.run(f"cat <{found} | head -n 1 >&2", "by-password"),
+        place.run(both, **place.as_ben("su")),
+    ]
+
+
+def _job(place: Place, token: Canary, durable: str) -> int:
+    """By a stored job, asked for twice under one key; what the API refuses is refused without repeating it."""
+    body: Json = {
+        "name": f"telling-{durable}",
+        "actions": [
+            {"key": "tell", "type": "command", "command": _TELL, "outputs": "json_lines"},
+            {"key": "hand-on", "type": "command", "command": _HAND_ON},
+        ],
+        "parameters": [{"name": "token", "type": "secret", "pattern": "^[a-z0-9]+$"}],
+        "targets": {"ids": ["by-key"]},
+        "policy": {"durable": durable},
+    }
+    path = f"/jobs/{place.house.post('/jobs', body, 201)['id']}/execute"
+    refused = place.house.http.post(path, json={"parameters": {"token": f"{token.text} no"}})
+    assert (refused.status_code, token.text in refused.text) == (422, False), refused.text
+    headers = {"Idempotency-Key": body["name"]}
+    answers = [place.house.http.post(path, json={"parameters": {"token": token.text}}, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202], answers[0].text
+    assert token.text not in "".join(answer.text for answer in answers)
+    return int(answers[0].json()["id"])
