@@ -18,13 +18,22 @@ def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 # Link-local, and the addresses at which clouds hand out credentials: AWS, Azure, GCP and others at 169.254.169.254
-# (link-local); AWS over IPv6; Alibaba; Azure's wire server; Oracle.
+# (link-local); AWS and GCP over IPv6; Alibaba; Azure's wire server; Oracle.
 _METADATA = _networks(
-    ["169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"]
+    [
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::/32",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "168.63.129.16/32",
+        "192.0.0.192/32",
+    ]
 )
 # 0.0.0.0 and :: connect to this machine.
 _LOOPBACK = _networks(["127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"])
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,9 @@ def _forms(text: str) -> list[Address]:
     inner: list[Address] = [address]
     if address.sixtofour is not None:
         inner.append(address.sixtofour)
-    if address in _NAT64:
+    if address.teredo is not None:
+        inner += address.teredo
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 0xFFFF):
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return inner
 

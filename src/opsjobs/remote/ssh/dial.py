@@ -41,8 +41,8 @@ def check_literal(host: str, allow: Allow) -> None:
     """Ask `allow` about a host that another machine resolves for us: as far as we can tell what it means."""
     if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
         allow("127.0.0.1")
-    elif _literal(host):
-        allow(host)
+    elif (address := _numeric(host)) is not None:
+        allow(address)
 
 
 def _literal(host: str) -> bool:
@@ -51,6 +51,16 @@ def _literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _numeric(host: str) -> str | None:
+    """The address that this host is, in whatever spelling: 127.1, 0x7f000001 and 2130706433 are addresses to a resolver, too."""
+    if _literal(host):
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
+    except OSError:
+        return None
 
 
 Found = list[tuple[int, tuple[Any, ...]]]
