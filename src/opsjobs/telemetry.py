@@ -119,6 +119,8 @@ class Metrics:
             "circuits_refused", "Connects that an open circuit has refused, by why it is", "code"
         )
 
+        self.host_keys_refused = self._counter("host_keys_refused", "Connects to machines that showed no good host key")
+
     def _schedule_numbers(self) -> None:
         self.schedule_fired = self._counter("schedule_fired", "Due moments of schedules that were launched")
         self.schedule_missed = self._counter("schedule_missed", "Due moments that nobody fired in time, and that were not run")

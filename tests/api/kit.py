@@ -16,6 +16,7 @@ from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.authoring import Authoring
+from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.identity.passwords import Passwords
@@ -118,6 +119,7 @@ def parts_on(
         inventory=inventory,
         launcher=launcher,
         authoring=Authoring(launcher, jobs, files),
+        elsewhere=Elsewhere(vault, None, SystemClock()),
         circuits=Circuits(database),
         groups=Groups(database),
         calendars=calendars,

@@ -37,6 +37,7 @@ from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import FakeMachine, FakeSessions
+from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.remote.session import Sessions
 from opsjobs.store.approvals import Approvals
@@ -189,6 +190,7 @@ class Bench:
         bus: Bus | None = None,
         ledger: Ledger | None = None,
         background: Sequence[Loop] = (),
+        fetch: Fetch = nowhere,
     ) -> AsyncIterator[Worker]:
         """A running worker, stopped after the block unless the test did it."""
         options = WorkerOptions(name, zone, concurrency, lease_seconds, poll_seconds, drain_seconds)
@@ -207,6 +209,7 @@ class Bench:
             children=Children(self.launcher, self.jobs, self.executions),
             approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
             ring=self.ring,
+            fetch=fetch,
         )
         worker = Worker(options, tools, background)
         await worker.start()

@@ -14,9 +14,9 @@ from opsjobs.model.durable import Become
 from opsjobs.model.execution import ErrorCode, Execution
 from opsjobs.model.failures import Invalid, RemoteFailure
 from opsjobs.model.job import BecomeDraft, CommandAction
-from opsjobs.model.secret import CredentialType, Secret
+from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import Exit, Output
 from opsjobs.store.transaction import Database
 
 CANARY = "canary-of-sudo"
@@ -209,3 +209,41 @@ async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_a
     assert web.connects == connects + 1
     assert (status, code) == ("lost", "lost")
     assert "incorrect password" in message
+
+
+async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_seen(database: Database) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def fetch(found: Credential, purpose: str) -> Credential:
+        asked.append((found.name, purpose))
+        return replace(found, password=Secret(CANARY))
+
+    async with bench(database) as on, on.worker(fetch=fetch):
+        web = on.machine("web-1").reply([Output("stdout", f"it is {CANARY}".encode()), Exit(0)])
+        source = {"backend": "vault", "path": "sudo"}
+        body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
+        await on.vault.create(CredentialDraft.model_validate(body))
+        execution = await launch(on, as_user(credential="sudo-pw"))
+        await on.ended(execution)
+        run_id = (await on.row(execution))["id"]
+        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
+    assert becomes(web) == [Become("root", "sudo", Secret(CANARY))]
+    assert asked == [("sudo-pw", f"execution {execution.id} run {run_id}")]
+    assert CANARY not in str(rows)
+    assert CANARY.encode().hex() not in str(rows)
+
+
+async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothing_starts(database: Database) -> None:
+    async def fetch(found: Credential, purpose: str) -> Credential:
+        raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "the Vault at https://vault:8200 is sealed.")
+
+    async with bench(database) as on, on.worker(fetch=fetch):
+        web = on.machine("web-1").reply([Exit(0)])
+        source = {"backend": "vault", "path": "sudo"}
+        body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
+        await on.vault.create(CredentialDraft.model_validate(body))
+        status, code, message = await failed(on, await launch(on, as_user(credential="sudo-pw")))
+    assert (status, code) == ("unreachable", "credential_missing")
+    assert "is sealed" in message
+    assert web.starts == []

@@ -10,10 +10,13 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.engine.credential_trial import try_credential
 from opsjobs.model.credential import CredentialDraft, RotationDraft
+from opsjobs.model.failures import NotFound
+from opsjobs.model.secret import Credential
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.vault import CREDENTIALS
+from opsjobs.store.vault import CREDENTIALS, StoredCredential
 
 router = APIRouter(tags=["credentials"])
 
@@ -57,6 +60,19 @@ async def rotate(id: str, request: Request, draft: RotationDraft, if_match: IfMa
     if isinstance(rotated, Answer):
         return replayed(request, rotated, etag=True)
     return JSONResponse(rotated.data(), headers={"ETag": tag(rotated.version)})
+
+
+@router.post("/credentials/{id}/test", dependencies=[requires("credentials:manage")], summary="Try a credential")
+async def test(id: str, request: Request) -> Response:
+    """Whether its secrets can be had and used now, wherever they are; they are not shown. 200 either way, and on record."""
+    parts = request.app.state.parts
+    credential: StoredCredential = await parts.vault.get(id)
+    opened: dict[str, Credential] = await parts.vault.open_many([str(credential.id)])
+    if str(credential.id) not in opened:
+        raise NotFound.of("credential", id)
+    told = (await try_credential(opened[str(credential.id)], parts.elsewhere.fetch)).data()
+    await parts.vault.tested(credential, told)
+    return JSONResponse(told)
 
 
 @router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import options, sources
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.render import Column, Form, ago, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
 from opsjobs.model.secret import CredentialType
 
 app = typer.Typer(help="Credentials: logins, whose secrets never come back out.", no_args_is_help=True)
@@ -61,16 +61,34 @@ def add(
     keytab: Keytab = None,
     kerberos: Annotated[bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")] = False,
     agent: Annotated[bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")] = False,
+    vault_path: sources.VaultPath = None,
+    vault_role: sources.VaultRole = None,
+    vault_mount: sources.VaultMount = None,
+    vault_field: sources.VaultField = None,
+    vault_version: sources.VaultVersion = None,
+    vault_namespace: sources.VaultNamespace = None,
+    secret_type: sources.SecretType = None,
+    ssh_ca: sources.SshCa = None,
+    principal: sources.Principals = None,
+    validity: sources.Validity = None,
 ) -> None:
     """Add a login.
 
-    With one of --key FILE, --password (asks), --password-file FILE, --keytab FILE, --agent.
+    With one of --key FILE, --password (asks), --password-file FILE, --keytab FILE, --agent; or, for secrets that are elsewhere,
+    --vault-path PATH, --vault-role ROLE, --ssh-ca CREDENTIAL.
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab)
-    if given.ways + agent != 1:
-        raise CommandFailed(f"with what does it log in? Give one of {_WAYS}, --agent.", Exit.USAGE)
+    elsewhere = sources.SourceOptions(
+        vault_path, vault_role, vault_mount, vault_field, vault_version, vault_namespace, secret_type, ssh_ca, principal, validity
+    )
+    if given.ways + agent + elsewhere.ways != 1:
+        ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
+        raise CommandFailed(f"with what does it log in? Give one of {ways}.", Exit.USAGE)
     if key is None and (certificate or passphrase_file):
         raise CommandFailed("--certificate and --passphrase-file go with --key FILE.", Exit.USAGE)
+    if elsewhere.ways:
+        _add_linked({"name": name, "username": username, **elsewhere.body()})
+        return
     secret = given.read(username)
     type_ = CredentialType.AGENT if agent else _type(secret, kerberos=kerberos)
     who = "principal" if type_ is CredentialType.KERBEROS else "username"
@@ -79,6 +97,36 @@ def add(
         made = client.post("/credentials", body)
     print(made["id"])
     tell(f"credential {name} is stored, encrypted")
+
+
+def _add_linked(body: Json) -> None:
+    with connect() as client:
+        made = client.post("/credentials", body)
+    print(made["id"])
+    tell(f"credential {body['name']} is added, without its secrets; next: opsjobs credentials test {body['name']}")
+
+
+@app.command("test")
+def try_out(
+    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Try whether the secrets of a login can be had and used now, without showing them.
+
+    Prints the public key: of a CA's that is the line for TrustedUserCAKeys. Ends with 1 where a step fails.
+    """
+    with connect() as client:
+        found = client.by_name("credential", credential)
+        told = client.post(f"{path_of('credential', found['id'])}/test")
+    if output is not Form.TABLE:
+        show_one(told, output)
+    else:
+        for step in told["steps"]:
+            tell(f"{step['name']}: {'good' if step['ok'] else plain(str(step['error']))}")
+        if told["public_key"]:
+            print(told["public_key"])
+    if not told["ok"]:
+        raise CommandFailed(f"the secrets of {found['name']} cannot be had or used.")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from opsjobs.cli import importing_targets, options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
-from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
+from opsjobs.model.target import REVOKED, HostKeyPolicy, TargetDraft, Transport
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
 
@@ -75,6 +75,10 @@ def add(
     slots: Annotated[int, typer.Option(min=1, help="Runs on it at a time.")] = 10,
     transport: Annotated[Transport, typer.Option(help="How it is reached.")] = Transport.SSH,
     host_key_policy: Annotated[HostKeyPolicy, typer.Option(help="Which host keys are good.")] = HostKeyPolicy.PINNED,
+    host_key: Annotated[
+        list[str] | None,
+        typer.Option("--host-key", metavar="KEY", help="A host key, or with policy ca the CA's; `@revoked KEY`: never good."),
+    ] = None,
 ) -> None:
     """Add a machine.
 
@@ -92,13 +96,13 @@ def add(
         "zone": zone,
         "slots": slots,
         "host_key_policy": host_key_policy,
+        "host_keys": host_key or [],
     }
     with connect() as client:
         made = client.post("/targets", body)
     print(made["id"])
-    hint = (
-        f"; next: opsjobs targets trust {name}" if transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED else ""
-    )
+    untrusted = transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED and not host_key
+    hint = f"; next: opsjobs targets trust {name}" if untrusted else ""
     tell(f"target {name} is added{hint}")
 
 
@@ -137,20 +141,25 @@ def _trust(client: Client, target: Json, yes: bool) -> None:
     scanned = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
     if not scanned:
         raise CommandFailed(f"{target['name']} has shown no host key: is {target['host']}:{target['port']} an SSH server?")
-    keys = [key["key"] for key in scanned]
-    if set(keys) == set(target.get("host_keys") or ()):
+    if target.get("host_key_policy") == HostKeyPolicy.CA:
+        raise CommandFailed(f"the host keys of {target['name']} are judged by its CA: there is nothing to pin.")
+    keys, pinned = [key["key"] for key in scanned], [*(target.get("host_keys") or ())]
+    revoked = [line for line in pinned if line.startswith(REVOKED)]
+    if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
+        raise CommandFailed(f"{target['name']} shows a host key that was revoked, and is not trusted: {bad.pop()[:60]} …")
+    if {*keys, *revoked} == {*pinned}:
         tell(f"{target['name']}: its host keys are trusted already")
         return
     tell(f"{target['name']} ({target['host']}:{target['port']}) shows:")
     for key in scanned:
         tell(f"  {plain(str(key['key']).split(' ')[0])}  {plain(key['fingerprint'])}")
-    if target.get("host_keys"):
-        so_far = counted(len(target["host_keys"]), "key")
+    if len(pinned) > len(revoked):
+        so_far = counted(len(pinned) - len(revoked), "key")
         tell(f"CAREFUL: they take the place of the {so_far} trusted so far. Was the machine set up anew? Else do not trust them.")
     if not yes and not _agreed(str(target["name"])):
         raise CommandFailed(f"{target['name']} is not trusted; nothing has changed.")
     body = {field: target[field] for field in TargetDraft.model_fields if field in target}
-    client.put(path_of("target", target["id"]), {**body, "host_keys": keys, "host_key_policy": HostKeyPolicy.PINNED})
+    client.put(path_of("target", target["id"]), {**body, "host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED})
     tell(f"{target['name']} is trusted with {counted(len(keys), 'host key')}")
 
 

@@ -18,6 +18,7 @@ from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.peers.targets import Targets
+from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
 from opsjobs.store.ledger import Folder, Ledger, Sweep
 from opsjobs.store.vault import Vault
@@ -44,6 +45,7 @@ class Aftercare:
         *,
         zone: str,
         grace_seconds: float = 5.0,
+        fetch: Fetch = nowhere,
     ) -> None:
         self._ledger = ledger
         self._targets = targets
@@ -52,6 +54,7 @@ class Aftercare:
         self._clock = clock
         self._zone = zone
         self._grace_seconds = grace_seconds
+        self._fetch = fetch
         self._doors = asyncio.Semaphore(AT_ONCE)
 
     async def run_once(self) -> Counts:
@@ -111,7 +114,10 @@ class Aftercare:
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
         known = become.credentials(wishes)
-        return await self._vault.open_many(sorted(known)) if known else {}
+        opened: Mapping[str, Credential] = await self._vault.open_many(sorted(known)) if known else {}
+        for wish in wishes:
+            opened = await become.opened_for(wish, opened, self._fetch, "aftercare")
+        return opened
 
     async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         return await self._targets.endpoints(target_ids) if target_ids else {}

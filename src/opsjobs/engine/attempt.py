@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from opsjobs.engine import ends
-from opsjobs.engine.become import become_of, check_direct
+from opsjobs.engine.become import become_of, check_direct, opened_for
 from opsjobs.engine.direct import DirectCommand, Work
 from opsjobs.engine.durable import DurableCommand
 from opsjobs.engine.interrupt import Interrupted, Left, Stops, Why
 from opsjobs.engine.link import Link
+from opsjobs.engine.masks import fetched
 from opsjobs.engine.output import Capture
 from opsjobs.engine.programs import as_run, environment, plain, program_of, rendered
 from opsjobs.engine.record import ActionEnd, Page
-from opsjobs.engine.run_state import RunState
+from opsjobs.engine.run_state import RunState, purpose_of
 from opsjobs.engine.words import Words
 from opsjobs.model.durable import Become, Order, RunKey, durability
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
@@ -57,6 +58,7 @@ class Attempt:
         self._perhaps = perhaps
         self._identity = seen.identity if seen is not None and seen.identity is not None else state.record.identity
         self._words: Words | None = None
+        self._opened = state.opened
 
     @property
     def direct(self) -> bool:
@@ -92,11 +94,28 @@ class Attempt:
         self._program = self._made()
         link = state.links.take(insist=self.again)
         try:
-            if not self.again:
+            if self.again:
+                await self._open()
+            else:
+                with self._stops.here():
+                    await self._open()
                 await ready(self._state, self._stops, link)
             return await self._begun(link)
         finally:
             state.links.give(link)
+
+    async def _open(self) -> None:
+        """Get the secrets that are elsewhere: to become another user by, and so that nothing shows them. Raises RemoteFailure."""
+        state, wish = self._state, self._action.get("become")
+        fetch, purpose = state.tools.fetch, purpose_of(state.record.claimed)
+        self._opened = await opened_for(wish, state.opened, fetch, purpose)
+        try:
+            got = await fetched(state.endpoint, fetch, purpose)
+        except RemoteFailure:
+            if not self.again:
+                raise
+            got = []  # it runs, and is looked after over whatever connection there is
+        state.learn([*got, *(one for known, one in self._opened.items() if one is not state.opened.get(known))])
 
     def _made(self) -> Program | None:
         return None if plain(self._state, self._action) else program_of(self._state, self._action, self.number)
@@ -237,7 +256,7 @@ class Attempt:
 
     def _become(self) -> Become | None:
         try:
-            return become_of(self._action, self._state.opened)
+            return become_of(self._action, self._opened)
         except RemoteFailure as missing:
             if not self.again:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from opsjobs.model.action import Action, RunningAction
@@ -10,6 +11,7 @@ from opsjobs.model.durable import Become
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import FieldError, Invalid, RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.remote.fetching import Fetch
 from opsjobs.store.ledger import Spec
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import Vault
@@ -68,6 +70,20 @@ def become_of(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Be
         words = f"the credential {wish['credential']!r}, named at launch to become {wish['user']}, {fault}"
         raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
     return Become(wish["user"], wish["method"], credential.password)
+
+
+async def opened_for(
+    wish: Mapping[str, Any] | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
+) -> Mapping[str, Credential]:
+    """`opened`, and where the password of this wish is kept elsewhere, with that, got now; with its fault where it cannot be."""
+    known = str((wish or {}).get("credential_id"))
+    credential = opened.get(known)
+    if credential is None or credential.source is None:
+        return opened
+    try:
+        return {**opened, known: await fetch(credential, purpose)}
+    except RemoteFailure as missing:
+        return {**opened, known: replace(credential, fault=missing.message.rstrip("."))}
 
 
 def check_direct(action: Mapping[str, Any], reason: str) -> None:

@@ -20,11 +20,13 @@ from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
 from opsjobs.engine.masks import Masks, hidden
 from opsjobs.engine.recorder import Recorder
+from opsjobs.engine.run_state import purpose_of
 from opsjobs.engine.target_run import RunLimits, RunTools, TargetRun
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.model.failures import Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.peers.targets import Targets
+from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Sessions
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled, Spec
@@ -81,6 +83,7 @@ class WorkerTools:
     children: Children
     approving: Approving
     ring: Callable[[str], None]
+    fetch: Fetch = nowhere
 
 
 class Life:
@@ -135,6 +138,7 @@ class Life:
             children=tools.children,
             approving=tools.approving,
             may_start=lambda: self.heart.may_start,
+            fetch=tools.fetch,
         )
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")
         self._recording.add_done_callback(lambda _: wake.set())
@@ -257,7 +261,7 @@ class Life:
                 TargetRun(
                     self._recorder.open(run, self._masks.of(course, endpoint, opened)),
                     course,
-                    endpoint,
+                    endpoint.for_(purpose_of(run)) if endpoint is not None else None,
                     progress.get(run.id, ()),
                     self._run_tools,
                     asked_at=asked_at,

@@ -10,7 +10,9 @@ from opsjobs.engine import become
 from opsjobs.engine.course import Course
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret
+from opsjobs.model.source import VaultSource
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.fetching import Fetch
 from opsjobs.telemetry import hide
 
 KEPT_SECONDS = 60.0
@@ -47,6 +49,14 @@ def hidden(secrets: Iterable[Secret]) -> Forms:
     if forms:
         hide(forms)
     return forms
+
+
+async def fetched(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
+    """The logins on the way to a machine that are in Vault, with their secrets. Raises RemoteFailure(CREDENTIAL_MISSING).
+
+    Keys that are made for one login are left out: no machine is ever told them.
+    """
+    return [await fetch(credential, purpose) for credential in _logins(endpoint) if isinstance(credential.source, VaultSource)]
 
 
 def _logins(endpoint: Endpoint | None) -> list[Credential]:

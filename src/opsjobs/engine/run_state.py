@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -12,18 +12,25 @@ from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course
 from opsjobs.engine.link import Links
+from opsjobs.engine.masks import hidden
 from opsjobs.engine.past import Past
 from opsjobs.engine.record import ActionEnd, RunRecord
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Sessions
-from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger import Claimed, Ledger
 from opsjobs.telemetry import Metrics
 
 # What takes longer than this waits in the ledger, where it holds nothing.
 SHORT_SECONDS = 5.0
+
+
+def purpose_of(claimed: Claimed) -> str:
+    """What the logins of a run are for, as a certificate names it."""
+    return f"execution {claimed.execution_id} run {claimed.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,10 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class RunTools:
-    """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine."""
+    """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine.
+
+    `fetch`: gets secrets that are kept elsewhere.
+    """
 
     ledger: Ledger
     sessions: Sessions
@@ -56,6 +66,7 @@ class RunTools:
     children: Children
     approving: Approving
     may_start: Callable[[], bool]
+    fetch: Fetch = nowhere
     random: Random = field(default_factory=Random)
 
 
@@ -76,7 +87,8 @@ class RunState:
     `inherited`: somebody had it before, and may have begun what is on no record. `since`: nothing of it was begun before that
     (monotonic). `direct`: its commands go without a store. `kept`: something of it may lie in a store. `sweep`: what became of
     something there is to be found out. `dead`: actions of which all attempts are used, or whose author would have them buried.
-    `opened`: credentials with passwords. `attempt`: the highest so far; `numbers`: with which each action ended.
+    `opened`: credentials with passwords. `learnt`: those that came from elsewhere. `attempt`: the highest so far; `numbers`: with
+    which each action ended.
     """
 
     record: RunRecord
@@ -97,7 +109,15 @@ class RunState:
     dead: set[str] = field(default_factory=set)
     ends: dict[str, ActionEnd] = field(default_factory=dict)
     stdouts: dict[str, str] = field(default_factory=dict)
+    learnt: set[Credential] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
+
+    def learn(self, credentials: Iterable[Credential]) -> None:
+        """Secrets that came from elsewhere meanwhile: from now on nothing that the run says shows them."""
+        for credential in credentials:
+            if credential not in self.learnt:
+                self.learnt.add(credential)
+                self.record.mask = self.record.mask.also(hidden(credential.secrets))
 
     @property
     def target_name(self) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from opsjobs.model.secret import CredentialType
+from opsjobs.model.source import Source, unfit_source
 from opsjobs.model.target import Name
 from opsjobs.model.wire import Wire
 
@@ -92,20 +93,35 @@ class _Secrets(Wire):
 class CredentialDraft(_Secrets):
     """Body of POST and PUT /credentials. PUT replaces the whole, so it brings the secrets again.
 
-    `principal` is what a credential of type kerberos has for a `username`.
+    `principal` is what a credential of type kerberos has for a `username`. With a `source` the secrets are elsewhere, and none
+    is given here.
     """
 
     name: Name
     type: CredentialType
     username: _Username | None = None
     principal: _Principal | None = None
+    source: Source | None = None
 
     @model_validator(mode="after")
     def _parts_fit_the_type(self) -> CredentialDraft:
         given = {part for part in ("username", "principal", *PARTS) if getattr(self, part) is not None}
-        if (fault := unfit(self.type, given)) is not None:
+        fault = unfit(self.type, given) if self.source is None else self._unfit_source(given)
+        if fault is not None:
             raise ValueError(fault)
         return self
+
+    def _unfit_source(self, given: Set[str]) -> str | None:
+        assert self.source is not None, "asked where there is one"
+        if surplus := sorted(given - {"username"}):
+            return f"the secrets of this credential are elsewhere (`source`): leave out {' and '.join(surplus)}"
+        if self.username is None:
+            return _lacks(self.type, ["username"])
+        return unfit_source(self.type, self.source)
+
+    def revealed(self) -> dict[str, str]:
+        """The parts that were given, or where they are, in the open; keep them in no attribute."""
+        return super().revealed() if self.source is None else {"source": self.source.model_dump_json()}
 
     @property
     def login(self) -> str:

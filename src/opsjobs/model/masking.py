@@ -131,6 +131,10 @@ class Mask:
     def __bool__(self) -> bool:
         return bool(self._forms)
 
+    def also(self, forms: Forms) -> Mask:
+        """This and more."""
+        return Mask([*self._forms, forms])
+
     def stream(self) -> Masking | None:
         """One stream to be masked; None where there is nothing to look for."""
         return Masking(self._forms) if self._forms else None

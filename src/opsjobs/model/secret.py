@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+
+from opsjobs.model.source import SshCaSource, VaultSource, VaultSshSource
 
 
 class Secret:
@@ -51,7 +53,8 @@ class Credential:
 
     `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the principal `username`.
     `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
-    `fault`: why its secrets cannot be had, in words; then there are none.
+    `fault`: why its secrets cannot be had, in words; then there are none. `source`: where they are if not here; they are got just
+    before a login.
     """
 
     id: str
@@ -65,9 +68,15 @@ class Credential:
     certificate: str | None = None
     keytab: Secret | None = None
     fault: str | None = None
+    source: VaultSource | SshCaSource | VaultSshSource | None = field(default=None, hash=False)
 
     @property
     def secrets(self) -> list[Secret]:
         """All that it keeps to itself."""
         values = (getattr(self, part.name) for part in fields(self))
         return [value for value in values if isinstance(value, Secret)]
+
+    @property
+    def made_anew(self) -> bool:
+        """True where each login has a key and a certificate of its own, which name what they are for."""
+        return isinstance(self.source, SshCaSource | VaultSshSource)

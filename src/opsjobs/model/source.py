@@ -15,6 +15,14 @@ VALIDITY_SECONDS = 300.0
 VALIDITY_SECONDS_MIN = 30.0
 VALIDITY_SECONDS_MAX = 86_400.0
 
+# What a credential of each type needs, of those that can be elsewhere.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "password": ("password",),
+    "ssh_key": ("private_key",),
+    "ssh_certificate": ("private_key", "certificate"),
+    "client_certificate": ("private_key", "certificate"),
+}
+
 _SEGMENT = re.compile(r"[A-Za-z0-9_. @+=:~-]{1,200}")
 
 
@@ -50,6 +58,10 @@ class VaultSource(Wire):
     fields: dict[Part, FieldName] = Field(default_factory=dict)
     version: int | None = Field(default=None, ge=1, le=1 << 31)
     namespace: Segments | None = None
+
+    def wanted(self, type_: str) -> dict[str, str]:
+        """The field of each part that a credential of this type needs, and of those that are named beside."""
+        return {part: part for part in _NEEDED.get(type_, ())} | {**self.fields}
 
     @property
     def where(self) -> str:
@@ -108,3 +120,16 @@ _SOURCE: TypeAdapter[VaultSource | SshCaSource | VaultSshSource] = TypeAdapter(S
 def source_of(stored: Mapping[str, Any]) -> VaultSource | SshCaSource | VaultSshSource:
     """A source as it was kept (`model_dump(mode="json")`). Raises ValueError where it is none."""
     return _SOURCE.validate_python(stored)
+
+
+def unfit_source(type_: str, source: VaultSource | SshCaSource | VaultSshSource) -> str | None:
+    """Why a credential of this type has no such source, in words; None where it may."""
+    if not isinstance(source, VaultSource):
+        return None if type_ == "ssh_certificate" else f"a source {source.backend} makes a credential of type ssh_certificate"
+    needed = _NEEDED.get(type_)
+    if needed is None:
+        return f"a credential of type {type_} cannot be in Vault: {', '.join(_NEEDED)} can"
+    allowed = {*needed, "passphrase"} if "private_key" in needed else {*needed}
+    if surplus := sorted({*source.fields} - allowed):
+        return f"a credential of type {type_} has no {' and no '.join(surplus)}: take it out of `fields`"
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -28,9 +28,13 @@ class Transport(StrEnum):
 
 
 class HostKeyPolicy(StrEnum):
-    """What makes a host key good: pinned ones only, the first one seen (an explicit word), or any (likewise)."""
+    """What makes a host key good: being pinned, a certificate of a pinned CA, the first one seen (an explicit word), or any (likewise).
+
+    What is marked `@revoked` among the keys is good under none of them.
+    """
 
     PINNED = "pinned"
+    CA = "ca"
     ACCEPT_NEW = "accept_new"
     UNCHECKED = "unchecked"
 
@@ -54,6 +58,9 @@ def _is_address(host: str) -> bool:
         return False
     return not percent or _SCOPE.fullmatch(scope) is not None
 
+
+REVOKED = "@revoked "
+"""What stands before a host key, or the key of a CA, that is never good, as in known_hosts."""
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$")]
@@ -119,13 +126,19 @@ class Target:
 class Endpoint:
     """A target with all that a session needs: its opened credential and the way through jump hosts (nearest first).
 
-    `insist`: something of ours runs there, so it is tried although its circuit is open for want of contact.
+    `insist`: something of ours runs there, so it is tried although its circuit is open for want of contact. `purpose`: what it is
+    reached for, which a certificate made for this login names.
     """
 
     target: Target
     credential: Credential | None
     jumps: tuple[Endpoint, ...] = ()
     insist: bool = False
+    purpose: str = ""
+
+    def for_(self, purpose: str) -> Endpoint:
+        """The same way, for this purpose: that of the machine, and of each jump host."""
+        return replace(self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps))
 
 
 class SelectionDraft(Wire):

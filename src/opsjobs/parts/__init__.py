@@ -14,6 +14,7 @@ from opsjobs.doorbell import Doorbell
 from opsjobs.engine.again import Again
 from opsjobs.engine.approving import Approving
 from opsjobs.engine.authoring import Authoring
+from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
@@ -23,9 +24,11 @@ from opsjobs.engine.rescuer import Rescuer
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.model.target import Transport
+from opsjobs.model.target import Target, Transport
 from opsjobs.parts.access import Access, access, people
 from opsjobs.peers.choices import Choices, Network
+from opsjobs.peers.secrets.options import VaultOptions
+from opsjobs.peers.secrets.vault import VaultServer
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.breaker import Breaker
 from opsjobs.remote.local import LocalSessions
@@ -34,7 +37,7 @@ from opsjobs.remote.session import Sessions
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.transports import Transports
-from opsjobs.settings import Settings
+from opsjobs.settings import SecretsSettings, Settings
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.audit_log import AuditLog
@@ -60,7 +63,7 @@ from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Keys, Vault
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry import Metrics, log
 
 # Connections to PostgreSQL that one API process may hold.
 API_CONNECTIONS = 10
@@ -105,6 +108,7 @@ class Parts:
     calendars: Calendars
     imports: Imports
     sessions: Sessions
+    elsewhere: Elsewhere
     bus: Bus
     doorbell: Doorbell
     launcher: Launcher
@@ -137,27 +141,25 @@ class Parts:
         await self.bus.close()
         await self.sessions.close()
         await self.access.close()
+        await self.elsewhere.close()
         await self.database.close()
 
 
 def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Parts:
     """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
-    database = Database(
-        DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs), repeated=metrics.verb_repeats.inc
-    )
+    options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
+    database = Database(options, repeated=metrics.verb_repeats.inc)
     vault = Vault(database, settings.security.encryption_keys, clock)
     inventory = Inventory(database, vault, clock)
-    ledger = Ledger(database)
-    circuits = _circuits(settings, database)
-    files = Files(database, clock)
+    elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
+    ledger, circuits = Ledger(database), _circuits(settings, database)
+    jobs, files = Jobs(database, clock), Files(database, clock)
     doorbell = Doorbell(settings.redis.url, metrics)
-    jobs = Jobs(database, clock)
     compiled = Compiled()
-    calendars = Calendars(database, clock)
     schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
-    outlook = Outlook(database, compiled)
+    calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
     launcher = _launcher(
         settings, database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, ring=doorbell.ring
     )
@@ -184,7 +186,8 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock),
-        sessions=_sessions(settings, inventory, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
+        sessions=_sessions(settings, inventory, elsewhere, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
+        elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
         doorbell=doorbell,
         launcher=launcher,
@@ -241,7 +244,24 @@ def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | Non
     return observe
 
 
-def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics, breaker: Breaker) -> Sessions:
+def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
+    if wanted.url is None:
+        return None
+    options = VaultOptions(
+        wanted.url,
+        token=wanted.token,
+        role_id=wanted.role_id,
+        secret_id=wanted.secret_id,
+        approle_mount=wanted.approle_mount,
+        namespace=wanted.namespace,
+        ca_file=wanted.ca_file,
+        timeout_seconds=wanted.timeout,
+        keep_seconds=wanted.keep,
+    )
+    return VaultServer(options, clock)
+
+
+def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, metrics: Metrics, breaker: Breaker) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
@@ -250,7 +270,12 @@ def _sessions(settings: Settings, inventory: Inventory, metrics: Metrics, breake
         if not await inventory.remember_host_key(target_id, key):
             raise RemoteFailure(ErrorCode.HOST_KEY, "another host key was pinned for it at the same moment: run it again")
 
-    connector = Connector(options, allow=policy, remember=remember, observe=metrics.connect_seconds.observe)
+    def alarm(target: Target, words: str) -> None:
+        metrics.host_keys_refused.inc()
+        log.error("host_key_refused", target=target.id, name=target.name, reason=words)
+
+    observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
+    connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)
     pool = SshPool(connector, PoolLimits(handshakes_a_second=settings.connection.rate), breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy)})

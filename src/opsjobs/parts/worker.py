@@ -31,13 +31,16 @@ RESCUE_SECONDS = 1.0
 RELAY_SECONDS = 1.0
 STAND_IN_SECONDS = 1.0
 AFTERCARE_SECONDS = 10.0
+VAULT_SECONDS = 30.0
 # How long the parts may take to close once the worker has stopped.
 CLOSE_SECONDS = 3.0
 
 
 def aftercare(parts: Parts, zone: str) -> Aftercare:
     """The visits to machines after their runs have ended."""
-    return Aftercare(parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone)
+    return Aftercare(
+        parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone, fetch=parts.elsewhere.fetch
+    )
 
 
 def _keeper(settings: Settings, parts: Parts) -> Keeper:
@@ -99,6 +102,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         children=Children(parts.launcher, parts.jobs, parts.executions),
         approving=parts.approving,
         ring=parts.doorbell.ring,
+        fetch=parts.elsewhere.fetch,
     )
     stand_in = StandIn(firing(parts), parts.workers)
     sealer = Sealer(Seals(parts.database), behind_seconds=BEHIND_SECONDS)
@@ -108,6 +112,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
         Loop("retention", _keeper(settings, parts).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
+        Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),
         Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),

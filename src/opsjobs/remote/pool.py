@@ -144,6 +144,7 @@ class SshPool:
             places=limits.tunnels_per_connection if tunnel else limits.channels_per_connection,
             lines=limits.connections_per_key,
             now=self._clock.monotonic,
+            today=self._clock.now,
             idle=self._room.wake,
         )
 
@@ -380,12 +381,16 @@ class _Room:
 
 def _last_jump(endpoint: Endpoint) -> Endpoint:
     """The jump host next to the target, with the way to it (jumps are listed nearest to us first)."""
-    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1], insist=endpoint.insist)
+    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1], insist=endpoint.insist, purpose=endpoint.purpose)
 
 
 def _key(endpoint: Endpoint) -> Key:
-    """What makes two sessions share a connection: the machine and its keys, the login, and the way."""
+    """What makes two sessions share a connection: the machine and its keys, the login, and the way.
+
+    Where a login is made for a purpose, which a certificate names, those of another one have a connection of their own.
+    """
     target, credential = endpoint.target, endpoint.credential
     login = (credential.id, credential.version, credential.username) if credential is not None else None
+    purpose = endpoint.purpose if credential is not None and credential.made_anew else ""
     machine = (target.id, target.host, target.port, target.platform, target.host_key_policy, tuple(target.host_keys))
-    return (machine, login, tuple(_key(jump) for jump in endpoint.jumps))
+    return (machine, login, purpose, tuple(_key(jump) for jump in endpoint.jumps))

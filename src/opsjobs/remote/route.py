@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
@@ -19,6 +20,7 @@ class Line:
         self.connection = connection
         self.places = 0
         self.used = 0
+        self.taken = False
         self.idle_since = 0.0
         self.lost: Callable[[], None] | None = None
         self.login = Login()
@@ -27,6 +29,11 @@ class Line:
     def free(self) -> bool:
         """True where one more may use it."""
         return self.used < self.places and self.connection.alive
+
+    def take(self) -> None:
+        """One more uses it."""
+        self.used += 1
+        self.taken = True
 
 
 class Place:
@@ -75,12 +82,14 @@ class Route:
         places: int,
         lines: int,
         now: Callable[[], float],
+        today: Callable[[], datetime],
         idle: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._places = places
         self._limit = lines
         self._now = now
+        self._today = today
         self._idle = idle
         self._lines: list[Line] = []
         self._waiters: deque[asyncio.Future[Line]] = deque()
@@ -95,7 +104,7 @@ class Route:
         """A place, as soon as there is one, in the order of asking. Raises the RemoteFailure of the connect."""
         line = self._free_line() if not self._waiters else None
         if line is not None:
-            line.used += 1
+            line.take()
             return Place(self, line)
         waiter: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -117,6 +126,8 @@ class Route:
         line.used -= 1
         if line.used == 0:
             line.idle_since = self._now()
+            if self._lapsed(line):
+                line.connection.close()
         self._serve()
         if line.used == 0:
             self._idle()
@@ -127,20 +138,29 @@ class Route:
 
     def _free_line(self) -> Line | None:
         # The fullest one that has room, so that the others become idle and are closed.
-        return max((line for line in self._lines if line.free), key=lambda line: line.used, default=None)
+        free = (line for line in self._lines if line.free and not self._lapsed(line))
+        return max(free, key=lambda line: line.used, default=None)
+
+    def _lapsed(self, line: Line) -> bool:
+        """What it was logged in with is no good any more: who is on it stays, and nobody comes.
+
+        Somebody did come, though: where a clock jumps, each new connection would else be left at once for the next one.
+        """
+        good_until = line.connection.good_until
+        return line.taken and good_until is not None and good_until <= self._today()
 
     def _serve(self) -> None:
         while self._waiters and (line := self._free_line()) is not None:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                line.used += 1
+                line.take()
                 waiter.set_result(line)
         if self._waiters:
             self._grow()
 
     def _grow(self) -> None:
         """Start as many connects as who waits needs, within the limit; only one while none has succeeded."""
-        open_lines = len(self._lines)
+        open_lines = sum(not self._lapsed(line) for line in self._lines)
         wanted = -(-len(self._waiters) // self._places)
         allowed = self._limit - open_lines if open_lines else 1
         for _ in range(min(wanted, allowed) - len(self._making)):
@@ -192,7 +212,7 @@ class Route:
     def close_idle(self, before: float) -> None:
         """Close the lines that nobody has used since that moment."""
         for line in self.idle_lines():
-            if line.idle_since <= before:
+            if line.idle_since <= before or self._lapsed(line):
                 line.connection.close()
 
     async def close(self) -> None:

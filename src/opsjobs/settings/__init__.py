@@ -28,6 +28,7 @@ from opsjobs.settings.reading import (
     names,
     unknown,
 )
+from opsjobs.settings.secrets import SecretsSettings
 
 __all__ = [
     "ApiSettings",
@@ -37,6 +38,7 @@ __all__ = [
     "IdentitySettings",
     "RedisSettings",
     "RetentionSettings",
+    "SecretsSettings",
     "SecuritySettings",
     "SettingDoc",
     "Settings",

@@ -8,6 +8,7 @@ from typing import Literal
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.secrets import SecretsSettings
 from opsjobs.settings.spelling import (
     HOW_TO_MAKE_ONE,
     Network,
@@ -313,6 +314,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+    secrets: SecretsSettings = field(default_factory=SecretsSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     client: ClientSettings = field(default_factory=ClientSettings)
     data_dir: Path = setting(  # noqa: RUF009  as above

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 
+from opsjobs.model.target import REVOKED
+
 _TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
 
 def host_key_line(text: str) -> str:
-    """`ssh-ed25519 AAAA… root@web-1` -> `ssh-ed25519 AAAA…`; ValueError where it is no public key.
+    """`ssh-ed25519 AAAA… root@web-1` -> `ssh-ed25519 AAAA…`, after `@revoked ` where that is said; ValueError where it is no key.
 
     The blob repeats the type (RFC 4253 §6.6), so a line that was cut or mixed up is found here and not at 3 in the morning.
     """
+    if text.startswith(REVOKED):
+        return REVOKED + host_key_line(text.removeprefix(REVOKED))
     kind, _, rest = text.strip().partition(" ")
     blob = rest.split(" ", 1)[0]
     try:

@@ -239,8 +239,9 @@ class Inventory:
 
     async def remember_host_key(self, target_id: str, key: str) -> bool:
         """Pin the first key seen of a target that accepts new ones; False where another is pinned already or none may be."""
-        query = """update targets set host_keys = array[%s], version = version + 1, updated_at = opsjobs_now()
-            where id = %s and host_keys = '{}' and host_key_policy = 'accept_new' returning id"""
+        query = """update targets set host_keys = host_keys || %s::text, version = version + 1, updated_at = opsjobs_now()
+            where id = %s and host_key_policy = 'accept_new'
+              and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning id"""
         reference = Reference.of("target", target_id)
         line = host_key_line(key)
         if await self._database.fetch_one(query, [line, reference.id]) is not None:

@@ -13,6 +13,7 @@ from opsjobs.peers.secrets.keep import ShortMemory
 from opsjobs.peers.secrets.login import Login
 from opsjobs.peers.secrets.options import KEPT_MAX, VaultOptions
 from opsjobs.peers.secrets.wire import NotHad, Refused, Request, Wire
+from opsjobs.telemetry import log
 
 FIELD_CHARACTERS_MAX = 65_536
 
@@ -65,7 +66,11 @@ class VaultServer:
         """Keep a token alive that nobody may need for long; counts what was looked after. An AppRole needs none of it."""
         if not self._renews:
             return {"tokens": 0}
-        await self._login.token()
+        try:
+            await self._login.token()
+        except NotHad as failure:
+            log.warning("vault_token_not_good", vault=self._wire.name, reason=str(failure))
+            return {"tokens": 0}
         return {"tokens": 1}
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.discretion import heard_from
+from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
@@ -42,6 +43,14 @@ Remember = Callable[[str, str], Awaitable[None]]
 
 Observe = Callable[[float], None]
 """Told how many seconds each connect took that came to a login."""
+
+
+Alarm = Callable[[Target, str], None]
+"""Told of a machine that shows no good host key, and why: another one may be posing as it."""
+
+
+def unheard(target: Target, words: str) -> None:
+    """The alarm that nobody hears."""
 
 
 def ignore(seconds: float) -> None:
@@ -120,12 +129,15 @@ class Connector:
         allow: Allow = anywhere,
         remember: Remember = forget,
         observe: Observe = ignore,
+        fetch: Fetch = nowhere,
+        alarm: Alarm = unheard,
     ) -> None:
         self.options = options or SshOptions()
         self._observe = observe
         self._allow = allow
         self._remember = remember
-        self._logins = Logins()
+        self._alarm = alarm
+        self._logins = Logins(fetch)
 
     async def connect(self, endpoint: Endpoint, through: Connection | None = None, timing: Timing | None = None) -> Connection:
         """A connection to the endpoint's target, through another one where given (the endpoint's jumps are not read).
@@ -140,7 +152,9 @@ class Connector:
                 connection = await self._handshake(target, login, judge, through, timing or Timing())
             except RemoteFailure as failure:
                 # The machine has been told the password, and what it says of a refusal is its own.
-                raise RemoteFailure(failure.code, heard_from(endpoint).text(failure.message), because=failure.because) from None
+                told = [login.password] if login.password is not None else []
+                words = heard_from(endpoint, *told).text(failure.message)
+                raise RemoteFailure(failure.code, words, because=failure.because) from None
         if judge.accepted is not None:
             await self._tell(target, judge.accepted, connection)
         return connection
@@ -164,18 +178,21 @@ class Connector:
             limit.reschedule(loop.time() + self.options.auth_seconds)
 
         client = _Client(judge, login, exchanged)
-        attempt = Attempt(target, login.username, through.target if through is not None else None)
+        attempt = Attempt(target, login.username, through.target if through is not None else None, login.terms)
         try:
             async with self._way(target, through, deadline) as way, limit:
                 wire = await asyncssh.connect(**way, **_arguments(self.options, login, judge), client_factory=lambda: client)
         except TimeoutError:
             raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
         except (asyncssh.Error, OSError, ValueError) as error:
-            raise attempt.failed(error, judge) from None
+            failure = attempt.failed(error, judge)
+            if failure.code is ErrorCode.HOST_KEY:
+                self._alarm(target, failure.message)
+            raise failure from None
         timing.finished = time.monotonic()
         self._observe(timing.finished - timing.started)
         logged_in = LoggedIn(timing.exchanged or timing.finished, timing.finished)
-        client.connection = Connection(wire, target, self.options, logged_in)
+        client.connection = Connection(wire, target, self.options, logged_in, login.good_until)
         return client.connection
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import asyncssh
 
@@ -34,11 +35,19 @@ class ChannelRefused(RemoteFailure):
 
 
 class Connection:
-    """A logged-in connection to one machine."""
+    """A logged-in connection to one machine. `good_until`: when what it was logged in with lapses; None = never."""
 
-    def __init__(self, wire: asyncssh.SSHClientConnection, target: Target, options: SshOptions, logged_in: LoggedIn) -> None:
+    def __init__(
+        self,
+        wire: asyncssh.SSHClientConnection,
+        target: Target,
+        options: SshOptions,
+        logged_in: LoggedIn,
+        good_until: datetime | None = None,
+    ) -> None:
         self.wire = wire
         self.logged_in = logged_in
+        self.good_until = good_until
         self.target = target
         self._options = options
         self._on_lost: Callable[[], None] | None = None

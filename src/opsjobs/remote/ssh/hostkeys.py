@@ -9,7 +9,7 @@ import asyncssh
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.model.target import HostKeyPolicy, Target
+from opsjobs.model.target import REVOKED, HostKeyPolicy, Target
 from opsjobs.remote.session import HostKey
 
 # One key exchange shows one key, so a scan asks once for each kind.
@@ -21,6 +21,7 @@ KEY_KINDS: tuple[tuple[str, ...], ...] = (
     ("rsa-sha2-512", "rsa-sha2-256"),
 )
 PLAIN_KEYS: tuple[str, ...] = tuple(algorithm for kind in KEY_KINDS for algorithm in kind)
+CERTIFIED_KEYS: tuple[str, ...] = tuple(f"{algorithm}-cert-v01@openssh.com" for algorithm in PLAIN_KEYS)
 
 KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
 
@@ -36,12 +37,18 @@ class HostKeyJudge:
     @classmethod
     def of(cls, target: Target) -> HostKeyJudge:
         """Raises RemoteFailure(HOST_KEY) where nothing could ever be good, so nothing need be connected to."""
-        if target.host_key_policy is HostKeyPolicy.PINNED and not target.host_keys:
+        good, revoked = _parse(target)
+        if target.host_key_policy is HostKeyPolicy.PINNED and not good:
             raise RemoteFailure(
                 ErrorCode.HOST_KEY,
                 f"{target.name} has no pinned host key: check and pin it with `opsjobs targets trust {target.name}`.",
             )
-        return cls(target, (_parse(target), (), ()))
+        if target.host_key_policy is HostKeyPolicy.CA:
+            if not good:
+                words = f"{target.name} is judged by a host CA and names none: put the CA's public key into its `host_keys`."
+                raise RemoteFailure(ErrorCode.HOST_KEY, words)
+            return cls(target, ((), good, revoked))
+        return cls(target, (good, (), revoked))
 
     @property
     def unchecked(self) -> bool:
@@ -53,8 +60,10 @@ class HostKeyJudge:
         """What to offer: the kinds of the known keys first, so that a server with several keys shows one that we know.
 
         The other kinds follow because a server that has none of the known kinds would only hang up, which looks like
-        trouble with the network. Certificates are left out: they would be refused for want of a trusted authority.
+        trouble with the network. Certificates are left out unless a CA is trusted: they would be refused for want of one.
         """
+        if self.target.host_key_policy is HostKeyPolicy.CA:
+            return (*CERTIFIED_KEYS, *PLAIN_KEYS)
         known = [name.decode() for key in self.known[0] for name in key.sig_algorithms]
         return tuple(dict.fromkeys([*known, *PLAIN_KEYS]))
 
@@ -62,7 +71,7 @@ class HostKeyJudge:
         """Asked about a key that is not among the known ones."""
         if self.unchecked:
             return True
-        if self.target.host_key_policy is not HostKeyPolicy.ACCEPT_NEW or self.target.host_keys:
+        if self.target.host_key_policy is not HostKeyPolicy.ACCEPT_NEW or self.known[0]:
             return False
         self.accepted = line_of(key)
         return True
@@ -70,12 +79,22 @@ class HostKeyJudge:
     def changed(self, reason: object) -> RemoteFailure:
         """What to raise when the server showed no good key."""
         name = self.target.name
-        return RemoteFailure(
-            ErrorCode.HOST_KEY,
-            f"{name} ({self.target.host}:{self.target.port}) does not show a host key that is pinned for it ({reason}): "
-            f"another machine answers there, or it was installed anew. If that is right, compare the fingerprints and "
-            f"run `opsjobs targets trust {name}`.",
-        )
+        where = f"{name} ({self.target.host}:{self.target.port})"
+        if "revoked" in str(reason):
+            words = (
+                f"{where} shows a host key that was revoked ({reason}): whoever has that key can pose as it. Give it a new one."
+            )
+        elif self.target.host_key_policy is HostKeyPolicy.CA:
+            words = (
+                f"{where} does not show a certificate that its CA has signed for {self.target.host} ({reason}): another machine "
+                f"answers there, or its host key was not signed for this name, or not lately."
+            )
+        else:
+            words = (
+                f"{where} does not show a host key that is pinned for it ({reason}): another machine answers there, or it was "
+                f"installed anew. If that is right, compare the fingerprints and run `opsjobs targets trust {name}`."
+            )
+        return RemoteFailure(ErrorCode.HOST_KEY, words)
 
 
 def line_of(key: asyncssh.SSHKey) -> str:
@@ -88,11 +107,14 @@ def shown(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
     return [HostKey(line_of(key), key.get_fingerprint("sha256")) for key in keys]
 
 
-def _parse(target: Target) -> list[asyncssh.SSHKey]:
+def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+    """The keys that are good, and those that never are."""
+    revoked = [line.removeprefix(REVOKED) for line in target.host_keys if line.startswith(REVOKED)]
+    good = [line for line in target.host_keys if not line.startswith(REVOKED)]
     if target.host_key_policy is HostKeyPolicy.UNCHECKED:
-        return []
+        good = []
     try:
-        return [asyncssh.import_public_key(line) for line in target.host_keys]
+        return [asyncssh.import_public_key(line) for line in good], [asyncssh.import_public_key(line) for line in revoked]
     except asyncssh.KeyImportError as error:
         raise RemoteFailure(
             ErrorCode.HOST_KEY,

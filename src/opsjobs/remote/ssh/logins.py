@@ -1,4 +1,4 @@
-"""From a credential to what asyncssh proves a login with; keys are parsed once per credential version."""
+"""From a credential to what asyncssh proves a login with; keys that we keep are parsed once per credential version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import asyncssh
 
@@ -15,6 +16,8 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.fetching import Fetch, nowhere
+from opsjobs.remote.ssh.certificates import Terms, Unusable, terms_of
 
 PARSED_KEYS_LIMIT = 1000
 _OF_SSH = (CredentialType.PASSWORD, CredentialType.SSH_KEY, CredentialType.SSH_CERTIFICATE, CredentialType.AGENT)
@@ -24,17 +27,27 @@ ClientKey = asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, async
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user name with either keys to offer or a password, which is offered once."""
+    """A user name with either keys to offer or a password, which is offered once. `terms`: of the certificate, if it has one."""
 
     username: str
     keys: tuple[ClientKey, ...] = ()
     password: Secret | None = None
+    terms: Terms | None = None
+
+    @property
+    def good_until(self) -> datetime | None:
+        """When it is no good any more; None = never."""
+        return self.terms.valid_before if self.terms is not None else None
 
 
 class Logins:
-    """Opens logins; keeps parsed keys, because an encrypted one costs 0.1 s of CPU to open."""
+    """Opens logins; keeps parsed keys, because an encrypted one costs 0.1 s of CPU to open.
 
-    def __init__(self) -> None:
+    Of what was fetched from elsewhere nothing is kept here.
+    """
+
+    def __init__(self, fetch: Fetch = nowhere) -> None:
+        self._fetch = fetch
         self._parsed: OrderedDict[tuple[str, int], asyncio.Task[Login]] = OrderedDict()
 
     @asynccontextmanager
@@ -49,6 +62,8 @@ class Logins:
             raise _missing(
                 f"The credential {credential.name} is of type {credential.type.value}, which SSH does not log in with."
             )
+        if credential.source is not None:
+            credential = await self._fetch(credential, endpoint.purpose)
         if credential.type is CredentialType.AGENT:
             async with _agent(credential) as login:
                 yield login
@@ -60,6 +75,17 @@ class Logins:
             yield await self._keyed(credential)
 
     async def _keyed(self, credential: Credential) -> Login:
+        login = await self._opened(credential)
+        if login.good_until is not None and login.good_until <= datetime.now(UTC):
+            # Spared: a machine would count it as a refused login.
+            raise _missing(
+                f"The certificate of the credential {credential.name} was good until {login.good_until:%Y-%m-%d %H:%M}Z."
+            )
+        return login
+
+    async def _opened(self, credential: Credential) -> Login:
+        if credential.source is not None:
+            return await asyncio.to_thread(_parse, credential)
         where = (credential.id, credential.version)
         task = self._parsed.get(where)
         if task is None:
@@ -86,9 +112,10 @@ def _parse(credential: Credential) -> Login:
     try:
         certificate = asyncssh.import_certificate(credential.certificate)
         asyncssh.load_keypairs([(key, certificate)])
-    except (asyncssh.KeyImportError, ValueError) as error:
+        terms = terms_of(credential.certificate)
+    except (asyncssh.KeyImportError, Unusable, ValueError) as error:
         raise _missing(f"The certificate of the credential {credential.name} cannot be used: {error}.") from None
-    return Login(credential.username, keys=((key, certificate),))
+    return Login(credential.username, keys=((key, certificate),), terms=terms)
 
 
 def _private_key(credential: Credential, text: Secret) -> asyncssh.SSHKey:

@@ -9,6 +9,7 @@ import asyncssh
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Target
+from opsjobs.remote.ssh.certificates import Terms
 from opsjobs.remote.ssh.hostkeys import HostKeyJudge
 
 # What a jump host says of a connection that it could not make (sshd passes the system's own words on).
@@ -25,11 +26,12 @@ _PROHIBITED = 1  # RFC 4254, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Who was being reached, as whom, and through which jump host."""
+    """Who was being reached, as whom, through which jump host, and with a certificate that says what."""
 
     target: Target
     username: str
     jump: Target | None
+    terms: Terms | None = None
 
     @property
     def _where(self) -> str:
@@ -58,7 +60,10 @@ class Attempt:
         return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
 
     def _refused(self, error: Exception) -> RemoteFailure:
-        message = f"{self._where} refused the login of {self.username} ({error}). Check the credential; it is not tried again."
+        check = "Check the credential"
+        if self.terms is not None:
+            check = f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) for this user, and its clock"
+        message = f"{self._where} refused the login of {self.username} ({error}). {check}; it is not tried again."
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
     def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:

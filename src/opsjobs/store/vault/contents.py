@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.source import source_of
 from opsjobs.store.keyfile import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
 
 _HIDDEN = ("password", "private_key", "passphrase", "keytab")
@@ -16,6 +17,8 @@ _TEXTS = ("private_key", "certificate")
 
 def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: datetime) -> None:
     """Raises Invalid with a pointer to the field at fault, where the parts cannot be used, or not with each other."""
+    if "source" in parts:
+        return
     key, passphrase, certificate = parts.get("private_key", ""), parts.get("passphrase"), parts.get("certificate", "")
     match type_:
         case CredentialType.SSH_KEY:
@@ -43,7 +46,13 @@ def unpacked(row: Mapping[str, Any], content: bytes) -> Credential:
     """The credential of this row, with the secrets that were sealed in it."""
     parts = parts_of(content)
     hidden: dict[str, Any] = {name: Secret(parts[name]) for name in _HIDDEN if name in parts}
-    return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
+    if "source" not in parts:
+        return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
+    try:
+        # What is sealed counts, and not what the row shows: who can write the row cannot turn it to another secret.
+        return Credential(**_plain(row), source=source_of(json.loads(parts["source"])))
+    except ValueError:
+        return closed(row, "where its secrets are cannot be read: another release has written it")
 
 
 def closed(row: Mapping[str, Any], fault: str) -> Credential:

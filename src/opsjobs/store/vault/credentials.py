@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.credential import CredentialDraft, RotationDraft, unfit
-from opsjobs.model.failures import Conflict, Invalid, Precondition
+from opsjobs.model.failures import Conflict, FieldError, Invalid, Precondition
 from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.source import SshCaSource
 from opsjobs.store import audit, circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -27,15 +30,20 @@ _COLUMNS = f"{SHOWN}, key_id, wrapped_key, sealed"
 _SEALED = f"select {_COLUMNS} from credentials where id = any(%s::bigint[])"
 
 _INSERT = f"""
-insert into credentials (uuid, name, type, username, key_id, wrapped_key, sealed)
-values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning {_COLUMNS}"""
+insert into credentials (uuid, name, type, username, source, key_id, wrapped_key, sealed)
+values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning {_COLUMNS}"""
 
 _REPLACE = f"""
-update credentials set name = %(name)s, type = %(type)s, username = %(username)s, version = version + 1, key_id = %(key_id)s,
+update credentials set name = %(name)s, type = %(type)s, username = %(username)s, source = %(source)s, version = version + 1,
+  key_id = %(key_id)s,
   wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, updated_at = opsjobs_now()
 where uuid = %(uuid)s returning {_COLUMNS}"""
 
-_USERS = "select name, count(*) over () as n from targets where credential_id = %(id)s order by name limit %(limit)s"
+_USERS = """
+select name, count(*) over () as n from (select name from targets where credential_id = %(id)s
+  union all select name from credentials where source->>'authority' = %(name)s) users order by name limit %(limit)s"""
+_SIGNED_BY = """
+select name, count(*) over () as n from credentials where source->>'authority' = %(name)s order by name limit %(limit)s"""
 
 # A new signature of the same key is what such a credential is mostly rotated for.
 _SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
@@ -57,6 +65,7 @@ class Vault:
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
+            await _check_authority(connection, draft)
             made = await self._write(connection, _INSERT, _named(draft), parts, Place("credentials", row, 1))
             await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
             if idem is not None:
@@ -68,6 +77,10 @@ class Vault:
         parts = self._judged(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
+            await _check_authority(connection, draft)
+            if draft.name != old["name"] or draft.type is not CredentialType.SSH_KEY:
+                what = f"The credential {old['name']!r} holds the key of the SSH CA of"
+                await check_unused(connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]})
             return await self._next(connection, old, _named(draft), parts, "credential.updated")
 
     async def rotate(
@@ -106,7 +119,7 @@ class Vault:
         async with self._database.transaction() as connection:
             row = await _locked(connection, ref)
             what = f"The credential {row['name']!r} is used by"
-            await check_unused(connection, "credential_in_use", what, _USERS, {"id": row["id"]})
+            await check_unused(connection, "credential_in_use", what, _USERS, {"id": row["id"], "name": row["name"]})
             await connection.execute("delete from credentials where id = %s", [row["id"]])
             await circuits.forget(connection, "credential_id", row["id"])
             before = stored(row)
@@ -120,6 +133,17 @@ class Vault:
         known = [int(i) for i in ids if Reference.parse(i) and i.isdigit()]
         rows = await self._database.fetch(_SEALED, [known])
         return {str(row["id"]): self._open(row) for row in rows}
+
+    async def tested(self, credential: StoredCredential, told: Mapping[str, Any]) -> None:
+        """Put on record that its secrets were looked for, and whether they could be had."""
+        async with self._database.transaction() as connection:
+            outcome = {"ok": told["ok"]}
+            await audit.record(connection, "credential.tested", "credential", credential.id, credential.name, after=outcome)
+
+    async def open_named(self, name: str) -> Credential | None:
+        """The credential of this name with its secrets; None where there is none."""
+        row = await self._database.fetch_one(f"select {_COLUMNS} from credentials where name = %s", [name])
+        return self._open(row) if row is not None else None
 
     def seal_parameters(self, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters as the execution's row keeps them: each `Secret` sealed."""
@@ -140,6 +164,11 @@ class Vault:
     def _rotated(self, row: DictRow, given: dict[str, str]) -> dict[str, str]:
         """The parts of the next version. Raises Invalid where these do not make a credential of its type."""
         type_ = CredentialType(row["type"])
+        if row["source"] is not None:
+            detail = (
+                f"The secrets of {row['name']!r} are elsewhere: change them there, and new sessions have them within a minute."
+            )
+            raise Invalid("nothing_to_rotate", detail)
         if type_ is CredentialType.AGENT:
             detail = "A credential of type agent holds no secret: what the agent offers is changed in the agent (ssh-add)."
             raise Invalid("nothing_to_rotate", detail)
@@ -184,6 +213,7 @@ class Vault:
         sealed = self._ring.seal(content, place)
         values = {
             **named,
+            "source": Jsonb(json.loads(parts["source"])) if "source" in parts else None,
             "uuid": place.row,
             "key_id": sealed.key_id,
             "wrapped_key": sealed.wrapped_key,
@@ -198,6 +228,20 @@ class Vault:
 
 def _named(draft: CredentialDraft) -> dict[str, str]:
     return {"name": draft.name, "type": draft.type.value, "username": draft.login}
+
+
+async def _check_authority(connection: Connection, draft: CredentialDraft) -> None:
+    """Raises Invalid where the key that is to sign is not here; it stays, under its name, while this one is here."""
+    if not isinstance(draft.source, SshCaSource):
+        return
+    name = draft.source.authority
+    row = await (await connection.execute("select type from credentials where name = %s for share", [name])).fetchone()
+    if row is None:
+        detail = f"There is no credential {name!r}: store the private key of the SSH CA first, as one of type ssh_key."
+        raise Invalid("unknown_credential", detail, errors=[FieldError("/source/authority", detail, "unknown_credential")])
+    if row["type"] != CredentialType.SSH_KEY:
+        detail = f"The credential {name!r} is of type {row['type']}: the key of an SSH CA is one of type ssh_key."
+        raise Invalid("invalid_credential", detail, errors=[FieldError("/source/authority", detail, "invalid_credential")])
 
 
 def _sealed(row: DictRow) -> Sealed:

@@ -14,13 +14,14 @@ from opsjobs.store.paging import Column, Listing
 
 @dataclass(frozen=True, slots=True)
 class StoredCredential:
-    """A credential as it may be shown: without its secrets."""
+    """A credential as it may be shown: without its secrets. `source`: where they are if not here."""
 
     id: int
     uuid: str
     name: str
     type: CredentialType
     username: str
+    source: Mapping[str, Any] | None
     version: int
     created_at: datetime
     updated_at: datetime
@@ -33,13 +34,14 @@ class StoredCredential:
             "name": self.name,
             "type": self.type.value,
             "username": self.username,
+            "source": self.source,
             "version": self.version,
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
         }
 
 
-SHOWN = "id, uuid, name, type, username, version, created_at, updated_at"
+SHOWN = "id, uuid, name, type, username, source, version, created_at, updated_at"
 CREDENTIALS = Listing(
     f"select {SHOWN} from credentials",
     {

@@ -1,0 +1,155 @@
+"""OpenSSH user certificates: a key made for one login, signed for a few minutes, and what a certificate says."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import ssh
+
+from opsjobs.model.secret import Secret
+
+SKEW_SECONDS = 60
+"""So far a machine's clock may be behind ours."""
+_ENDLESS = 253_402_300_799  # the last second that a datetime has
+
+
+class Unusable(ValueError):
+    """The key or the certificate cannot be used; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshKey:
+    """A key pair that nobody had before and nobody keeps: the private half as OpenSSH writes it, the public one as a line."""
+
+    private: Secret
+    public: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a certificate says of a login. `principals` [] = anybody. `public` is the key that it is for, as a line."""
+
+    key_id: str
+    serial: int
+    principals: tuple[str, ...]
+    valid_after: datetime
+    valid_before: datetime
+    user: bool
+    public: str
+
+    @property
+    def words(self) -> str:
+        """For people: who it is for, and until when it is good."""
+        whom = ", ".join(self.principals[:5]) or "anybody"
+        return f"its certificate (serial {self.serial}) is for {whom} and good until {self.valid_before:%Y-%m-%d %H:%M:%S}Z"
+
+
+def fresh_key() -> FreshKey:
+    """A new Ed25519 key."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    ).decode()
+    return FreshKey(Secret(private), _line(key.public_key()))
+
+
+def sign(
+    authority: Secret,
+    passphrase: Secret | None,
+    public: str,
+    *,
+    principals: Sequence[str],
+    key_id: str,
+    now: datetime,
+    seconds: float,
+    port_forwarding: bool = False,
+    source_addresses: Sequence[str] = (),
+) -> str:
+    """The certificate of the public key, one line: good for `seconds` from now, and for nothing but commands and files.
+
+    Agent, X11 and port forwarding, a terminal and the user's rc file are what OpenSSH allows by extensions: there are none,
+    but forwarding where a jump host needs it. Raises Unusable where the authority's key cannot sign.
+    """
+    key = _authority(authority, passphrase)
+    builder = (
+        ssh.SSHCertificateBuilder()
+        .public_key(_public(public))
+        .type(ssh.SSHCertificateType.USER)
+        .serial(secrets.randbits(63) | 1)
+        .key_id(key_id.encode())
+        .valid_principals([principal.encode() for principal in principals])
+        .valid_after(int(now.timestamp()) - SKEW_SECONDS)
+        .valid_before(int((now + timedelta(seconds=seconds)).timestamp()))
+    )
+    if source_addresses:
+        builder = builder.add_critical_option(b"source-address", ",".join(source_addresses).encode())
+    if port_forwarding:
+        builder = builder.add_extension(b"permit-port-forwarding", b"")
+    return builder.sign(key).public_bytes().decode()
+
+
+def public_of(private: Secret, passphrase: Secret | None = None) -> str:
+    """The public half of a private key, as a line. Raises Unusable."""
+    return _line(_loaded(private, passphrase).public_key())
+
+
+def terms_of(certificate: str) -> Terms:
+    """What the certificate says. Raises Unusable where it is none."""
+    try:
+        found = ssh.load_ssh_public_identity(certificate.strip().encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise Unusable("it is no OpenSSH certificate") from None
+    if not isinstance(found, ssh.SSHCertificate):
+        raise Unusable("it is a public key and no certificate")
+    return Terms(
+        found.key_id.decode(errors="replace"),
+        found.serial,
+        tuple(name.decode(errors="replace") for name in found.valid_principals),
+        _moment(found.valid_after),
+        _moment(found.valid_before),
+        found.type is ssh.SSHCertificateType.USER,
+        _line(found.public_key()),
+    )
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(min(seconds, _ENDLESS), UTC)
+
+
+def _loaded(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyTypes:
+    text, word = private.reveal().encode(), passphrase.reveal().encode() if passphrase is not None else None
+    try:
+        if b"BEGIN OPENSSH PRIVATE KEY" in text:
+            return ssh.load_ssh_private_key(text, word)
+        found = serialization.load_pem_private_key(text, word)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Unusable("its private key does not open") from None
+    if not isinstance(found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise Unusable("its private key is of a kind that SSH does not use")
+    return found
+
+
+def _authority(private: Secret, passphrase: Secret | None) -> ssh.SSHCertPrivateKeyTypes:
+    found = _loaded(private, passphrase)
+    if not isinstance(found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise Unusable("its private key is of a kind that cannot sign certificates")
+    return found
+
+
+def _public(line: str) -> ssh.SSHCertPublicKeyTypes:
+    found = ssh.load_ssh_public_key(line.encode())
+    if not isinstance(found, ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise Unusable("the key is of a kind that certificates are not made for")
+    return found
+
+
+def _line(key: object) -> str:
+    form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    raw: bytes = key.public_bytes(*form)  # type: ignore[attr-defined]  # of any kind
+    return raw.decode()

@@ -1,0 +1,15 @@
+"""Credentials whose secrets are elsewhere, and host keys that a CA has signed; additions only."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    """Add it all."""
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    driver.execute(Path(__file__).with_suffix(".sql").read_text())
