@@ -20,6 +20,7 @@ import psycopg
 from structlog.testing import capture_logs
 
 from kit.ledgering import faults
+from kit.rights import everybody
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
@@ -27,6 +28,7 @@ from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.rights import Ask
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
@@ -123,6 +125,7 @@ class Bench:
         self.find_limits = FindLimits()
         self.said: Sequence[MutableMapping[str, Any]] = []
         self.rung: list[str] = []
+        self.standing: Ask = everybody
         self.bells: list[Callable[[], None]] = []
         self.launcher = Launcher(
             database=database,
@@ -206,7 +209,7 @@ class Bench:
             metrics=self.metrics,
             limits=limits or RunLimits(kill_grace_seconds=0.3),
             transfers=self.transfers(),
-            children=Children(self.launcher, self.jobs, self.executions),
+            children=Children(self.launcher, self.jobs, self.executions, self.standing),
             approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
             ring=self.ring,
             fetch=fetch,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kit.scheduling import Office
-from opsjobs.model.access import Reach
+from opsjobs.model.access import Principal, PrincipalKind, Reach
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.schedule import ScheduleDraft
@@ -146,20 +146,22 @@ async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
 async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
-    asked: list[tuple[str, str, str]] = []
+    asked: list[tuple[str, str]] = []
 
-    def may(owner: str, permission: str, *, job: str) -> str | None:
-        asked.append((owner, permission, job))
-        return "ada has left" if len(asked) > 1 else None
+    async def standing(name: str, kind: PrincipalKind) -> Principal:
+        asked.append((name, kind))
+        return Principal.of_role(name, "operator" if len(asked) == 1 else "viewer", kind)
 
-    scheduler = on.scheduler(may=may)
+    scheduler = on.scheduler(standing=standing)
     for _ in range(2):
         await on.turn(seconds=60)
         await scheduler.run_once()
     second, first = await on.told(schedule)
     assert first["status"] == "triggered"
-    assert (second["rule"], second["reason"]) == ("owner", "ada may not execute the job nightly: ada has left")
-    assert asked == [("ada", "jobs:execute", "nightly")] * 2
+    words = "ada may not execute the job nightly: ada does not hold jobs:execute any more"
+    assert (second["status"], second["rule"], second["reason"]) == ("skipped", "owner", words)
+    assert asked == [("ada", "api_key")] * 2
+    assert (await on.schedules.get(schedule.id)).enabled
 
 
 async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launch(database: Database) -> None:

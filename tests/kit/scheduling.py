@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from kit.rights import everybody
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.engine.preparing import Preparer
-from opsjobs.model import access
+from opsjobs.engine.rights import Ask
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import TargetDraft
@@ -59,7 +60,7 @@ class Office:
         self.triggers = Triggers(self.firings, self.schedules, self.jobs, self.launcher)
 
     def scheduler(
-        self, *, closer: Closer = by_calendars, may: Callable[..., str | None] = access.may, launcher: Launcher | None = None
+        self, *, closer: Closer = by_calendars, standing: Ask = everybody, launcher: Launcher | None = None
     ) -> FiringService:
         """One more that fires, with its own memory of what schedules say."""
         launcher = launcher or self.launcher
@@ -67,7 +68,7 @@ class Office:
         return FiringService(
             firings=firings,
             schedules=Schedules(self.database, closer=closer),
-            preparer=Preparer(Jobs(self.database), launcher, firings, self.metrics, may=may),
+            preparer=Preparer(Jobs(self.database), launcher, firings, self.metrics, standing=standing),
             launcher=launcher,
             ledger=self.ledger,
             metrics=self.metrics,

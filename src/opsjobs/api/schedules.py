@@ -66,7 +66,8 @@ async def create(request: Request, job: jobs.Known, draft: ScheduleDraft, idem: 
     """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
     check_parameters(job.job.definition.parameters, draft)
     refuse_past(draft, await request.app.state.parts.outlook.now())
-    made = await request.app.state.parts.schedules.create(str(job.job.id), draft, principal_of(request).name, idem)
+    by = principal_of(request)
+    made = await request.app.state.parts.schedules.create(str(job.job.id), draft, by.name, idem, owner_kind=by.kind)
     name = job.job.definition.name
     if isinstance(made, Answer):
         return replayed(request, Answer(made.status, made.location, shown(made.body, name, None)), etag=True)
@@ -99,7 +100,8 @@ async def replace(request: Request, schedule: Known, if_match: IfMatch, draft: S
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
     parts = request.app.state.parts
     check_parameters((await parts.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
-    return await _one(request, await parts.schedules.replace(str(schedule.id), draft, principal_of(request).name, if_match))
+    by = principal_of(request)
+    return await _one(request, await parts.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind))
 
 
 @router.delete(
@@ -130,8 +132,14 @@ async def pause(request: Request, schedule: Known, draft: ReasonDraft | None = N
     summary="Resume a schedule",
 )
 async def resume(request: Request, schedule: Known) -> Response:
-    """It goes on with its next moment; what was passed over is not made up for. Again: the same answer."""
-    return await _one(request, await request.app.state.parts.schedules.resume(schedule.id))
+    """It goes on with its next moment; what was passed over is not made up for. Again: the same answer.
+
+    Where its owner is gone, disabled or expired, the caller owns it from now on.
+    """
+    parts, by = request.app.state.parts, principal_of(request)
+    standing = await parts.people.standing(schedule.owner, schedule.owner_kind)
+    heir = (by.name, by.kind) if standing is None else None
+    return await _one(request, await parts.schedules.resume(schedule.id, owner=heir))
 
 
 @router.post(

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from opsjobs.engine.launch import Launcher
+from opsjobs.engine.rights import Ask, Rights
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.job import LaunchOrder
@@ -23,15 +24,17 @@ DEPTH_MAX = 8
 class Children:
     """Launches executions that are part of another one."""
 
-    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions) -> None:
+    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions, standing: Ask) -> None:
+        """`standing`: asked at every launch what whoever asked for the outer execution may now."""
         self._launcher = launcher
         self._jobs = jobs
         self._executions = executions
+        self._standing = standing
 
     async def child(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
         """The execution of this attempt: launched now, or as it stands since it was.
 
-        Raises NotFound, Invalid, Conflict where it cannot be launched.
+        Raises NotFound, Invalid, Conflict, Forbidden where it cannot be launched.
         """
         uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
         if (known := await self._known(uuid)) is not None:
@@ -39,6 +42,8 @@ class Children:
         await self._check_depth(spec.execution_id)
         stored = await self._job(str(action["job"]))
         job, targets = stored.job, action.get("targets")
+        asked_by, kind = spec.requested_by, spec.requested_by_kind
+        bounds = await Rights(self._standing).launching(asked_by, kind, stored.labels, job.definition.name)
         order = LaunchOrder(
             job.definition.actions,
             SelectionDraft.model_validate(targets) if targets is not None else SelectionDraft(ids=[run.target_id]),
@@ -49,10 +54,16 @@ class Children:
             reason=f"action {action['key']} of execution {spec.execution_id}",
             parameters=action.get("parameters") or {},
             declared=job.definition.parameters,
+            bounds=bounds,
         )
         try:
             launched = await self._launcher.launch(
-                order, triggered_by=TriggeredBy.WORKFLOW, requested_by=spec.requested_by, uuid=uuid, parent=spec.execution_id
+                order,
+                triggered_by=TriggeredBy.WORKFLOW,
+                requested_by=asked_by,
+                requested_by_kind=kind,
+                uuid=uuid,
+                parent=spec.execution_id,
             )
         except Exception:  # whoever had the run before us was quicker by a moment: then it is there
             if (known := await self._known(uuid)) is not None:

@@ -51,6 +51,7 @@ OTHERS_AT_IT_SECONDS = 0.25
 # A scheduler that has not ticked for so long is stood in for.
 SILENT_SECONDS = 10.0
 SCHEDULER = "scheduler"
+OWNER_IS_GONE = "its owner {} is gone, disabled or expired: who resumes it owns it from then on"
 
 
 class FiringService:
@@ -173,11 +174,20 @@ class FiringService:
         await self._firings.settle(ended)
         self._count_ended(done, ended)
         await self._stop_orphans(ended)
+        await self._pause_orphans(ended)
 
     async def _stop_orphans(self, ended: Sequence[Move]) -> None:
         """Schedules whose job was deleted by a process that knows of none."""
         for job in {move.ready.schedule.job_id for move in ended if move.rule is Rule.JOB_DELETED}:
             await self._schedules.stop_deleted(job)
+
+    async def _pause_orphans(self, ended: Sequence[Move]) -> None:
+        """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
+        for schedule, move in {move.ready.schedule.id: move for move in ended if move.pauses}.items():
+            owner = move.ready.schedule.owner
+            log.warning("schedule_paused_for_its_owner", schedule=schedule, owner=owner)
+            with contextlib.suppress(NotFound):
+                await self._schedules.pause(schedule, reason=OWNER_IS_GONE.format(owner))
 
     async def _cancel_before(self, batch: Batch) -> None:
         """Cancel what the schedules want out of the way; their firings wait for its end."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from opsjobs.engine.launch import Launcher
-from opsjobs.model import access
+from opsjobs.engine.rights import Ask, Gone, Rights
+from opsjobs.model.bounds import Bounds
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.failures import Forbidden, Refusal, Unavailable
 from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
 from opsjobs.model.job import Job, JobState, LaunchOrder
 from opsjobs.model.target import Target
@@ -29,7 +31,6 @@ BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_AT_MOST = 60.0
 JOBS_KEPT = 1_000
 
-May = Callable[..., str | None]
 Prepared = Order | Move | Deferral
 _Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
 
@@ -41,14 +42,17 @@ _NOT_ACTIVE = {
 
 
 class Preparer:
-    """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer."""
+    """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer.
 
-    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, may: May = access.may) -> None:
+    `standing`: asked at every firing what the schedule's owner may now.
+    """
+
+    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, standing: Ask) -> None:
         self._jobs = jobs
         self._launcher = launcher
         self._metrics = metrics
         self._firings = firings
-        self._may = may
+        self._standing = standing
         self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
 
     async def prepared(self, firings: Sequence[Ready]) -> list[Prepared]:
@@ -58,7 +62,11 @@ class Preparer:
                 jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
                 closed = await self._closed(firings)
                 frozen: dict[int, _Frozen] = {}
-                return [closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen) for ready in firings]
+                rights = Rights(self._standing)
+                return [
+                    closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
+                    for ready in firings
+                ]
         except TimeoutError:
             return [_later(ready, f"its targets were not known within {PREPARE_SECONDS:g} s") for ready in firings]
 
@@ -74,11 +82,17 @@ class Preparer:
                 found[ready.id] = Move(ready, FiringStatus.SKIPPED, Rule.CALENDAR, words)
         return found
 
-    async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen]) -> Prepared:
-        if (kept := self._kept(ready, job)) is not None:
-            return kept
+    async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
+        if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
+            rule, words = _NOT_ACTIVE[job.state]
+            return Move(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
+        schedule = ready.schedule
         try:
-            return await self._order(ready, job, frozen)
+            bounds = await rights.launching(schedule.owner, schedule.owner_kind, job.labels, job.name)
+            return await self._order(ready, job, frozen, bounds)
+        except Forbidden as forbidden:
+            words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
+            return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, words, pauses=isinstance(forbidden, Gone))
         except Refusal as refusal:
             return _refused(ready, refusal)
         except Unavailable as away:
@@ -88,23 +102,14 @@ class Preparer:
             log.exception("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id)
             return _later(ready, f"a fault of opsjobs: {bug!r}")
 
-    def _kept(self, ready: Ready, job: JobStanding) -> Move | None:
-        """Why it is not to be launched at all. The ledger looks at the job once more, under its lock."""
-        if job.state in _NOT_ACTIVE:
-            rule, words = _NOT_ACTIVE[job.state]
-            return Move(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
-        owner = ready.schedule.owner
-        if (why := self._may(owner, "jobs:execute", job=job.name)) is not None:
-            return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, f"{owner} may not execute the job {job.name}: {why}")
-        return None
-
-    async def _order(self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen]) -> Order:
+    async def _order(self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds) -> Order:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
         # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
         if job.id not in frozen:
             frozen[job.id] = await self._launcher.selected(order), await self._launcher.frozen(order)
         targets, actions = frozen[job.id]
+        bounds.check_targets(targets)
         order = await self._launcher.with_values(order)
         new = self._launcher.draft(
             order,
@@ -114,6 +119,7 @@ class Preparer:
             requested_by=ready.schedule.owner,
             uuid=ready.uuid,
         )
+        new = replace(new, requested_by_kind=ready.schedule.owner_kind)
         return Order(ready, await self._launcher.asking(new, order))
 
     async def _current(self, standing: JobStanding) -> Job:

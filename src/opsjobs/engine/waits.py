@@ -11,7 +11,7 @@ from opsjobs.engine.record import ActionEnd
 from opsjobs.engine.run_state import SHORT_SECONDS, Later, RunState
 from opsjobs.model.approval import Approval, ApprovalStatus
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, WaitingFor
-from opsjobs.model.failures import Conflict, Invalid, NotFound, RemoteFailure, Unavailable
+from opsjobs.model.failures import Conflict, Forbidden, Invalid, NotFound, RemoteFailure, Unavailable
 from opsjobs.model.units import parse_duration
 from opsjobs.store.ledger import Progress
 
@@ -73,7 +73,7 @@ async def _child(state: RunState, action: Mapping[str, Any], attempt: int, stops
         try:
             given = rendered(state, action, attempt)
             child = await state.tools.children.child(state.course.spec, state.record.claimed, given, attempt)
-        except (NotFound, Invalid, Conflict) as refused:
+        except (NotFound, Invalid, Conflict, Forbidden) as refused:
             words = f"the job {action['job']!r} cannot be launched: {refused}"
             raise RemoteFailure(ErrorCode.INTERNAL, words) from None
         except Unavailable:

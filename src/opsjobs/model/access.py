@@ -174,17 +174,6 @@ def labels_of(tags: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in (tag.partition("=") for tag in tags)}
 
 
-def may(owner: str, permission: str, *, job: str) -> str | None:
-    """None where the owner of a schedule may still do this with its job at the moment of a firing, else why not, in words.
-
-    Nobody's rights are kept yet beyond what a token says, so there is nothing that could speak against it.
-    """
-    assert owner
-    assert permission in PERMISSIONS
-    assert job
-    return None
-
-
 _SINGULAR = {
     "job": "jobs",
     "execution": "executions",

@@ -300,7 +300,7 @@ def firing(parts: Parts) -> FiringService:
     return FiringService(
         firings=parts.firings,
         schedules=parts.schedules,
-        preparer=Preparer(parts.jobs, parts.launcher, parts.firings, parts.metrics),
+        preparer=Preparer(parts.jobs, parts.launcher, parts.firings, parts.metrics, standing=parts.people.standing),
         launcher=parts.launcher,
         ledger=parts.ledger,
         metrics=parts.metrics,

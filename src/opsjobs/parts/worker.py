@@ -99,7 +99,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
             attempts=execution.max_retries + 1,
         ),
         transfers=transfers(settings, parts),
-        children=Children(parts.launcher, parts.jobs, parts.executions),
+        children=Children(parts.launcher, parts.jobs, parts.executions, parts.people.standing),
         approving=parts.approving,
         ring=parts.doorbell.ring,
         fetch=parts.elsewhere.fetch,

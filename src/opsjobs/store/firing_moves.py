@@ -18,12 +18,13 @@ REASON_CHARACTERS_AT_MOST = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """How a firing ends that is not launched."""
+    """How a firing ends that is not launched. `pauses`: nothing more of its schedule can be launched until somebody takes it over."""
 
     ready: Ready
     status: FiringStatus
     rule: Rule
     reason: str
+    pauses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

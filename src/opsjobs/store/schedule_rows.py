@@ -12,6 +12,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable
 
@@ -19,13 +20,16 @@ COMPILED_AT_MOST = 25_000
 """Timetables that a process keeps; the least used one goes first."""
 
 COLUMNS = """
-s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.enabled, s.paused_reason, s.next_due_at, s.next_fire_at, s.firings,
+s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.owner_kind, s.enabled, s.paused_reason, s.next_due_at, s.next_fire_at, s.firings,
 s.tzdata, s.version, s.created_at, s.updated_at, s.deleted_at"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedule:
-    """A schedule at its current version. `firings`: how many of its moments were launched. `shown`: its body, and in words."""
+    """A schedule at its current version, launched in the name of `owner` (with `owner_kind`: one identity).
+
+    `firings`: how many of its moments were launched. `shown`: its body, and in words.
+    """
 
     id: int
     uuid: UUID
@@ -35,6 +39,7 @@ class StoredSchedule:
     timetable: Timetable
     shown: Callable[[], Mapping[str, Any]] = field(compare=False)
     owner: str
+    owner_kind: IdentityKind
     enabled: bool
     paused_reason: str | None
     next_due_at: datetime | None
@@ -61,6 +66,7 @@ class StoredSchedule:
             "enabled": self.enabled,
             "paused_reason": self.paused_reason,
             "owner": self.owner,
+            "owner_kind": self.owner_kind,
             "next_due_at": moment(self.next_due_at),
             "next_fire_at": moment(self.next_fire_at),
             "firings": self.firings,
@@ -114,6 +120,7 @@ class Compiled:
             timetable=read.table,
             shown=read.shown,
             owner=row["owner"],
+            owner_kind=row["owner_kind"],
             enabled=row["enabled"],
             paused_reason=row["paused_reason"],
             next_due_at=row["next_due_at"],

@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import Reach
+from opsjobs.model.access import IdentityKind, Reach
 from opsjobs.model.events import EventType
 from opsjobs.model.failures import FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
@@ -58,18 +58,20 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
 _JOB = "select id from jobs where (id = %s or uuid = %s) and state <> 'archived' for share"
 
 _INSERT = """
-insert into job_schedules (uuid, job_id, name, definition, owner, enabled, next_due_at, next_fire_at, tzdata, created_at, updated_at)
-values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s)
+insert into job_schedules (uuid, job_id, name, definition, owner, owner_kind, enabled, next_due_at, next_fire_at, tzdata,
+                           created_at, updated_at)
+values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s)
 returning id"""
 
 _REPLACE = """
-update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s, enabled = %(enabled)s,
-  paused_reason = case when %(enabled)s then null else paused_reason end, next_due_at = %(due)s, next_fire_at = %(fire)s,
+update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s, owner_kind = %(owner_kind)s,
+  enabled = %(enabled)s, paused_reason = case when %(enabled)s then null else paused_reason end, next_due_at = %(due)s, next_fire_at = %(fire)s,
   tzdata = %(tzdata)s, version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s"""
 
 _SWITCH = """
-update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, version = version + 1, updated_at = opsjobs_now()
+update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, owner = coalesce(%(owner)s, owner),
+  owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s"""
 
 _DELETE = """
@@ -81,12 +83,12 @@ _STOP_ALL = """
 with stopped as (
   update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
   where job_id = %(job)s and deleted_at is null
-  returning id, uuid, job_id, version, definition, enabled, owner, firings
+  returning id, uuid, job_id, version, definition, enabled, owner, owner_kind, firings
 )
 insert into events (shard, type, subject, data)
 select id %% 16, 'schedule.deleted', uuid, definition || jsonb_build_object(
-  'id', id, 'uuid', uuid, 'job_id', job_id, 'version', version, 'enabled', enabled, 'owner', owner, 'next_due_at', null,
-  'next_fire_at', null, 'firings', firings, 'deleted_by', %(by)s::text)
+  'id', id, 'uuid', uuid, 'job_id', job_id, 'version', version, 'enabled', enabled, 'owner', owner,
+  'owner_kind', owner_kind, 'next_due_at', null, 'next_fire_at', null, 'firings', firings, 'deleted_by', %(by)s::text)
 from stopped order by id"""
 
 
@@ -107,15 +109,21 @@ class Schedules:
         self._closer = closer
 
     async def create(
-        self, job: str, draft: ScheduleDraft, owner: str, idem: IdempotentRequest | None = None
+        self,
+        job: str,
+        draft: ScheduleDraft,
+        owner: str,
+        idem: IdempotentRequest | None = None,
+        *,
+        owner_kind: IdentityKind = "api_key",
     ) -> StoredSchedule | Answer:
-        """Store a schedule of the job at version 1; an Answer where this request was done before.
+        """Store a schedule of the job at version 1, to be launched in the name of its owner; an Answer where this request was done before.
 
         Raises NotFound, Conflict("name_taken"), Invalid("unknown_calendar"), Invalid("never_due") where no moment lies ahead.
         """
 
         async def write(connection: Connection) -> StoredSchedule:
-            return await self._insert(connection, job, draft, owner)
+            return await self._insert(connection, job, draft, (owner, owner_kind))
 
         def answer(stored: StoredSchedule) -> Answer:
             return Answer(201, f"/schedules/{stored.id}", stored.data())
@@ -141,7 +149,15 @@ class Schedules:
         """A page of the schedules of jobs within reach that are not deleted, newest first unless asked otherwise; `job_id` is a filter."""
         return (await SCHEDULES.page(self._database, request, reach=reach)).map(self._compiled.stored)
 
-    async def replace(self, ref: str | int, draft: ScheduleDraft, by: str, if_match: Collection[int] | None) -> StoredSchedule:
+    async def replace(
+        self,
+        ref: str | int,
+        draft: ScheduleDraft,
+        by: str,
+        if_match: Collection[int] | None,
+        *,
+        by_kind: IdentityKind = "api_key",
+    ) -> StoredSchedule:
         """Make the next version, owned by who made it; or none where nothing is different.
 
         `if_match`: the versions that the caller takes this one for; None = any. Moments that are due already are fired as it was.
@@ -152,7 +168,7 @@ class Schedules:
             old = await self._locked(connection, ref, if_match)
             if old.definition == draft and old.enabled == draft.enabled:
                 return old
-            return await self._replace(connection, old, draft, by)
+            return await self._replace(connection, old, draft, (by, by_kind))
 
         return await self._written(write)
 
@@ -160,9 +176,12 @@ class Schedules:
         """From now on its moments are skipped. Again: the same, with another reason. Raises NotFound."""
         return await self._switch(ref, enabled=False, reason=reason)
 
-    async def resume(self, ref: str | int) -> StoredSchedule:
-        """From now on its moments are launched again; those that were skipped are not caught up with. Raises NotFound."""
-        return await self._switch(ref, enabled=True, reason=None)
+    async def resume(self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None) -> StoredSchedule:
+        """From now on its moments are launched again; those that were skipped are not caught up with. Raises NotFound.
+
+        `owner`: name and kind of who takes it over, where the one that it has is gone.
+        """
+        return await self._switch(ref, enabled=True, reason=None, owner=owner)
 
     async def delete(self, ref: str | int, by: str, if_match: Collection[int] | None = None) -> None:
         """It fires no more; what it launched stays. Raises NotFound, Precondition(412)."""
@@ -193,7 +212,9 @@ class Schedules:
 
         return await self._database.repeat(once)
 
-    async def _insert(self, connection: Connection, job: str, draft: ScheduleDraft, owner: str) -> StoredSchedule:
+    async def _insert(
+        self, connection: Connection, job: str, draft: ScheduleDraft, owner: tuple[str, IdentityKind]
+    ) -> StoredSchedule:
         named = Reference.of("job", job)
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
@@ -201,7 +222,7 @@ class Schedules:
         await check_known(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
-        row = {"job": found["id"], "uuid": uuid, "owner": owner, "now": now, **_row(draft)}
+        row = {"job": found["id"], "uuid": uuid, "now": now, **_owned(owner), **_row(draft)}
         row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
         if row["due"] is None:
             raise _never(draft, now)
@@ -210,7 +231,9 @@ class Schedules:
         assert made is not None
         return await self._told(connection, made["id"], EventType.SCHEDULE_CREATED)
 
-    async def _replace(self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: str) -> StoredSchedule:
+    async def _replace(
+        self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: tuple[str, IdentityKind]
+    ) -> StoredSchedule:
         await check_known(connection, draft.calendars)
         now = await _now(connection)
         ahead = _ahead(timetable(draft, uuid=old.uuid, created_at=old.created_at), now)
@@ -219,15 +242,17 @@ class Schedules:
         if draft.max_firings is not None and old.firings >= draft.max_firings:
             ahead |= {"due": None, "fire": None}
         with unique_name("schedule", draft.name):
-            await connection.execute(_REPLACE, {"id": old.id, "owner": by, **_row(draft), **ahead})
+            await connection.execute(_REPLACE, {"id": old.id, **_owned(by), **_row(draft), **ahead})
         return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
 
-    async def _switch(self, ref: str | int, *, enabled: bool, reason: str | None) -> StoredSchedule:
+    async def _switch(
+        self, ref: str | int, *, enabled: bool, reason: str | None, owner: tuple[str, IdentityKind] | None = None
+    ) -> StoredSchedule:
         async def write(connection: Connection) -> StoredSchedule:
             old = await self._locked(connection, ref, None)
-            if (old.enabled, old.paused_reason) == (enabled, reason):
+            if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (None, (old.owner, old.owner_kind)):
                 return old
-            await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason})
+            await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)})
             return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
 
         return await self._written(write)
@@ -280,6 +305,11 @@ async def _now(connection: Connection) -> datetime:
     assert row is not None
     now: datetime = row["now"]
     return now
+
+
+def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
+    name, kind = owner or (None, None)
+    return {"owner": name, "owner_kind": kind}
 
 
 def _row(draft: ScheduleDraft) -> dict[str, Any]:

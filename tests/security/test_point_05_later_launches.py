@@ -1,0 +1,129 @@
+"""Point 5: rights are asked again when a schedule fires, and when a workflow runs a job; an owner who is gone pauses the schedule."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.kit import desk, job
+from engine.bench import bench
+from kit.scheduling import Office
+from opsjobs.engine.rights import Ask
+from opsjobs.model.access import Principal, PrincipalKind, Scope
+from opsjobs.model.action import JobAction
+from opsjobs.model.job import JobDraft
+from opsjobs.model.target import TargetDraft
+from opsjobs.store.transaction import Database
+
+STAGING = Scope.parse("env=staging")
+
+
+def known(*principals: Principal) -> Ask:
+    """These, and nobody else."""
+
+    async def standing(name: str, kind: PrincipalKind) -> Principal | None:
+        return next((p for p in principals if (p.name, p.kind) == (name, kind)), None)
+
+    return standing
+
+
+async def test_point_05_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(database: Database) -> None:
+    on = Office(database)
+    schedule = await on.schedule(await on.job(), overlap="allow")
+    # There is an ada, and she is another one: a name and its kind are one identity.
+    scheduler = on.scheduler(standing=known(Principal.of_role("ada", "admin", "user")))
+    for _ in range(2):
+        await on.turn(seconds=60)
+        await scheduler.run_once()
+    second, first = await on.told(schedule)
+    gone = "ada (an API key) is gone, disabled or expired, and nothing is launched in that name"
+    assert (first["status"], first["rule"]) == ("skipped", "owner")
+    assert first["reason"] == f"ada may not execute the job nightly: {gone}"
+    assert (second["status"], second["rule"]) == ("skipped", "paused")
+    assert "its owner ada is gone, disabled or expired" in second["reason"]
+    paused = await on.schedules.get(schedule.id)
+    assert (paused.enabled, paused.owner) == (False, "ada")
+    assert "who resumes it owns it from then on" in (paused.paused_reason or "")
+    assert await on.events() == ["schedule.created", "schedule.skipped", "schedule.updated", "schedule.skipped"]
+
+
+async def test_point_05_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(database: Database) -> None:
+    on = Office(database)
+    schedule = await on.schedule(await on.job(), overlap="allow")
+    await on.schedules.pause(schedule.id)
+    mine = await on.schedules.resume(schedule.id, owner=("ben", "user"))
+    assert (mine.owner, mine.owner_kind, mine.enabled) == ("ben", "user", True)
+    await on.turn(seconds=60)
+    await on.scheduler(standing=known(Principal.of_role("ben", "operator", "user"))).run_once()
+    (row,) = await on.told(schedule)
+    assert row["status"] == "triggered"
+    (spec,) = await database.fetch("select requested_by, requested_by_kind from execution_specs")
+    assert spec == {"requested_by": "ben", "requested_by_kind": "user"}
+
+
+@pytest.mark.parametrize(
+    ("job_env", "target_env", "words"),
+    [
+        ("staging", "staging", None),
+        ("prod", "staging", "The job nightly lies outside of the scope in which you hold jobs:execute: env=staging."),
+        ("staging", "prod", "What is selected is out of your reach: 1 of the 1 targets selected"),
+    ],
+)
+async def test_point_05_an_owner_with_a_scope_launches_what_lies_inside(
+    database: Database, job_env: str, target_env: str, words: str | None
+) -> None:
+    on = Office(database)
+    await on.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", labels={"env": target_env}))
+    schedule = await on.schedule(await on.job(tags=[f"env={job_env}"]))
+    await on.turn(seconds=60)
+    scheduler = on.scheduler(standing=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING)))
+    await scheduler.run_once()
+    (row,) = await on.told(schedule)
+    if words is None:
+        assert row["status"] == "triggered"
+        (spec,) = await database.fetch("select labels from execution_specs")
+        assert spec["labels"] == {"env": "staging"}
+    else:
+        assert (row["status"], row["rule"]) == ("skipped", "owner")
+        assert words in row["reason"]
+        assert (await on.schedules.get(schedule.id)).enabled
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (None, "ada (an API key) is gone, disabled or expired"),
+        (Principal.of_role("ada", "viewer", "api_key"), "ada does not hold jobs:execute any more"),
+        (Principal.of_role("ada", "admin", "api_key", scope=STAGING), "The job restart lies outside of the scope"),
+    ],
+)
+async def test_point_05_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
+    database: Database, now: Principal | None, words: str
+) -> None:
+    async with bench(database) as on:
+        on.standing = known(*([now] if now is not None else []))
+        async with on.worker():
+            on.machine("web-1")
+            draft = {"name": "restart", "tags": ["env=prod"], "actions": [{"command": "uptime"}]}
+            await on.jobs.create(JobDraft.model_validate(draft), by="ada")
+            execution = await on.ended(await on.launch([JobAction(key="run", job="restart")]))
+            row = await on.row(execution)
+            assert row["status"] == "failed"
+            assert words in row["error_message"]
+            assert await database.fetch("select from execution_specs where parent_id is not null") == []
+
+
+async def test_point_05_the_author_of_a_schedule_is_kept_with_his_kind(database: Database) -> None:
+    async with desk(database) as ada:
+        made = (await ada.http.post("/jobs", json=job())).json()
+        body = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+        schedule = (await ada.http.post(f"/jobs/{made['id']}/schedules", json=body)).json()
+        assert (schedule["owner"], schedule["owner_kind"]) == ("ada", "api_key")
+        path = f"/schedules/{schedule['id']}"
+        # Her key is deleted while the schedule is paused: ben, who resumes it, owns it.
+        ben = await ada.token_of("operator")
+        assert (await ada.http.post(f"{path}/pause", headers=ben)).json()["owner"] == "ada"
+        assert (await ada.http.post(f"{path}/resume", headers=ben)).json()["owner"] == "ada"
+        (key,) = (await ada.http.get("/api-keys?name=ada")).json()["items"]
+        assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
+        taken = (await ada.http.post(f"{path}/resume", headers=ben)).json()
+        assert (taken["owner"], taken["enabled"]) == ("ben-operator", True)
