@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import Within, requires
 from opsjobs.model.program import SCRIPT_BYTES_MAX
 from opsjobs.model.safety import Context, judge, rulebook
 from opsjobs.model.verdict import Judgement
@@ -37,7 +37,7 @@ class SafetyDraft(Wire):
     targets: int = Field(default=0, ge=0, le=TARGETS_MAX)
 
 
-@router.post("/safety/check", dependencies=[requires("jobs:read")], summary="Judge a text")
+@router.post("/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text")
 async def check(draft: SafetyDraft) -> Response:
     """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
@@ -45,7 +45,7 @@ async def check(draft: SafetyDraft) -> Response:
     return JSONResponse(Judgement(found).data())
 
 
-@router.get("/safety/rules", dependencies=[requires("jobs:read")], summary="List the rules")
+@router.get("/safety/rules", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="List the rules")
 async def rules() -> Response:
     """Every rule of the safety check: its severity, when that is a stricter one, why, and an example that it finds."""
     return JSONResponse({"items": [rule.data() for rule in rulebook().rules]})
