@@ -11,7 +11,7 @@ from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.engine.credential_trial import try_credential
-from opsjobs.model.credential import CredentialDraft, RotationDraft
+from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.failures import NotFound
 from opsjobs.model.secret import Credential
 from opsjobs.store.idempotency import Answer
@@ -75,8 +75,22 @@ async def test(id: str, request: Request) -> Response:
     return JSONResponse(told)
 
 
+@router.put(
+    "/credentials/{id}/bound-to", dependencies=[requires("credentials:manage"), Depends(known)], summary="Bind a credential"
+)
+async def bind(id: str, request: Request, bound_to: BoundTo) -> Response:
+    """Says on which targets, in which groups and for which jobs alone it may be used; nothing at all = anywhere."""
+    return JSONResponse((await request.app.state.parts.vault.bind(id, bound_to)).data())
+
+
+@router.get("/credentials/{id}/usage", dependencies=[requires("credentials:manage")], summary="Show who uses a credential")
+async def usage(id: str, request: Request) -> Response:
+    """Targets that log in with it, and jobs with the actions that name it."""
+    return JSONResponse((await request.app.state.parts.vault.usage(id)).data())
+
+
 @router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")
 async def delete(id: str, request: Request) -> Response:
-    """409 while targets log in with it."""
+    """409 while targets log in with it, or actions of jobs name it."""
     await request.app.state.parts.vault.delete(id)
     return Response(status_code=204)

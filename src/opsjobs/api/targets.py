@@ -12,6 +12,7 @@ from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.sight import admitted, bounds, reach
+from opsjobs.engine import binding
 from opsjobs.model.failures import NotFound
 from opsjobs.model.importing import ImportDraft
 from opsjobs.model.target import Endpoint, Target, TargetDraft
@@ -49,7 +50,7 @@ Known = Annotated[StoredTarget, Depends(known)]
 
 @router.post("/targets", status_code=201, dependencies=[requires("targets:manage", Within.BODY)], summary="Create a target")
 async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Response:
-    """Stores a machine; naming a credential needs `credentials:use`, too."""
+    """Stores a machine; naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
     target = await request.app.state.parts.inventory.create(draft, idem, bounds=bounds(request))
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
@@ -58,7 +59,7 @@ async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Resp
 @router.post("/targets/import", dependencies=[requires("targets:manage", Within.BODY)], summary="Create or change many targets")
 async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Response:
     """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which."""
-    if any(entry.get("credential") is not None for entry in draft.targets):
+    if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.targets):
         check(request, "credentials:use")
     imported = await request.app.state.parts.imports.take_in(draft, idem, bounds=bounds(request))
     return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
@@ -154,12 +155,14 @@ async def _maintenance(request: Request, target: Target) -> Response:
 
 async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     target_id = stored.target.id
-    found: dict[str, Endpoint] = await request.app.state.parts.inventory.endpoints([target_id])
+    parts = request.app.state.parts
+    found: dict[str, Endpoint] = await parts.inventory.endpoints([target_id])
     if target_id not in found:
         raise NotFound.of("target", target_id)
-    return found[target_id]
+    held = await binding.Held.of(parts.vault, found.values(), {})
+    return held.endpoint(found[target_id], None)
 
 
 def _check_credential(request: Request, draft: TargetDraft) -> None:
-    if draft.credential is not None:
+    if draft.credential is not None or draft.jump is not None:  # a jump host is logged in to with its own
         check(request, "credentials:use")

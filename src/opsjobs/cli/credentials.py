@@ -24,8 +24,16 @@ COLUMNS = (
     Column("name", lambda c: c["name"]),
     Column("type", lambda c: c["type"]),
     Column("username", lambda c: c.get("username")),
+    Column("used", lambda c: ago(c.get("last_used_at"))),
     Column("changed", lambda c: ago(c.get("updated_at"))),
     Column("version", lambda c: c.get("version"), wide=True),
+)
+
+USERS = (
+    Column("kind", lambda u: u["kind"]),
+    Column("id", lambda u: u["id"]),
+    Column("name", lambda u: u["name"]),
+    Column("actions", lambda u: ", ".join(u["actions"])),
 )
 
 
@@ -154,6 +162,41 @@ def rotate(
         path = path_of("credential", found["id"])
         made = client.post(f"{path}/rotate", {**given.read(found["username"]), "version": found["version"]})
     tell(f"credential {found['name']} is at version {made['version']}")
+
+
+@app.command()
+def bind(
+    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    *,
+    target: Annotated[list[str] | None, typer.Option("-t", "--target", help="A target that may use it. May be repeated.")] = None,
+    group: Annotated[list[str] | None, typer.Option("-g", "--group", help="A group that may use it. May be repeated.")] = None,
+    job: Annotated[list[str] | None, typer.Option("-j", "--job", help="A job that may use it. May be repeated.")] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="It may be used anywhere.")] = False,
+) -> None:
+    """Say where a login may be used, and nowhere else: on these targets or groups, for these jobs."""
+    bound = {"targets": target or [], "groups": group or [], "jobs": job or []}
+    if any(bound.values()) == anywhere:
+        raise CommandFailed("bound to what? Give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", Exit.USAGE)
+    with connect() as client:
+        found = client.by_name("credential", credential)
+        client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
+    tell(f"credential {found['name']} may be used {'anywhere' if anywhere else 'there alone'}")
+
+
+@app.command()
+def usage(
+    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    output: options.Output = Form.TABLE,
+) -> None:
+    """List the targets that log in with it, and the jobs whose actions name it."""
+    with connect() as client:
+        path = path_of("credential", client.by_name("credential", credential)["id"])
+        found = client.get(f"{path}/usage")
+    users = [{"kind": "target", **t, "actions": []} for t in found["targets"]] + [{"kind": "job", **j} for j in found["jobs"]]
+    show_list(users, USERS, output)
+    hidden = sum(found["total"].values()) - len(users)
+    if hidden:
+        tell(f"and {hidden} more")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
-from opsjobs.engine import become, sources
+from opsjobs.engine import become, binding, sources
 from opsjobs.engine.approving import asking
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
@@ -117,7 +117,7 @@ class Launcher:
         """What a launch of this order would write, with all that is asked of others beforehand. Raises as `launch` does."""
         order = await self.with_values(order)
         targets = await self.selected(order)
-        actions = await self.frozen(order)
+        actions = await self.frozen(order, targets)
         new = self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
         return await self.asking(replace(new, requested_by_kind=requested_by_kind), order)
 
@@ -141,12 +141,16 @@ class Launcher:
         planned = self.planned(order, targets)
         return self._new(order, actions, planned, triggered_by, requested_by, uuid=uuid or uuid7(self._clock.now()))
 
-    async def frozen(self, order: LaunchOrder) -> list[dict[str, Any]]:
-        """The actions as an execution keeps them: what they name is fixed from now on. Raises Invalid."""
+    async def frozen(self, order: LaunchOrder, targets: Sequence[Target]) -> list[dict[str, Any]]:
+        """The actions as an execution on these targets keeps them: what they name is fixed from now on.
+
+        Raises Invalid, also where a credential may not be used for that.
+        """
         actions = with_check(order.policy, await become.fixed(self._vault, order.actions))
         actions = [{**action, "retry": self._retry(action.get("retry"))} for action in actions]
         actions = await sources.fixed(self._files, actions)
         await self._narrow(order, actions)
+        await binding.check(self._vault, self._targets, targets, actions, job_id=order.job_id, job=order.job_name)
         return actions
 
     def planned(self, order: LaunchOrder, targets: Sequence[Target]) -> Plan:

@@ -12,7 +12,7 @@ from functools import partial
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
-from opsjobs.engine import become
+from opsjobs.engine import become, binding
 from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course, course_of
@@ -252,11 +252,14 @@ class Life:
             specs = [self._courses[execution].spec for execution in {run.execution_id for run in claimed}]
             logins = become.credentials(become.wishes(specs))
             opened = await self._tools.vault.open_many(sorted(logins)) if logins else {}
+            held = await binding.Held.of(self._tools.vault, endpoints.values(), opened)
             again = [run.id for run in claimed if run.fence > 1 or lost]
             progress = await self._tools.ledger.progress(again) if again else {}
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost or {})}
         for run in claimed:
             course, endpoint = self._courses[run.execution_id], endpoints.get(run.target_id)
+            purpose = binding.Purpose(course.spec.job_id, course.spec.job_name)
+            endpoint = held.endpoint(endpoint, purpose) if endpoint is not None else None
             self._perform(
                 TargetRun(
                     self._recorder.open(run, self._masks.of(course, endpoint, opened)),
@@ -266,7 +269,7 @@ class Life:
                     self._run_tools,
                     asked_at=asked_at,
                     lost=why.get(run.id),
-                    opened=opened,
+                    opened=held.opened(opened, endpoint.target, purpose) if endpoint is not None else {},
                 )
             )
         self._tools.metrics.claims.inc(len(claimed))

@@ -107,7 +107,8 @@ class Preparer:
         order = order_of(job, ready.schedule)
         # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
         if job.id not in frozen:
-            frozen[job.id] = await self._launcher.selected(order), await self._launcher.frozen(order)
+            selected = await self._launcher.selected(order)
+            frozen[job.id] = selected, await self._launcher.frozen(order, selected)
         targets, actions = frozen[job.id]
         bounds.check_targets(targets)
         order = await self._launcher.with_values(order)

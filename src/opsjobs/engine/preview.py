@@ -30,8 +30,9 @@ _LATER = ("actions.", "execution.", "run.")
 async def preview(launcher: Launcher, database: Database, order: LaunchOrder) -> dict[str, Any]:
     """The body of an answer: targets, waves, commands, changes since the last execution, an estimate. Refuses what a launch would."""
     order = await launcher.with_values(order)
-    planned = launcher.planned(order, await launcher.selected(order))
-    actions = await launcher.frozen(order)
+    targets = await launcher.selected(order)
+    planned = launcher.planned(order, targets)
+    actions = await launcher.frozen(order, targets)
     before = await past(database, order.job_id) if order.job_id is not None else Past()
     shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
     return {

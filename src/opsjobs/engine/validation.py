@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from opsjobs.engine.launch import Launcher
@@ -12,6 +12,7 @@ from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.store.jobs import Jobs
+from opsjobs.store.paging import PageRequest
 
 T = TypeVar("T")
 
@@ -37,14 +38,17 @@ def _shown(error: FieldError) -> dict[str, str]:
 
 
 async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> Judgement:
-    """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds."""
+    """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds.
+
+    A stored job of this name is taken for the one that is meant.
+    """
     found = Judgement()
     order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _asked(launcher.selected(order), found, "/targets")
     if targets is not None and not targets:
         words = "no target matches the selection: an execution of it would be refused"
         found.warnings.append(FieldError("/targets", words, "no_targets"))
-    await _asked(launcher.frozen(order), found, "/actions")
+    await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
     for position, action in enumerate(draft.actions):
         if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"
@@ -56,6 +60,11 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if draft.state == "draft":
         found.warnings.append(FieldError("/state", "a draft is not executed", "job_is_draft"))
     return found
+
+
+async def _id_of(jobs: Jobs, name: str) -> int | None:
+    found = (await jobs.list(PageRequest(limit=1, filters={"name": [name]}))).items
+    return found[0].job.id if found else None
 
 
 async def _knows(jobs: Jobs, ref: str, bounds: Bounds) -> bool:

@@ -90,11 +90,19 @@ class _Secrets(Wire):
         }
 
 
+class BoundTo(Wire):
+    """Where a credential may be used: targets and jobs by name, id or uuid, groups by name; nothing at all = anywhere."""
+
+    targets: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)
+    groups: list[Name] = Field(default_factory=list, max_length=100)
+    jobs: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)
+
+
 class CredentialDraft(_Secrets):
     """Body of POST and PUT /credentials. PUT replaces the whole, so it brings the secrets again.
 
     `principal` is what a credential of type kerberos has for a `username`. With a `source` the secrets are elsewhere, and none
-    is given here.
+    is given here. `bound_to`: null leaves it as it is, at first anywhere.
     """
 
     name: Name
@@ -102,6 +110,7 @@ class CredentialDraft(_Secrets):
     username: _Username | None = None
     principal: _Principal | None = None
     source: Source | None = None
+    bound_to: BoundTo | None = None
 
     @model_validator(mode="after")
     def _parts_fit_the_type(self) -> CredentialDraft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from opsjobs.model.binding import ANYWHERE, Binding
 from opsjobs.model.source import SshCaSource, VaultSource, VaultSshSource
 
 
@@ -53,6 +54,7 @@ class Credential:
 
     `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the principal `username`.
     `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
+    `bound`: where it may be used.
     `fault`: why its secrets cannot be had, in words; then there are none. `source`: where they are if not here; they are got just
     before a login.
     """
@@ -67,6 +69,7 @@ class Credential:
     passphrase: Secret | None = None
     certificate: str | None = None
     keytab: Secret | None = None
+    bound: Binding = ANYWHERE
     fault: str | None = None
     source: VaultSource | SshCaSource | VaultSshSource | None = field(default=None, hash=False)
 
@@ -80,3 +83,7 @@ class Credential:
     def made_anew(self) -> bool:
         """True where each login has a key and a certificate of its own, which name what they are for."""
         return isinstance(self.source, SshCaSource | VaultSshSource)
+
+    def closed(self, fault: str) -> Credential:
+        """The same credential without its secrets, for this reason."""
+        return Credential(self.id, self.version, self.name, self.type, self.username, bound=self.bound, fault=fault)

@@ -387,10 +387,11 @@ def _last_jump(endpoint: Endpoint) -> Endpoint:
 def _key(endpoint: Endpoint) -> Key:
     """What makes two sessions share a connection: the machine and its keys, the login, and the way.
 
+    Who may not use a credential (`fault`) has no part in the connections of those who may.
     Where a login is made for a purpose, which a certificate names, those of another one have a connection of their own.
     """
     target, credential = endpoint.target, endpoint.credential
-    login = (credential.id, credential.version, credential.username) if credential is not None else None
+    login = (credential.id, credential.version, credential.username, credential.fault) if credential is not None else None
     purpose = endpoint.purpose if credential is not None and credential.made_anew else ""
     machine = (target.id, target.host, target.port, target.platform, target.host_key_policy, tuple(target.host_keys))
     return (machine, login, purpose, tuple(_key(jump) for jump in endpoint.jumps))

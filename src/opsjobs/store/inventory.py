@@ -26,7 +26,7 @@ from opsjobs.store.reference import Reference, find, lock, unique_name
 from opsjobs.store.scoping import check_target
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault import Vault, binding
 
 JUMPS_AT_MOST = 4
 # Changes to the web of jump hosts are made one at a time, so that two of them cannot close a circle together.
@@ -272,6 +272,7 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
     if draft.durable != "auto":
         await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
     await selecting.make_known(connection, draft.groups)
+    await binding.check_targets(connection, [row["id"]])
     return int(row["id"])
 
 
@@ -293,6 +294,7 @@ async def insert_many(connection: Connection, drafts: Sequence[TargetDraft], uui
         ]
         await cursor.executemany(_SET_OPTIONS, told)
     await selecting.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
+    await binding.check_targets(connection, [*ids.values()])
     return [ids[uuid] for uuid in uuids]
 
 
@@ -303,6 +305,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
         await connection.execute(_REPLACE, values)
     await connection.execute(_SET_OPTIONS, values)
     await selecting.make_known(connection, draft.groups)
+    await binding.check_targets(connection, [target_id])
 
 
 async def named(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach, labels_of
+from opsjobs.model.action import RunningAction
 from opsjobs.model.differences import differences
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
@@ -24,6 +25,7 @@ from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, unique_name
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.vault import binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +331,7 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
 
 
 async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str) -> None:
+    await binding.check_job(connection, job_id, draft.name, _credentials(draft))
     written = draft.model_dump(mode="json")
     shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
     kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
@@ -350,6 +353,18 @@ async def _write_version(connection: Connection, job_id: int, version: int, draf
         _INSERT_TARGETS,
         [job_id, version, list(range(len(targets))), [kind for kind, _ in targets], [value for _, value in targets]],
     )
+
+
+def _credentials(draft: JobDraft) -> dict[str, str]:
+    """The credentials that actions name, each with the pointer to one that does."""
+    places: list[tuple[str, object]] = [(f"/actions/{n}", action) for n, action in enumerate(draft.actions)]
+    if draft.policy.gate is not None and draft.policy.gate.check is not None:
+        places.append(("/policy/gate/check", draft.policy.gate.check))
+    return {
+        action.become.credential: f"{place}/become/credential"
+        for place, action in places
+        if isinstance(action, RunningAction) and action.become is not None and action.become.credential is not None
+    }
 
 
 def _selection(draft: JobDraft) -> list[tuple[str, str]]:

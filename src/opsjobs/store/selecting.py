@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from psycopg.rows import DictRow
+
 from opsjobs.model.access import Reach
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
@@ -107,18 +109,31 @@ async def make_known(connection: Connection, groups: Collection[str]) -> None:
         await connection.execute(_MAKE_KNOWN, [list(groups)])
 
 
+async def members(connection: Connection, groups: Sequence[str], among: Collection[int]) -> set[int]:
+    """Which of these targets are in one of these groups, or in one that such a group holds."""
+    held = await (await connection.execute(_HELD, [list(groups)])).fetchall()
+    condition, values = _in_groups(held)
+    query = f"select t.id from targets t where t.id = any(%s::bigint[]) and ({condition})"
+    return {row["id"] for row in await (await connection.execute(query, [list(among), *values])).fetchall()}
+
+
 async def _grouped(database: Database, groups: Sequence[str]) -> tuple[list[int], set[str]]:
     """The ids of the targets in these groups, and which of the groups there are."""
     held = await database.fetch(_HELD, [list(groups)])
+    condition, values = _in_groups(held)
+    rows = await database.fetch(_GROUPS.format(conditions=condition), [*values, SELECTED_AT_MOST])
+    found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
+    return [row["id"] for row in rows], found
+
+
+def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
+    """The condition on targets `t` of being in one of these groups, by their rows of `_HELD`."""
     conditions, values = ["t.groups && %s::text[]"], [[row["name"] for row in held]]
     for selector in {row["selector"] for row in held if row["selector"]}:
         condition, bound = _all_of(parse_selector(selector))
         conditions.append(f"({condition})")
         values += bound
-    query = _GROUPS.format(conditions=" or ".join(conditions))
-    rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
-    found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
-    return [row["id"] for row in rows], found
+    return " or ".join(conditions), values
 
 
 def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:

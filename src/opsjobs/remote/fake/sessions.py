@@ -34,6 +34,10 @@ class FakeSessions:
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
         """A session, or the failure that the machine was told to give."""
         machine = self.machine(endpoint.target.name)
+        for hop in (*endpoint.jumps, endpoint):
+            if hop.credential is not None and hop.credential.fault is not None:
+                words = f"The credential {hop.credential.name} cannot be used: {hop.credential.fault}."
+                raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
         await machine.connect(self._clock)
         session = FakeSession(machine, self._clock)
         machine.open_sessions += 1

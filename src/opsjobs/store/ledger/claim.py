@@ -59,6 +59,7 @@ class Spec:
     created_at: datetime
     parameters: Mapping[str, Any] = field(default_factory=dict)
     number: int | None = None
+    job_id: int | None = None
     job_name: str = "ad-hoc"
     requested_by: str = ""
     requested_by_kind: IdentityKind = "api_key"
@@ -211,7 +212,7 @@ select target_run_id, action, attempt, status, exit_code, error_code, error_mess
 from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
 
 _SPECS = """
-select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, s.job_name,
+select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, e.job_id, s.job_name,
   s.requested_by, s.requested_by_kind
 from execution_specs s join job_executions e on e.id = s.execution_id where s.execution_id = any(%s::bigint[])"""
 

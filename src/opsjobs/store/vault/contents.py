@@ -10,6 +10,7 @@ from typing import Any
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.source import source_of
 from opsjobs.store.keyfile import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
+from opsjobs.store.vault.binding import binding_of
 
 _HIDDEN = ("password", "private_key", "passphrase", "keytab")
 _TEXTS = ("private_key", "certificate")
@@ -67,4 +68,5 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
         "name": row["name"],
         "type": CredentialType(row["type"]),
         "username": row["username"],
+        "bound": binding_of(row),
     }

@@ -11,7 +11,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.credential import CredentialDraft, RotationDraft, unfit
+from opsjobs.model.binding import Binding
+from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft, unfit
 from opsjobs.model.failures import Conflict, FieldError, Invalid, Precondition
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.source import SshCaSource
@@ -22,26 +23,34 @@ from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
+from opsjobs.store.vault import usage
+from opsjobs.store.vault.binding import binding_of, check_users, outside, resolved
 from opsjobs.store.vault.contents import check, closed, packed, parts_of, unpacked
 from opsjobs.store.vault.rows import CREDENTIALS, SHOWN, StoredCredential, stored
 from opsjobs.telemetry import log
 
-_COLUMNS = f"{SHOWN}, key_id, wrapped_key, sealed"
-_SEALED = f"select {_COLUMNS} from credentials where id = any(%s::bigint[])"
+_KEPT = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
+_COLUMNS = f"{SHOWN}, {_KEPT}"
+_SEALED = f"""
+select id, uuid, name, type, username, version, bound_groups, {_KEPT} from credentials where id = any(%s::bigint[])"""
 
 _INSERT = f"""
-insert into credentials (uuid, name, type, username, source, key_id, wrapped_key, sealed)
-values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning {_COLUMNS}"""
+insert into credentials (
+  uuid, name, type, username, source, key_id, wrapped_key, sealed, bound_targets, bound_groups, bound_jobs)
+values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wrapped_key)s, %(sealed)s,
+  coalesce(%(targets)s::text[], '{{}}'), coalesce(%(groups)s::text[], '{{}}'), coalesce(%(jobs)s::bigint[], '{{}}'))
+returning {_COLUMNS}"""
 
+_BIND = """bound_targets = coalesce(%(targets)s::text[], bound_targets), bound_groups = coalesce(%(groups)s::text[], bound_groups),
+  bound_jobs = coalesce(%(jobs)s::bigint[], bound_jobs), updated_at = opsjobs_now()"""
 _REPLACE = f"""
 update credentials set name = %(name)s, type = %(type)s, username = %(username)s, source = %(source)s, version = version + 1,
-  key_id = %(key_id)s,
-  wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, updated_at = opsjobs_now()
-where uuid = %(uuid)s returning {_COLUMNS}"""
+  key_id = %(key_id)s, wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, {_BIND} where uuid = %(uuid)s returning {_COLUMNS}"""
+_REBIND = f"update credentials set {_BIND} where id = %(id)s returning {_COLUMNS}"
 
-_USERS = """
-select name, count(*) over () as n from (select name from targets where credential_id = %(id)s
-  union all select name from credentials where source->>'authority' = %(name)s) users order by name limit %(limit)s"""
+_BINDINGS = """
+select id, name, bound_targets, bound_groups, bound_jobs from credentials
+where id = any(%s::bigint[]) and (bound_targets <> '{}' or bound_groups <> '{}' or bound_jobs <> '{}')"""
 _SIGNED_BY = """
 select name, count(*) over () as n from credentials where source->>'authority' = %(name)s order by name limit %(limit)s"""
 
@@ -56,6 +65,7 @@ class Vault:
         self._database = database
         self._ring = KeyRing(keys)
         self._clock = clock or SystemClock()
+        self._uses = usage.Uses(database, self._clock)
         self._ring.self_test()
 
     async def create(self, draft: CredentialDraft, idem: IdempotentRequest | None = None) -> StoredCredential | Answer:
@@ -66,7 +76,8 @@ class Vault:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             await _check_authority(connection, draft)
-            made = await self._write(connection, _INSERT, _named(draft), parts, Place("credentials", row, 1))
+            values = {**_named(draft), **await _bound(connection, draft.bound_to)}
+            made = await self._write(connection, _INSERT, values, parts, Place("credentials", row, 1))
             await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/credentials/{made.id}", made.data())
@@ -81,7 +92,40 @@ class Vault:
             if draft.name != old["name"] or draft.type is not CredentialType.SSH_KEY:
                 what = f"The credential {old['name']!r} holds the key of the SSH CA of"
                 await check_unused(connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]})
-            return await self._next(connection, old, _named(draft), parts, "credential.updated")
+            if draft.name != old["name"]:
+                await usage.check_unnamed(connection, old["name"])
+            values = {**_named(draft), **await _bound(connection, draft.bound_to, old)}
+            return await self._next(connection, old, values, parts, "credential.updated")
+
+    async def bind(self, ref: str, bound_to: BoundTo) -> StoredCredential:
+        """Say where it may be used. Raises NotFound, Invalid, Conflict("credential_in_use") where it is used outside of that."""
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref)
+            values = {"id": old["id"], **await _bound(connection, bound_to, old)}
+            row = await (await connection.execute(_REBIND, values)).fetchone()
+            assert row is not None
+            before, made = stored(old), stored(row)
+            was, now = {"bound_to": before.bound_to}, {"bound_to": made.bound_to}
+            await audit.record(connection, "credential.bound", "credential", made.id, made.name, before=was, after=now)
+        return made
+
+    async def usage(self, ref: str) -> usage.Usage:
+        """Who names it. Raises NotFound."""
+        row = await find(self._database, "credential", ref, "select id, name from credentials")
+        async with self._database.connection() as connection:
+            return await usage.of(connection, row["id"], row["name"])
+
+    async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
+        """The name and the binding, by id, of those of these credentials that may not be used anywhere."""
+        rows = await self._database.fetch(_BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]])
+        return {str(row["id"]): (row["name"], binding_of(row)) for row in rows}
+
+    async def outside(self, binding: Binding, target_ids: Collection[str]) -> set[str]:
+        """Which of these machines, by id, it may not be used on, as the groups are now."""
+        if not binding.groups:
+            return {i for i in target_ids if not binding.holds_target(i, ())}
+        async with self._database.connection() as connection:
+            return {str(i) for i in await outside(connection, binding, [int(i) for i in target_ids if i.isdigit()])}
 
     async def rotate(
         self,
@@ -99,7 +143,7 @@ class Vault:
                 return answer
             row = await _locked(connection, ref)
             _check_version(row["version"], if_match, draft.version)
-            named = {name: row[name] for name in ("name", "type", "username")}
+            named = {**{name: row[name] for name in ("name", "type", "username")}, **_AS_BOUND}
             parts = self._rotated(row, draft.revealed())
             made = await self._next(connection, row, named, parts, "credential.rotated")
             if idem is not None:
@@ -115,11 +159,10 @@ class Vault:
         return (await CREDENTIALS.page(self._database, request)).map(stored)
 
     async def delete(self, ref: str) -> None:
-        """Raises NotFound, Conflict("credential_in_use") naming targets that log in with it."""
+        """Raises NotFound, Conflict("credential_in_use") naming targets that log in with it, and jobs whose actions name it."""
         async with self._database.transaction() as connection:
             row = await _locked(connection, ref)
-            what = f"The credential {row['name']!r} is used by"
-            await check_unused(connection, "credential_in_use", what, _USERS, {"id": row["id"], "name": row["name"]})
+            await usage.check_unused(connection, row["id"], row["name"])
             await connection.execute("delete from credentials where id = %s", [row["id"]])
             await circuits.forget(connection, "credential_id", row["id"])
             before = stored(row)
@@ -132,7 +175,9 @@ class Vault:
         """
         known = [int(i) for i in ids if Reference.parse(i) and i.isdigit()]
         rows = await self._database.fetch(_SEALED, [known])
-        return {str(row["id"]): self._open(row) for row in rows}
+        opened = {str(row["id"]): self._open(row) for row in rows}
+        await self._uses.note([int(i) for i, credential in opened.items() if credential.fault is None])
+        return opened
 
     async def tested(self, credential: StoredCredential, told: Mapping[str, Any]) -> None:
         """Put on record that its secrets were looked for, and whether they could be had."""
@@ -196,7 +241,7 @@ class Vault:
             return closed(row, str(refused))
 
     async def _next(
-        self, connection: Connection, old: DictRow, named: Mapping[str, str], parts: Mapping[str, str], told_as: str
+        self, connection: Connection, old: DictRow, named: Mapping[str, Any], parts: Mapping[str, str], told_as: str
     ) -> StoredCredential:
         """Write the next version of a row that is locked: nothing that the one before it did speaks against it any more."""
         place = Place("credentials", old["uuid"], old["version"] + 1)
@@ -207,7 +252,7 @@ class Vault:
         return made
 
     async def _write(
-        self, connection: Connection, statement: str, named: Mapping[str, str], parts: Mapping[str, str], place: Place
+        self, connection: Connection, statement: str, named: Mapping[str, Any], parts: Mapping[str, str], place: Place
     ) -> StoredCredential:
         content = packed(parts)
         sealed = self._ring.seal(content, place)
@@ -242,6 +287,19 @@ async def _check_authority(connection: Connection, draft: CredentialDraft) -> No
     if row["type"] != CredentialType.SSH_KEY:
         detail = f"The credential {name!r} is of type {row['type']}: the key of an SSH CA is one of type ssh_key."
         raise Invalid("invalid_credential", detail, errors=[FieldError("/source/authority", detail, "invalid_credential")])
+
+
+_AS_BOUND: Mapping[str, Any] = {"targets": None, "groups": None, "jobs": None}
+
+
+async def _bound(connection: Connection, bound_to: BoundTo | None, old: DictRow | None = None) -> Mapping[str, Any]:
+    """The columns of a binding; all None where it stays. Raises Invalid, and Conflict where `old` is used outside of it."""
+    if bound_to is None:
+        return _AS_BOUND
+    binding = await resolved(connection, bound_to)
+    if old is not None:
+        await check_users(connection, old["id"], old["name"], binding)
+    return {"targets": sorted(binding.targets), "groups": sorted(binding.groups), "jobs": sorted(binding.jobs)}
 
 
 def _sealed(row: DictRow) -> Sealed:

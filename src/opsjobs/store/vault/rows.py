@@ -23,6 +23,8 @@ class StoredCredential:
     username: str
     source: Mapping[str, Any] | None
     version: int
+    bound_to: Mapping[str, list[str]]
+    last_used_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -36,12 +38,20 @@ class StoredCredential:
             "username": self.username,
             "source": self.source,
             "version": self.version,
+            "bound_to": self.bound_to,
+            "last_used_at": moment(self.last_used_at),
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
         }
 
 
-SHOWN = "id, uuid, name, type, username, source, version, created_at, updated_at"
+# Targets and jobs lie there by id, so that another one of the same name is not meant; they are shown by name.
+_NAMES = """
+(select coalesce(array_agg(coalesce(t.name, b.id || ' (deleted)') order by t.name), '{{}}')
+ from unnest(credentials.{column}) as b(id) left join {table} t on t.id = b.id::bigint) as {shown}"""
+SHOWN = f"""id, uuid, name, type, username, source, version, last_used_at, created_at, updated_at, bound_groups,
+{_NAMES.format(column="bound_targets", table="targets", shown="target_names")},
+{_NAMES.format(column="bound_jobs", table="jobs", shown="job_names")}"""
 CREDENTIALS = Listing(
     f"select {SHOWN} from credentials",
     {
@@ -51,6 +61,7 @@ CREDENTIALS = Listing(
         "type": Column("text"),
         "username": Column("text", sort=True),
         "created_at": Column("moment", sort=True),
+        "last_used_at": Column("moment"),
         "updated_at": Column("moment", sort=True),
     },
     default_sort="name",
@@ -59,5 +70,6 @@ CREDENTIALS = Listing(
 
 def stored(row: Mapping[str, Any]) -> StoredCredential:
     """From a row with the columns `SHOWN`, and perhaps others."""
-    shown = {name: row[name] for name in StoredCredential.__dataclass_fields__}
-    return StoredCredential(**{**shown, "uuid": str(row["uuid"]), "type": CredentialType(row["type"])})
+    plain = {name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"}
+    bound_to = {"targets": row["target_names"], "groups": sorted(row["bound_groups"]), "jobs": row["job_names"]}
+    return StoredCredential(**{**plain, "uuid": str(row["uuid"]), "type": CredentialType(row["type"]), "bound_to": bound_to})

@@ -1,0 +1,126 @@
+"""Where credentials may be used, as it lies in their rows, and who uses one outside of that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from opsjobs.model.binding import ANYWHERE, Binding, not_for_that, not_there
+from opsjobs.model.credential import BoundTo
+from opsjobs.model.failures import Conflict, FieldError, Invalid
+from opsjobs.model.secret import CredentialType
+from opsjobs.store import selecting
+from opsjobs.store.reference import Reference
+from opsjobs.store.transaction import Connection
+
+# What a name, an id or a uuid means; the name first, so that a number as a name is found.
+_RESOLVE = """
+select e.position, (select t.id from {table} t where (t.name = e.entry or t.id = e.id or t.uuid = e.uuid){living}
+  order by t.name = e.entry desc limit 1) as id
+from unnest(%(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[]) with ordinality as e(entry, id, uuid, position)
+order by e.position"""
+_TARGETS = _RESOLVE.format(table="targets", living="")
+_JOBS = _RESOLVE.format(table="jobs", living=" and t.state <> 'archived'")
+_GROUPS = "select name from target_groups where name = any(%s)"
+
+_OF_TARGETS = """
+select t.id, t.name as target, t.transport, c.name, c.type, c.bound_targets, c.bound_groups, c.bound_jobs
+from targets t join credentials c on c.id = t.credential_id where t.id = any(%s::bigint[])
+  and (c.bound_targets <> '{}' or c.bound_groups <> '{}' or (t.transport = 'ssh' and c.type = any(%s)))"""
+_NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
+
+# Locked, so that none of them is bound otherwise or deleted before what names them is there to be seen.
+_NAMED = """
+select name, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s) order by id for share"""
+
+USERS = "select id, name from targets where credential_id = %s order by name"
+JOBS = """
+select j.id, j.name, array_agg(distinct a.key) as actions from jobs j
+join (
+  select job_id, version, key, definition from job_actions
+  union all select job_id, version, 'gate-check', policy->'gate'->'check' from job_versions
+) a on a.job_id = j.id and a.version = j.version
+where j.state <> 'archived' and a.definition->'become'->>'credential' = %s group by j.id, j.name order by j.name"""
+
+
+def binding_of(row: Mapping[str, Any]) -> Binding:
+    """From a row with the columns bound_targets, bound_groups and bound_jobs."""
+    return Binding(frozenset(row["bound_targets"]), frozenset(row["bound_groups"]), frozenset(row["bound_jobs"]))
+
+
+async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
+    """What these names mean now. Raises Invalid with a pointer to each that names nothing."""
+    targets = await _ids(connection, _TARGETS, wanted.targets)
+    jobs = await _ids(connection, _JOBS, wanted.jobs)
+    found = {row["name"] for row in await (await connection.execute(_GROUPS, [wanted.groups])).fetchall()}
+    groups = [name if name in found else None for name in wanted.groups]
+    sides = (("targets", "target", wanted.targets, targets), ("groups", "group", wanted.groups, groups))
+    faults = [
+        _unknown(side, noun, position, entry)
+        for side, noun, entries, known in (*sides, ("jobs", "job", wanted.jobs, jobs))
+        for position, (entry, is_known) in enumerate(zip(entries, known, strict=True))
+        if is_known is None
+    ]
+    if faults:
+        raise Invalid("unknown_binding", faults[0].detail, errors=faults)
+    return Binding(frozenset(str(i) for i in targets), frozenset(wanted.groups), frozenset(i for i in jobs if i is not None))
+
+
+async def outside(connection: Connection, binding: Binding, target_ids: Collection[int]) -> set[int]:
+    """Which of these machines it may not be used on."""
+    if not binding.has_places:
+        return set()
+    members = await selecting.members(connection, sorted(binding.groups), target_ids) if binding.groups else set()
+    return {i for i in target_ids if not binding.holds_target(str(i), ()) and i not in members}
+
+
+async def check_targets(connection: Connection, target_ids: Sequence[int]) -> None:
+    """Raises Invalid where a target that was just written logs in with what may not be used there, or not over its transport."""
+    for row in await (await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])).fetchall():
+        if row["transport"] == "ssh" and row["type"] in _NOT_OF_SSH:
+            detail = f"The credential {row['name']!r} is of type {row['type']}, which SSH does not log in with: name another one."
+            raise Invalid("wrong_credential_type", detail, errors=[FieldError("/credential", detail, "wrong_credential_type")])
+        if await outside(connection, binding_of(row), [row["id"]]):
+            raise refusal(not_there(row["name"], row["target"]), "/credential")
+
+
+async def check_job(connection: Connection, job_id: int, job: str, credentials: Mapping[str, str]) -> None:
+    """Raises Invalid where an action names what is bound to other jobs. `credentials`: by name, the pointer to one that names it."""
+    if not credentials:
+        return
+    for row in await (await connection.execute(_NAMED, [sorted(credentials)])).fetchall():
+        if not binding_of(row).holds_job(job_id):
+            raise refusal(not_for_that(row["name"], job), credentials[row["name"]])
+
+
+async def check_users(connection: Connection, credential_id: int, name: str, binding: Binding) -> None:
+    """Raises Conflict where a target or a job uses it already that would be outside."""
+    if binding == ANYWHERE:
+        return
+    targets = {row["id"]: row["name"] for row in await (await connection.execute(USERS, [credential_id])).fetchall()}
+    users = [f"target {targets[i]}" for i in await outside(connection, binding, targets)]
+    jobs = await (await connection.execute(JOBS, [name])).fetchall()
+    users += [f"job {row['name']}" for row in jobs if not binding.holds_job(row["id"])]
+    if users:
+        shown = ", ".join(sorted(users)[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
+        raise Conflict("credential_in_use", f"The credential {name!r} is used outside of that, by {shown}: change those first.")
+
+
+def refusal(words: str, pointer: str) -> Invalid:
+    """What may not be used there."""
+    detail = f"{words[0].upper()}{words[1:]}."
+    return Invalid("credential_bound", detail, errors=[FieldError(pointer, detail, "credential_bound")])
+
+
+async def _ids(connection: Connection, query: str, entries: Sequence[str]) -> list[int | None]:
+    references = [Reference.parse(entry) for entry in entries]
+    values = {
+        "entries": list(entries),
+        "ids": [r.id if r else None for r in references],
+        "uuids": [r.uuid if r else None for r in references],
+    }
+    return [row["id"] for row in await (await connection.execute(query, values)).fetchall()]
+
+
+def _unknown(side: str, noun: str, position: int, entry: str) -> FieldError:
+    return FieldError(f"/bound_to/{side}/{position}", f"There is no {noun} {entry!r}.", "unknown_binding")

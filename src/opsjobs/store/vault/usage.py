@@ -1,0 +1,94 @@
+"""Who uses a credential: targets and jobs that name it, and when it was opened last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.clock import Clock
+from opsjobs.model.failures import Conflict
+from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.using import check_unused as check_none
+from opsjobs.store.vault.binding import JOBS, USERS
+
+SHOWN_AT_MOST = 200
+NOTED_SECONDS = 60.0
+"""A process writes down at most once in so long that it has opened a credential."""
+
+NOTED_AT_MOST = 10_000
+
+_NAMED = f"""
+select name, count(*) over () as n from (
+  select name from ({USERS.replace("%s", "%(id)s")}) t union all select name from ({JOBS.replace("%s", "%(name)s")}) j
+  union all select name from credentials where source->>'authority' = %(name)s
+) users order by name limit %(limit)s"""
+
+# Whoever has the row locked just now writes to it anyway: nobody waits for the sake of a moment.
+_USED = """
+with due as (
+  select id from credentials where id = any(%s::bigint[])
+    and (last_used_at is null or last_used_at < opsjobs_now() - make_interval(secs => %s)) order by id for no key update skip locked
+)
+update credentials c set last_used_at = opsjobs_now() from due where c.id = due.id returning c.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Targets that log in with it, and jobs with the actions that name it; the first 200 of each, and how many in all."""
+
+    targets: Sequence[Mapping[str, Any]]
+    jobs: Sequence[Mapping[str, Any]]
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /credentials/{id}/usage."""
+        return {
+            "targets": [{"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]],
+            "jobs": [
+                {"id": row["id"], "name": row["name"], "actions": sorted(row["actions"])} for row in self.jobs[:SHOWN_AT_MOST]
+            ],
+            "total": {"targets": len(self.targets), "jobs": len(self.jobs)},
+        }
+
+
+async def of(connection: Connection, credential_id: int, name: str) -> Usage:
+    """Who names it, as everything is now."""
+    targets = await (await connection.execute(USERS, [credential_id])).fetchall()
+    return Usage(targets, await (await connection.execute(JOBS, [name])).fetchall())
+
+
+async def check_unused(connection: Connection, credential_id: int, name: str) -> None:
+    """Raises Conflict("credential_in_use") naming the first of those who use it."""
+    values = {"id": credential_id, "name": name}
+    await check_none(connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values)
+
+
+async def check_unnamed(connection: Connection, name: str) -> None:
+    """Raises Conflict where jobs know it by this name, which is to change."""
+    jobs = await (await connection.execute(JOBS, [name])).fetchall()
+    if jobs:
+        first = ", ".join(row["name"] for row in jobs[:5])
+        detail = (
+            f"Actions of {len(jobs)} jobs call the credential {name!r} by this name ({first}): change those first, or keep it."
+        )
+        raise Conflict("credential_in_use", detail)
+
+
+class Uses:
+    """Writes down when credentials were opened, a little: once a minute for each, and only if nobody else has."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._noted: dict[int, float] = {}
+
+    async def note(self, ids: Sequence[int]) -> None:
+        """These were opened now."""
+        now = self._clock.monotonic()
+        due = [i for i in ids if now - self._noted.get(i, -NOTED_SECONDS) >= NOTED_SECONDS]
+        if not due:
+            return
+        if len(self._noted) > NOTED_AT_MOST:
+            self._noted.clear()
+        self._noted |= dict.fromkeys(due, now)
+        await self._database.fetch(_USED, [due, NOTED_SECONDS])
