@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
@@ -18,7 +18,7 @@ from opsjobs.model.access import Role
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.granting import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Moment, Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.people.api_keys import API_KEYS, NewKey
@@ -37,7 +37,7 @@ class ApiKeyDraft(Wire):
     permissions: list[str] = Field(default_factory=list, max_length=PERMISSIONS_MAX)
     scope: str = Field(default="", max_length=SCOPE_CHARACTERS_MAX)
     grants: list[GrantDraft] = Field(default_factory=list, max_length=GRANTS_MAX)
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
     @model_validator(mode="after")
     def _something(self) -> ApiKeyDraft:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
@@ -15,12 +14,13 @@ from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import bounds, reach, requester
 from opsjobs.model.again import DiscardDraft, ReviveDraft
+from opsjobs.model.wire import Moment
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["dead letters"])
-Since = Annotated[AwareDatetime | None, Query(description="Those that ended at that time or later.")]
+Since = Annotated[Moment | None, Query(description="Those that ended at that time or later.")]
 
 
 @router.get("/dead-letters", dependencies=[requires("executions:read", Within.LIST)], summary="List dead letters")

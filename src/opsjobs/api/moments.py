@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
@@ -24,7 +24,7 @@ from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.fault import fault
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable
 from opsjobs.model.units import format_duration
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Moment, Wire
 from opsjobs.store.schedule_rows import StoredSchedule
 
 MOMENTS_AT_MOST = 100
@@ -43,7 +43,7 @@ class PreviewDraft(Wire):
 
     schedule: ScheduleDraft | None = None
     id: int | str | None = None
-    after: Annotated[AwareDatetime | None, Field(alias="from")] = None
+    after: Annotated[Moment | None, Field(alias="from")] = None
     count: int = Field(default=5, ge=1, le=MOMENTS_AT_MOST)
 
     @model_validator(mode="after")

@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus, moment
 from opsjobs.model.runs import TargetName
-from opsjobs.model.wire import Overriding, Wire
+from opsjobs.model.wire import Moment, Overriding, Wire
 
 IDS_MAX = 10_000
 
@@ -60,7 +60,7 @@ class LetterFilter(Wire):
     error: ErrorCode | None = None
     status: Literal[RunStatus.LOST, RunStatus.DEAD] | None = None
     execution: int | None = Field(default=None, ge=1, le=(1 << 63) - 1)
-    since: AwareDatetime | None = None
+    since: Moment | None = None
 
     @model_validator(mode="before")
     @classmethod

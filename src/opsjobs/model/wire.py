@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -45,6 +50,18 @@ Size = Annotated[
 ]
 """Bytes, at most 1 TiB; written as text with a unit."""
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d\S*", re.IGNORECASE)
+
+
+def _moment(given: Any) -> Any:
+    if isinstance(given, datetime) or (isinstance(given, str) and _MOMENT.fullmatch(given)):
+        return given
+    raise ValueError("write a time with its zone, such as 2026-11-24T09:00:00Z")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""An instant, written as RFC 3339 has it; not as a number, whose unit and zone nobody knows."""
+
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -61,7 +78,8 @@ def stored(info: ValidationInfo) -> bool:
 class Wire(BaseModel):
     """A request body or a part of one.
 
-    Only names of fields are re-spelt from camelCase; keys of dictionaries (env, labels, parameters) are data.
+    Only names of fields are re-spelt from camelCase; keys of dictionaries (env, labels, parameters) are data. Numbers and truths
+    are what JSON says they are: neither `"yes"` nor 1 is true, and true is no port.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_enum_values=False)
@@ -71,14 +89,15 @@ class Wire(BaseModel):
     def _snake_case(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        known = cls.model_fields
+        known, scalars = cls.model_fields, _scalars(cls)
         respelt: dict[Any, Any] = {}
         for key, value in body.items():
             snake = snake_case(key) if isinstance(key, str) and key not in known else key
             name = snake if snake in known else key
             if name in respelt:
                 raise ValueError(f"{name} is given twice, in two spellings")
-            respelt[name] = value
+            kinds = scalars.get(name) if isinstance(name, str) else None
+            respelt[name] = value if kinds is None else _as_it_is(value, kinds)
         return respelt
 
 
@@ -92,3 +111,46 @@ class Overriding(Wire):
     def override(self) -> str | None:
         """The reason, where something is overridden."""
         return (self.reason or "") if self.override_safety else None
+
+
+# What no field takes: its own words of refusal, at its own place, are the best.
+_OF_ANOTHER_TYPE = object()
+
+
+@cache
+def _scalars(model: type[Wire]) -> dict[str, frozenset[type]]:
+    """The fields that take only numbers or truths, or lists of them, with what each takes."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if not _converts(field.metadata) and (kinds := _kinds(field.annotation)):
+            found[name] = kinds
+    return found
+
+
+def _kinds(annotation: Any) -> frozenset[type]:
+    """Which of bool, int, float an annotation takes, itself or in a list; nothing where it takes anything else, too."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return frozenset() if _converts(arguments[1:]) else _kinds(arguments[0])
+    if origin in (Union, UnionType):
+        parts = [_kinds(argument) for argument in arguments if argument is not NoneType]
+        return frozenset().union(*parts) if all(parts) else frozenset()
+    if origin in (list, tuple, frozenset, Sequence):
+        return _kinds(arguments[0])
+    return frozenset({annotation}) if annotation in (bool, int, float) else frozenset()
+
+
+def _converts(metadata: Iterable[object]) -> bool:
+    return any(isinstance(item, BeforeValidator) for item in metadata)
+
+
+def _as_it_is(given: Any, kinds: frozenset[type]) -> Any:
+    if isinstance(given, list | tuple):
+        return [_as_it_is(item, kinds) for item in given]
+    if isinstance(given, bool):
+        fits = bool in kinds
+    elif isinstance(given, int | float):
+        fits = bool(kinds & {int, float})
+    else:
+        fits = not isinstance(given, str)  # what is neither is refused by its field
+    return given if fits else _OF_ANOTHER_TYPE
