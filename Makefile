@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench chaos clean
+.PHONY: help demo test check format bench chaos fuzz clean
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/unit -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -13,6 +13,7 @@ help:
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
+	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
 	@echo "make clean   removes .venv and everything that was made"
 
 demo:
@@ -45,6 +46,10 @@ chaos:
 	@scripts/environment dev
 	@scripts/test-needs
 	@PYTHONPATH=tests $(PYTHON) -m chaos $(ARGS)
+
+fuzz:
+	@scripts/environment dev
+	@PYTHONPATH=tests $(PYTHON) -m fuzz $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

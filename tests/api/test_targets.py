@@ -89,7 +89,7 @@ async def test_a_scan_shows_keys_and_trusts_none(database: Database) -> None:
         assert [key["fingerprint"] for key in keys] == ["SHA256:abc"]
         assert (await ada.http.get("/targets/1")).json()["host_keys"] == []
         ada.parts.sessions.refused = True
-        problem(await ada.http.post("/targets/1/scan-host-keys"), 502, "connection_refused")
+        problem(await ada.http.post("/targets/1/scan-host-keys"), 424, "connection_refused")
 
 
 async def test_a_list_is_narrowed_by_selector_group_and_name(database: Database) -> None:

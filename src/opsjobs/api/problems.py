@@ -104,7 +104,7 @@ async def _on_unavailable(request: Request, raised: Exception) -> Response:
 
 async def _on_remote_failure(request: Request, raised: Exception) -> Response:
     assert isinstance(raised, RemoteFailure)
-    return Problem(request.scope, 502, raised.code.value, raised.message)
+    return Problem(request.scope, 424, raised.code.value, raised.message)
 
 
 async def _on_invalid(request: Request, raised: Exception) -> Response:

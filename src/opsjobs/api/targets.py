@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
@@ -16,7 +16,7 @@ from opsjobs.engine import binding
 from opsjobs.model.failures import NotFound
 from opsjobs.model.importing import ImportDraft
 from opsjobs.model.target import Endpoint, Target, TargetDraft
-from opsjobs.model.wire import Duration, Wire
+from opsjobs.model.wire import Duration, Moment, Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
@@ -27,7 +27,7 @@ router = APIRouter(tags=["targets"])
 class MaintenanceDraft(Wire):
     """Body of POST /targets/{id}/maintenance: until a time, for a duration, `off`, or until further notice."""
 
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     duration: Duration | None = None
     off: bool = False
     reason: str | None = Field(default=None, min_length=1, max_length=2_000)
@@ -115,7 +115,7 @@ async def test(request: Request, stored: Known) -> Response:
     "/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage", Within.OBJECT)], summary="See a target's host keys"
 )
 async def scan_host_keys(request: Request, stored: Known) -> Response:
-    """The keys that the machine shows now, without logging in and without trusting them; 502 where it cannot be reached."""
+    """The keys that the machine shows now, without logging in and without trusting them; 424 where it cannot be reached."""
     keys = await request.app.state.parts.sessions.scan_host_keys(await _endpoint(request, stored))
     return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
 
