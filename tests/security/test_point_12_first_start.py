@@ -1,0 +1,86 @@
+"""Point 12: the first start makes the keys, two installations differ, and production refuses what everybody knows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from api.kit import desk, problem
+from kit.issuer import SECRET
+from opsjobs import settings
+from opsjobs.clock import TurnedClock
+from opsjobs.identity.jws import Unproven
+from opsjobs.identity.own import OwnTokens
+from opsjobs.model.failures import Unauthorised
+from opsjobs.store.envelope import new_key
+from opsjobs.store.transaction import Database
+
+PRODUCTION = {"ENVIRONMENT": "production", "ENCRYPTION_KEYS": "k" * 43}
+ISSUED = {"OPSJOBS_JWT_ISSUER": "https://id.example.org", "OPSJOBS_JWT_AUDIENCE": "opsjobs"}
+SESSION = UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"JWT_SECRET_KEY": "short"}, "JWT_SECRET_KEY has 5 bytes"),
+        ({"JWT_SECRET_KEY": "your-secret-key-change-in-production-please"}, "everybody knows"),
+        ({"JWT_SECRET_KEY": "CHANGE-ME-0123456789-abcdefghijklmnop"}, "everybody knows"),
+        ({"JWT_SECRET_KEY": "a" * 64}, "could guess"),
+        ({"JWT_SECRET_KEY": "abcabcabcabcabcabcabcabcabcabcabcabc"}, "could guess"),
+        ({"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWT_ISSUER": ""}, "OPSJOBS_JWT_ISSUER is not set"),
+        ({"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWT_AUDIENCE": ""}, "OPSJOBS_JWT_AUDIENCE is not set"),
+        ({"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "OPSJOBS_JWT_AUDIENCE": ""}, "OPSJOBS_JWT_AUDIENCE is not set"),
+        ({"OPSJOBS_JWKS_URL": "http://id.example.org/keys"}, "OPSJOBS_JWKS_URL is not https"),
+        ({"OPSJOBS_JWT_ISSUER": "http://id.example.org"}, "OPSJOBS_JWT_ISSUER is not https"),
+        ({"JWT_ALGORITHM": "HS256", "OPSJOBS_JWT_ISSUER": ""}, "there is no key"),
+        ({"OPSJOBS_TRUSTED_PROXIES": "0.0.0.0/0"}, "names everybody"),
+    ],
+)
+def test_point_12_production_refuses_weak_settings_of_tokens_without_repeating_them(environ: dict[str, str], told: str) -> None:
+    with pytest.raises(settings.SettingsError, match=told) as caught:
+        settings.load({**PRODUCTION, **ISSUED, **environ})
+    assert environ.get("JWT_SECRET_KEY", "?!") not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"JWT_SECRET_KEY": SECRET, **ISSUED},
+        {"OPSJOBS_JWKS_URL": "https://id.example.org/keys", **ISSUED},
+        ISSUED,
+        {"AUTH_SERVICE_URL": "http://auth:3001"},
+    ],
+)
+def test_point_12_production_starts_with_strong_ones(environ: dict[str, str]) -> None:
+    settings.load({**PRODUCTION, **environ})
+
+
+def test_point_12_elsewhere_a_weak_secret_is_the_users_own_choice() -> None:
+    assert settings.load({"JWT_SECRET_KEY": "dev"}).identity.jwt_secret_key is not None
+
+
+def test_point_12_a_token_of_one_installation_is_none_in_another() -> None:
+    clock = TurnedClock(datetime(2026, 11, 27, tzinfo=UTC))
+    ours, theirs = new_key(), new_key()
+    token, seconds = OwnTokens([ours], clock, minutes=15).issue(SESSION, "ada")
+    assert seconds == 900
+    with pytest.raises(Unauthorised, match="another installation"):
+        OwnTokens([theirs], clock, minutes=15).session(Unproven.read(token))
+    # Another key comes before it, as a rotation has it: what it signed is good until it is taken away.
+    rotated = OwnTokens([theirs, ours], clock, minutes=15)
+    assert rotated.session(Unproven.read(token)) == SESSION
+    assert Unproven.read(rotated.issue(SESSION, "ada")[0]).kid != Unproven.read(token).kid
+    clock.turn(900)
+    with pytest.raises(Unauthorised, match="expired"):
+        rotated.session(Unproven.read(token))
+
+
+async def test_point_12_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(database: Database) -> None:
+    async with desk(database) as ada:
+        own = OwnTokens(ada.parts.settings.security.encryption_keys, ada.parts.clock, minutes=15)
+        token, _ = own.issue(SESSION, "ada")
+        problem(await ada.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}), 401, "token_invalid")
