@@ -23,6 +23,8 @@ SERVERS = (
     "psycopg",
     "redis",
     "cryptography",
+    "jwt",
+    "argon2",
 )
 COMMANDS = (
     "demo",
@@ -42,6 +44,9 @@ COMMANDS = (
     "credentials",
     "keys",
     "tokens",
+    "users",
+    "login",
+    "logout",
     "status",
     "config",
     "api",

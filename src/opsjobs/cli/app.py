@@ -21,12 +21,14 @@ from opsjobs.cli import (
     importing_crontab,
     jobs,
     keys,
+    login,
     processes,
     safety,
     schedules,
     status,
     targets,
     tokens,
+    users,
 )
 from opsjobs.cli import run as ad_hoc
 from opsjobs.cli.exits import CommandFailed, Exit
@@ -76,6 +78,9 @@ app.add_typer(circuits.app, name="circuits")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(users.app, name="users")
+app.command("login", no_args_is_help=True)(login.login)
+app.command("logout")(login.logout)
 app.add_typer(audit.app, name="audit")
 app.command("status")(status.status)
 app.add_typer(status.config, name="config")

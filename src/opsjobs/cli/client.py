@@ -6,7 +6,8 @@ import ipaddress
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -14,6 +15,7 @@ import httpx2
 
 from opsjobs import __version__
 from opsjobs.cli.exits import CommandFailed, of_answer
+from opsjobs.cli.logins import Login, Logins
 from opsjobs.cli.place import Place, find
 from opsjobs.cli.sse import Event, Parser
 from opsjobs.settings import load_client
@@ -43,8 +45,9 @@ class Refused(CommandFailed):
 class Client:
     """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, logins: Logins | None = None) -> None:
         self.place = place
+        self._login = None if logins is None else _AsLogin(place.url, logins)
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
         if place.token is not None:
             headers["authorization"] = f"Bearer {place.token.reveal()}"
@@ -52,6 +55,7 @@ class Client:
         self._http = httpx2.Client(
             base_url=place.url,
             headers=headers,
+            auth=self._login,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not _is_loopback(place.url),
         )
@@ -70,6 +74,15 @@ class Client:
         """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again without harm."""
         key = {"idempotency-key": str(uuid.uuid4())}
         return self._send("POST", path, query=query, body={} if body is None else body, headers=key)
+
+    def once(self, path: str, body: Json) -> Any:
+        """The answer to a POST that must not come twice: where the answer is lost, nobody knows."""
+        try:
+            answer = self._http.post(path, json=body)
+        except httpx2.TransportError as lost:
+            raise self._away(lost) from lost
+        self._judge(answer)
+        return _decoded(answer.content)
 
     def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
         """The answer to a POST of bytes, sent as they come: once, for they are not there a second time."""
@@ -202,9 +215,13 @@ class Client:
         words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
         more = [e for e in errors if str(e.get("detail")) not in words]
         lines = [words, *(f"  {e.get('pointer') or e.get('parameter') or 'the whole'}: {e.get('detail', '')}" for e in more)]
-        if status == 401:
+        if status == 401 and self._login is not None:
+            lines.append(f"The login at {self.place.url} has ended: `opsjobs login NAME` begins a new one.")
+        elif status == 401 and problem.get("code") != "login_failed":
             held = "is not accepted" if self.place.token else "is missing"
-            lines.append(f"The token {held}: set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`.")
+            lines.append(
+                f"The token {held}: `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`."
+            )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"The service's log has more under request_id {problem['request_id']}.")
         return "\n".join(lines)
@@ -253,9 +270,58 @@ class _Patience:
         self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_AT_MOST)
 
 
-def connect() -> Client:
-    """A client of the service that the environment names, or of the local `up`. Raises CommandFailed, SettingsError."""
-    return Client(find(*load_client()))
+class _AsLogin(httpx2.Auth):
+    """Speaks as whoever has logged in, and goes on with the login where its access token is over."""
+
+    requires_response_body = True
+
+    def __init__(self, url: str, logins: Logins) -> None:
+        self._url = url
+        self._logins = logins
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Each request with the token of now."""
+        login = self._logins.of(self._url)
+        if login is not None and login.is_stale:
+            with self._logins.alone():
+                # Another command may have gone on with it while this one waited: a refresh token is good once.
+                login = self._logins.of(self._url)
+                if login is not None and login.is_stale:
+                    answer = yield httpx2.Request(
+                        "POST", f"{self._url}/auth/refresh", json={"refresh_token": login.refresh_token}
+                    )
+                    login = self._next(login, answer)
+        if login is not None:
+            request.headers["authorization"] = f"Bearer {login.access_token}"
+        yield request
+
+    def _next(self, login: Login, answer: httpx2.Response) -> Login | None:
+        if answer.status_code == 401:
+            self._logins.forget(self._url)
+            return None
+        if answer.status_code != 200:
+            return login  # the service is not well: what was asked for will be told so
+        following = Login.of_answer(login.user, _decoded(answer.content))
+        self._logins.keep(self._url, following)
+        return following
+
+
+def connect(*, as_login: bool = False) -> Client:
+    """A client of the service that the environment names, or of the local `up`. Raises CommandFailed, SettingsError.
+
+    It shows OPSJOBS_TOKEN, else speaks as who has logged in there, else shows the local `up`'s own token. `as_login`: as who has
+    logged in, whatever OPSJOBS_TOKEN is.
+    """
+    wanted, folder = load_client()
+    place, logins = find(wanted, folder), Logins()
+    if (wanted.token is None or as_login) and logins.of(place.url) is not None:
+        return Client(replace(place, token=None), logins)
+    return Client(place)
+
+
+def without_token() -> Client:
+    """A client that shows no token, as who logs in has none yet."""
+    return Client(replace(find(*load_client()), token=None))
 
 
 def path_of(noun: str, ref: object) -> str:
@@ -283,6 +349,11 @@ def is_id(ref: str) -> bool:
         return str(uuid.UUID(ref)) == ref.lower()
     except ValueError:
         return False
+
+
+def is_in_the_open(url: str) -> bool:
+    """Whether what is sent there can be read on the way."""
+    return not url.startswith("https://") and not _is_loopback(url)
 
 
 def _is_loopback(url: str) -> bool:

@@ -2,24 +2,99 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from opsjobs.cli.client import connect
-from opsjobs.cli.render import tell
+from opsjobs.cli import options
+from opsjobs.cli.client import Json, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, ago, show_list, tell
+from opsjobs.cli.users import grants_in_words
 from opsjobs.model.access import Role
+from opsjobs.model.units import parse_duration
 
 app = typer.Typer(help="Tokens: make API keys for people and programs.", no_args_is_help=True)
+
+COLUMNS = (
+    Column("id", lambda k: k["id"]),
+    Column("name", lambda k: k["name"]),
+    Column("may", lambda k: grants_in_words(k["grants"])),
+    Column("last used", lambda k: ago(k.get("last_used_at"))),
+    Column("expires", lambda k: k.get("expires_at") or "never"),
+    Column("made by", lambda k: k.get("made_by"), wide=True),
+    Column("person", lambda k: k.get("person"), wide=True),
+    Column("uuid", lambda k: k["uuid"], wide=True),
+)
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose it is, such as ada or deploy-bot.")],
-    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.OPERATOR,
+    role: Annotated[Role | None, typer.Option(help="What it may do; without --permission it is operator.")] = None,
+    permission: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--permission",
+            metavar="PERMISSION",
+            help="One thing that it may do, such as jobs:read, instead of a role. May be repeated.",
+        ),
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(metavar="LABELS", help="Only for what has these labels, such as env=staging.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Until when it is good: in 30d, or a time such as 2027-01-31T00:00:00Z.")
+    ] = None,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
+    if role is not None and permission:
+        raise CommandFailed("give either --role or --permission.", Exit.USAGE)
+    body: Json = {"name": name, "scope": scope or ""}
+    body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
+    if expires is not None:
+        body["expires_at"] = _moment(expires)
     with connect() as client:
-        made = client.post("/api-keys", {"name": name, "role": role})
+        made = client.post("/api-keys", body)
     print(made["token"])
-    tell(f"this is the token of {name} ({role.value}), shown only now; it goes into OPSJOBS_TOKEN or `Authorization: Bearer …`")
+    may = grants_in_words(made["grants"])
+    tell(f"this is the token of {name} ({may}), shown only now; it goes into OPSJOBS_TOKEN or `Authorization: Bearer …`")
+
+
+@app.command("list")
+def list_tokens(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
+    """List tokens by their names; the tokens themselves are kept nowhere."""
+    with connect() as client:
+        found, more = client.items("/api-keys", limit=limit)
+    show_list(found, COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@app.command()
+def revoke(
+    tokens: Annotated[list[str], typer.Argument(metavar="TOKEN…", help="Names, ids or uuids, not the tokens themselves.")],
+) -> None:
+    """Revoke tokens: from now on they are refused."""
+    with connect() as client:
+        for ref in tokens:
+            found = client.by_name("api-key", ref)
+            client.delete(path_of("api-key", found["id"]))
+            tell(f"the token of {found['name']} is revoked")
+
+
+def _moment(text: str) -> str:
+    """`30d` from now, or the time itself, as the API takes it."""
+    try:
+        return (datetime.now(UTC) + timedelta(seconds=parse_duration(text))).isoformat()
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandFailed(
+            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.", Exit.USAGE
+        ) from None
+    if moment.tzinfo is None:
+        raise CommandFailed(f"--expires: {text!r} has no zone: write {text}Z for UTC.", Exit.USAGE)
+    return moment.isoformat()
