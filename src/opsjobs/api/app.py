@@ -48,6 +48,7 @@ from opsjobs.api.callers import Callers
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
+from opsjobs.api.rates import Rates
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
@@ -111,8 +112,9 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         app.include_router(noun.router)
     problems.install(app)
     openapi.describe(app, docs=parts.limits.docs)
-    # Added from the inside out: a request meets Frame first, then Tokens, then Bodies.
+    # Added from the inside out: a request meets Frame first, then Tokens, then Rates, then Bodies.
     app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, raw=RAW)
+    app.add_middleware(Rates, a_second=parts.limits.requests_a_second, clock=parts.clock)
     app.add_middleware(Tokens, judge=parts.access.judge, callers=Callers(parts.limits.trusted_proxies))
     app.add_middleware(Frame, metrics=parts.metrics)
     return app

@@ -79,6 +79,7 @@ class Limits:
     file_bytes: int = 1 << 30
     max_attempts: int = 11
     trusted_proxies: tuple[Network, ...] = ()
+    requests_a_second: int = 500
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ def _limits(settings: Settings) -> Limits:
         wanted.file_limit_bytes,
         wanted.max_retries + 1,
         settings.identity.trusted_proxies,
+        settings.api.rate_limit,
     )
 
 

@@ -220,6 +220,10 @@ class ApiSettings:
     body_limit_bytes: int = setting(
         "BODY_LIMIT_BYTES", size(1_024, 1 << 30), "1MiB", "The largest JSON body that the API takes (413 above)."
     )
+    rate_limit: int = setting(
+        "RATE_LIMIT", whole(0, 100_000), "500",
+        "Requests a second that one API process takes of one caller (429 above), four times as many at once; 0 = no limit.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
