@@ -16,6 +16,7 @@ from opsjobs.model.differences import written
 from opsjobs.model.fault import fault
 from opsjobs.model.job import JobDraft
 from opsjobs.model.wire import Wire
+from opsjobs.store import audit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.reference import name_taken
 
@@ -55,7 +56,9 @@ async def export(
         found += [stored.job.definition for stored in page.items]
         if (cursor := page.next) is None:
             break
-    return JSONResponse({"jobs": [written(draft) for draft in found[:JOBS_AT_MOST]]})
+    bodies = [written(draft) for draft in found[:JOBS_AT_MOST]]
+    await audit.note(request.app.state.parts.database, "job.exported", "job", None, after={"jobs": len(bodies)})
+    return JSONResponse({"jobs": bodies})
 
 
 @router.post(

@@ -17,6 +17,7 @@ from opsjobs.model.failures import NotFound
 from opsjobs.model.importing import ImportDraft
 from opsjobs.model.target import Endpoint, Target, TargetDraft
 from opsjobs.model.wire import Duration, Moment, Wire
+from opsjobs.store import audit
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
@@ -106,7 +107,9 @@ async def delete(id: str, request: Request) -> Response:
 @router.post("/targets/{id}/test", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Try to reach a target")
 async def test(request: Request, stored: Known) -> Response:
     """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
-    steps = await request.app.state.parts.sessions.test(await _endpoint(request, stored))
+    parts, endpoint = request.app.state.parts, await _endpoint(request, stored)
+    await audit.note(parts.database, "target.tested", "target", endpoint.target.id, endpoint.target.name)
+    steps = await parts.sessions.test(endpoint)
     shown = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in steps]
     return JSONResponse({"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown})
 
@@ -116,7 +119,9 @@ async def test(request: Request, stored: Known) -> Response:
 )
 async def scan_host_keys(request: Request, stored: Known) -> Response:
     """The keys that the machine shows now, without logging in and without trusting them; 424 where it cannot be reached."""
-    keys = await request.app.state.parts.sessions.scan_host_keys(await _endpoint(request, stored))
+    parts, endpoint = request.app.state.parts, await _endpoint(request, stored)
+    await audit.note(parts.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name)
+    keys = await parts.sessions.scan_host_keys(endpoint)
     return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
 
 

@@ -80,6 +80,8 @@ class Again:
         async def revive(connection: Connection, execution: Execution) -> None:
             ids = [run.id for run in runs]
             answered = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
+            if answered:
+                await dead_letters.recorded(connection, "revived", answered, draft.reason)
             await dead_letters.became(connection, sorted(answered), execution.id)
 
         with _its_job_is_there(parent):
@@ -112,6 +114,8 @@ class Again:
             won = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
             if not won and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach)
+            if won:
+                await dead_letters.recorded(connection, "revived", won, draft.reason)
             made: list[Execution] = []
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Principal
-from opsjobs.store.transaction import Connection
+from opsjobs.store.transaction import Connection, Database
 
 SYSTEM = "opsjobs"
 SYSTEM_KIND = "system"
+# More than that of a change is on record by its hash alone.
+CHANGE_BYTES = 16 << 10
+# What says when, or is made of the rest.
+_NOT_SAID = frozenset({"id", "uuid", "status", "created_at", "updated_at", "created_by"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,13 @@ _RECORD = """
 insert into audit_log (actor, actor_kind, person, address, request_id, action, thing, thing_id, thing_name, before, after, reason)
 values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s, %(thing)s, %(id)s, %(name)s, %(before)s,
         %(after)s, %(reason)s)"""
+
+
+class Change(TypedDict):
+    """What a thing was before, and is after."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
 @contextmanager
@@ -71,9 +84,40 @@ async def record(
     """Write down who does this, in the transaction that does it: where it cannot be written, it is not done.
 
     `action` is `noun.verb` as in `credential.rotated`; `before` and `after` hold no secrets, and what both have alike may be left out.
+    Of what has more than 16 KiB only the size and the hash are kept.
     """
+    await connection.execute(_RECORD, _row(action, thing, thing_id, name, before=before, after=after, reason=reason))
+
+
+async def note(
+    database: Database, action: str, thing: str, thing_id: int | str | None, name: str | None = None, **change: Any
+) -> None:
+    """As `record`, of what changes nothing in PostgreSQL: to be called before it is done. `change`: before, after, reason."""
+    async with database.transaction() as connection:
+        await record(connection, action, thing, thing_id, name, **change)
+
+
+async def record_many(
+    connection: Connection, action: str, thing: str, things: Iterable[tuple[int | str, str, Mapping[str, Any]]]
+) -> None:
+    """As `record`, of many things that were made at once: each with its id, its name and what it is after."""
+    rows = [_row(action, thing, thing_id, name, after=after) for thing_id, name, after in things]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(_RECORD, rows)
+
+
+def _row(
+    action: str,
+    thing: str,
+    thing_id: int | str | None,
+    name: str | None,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
     who = actor()
-    values = {
+    return {
         "actor": who.name,
         "kind": who.kind,
         "person": who.person,
@@ -83,8 +127,35 @@ async def record(
         "thing": thing,
         "id": None if thing_id is None else str(thing_id),
         "name": name,
-        "before": None if before is None else Jsonb(dict(before)),
-        "after": None if after is None else Jsonb(dict(after)),
+        "before": _kept(before),
+        "after": _kept(after),
         "reason": reason,
     }
-    await connection.execute(_RECORD, values)
+
+
+def told(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a thing as its row shows it: without what only says when."""
+    return {name: value for name, value in thing.items() if name not in _NOT_SAID}
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+    """`before` and `after` for `record`: of two descriptions of a thing what is not the same.
+
+    >>> changes({"port": 22, "zone": "a"}, {"port": 2222, "zone": "a"})
+    {'before': {'port': 22}, 'after': {'port': 2222}}
+    """
+    before, after = told(old), told(new)
+    different = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {
+        "before": {name: before[name] for name in different if name in before},
+        "after": {name: after[name] for name in different if name in after},
+    }
+
+
+def _kept(change: Mapping[str, Any] | None) -> Jsonb | None:
+    if change is None:
+        return None
+    text = json.dumps(change)
+    if len(text) > CHANGE_BYTES:
+        return Jsonb({"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    return Jsonb(dict(change))

@@ -14,7 +14,7 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.store import idempotency
+from opsjobs.store import audit, idempotency
 from opsjobs.store.due import ClosedWords
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -88,6 +88,7 @@ class Calendars:
             with unique_name("calendar", draft.name):
                 made = await connection.execute(_INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())})
             stored = _stored(await made.fetchone())
+            await audit.record(connection, "calendar.created", "calendar", stored.id, draft.name, after=draft.data())
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/calendars/{stored.id}", stored.data())
         return stored
@@ -109,6 +110,8 @@ class Calendars:
                 return old
             with unique_name("calendar", draft.name):
                 changed = await connection.execute(_REPLACE, {**_values(draft), "id": old.id})
+            told = audit.changes(old.draft.data(), draft.data())
+            await audit.record(connection, "calendar.updated", "calendar", old.id, draft.name, **told)
             return _stored(await changed.fetchone())
 
     async def delete(self, ref: str) -> None:
@@ -117,6 +120,7 @@ class Calendars:
             old = await _locked(connection, ref)
             await _check_unused(connection, old.draft.name)
             await connection.execute("delete from calendars where id = %s", [old.id])
+            await audit.record(connection, "calendar.deleted", "calendar", old.id, old.draft.name, before=old.draft.data())
 
     async def list(self, request: PageRequest) -> Page[StoredCalendar]:
         """A page of them, by name."""

@@ -14,6 +14,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, change
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
+from opsjobs.store import audit
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
@@ -148,6 +149,8 @@ class Circuits:
             rows = {_key(row): row for row in await (await connection.execute(_LOCK_TARGET, [target_id])).fetchall()}
             unwell = {key: _circuit(row) for key, row in rows.items() if not _circuit(row).well}
             await _write(connection, rows, {key: Circuit(circuit.login) for key, circuit in unwell.items()})
+            before = {"unwell": [f"{circuit.login}: {circuit.state.value}" for circuit in unwell.values()]}
+            await audit.record(connection, "circuit.reset", "target", target_id, before=before)
             shown = await connection.execute(
                 f"{_SHOWN} where c.id = any(%s) order by c.id", [[rows[key]["id"] for key in unwell]]
             )

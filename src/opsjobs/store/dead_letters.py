@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from opsjobs.model.access import Reach
@@ -10,12 +10,15 @@ from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, LettersD
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Conflict, NotFound, Refusal
 from opsjobs.model.runs import TargetName
+from opsjobs.store import audit
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.parents import RUN_COLUMNS, past_run
 from opsjobs.store.reaching import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_AT_MOST = 10_000
+# Letters that the audit log names of one answer.
+LETTERS_TOLD = 100
 
 # `job` and `target` are found by id as well as by name: an array "holds" either.
 _LETTERS = f"""
@@ -85,6 +88,8 @@ class DeadLetters:
                 discarded = await answer(connection, ids, "discarded", by=by, reason=wish.reason)
                 if not discarded and wish.ids is not None:
                     raise await refusal(connection, wish.ids, reach)
+                if discarded:
+                    await recorded(connection, "discarded", discarded, wish.reason)
                 return sorted(discarded)
 
         return await self._database.repeat(write)
@@ -97,6 +102,14 @@ async def answer(
     given = {"ids": list(run_ids), "answer": answered, "by": by, "reason": reason}
     rows = await (await connection.execute(_ANSWER, given)).fetchall()
     return frozenset(row["run_id"] for row in rows)
+
+
+async def recorded(
+    connection: Connection, answered: Literal["revived", "discarded"], run_ids: Collection[int], reason: str | None
+) -> None:
+    """Put into the audit log who answered these letters, and how."""
+    after = {"letters": len(run_ids), "ids": sorted(run_ids)[:LETTERS_TOLD]}
+    await audit.record(connection, f"dead_letter.{answered}", "dead_letter", min(run_ids), after=after, reason=reason)
 
 
 async def became(connection: Connection, run_ids: Sequence[int], execution_id: int) -> None:

@@ -11,7 +11,7 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict
-from opsjobs.store import idempotency
+from opsjobs.store import audit, idempotency
 from opsjobs.store.contents import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -95,6 +95,8 @@ class Files:
             row = await (await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])).fetchone()
             assert row is not None
             stored = _file(row)
+            after = {"size": stored.size, "sha256": stored.sha256}
+            await audit.record(connection, "file.uploaded", "file", stored.id, name, after=after)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/files/{stored.id}", stored.data())
             return stored
@@ -120,6 +122,8 @@ class Files:
                     )
                     raise Conflict("file_in_use", detail)
             await connection.execute("delete from files where id = %s", [stored.id])
+            before = {"size": stored.size, "sha256": stored.sha256, "created_by": stored.created_by}
+            await audit.record(connection, "file.deleted", "file", stored.id, stored.name, before=before)
 
 
 def _file(row: Mapping[str, Any]) -> StoredFile:

@@ -16,6 +16,7 @@ from opsjobs.model.execution import Execution, moment
 from opsjobs.model.failures import NotFound
 from opsjobs.model.firing import FiringKind, FiringStatus, Rule, span_words
 from opsjobs.model.schedule import tzdata_version
+from opsjobs.store import audit
 from opsjobs.store import firing_moves as moves
 from opsjobs.store.due import CLAIM_SECONDS, ClosedWords, Closer, Due, Fired, Page, Ready, never_closed, told
 from opsjobs.store.firing_launch import Batch, Order
@@ -289,6 +290,8 @@ class Firings:
             "moments": 1,
         }
         await connection.execute(_TOLD, [schedule.id, schedule.uuid, told(schedule, firing)])
+        after = {"execution": execution.id}
+        await audit.record(connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after)
 
     async def _fire(self, connection: Connection, rows: Sequence[DictRow]) -> Fired:
         now = rows[0]["now"]

@@ -14,7 +14,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.grouping import GroupDraft, check_nesting
 from opsjobs.model.target import SelectionDraft
-from opsjobs.store import idempotency, selecting
+from opsjobs.store import audit, idempotency, selecting
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import find, lock, unique_name
@@ -113,6 +113,8 @@ class Groups:
             assert row is not None
             await self._admit(connection, draft)
             stored = await _read(connection, row["id"])
+            after = _told(stored, draft)
+            await audit.record(connection, "group.created", "group", stored.id, stored.name, after=after)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/target-groups/{stored.id}", stored.data())
         return stored
@@ -124,6 +126,7 @@ class Groups:
         """
         async with self._database.transaction() as connection:
             group_id, old = await _locked(connection, ref)
+            before = await _read(connection, group_id)
             if draft.name != old:
                 await _check_users(connection, old, (_JOBS,))
             await _check(connection, draft, old)
@@ -133,7 +136,10 @@ class Groups:
                 for statement in _RENAME:
                     await connection.execute(statement, {"old": old, "name": draft.name})
             await self._admit(connection, draft)
-            return await _read(connection, group_id)
+            stored = await _read(connection, group_id)
+            told = audit.changes(before.data(), _told(stored, draft))
+            await audit.record(connection, "group.updated", "group", group_id, stored.name, **told)
+            return stored
 
     async def get(self, ref: str) -> StoredGroup:
         """One group. Raises NotFound."""
@@ -149,7 +155,9 @@ class Groups:
             group_id, name = await _locked(connection, ref)
             await _check_users(connection, name, (_HOLDERS, _JOBS))
             await connection.execute(_PART, {"name": name, "targets": []})
+            before = audit.told((await _read(connection, group_id)).data())
             await connection.execute("delete from target_groups where id = %s", [group_id])
+            await audit.record(connection, "group.deleted", "group", group_id, name, before=before)
 
     async def _admit(self, connection: Connection, draft: GroupDraft) -> None:
         await selecting.make_known(connection, draft.groups)
@@ -198,6 +206,12 @@ async def _read(connection: Connection, group_id: int) -> StoredGroup:
     row = await (await connection.execute(f"{_SHOWN} where g.id = %s", [group_id])).fetchone()
     assert row is not None
     return _stored(row)
+
+
+def _told(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
+    """A group as the audit log shows it: also which targets it was given, where it was given any."""
+    given = {} if draft.targets is None else {"targets": list(draft.targets)}
+    return {**audit.told(stored.data()), **given}
 
 
 def _values(draft: GroupDraft) -> dict[str, Any]:

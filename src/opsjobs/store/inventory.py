@@ -18,7 +18,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
-from opsjobs.store import circuits, idempotency, selecting
+from opsjobs.store import audit, circuits, idempotency, selecting
 from opsjobs.store.hostkeys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -193,8 +193,7 @@ class Inventory:
             target_id = await _locked(connection, ref)
             if not bounds.act.everywhere:
                 await check_target(connection, draft, bounds, (await _read(connection, target_id)).target)
-            await change(connection, target_id, draft)
-            return await _read(connection, target_id)
+            return await change(connection, target_id, draft)
 
     async def get(self, ref: str) -> StoredTarget:
         """One target. Raises NotFound."""
@@ -205,7 +204,10 @@ class Inventory:
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
             await check_unused(connection, "target_in_use", f"The target {ref} is the jump host of", _BEHIND, {"id": target_id})
+            gone = await _read(connection, target_id)
             await connection.execute("delete from targets where id = %s", [target_id])
+            before = audit.told(gone.data())
+            await audit.record(connection, "target.deleted", "target", target_id, gone.target.name, before=before)
             await circuits.forget(connection, "target_id", target_id)
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
@@ -241,11 +243,15 @@ class Inventory:
         """Pin the first key seen of a target that accepts new ones; False where another is pinned already or none may be."""
         query = """update targets set host_keys = host_keys || %s::text, version = version + 1, updated_at = opsjobs_now()
             where id = %s and host_key_policy = 'accept_new'
-              and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning id"""
+              and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning name"""
         reference = Reference.of("target", target_id)
         line = host_key_line(key)
-        if await self._database.fetch_one(query, [line, reference.id]) is not None:
-            return True
+        async with self._database.transaction() as connection:
+            made = await (await connection.execute(query, [line, reference.id])).fetchone()
+            if made is not None:
+                after = {"host_keys": [line]}
+                await audit.record(connection, "target.host_key_accepted", "target", reference.id, made["name"], after=after)
+                return True
         pinned = "select 1 from targets where id = %s and %s = any(host_keys)"
         return await self._database.fetch_one(pinned, [reference.id, line]) is not None
 
@@ -273,6 +279,7 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
         await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
     await selecting.make_known(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
+    await audit.record(connection, "target.created", "target", row["id"], draft.name, after=draft.model_dump(mode="json"))
     return int(row["id"])
 
 
@@ -295,17 +302,26 @@ async def insert_many(connection: Connection, drafts: Sequence[TargetDraft], uui
         await cursor.executemany(_SET_OPTIONS, told)
     await selecting.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
     await binding.check_targets(connection, [*ids.values()])
-    return [ids[uuid] for uuid in uuids]
+    made = [ids[uuid] for uuid in uuids]
+    told_of = [(i, draft.name, draft.model_dump(mode="json")) for i, draft in zip(made, drafts, strict=True)]
+    await audit.record_many(connection, "target.created", "target", told_of)
+    return made
 
 
-async def change(connection: Connection, target_id: int, draft: TargetDraft) -> None:
-    """Change the whole of a target whose row is locked. Raises Conflict("name_taken"), Invalid."""
+async def change(connection: Connection, target_id: int, draft: TargetDraft) -> StoredTarget:
+    """Change the whole of a target whose row is locked; as it is then. Raises Conflict("name_taken"), Invalid."""
+    before = await _read(connection, target_id)
     values = {**await _values(connection, draft, target_id), "id": target_id}
     with unique_name("target", draft.name):
         await connection.execute(_REPLACE, values)
     await connection.execute(_SET_OPTIONS, values)
     await selecting.make_known(connection, draft.groups)
     await binding.check_targets(connection, [target_id])
+    after = await _read(connection, target_id)
+    if after.target.version != before.target.version:
+        told = audit.changes(before.data(), after.data())
+        await audit.record(connection, "target.updated", "target", target_id, after.target.name, **told)
+    return after
 
 
 async def named(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:

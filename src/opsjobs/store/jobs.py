@@ -18,7 +18,7 @@ from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict, NotFound, Precondition
 from opsjobs.model.job import Job, JobDraft, JobState
-from opsjobs.store import idempotency, schedules
+from opsjobs.store import audit, idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -26,6 +26,9 @@ from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import binding
+
+# Places of differences that the audit log names of one change.
+CHANGES_TOLD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +269,8 @@ class Jobs:
             gone = await _told(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
             await write_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
+            before = {"version": old.job.version}
+            await audit.record(connection, "job.deleted", "job", old.job.id, old.job.definition.name, before=before)
 
     async def pause(self, ref: str, *, paused: bool) -> StoredJob:
         """Let no execution of it begin until it is resumed; or resume it. Raises NotFound, Conflict("job_is_draft")."""
@@ -280,6 +285,8 @@ class Jobs:
             await connection.execute(
                 "update jobs set state = %s, updated_at = opsjobs_now() where id = %s", [state.value, old.job.id]
             )
+            action = "job.paused" if paused else "job.resumed"
+            await audit.record(connection, action, "job", old.job.id, old.job.definition.name)
             return await _told(connection, old.job.id, EventType.JOB_UPDATED)
 
     async def apply(self, drafts: Sequence[JobDraft], by: str, *, dry_run: bool) -> Sequence[Applied]:
@@ -316,6 +323,8 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
         row = await (await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])).fetchone()
     assert row is not None
     await _write_version(connection, row["id"], 1, draft, by)
+    after = {"version": 1, "state": draft.state, "actions": len(draft.actions)}
+    await audit.record(connection, "job.created", "job", row["id"], draft.name, after=after)
     return await _told(connection, row["id"], EventType.JOB_CREATED)
 
 
@@ -327,6 +336,11 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
     query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
     with unique_name("job", draft.name):
         await connection.execute(query, [draft.name, state, version, old.job.id])
+    # What differs is said by its place: the versions themselves are kept.
+    changed = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
+    after = {"version": version, "changed": changed[:CHANGES_TOLD]}
+    before = {"version": old.job.version}
+    await audit.record(connection, "job.updated", "job", old.job.id, draft.name, before=before, after=after)
     return await _told(connection, old.job.id, EventType.JOB_UPDATED)
 
 

@@ -14,7 +14,7 @@ from opsjobs.model.access import IdentityKind, Reach
 from opsjobs.model.events import EventType
 from opsjobs.model.failures import FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
-from opsjobs.store import idempotency
+from opsjobs.store import audit, idempotency
 from opsjobs.store.calendars import check_known
 from opsjobs.store.due import Closer, Due, never_closed
 from opsjobs.store.due import Page as DuePage
@@ -191,6 +191,8 @@ class Schedules:
             await connection.execute(_DELETE, [old.id])
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
             await write_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
+            before = _said(old.definition, old.owner)
+            await audit.record(connection, "schedule.deleted", "schedule", old.id, old.name, before=before)
 
         await self._written(write)
 
@@ -229,7 +231,10 @@ class Schedules:
         with unique_name("schedule", draft.name):
             made = await (await connection.execute(_INSERT, row)).fetchone()
         assert made is not None
-        return await self._told(connection, made["id"], EventType.SCHEDULE_CREATED)
+        stored = await self._told(connection, made["id"], EventType.SCHEDULE_CREATED)
+        after = {"job": stored.job_id, **draft.model_dump(mode="json")}
+        await audit.record(connection, "schedule.created", "schedule", stored.id, draft.name, after=after)
+        return stored
 
     async def _replace(
         self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: tuple[str, IdentityKind]
@@ -243,6 +248,8 @@ class Schedules:
             ahead |= {"due": None, "fire": None}
         with unique_name("schedule", draft.name):
             await connection.execute(_REPLACE, {"id": old.id, **_owned(by), **_row(draft), **ahead})
+        told = audit.changes(_said(old.definition, old.owner), _said(draft, by[0]))
+        await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **told)
         return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
 
     async def _switch(
@@ -253,6 +260,8 @@ class Schedules:
             if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (None, (old.owner, old.owner_kind)):
                 return old
             await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)})
+            action = "schedule.resumed" if enabled else "schedule.paused"
+            await audit.record(connection, action, "schedule", old.id, old.name, reason=reason)
             return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
 
         return await self._written(write)
@@ -310,6 +319,10 @@ async def _now(connection: Connection) -> datetime:
 def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
     name, kind = owner or (None, None)
     return {"owner": name, "owner_kind": kind}
+
+
+def _said(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
+    return {"owner": owner, **draft.model_dump(mode="json")}
 
 
 def _row(draft: ScheduleDraft) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.failures import Conflict, NotFound, Unavailable
+from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.next_action import next_action
@@ -170,6 +171,7 @@ async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: 
             raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
         await connection.execute(_ASK, asked)
         await connection.execute(_ASKED_BY, asked)
+        await audit.record(connection, "execution.cancelled", "execution", execution_id, reason=reason)
     await end_waiting(database, execution_id, CANCELLED)
     await cancel_children(database, execution_id, "the execution that it is part of was cancelled")
 

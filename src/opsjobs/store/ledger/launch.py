@@ -26,6 +26,9 @@ from opsjobs.store.parameters import masked
 from opsjobs.store.standing import WAITING_ON
 from opsjobs.store.transaction import Connection
 
+# Targets that the audit log names of one launch.
+TARGETS_TOLD = 20
+
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
@@ -181,6 +184,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
             await connection.execute(GRANT_NAMES)
         await connection.execute(ADMIT, {"executions": [execution_id]})
         await connection.execute(_TOLD, {"id": execution_id})
+        await _record(connection, new, execution_id)
     if new.override is not None:
         told = new.judgement.data() if new.judgement is not None else {}
         await audit.record(
@@ -192,6 +196,23 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await pending.check_circle(connection, execution_id)
     stands = new.names or new.question
     return _launched(new, number, row, await _waiting_on(connection, execution_id) if stands else None)
+
+
+async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:
+    """Of what a schedule or an action launches the schedule, the parent and the execution itself tell."""
+    if new.triggered_by in (TriggeredBy.SCHEDULE, TriggeredBy.WORKFLOW):
+        return
+    after = {
+        "job": new.job_id,
+        "version": new.job_version,
+        "triggered_by": new.triggered_by.value,
+        "parent": new.parent,
+        "parameters": masked(new.parameters),
+        "targets": len(new.targets),
+        "first": [target.name for target in new.targets[:TARGETS_TOLD]],
+    }
+    action = "execution.retried" if new.triggered_by is TriggeredBy.RETRY else "execution.launched"
+    await audit.record(connection, action, "execution", execution_id, new.job_name, after=after, reason=new.reason)
 
 
 async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, Any] | None:

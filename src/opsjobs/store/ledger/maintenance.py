@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.execution import moment
+from opsjobs.store import audit
 from opsjobs.store.ledger.admit import admit
 from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.transaction import Database
@@ -74,12 +75,13 @@ async def hold_target(
 ) -> None:
     """Begin a target's maintenance, or change the one that stands; neither `until` nor `seconds`: until further notice."""
     given = {"target": target_id, "slots": slots, "until": until, "seconds": seconds, "reason": reason, "by": by}
-    await _change(database, _BEGIN, given)
+    ends = "until further notice" if until is None and seconds is None else moment(until) or f"in {seconds:g} s"
+    await _change(database, _BEGIN, given, action="target.maintenance_began", after={"ends": ends}, reason=reason)
 
 
 async def release_target(database: Database, target_id: str) -> None:
     """End its maintenance, and let go of what is held."""
-    await _change(database, _END, {"target": target_id})
+    await _change(database, _END, {"target": target_id}, action="target.maintenance_ended")
 
 
 async def maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
@@ -95,8 +97,17 @@ async def wake_held(database: Database, limit: int) -> int:
     return len(rows)
 
 
-async def _change(database: Database, statement: str, given: dict[str, Any]) -> None:
+async def _change(
+    database: Database,
+    statement: str,
+    given: dict[str, Any],
+    *,
+    action: str,
+    after: dict[str, Any] | None = None,
+    reason: str | None = None,
+) -> None:
     async with database.pipelined() as connection:
         await connection.execute(statement, given)
+        await audit.record(connection, action, "target", given["target"], after=after, reason=reason)
         woken = await connection.execute(_WAKE, given)
     await admit(database, sorted({row["execution_id"] for row in await woken.fetchall()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.store import audit
 from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after
 from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance
 from opsjobs.store.ledger.cancel import skip_after
@@ -56,6 +57,7 @@ async def pause(database: Database, execution_id: int, *, by: str, reason: str |
     async with database.transaction() as connection:
         await _open(connection, execution_id)
         await connection.execute(_PAUSE, asked)
+        await audit.record(connection, "execution.paused", "execution", execution_id, reason=reason)
 
 
 async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[str, int]:
@@ -71,6 +73,7 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[s
             await connection.execute(_RESUME, asked)
             admitted = await connection.execute(ADMIT, {"executions": [execution_id]})
             await advance.send(connection)
+            await audit.record(connection, "execution.resumed", "execution", execution_id)
     advanced = await advance.read()
     await skip_after(database, advanced.halted)
     await admit_after(database, advanced.others)
