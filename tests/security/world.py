@@ -13,6 +13,7 @@ import httpx2
 from api.kit import app_on, known_to
 from api.live import parts_for
 from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
+from opsjobs.model.approval import Terms
 from opsjobs.store.contents import seal
 from opsjobs.store.people import People
 from opsjobs.store.transaction import Database
@@ -98,7 +99,7 @@ class World:
         execution = await self.ended(job)
         rows = await self.parts.database.fetch("select id from target_runs where execution_id = %s", [execution])
         await self.parts.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
-        asked = await self.parts.ledger.ask_approval(int(execution), f"ask-{env}", message=env, expires_seconds=None)
+        asked = await self.parts.ledger.ask_approval(int(execution), f"ask-{env}", Terms(env))
         made = await self.schedule(job, f"nightly-{env}")
         self.things |= {
             ("target", env): target,
