@@ -157,7 +157,8 @@ async def test_point_04_versions_from_when_a_job_was_elsewhere_stay_there(databa
 
 async def test_point_04_a_target_is_written_inside_of_the_scope_and_brings_nobody_elses_along(database: Database) -> None:
     async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("manager", "env=staging")))
+        ben = all_.admit(badge("ben", ("manager", "env=staging"), ("credentials:use", "")))
+        eve = all_.admit(badge("eve", ("manager", "env=staging")))
         mine = (await all_.http.get(f"/targets/{all_.things['target', STAGING]}")).json()
         foreign = (await all_.http.get(f"/targets/{all_.things['target', FOREIGN]}")).json()
 
@@ -170,16 +171,17 @@ async def test_point_04_a_target_is_written_inside_of_the_scope_and_brings_nobod
             (body(groups=["web"]), 403, "out_of_reach"),
             (body(jump=foreign["name"]), 422, "unknown_target"),
             (body(jump="nobody"), 422, "unknown_target"),
-            (body(credential="root"), 403, "out_of_reach"),
         ]
         made = (await all_.http.post("/targets", json=body(), headers=ben)).json()["id"]
+        for secret in (body(credential="root", name="eves"), body(jump=mine["name"], name="eves")):
+            told = problem(await all_.http.post("/targets", json=secret, headers=eve), 403, "out_of_reach")
+            assert "credentials:use within a scope" in told["detail"]
         for number, (wrong, status, code) in enumerate(outside):
             problem(await all_.http.post("/targets", json={**wrong, "name": f"bens-{number}"}, headers=ben), status, code)
             problem(await all_.http.put(f"/targets/{made}", json=wrong, headers=ben), status, code)
-            if "credential" not in wrong:
-                fresh = {**wrong, "name": f"bens-{number}"}
-                imported = (await all_.http.post("/targets/import", json={"targets": [fresh]}, headers=ben)).json()
-                assert (imported["refused"], imported["items"][0]["error"]["code"]) == (1, code)
+            fresh = {**wrong, "name": f"bens-{number}"}
+            imported = (await all_.http.post("/targets/import", json={"targets": [fresh]}, headers=ben)).json()
+            assert (imported["refused"], imported["items"][0]["error"]["code"]) == (1, code)
         assert (await all_.http.put(f"/targets/{made}", json=body(jump=mine["name"]), headers=ben)).status_code == 200
         entries = [
             {"name": foreign["name"], "host": "10.6.6.6"},
