@@ -1,0 +1,136 @@
+"""`opsjobs credentials` and `opsjobs keys` against a desk: where secrets come from, and how a rotation goes on to its end."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Asked, open_desk
+from opsjobs.cli.app import run
+from opsjobs.model.encryption_key import decoded, key_id
+
+LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
+OLD = {"id": "0ld0ld00", "current": False, "known": True, "sealed": {"credentials": 0, "parameters": 0}, "removable": True}
+NEW = {"id": "ne3ne300", "current": True, "known": True, "sealed": {"credentials": 2, "parameters": 0}, "removable": False}
+
+
+def credentials(asked: Asked) -> Answer:
+    """A service with the credential gate."""
+    if asked.method == "GET" and asked.path.endswith("/usage"):
+        jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"]}]
+        return Answer(200, {"targets": [{"id": "1", "name": "web-1"}], "jobs": jobs, "total": {"targets": 9, "jobs": 1}})
+    if asked.method == "GET":
+        return Answer(200, {"items": [LOGIN], "next": None})
+    return Answer(200, {**LOGIN, "version": 5})
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Asked]]:
+    """Run a command against a service that answers so, and say what it was asked."""
+
+    def command(reply: Callable[[Asked], Answer], *words: str, stdin: bytes = b"", code: int = 0) -> list[Asked]:
+        with open_desk(reply) as desk:
+            monkeypatch.setenv("OPSJOBS_URL", desk.url)
+            monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+            monkeypatch.setenv("OPSJOBS_DATA_DIR", str(tmp_path))
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            assert run(words) == code
+            return desk.asked
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "body"),
+    [
+        (["--password-file", "-"], b"hunter2\n", {"password": "hunter2"}),
+        (["--keytab", "-"], b"\x05\x02rest", {"keytab": base64.b64encode(b"\x05\x02rest").decode()}),
+        (["--key", "-"], b"-----BEGIN PRIVATE KEY-----\n", {"private_key": "-----BEGIN PRIVATE KEY-----\n"}),
+    ],
+)
+def test_a_new_secret_comes_from_standard_input_and_replaces_what_was_seen(
+    said: Callable[..., list[Asked]], options: list[str], stdin: bytes, body: dict[str, Any]
+) -> None:
+    asked = said(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
+    assert (asked.method, asked.path, asked.body) == ("POST", "/credentials/3/rotate", {**body, "version": 4})
+
+
+def test_a_certificate_alone_is_a_new_signature(said: Callable[..., list[Asked]], tmp_path: Path) -> None:
+    file = tmp_path / "id-cert.pub"
+    file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
+    asked = said(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[-1]
+    assert asked.body == {"certificate": file.read_text(), "version": 4}
+
+
+@pytest.mark.parametrize("options", [[], ["--password"], ["--key", "-", "--password-file", "-"], ["--passphrase-file", "-"]])
+def test_nobody_is_asked_where_nobody_is_and_two_secrets_are_one_too_many(
+    said: Callable[..., list[Asked]], options: list[str]
+) -> None:
+    assert not [a for a in said(credentials, "credentials", "rotate", "gate", *options, code=2) if a.method == "POST"]
+
+
+def test_a_credential_is_bound_and_its_users_are_listed(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = said(credentials, "credentials", "bind", "gate", "-t", "web-1", "-g", "web", "-g", "db", "-j", "nightly")[-1]
+    assert (asked.path, asked.body) == (
+        "/credentials/3/bound-to",
+        {"targets": ["web-1"], "groups": ["web", "db"], "jobs": ["nightly"]},
+    )
+    assert said(credentials, "credentials", "bind", "gate", "--anywhere")[-1].body == {"targets": [], "groups": [], "jobs": []}
+    said(credentials, "credentials", "bind", "gate", code=2)
+    said(credentials, "credentials", "bind", "gate", "--anywhere", "-g", "web", code=2)
+    said(credentials, "credentials", "usage", "gate")
+    shown = capsys.readouterr()
+    assert "web-1" in shown.out
+    assert "a, b" in shown.out
+    assert "and 8 more" in shown.err
+
+
+def test_keys_rotate_goes_on_until_it_is_done_and_says_what_may_go(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        {"rewrapped": 700, "left": 302, "done": False, "broken": [], "keys": [NEW, OLD]},
+        {"rewrapped": 302, "left": 0, "done": True, "broken": [], "keys": [NEW, OLD]},
+    ]
+    asked = said(lambda _: Answer(200, answers.pop(0)), "keys", "rotate")
+    assert [(a.method, a.path) for a in asked] == [("POST", "/keys/rotate")] * 2
+    told = capsys.readouterr().err
+    assert "700 rows encrypted anew, 302 left" in told
+    assert "opsjobs keys drop 0ld0ld00" in told
+
+
+def test_keys_rotate_tells_of_rows_that_do_not_open(said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"kind": "credentials", "id": 7, "reason": "it was changed outside opsjobs"}
+    answer = {"rewrapped": 0, "left": 1, "done": True, "broken": [row], "keys": [NEW, {**OLD, "removable": False}]}
+    said(lambda _: Answer(200, answer), "keys", "rotate", code=1)
+    assert "credentials 7 does not open" in capsys.readouterr().err
+
+
+def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(
+    said: Callable[..., list[Asked]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def keys(*items: dict[str, Any]) -> Callable[[Asked], Answer]:
+        return lambda _: Answer(200, {"items": list(items), "next": None})
+
+    said(keys(), "keys", "new", "--print")
+    first = capsys.readouterr().out.strip()
+    said(keys(), "keys", "new", code=1)  # no `up` has made keys here
+    file = tmp_path / "keys"
+    file.write_text(f"{first}\n")
+    said(keys(), "keys", "new")
+    made = capsys.readouterr().out.strip()
+    held = [key_id(decoded(line)) for line in file.read_text().split()]
+    assert held == [made, key_id(decoded(first))]
+    state = {**OLD, "id": held[1]}
+    said(keys(NEW, state), "keys", "drop", "nothing0", code=4)
+    said(keys(NEW, {**state, "removable": False}), "keys", "drop", held[1], code=6)
+    said(keys(NEW, state), "keys", "drop", held[1])
+    assert [key_id(decoded(line)) for line in file.read_text().split()] == [made]
