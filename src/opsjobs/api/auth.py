@@ -22,6 +22,7 @@ from opsjobs.store.audit import Actor
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
 # Exactly these answer without a token; openapi.json and docs only where they are on at all.
 OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", "/auth/refresh"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
 ANY_TOKEN = "any token"  # noqa: S105  what docs say of a route that only asks who you are
 
 
@@ -47,6 +48,8 @@ class Tokens:
             return
         try:
             principal = await self._judge.principal(token_of(Headers(scope=scope)))
+            if scope["method"] not in READING:
+                await self._judge.remember(principal)
         except Unauthorised as refused:
             await Problem.of(scope, refused)(scope, receive, send)
         except Unavailable as away:

@@ -28,6 +28,7 @@ class Judge:
         self._services = services
         self._platform = platform
         self._seen: dict[Principal, float] = {}
+        self._kept: dict[Principal, float] = {}
 
     async def principal(self, token: str) -> Principal:
         """Whose token it is, with what he may do now. Raises Unauthorised, and Unavailable where that cannot be known."""
@@ -62,18 +63,29 @@ class Judge:
             return await self._services.principal(unproven)
         return await self._of_platform(token)
 
+    async def remember(self, principal: Principal) -> None:
+        """Before somebody changes something: of the platform's people is kept what they may, as they may come to own it.
+
+        Schedules and workflows go on without their token. One write a minute and person.
+        """
+        if principal.kind == "external" and self._is_due(self._kept, principal):
+            await self._people.remember(None, principal)
+            self._note(self._kept, principal)
+
     async def _of_platform(self, token: str) -> Principal:
         if self._platform is None:
             raise rejected("comes from somebody whose tokens are not taken here")
         principal = await self._platform.judge(token)
-        await self._note(principal)
+        # What is kept of somebody follows what his tokens say.
+        if self._is_due(self._seen, principal):
+            await self._people.seen.again(principal)
+            self._note(self._seen, principal)
         return principal
 
-    async def _note(self, principal: Principal) -> None:
-        """What is kept of somebody follows what his tokens say; one write a minute, not one a request."""
-        now = self._clock.monotonic()
-        if now - self._seen.get(principal, -SEEN_EVERY_SECONDS) >= SEEN_EVERY_SECONDS:
-            if len(self._seen) >= SEEN_MAX:
-                self._seen.clear()
-            self._seen[principal] = now
-            await self._people.seen.again(principal)
+    def _is_due(self, noted: dict[Principal, float], principal: Principal) -> bool:
+        return self._clock.monotonic() - noted.get(principal, -SEEN_EVERY_SECONDS) >= SEEN_EVERY_SECONDS
+
+    def _note(self, noted: dict[Principal, float], principal: Principal) -> None:
+        if len(noted) >= SEEN_MAX:
+            noted.clear()
+        noted[principal] = self._clock.monotonic()

@@ -27,13 +27,8 @@ class Asking:
 
     def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
         self._seconds = seconds
-        self._client = httpx2.AsyncClient(
-            timeout=seconds,
-            follow_redirects=False,
-            trust_env=False,
-            limits=httpx2.Limits(max_connections=CONNECTIONS_MAX),
-            headers={"user-agent": USER_AGENT, "accept": "application/json"},
-        )
+        # Made when first needed: it reads all certificates that the machine trusts, and most processes ask nobody.
+        self._client: httpx2.AsyncClient | None = None
 
     async def get(self, url: str) -> Any:
         """What is there. Raises Away."""
@@ -45,12 +40,24 @@ class Asking:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _connected(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            self._client = httpx2.AsyncClient(
+                timeout=self._seconds,
+                follow_redirects=False,
+                trust_env=False,
+                limits=httpx2.Limits(max_connections=CONNECTIONS_MAX),
+                headers={"user-agent": USER_AGENT, "accept": "application/json"},
+            )
+        return self._client
 
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         try:
             # The client's own timeout is one for each step: an answer that drips would go on for ever.
-            async with asyncio.timeout(self._seconds), self._client.stream(method, url, json=body) as answer:
+            async with asyncio.timeout(self._seconds), self._connected().stream(method, url, json=body) as answer:
                 if answer.status_code != 200:
                     raise Away(f"{url} answers {answer.status_code}", answer.status_code)
                 return json.loads(await _read(answer, url))

@@ -1,0 +1,106 @@
+"""Somebody of the platform, who has no row here: what goes on without his token goes on with what his last one said."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+
+import httpx2
+import pytest
+from argon2 import PasswordHasher
+
+from api.kit import Desk, app_on, desk, job
+from kit.issuer import SECRET, good, signed
+from opsjobs.api.callers import Callers
+from opsjobs.clock import TurnedClock
+from opsjobs.identity.passwords import Passwords
+from opsjobs.model.secret import Secret
+from opsjobs.settings import IdentitySettings
+from opsjobs.store.transaction import Database
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+SHARED = IdentitySettings(jwt_secret_key=Secret(SECRET))
+
+
+def bearer(clock: TurnedClock, **claims: object) -> dict[str, str]:
+    return {"Authorization": f"Bearer {signed(good(clock.now().timestamp(), **claims))}"}
+
+
+async def test_who_changes_something_is_known_by_his_last_token_and_who_only_reads_is_not(database: Database) -> None:
+    clock = TurnedClock(NOW)
+    async with desk(database, identity=SHARED, clock=clock) as ada:
+        people = ada.parts.people
+        assert (await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))).status_code == 200
+        assert await people.standing("ada", "external") is None
+        body = job(targets={"groups": []}, tags=["env=staging"])
+        made = await ada.http.post("/jobs", json=body, headers=bearer(clock, roles=["developer"], scope_labels="env=staging"))
+        assert made.status_code == 201, made.text
+        known = await people.standing("ada", "external")
+        assert known is not None
+        assert known.reach("jobs:create").holds({"env": "staging"})
+        assert not known.reach("jobs:create").everywhere
+        # He comes with less, only to read: from now on he may less.
+        await ada.http.get("/jobs", headers=bearer(clock, roles=["viewer"]))
+        known = await people.standing("ada", "external")
+        assert known is not None
+        assert not known.may("jobs:create")
+        assert await people.standing("ben", "external") is None
+
+
+async def test_the_same_work_is_done_for_names_that_nobody_has(database: Database) -> None:
+    class Counted(PasswordHasher):
+        verified = 0
+
+        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
+            Counted.verified += 1
+            return super().verify(hash, password)  # type: ignore[return-value]
+
+    async with desk(database) as ada:
+        ada.parts.access.logins._passwords = Passwords(Counted(1, 64, 1))
+        await ada.http.post(
+            "/users", json={"name": "off", "password": "correct horse battery", "grants": [{"role": "viewer"}], "disabled": True}
+        )
+        for number, name in enumerate(("nobody", "off", "nobody"), start=1):
+            answer = await ada.http.post("/auth/login", json={"username": name, "password": "x"}, headers={"Authorization": ""})
+            assert answer.status_code == 401
+            assert Counted.verified == number
+
+
+PROXIES = Callers([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
+
+
+@pytest.mark.parametrize(
+    ("client", "told", "address"),
+    [
+        ("192.0.2.9", "203.0.113.7", "192.0.2.9"),  # no proxy of ours: what it says counts for nothing
+        ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the first one is what the caller said of himself
+        ("10.0.0.1", "198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        ("fd00::1", "2001:db8::7", "2001:db8::7"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "junk", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.7, junk, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "1.1.1.1," * 1_000 + "203.0.113.7", "203.0.113.7"),
+    ],
+)
+def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(client: str, told: str, address: str) -> None:
+    scope = {"type": "http", "client": (client, 4711), "headers": [(b"x-forwarded-for", told.encode())]}
+    assert PROXIES.address(scope) == address
+    assert Callers().address(scope) == client
+
+
+async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: Database) -> None:
+    async with desk(database, trusted_proxies=PROXIES._trusted) as ada:
+        await tried(ada, "10.0.0.1", "203.0.113.7")
+        rows = await database.fetch("select key from login_attempts where key like 'address%'")
+        assert [row["key"] for row in rows] == ["address 203.0.113.7"]
+        row = await database.fetch_one("select address, actor, actor_kind from audit_log")
+        assert row == {"address": "203.0.113.7", "actor": "nobody yet", "actor_kind": "system"}
+
+
+async def tried(ada: Desk, client: str, forwarded: str) -> None:
+    transport = httpx2.ASGITransport(app=app_on(ada.parts), client=(client, 4711))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers={"X-Forwarded-For": forwarded}) as http:
+        answer = await http.post("/auth/login", json={"username": "ada", "password": "x"})
+        assert answer.status_code == 401
