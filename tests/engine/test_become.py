@@ -11,7 +11,7 @@ import pytest
 from engine.bench import Bench, bench, until
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.durable import Become
-from opsjobs.model.execution import ErrorCode, Execution
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.failures import Invalid, RemoteFailure
 from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.secret import Credential, CredentialType, Secret
@@ -247,3 +247,25 @@ async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothi
     assert (status, code) == ("unreachable", "credential_missing")
     assert "is sealed" in message
     assert web.starts == []
+
+
+async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(database: Database) -> None:
+    asked: list[str] = []
+
+    async def fetch(found: Credential, purpose: str) -> Credential:
+        asked.append(purpose)
+        if len(asked) == 1:
+            raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "nobody answers there")
+        return replace(found, password=Secret(CANARY))
+
+    async with bench(database) as on, on.worker(fetch=fetch):
+        web = on.machine("web-1").reply([Exit(0)])
+        source = {"backend": "vault", "path": "sudo"}
+        body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
+        await on.vault.create(CredentialDraft.model_validate(body))
+        retry = {"max_attempts": 2, "base": "10ms", "jitter": False, "on": ["credential_missing"]}
+        execution = await on.launch([as_user(credential="sudo-pw")], durable="auto", retry=retry)
+        ended = await on.ended(execution)
+    assert ended.status is ExecutionStatus.COMPLETED
+    assert becomes(web) == [Become("root", "sudo", Secret(CANARY))]
+    assert len(asked) == 2

@@ -254,3 +254,15 @@ async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_defa
         await connection.execute("delete from target_options")
     assert (await inventory.get(old.target.id)).target.durable == "auto"
     assert (await inventory.replace(old.target.id, target("web-1"))).target.version == 1
+
+
+async def test_revoked_keys_stay_marked_and_are_not_the_first_one_seen(database: Database) -> None:
+    inventory = inventory_on(database)
+    bad, good = host_key(), host_key()
+    made = await stored(inventory, "web-1", host_key_policy="accept_new", host_keys=[f"@revoked {bad} lost in May"])
+    assert list(made.target.host_keys) == [f"@revoked {bad}"]
+    assert await inventory.remember_host_key("1", good)
+    assert not await inventory.remember_host_key("1", host_key())
+    assert list((await inventory.get("1")).target.host_keys) == [f"@revoked {bad}", good]
+    by_ca = await stored(inventory, "web-2", host_key_policy="ca", host_keys=[good])
+    assert by_ca.data()["host_key_policy"] == "ca"

@@ -27,6 +27,7 @@ COLUMNS = (
     Column("used", lambda c: ago(c.get("last_used_at"))),
     Column("changed", lambda c: ago(c.get("updated_at"))),
     Column("version", lambda c: c.get("version"), wide=True),
+    Column("secrets", lambda c: (c.get("source") or {}).get("backend", "here"), wide=True),
 )
 
 USERS = (

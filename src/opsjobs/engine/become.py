@@ -78,7 +78,7 @@ async def opened_for(
     """`opened`, and where the password of this wish is kept elsewhere, with that, got now; with its fault where it cannot be."""
     known = str((wish or {}).get("credential_id"))
     credential = opened.get(known)
-    if credential is None or credential.source is None:
+    if credential is None or credential.source is None or credential.fault is not None:
         return opened
     try:
         return {**opened, known: await fetch(credential, purpose)}

@@ -1,0 +1,111 @@
+"""`credentials add` and `test` for secrets that are elsewhere, and `targets trust` where keys are revoked, against a desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cli.desk import Answer, Asked, open_desk
+from opsjobs.cli.app import run
+
+KEY = "ssh-ed25519 AAAAgood"
+BAD = "ssh-ed25519 AAAAbad"
+
+
+def called(monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer], *words: str) -> tuple[int, list[Asked]]:
+    with open_desk(reply) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        return run([*words]), desk.asked
+
+
+def made(asked: Asked) -> Answer:
+    return Answer(201, {"id": 7})
+
+
+@pytest.mark.parametrize(
+    ("words", "type_", "source"),
+    [
+        (["--vault-path", "web/key"], "ssh_key", {"backend": "vault", "path": "web/key"}),
+        (
+            ["--vault-path", "a/b", "--vault-field", "password=word", "--type", "password", "--vault-version", "3"],
+            "password",
+            {"backend": "vault", "path": "a/b", "fields": {"password": "word"}, "version": 3},
+        ),
+        (
+            ["--vault-role", "fleet", "--vault-mount", "ssh-prod", "--vault-namespace", "ops", "--principal", "web"],
+            "ssh_certificate",
+            {"backend": "vault_ssh", "role": "fleet", "mount": "ssh-prod", "namespace": "ops", "principals": ["web"]},
+        ),
+        (["--ssh-ca", "ca", "--validity", "2m"], "ssh_certificate", {"backend": "ssh_ca", "authority": "ca", "validity": "2m"}),
+    ],
+)
+def test_a_login_is_added_with_where_its_secrets_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], type_: str, source: dict[str, Any]
+) -> None:
+    code, (asked,) = called(monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words)
+    assert (code, capsys.readouterr().out) == (0, "7\n")
+    assert asked.body == {"name": "web-key", "username": "deploy", "type": type_, "source": source}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--vault-path", "a", "--ssh-ca", "ca"],
+        ["--vault-path", "a", "--agent"],
+        ["--vault-path", "a", "--principal", "web"],
+        ["--vault-path", "a", "--vault-field", "password"],
+        ["--ssh-ca", "ca", "--vault-mount", "ssh"],
+        ["--ssh-ca", "ca", "--vault-version", "3"],
+        ["--vault-role", "fleet", "--vault-field", "password=p"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together_are_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    code, asked = called(monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words)
+    assert (code, asked) == (2, [])
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_try_says_each_step_and_prints_the_public_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ok: bool
+) -> None:
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return Answer(200, {"items": [{"id": 7, "name": "web-key"}], "next": None})
+        steps = [{"name": "open", "ok": True, "ms": 0.0, "error": None}]
+        steps.append({"name": "fetch", "ok": ok, "ms": 1.0, "error": None if ok else "it is sealed"})
+        return Answer(200, {"ok": ok, "steps": steps, "public_key": KEY if ok else None, "certificate": None})
+
+    code, (*_, asked) = called(monkeypatch, reply, "credentials", "test", "web-key")
+    assert (asked.method, asked.path) == ("POST", "/credentials/7/test")
+    shown = capsys.readouterr()
+    assert (code, shown.out) == ((0, f"{KEY}\n") if ok else (1, ""))
+    assert ("fetch: good" if ok else "fetch: it is sealed") in shown.err
+
+
+@pytest.mark.parametrize(
+    ("policy", "pinned", "shown", "kept"),
+    [
+        ("pinned", [f"@revoked {BAD}"], [KEY], [KEY, f"@revoked {BAD}"]),
+        ("pinned", [KEY, f"@revoked {BAD}"], [KEY], None),
+        ("pinned", [f"@revoked {BAD}"], [BAD], None),
+        ("ca", [KEY], [BAD], None),
+    ],
+)
+def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, policy: str, pinned: list[str], shown: list[str], kept: list[str] | None
+) -> None:
+    target = {"id": "1", "name": "web-1", "host": "10.0.0.5", "port": 22, "host_keys": pinned, "host_key_policy": policy}
+
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return Answer(200, {"items": [target], "next": None})
+        return Answer(200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in shown]})
+
+    code, asked = called(monkeypatch, reply, "targets", "trust", "web-1", "--yes")
+    put = [one.body["host_keys"] for one in asked if one.method == "PUT"]
+    assert put == ([] if kept is None else [kept])
+    assert code == (0 if kept is not None or shown == [KEY] else 1)
