@@ -113,11 +113,13 @@ async def small_server(
     password: str | None = None,
     interactive: bool = False,
     drop_at_start: bool = False,
+    repeating: bool = False,
     files: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None = asyncssh.SFTPServer,
 ) -> AsyncIterator[SmallServer]:
     """A server for the length of the block; `interactive` = the password is asked for by keyboard-interactive only.
 
-    `drop_at_start` = hang up when a command is asked for, without an answer. `files`: who answers for SFTP (None: nobody).
+    `drop_at_start` = hang up when a command is asked for, without an answer. `repeating` = hang up on a wrong password, and say
+    which. `files`: who answers for SFTP (None: nobody).
     """
     running = SmallServer(0, asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519"))
 
@@ -147,6 +149,8 @@ async def small_server(
 
         def validate_password(self, username: str, given: str) -> bool:
             running.logins.append(f"password {username} {given}")
+            if repeating and given != password:
+                raise asyncssh.PermissionDenied(f"{username} says {given}, in other words {given.encode().hex()}")
             return given == password
 
         def kbdint_auth_supported(self) -> bool:
