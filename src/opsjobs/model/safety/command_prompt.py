@@ -82,7 +82,7 @@ def _values(found: re.Match[str], variables: dict[str, list[str]]) -> list[str]:
     name = (found[1] or found[3] or "").lower()
     if not name:
         return [SOMETHING]
-    values = variables.get(name) or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
+    values = [_PERCENT.sub(MAYBE_EMPTY, v) for v in variables.get(name, ())] or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
     return values if found[2] is None else [_piece(value, found[2]) for value in values]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.model.safety.interpreters import language_of
-from opsjobs.model.safety.matching import Context, findings
+from opsjobs.model.safety.matching import Context, Matcher, findings
 from opsjobs.model.safety.rulebook import rulebook
 from opsjobs.model.safety.running import settle
 from opsjobs.model.safety.trace import Place, Reader, Trace, excerpt_of
@@ -33,18 +34,23 @@ def judge(interpreter: str, text: str, *, context: Context | None = None) -> tup
     Never raises: what cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`).
     """
     context = context or Context()
-    book = rulebook()
-    trace = Trace(Budget(), _READERS, book.names)
+    matcher = _matcher()
+    trace = Trace(Budget(), _READERS, matcher.names)
     place = Place()
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
         trace.events.append(("too_large", place))
-        return findings(trace, book, context)
+        return findings(trace, matcher, context)
     try:
         trace.read(_language(interpreter), cleared(text), place)
         settle(trace)
     except (Spent, RecursionError):
         trace.events.append(("too_much", Place(excerpt_of(text))))
-    return findings(trace, book, context)
+    return findings(trace, matcher, context)
+
+
+@cache
+def _matcher() -> Matcher:
+    return Matcher(rulebook())
 
 
 def _language(interpreter: str) -> str:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 
-from opsjobs.model.safety.paths import emptied, is_unknown, may_be, readings
+from opsjobs.model.safety.paths import is_unknown, may_be, readings
 from opsjobs.model.safety.rulebook import Condition, Match, Rule, Rulebook
-from opsjobs.model.safety.trace import Call, Trace
-from opsjobs.model.safety.words import ANY, STAR
+from opsjobs.model.safety.trace import WINDOWS, Call, Trace
 from opsjobs.model.verdict import Finding, Verdict
 
 ABBREVIATED_MIN = 4
 """`--rec` is `--recursive` to the GNU tools; `--r` may be many things."""
 _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
-_WINDOWS = frozenset({"powershell", "cmd"})
+
+Test = Callable[[Call], bool]
+Ready = tuple[Rule, tuple[Test, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,10 @@ class Context:
     become: bool = False
 
 
-def findings(trace: Trace, book: Rulebook, context: Context) -> tuple[Finding, ...]:
+def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
     """What the rules have to say of it, each rule once for each place, the most severe first."""
     found: dict[tuple[str, str], Finding] = {}
-    for rule, excerpt in _applied(trace, book):
+    for rule, excerpt in _applied(trace, matcher):
         if len(found) >= FINDINGS_MAX:
             break
         found.setdefault((rule.name, excerpt), Finding(rule.name, severity(rule, context), rule.reason, excerpt))
@@ -60,58 +62,97 @@ def _holds(condition: Condition, context: Context) -> bool:
     return not condition.labels.isdisjoint(context.labels)
 
 
-def _applied(trace: Trace, book: Rulebook) -> Iterator[tuple[Rule, str]]:
+def _applied(trace: Trace, matcher: Matcher) -> Iterator[tuple[Rule, str]]:
     for event, place in trace.events:
-        yield book.events[event], place.excerpt
+        yield matcher.book.events[event], place.excerpt
     for call in trace.calls:
-        name = call.name if call.dialect == "posix" else call.name.lower()
-        for rule, match in (*book.exact.get(name, ()), *book.wide):
-            if applies(match, call):
+        for rule, tests in matcher.about(call):
+            if all(test(call) for test in tests):
                 yield rule, call.place.excerpt
 
 
-def applies(match: Match, call: Call) -> bool:
-    """Whether the call is all that the match asks for."""
-    return (
-        _speaks(match.dialect, call.dialect)
-        and _is_named(match.command, call)
-        and all(_has_flag(flag, match, call) for flag in match.flags)
-        and not any(word in call.words for word in match.without)
-        and _in_order(match.words, call)
-        and (match.argument is None or any(match.argument.fullmatch(word) for word in call.words[1:]))
-        and (not match.path or _any_path(match.path, call, call.arguments))
-        and (
-            not match.if_empty
-            or any(may_be(p, match.if_empty) for w in _paths(call, call.arguments) for p in emptied(w, call.place.cwd))
-        )
-        and all(_any_path(patterns, call, _values(key, call)) for key, patterns in match.values)
-        and (not match.redirect or _any_path(match.redirect, call, [path for _, path in call.io.writes]))
-        and (not match.reads or _any_path(match.reads, call, call.io.reads))
-        and (not match.fed_by or not set(match.fed_by).isdisjoint(call.io.sources))
-        and (match.says is None or match.says.search(call.text) is not None)
-    )
+class Matcher:
+    """A rulebook made ready: for the name of a call the rules that may be about it, each as the tests that it asks for."""
+
+    def __init__(self, book: Rulebook) -> None:
+        self.book = book
+        self._exact: dict[str, list[Ready]] = {}
+        self._globs: list[tuple[str, Ready]] = []
+        self._redirects: list[Ready] = []
+        self._anything: list[Ready] = []
+        for rule in book.rules:
+            for match in rule.matches:
+                if not match.event:
+                    self._sort(match, (rule, tuple(_tests(match))))
+        self._of_name = lru_cache(maxsize=4096)(self._by_name)
+
+    def _sort(self, match: Match, ready: Ready) -> None:
+        for name in match.command:
+            if "*" in name:
+                self._globs.append((name.lower(), ready))
+            else:
+                self._exact.setdefault(name.lower(), []).append(ready)
+        if not match.command:
+            (self._redirects if match.redirect or match.reads else self._anything).append(ready)
+
+    def _by_name(self, name: str) -> tuple[Ready, ...]:
+        return (*self._exact.get(name, ()), *(r for glob, r in self._globs if fnmatchcase(name, glob)), *self._anything)
+
+    def about(self, call: Call) -> Iterable[Ready]:
+        """What is to be tested for this call."""
+        found = self._of_name(call.name.lower())
+        return (*found, *self._redirects) if call.io.writes or call.io.reads else found
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The commands that some rule is about."""
+        return frozenset(self._exact)
 
 
-def _speaks(wanted: str, dialect: str) -> bool:
-    return wanted in (dialect, "any") or (wanted == "windows" and dialect in _WINDOWS)
+def _tests(match: Match) -> Iterator[Test]:
+    """What a match asks of a call, the cheap questions first."""
+    yield partial(_speaks, match.dialect)
+    if match.without:
+        yield lambda call: not any(word in call.words for word in match.without)
+    for flag in match.flags:
+        yield partial(_has_flag, flag, bool(match.path))
+    if match.words:
+        yield partial(_in_order, match.words)
+    if (argument := match.argument) is not None:
+        yield lambda call: any(argument.fullmatch(word) for word in call.words[1:])
+    if match.fed_by:
+        yield lambda call: not set(match.fed_by).isdisjoint(call.io.sources)
+    yield from _path_tests(match)
+    if (says := match.says) is not None:
+        yield lambda call: says.search(call.text) is not None
 
 
-def _is_named(names: Collection[str], call: Call) -> bool:
-    if not names:
-        return True
-    name = call.name if call.dialect == "posix" else call.name.lower()
-    return any(fnmatchcase(name, pattern if call.dialect == "posix" else pattern.lower()) for pattern in names)
+def _path_tests(match: Match) -> Iterator[Test]:
+    if match.path:
+        yield lambda call: any(may_be(path, match.path) for path in call.paths)
+    if match.if_empty:
+        yield lambda call: any(may_be(path, match.if_empty) for path in call.paths_if_empty)
+    for key, patterns in match.values:
+        yield partial(_has_value, key, patterns)
+    if match.redirect:
+        yield lambda call: _any_path(match.redirect, call, [path for _, path in call.io.writes])
+    if match.reads:
+        yield lambda call: _any_path(match.reads, call, call.io.reads)
 
 
-def _has_flag(spellings: Iterable[str], match: Match, call: Call) -> bool:
+def _speaks(wanted: str, call: Call) -> bool:
+    return wanted in (call.dialect, "any") or (wanted == "windows" and call.dialect in WINDOWS)
+
+
+def _has_flag(spellings: Iterable[str], has_path: bool, call: Call) -> bool:
     # Options that nobody knows may be any; that counts where the path says that it matters.
     return any(_is_given(spelling, call) for spelling in spellings) or (
-        bool(match.path) and any(is_unknown(word) for word in call.words[1:])
+        has_path and any(is_unknown(word) for word in call.words[1:])
     )
 
 
 def _is_given(spelling: str, call: Call) -> bool:
-    if call.dialect in _WINDOWS:
+    if call.dialect in WINDOWS:
         return any(_abbreviates(word, spelling) for word in call.words[1:])
     if _LETTER.match(spelling):
         return any(word[:2] != "--" and spelling[1] in word[1:] for word in call.options)
@@ -136,16 +177,9 @@ def _in_order(patterns: Iterable[re.Pattern[str]], call: Call) -> bool:
     return all(any(pattern.fullmatch(word) for word in words) for pattern in patterns)
 
 
-def _values(key: str, call: Call) -> list[str]:
-    return [word[len(key) + 1 :] for word in call.words[1:] if word.startswith(f"{key}=")]
+def _has_value(key: str, patterns: tuple[str, ...], call: Call) -> bool:
+    return _any_path(patterns, call, [word[len(key) + 1 :] for word in call.words[1:] if word.startswith(f"{key}=")])
 
 
-def _any_path(patterns: Collection[str], call: Call, words: Iterable[str]) -> bool:
-    return any(may_be(path, patterns) for word in _paths(call, words) for path in readings(word, call.place.cwd))
-
-
-def _paths(call: Call, words: Iterable[str]) -> Iterable[str]:
-    """Paths of Windows as if they were of POSIX: small letters, slashes; and its globs need no shell."""
-    if call.dialect not in _WINDOWS:
-        return words
-    return [word.lower().replace("\\", "/").removeprefix("//?/").replace("*", STAR).replace("?", ANY) for word in words]
+def _any_path(patterns: tuple[str, ...], call: Call, words: Iterable[str]) -> bool:
+    return any(may_be(path, patterns) for word in words for path in readings(call.as_path(word), call.place.cwd))

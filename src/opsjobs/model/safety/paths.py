@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 
 from opsjobs.model.safety.words import ANY, HOME, MAYBE_EMPTY, SOMETHING, STAR
 
@@ -55,12 +55,17 @@ def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
         yield from readings(left, cwd)
 
 
-@lru_cache(maxsize=4096)
-def _pattern(pattern: str) -> re.Pattern[str]:
+@cache
+def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One for a whole set: of rules' data, so that there are few of them."""
+    return re.compile("|".join(_text(pattern) for pattern in patterns), re.DOTALL)
+
+
+def _text(pattern: str) -> str:
     deep = pattern.endswith("/**")
     text = (pattern[:-3] if deep else pattern).replace("~", HOME)
     # A star is a part of one segment: no way down.
-    return re.compile("".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else ""), re.DOTALL)
+    return "".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else "")
 
 
 @lru_cache(maxsize=4096)
@@ -68,18 +73,17 @@ def _globbed(path: str) -> re.Pattern[str]:
     return re.compile("".join(_WILD.get(c, re.escape(c)) if c in STAR + ANY else re.escape(c) for c in path), re.DOTALL)
 
 
-def may_be(path: str, patterns: Iterable[str]) -> bool:
+def may_be(path: str, patterns: tuple[str, ...]) -> bool:
     """Whether a path may be one of these: `/etc` itself, `/home/*` a segment, `/etc/**` whatever is below.
 
     A glob in the path is every name that it may match; what is not known of it is no name that anybody knows.
     """
-    globbed = STAR in path or ANY in path
-    for pattern in patterns:
-        if _pattern(pattern).fullmatch(path):
-            return True
-        if globbed and "*" not in pattern and "?" not in pattern and _globbed(path).fullmatch(pattern):
-            return True
-    return False
+    if _expression(patterns).fullmatch(path):
+        return True
+    if STAR not in path and ANY not in path:
+        return False
+    globbed = _globbed(path)
+    return any(globbed.fullmatch(pattern) for pattern in patterns if "*" not in pattern and "?" not in pattern)
 
 
 def is_unknown(word: str) -> bool:

@@ -156,11 +156,15 @@ class _Reading:
         place = self._place(node)
         if name is None:
             self._nameless(node.func, place)
+            if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.BinOp):
+                self._of_path(node.func, node, place)
             return
         self._used.add(name)
         arguments = node.args
         shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
-        if name in _SHELL:
+        if name == "pty.spawn" and arguments and self._values.words(arguments[0]) is not None:
+            self._spawn(arguments[:1], place)
+        elif name in _SHELL:
             self._shell(arguments[:1], place)
         elif name in _SPAWN:
             first = arguments[:1] or [k.value for k in node.keywords if k.arg == "args"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -100,17 +100,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rulebook:
-    """All rules, by what they are about: `exact` by a command's name, `wide` by patterns of names and by no name, `events`."""
+    """All rules, and those about events by the event's name."""
 
     rules: tuple[Rule, ...]
-    exact: Mapping[str, tuple[tuple[Rule, Match], ...]]
-    wide: tuple[tuple[Rule, Match], ...]
-    events: Mapping[str, Rule]
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The commands that some rule is about."""
-        return frozenset(self.exact)
+    @cached_property
+    def events(self) -> Mapping[str, Rule]:
+        """`unreadable`, `dynamic_command` …: what a reader says where there is no call."""
+        return {match.event: rule for rule in self.rules for match in rule.matches if match.event}
 
 
 @cache
@@ -128,23 +125,7 @@ def bound(texts: Mapping[str, str]) -> Rulebook:
     twice = {rule.name for rule in rules if sum(other.name == rule.name for other in rules) > 1}
     if twice:
         raise RuleError(f"two rules are called {min(twice)}: give one of them another name.")
-    return _indexed(tuple(rules))
-
-
-def _indexed(rules: tuple[Rule, ...]) -> Rulebook:
-    exact: dict[str, list[tuple[Rule, Match]]] = {}
-    wide: list[tuple[Rule, Match]] = []
-    events: dict[str, Rule] = {}
-    for rule in rules:
-        for match in rule.matches:
-            if match.event:
-                events[match.event] = rule
-            elif not match.command or any("*" in name for name in match.command):
-                wide.append((rule, match))
-            else:
-                for name in match.command:
-                    exact.setdefault(name.lower(), []).append((rule, match))
-    return Rulebook(rules, {name: tuple(found) for name, found in exact.items()}, tuple(wide), events)
+    return Rulebook(tuple(rules))
 
 
 def _load(name: str, text: str) -> Any:

@@ -17,7 +17,7 @@ DOWNLOADERS = frozenset(
 UNNAMED = "?"
 """A call whose name is not known, for rules about its arguments."""
 _LAYERS_MAX = 24
-_MATCHES_MAX = 16
+_MATCHES_MAX = 64
 # What their output sets up is their makers' word, and everybody evaluates it.
 _TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
 

@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import Literal
 
 from opsjobs.model.safety.budget import DEPTH_MAX, Budget, Spent
-from opsjobs.model.safety.words import shown
+from opsjobs.model.safety.paths import emptied, readings
+from opsjobs.model.safety.words import ANY, STAR, shown
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]
 Reader = Callable[["Trace", str, "Place"], None]
 """Reads a text of one language into the trace."""
 
-CALLS_MAX = 4_000
+WINDOWS = frozenset({"powershell", "cmd"})
 EXCERPT_CHARACTERS_MAX = 200
 _SPACE = re.compile(r"\s+")
 
@@ -73,14 +74,30 @@ class Call:
     @cached_property
     def arguments(self) -> tuple[str, ...]:
         """The words after the name that are no options; what stands after `--` is never one."""
-        rest, _, literal = _parted(self.words[1:])
+        rest, literal = _parted(self.words[1:])
         return (*(w for w in rest if not w.startswith("-") or w == "-"), *literal)
 
     @cached_property
     def options(self) -> tuple[str, ...]:
         """The words that are options."""
-        rest, _, _ = _parted(self.words[1:])
+        rest, _ = _parted(self.words[1:])
         return tuple(w for w in rest if w.startswith("-") and w != "-")
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """What its arguments are as paths, each in all its readings."""
+        return tuple(path for word in self.arguments for path in readings(self.as_path(word), self.place.cwd))
+
+    @cached_property
+    def paths_if_empty(self) -> tuple[str, ...]:
+        """The paths that they are where what may be empty is."""
+        return tuple(path for word in self.arguments for path in emptied(self.as_path(word), self.place.cwd))
+
+    def as_path(self, word: str) -> str:
+        """A path of Windows as if it were of POSIX: small letters, slashes; and its globs need no shell."""
+        if self.dialect not in WINDOWS:
+            return word
+        return word.lower().replace("\\", "/").removeprefix("//?/").replace("*", STAR).replace("?", ANY)
 
     @cached_property
     def text(self) -> str:
@@ -88,11 +105,11 @@ class Call:
         return "\n".join((shown(" ".join(self.words)), self.io.fed() or ""))
 
 
-def _parted(words: Sequence[str]) -> tuple[Sequence[str], bool, Sequence[str]]:
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     if "--" not in words:
-        return words, False, ()
+        return words, ()
     at = words.index("--")
-    return words[:at], True, words[at + 1 :]
+    return words[:at], words[at + 1 :]
 
 
 @dataclass

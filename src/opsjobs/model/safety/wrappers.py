@@ -222,7 +222,7 @@ def _joined_source(prefix: Prefix) -> Callable[[Words], list[Inner]]:
 
 def _option_c(words: Words, prefix: Prefix) -> list[Inner]:
     for n, word in enumerate(words):
-        if word in ("-c", "--command") and n + 1 < len(words):
+        if re.fullmatch(r"-[a-zA-Z]*c|--command", word) and n + 1 < len(words):
             return [Text("bash", words[n + 1])]
     return _argv(prefix.rest(words))
 
@@ -238,9 +238,10 @@ def _container(words: Words) -> list[Inner]:
     if verb is None:
         return []
     prefix = _CONTAINERS.get((words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb]))
+    if words[0] == "kubectl" and "--" in words:
+        return _argv(words[words.index("--") + 1 :])
     rest = prefix.rest(words[verb:]) if prefix is not None else ()
-    rest = rest[1:]
-    return _argv(rest[1:] if rest and rest[0] == "--" else rest)
+    return _argv(rest[2:] if rest[1:2] == ("--",) else rest[1:])
 
 
 def _trap(words: Words) -> list[Inner]:

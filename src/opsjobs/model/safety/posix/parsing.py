@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import tree_sitter_bash
@@ -11,25 +12,42 @@ from tree_sitter import Language, Node, Parser
 _LANGUAGE = Language(tree_sitter_bash.language())
 # The service's own values, `${target.labels.env}`: no shell knows such a name, and what is put in is quoted as one word.
 _OURS = re.compile(r"\$\{[A-Za-z_][\w-]*(?:\.[\w-]+)+\}")
-# The grammar loses track of a bare name within a word: `rm$IFS-rf$IFS/`.
+# The grammar loses track of a bare name behind something else in a word: `$A/$B/`, `rm$IFS-rf`. Its braces change nothing.
 _BARE = re.compile(r"(?<![\\$])\$([A-Za-z_]\w*)")
+_BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 
 
 class Script:
-    """A parsed text: nodes, and the bytes that they are of."""
+    """A parsed text: nodes, the bytes that they are of, and what was written in their place."""
 
     def __init__(self, text: str) -> None:
-        text = _OURS.sub("${OPSJOBS_VALUE}", text)
-        self._parse(text)
-        if self._loses_track():
-            self._parse(_BARE.sub(r"${\1}", text))
+        self._written = text.encode()
+        self._moved: list[tuple[int, int]] = []
+        self._parse(_OURS, "${OPSJOBS_VALUE}")
+        if self.root.has_error or _BEHIND.search(text):
+            self._parse(re.compile(f"{_OURS.pattern}|{_BARE.pattern}"), None)
 
-    def _parse(self, text: str) -> None:
-        self.source = text.encode()
+    def _parse(self, pattern: re.Pattern[str], to: str | None) -> None:
+        text, pieces, at, size = self._written.decode(), [], 0, 0
+        self._moved = []
+        for found in pattern.finditer(text):
+            new = to or (f"${{{found[1]}}}" if found[1] else "${OPSJOBS_VALUE}")
+            pieces += [text[at : found.start()], new]
+            size += len(pieces[-2].encode()) + len(new.encode())
+            grown = self._moved[-1][1] if self._moved else 0
+            self._moved.append((size, grown + len(new.encode()) - len(found[0].encode())))
+            at = found.end()
+        self.source = "".join((*pieces, text[at:])).encode()
         self.root = Parser(_LANGUAGE).parse(self.source).root_node
 
-    def _loses_track(self) -> bool:
-        return self.root.has_error or re.search(rb"[^\s\"'=({/:]\$[A-Za-z_]", self.source) is not None
+    def written(self, node: Node) -> str:
+        """What stands there in the text as it came."""
+        start, end = self._origin(node.start_byte), self._origin(node.end_byte)
+        return self._written[start:end].decode(errors="replace")
+
+    def _origin(self, byte: int) -> int:
+        at = bisect_right(self._moved, byte, key=lambda moved: moved[0])
+        return byte - self._moved[at - 1][1] if at else byte
 
     def text(self, node: Node) -> str:
         """What is written there."""

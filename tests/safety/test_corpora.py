@@ -1,0 +1,37 @@
+"""Dangerous programs in their tricks, none of which may pass, and harmless ones, hardly any of which may be held up."""
+
+from __future__ import annotations
+
+from opsjobs.model.safety import judge
+from opsjobs.model.verdict import Verdict, worst
+from safety.corpus import corpus
+
+DANGEROUS_AT_LEAST = 200
+HARMLESS_AT_LEAST = 300
+FALSE_ALARMS_AT_MOST = 0.02
+
+
+def verdict(interpreter: str, text: str) -> Verdict:
+    return worst(finding.severity for finding in judge(interpreter, text))
+
+
+def test_no_dangerous_program_passes() -> None:
+    texts = corpus("dangerous")
+    assert len(texts) >= DANGEROUS_AT_LEAST
+    missed = [
+        f"{said} instead of {expected} ({interpreter}): {text}"
+        for expected, interpreter, text in texts
+        if (said := verdict(interpreter, text)).rank < Verdict(expected).rank
+    ]
+    assert missed == [], "\n".join(["", *missed])
+
+
+def test_hardly_any_harmless_program_is_held_up() -> None:
+    texts = corpus("harmless")
+    assert len(texts) >= HARMLESS_AT_LEAST
+    alarms = [
+        f"{sorted(finding.rule for finding in found)} ({interpreter}): {text}"
+        for _, interpreter, text in texts
+        if (found := judge(interpreter, text))
+    ]
+    assert len(alarms) <= FALSE_ALARMS_AT_MOST * len(texts), "\n".join(["", *alarms])
