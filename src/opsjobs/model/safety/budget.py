@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TEXT_BYTES_MAX = 64 << 10
 STEPS_MAX = 20_000
-"""Some 50 ms on a slow core; a script of 4 KB takes about a tenth of it."""
+"""Some 50 ms on a slow core; a script of 4 KB takes about a fifth of it."""
 DEPTH_MAX = 8
 """Programs within programs: `sudo sh -c "ssh web-1 'sh -c …'"`."""
 

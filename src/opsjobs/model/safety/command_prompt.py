@@ -15,6 +15,8 @@ _SET = re.compile(r"""(?im)^\s*@?set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(]\s*set\s
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
 _SKIPS = frozenset({"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"})
 _LINES_MAX = 4_000
+_WORDS_MAX = 500
+_VARIABLES_MAX = 32
 
 
 def read(trace: Trace, text: str, place: Place) -> None:
@@ -72,10 +74,9 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
 def _ways(command: str, variables: dict[str, list[str]]) -> list[str]:
     """The command with its variables put in, for each value that one of them may have."""
     ways = [command]
-    for found in _PERCENT.finditer(command):
-        values = _values(found, variables)
-        ways = [way.replace(found[0], value) for way in ways for value in values][:16]
-    return ways
+    for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
+        ways = [way.replace(written, value) for way in ways for value in _values(found, variables)][:16]
+    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]  # what nobody sets, and more of them than anybody needs
 
 
 def _values(found: re.Match[str], variables: dict[str, list[str]]) -> list[str]:
@@ -130,7 +131,7 @@ def _words(command: str) -> tuple[list[str], list[str]]:
 
 def _stripped(words: Sequence[str]) -> list[str]:
     """Without what only leads to a command: `if …`, `for … do`, `start ""`, `call`."""
-    rest = list(words)
+    rest = list(words[:_WORDS_MAX])
     while rest:
         first = rest[0].lower().lstrip("@")
         if first == "for":

@@ -26,6 +26,9 @@ _READERS: Mapping[str, Reader] = {
     "node": shallow.node,
 }
 
+INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "node")
+"""Those that have a reader; of a path the last part counts."""
+
 
 def judge(interpreter: str, text: str, *, context: Context | None = None) -> tuple[Finding, ...]:
     """What is to be said of this text; nothing where it is harmless as far as that can be seen.

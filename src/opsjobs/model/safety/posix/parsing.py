@@ -7,7 +7,10 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 import tree_sitter_bash
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Language, Node
+
+from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.grammar import parsed
 
 _LANGUAGE = Language(tree_sitter_bash.language())
 # The service's own values, `${target.labels.env}`: no shell knows such a name, and what is put in is quoted as one word.
@@ -20,8 +23,9 @@ _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 class Script:
     """A parsed text: nodes, the bytes that they are of, and what was written in their place."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, budget: Budget) -> None:
         self._written = text.encode()
+        self._budget = budget
         self._moved: list[tuple[int, int]] = []
         self._parse(_OURS, "${OPSJOBS_VALUE}")
         if self.root.has_error or _BEHIND.search(text):
@@ -38,7 +42,7 @@ class Script:
             self._moved.append((size, grown + len(new.encode()) - len(found[0].encode())))
             at = found.end()
         self.source = "".join((*pieces, text[at:])).encode()
-        self.root = Parser(_LANGUAGE).parse(self.source).root_node
+        self.root = parsed(_LANGUAGE, self.source, self._budget)
 
     def written(self, node: Node) -> str:
         """What stands there in the text as it came."""

@@ -21,13 +21,14 @@ NESTING_MAX = 150
 _INLINED_MAX = 32
 _DECLARED_MAX = 20
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
+_PLAIN = frozenset({"word", "number", "raw_string", "simple_expansion"})
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 
 
 def read(trace: Trace, text: str, place: Place) -> None:
     """Write what this script would do into the trace."""
-    Walk(trace, Script(text), place).whole()
+    Walk(trace, Script(text, trace.budget), place).whole()
 
 
 class Walk:
@@ -299,7 +300,8 @@ class Walk:
                 io = self._redirect(child, io)
             elif child.type != "comment":
                 words.append(child)
-        self._within(node, io)
+        if any((c.named_children[0] if c.type == "command_name" and c.named_children else c).type not in _PLAIN for c in words):
+            self._within(node, io)
         if not words:
             return
         io = self._substituted_input(words, io)

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import tree_sitter_powershell
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Language, Node
+
+from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.grammar import parsed
 
 _LANGUAGE = Language(tree_sitter_powershell.language())
-# Words without quotes that PowerShell takes and the grammar does not: `$env:TEMP\\x`, `Name,Id`, `--flag=1`. Strings and comments stay.
+# Words without quotes that PowerShell takes and the grammar does not: `$env:TEMP\\x`, `Name,Id`, `--flag=1`, `100MB`. Strings stay.
 _BARE = re.compile(
-    r"""(?P<stays><\#.*?\#>|\#[^\n]*|@"[ \t]*\n.*?\n"@|@'[ \t]*\n.*?\n'@|"(?:[^"`]|`.|"")*"|'(?:[^']|'')*')"""
+    r"""(?P<stays>\#.*|"(?:[^"`]|`.|"")*"|'(?:[^']|'')*')"""
     r"""|(?P<path>(?<![\w.\])$])\$(?:\w+:)?\w+(?:[\\/][^\s"'`;|(){},]*)+)"""
     r"""|(?P<flag>(?<=\s)(?:--[\w-]+(?:=[^\s"';|(){}]*)?|-\w+[:=][^\s"'$;|(){}@]+))"""
     r"""|(?P<size>(?<![\w.])\d+)(?:[kmgtp]b)\b"""
     r"""|(?P<item>(?<=[\s,])[A-Za-z*][\w:\\./*-]*(?=[ \t]*,)|(?<=,)[A-Za-z*][\w:\\./*-]*|(?<=,[ \t])[A-Za-z*][\w:\\./*-]*)""",
-    re.DOTALL | re.IGNORECASE,
+    re.IGNORECASE,
 )
+_OPENS = {'@"': '"@', "@'": "'@", "<#": "#>"}
 
 
-def parsed(text: str) -> tuple[bytes, Node]:
-    """The text as it was understood, in bytes, and its tree."""
-    source, root = _parsed(text)
+def understood(text: str, budget: Budget) -> tuple[bytes, Node]:
+    """The text as it was understood, in bytes, and its tree. Raises Spent."""
+    source = text.encode()
+    root = parsed(_LANGUAGE, source, budget)
     if root.has_error:
-        repaired, other = _parsed(_BARE.sub(_quoted, text))
+        repaired = "\n".join(_repaired(text.split("\n"))).encode()
+        other = parsed(_LANGUAGE, repaired, budget)
         if not other.has_error:
             return repaired, other
     return source, root
 
 
-def _parsed(text: str) -> tuple[bytes, Node]:
-    source = text.encode()
-    return source, Parser(_LANGUAGE).parse(source).root_node
+def _repaired(lines: list[str]) -> Iterator[str]:
+    """Line by line, but for here-strings and long remarks."""
+    end = ""
+    for line in lines:
+        if end:
+            end = "" if end in line else end
+            yield line
+            continue
+        end = next((close for begin, close in _OPENS.items() if begin in line and close not in line.partition(begin)[2]), "")
+        yield line if end else _BARE.sub(_quoted, line)
 
 
 def _quoted(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from opsjobs.model.safety.budget import Budget
 from opsjobs.model.safety.powershell.names import CONSTANTS, ENVIRONMENT
-from opsjobs.model.safety.powershell.parsing import parsed
+from opsjobs.model.safety.powershell.parsing import understood
 from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, cleared, known
 
 _UNKNOWN = [MAYBE_EMPTY]
@@ -26,7 +26,7 @@ class Values:
     """A parsed script with its variables; each has every value that the text gives it."""
 
     def __init__(self, text: str, budget: Budget) -> None:
-        self.source, self.root = parsed(text)
+        self.source, self.root = understood(text, budget)
         self._budget = budget
         self._assigned: dict[str, list[Node]] = {}
         self._asked: set[str] = set()

@@ -1,0 +1,69 @@
+"""Point 20: a guard rail, no sandbox; every trick that it names, what nobody can say, its bounds, and what it must not hold up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opsjobs.model.safety import judge
+from opsjobs.model.verdict import Verdict, worst
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def verdict(interpreter: str, text: str) -> Verdict:
+    return worst(finding.severity for finding in judge(interpreter, text))
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "text"),
+    [
+        ("bash", "X=/; Y=rm; $Y -rf $X"),  # constants
+        ("bash", "sudo -u root env A=b nice nohup timeout 5 rm -rf /"),
+        ("bash", "echo / | xargs rm -rf"),
+        ("bash", "find /etc -exec rm -rf {} +"),
+        ("bash", "bash -c \"bash -c 'rm -rf /'\""),
+        ("bash", "eval 'r''m -rf /'"),
+        ("bash", "sh <<EOF\nrm -rf /\nEOF\n"),
+        ("bash", "rm -rf //etc/./x/../"),  # paths have one spelling
+        ("sh", "echo cm0gLXJmIC8= | base64 -d | sh"),
+        ("powershell", "$p = 'C:' + '\\'; & ('Remove-' + 'Item') -Recurse $p"),
+        ("powershell", "iex 'Remove-Item -Recurse C:\\'"),
+    ],
+)
+def test_point_20_what_hides_a_command_is_looked_through(interpreter: str, text: str) -> None:
+    assert verdict(interpreter, text) is Verdict.BLOCK
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "text"),
+    [
+        ("bash", "if then"),
+        ("bash", "$CMD --now"),
+        ("bash", "$(cat /tmp/x) --now"),
+        ("bash", "x" * (64 << 10) + "x"),
+        ("bash", "|" * (64 << 10)),
+        ("powershell", "& $tool"),
+        ("powershell", "if ("),
+        ("python", "def f(:"),
+        ("python", "exec(input())"),
+        ("cmd", "%TOOL% /x"),
+        ("/opt/strange", "x"),
+    ],
+)
+def test_point_20_what_nobody_can_say_needs_an_approval(interpreter: str, text: str) -> None:
+    assert verdict(interpreter, text) is Verdict.NEEDS_APPROVAL
+
+
+@pytest.mark.parametrize(
+    "text", ['echo "rm -rf /"', "# rm -rf /", "cat <<EOF\nrm -rf /\nEOF\n", "grep 'rm -rf' x", "printf 'rm -rf /\\n'"]
+)
+def test_point_20_text_that_is_only_text_is_allowed(text: str) -> None:
+    assert verdict("bash", text) is Verdict.ALLOW
+
+
+def test_point_20_the_documents_say_that_it_is_no_sandbox() -> None:
+    told = (ROOT / "docs/safety.md").read_text()
+    assert "guard rail, no sandbox" in told
+    assert "## What it cannot do" in told
