@@ -10,7 +10,7 @@ import pytest
 from opsjobs import settings
 from opsjobs.model.secret import Secret
 
-KEY = "k" * 43
+KEY = "dzpPopuI4_KNx-qnj3WNpMLS2v0Vek-qyopYqciI7cE"
 
 
 def test_without_any_variable_everything_has_its_default() -> None:

@@ -17,7 +17,7 @@ from opsjobs.model.failures import Unauthorised
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 
-PRODUCTION = {"ENVIRONMENT": "production", "ENCRYPTION_KEYS": "k" * 43}
+PRODUCTION = {"ENVIRONMENT": "production", "ENCRYPTION_KEYS": "dzpPopuI4_KNx-qnj3WNpMLS2v0Vek-qyopYqciI7cE"}
 ISSUED = {"OPSJOBS_JWT_ISSUER": "https://id.example.org", "OPSJOBS_JWT_AUDIENCE": "opsjobs"}
 SESSION = UUID(int=7)
 

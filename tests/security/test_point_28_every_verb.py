@@ -64,6 +64,7 @@ STEPS = [
     Step("PUT /target-groups/{id}", "/target-groups/{group}", {"name": "web", "description": "all"}, "group.updated"),
     Step("POST /credentials", "/credentials", PASSWORD, "credential.created", "credential"),
     Step("PUT /credentials/{id}", "/credentials/{credential}", {**PASSWORD, "username": "toor"}, "credential.updated"),
+    Step("PUT /credentials/{id}/bound-to", "/credentials/{credential}/bound-to", {"groups": ["web"]}, "credential.bound"),
     Step("POST /credentials/{id}/test", "/credentials/{credential}/test", None, "credential.tested"),
     Step(
         "POST /credentials/{id}/rotate",
@@ -185,13 +186,14 @@ class Stage:
         return [dict(row) for row in await self.database.fetch("select * from audit_log order by id")]
 
     async def state(self) -> dict[str, str]:
-        """All that is kept, table by table; not when a key was used, who tried to log in, nor bytes that nobody refers to."""
+        """All that is kept, table by table; not when a key or a credential was used, who tried to log in, nor bytes that nobody refers to."""
         tables = await self.database.fetch(
             """select tablename as name from pg_tables where schemaname = 'public'
             and tablename not in ('api_keys', 'file_contents', 'file_chunks', 'login_attempts')"""
         )
         each = " union all ".join(
-            f"select '{t['name']}' as name, md5(coalesce(string_agg(x::text, '|' order by x::text), '')) as hash from {t['name']} x"
+            f"select '{t['name']}' as name, md5(coalesce(string_agg(x::text, '|' order by x::text), '')) as hash"
+            f" from (select (to_jsonb(x) - 'last_used_at')::text as x from {t['name']} x) x"
             for t in tables
         )
         return {row["name"]: row["hash"] for row in await self.database.fetch(each)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exits import CommandFailed
 from opsjobs.cli.render import Column, Form, counted, counts, show_list, show_one, tell
-from opsjobs.settings import SettingsError, describe, load, unknown
+from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 
 config = typer.Typer(help="Settings: what they are and where they come from.", no_args_is_help=True)
 
@@ -81,7 +82,20 @@ def show(output: options.Output = Form.TABLE) -> None:
     show_list([asdict(doc) for doc in describe()], COLUMNS, output)
     for name, meant in unknown().items():
         tell(f"{name} is set, but no setting has that name" + (f": {meant} perhaps?" if meant else "."))
+    _loaded(os.environ)
+
+
+@config.command()
+def check(
+    production: Annotated[bool, typer.Option("--production", help="As if ENVIRONMENT were production.")] = False,
+) -> None:
+    """Say whether api, worker and scheduler would start with these settings; exit code 1 and every reason where not."""
+    for_service(_loaded({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
+    tell("these settings can be used")
+
+
+def _loaded(environ: Mapping[str, str]) -> Settings:
     try:
-        load()
+        return load(environ)
     except SettingsError as wrong:
         raise CommandFailed(f"these settings cannot be used:\n{wrong}") from None

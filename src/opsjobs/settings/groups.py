@@ -280,6 +280,7 @@ class TelemetrySettings:
         "The least level that is logged.",
         ours=False,
     )
+    debug: bool = setting("DEBUG", yes_no, "off", "Log everything, whatever LOG_LEVEL says; refused in production.", ours=False)
     enable_metrics: bool = setting("ENABLE_METRICS", yes_no, "on", "Whether METRICS_PORT is listened on.", ours=False)
     metrics_port: int | None = setting(
         "METRICS_PORT", whole(1, 65_535), None,

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from opsjobs.model.failures import Failure
 from opsjobs.settings import identity
-from opsjobs.settings.groups import ClientSettings, SecuritySettings, Settings
+from opsjobs.settings.groups import ClientSettings, Settings
+from opsjobs.settings.production import unfit
 from opsjobs.settings.spelling import HOW_TO_MAKE_ONE, PREFIX, Variable
 
-SECRET_CHARACTERS_AT_LEAST = 32  # in production; 32 random bytes are 44 characters of base64
 SECRET_FILE_BYTES_AT_MOST = 65_536
 
 
@@ -74,11 +74,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if not faults:
         faults = list(identity.faults(settings.identity, production=production))
     if production and not faults:
-        faults = list(_unfit_for_production(settings.security))
+        faults = list(unfit(settings))
         if not _given(found, "DOCS"):
             settings = replace(settings, api=replace(settings.api, docs=False))
     if faults:
         raise SettingsError("\n".join(faults))
+    if settings.telemetry.debug:
+        settings = replace(settings, telemetry=replace(settings.telemetry, log_level="DEBUG"))
     return settings
 
 
@@ -133,17 +135,6 @@ def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
 
 # What a run finds in its environment on the target (2-contract.md): no setting, and no mistake.
 _ON_A_TARGET = re.compile(r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)")
-
-
-def _unfit_for_production(security: SecuritySettings) -> Iterator[str]:
-    if not security.encryption_keys:
-        yield f"ENCRYPTION_KEYS is not set, and ENVIRONMENT is production: write 32 random bytes, {HOW_TO_MAKE_ONE}."
-    token = security.admin_token
-    if token is not None and len(token.reveal()) < SECRET_CHARACTERS_AT_LEAST:
-        yield (
-            f"OPSJOBS_ADMIN_TOKEN has {len(token.reveal())} characters, and ENVIRONMENT is production: "
-            f"write at least {SECRET_CHARACTERS_AT_LEAST}, {HOW_TO_MAKE_ONE}."
-        )
 
 
 def _variables(group: type) -> Iterator[Variable]:

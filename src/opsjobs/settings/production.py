@@ -1,0 +1,74 @@
+"""What production does not take: settings that are good for trying out only, each with what to write instead."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from opsjobs.settings import identity
+from opsjobs.settings.groups import SecuritySettings, Settings
+from opsjobs.settings.spelling import HOW_TO_MAKE_ONE
+
+SECRET_CHARACTERS_AT_LEAST = 32  # 32 random bytes are 44 characters of base64
+# Of 32 random bytes fewer are different once in more installations than there will ever be.
+KEY_BYTES_DIFFERENT_AT_LEAST = 10
+_ENCRYPTED = ("require", "verify-ca", "verify-full")
+_SO = "and ENVIRONMENT is production"
+
+
+def unfit(settings: Settings) -> Iterator[str]:
+    """A sentence for each setting that is too weak."""
+    yield from _keys(settings.security)
+    if settings.telemetry.debug:
+        yield f"DEBUG is on, {_SO}: unset it. LOG_LEVEL says how much is logged."
+    yield from _servers(settings)
+
+
+def _keys(security: SecuritySettings) -> Iterator[str]:
+    if not security.encryption_keys:
+        yield f"ENCRYPTION_KEYS is not set, {_SO}: write 32 random bytes, {HOW_TO_MAKE_ONE}."
+    for position, key in enumerate(security.encryption_keys, start=1):
+        if len(set(_bytes(key.reveal()))) < KEY_BYTES_DIFFERENT_AT_LEAST:
+            yield f"ENCRYPTION_KEYS: key {position} is no random one, {_SO}: write 32 random bytes, {HOW_TO_MAKE_ONE}."
+    if security.admin_token is None:
+        return
+    token = security.admin_token.reveal()
+    if len(token) < SECRET_CHARACTERS_AT_LEAST:
+        yield (
+            f"OPSJOBS_ADMIN_TOKEN has {len(token)} characters, {_SO}: "
+            f"write at least {SECRET_CHARACTERS_AT_LEAST}, {HOW_TO_MAKE_ONE}."
+        )
+    elif why := identity.weakness(token):
+        yield f"OPSJOBS_ADMIN_TOKEN {why}, {_SO}: write a random one, {HOW_TO_MAKE_ONE}."
+
+
+def _servers(settings: Settings) -> Iterator[str]:
+    database = urlsplit(settings.database.url)
+    modes = parse_qs(database.query).get("sslmode", [""])
+    if _elsewhere(database.hostname) and modes[-1] not in _ENCRYPTED:
+        yield f"DATABASE_URL goes over a network without TLS, {_SO}: add ?sslmode=verify-full (or verify-ca, require)."
+    redis = urlsplit(settings.redis.url or "")
+    if _elsewhere(redis.hostname) and not redis.password:
+        yield f"REDIS_URL has no password, {_SO}: whoever reaches Redis could stop executions. Write redis://:PASSWORD@HOST."
+    auth = urlsplit(settings.identity.auth_service_url or "")
+    if auth.scheme == "http" and _elsewhere(auth.hostname):
+        yield f"AUTH_SERVICE_URL is not https, {_SO}: every token would go over the network in the clear."
+
+
+def _elsewhere(host: str | None) -> bool:
+    """Whether the way there is a network that others may be on: not to this machine, nor to a name without a dot.
+
+    Such names are those of neighbours in a container platform's own network. No host at all: a Unix socket, or not set.
+    """
+    if not host:
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return "." in host
+
+
+def _bytes(key: str) -> bytes:
+    return base64.b64decode(key.replace("+", "-").replace("/", "_") + "=" * (-len(key) % 4), altchars=b"-_")
