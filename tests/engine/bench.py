@@ -148,7 +148,7 @@ class Bench:
         """What the transfers of a new worker share; the last one is `self.chunks`."""
         self.chunks = Chunks(self.contents)
         stores = (self.files, self.contents, self.artifacts, self.chunks, self.journal, self.metrics)
-        return TransferTools(*stores, self.find_limits)
+        return TransferTools(*stores, self.find_limits, self.standing)
 
     def machine(self, name: str) -> FakeMachine:
         """The scripted machine behind a target, which is known from now on."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from api.kit import desk, job
 from engine.bench import bench
+from engine.test_transfers import stored, web
 from kit.scheduling import Office
 from opsjobs.engine.rights import Ask
 from opsjobs.model.access import Principal, PrincipalKind, Scope
-from opsjobs.model.action import JobAction
-from opsjobs.model.job import JobDraft
-from opsjobs.model.target import TargetDraft
+from opsjobs.model.action import FileTransferAction, JobAction
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.policy import Policy
+from opsjobs.model.target import SelectionDraft, TargetDraft
 from opsjobs.store.transaction import Database
+from security.world import badge, world
 
 STAGING = Scope.parse("env=staging")
 
@@ -127,3 +133,52 @@ async def test_point_05_the_author_of_a_schedule_is_kept_with_his_kind(database:
         assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
         taken = (await ada.http.post(f"{path}/resume", headers=ben)).json()
         assert (taken["owner"], taken["enabled"]) == ("ben-operator", True)
+
+
+@pytest.mark.parametrize(
+    ("now", "brought"),
+    [
+        (Principal.of_role("ben", "viewer", "user"), True),
+        (Principal.of_role("ben", "admin", "user", scope=STAGING), False),
+        (None, False),
+    ],
+)
+async def test_point_05_a_file_that_a_value_names_is_brought_where_its_requester_may_see_it(
+    database: Database, now: Principal | None, brought: bool
+) -> None:
+    async with bench(database) as on:
+        on.standing = known(*([now] if now is not None else []))
+        async with on.worker():
+            machine = web(on)
+            adas = await stored(on, b"secret")
+            put = FileTransferAction(key="put", direction="upload", source="${file}", destination="/etc/app.conf")
+            order = LaunchOrder(
+                [put], SelectionDraft(ids=["web-1"]), Policy(durable="off"), "ad-hoc", parameters={"file": str(adas.id)}
+            )
+            by = {"requested_by": "ben", "requested_by_kind": "user"}
+            launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, **by)  # type: ignore[arg-type]
+            assert launched.execution is not None
+            row = await on.row(await on.ended(launched.execution))
+            assert (row["status"], "/etc/app.conf" in machine.found) == (("succeeded", True) if brought else ("failed", False))
+            if not brought:
+                assert f"There is no file {adas.id}." in row["error_message"]
+
+
+async def test_point_05_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(database: Database) -> None:
+    on = Office(database)
+    await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
+    await on.turn(seconds=60)
+    key = replace(Principal.of_role("ada", "operator", "api_key"), person="ada-the-person")
+    await on.scheduler(standing=known(key)).run_once()
+    (spec,) = await database.fetch("select requester from execution_specs")
+    assert spec["requester"] == {"name": "ada", "kind": "api_key", "person": "ada-the-person"}
+
+
+async def test_point_05_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(database: Database) -> None:
+    async with world(database) as all_:
+        eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
+        assert await all_.parts.people.seen.standing("eve") is None
+        await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
+        kept = await all_.parts.people.seen.standing("eve")
+        assert kept is not None
+        assert kept.may("jobs:execute")

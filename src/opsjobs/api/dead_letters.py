@@ -47,7 +47,7 @@ async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Resp
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
     revived = await request.app.state.parts.again.revive(
-        draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **requester(request)
+        draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **await requester(request)
     )
     if isinstance(revived, Answer):
         return replayed(request, revived)

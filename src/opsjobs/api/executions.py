@@ -220,7 +220,7 @@ async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, 
     check(request, "jobs:execute", within=Within.OBJECT)
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
-    launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **requester(request))
+    launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
     return await answered(request, launched, prefer)
 
 
@@ -249,7 +249,7 @@ async def _previewed(request: Request, order: LaunchOrder) -> Response:
 
 async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
     launched = await request.app.state.parts.launcher.launch(
-        order, triggered_by=triggered_by(request), idem=idem, **requester(request)
+        order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
     )
     return await answered(request, launched, prefer)
 

@@ -18,7 +18,7 @@ from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
-from opsjobs.api.sight import admit, bounds, reach, requester
+from opsjobs.api.sight import admit, bounds, owner, reach, requester
 from opsjobs.model.clock_face import in_words
 from opsjobs.model.explaining import explained
 from opsjobs.model.failures import FieldError, Invalid
@@ -66,7 +66,7 @@ async def create(request: Request, job: jobs.Known, draft: ScheduleDraft, idem: 
     """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
     check_parameters(job.job.definition.parameters, draft)
     refuse_past(draft, await request.app.state.parts.outlook.now())
-    by = principal_of(request)
+    by = await owner(request)
     made = await request.app.state.parts.schedules.create(str(job.job.id), draft, by.name, idem, owner_kind=by.kind)
     name = job.job.definition.name
     if isinstance(made, Answer):
@@ -100,7 +100,7 @@ async def replace(request: Request, schedule: Known, if_match: IfMatch, draft: S
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
     parts = request.app.state.parts
     check_parameters((await parts.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
-    by = principal_of(request)
+    by = await owner(request)
     return await _one(request, await parts.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind))
 
 
@@ -136,7 +136,7 @@ async def resume(request: Request, schedule: Known) -> Response:
 
     Where its owner is gone, disabled or expired, the caller owns it from now on.
     """
-    parts, by = request.app.state.parts, principal_of(request)
+    parts, by = request.app.state.parts, await owner(request)
     standing = await parts.people.standing(schedule.owner, schedule.owner_kind)
     heir = (by.name, by.kind) if standing is None else None
     return await _one(request, await parts.schedules.resume(schedule.id, owner=heir))
@@ -166,7 +166,7 @@ async def trigger(
         reason=draft and draft.reason,
         override=draft and draft.override,
         idem=idem,
-        **requester(request),
+        **await requester(request),
     )
     return await answered(request, launched, prefer)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 
 from opsjobs.api.auth import principal_of
-from opsjobs.model.access import Reach
+from opsjobs.model.access import Principal, Reach
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.failures import Forbidden, NotFound
 
@@ -70,7 +70,14 @@ def is_his(request: Request, name: str, kind: str) -> bool:
     return (principal.name, principal.kind) == (name, kind)
 
 
-def requester(request: Request) -> dict[str, Any]:
-    """Who asks, as launches take it."""
+async def owner(request: Request) -> Principal:
+    """Who asks, and comes to own what is launched later in his name: what he may is kept where nothing else here knows of him."""
     principal = principal_of(request)
+    await request.app.state.parts.people.remember(None, principal)
+    return principal
+
+
+async def requester(request: Request) -> dict[str, Any]:
+    """Who asks, as launches take it: a workflow of his launches more of it later."""
+    principal = await owner(request)
     return {"requested_by": principal.name, "requested_by_kind": principal.kind}

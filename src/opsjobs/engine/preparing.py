@@ -11,6 +11,7 @@ from typing import Any
 
 from opsjobs.engine.launch import Launcher
 from opsjobs.engine.rights import Ask, Gone, Rights
+from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.failures import Forbidden, Refusal, Unavailable
@@ -89,7 +90,7 @@ class Preparer:
         schedule = ready.schedule
         try:
             bounds = await rights.launching(schedule.owner, schedule.owner_kind, job.labels, job.name)
-            return await self._order(ready, job, frozen, bounds)
+            return await self._order(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
             words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
             return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, words, pauses=isinstance(forbidden, Gone))
@@ -102,7 +103,9 @@ class Preparer:
             log.exception("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id)
             return _later(ready, f"a fault of opsjobs: {bug!r}")
 
-    async def _order(self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds) -> Order:
+    async def _order(
+        self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
+    ) -> Order:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
         # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
@@ -120,8 +123,10 @@ class Preparer:
             requested_by=ready.schedule.owner,
             uuid=ready.uuid,
         )
-        new = replace(new, requested_by_kind=ready.schedule.owner_kind)
-        return Order(ready, await self._launcher.asking(new, order))
+        owner, kind = ready.schedule.owner, ready.schedule.owner_kind
+        new = replace(await self._launcher.asking(new, order), requested_by_kind=kind)
+        # Nobody acts at this moment: who may not approve it is its owner.
+        return Order(ready, replace(new, requester=Requester(owner, kind, await rights.person(owner, kind))))
 
     async def _current(self, standing: JobStanding) -> Job:
         """The job's current version; versions never change, so each is read once."""

@@ -11,6 +11,7 @@ from opsjobs.model.failures import Forbidden
 Ask = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 """What an identity, by name and kind, may now; None: it is gone, disabled or expired. Raises Unavailable."""
 EXECUTE = "jobs:execute"
+FILES = "jobs:read"
 
 
 class Gone(Forbidden):
@@ -39,6 +40,16 @@ class Rights:
             raise Forbidden("out_of_reach", f"{name} does not hold {EXECUTE} any more")
         bounds.check_labels(labels, f"The job {job}")
         return bounds
+
+    async def sees_all_files(self, name: str, kind: IdentityKind) -> bool:
+        """Whether this identity sees files that others have uploaded. Raises Unavailable."""
+        principal = await self._standing(name, kind)
+        return principal is not None and principal.reach(FILES).everywhere
+
+    async def person(self, name: str, kind: IdentityKind) -> str | None:
+        """The human behind this identity, where that is known. Raises Unavailable."""
+        principal = await self._standing(name, kind)
+        return principal.person if principal is not None else None
 
     async def _standing(self, name: str, kind: IdentityKind) -> Principal | None:
         if kind == "system":

@@ -20,6 +20,8 @@ from opsjobs.engine.contact import Contact
 from opsjobs.engine.interrupt import LEAVING, Interrupted, Left, Stops, Why
 from opsjobs.engine.link import Link
 from opsjobs.engine.record import ActionEnd
+from opsjobs.engine.rights import Ask, Rights
+from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.units import format_duration
@@ -54,7 +56,10 @@ class Changed(Exception):
 
 @dataclass(slots=True)
 class TransferTools:
-    """What the transfers of a worker share. `under_way`: how many there are; `told_at`: when (monotonic) an execution's progress was told."""
+    """What the transfers of a worker share. `standing`: what somebody may now, asked of files that are named as late as in a run.
+
+    `under_way`: how many there are; `told_at`: when (monotonic) an execution's progress was told.
+    """
 
     files: Files
     contents: Contents
@@ -63,6 +68,7 @@ class TransferTools:
     journal: Journal
     metrics: Metrics
     limits: FindLimits
+    standing: Ask
     under_way: int = 0
     told_at: dict[int, float] = field(default_factory=dict)
 
@@ -86,7 +92,8 @@ class TransferOrder:
     """A transfer to be done: its action with all values in place, for which run, and within which limits.
 
     `say` puts words into its output. `gone_seconds`: since it was begun, perhaps by another worker. `window_seconds`: how long the
-    machine may be away in the middle.
+    machine may be away in the middle. `asked_by`: name and kind of whoever asked for it, of an upload whose file was not fixed at
+    the launch but came out of a value; None: it was.
     """
 
     action: Mapping[str, Any]
@@ -99,6 +106,7 @@ class TransferOrder:
     gone_seconds: float
     timeout_seconds: float
     window_seconds: float
+    asked_by: tuple[str, IdentityKind] | None = None
 
 
 class Transfer:
@@ -148,11 +156,20 @@ class Transfer:
     async def _stored(self) -> StoredFile:
         while True:
             try:
-                return await self._tools.files.get(self._order.action["source"])
+                return await self._his(await self._tools.files.get(self._order.action["source"]))
             except NotFound as gone:
                 raise RemoteFailure(ErrorCode.TRANSFER, f"{gone} Was it deleted?") from None
             except Unavailable as away:
                 await self._contact.lost(away)
+
+    async def _his(self, stored: StoredFile) -> StoredFile:
+        """The file, where whoever asked for the transfer may see it. Raises NotFound."""
+        asked_by = self._order.asked_by
+        if asked_by is None or asked_by == (stored.created_by, stored.created_by_kind):
+            return stored
+        if not await Rights(self._tools.standing).sees_all_files(*asked_by):
+            raise NotFound.of("file", self._order.action["source"])
+        return stored
 
     async def _unpack(self, archive: Slice) -> None:
         order = self._order

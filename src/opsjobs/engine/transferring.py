@@ -68,10 +68,13 @@ class TransferAttempt:
     def _order(self, capture: Capture) -> TransferOrder:
         state, seen, limits = self._state, self._seen, self._state.tools.limits
         timeout = self._action.get("timeout")
+        spec = state.course.spec
+        written = next((a for a in spec.actions if a["key"] == self._action["key"]), self._action)
+        late = "${" in written["source"]
         return TransferOrder(
             self._action,
             state.record.claimed,
-            str(state.course.spec.execution_uuid),
+            str(spec.execution_uuid),
             self.number,
             say=lambda words: capture.add(Output("stdout", words.encode())),
             stops=self._stops,
@@ -79,4 +82,5 @@ class TransferAttempt:
             gone_seconds=seen.age_seconds if seen is not None else 0.0,
             timeout_seconds=limits.command_seconds if timeout is None else parse_duration(timeout),
             window_seconds=limits.reattach_seconds,
+            asked_by=(spec.requested_by, spec.requested_by_kind) if late else None,
         )

@@ -67,6 +67,7 @@ def transfers(settings: Settings, parts: Parts) -> TransferTools:
         parts.journal,
         parts.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
+        parts.people.standing,
     )
 
 
