@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from datetime import UTC, datetime
 
@@ -9,11 +10,11 @@ import httpx2
 import pytest
 from argon2 import PasswordHasher
 
-from api.kit import Desk, app_on, desk, job
+from api.kit import Desk, app_on, desk, job, problem
 from kit.issuer import SECRET, good, signed
 from opsjobs.api.callers import Callers
 from opsjobs.clock import TurnedClock
-from opsjobs.identity.passwords import Passwords
+from opsjobs.identity.passwords import WAITING_MAX, Passwords
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.transaction import Database
@@ -64,6 +65,18 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
             answer = await ada.http.post("/auth/login", json={"username": name, "password": "x"}, headers={"Authorization": ""})
             assert answer.status_code == 401
             assert Counted.verified == number
+
+
+async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(database: Database) -> None:
+    async with desk(database) as ada:
+        passwords = ada.parts.access.passwords
+        async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
+            waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
+            await asyncio.sleep(0)
+            answer = await ada.http.post("/auth/login", json={"username": "ada", "password": "x"}, headers={"Authorization": ""})
+            problem(answer, 429, "busy")
+            assert answer.headers["retry-after"] == "1"
+        assert await asyncio.gather(*waiting) == [False] * WAITING_MAX
 
 
 PROXIES = Callers([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])

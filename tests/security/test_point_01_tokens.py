@@ -112,6 +112,16 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "aud an object": lambda: resigned(HS, good(aud={"opsjobs": True})),
     "roles an object": lambda: signed(good(roles={"admin": True})),
     "roles of numbers": lambda: signed(good(roles=[1])),
+    "roles with NUL": lambda: signed(good(roles=["a\x00b"])),
+    "roles with a lone surrogate": lambda: resigned(HS, claims_text(roles=["S"]).replace('"S"', '"\\udfff"')),
+    "permissions with NUL": lambda: signed(good(permissions="jobs:read\x00")),
+    "a scope with NUL": lambda: signed(good(scope_labels="env=\x00")),
+    "grants with a lone surrogate": lambda: resigned(
+        HS, claims_text(opsjobs_grants=[{"role": "viewer", "scope": "env=S"}]).replace("env=S", "env=\\ud800")
+    ),
+    "kid a lone surrogate": lambda: by_hand(json.dumps({**HS, "kid": "service/S"}).replace("/S", "/\\ud800"), "{}", raw=True),
+    "kid with NUL": lambda: resigned({**HS, "kid": "service/\x00"}, good()),
+    "kid of 1,000 characters": lambda: signed(good(), kid="k" * 1_000),
     "1,000 roles": lambda: signed(good(roles=["r"] * 1_000)),
     "a scope that is none": lambda: signed(good(scope_labels="env=staging,,")),
     "a scope of what it is not": lambda: signed(good(scope_labels="env!=prod")),

@@ -66,6 +66,8 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "for an unknown one of the platform": lambda: of_portal(on_behalf_of={"kind": "external", "name": "ben"}),
     "for another service": lambda: of_portal(on_behalf_of={"kind": "service", "name": "mail"}),
     "for a key": lambda: of_portal(on_behalf_of={"kind": "api_key", "name": "ada"}),
+    "for a lone surrogate": lambda: of_portal(on_behalf_of={"name": "\udfff"}),
+    "for a name with NUL": lambda: of_portal(on_behalf_of={"name": "a\x00"}),
     "for a text": lambda: of_portal(on_behalf_of="ben"),
     "for nobody at all": lambda: of_portal(on_behalf_of={}),
 }

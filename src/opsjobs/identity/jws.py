@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 
-from opsjobs.model.claims import rejected
+from opsjobs.model.claims import is_name, rejected
 
 TOKEN_BYTES_MAX = 8_192
 SHARED = ("HS256", "HS384", "HS512")
@@ -72,7 +72,7 @@ class Unproven:
         if str(header.get("typ", "JWT")).lower() not in _TYPES:
             raise rejected("is of another type (typ)")
         algorithm, kid = header.get("alg"), header.get("kid")
-        if not isinstance(algorithm, str) or not (kid is None or (isinstance(kid, str) and len(kid) <= 256)):
+        if not isinstance(algorithm, str) or not (kid is None or is_name(kid)):
             raise rejected("has a header that cannot be read (alg, kid)")
         return cls(token, algorithm, kid, claims)
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from opsjobs.clock import Clock
 from opsjobs.identity.jws import PublicKey, Unproven, fitting
 from opsjobs.model.access import Principal
-from opsjobs.model.claims import ClaimRules, check, rejected
+from opsjobs.model.claims import ClaimRules, check, is_name, rejected
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.store.people import People
 from opsjobs.store.people.services import on_behalf
@@ -65,7 +65,7 @@ def _whose(claims: Mapping[str, Any], name: str) -> str:
     if told is None:
         return name
     kind, user = (told.get("kind", "user"), told.get("name")) if isinstance(told, dict) else (None, None)
-    if kind not in ("user", "external") or not isinstance(user, str) or not user or "\x00" in user:
+    if kind not in ("user", "external") or not is_name(user):
         raise rejected("does not say for whom it speaks (on_behalf_of)")
     return on_behalf(name, kind, user)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -20,6 +20,7 @@ NAME_CHARACTERS_MAX = 200
 ROLES_MAX = 100
 CLAIM_PERMISSIONS_MAX = 500
 SECONDS_MAX = 1 << 40
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*")
 
 
@@ -117,9 +118,14 @@ def _text_or_number(claims: Claims, claim: str) -> str | None:
     if value is None:
         return None
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or len(text) > NAME_CHARACTERS_MAX or not _NAME.fullmatch(text):
+    if not is_name(text):
         raise rejected(f"has a name that cannot be one ({claim})")
     return text
+
+
+def is_name(told: object) -> TypeGuard[str]:
+    """Whether it can name somebody: a text of at most 200 characters that all can be stored and shown."""
+    return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None
 
 
 def _texts(claims: Claims, claim: str, at_most: int) -> Sequence[str]:
@@ -133,13 +139,15 @@ def _texts(claims: Claims, claim: str, at_most: int) -> Sequence[str]:
         or not all(isinstance(one, str) and len(one) <= 200 for one in listed)
     ):
         raise rejected(f"has no list of words in {claim}")
+    if any(_UNSTORABLE.search(one) for one in listed):
+        raise rejected(f"has characters in {claim} that no word has")
     return listed
 
 
 def _scope(claims: Claims) -> Scope:
     text = claims.get("scope_labels", "")
     try:
-        return Scope.parse(text if isinstance(text, str) and len(text) <= SCOPE_CHARACTERS_MAX else ",")
+        return Scope.parse(text if _is_short_text(text) else ",")
     except ValueError:
         raise rejected("has a scope that cannot be read (scope_labels)") from None
 
@@ -147,9 +155,16 @@ def _scope(claims: Claims) -> Scope:
 def _grants(claims: Claims) -> tuple[Grant, ...]:
     told = claims.get("opsjobs_grants", [])
     try:
-        return grants_of(GrantDraft.model_validate(one).kept() for one in (told if _is_short_list(told) else [None]))
+        drafts = [GrantDraft.model_validate(one) for one in (told if _is_short_list(told) else [None])]
     except ValidationError:
         raise rejected("has grants that cannot be read (opsjobs_grants)") from None
+    if any(_UNSTORABLE.search(draft.scope) for draft in drafts):
+        raise rejected("has characters in opsjobs_grants that no scope has")
+    return grants_of(draft.kept() for draft in drafts)
+
+
+def _is_short_text(told: object) -> TypeGuard[str]:
+    return isinstance(told, str) and len(told) <= SCOPE_CHARACTERS_MAX and not _UNSTORABLE.search(told)
 
 
 def _is_short_list(told: object) -> bool:
