@@ -20,6 +20,7 @@ from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
 from opsjobs.engine.masks import Masks, hidden
 from opsjobs.engine.recorder import Recorder
+from opsjobs.engine.renewing import renewed
 from opsjobs.engine.run_state import purpose_of
 from opsjobs.engine.target_run import RunLimits, RunTools, TargetRun
 from opsjobs.engine.transfer import TransferTools
@@ -138,6 +139,7 @@ class Life:
             children=tools.children,
             approving=tools.approving,
             may_start=lambda: self.heart.may_start,
+            renew=partial(renewed, tools.targets),
             fetch=tools.fetch,
         )
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,13 +14,32 @@ from opsjobs.clock import Clock
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Session, Sessions
 
+Renew = Callable[[Endpoint], Awaitable[Endpoint]]
+
+FRESH_SECONDS = 60.0
+"""So long after the claim the logins that it brought are taken as they are."""
+
 
 class Link:
     """One session at a time, opened when it is needed, and opened again after contact was lost."""
 
-    def __init__(self, sessions: Sessions, endpoint: Endpoint, clock: Clock, *, insist: bool = False) -> None:
-        """`insist`: something of the run may be on the machine already, so an open circuit for want of contact does not count."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        endpoint: Endpoint,
+        clock: Clock,
+        *,
+        insist: bool = False,
+        renew: Renew | None = None,
+        old: bool = False,
+    ) -> None:
+        """`insist`: something of the run may be on the machine already, so an open circuit for want of contact does not count.
+
+        `renew`: gives the way with its logins as they are by now, for every session but the first; for that one, too, if it is `old`.
+        """
         self.endpoint = replace(endpoint, insist=insist)
+        self._renew = renew
+        self._old = old
         self._sessions = sessions
         self._clock = clock
         self._made = clock.monotonic()
@@ -30,8 +50,10 @@ class Link:
         """The session. Raises RemoteFailure where none can be had."""
         if self._session is None:
             async with failpoints.at("session"):
+                if self._old and self._renew is not None:
+                    self.endpoint = await self._renew(self.endpoint)
                 self._session = await self._stack.enter_async_context(self._sessions.session(self.endpoint))
-            self.endpoint = replace(self.endpoint, insist=True)
+            self.endpoint, self._old = replace(self.endpoint, insist=True), True
         return self._session
 
     def logged_in(self) -> tuple[datetime, datetime] | None:
@@ -58,7 +80,9 @@ class Link:
 class Links:
     """The ways of one run to its machine: one, unless branches of it are at work side by side."""
 
-    def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock) -> None:
+    def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock, renew: Renew | None = None) -> None:
+        self._renew = renew
+        self._made = clock.monotonic()
         self._sessions = sessions
         self._endpoint = endpoint
         self._clock = clock
@@ -69,7 +93,8 @@ class Links:
         if self._idle:
             return self._idle.pop()
         assert self._endpoint is not None, "a target that was removed is seen to before"
-        return Link(self._sessions, self._endpoint, self._clock, insist=insist)
+        old = self._clock.monotonic() - self._made > FRESH_SECONDS
+        return Link(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, old=old)
 
     def give(self, link: Link) -> None:
         """Somebody else may go it."""

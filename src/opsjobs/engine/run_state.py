@@ -11,7 +11,7 @@ from opsjobs.clock import Clock
 from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course
-from opsjobs.engine.link import Links
+from opsjobs.engine.link import Links, Renew
 from opsjobs.engine.masks import hidden
 from opsjobs.engine.past import Past
 from opsjobs.engine.record import ActionEnd, RunRecord
@@ -54,7 +54,7 @@ class RunLimits:
 class RunTools:
     """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine.
 
-    `fetch`: gets secrets that are kept elsewhere.
+    `renew`: the way to a machine with its logins as they are by now. `fetch`: gets secrets that are kept elsewhere.
     """
 
     ledger: Ledger
@@ -66,6 +66,7 @@ class RunTools:
     children: Children
     approving: Approving
     may_start: Callable[[], bool]
+    renew: Renew
     fetch: Fetch = nowhere
     random: Random = field(default_factory=Random)
 

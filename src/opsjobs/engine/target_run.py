@@ -71,7 +71,7 @@ class TargetRun:
             endpoint,
             Past(self.claimed, progress),
             tools,
-            Links(tools.sessions, endpoint, tools.clock),
+            Links(tools.sessions, endpoint, tools.clock, self._renewed),
             opened or {},
             lost,
             inherited,
@@ -88,6 +88,11 @@ class TargetRun:
         self._why: Why | None = None
         self._left = False
         self.began = time.monotonic()
+
+    async def _renewed(self, endpoint: Endpoint) -> Endpoint:
+        now = await self._state.tools.renew(endpoint)
+        self._state.learn(set(now.logins) - set(endpoint.logins))
+        return now
 
     # --- what comes from outside
 

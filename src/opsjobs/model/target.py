@@ -136,6 +136,11 @@ class Endpoint:
     insist: bool = False
     purpose: str = ""
 
+    @property
+    def logins(self) -> tuple[Credential, ...]:
+        """The credentials of the machine and of the jump hosts before it."""
+        return tuple(hop.credential for hop in (self, *self.jumps) if hop.credential is not None)
+
     def for_(self, purpose: str) -> Endpoint:
         """The same way, for this purpose: that of the machine, and of each jump host."""
         return replace(self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps))

@@ -1,0 +1,96 @@
+"""A credential that is rotated while a command runs: contact that is lost is made again with the new secret."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from engine.bench import Bench, Known, bench
+from engine.test_durable import half_done, stored, whole
+from opsjobs.engine.renewing import renewed
+from opsjobs.model.credential import RotationDraft
+from opsjobs.model.failures import Unavailable
+from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.target import Endpoint, Target, Transport
+from opsjobs.remote.fake import FakeSessions
+from opsjobs.remote.session import Session
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.transaction import Database
+from store.cast import password, target
+
+WEB, GATE = (Target(i, name, "10.0.0.1", 22, Transport.SSH) for i, name in (("1", "web-1"), ("2", "gate")))
+
+
+class Noting(FakeSessions):
+    """Notes with which version of its credential each session was asked for."""
+
+    def __init__(self, on: Bench) -> None:
+        super().__init__(on.clock)
+        self.machines = on.sessions.machines
+        self.versions: list[int] = []
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session as ever."""
+        assert endpoint.credential is not None
+        self.versions.append(endpoint.credential.version)
+        async with super().session(endpoint) as session:
+            yield session
+
+
+async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(database: Database) -> None:
+    async with bench(database) as on:
+        web, gate, execution = await half_done(on)
+        inventory, sessions = Inventory(database, on.vault), Noting(on)
+        await on.vault.create(password("login", password="canary-old"))
+        await inventory.create(target("web-1", credential="login"))
+        on.known = inventory  # type: ignore[assignment]  # the real one in its place
+        async with on.worker(sessions=sessions):
+            await stored(on, execution, b"one\n")
+            assert set(sessions.versions) == {1}
+            await on.vault.rotate("1", RotationDraft.model_validate({"password": "canary-new"}))
+            web.cut()
+            web.mend()
+            gate.event.set()
+            await whole(on, web, execution)
+        assert sessions.versions[-1] == 2
+
+
+def login(version: int, **fields: str) -> Credential:
+    secret = None if "fault" in fields else Secret(f"pw-{version}")
+    return replace(Credential("1", version, "login", CredentialType.PASSWORD, "deploy", secret), **fields)
+
+
+class Now(Known):
+    """What the inventory says by now."""
+
+    def __init__(self, way: Endpoint | None) -> None:
+        super().__init__()
+        self.way = way
+
+    async def endpoints(self, target_ids: object) -> dict[str, Endpoint]:
+        """This one, or none at all; or it is away."""
+        if self.away:
+            raise Unavailable("away (as scripted)")
+        return {"1": self.way} if self.way is not None else {}
+
+
+async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
+    way = Endpoint(WEB, login(1), (Endpoint(GATE, login(1)),), insist=True).for_("execution 1")
+    moved = replace(WEB, host="10.0.0.9")
+    now = Endpoint(moved, login(2), (Endpoint(GATE, login(3)),))
+    new = await renewed(Now(now), way)
+    assert [c.version for c in new.logins] == [2, 3]
+    # The machine is the one that the run was begun on, whatever it is called to be by now.
+    assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (WEB, True, "execution 1", "execution 1")
+    for other in (
+        None,
+        Endpoint(WEB, None),
+        Endpoint(WEB, replace(login(2), id="7")),
+        Endpoint(WEB, login(2, fault="it is gone")),
+    ):
+        assert await renewed(Now(other), way) == way
+    away = Now(now)
+    away.away = True
+    assert await renewed(away, way) == way
