@@ -15,10 +15,14 @@ from kit.sessions import failure_of, run
 from kit.sshd import Sshd, keygen, needs_sshd, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import NEVER
-from opsjobs.model.target import Endpoint, HostKeyPolicy, Target
+from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft
 from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Exit
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.store.envelope import new_key
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
 
 OK = (b"", b"", Exit(0))
 
@@ -119,3 +123,15 @@ async def test_point_13_neither_a_revoked_key_nor_a_revoked_ca_is_good_by_its_ce
     async with heard() as (pool, _):
         failure = await failure_of(pool, endpoint_of(certified.server, host_keys=keys, policy=HostKeyPolicy.CA))
     assert "revoked" in failure.message
+
+
+async def test_point_13_unchecked_is_an_explicit_word_that_is_on_record(database: Database) -> None:
+    inventory = Inventory(database, Vault(database, [new_key()]))
+    assert TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}).host_key_policy is HostKeyPolicy.PINNED
+    await inventory.create(TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}))
+    await inventory.replace(
+        "1", TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5", "host_key_policy": "unchecked"})
+    )
+    rows = await database.fetch("select action, before, after from audit_log where thing = 'target' order by id")
+    told = [(row["action"], (row["before"] or {}).get("host_key_policy"), row["after"].get("host_key_policy")) for row in rows]
+    assert told == [("target.created", None, "pinned"), ("target.updated", "pinned", "unchecked")]
