@@ -24,6 +24,8 @@ SPAN_BYTES = 512
 """How far apart in the text the first and the last byte of a piece may be, with the line breaks between them."""
 
 _GRAM = 4
+# So many groups are asked about at once; only where one of them is known, they are looked at one by one.
+_STRETCH = 128
 # From this length on a piece has a whole group of four at one of every four places.
 _INDEXED_BYTES_MIN = 2 * _GRAM - 1
 _BREAK = re.compile(rb"[\r\n]")
@@ -57,10 +59,12 @@ class Forms:
         """Where pieces stand in a text without line breaks; they may overlap."""
         spans = [span for piece in self._short for span in _each(piece, text)]
         groups = memoryview(text)[: len(text) // _GRAM * _GRAM].cast("I")
-        if not self._grams.isdisjoint(groups):
-            for number, group in enumerate(groups):
-                if group in self._grams:
-                    spans += self._around(text, number * _GRAM)
+        for first in range(0, len(groups), _STRETCH):
+            stretch = groups[first : first + _STRETCH]
+            if not self._grams.isdisjoint(stretch):
+                for number, group in enumerate(stretch, first):
+                    if group in self._grams:
+                        spans += self._around(text, number * _GRAM)
         return spans
 
     def _around(self, text: bytes, at: int) -> Iterator[Span]:
@@ -179,7 +183,7 @@ class Masking:
         """The next bytes went in; those come out of which it is certain what they are."""
         text = _Text(self._kept + data)
         covered = text.covered(self._forms)
-        held = _past(covered, self._held(text))
+        held = _past(covered, self._held(text.end))
         masked = _starred(text.whole, covered)[self._out : held]
         keep = max(0, min(len(text.whole) - SPAN_BYTES, held))
         self._kept, self._out = text.whole[keep:], max(held, self._out) - keep
@@ -192,17 +196,18 @@ class Masking:
         self._kept, self._out = b"", 0
         return rest
 
-    def _held(self, text: _Text) -> int:
-        """Where in the text something begins that may become a secret."""
-        begun = (at for forms in self._forms for at in forms.begun_in(text.bare))
-        return min((text.place(at) for at in begun if text.waits(at)), default=len(text.whole))
+    def _held(self, end: _Text) -> int:
+        """Where in the text, of which this is the end, something begins that may become a secret."""
+        begun = (at for forms in self._forms for at in forms.begun_in(end.bare))
+        return end.first + min((end.place(at) for at in begun if end.waits(at)), default=len(end.whole))
 
 
 class _Text:
-    """A text, the same without its line breaks, and what of the one stands where in the other."""
+    """A text, the same without its line breaks, and what of the one stands where in the other. `first`: where in a longer one."""
 
-    def __init__(self, whole: bytes) -> None:
+    def __init__(self, whole: bytes, first: int = 0) -> None:
         self.whole = whole
+        self.first = first
         self.bare = whole.translate(None, b"\r\n")
 
     @cached_property
@@ -211,6 +216,12 @@ class _Text:
         if len(self.bare) == len(self.whole):
             return []
         return [found.start() - number for number, found in enumerate(_BREAK.finditer(self.whole))]
+
+    @property
+    def end(self) -> _Text:
+        """The part in which something may begin that is held back."""
+        first = len(self.whole) - SPAN_BYTES
+        return _Text(self.whole[first:], first) if first > 0 else self
 
     def place(self, at: int) -> int:
         """Where in the whole text the byte stands that is number `at` in the bare one."""
@@ -231,9 +242,7 @@ class _Text:
 
     def waits(self, at: int) -> bool:
         """Whether what begins here is held back: of a line that is whole only if enough of it is at stake."""
-        if self.whole.endswith((b"\n", b"\r")) and len(self.bare) - at < ACROSS_BYTES_MIN:
-            return False
-        return len(self.whole) - self.place(at) <= SPAN_BYTES
+        return len(self.bare) - at >= ACROSS_BYTES_MIN or not self.whole.endswith((b"\n", b"\r"))
 
 
 def _starred(text: bytes, spans: Sequence[Span]) -> bytes:

@@ -1,0 +1,75 @@
+"""What masking costs: CPU for a MiB of output and for a small run, with secrets of several kinds. No service is needed.
+
+.venv/bin/python bench/masking.py
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from opsjobs.model.masking import Forms, Mask
+
+PIECE_BYTES = 32 << 10
+_OPENSSH = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+def secrets() -> dict[str, str]:
+    """One of each kind."""
+    return {
+        "password": "s3cr3t-pass/w+rd&",
+        "Ed25519 key": ed25519.Ed25519PrivateKey.generate().private_bytes(*_OPENSSH).decode(),
+        "RSA key, 4096 bits": rsa.generate_private_key(65537, 4096).private_bytes(*_OPENSSH).decode(),
+    }
+
+
+def texts(secret: str) -> dict[str, bytes]:
+    """About a MiB of each kind of output."""
+    line = "2026-11-27 07:00:{:02d} INFO request {} served in {} ms\n"
+    log = "".join(line.format(n % 60, n * 7919, n % 100) for n in range(20_000)).encode()
+    return {
+        "log lines": log,
+        "base64": base64.encodebytes(random.Random(7).randbytes(700_000)),
+        "the secret": secret.encode() * (1_000_000 // len(secret)),
+    }
+
+
+def milliseconds(work: Callable[[], object], times: int = 1) -> float:
+    """CPU of one time, the best of three rounds."""
+    rounds = []
+    for _ in range(3):
+        began = time.process_time()
+        for _ in range(times):
+            work()
+        rounds.append((time.process_time() - began) * 1000 / times)
+    return min(rounds)
+
+
+def through(mask: Mask, text: bytes) -> None:
+    """All of it, in pieces as a machine sends them."""
+    stream = mask.stream()
+    assert stream is not None
+    for at in range(0, len(text), PIECE_BYTES):
+        stream.add(text[at : at + PIECE_BYTES])
+    stream.finish()
+
+
+def main() -> None:
+    """Print a table."""
+    for name, secret in secrets().items():
+        mask = Mask([Forms([secret])])
+        print(f"{name}: {milliseconds(lambda secret=secret: Forms([secret]), 3):.1f} ms to make its forms, once for all machines")
+        print(f"  {milliseconds(lambda mask=mask: through(mask, b'ok'), 1_000) * 1000:.0f} µs for a run that says two letters")
+        for kind, text in texts(secret).items():
+            print(
+                f"  {milliseconds(lambda mask=mask, text=text: through(mask, text)) * (1 << 20) / len(text):.0f} ms a MiB: {kind}"
+            )
+
+
+if __name__ == "__main__":
+    main()
