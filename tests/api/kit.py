@@ -139,6 +139,7 @@ def parts_on(
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),
+        judging=None,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True),
     )
 

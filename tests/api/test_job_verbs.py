@@ -78,7 +78,7 @@ async def test_a_job_is_validated_stored_or_not(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
-        assert (await desk.http.post("/jobs/1/validate")).json() == {"valid": True, "errors": [], "warnings": []}
+        assert (await desk.http.post("/jobs/1/validate")).json() == {"valid": True, "errors": [], "warnings": [], "verdict": None}
         wrong = job(
             targets={"ids": ["web-9"]},
             actions=[{"type": "job", "job": "nobody"}, {"command": "x", "become": {"credential": "c"}}],

@@ -92,6 +92,10 @@ class Known:
             raise Invalid("unknown_target", f"There is no target {missing[0]!r}.")
         return [by_name[name] for name in selection.ids]
 
+    async def count(self) -> int:
+        """All of them."""
+        return len(self.targets)
+
     async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """Those that are in here."""
         return {i: self.targets[i] for i in target_ids if i in self.targets}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import httpx2
 
 from api.kit import app_on
 from api.live import parts_for
+from opsjobs.engine.judging import Judging
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 
@@ -51,9 +52,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(database: Database) -> AsyncIterator[Stage]:
-    """With web-1 in the inventory."""
+async def stage(database: Database, judging: Callable[[Any], Judging] | None = None) -> AsyncIterator[Stage]:
+    """With web-1 in the inventory; `judging` makes the judge of these parts, else nothing is judged."""
     parts = parts_for(database, [])
+    if judging is not None:
+        parts.judging = judging(parts)
+        parts.launcher.judging = parts.judging
     tokens = [
         await parts.people.create_key(name, role) for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
     ]

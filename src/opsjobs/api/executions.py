@@ -238,6 +238,7 @@ def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
         reason=asked.reason,
         parameters=asked.parameters,
         declared=job.definition.parameters,
+        tags=job.definition.tags,
         override=asked.override,
     )
 

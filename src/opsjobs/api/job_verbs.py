@@ -14,19 +14,20 @@ from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
+from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import bounds
 from opsjobs.engine.preview import preview
-from opsjobs.engine.validation import Judgement, judged
+from opsjobs.engine.validation import Judgement, judged, vetted
 from opsjobs.model.failures import Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
-from opsjobs.model.wire import Wire
+from opsjobs.model.wire import Overriding
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import StoredJob
 
 router = APIRouter(tags=["jobs"])
 
 
-class CloneDraft(Wire):
+class CloneDraft(Overriding):
     """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
 
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
@@ -76,7 +77,10 @@ async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: C
     old = stored.job.definition
     copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
     await jobs.check_written(request, copy, "jobs:create")
-    made = await request.app.state.parts.jobs.create(copy, principal_of(request).name, idem)
+    if draft is not None:
+        check_override(request, draft)
+    said = await jobs.vet(request, copy, draft or CloneDraft())
+    made = await request.app.state.parts.jobs.create(copy, principal_of(request).name, idem, vetted=said)
     if isinstance(made, Answer):
         return replayed(request, made, etag=True)
     return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
@@ -111,6 +115,8 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
 async def _judged(request: Request, draft: JobDraft) -> Judgement:
     parts = request.app.state.parts
     found = await judged(parts.launcher, parts.jobs, draft, bounds(request))
+    if parts.judging is not None:
+        found = vetted(found, await parts.judging.job(draft))
     try:
         jobs.check_limits(request, draft)
     except Invalid as refused:

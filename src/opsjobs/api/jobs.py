@@ -10,10 +10,14 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import admitted, bounds, is_his, reach
+from opsjobs.engine.judging import refuse_blocked
 from opsjobs.model.action import RunningAction
 from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.job import JobDraft, RunDraft
+from opsjobs.model.job import JobBody, JobDraft, RunDraft
+from opsjobs.model.verdict import Vetted
+from opsjobs.model.wire import Overriding
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import PageRequest
@@ -26,6 +30,18 @@ def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
     if any(action.become is not None and action.become.credential is not None for action in _running(draft)):
         check(request, "credentials:use")
     check_limits(request, draft)
+
+
+async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: str = "") -> Vetted:
+    """What the safety check says of a job that is written. Raises Invalid("safety_blocked") unless that is overridden.
+
+    `at`: where the job stands in the body.
+    """
+    judging = request.app.state.parts.judging
+    judgement = None if judging is None else await judging.job(draft)
+    if judgement is not None and overriding.override is None:
+        refuse_blocked(judgement, before=at)
+    return Vetted(judgement, overriding.override)
 
 
 async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
@@ -67,10 +83,13 @@ Known = Annotated[StoredJob, Depends(known)]
 
 
 @router.post("/jobs", status_code=201, dependencies=[requires("jobs:create", Within.BODY)], summary="Create a job")
-async def create(request: Request, draft: JobDraft, idem: Idempotent) -> Response:
+async def create(request: Request, body: JobBody, idem: Idempotent) -> Response:
     """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
+    draft = body.draft
     await check_written(request, draft, "jobs:create")
-    job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem)
+    check_override(request, body)
+    vetted = await vet(request, draft, body)
+    job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem, vetted=vetted)
     if isinstance(job, Answer):
         return replayed(request, job, etag=True)
     return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
@@ -89,10 +108,13 @@ async def show(stored: Known) -> Response:
 
 
 @router.put("/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], summary="Replace a job")
-async def replace(id: str, request: Request, if_match: IfMatch, draft: JobDraft) -> Response:
+async def replace(id: str, request: Request, if_match: IfMatch, body: JobBody) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
+    draft = body.draft
     await check_written(request, draft, "jobs:update")
-    return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match))
+    check_override(request, body)
+    vetted = await vet(request, draft, body)
+    return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match, vetted=vetted))
 
 
 @router.delete(

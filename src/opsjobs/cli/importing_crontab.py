@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from opsjobs.cli import documents, options
-from opsjobs.cli.client import Client, Json, connect, path_of
+from opsjobs.cli.client import Client, Json, Refused, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.importing import crontab
 from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, Planned, Wishes, planned, prefix_of, source_of
@@ -30,6 +31,7 @@ FILE_BYTES_AT_MOST = 1 << 20
 JOBS_A_REQUEST = 100
 BYTES_A_REQUEST = 900_000
 GONE_TOLD_AT_MOST = 20
+_JOB_POINTER = re.compile(r"/jobs/(\d+)/")
 TIMES = ("type", "cron", "timezone", "jitter")
 COLUMNS = (
     Column("line", lambda p: p["place"]),
@@ -69,6 +71,7 @@ def import_crontab(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the jobs and schedules as YAML, and ask and change nothing.")
     ] = False,
+    override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Import crontabs: a job and its schedule for each line, on these targets.
@@ -96,7 +99,8 @@ def import_crontab(
         tell(f"would be: {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} left out")
         return
     with connect() as client:
-        items = _stored(client, plans)
+        items = _stored(client, plans, options.because(None, override_safety))
+        lost += len(plans) - len(items)
         gone = _gone(client, sources, plans)
     show_list(items, COLUMNS, output)
     _tell(items, gone, lost)
@@ -191,14 +195,29 @@ def _bytes(path: Path) -> bytes:
 # --- storing
 
 
-def _stored(client: Client, plans: Sequence[Planned]) -> list[Json]:
+def _stored(client: Client, plans: Sequence[Planned], why: Json) -> list[Json]:
     items: list[Json] = []
     for portion in _portions(plans):
-        told = client.post("/jobs/apply", {"jobs": [plan.job for plan in portion]})["items"]
-        for plan, job in zip(portion, told, strict=True):
+        taken, told = _applied(client, portion, why)
+        for plan, job in zip(taken, told, strict=True):
             shown = {"place": plan.place, "name": job["name"], "change": job["change"], **_shown(plan.schedule)}
             items.append({**shown, "id": job["id"], "schedule": _schedule(client, job["id"], plan.schedule)})
     return items
+
+
+def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Sequence[Planned], list[Json]]:
+    """Those that are stored, and what became of them; what the safety check blocks is told and left out, and holds up no other."""
+    while plans:
+        try:
+            return plans, list(client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"])
+        except Refused as refused:
+            blocked = {int(found[1]) for pointer in refused.pointers if (found := _JOB_POINTER.match(pointer))}
+            if refused.code != "safety_blocked" or not blocked:
+                raise
+            for n in sorted(blocked):
+                tell(f"{plain(plans[n].place)}: left out: the safety check blocks it; see why with `opsjobs safety check`")
+            plans = [plan for n, plan in enumerate(plans) if n not in blocked]
+    return [], []
 
 
 def _portions(plans: Sequence[Planned]) -> Iterator[list[Planned]]:

@@ -33,6 +33,7 @@ CHANGES = (
     Column("name", lambda c: c["name"]),
     Column("change", lambda c: c["change"]),
     Column("version", lambda c: c.get("version")),
+    Column("safety", lambda c: c.get("verdict")),
     Column("differs at", lambda c: c.get("paths")),
 )
 
@@ -90,13 +91,14 @@ def apply(
     files: Files,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Make the jobs of these names what the files say: all of them, or none.
 
     A file is a stream of YAML documents, each the body of POST /jobs.
     """
-    _apply(files, output, dry_run=dry_run)
+    _apply(files, output, dry_run=dry_run, override=override_safety)
 
 
 @app.command()
@@ -183,12 +185,13 @@ def _set(job: str, verb: str, words: str) -> None:
     tell(f"job {told['name']} {words}")
 
 
-def _apply(files: list[str], output: Form, *, dry_run: bool) -> None:
+def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
     bodies = documents.bodies(files)
     if not bodies:
         raise CommandFailed("there is no job in these files.", Exit.USAGE)
     with connect() as client:
-        told = client.post("/jobs/apply", {"jobs": bodies}, dry_run="true" if dry_run else None)
+        body = {"jobs": bodies, **options.because(None, override)}
+        told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
     show_list(told["items"], CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in told["items"])
     tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} stay as they are")

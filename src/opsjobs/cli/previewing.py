@@ -7,7 +7,7 @@ from typing import Any
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.exits import Exit
-from opsjobs.cli.render import Column, Form, counted, seconds, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
 
 _COLUMNS = (
     Column("wave", lambda c: c["wave"]),
@@ -34,6 +34,9 @@ def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> Exi
 def _summary(told: Mapping[str, Any]) -> str:
     lines = [f"dry run: {counted(len(told['targets']), 'target')} in {counted(len(told['waves']), 'wave')}; nothing was started"]
     changes, estimate = told["changes"], told["estimate"]
+    if told.get("verdict") is not None:
+        found = [f"{f['rule']} ({f['severity']}): {f['reason']}" for f in told["findings"]]
+        lines += [f"safety check: {told['verdict']}", *(plain(line) for line in found)]
     if changes["since"] is not None:
         named = [(word, changes[word]) for word in ("added", "removed") if changes[word]]
         lines += [f"{word} since execution {changes['since']}: {', '.join(names[:20])}" for word, names in named]

@@ -108,6 +108,9 @@ class Again:
         parents = await self._parents.named(meant)
         known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
         await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
+        why: dict[str, Any] = {"requested_by": requested_by, "reason": draft.reason, "override": draft.override}
+        # Judged before the transaction, whose launches then are known.
+        heirs = {parent.id: await self._heir(parent, meant[parent.id], known, **why) for parent in parents}
 
         async def write(connection: Connection) -> Revived:
             ids = [run.id for runs in meant.values() for run in runs]
@@ -119,9 +122,8 @@ class Again:
             made: list[Execution] = []
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
-                    new = await self._heir(
-                        parent, runs, known, requested_by=requested_by, reason=draft.reason, override=draft.override
-                    )
+                    all_won = len(runs) == len(meant[parent.id])
+                    new = heirs[parent.id] if all_won else await self._heir(parent, runs, known, **why)
                     new = replace(new, requested_by_kind=requested_by_kind)
                     made.append(await self._revived(connection, parent, new))
             return Revived(made, len(by_execution) > len(meant))
@@ -205,7 +207,9 @@ def _named(parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]) -> S
 def _order(parent: Parent, reason: str | None) -> LaunchOrder:
     """What is planned by: the parent's policy, over runs that come in its order."""
     policy = Policy.model_validate({**parent.policy, "order": "inventory"})
-    return LaunchOrder((), SelectionDraft(), policy, parent.job_name, parent.job_id, parent.job_version, reason=reason)
+    return LaunchOrder(
+        (), SelectionDraft(), policy, parent.job_name, parent.job_id, parent.job_version, reason=reason, tags=parent.tags
+    )
 
 
 def _gone(run: PastRun) -> Target:

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from opsjobs.model.approval import Approval, Terms, fingerprint
+from opsjobs.engine.judging import Judged, in_words
+from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.approval import Approval, Requester, Terms, fingerprint
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.failures import Conflict
 from opsjobs.model.target import Target, Transport
 from opsjobs.model.units import parse_duration
+from opsjobs.model.verdict import Verdict
 from opsjobs.peers.targets import Targets
 from opsjobs.store.approvals import Approvals, AskedAbout
 from opsjobs.store.ledger import Ledger, NewExecution, Question, Ruling
 from opsjobs.store.parameters import masked
 from opsjobs.store.vault import Vault
 
+Standing = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 SALT_BYTES = 16
+MESSAGE_CHARACTERS = 2_000
 TARGETS_SHOWN = 200
 
 
-def asking(new: NewExecution, values: Mapping[str, Any], policy: ApprovalPolicy | None) -> NewExecution:
-    """The launch with what has to be approved before it begins, where its policy asks for that and nobody overrides it."""
-    if policy is None or new.override is not None:
+def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> Terms | None:
+    """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both."""
+    asked, words = [], []
+    if policy is not None:
+        asked.append(policy)
+        words.append(
+            f"its job asks for {policy.approvers} to approve" if policy.approvers > 1 else "its job asks for an approval"
+        )
+    if judged is not None and judged.judgement.verdict is Verdict.NEEDS_APPROVAL:
+        asked += judged.approvals or [ApprovalPolicy()]
+        words.append(in_words(judged.judgement))
+    if not asked:
+        return None
+    named = next((one for one in asked if one.roles or one.users), asked[0])
+    needed, expires = max(one.approvers for one in asked), min(one.expires for one in asked)
+    return Terms("; ".join(words)[:MESSAGE_CHARACTERS], needed, expires, tuple(named.roles), tuple(named.users))
+
+
+def asking(new: NewExecution, values: Mapping[str, Any], terms: Terms | None) -> NewExecution:
+    """The launch with what has to be approved before it begins, where something has to, and nobody overrides it."""
+    if terms is None or new.override is not None:
         return new
-    words = f"its job asks for {policy.approvers} to approve" if policy.approvers > 1 else "its job asks for an approval"
-    terms = Terms(words, policy.approvers, policy.expires, tuple(policy.roles), tuple(policy.users))
     salt = secrets.token_bytes(SALT_BYTES)
     hash_ = fingerprint(new.job_name, new.actions, values, new.policy, new.targets, salt=salt)
     return replace(new, question=Question(terms, hash_, salt))
@@ -36,7 +57,10 @@ def asking(new: NewExecution, values: Mapping[str, Any], policy: ApprovalPolicy 
 class Approving:
     """Asks for actions, shows and decides. Every approval is bound to a hash of actions, values, policy and machines."""
 
-    def __init__(self, approvals: Approvals, ledger: Ledger, targets: Targets, vault: Vault) -> None:
+    def __init__(
+        self, approvals: Approvals, ledger: Ledger, targets: Targets, vault: Vault, *, standing: Standing | None = None
+    ) -> None:
+        self._standing = standing
         self._approvals = approvals
         self._ledger = ledger
         self._targets = targets
@@ -81,17 +105,27 @@ class Approving:
 
         Where something else would run by now than what was asked about, it is not approved, but expires: Conflict("approval_expired").
         """
-        if ruling.approve and approval.status.pending and not await self._unchanged(approval):
+        if not ruling.approve or not approval.status.pending:
+            return await self._ledger.decide(approval.id, ruling)
+        about = await self._approvals.asked_about(approval.execution_id)
+        if not await self._unchanged(approval, about):
             await self._ledger.expire_changed(approval.id)
             words = "what would run has changed since it was asked (a target, perhaps): launch it again, and it is asked anew"
             raise Conflict("approval_expired", f"Approval {approval.id} has expired: {words}.")
-        return await self._ledger.decide(approval.id, ruling)
+        return await self._ledger.decide(approval.id, replace(ruling, requester=await self._requester(about)))
 
-    async def _unchanged(self, approval: Approval) -> bool:
+    async def _requester(self, about: AskedAbout) -> Requester | None:
+        """Of what nobody asked for in a request, such as a firing: the person behind its owner. By name he is known anyway."""
+        if about.requester is not None or self._standing is None:
+            return None
+        who = await self._standing(about.requested_by, cast("PrincipalKind", about.requested_by_kind))
+        return None if who is None else Requester(about.requested_by, None, who.person)
+
+    async def _unchanged(self, approval: Approval, about: AskedAbout) -> bool:
         salt = await self._approvals.salt(approval.id)
         if salt is None:
             return True  # asked by a release that made no hash
-        return await self._hash(await self._approvals.asked_about(approval.execution_id), salt) == approval.hash
+        return await self._hash(about, salt) == approval.hash
 
     async def _hash(self, about: AskedAbout, salt: bytes) -> str:
         known = await self._targets.known([run.id for run in about.targets])

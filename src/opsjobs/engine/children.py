@@ -55,6 +55,7 @@ class Children:
             parameters=action.get("parameters") or {},
             declared=job.definition.parameters,
             bounds=bounds,
+            tags=job.definition.tags,
         )
         try:
             launched = await self._launcher.launch(

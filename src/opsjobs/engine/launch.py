@@ -11,7 +11,8 @@ from uuid import UUID
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, binding, sources
-from opsjobs.engine.approving import asking
+from opsjobs.engine.approving import asking, terms_of
+from opsjobs.engine.judging import Judged, Judging, refuse_blocked
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, TriggeredBy
@@ -71,7 +72,9 @@ class Launcher:
         limits: LaunchLimits,
         ring: Callable[[str], None],
         choices: Choices | None = None,
+        judging: Judging | None = None,
     ) -> None:
+        self.judging = judging
         self._choices = choices or Choices(clock)
         self._database = database
         self._ledger = ledger
@@ -122,10 +125,26 @@ class Launcher:
         return await self.asking(replace(new, requested_by_kind=requested_by_kind), order)
 
     async def asking(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
-        """The launch with what has to be approved before it begins. `order`: with its values."""
+        """The launch as judged, with what has to be approved before it begins. `order`: with its values.
+
+        Raises Invalid("safety_blocked").
+        """
+        judged = await self.judged(new.actions, order, new.targets)
+        if judged is not None:
+            new = replace(new, judgement=judged.judgement)
+            if order.override is None:
+                refuse_blocked(judged.judgement)
         actor = audit.actor()
         known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person)
-        return asking(replace(new, requester=known, override=order.override), order.parameters, order.policy.approval)
+        return asking(
+            replace(new, requester=known, override=order.override), order.parameters, terms_of(order.policy.approval, judged)
+        )
+
+    async def judged(self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]) -> Judged | None:
+        """What the safety check says of these frozen actions there; None where it is not asked. `order`: with its values."""
+        if self.judging is None:
+            return None
+        return await self.judging.launch(actions, order.parameters, targets, job_name=order.job_name, tags=order.tags)
 
     def draft(
         self,

@@ -154,6 +154,7 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
         reason=f"schedule {schedule.name}",
         parameters=schedule.definition.parameters,
         declared=definition.parameters,
+        tags=definition.tags,
     )
 
 

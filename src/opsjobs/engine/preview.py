@@ -33,6 +33,8 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     targets = await launcher.selected(order)
     planned = launcher.planned(order, targets)
     actions = await launcher.frozen(order, targets)
+    judged = await launcher.judged(actions, order, planned.targets)
+    said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
     before = await past(database, order.job_id) if order.job_id is not None else Past()
     shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
     return {
@@ -41,7 +43,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
         "commands": shown,
         "commands_total": sum(_is_for(action, target) for action in actions for target in planned.targets),
         "parameters": {name: "***" if isinstance(value, Secret) else value for name, value in order.parameters.items()},
-        "verdict": None,
+        **said,
         "changes": _changes(before, planned.targets),
         "estimate": _estimate(before, planned),
     }

@@ -11,6 +11,8 @@ from opsjobs.model.action import JobAction
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.verdict import Judgement as Safety
+from opsjobs.model.verdict import Verdict
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
 
@@ -23,6 +25,7 @@ class Judgement:
 
     errors: list[FieldError] = field(default_factory=list)
     warnings: list[FieldError] = field(default_factory=list)
+    said: Safety | None = None
 
     def data(self) -> dict[str, Any]:
         """The body of an answer."""
@@ -30,6 +33,7 @@ class Judgement:
             "valid": not self.errors,
             "errors": [_shown(error) for error in self.errors],
             "warnings": [_shown(warning) for warning in self.warnings],
+            "verdict": self.said.verdict.value if self.said is not None else None,
         }
 
 
@@ -72,6 +76,17 @@ async def _knows(jobs: Jobs, ref: str, bounds: Bounds) -> bool:
         return await jobs.knows(ref)
     labels = await jobs.labels_of(ref)
     return labels is not None and bounds.act.holds(labels)
+
+
+def vetted(found: Judgement, said: Safety) -> Judgement:
+    """With what the safety check says: what blocks is an error, all else a warning."""
+    found.said = said
+    for finding in said.findings:
+        blocks = finding.severity is Verdict.BLOCK
+        words = f"{finding.reason} ({finding.severity.value}, {finding.rule}: {finding.excerpt})"
+        error = FieldError(finding.pointer, words, "safety_blocked" if blocks else "safety")
+        (found.errors if blocks else found.warnings).append(error)
+    return found
 
 
 async def _asked(question: Awaitable[T], found: Judgement, pointer: str) -> T | None:

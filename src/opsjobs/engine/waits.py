@@ -75,7 +75,8 @@ async def _child(state: RunState, action: Mapping[str, Any], attempt: int, stops
             child = await state.tools.children.child(state.course.spec, state.record.claimed, given, attempt)
         except (NotFound, Invalid, Conflict, Forbidden) as refused:
             words = f"the job {action['job']!r} cannot be launched: {refused}"
-            raise RemoteFailure(ErrorCode.INTERNAL, words) from None
+            code = ErrorCode.SAFETY_BLOCKED if refused.code == "safety_blocked" else ErrorCode.INTERNAL
+            raise RemoteFailure(code, words) from None
         except Unavailable:
             with stops.here():
                 await state.tools.clock.sleep(AGAIN_SECONDS)

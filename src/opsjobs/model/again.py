@@ -145,6 +145,7 @@ class Parent:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     status: str = "completed"
     ended: bool = True
+    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

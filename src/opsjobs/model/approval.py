@@ -57,7 +57,7 @@ class Requester:
     def is_person(self, other: Principal) -> bool:
         """Whether the other one is the same identity, or the same human as far as that is known."""
         if self.kind is None:
-            return self.name in (other.name, other.person)
+            return self.name in (other.name, other.person) or (self.person is not None and self.person == other.person)
         return Principal(self.name, cast("PrincipalKind", self.kind), (), person=self.person).is_same_person(other)
 
     def data(self) -> dict[str, Any]:

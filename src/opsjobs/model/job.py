@@ -115,6 +115,15 @@ class JobDraft(_Work):
         return self
 
 
+class JobBody(Overriding, JobDraft):
+    """Body of POST and PUT /jobs: the job, and whether it is stored although the safety check blocks it."""
+
+    @property
+    def draft(self) -> JobDraft:
+        """The job alone."""
+        return JobDraft.model_construct(**{name: getattr(self, name) for name in JobDraft.model_fields})
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A stored job at one version. `definition` is what the caller wrote, with keys and defaults filled in."""
@@ -132,6 +141,7 @@ class LaunchOrder:
 
     `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are. `override`: why
     the safety check and approvals do not count (who says so holds safety:override). `bounds`: how far whoever asks for it may go.
+    `tags`: the job's.
     """
 
     actions: Sequence[Action]
@@ -146,10 +156,12 @@ class LaunchOrder:
     declared: Sequence[ParameterDraft] | None = None
     bounds: Bounds = NO_BOUNDS
     override: str | None = None
+    tags: Sequence[str] = ()
 
 
 __all__ = [
-    "Action", "BecomeDraft", "CommandAction", "Job", "JobDraft", "JobState", "JobType", "LaunchOrder", "Policy", "RunDraft", "modernised",
+    "Action", "BecomeDraft", "CommandAction", "Job", "JobBody", "JobDraft", "JobState", "JobType", "LaunchOrder", "Policy", "RunDraft",
+    "modernised",
 ]  # fmt: skip
 
 _OLD_JOB = frozenset({"target_ids", "timeout_seconds", "max_retries"})

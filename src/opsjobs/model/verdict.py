@@ -60,3 +60,14 @@ class Judgement:
     def data(self) -> dict[str, Any]:
         """The answer to POST /safety/check."""
         return {"verdict": self.verdict.value, "findings": [finding.data() for finding in self.findings]}
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """What was said of a job when it was stored (None: nobody was asked), and why that did not count (None: it did)."""
+
+    judgement: Judgement | None = None
+    override: str | None = None
+
+
+UNASKED = Vetted()

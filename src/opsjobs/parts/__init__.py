@@ -17,6 +17,7 @@ from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
+from opsjobs.engine.judging import Judging
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.engine.preparing import Preparer
 from opsjobs.engine.relay import Relay
@@ -24,11 +25,14 @@ from opsjobs.engine.rescuer import Rescuer
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.safety import judge
+from opsjobs.model.safety_policy import read
 from opsjobs.model.target import Target, Transport
 from opsjobs.parts.access import Access, access, people
 from opsjobs.peers.choices import Choices, Network
 from opsjobs.peers.secrets.options import VaultOptions
 from opsjobs.peers.secrets.vault import VaultServer
+from opsjobs.peers.targets import Targets
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.breaker import Breaker
 from opsjobs.remote.local import LocalSessions
@@ -130,6 +134,11 @@ class Parts:
         """Who is known."""
         return self.access.people
 
+    @property
+    def judging(self) -> Judging | None:
+        """What judges programs; None where that is off."""
+        return self.launcher.judging
+
     async def open(self) -> None:
         """Start what runs in the background; nothing here waits for a server to be there."""
         await self.database.open()
@@ -151,6 +160,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
     database = Database(options, repeated=metrics.verb_repeats.inc)
+    known = people(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     inventory = Inventory(database, vault, clock)
     elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
@@ -161,27 +171,22 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
     calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
-    launcher = _launcher(
-        settings, database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, ring=doorbell.ring
-    )
+    kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
+    launcher = _launcher(settings, inventory, doorbell, **kept)
     return Parts(
-        clock=clock,
+        **kept,
         metrics=metrics,
         limits=_limits(settings),
-        database=database,
         fleet=Fleet(database),
         jobs=jobs,
-        vault=vault,
         keys=Keys(database, settings.security.encryption_keys),
         inventory=inventory,
-        access=access(settings, people(settings, database, clock), clock),
+        access=access(settings, known, clock),
         executions=Executions(database),
         journal=Journal(database),
         contents=Contents(database),
-        files=files,
         artifacts=Artifacts(database, clock),
         outbox=Outbox(database),
-        ledger=ledger,
         workers=Workers(database),
         circuits=circuits,
         groups=Groups(database, clock),
@@ -196,7 +201,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         authoring=Authoring(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
-        approving=Approving(Approvals(database), ledger, inventory, vault),
+        approving=Approving(Approvals(database), ledger, inventory, vault, standing=known.standing),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
@@ -206,9 +211,28 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     )
 
 
-def _launcher(settings: Settings, **parts: Any) -> Launcher:
-    clock: Clock = parts["clock"]
-    return Launcher(limits=_launch_limits(settings), choices=Choices(clock, allow=settings.security.choices_allow), **parts)
+def _judging(settings: Settings, targets: Targets, clock: Clock) -> Judging | None:
+    """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
+    wanted = settings.safety
+    if not wanted.enabled:
+        return None
+    try:
+        policies = read(wanted.policy.read_text()) if wanted.policy is not None else None
+    except (OSError, UnicodeError) as away:
+        raise ValueError(f"OPSJOBS_SAFETY_POLICY: {wanted.policy} cannot be read: {away}") from None
+    return Judging(judge, targets, clock, policies)
+
+
+def _launcher(settings: Settings, targets: Targets, doorbell: Doorbell, **kept: Any) -> Launcher:
+    clock: Clock = kept["clock"]
+    return Launcher(
+        targets=targets,
+        ring=doorbell.ring,
+        limits=_launch_limits(settings),
+        choices=Choices(clock, allow=settings.security.choices_allow),
+        judging=_judging(settings, targets, clock),
+        **kept,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

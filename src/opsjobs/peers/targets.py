@@ -22,5 +22,8 @@ class Targets(Protocol):
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """What is needed to reach these targets now, credentials opened; unknown ids are left out."""
 
+    async def count(self) -> int:
+        """How many targets there are in all."""
+
     async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """These targets as they are now, by id; unknown ids are left out."""

@@ -28,6 +28,7 @@ from opsjobs.settings.reading import (
     names,
     unknown,
 )
+from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "IdentitySettings",
     "RedisSettings",
     "RetentionSettings",
+    "SafetySettings",
     "SecretsSettings",
     "SecuritySettings",
     "SettingDoc",

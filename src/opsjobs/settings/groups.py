@@ -8,6 +8,7 @@ from typing import Literal
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
 from opsjobs.settings.spelling import (
     HOW_TO_MAKE_ONE,
@@ -320,6 +321,7 @@ class Settings:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     client: ClientSettings = field(default_factory=ClientSettings)
     data_dir: Path = setting(  # noqa: RUF009  as above

@@ -23,6 +23,8 @@ def unfit(settings: Settings) -> Iterator[str]:
     yield from _keys(settings.security)
     if settings.telemetry.debug:
         yield f"DEBUG is on, {_SO}: unset it. LOG_LEVEL says how much is logged."
+    if not settings.safety.enabled:
+        yield f"ENABLE_SAFETY_CHECKS is off, {_SO}: leave it on; who holds safety:override passes with a reason."
     yield from _servers(settings)
 
 

@@ -34,7 +34,8 @@ APPROVALS = Listing(
 )
 
 _ABOUT = """
-select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement,
+select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement, s.requested_by,
+       s.requested_by_kind, s.requester,
        (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host) order by r.position)
         from target_runs r where r.execution_id = e.id) as targets
 from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
@@ -50,6 +51,9 @@ class AskedAbout:
     parameters: Mapping[str, Any]
     policy: Mapping[str, Any]
     judgement: Mapping[str, Any] | None
+    requested_by: str
+    requested_by_kind: str
+    requester: Mapping[str, Any] | None
     targets: Sequence[TargetName]
 
 

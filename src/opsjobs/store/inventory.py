@@ -233,6 +233,11 @@ class Inventory:
         ways = {i: _way(rows[i], rows, opened) for i in wanted if i in rows}
         return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
 
+    async def count(self) -> int:
+        """How many targets there are in all."""
+        row = await self._database.fetch_one("select count(*) as n from targets")
+        return int(row["n"]) if row is not None else 0
+
     async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """These targets as they are now, by id; unknown ids are left out."""
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]

@@ -18,6 +18,7 @@ from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict, NotFound, Precondition
 from opsjobs.model.job import Job, JobDraft, JobState
+from opsjobs.model.verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
@@ -40,6 +41,7 @@ class StoredJob:
     created_at: datetime
     updated_at: datetime
     created_by: str
+    judgement: Mapping[str, Any] | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -58,6 +60,8 @@ class StoredJob:
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
             "created_by": self.created_by,
+            "verdict": self.judgement["verdict"] if self.judgement is not None else None,
+            "findings": list(self.judgement["findings"]) if self.judgement is not None else [],
         }
 
 
@@ -106,7 +110,7 @@ class Applied:
 
 # A version with its actions and targets as JSON; `v` is job_versions.
 _DEFINITION = """
-v.name, v.description, v.job_type, v.tags, v.policy, v.parameters,
+v.name, v.description, v.job_type, v.tags, v.policy, v.parameters, v.judgement,
 (select jsonb_agg(a.definition order by a.position) from job_actions a
  where a.job_id = v.job_id and a.version = v.version) as actions,
 (select coalesce(jsonb_agg(jsonb_build_array(t.kind, t.value) order by t.position), '[]') from job_targets t
@@ -161,8 +165,9 @@ VERSIONS = Listing(
 )
 
 _INSERT_VERSION = """
-insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by)
-values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s)"""
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement)
+values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s,
+        %(judgement)s)"""
 
 _INSERT_ACTIONS = """
 insert into job_actions (job_id, version, position, key, type, definition)
@@ -181,12 +186,14 @@ class Jobs:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def create(self, draft: JobDraft, by: str, idem: IdempotentRequest | None = None) -> StoredJob | Answer:
+    async def create(
+        self, draft: JobDraft, by: str, idem: IdempotentRequest | None = None, *, vetted: Vetted = UNASKED
+    ) -> StoredJob | Answer:
         """Store a job at version 1; an Answer where this request was done before. Raises Conflict("name_taken")."""
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
-            stored = await _insert(connection, draft, by, self._clock)
+            stored = await _insert(connection, draft, by, self._clock, vetted)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/jobs/{stored.job.id}", stored.data())
         return stored
@@ -237,7 +244,9 @@ class Jobs:
         """A page of the jobs within reach that are not deleted, newest first unless asked otherwise."""
         return (await JOBS.page(self._database, request, reach=reach)).map(_stored)
 
-    async def replace(self, ref: str, draft: JobDraft, by: str, if_match: Collection[int] | None) -> StoredJob:
+    async def replace(
+        self, ref: str, draft: JobDraft, by: str, if_match: Collection[int] | None, *, vetted: Vetted = UNASKED
+    ) -> StoredJob:
         """Make the next version, or none where nothing is different.
 
         `if_match`: the versions that the caller takes this one for; None = any. Raises NotFound, Precondition(412),
@@ -247,7 +256,7 @@ class Jobs:
             old = await _locked(connection, ref, if_match)
             if old.job.definition == draft:
                 return old
-            return await _next_version(connection, old, draft, by)
+            return await _next_version(connection, old, draft, by, vetted)
 
     async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
         """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
@@ -289,12 +298,21 @@ class Jobs:
             await audit.record(connection, action, "job", old.job.id, old.job.definition.name)
             return await _told(connection, old.job.id, EventType.JOB_UPDATED)
 
-    async def apply(self, drafts: Sequence[JobDraft], by: str, *, dry_run: bool) -> Sequence[Applied]:
-        """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change."""
+    async def apply(
+        self, drafts: Sequence[JobDraft], by: str, *, dry_run: bool, vetted: Mapping[str, Vetted] | None = None
+    ) -> Sequence[Applied]:
+        """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change.
+
+        `vetted`: by name, what the safety check has said of each.
+        """
+        said = vetted or {}
         async with self._database.transaction() as connection:
             # By name, whatever the order: two who apply the same jobs at once then wait for each other, not for ever.
             by_name = sorted(drafts, key=lambda draft: draft.name)
-            done = [await _applied(connection, draft, by, self._clock, dry_run=dry_run) for draft in by_name]
+            done = [
+                await _applied(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
+                for draft in by_name
+            ]
         applied = {one.name: one for one in done}
         return [applied[draft.name] for draft in drafts]
 
@@ -303,34 +321,34 @@ class Jobs:
         return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(_version)
 
 
-async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Clock, *, dry_run: bool) -> Applied:
+async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted, *, dry_run: bool) -> Applied:
     query = "select id, version from jobs where name = %s and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [draft.name])).fetchone()
     if row is None:
         if dry_run:
             return Applied(draft.name, "created", ["/"])
-        return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock))
+        return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock, vetted))
     old = await _told(connection, row["id"], None)
     changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
     if not changes or dry_run:
         return Applied(draft.name, "updated" if changes else "unchanged", changes, old)
-    return Applied(draft.name, "updated", changes, await _next_version(connection, old, draft, by))
+    return Applied(draft.name, "updated", changes, await _next_version(connection, old, draft, by, vetted))
 
 
-async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock) -> StoredJob:
+async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted) -> StoredJob:
     query = "insert into jobs (uuid, name, state, created_by) values (%s, %s, %s, %s) returning id"
     with unique_name("job", draft.name):
         row = await (await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])).fetchone()
     assert row is not None
-    await _write_version(connection, row["id"], 1, draft, by)
+    await _write_version(connection, row["id"], 1, draft, by, vetted=vetted)
     after = {"version": 1, "state": draft.state, "actions": len(draft.actions)}
     await audit.record(connection, "job.created", "job", row["id"], draft.name, after=after)
     return await _told(connection, row["id"], EventType.JOB_CREATED)
 
 
-async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str) -> StoredJob:
+async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted) -> StoredJob:
     version = old.job.version + 1
-    await _write_version(connection, old.job.id, version, draft, by)
+    await _write_version(connection, old.job.id, version, draft, by, vetted=vetted)
     # Paused is no word of a draft: whoever changes a job does not resume it.
     state = "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
     query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
@@ -344,12 +362,18 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
     return await _told(connection, old.job.id, EventType.JOB_UPDATED)
 
 
-async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str) -> None:
+async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
     await binding.check_job(connection, job_id, draft.name, _credentials(draft))
+    said = vetted.judgement.data() if vetted.judgement is not None else None
+    if vetted.override is not None:
+        await audit.record(connection, "safety.overridden", "job", job_id, draft.name, after=said, reason=vetted.override)
     written = draft.model_dump(mode="json")
     shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
     kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
-    await connection.execute(_INSERT_VERSION, {"job": job_id, "version": version, "by": by, **shown, **kept})
+    await connection.execute(
+        _INSERT_VERSION,
+        {"job": job_id, "version": version, "by": by, "judgement": None if said is None else Jsonb(said), **shown, **kept},
+    )
     actions = written["actions"]
     await connection.execute(
         _INSERT_ACTIONS,
@@ -417,7 +441,7 @@ def _stored(row: DictRow) -> StoredJob:
     # Paused and archived are not states that a caller writes: the draft then shows what it was before.
     draft = _draft(row, "draft" if state is JobState.DRAFT else "active")
     job = Job(row["id"], str(row["uuid"]), row["version"], state, draft)
-    return StoredJob(job, row["status"], row["created_at"], row["updated_at"], row["created_by"])
+    return StoredJob(job, row["status"], row["created_at"], row["updated_at"], row["created_by"], row["judgement"])
 
 
 def _version(row: DictRow) -> StoredVersion:

@@ -14,8 +14,10 @@ from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
 _PARENT = """
-select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters, e.status, e.finished_at is not null as ended
-from job_executions e join execution_specs s on s.execution_id = e.id"""
+select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters, e.status, e.finished_at is not null as ended,
+       coalesce(v.tags, '{}') as tags
+from job_executions e join execution_specs s on s.execution_id = e.id
+left join job_versions v on v.job_id = e.job_id and v.version = e.job_version"""
 
 RUN_COLUMNS = "r.id, r.execution_id, r.target_id, r.target_name, r.target_host, r.zone, r.status, r.error_code, r.cancel_proof"
 _RUNS = f"select {RUN_COLUMNS} from target_runs r where r.execution_id = %s order by r.position"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.access import Principal
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Terms, person_of
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Requester, Terms, person_of
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.failures import Conflict, NotFound
@@ -27,7 +27,8 @@ from opsjobs.store.transaction import Connection, Database
 class Ruling:
     """What somebody says to an approval. `hash`: of what he saw, which has to be what was asked about (None: he does not say).
 
-    `override`: alone, whoever asked and however many are needed; takes safety:override and a reason.
+    `override`: alone, whoever asked and however many are needed; takes safety:override and a reason. `requester`: who asked, where
+    that was not kept when it was asked.
     """
 
     principal: Principal
@@ -35,6 +36,7 @@ class Ruling:
     reason: str | None = None
     hash: str | None = None
     override: bool = False
+    requester: Requester | None = None
 
 
 _ASK = """
@@ -159,6 +161,8 @@ def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling) -> Non
     if ruling.hash is not None and ruling.hash != approval.hash:
         raise Conflict("approval_changed", f"Approval {approval.id} is about something else: read it again, and send its hash.")
     requester = requester_of(stands["requested_by"], stands["requester"])
+    if stands["requester"] is None and ruling.requester is not None:
+        requester = ruling.requester
     approval.check(ruling.principal, requester, approve=ruling.approve, override=ruling.override, reason=ruling.reason)
 
 

@@ -1,0 +1,92 @@
+"""Firings and jobs that workflows run are judged as every launch is: what blocks has failed, what needs an approval waits for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.bench import bench, until
+from engine.test_workflows import step
+from kit.ledgering import says
+from kit.scheduling import Office
+from opsjobs.engine.judging import Judging
+from opsjobs.model.access import Principal
+from opsjobs.model.action import JobAction
+from opsjobs.model.approval import ApprovalStatus
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.failures import Forbidden
+from opsjobs.model.job import JobDraft
+from opsjobs.model.safety import Context
+from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.store.executions import Executions
+from opsjobs.store.ledger import Ruling
+from opsjobs.store.transaction import Database
+
+SECONDS = 60
+
+
+def words(_: str, text: str, *, context: Context) -> tuple[Finding, ...]:
+    """What the text says of itself."""
+    found = [verdict for verdict in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL) if verdict.value in text]
+    return tuple(Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", text) for v in found)
+
+
+async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(database: Database) -> None:
+    office = Office(database)
+    office.launcher.judging = Judging(words, office.inventory, office.clock)
+    for verdict in ("block", "needs_approval", "allow"):
+        job = await office.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
+        await office.schedule(job, verdict, overlap="allow")
+    await office.turn(minutes=1)
+    await office.scheduler().run_once()
+    rows = await database.fetch(
+        "select s.name, f.status, f.rule, f.reason, e.status as execution, e.id from schedule_executions f "
+        "join job_schedules s on s.id = f.schedule_id left join job_executions e on e.id = f.execution_id order by s.id"
+    )
+    assert [(r["name"], r["status"], r["execution"]) for r in rows] == [
+        ("block", "failed", None),
+        ("needs_approval", "triggered", "pending_approval"),
+        ("allow", "triggered", "queued"),
+    ]
+    assert (rows[0]["rule"], rows[0]["reason"].startswith("safety_blocked: ")) == ("refused", True)
+    waiting = await Executions(database).get(rows[1]["id"])
+    assert (waiting.judgement or {})["verdict"] == "needs_approval"
+    await office.ledger.decide((waiting.waiting_on or {})["approval"], says("ben"))
+    assert (await Executions(database).get(waiting.id)).status is ExecutionStatus.QUEUED
+
+
+async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: Database) -> None:
+    office = Office(database)
+    job = await office.job(policy={"approval": {"approvers": 1}})
+    await office.schedule(job, owner="ada")
+    await office.turn(minutes=1)
+    await office.scheduler().run_once()
+    (row,) = await database.fetch("select id from approvals")
+    with pytest.raises(Forbidden):
+        await office.ledger.decide(row["id"], says("ada"))
+    key = Principal("adas-key", "api_key", (), person="ada")
+    with pytest.raises(Forbidden):
+        await office.ledger.decide(row["id"], Ruling(key, True))
+    assert (await office.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
+
+
+async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1")
+        on.launcher.judging = Judging(words, on.known, on.clock)
+        for verdict in ("block", "needs_approval"):
+            actions = [{"type": "command", "command": f"echo {verdict}"}]
+            await on.jobs.create(
+                JobDraft.model_validate({"name": verdict, "actions": actions, "targets": {"ids": ["web-1"]}}), "ada"
+            )
+        blocked = await on.launch([JobAction(key="inner", job="block")])
+        assert (await on.ended(blocked, SECONDS)).counts == {"blocked": 1}
+        outer = await on.launch([JobAction(key="inner", job="needs_approval"), step("after")])
+
+        async def asked() -> bool:
+            return bool(await database.fetch("select from approvals"))
+
+        await until(asked, SECONDS)
+        (row,) = await database.fetch("select id from approvals")
+        await on.ledger.decide(row["id"], says("ben", False, "not today"))
+        ended = await on.ended(outer, SECONDS)
+        assert ended.counts == {"cancelled": 1}

@@ -1,0 +1,84 @@
+"""Which texts of a job are judged, with which values in them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from opsjobs.model.judged import TEXTS_AT_MOST, Text, texts_of
+from opsjobs.model.target import Target, Transport
+
+
+def web(n: int, platform: str = "linux", **labels: str) -> Target:
+    return Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH, platform=platform, labels=labels)
+
+
+def texts(action: dict[str, Any], targets: list[Target] | None = None, **values: Any) -> list[Text]:
+    return list(texts_of([{"key": "one", "type": "command", **action}], values, targets or []))
+
+
+def test_a_command_without_values_is_one_text_for_all_its_targets() -> None:
+    (found,) = texts({"command": "uptime", "become": {"user": "root"}}, [web(1), web(2)])
+    assert (found.interpreter, found.text, found.pointer, found.become) == ("sh", "uptime", "/actions/0/command", True)
+    assert len(found.targets) == 2
+
+
+def test_values_stand_in_a_command_as_they_will() -> None:
+    assert [t.text for t in texts({"command": "rm -rf ${path}"}, [web(1)], path="/")] == ["rm -rf '/'"]
+    found = texts({"command": "ping ${target.labels.peer}"}, [web(1, peer="a"), web(2, peer="b"), web(3, peer="a")])
+    assert [(t.text, [target.name for target in t.targets]) for t in found] == [
+        ("ping 'a'", ["web-1", "web-3"]),
+        ("ping 'b'", ["web-2"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["actions.zero.stdout", "target.name"])
+def test_what_nobody_knows_yet_is_a_variable_that_nobody_knows(name: str) -> None:
+    actions = [
+        {"key": "zero", "type": "command", "command": "id"},
+        {"key": "one", "type": "command", "command": f"rm /srv/${{{name}}}"},
+    ]
+    *_, found = texts_of(actions, {}, [])
+    assert found.text == 'rm /srv/"$OPSJOBS_UNKNOWN"'
+
+
+def test_a_declared_parameter_without_a_value_is_unknown_and_a_number_of_ours_is_a_number() -> None:
+    action = {"key": "one", "type": "command", "command": "kill ${pid} ${execution.id}"}
+    (found,) = texts_of([action], {}, [], declared=["pid"])
+    assert found.text == "kill \"$OPSJOBS_UNKNOWN\" '1'"
+
+
+def test_each_shell_gets_its_own_text() -> None:
+    found = texts({"command": "echo ${x}"}, [web(1), web(2, "windows")], x="a b")
+    assert [(t.interpreter, t.text) for t in found] == [("sh", "echo 'a b'"), ("cmd", 'echo ^"a b^"')]
+
+
+def test_so_many_texts_and_no_more_are_judged_and_the_rest_with_unknown_values() -> None:
+    found = texts({"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_AT_MOST + 50)])
+    assert len(found) == TEXTS_AT_MOST + 1
+    assert found[-1].text == 'echo "$OPSJOBS_UNKNOWN"'
+
+
+def test_an_action_for_some_targets_is_judged_for_those() -> None:
+    (found,) = texts({"command": "uptime", "target_ids": ["2"]}, [web(1), web(2)])
+    assert [target.name for target in found.targets] == ["web-2"]
+
+
+def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() -> None:
+    (plain,) = texts({"type": "script", "interpreter": "python", "script": "print(1)"})
+    assert (plain.interpreter, plain.text, plain.pointer, plain.readable) == ("python", "print(1)", "/actions/0/script", True)
+    (raw,) = texts({"type": "script", "interpreter": "bash", "script_base64": base64.b64encode(b"\xff\xfe").decode()})
+    assert (raw.readable, raw.pointer) == (False, "/actions/0/script_base64")
+
+
+def test_what_a_shell_is_fed_with_is_a_program() -> None:
+    found = texts({"command": "sudo bash -s", "stdin": "rm -rf /"})
+    assert [(t.interpreter, t.text, t.pointer) for t in found[1:]] == [("bash", "rm -rf /", "/actions/0/stdin")]
+    assert len(texts({"command": "cat > /etc/motd", "stdin": "rm -rf /"})) == 1
+
+
+def test_the_check_of_a_gate_is_told_by_its_place() -> None:
+    (found,) = texts_of([{"key": "gate-check", "type": "command", "command": "true"}], {}, [])
+    assert found.pointer == "/policy/gate/check/command"

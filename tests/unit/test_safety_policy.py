@@ -1,0 +1,70 @@
+"""What an installation adds to the safety check, from its file."""
+
+from __future__ import annotations
+
+import pytest
+
+from opsjobs.model.safety import Context
+from opsjobs.model.safety_policy import read
+from opsjobs.model.verdict import Finding, Verdict
+
+WARN = Finding("stop-service", Verdict.WARN, "A service stops", "systemctl stop x")
+TEXT = """
+policies:
+  - name: careful in production
+    labels: [env=prod, env=production]
+    at_least: {warn: needs_approval}
+    approval: {approvers: 2, expires: 2h}
+  - name: this one is usual here
+    labels: [team=web]
+    rules: {stop-service: allow}
+  - name: many at once
+    targets: 100
+    verdict: needs_approval
+  - name: as root
+    become: true
+    rules: {stop-service: block}
+"""
+
+
+@pytest.mark.parametrize(
+    ("context", "severity"),
+    [
+        (Context(), Verdict.WARN),
+        (Context(labels=frozenset({"env=prod"})), Verdict.NEEDS_APPROVAL),
+        (Context(labels=frozenset({"env=prod", "team=web"})), None),
+        (Context(become=True), Verdict.BLOCK),
+    ],
+)
+def test_a_finding_has_the_severity_of_the_place(context: Context, severity: Verdict | None) -> None:
+    assert [f.severity for f in read(TEXT).judged([WARN], context)] == ([severity] if severity else [])
+
+
+def test_a_policy_may_ask_for_whatever_runs_there_and_say_who_approves() -> None:
+    policies = read(TEXT)
+    assert [f.severity for f in policies.floor(Context(targets=100))] == [Verdict.NEEDS_APPROVAL]
+    assert policies.floor(Context(targets=99)) == ()
+    assert [p.approvers for p in policies.approval(Context(labels=frozenset({"env=prod"})))] == [2]
+
+
+def test_a_label_without_a_value_is_any_of_it() -> None:
+    policies = read("policies: [{name: a, labels: [pci], verdict: block}]")
+    assert policies.floor(Context(labels=frozenset({"pci=1"}))) != ()
+    assert policies.floor(Context(labels=frozenset({"pcix=1"}))) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("policies: [", "no YAML"),
+        ("policies: [{labels: [a]}]", "policies.0.name"),
+        ("policies: [{name: a, verdict: perhaps}]", "policies.0.verdict"),
+        ("policies: [{name: a, nonsense: 1}]", "policies.0.nonsense"),
+        ("- a", "its top"),
+        ("x" * 300_000, "bytes"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read(text)
+    assert read("").policies == []
