@@ -21,6 +21,13 @@ def test_the_wheel_carries_the_migrations() -> None:
     assert ignored.stdout == ""
 
 
+def test_the_wheel_carries_the_rules_of_the_safety_check() -> None:
+    rules = sorted((SOURCE / "model" / "safety" / "rules").glob("*.yaml"))
+    assert rules
+    ignored = subprocess.run(["git", "check-ignore", *rules], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout == ""
+
+
 def test_the_readme_and_the_licence_are_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (ROOT / project["readme"]).is_file()

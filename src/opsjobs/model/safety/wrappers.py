@@ -127,22 +127,22 @@ def _argv(words: Words) -> list[Inner]:
 def _prefixed(name: str, prefix: Prefix, words: Words) -> list[Inner]:
     if name == "env":
         split = _env_split(words)
-        if split is not None:
-            return [Text("bash", split)]
+        if split:
+            return _argv(split)
     rest = prefix.rest(words)
     if name == "sudo" and not rest and any(w in ("-s", "-i", "--shell", "--login") for w in words):
         return [Standard("bash")]
     return _argv(rest)
 
 
-def _env_split(words: Words) -> str | None:
+def _env_split(words: Words) -> tuple[str, ...] | None:
+    """`env -S 'rm -rf' /`: the first text is cut into words, the others stay."""
     for n, word in enumerate(words):
-        if word.startswith("--split-string="):
-            return " ".join((word.partition("=")[2], *words[n + 1 :]))
-        if word in ("-S", "--split-string", "-vS", "-iS"):
-            return " ".join(words[n + 1 :])
-        if re.match(r"-[iv]*S.", word):
-            return " ".join((word.partition("S")[2], *words[n + 1 :]))
+        attached = re.match(r"--split-string=(.*)|-[iv]*S(.+)", word, re.DOTALL)
+        if attached is not None:
+            return (*(attached[1] or attached[2]).split(), *words[n + 1 :])
+        if re.fullmatch(r"-[iv]*S|--split-string", word):
+            return (*(words[n + 1].split() if n + 1 < len(words) else ()), *words[n + 2 :])
     return None
 
 
@@ -151,7 +151,8 @@ def _xargs(words: Words) -> list[Inner]:
     mark = _replaced(words)
     if mark:
         return [Argv(tuple(w.replace(mark, SOMETHING) for w in rest), fed=False)]
-    return [Argv((*rest, SOMETHING), fed=False)]
+    whole = any(re.match(r"-\w*[0d]|--null|--delimiter", word) for word in words[1:] if word.startswith("-"))
+    return [Argv((*rest, SOMETHING), fed=False, whole=whole)]
 
 
 def _replaced(words: Words) -> str | None:
@@ -298,6 +299,23 @@ def _multiplexer(words: Words) -> list[Inner]:
     return [Text("bash", word) for word in rest[1:] if " " in word or not known(word)]
 
 
+def _after(option: str) -> Callable[[Words], list[Inner]]:
+    """The word after an option is a line for a shell."""
+
+    def after(words: Words) -> list[Inner]:
+        return [Text("bash", words[n + 1]) for n, word in enumerate(words[:-1]) if word == option]
+
+    return after
+
+
+def _many_hosts(words: Words) -> list[Inner]:
+    """`pssh -h hosts LINE`, `clush -a LINE`, `salt '*' cmd.run LINE`."""
+    if "cmd.run" in words:
+        return [Text("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
+    rest = Prefix("hHlpoetOwgfux", _long("hosts", "host", "user", "timeout", "outdir")).rest(words)
+    return [Text("bash", " ".join(rest))] if rest else []
+
+
 _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "xargs": _xargs,
     "parallel": _parallel,
@@ -327,6 +345,19 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     **dict.fromkeys(("vim", "vi", "ex", "nvim", "ed"), _shell_outs(r":?!\s*(.+)")),
     "tar": _shell_outs(r"(?:checkpoint-action=exec=|to-command=|use-compress-program=)(.+)"),
     "rsync": _shell_outs(r"rsync-path=(.+)"),
+    **dict.fromkeys(
+        ("lxc", "incus", "lxc-attach", "machinectl"), lambda words: _argv(words[words.index("--") + 1 :] if "--" in words else ())
+    ),
+    **dict.fromkeys(("pssh", "parallel-ssh", "clush", "pdsh", "salt", "salt-ssh", "dsh"), _many_hosts),
+    **dict.fromkeys(("ansible",), _after("-a")),
+    "vagrant": _after("-c"),
+    "man": _after("-P"),
+    "sed": _shell_outs(r"(?:^|[;}])\s*\d*e\s+(.+)"),
+    **dict.fromkeys(("mysql", "mariadb"), _shell_outs(r"(?:\bsystem|\\!)\s+(.+)")),
+    "psql": _shell_outs(r"\\!\s*(.+)"),
+    "sqlite3": _shell_outs(r"\.(?:shell|system)\s+(.+)"),
+    "git": _shell_outs(r"(?:core\.(?:pager|editor|sshCommand|fsmonitor)|alias\.\w+)=!?(.+)"),
+    "zip": _after("-TT"),
     "gdb": _shell_outs(r"(?:shell|!)\s+(.+)"),
     "tmux": _multiplexer,
     "screen": _multiplexer,

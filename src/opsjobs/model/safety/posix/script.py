@@ -8,7 +8,6 @@ from functools import cache, partial
 
 from tree_sitter import Node
 
-from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.paths import normal
 from opsjobs.model.safety.posix.parsing import Script
 from opsjobs.model.safety.posix.values import Values
@@ -19,10 +18,11 @@ from opsjobs.model.safety.words import MAYBE_EMPTY, SPLIT, as_source, known
 
 NESTING_MAX = 150
 _INLINED_MAX = 32
+ITSELF = "this-script"
 _DECLARED_MAX = 20
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
 _PLAIN = frozenset({"word", "number", "raw_string", "simple_expansion"})
-_PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
+_PRELOADS = frozenset({"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"})
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 
 
@@ -40,6 +40,8 @@ class Walk:
         self._outer = place
         self._cwd = place.cwd
         self._values = Values(script, trace.budget)
+        if place.depth <= 1:  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
+            self._values.variables.zero = ITSELF
         self._functions: dict[str, Node] = {}
         self._aliases: dict[str, list[str]] = {}
         self._inlined: set[str] = set()
@@ -97,6 +99,8 @@ class Walk:
         if name is None:
             return
         plain = self._script.text(name)
+        if plain in _PRELOADS:
+            self._trace.event("preload", self._place(node))
         adds = any(c.type == "+=" for c in node.children)
         if name.type == "subscript":
             self._values.variables.give(plain.partition("[")[0], Given(None, (MAYBE_EMPTY,)))
@@ -164,15 +168,16 @@ class Walk:
                 self._statement(child, io)
         self._nesting -= 1
 
-    def _within(self, node: Node, _: Io) -> None:
+    def _within(self, node: Node, io: Io) -> None:
         """Programs in the words of something: `$(…)`, `<(…)`."""
         waiting = list(node.named_children)
         while waiting:
             child = waiting.pop()
             self._trace.budget.spend()
             if child.type in ("command_substitution", "process_substitution"):
+                fed = Io((*io.sources, "tee")) if child.children[0].type == ">(" else NOTHING
                 for statement in child.named_children:
-                    self._statement(statement, NOTHING)
+                    self._statement(statement, fed)
             elif child.named_child_count:
                 waiting += child.named_children
 
@@ -337,18 +342,12 @@ class Walk:
             self._stack.pop()
         else:
             run(self._trace, argv, place, io)
-        self._remember(argv, io)
+        self._remember(argv)
 
-    def _remember(self, argv: list[str], io: Io) -> None:
+    def _remember(self, argv: list[str]) -> None:
         if argv[0] in ("cd", "pushd", "chdir"):
             to = next((w for w in argv[1:] if not w.startswith("-")), None)
             self._cwd = normal(to, self._cwd) if to else None
-        if (io.writes or argv[0] == "tee") and argv[0] in _PRINTERS:
-            text = printed(argv, io.fed())
-            paths = [path for _, path in io.writes] + (argv[1:] if argv[0] == "tee" else [])
-            for path in paths if text is not None else ():
-                key = normal(path, self._cwd)
-                self._trace.written[key] = self._trace.written.get(key, "") + (text or "")
 
     def _call(self, name: str, arguments: Sequence[str]) -> None:
         if self._count >= _INLINED_MAX or name in self._stack:

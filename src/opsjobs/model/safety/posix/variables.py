@@ -56,13 +56,15 @@ class Given:
 class Variables:
     """Resolved when they are asked for, each once; what refers to itself is not known.
 
-    `checked`: names that the text tests for being empty before it goes on. `positional`: what $1, $2 … are, where that is known.
+    `checked`: names that the text tests for being empty before it goes on. `positional`: what $1, $2 … are, where
+    that is known; `zero`: what $0 is.
     """
 
     evaluate: Callable[[Node], list[str]]
     given: dict[str, list[Given]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
     positional: list[tuple[str, ...]] = field(default_factory=list)
+    zero: str = SOMETHING
     _found: dict[str, list[str]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
 
@@ -88,7 +90,7 @@ class Variables:
 
     def _argument(self, name: str) -> list[str]:
         if not self.positional or name == "0":
-            return [SOMETHING if name == "0" else MAYBE_EMPTY]
+            return [self.zero if name == "0" else MAYBE_EMPTY]
         words = self.positional[-1]
         if name in "@*":
             return [SPLIT.join(words)]

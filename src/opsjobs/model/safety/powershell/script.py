@@ -24,6 +24,7 @@ _RUNS_TEXT = (
 _DELETES = ("io.file::delete", "io.directory::delete")
 _BACKTICK = re.compile(r"`(\r?\n)?")
 _REMARKS = re.compile(r"<#.*?#>|#[^\n]*", re.DOTALL)
+_NO_NAME = re.compile(r"\s*(?:\{|-?\d+\.\.)")
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -83,7 +84,7 @@ class _Reading:
         if node is None:
             return [MAYBE_EMPTY]
         inner = node.named_children[0] if node.type == "command_name_expr" and node.named_children else node
-        if self._values.text(node).lstrip().startswith("{"):
+        if _NO_NAME.match(self._values.text(node)):
             return []
         if inner.type in ("command_name", "command_name_expr"):
             names = [self._values.expanded(_BACKTICK.sub("", self._values.text(inner)))]
