@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench chaos fuzz clean
+.PHONY: help demo test check format bench chaos fuzz clean audit sbom
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/unit -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -14,6 +14,8 @@ help:
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
+	@echo "make audit   asks the advisory service about every package that is installed"
+	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
 	@echo "make clean   removes .venv and everything that was made"
 
 demo:
@@ -51,6 +53,14 @@ fuzz:
 	@scripts/environment dev
 	@PYTHONPATH=tests $(PYTHON) -m fuzz $(ARGS)
 
+audit:
+	@scripts/environment dev
+	@scripts/audit
+
+sbom:
+	@scripts/environment run
+	@$(PYTHON) scripts/sbom
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
