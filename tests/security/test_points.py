@@ -1,0 +1,37 @@
+"""SECURITY.md says of each point where it is shown, or that it is not built yet; and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+POINTS = range(1, 31)
+NOT_BUILT = "not built yet"
+
+
+def told() -> dict[int, str]:
+    """Of each point the row of SECURITY.md."""
+    rows = re.findall(r"^\| (\d+) (\|.*\|)$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    return {int(number): row for number, row in rows}
+
+
+def named_after(point: int) -> set[str]:
+    """The test files that are named after it."""
+    return {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "security").glob(f"test_point_{point:02d}_*.py")}
+
+
+def test_every_point_has_a_row() -> None:
+    assert sorted(told()) == list(POINTS)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_each_is_shown_by_tests_that_are_there_or_is_not_built_yet(point: int) -> None:
+    row = told()[point]
+    files = re.findall(r"`(tests/[\w/]+\.py)`", row)
+    assert files or NOT_BUILT in row
+    assert [file for file in files if "def test_" not in (ROOT / file).read_text()] == []
+    # Whoever writes the test that bears its name has it shown.
+    assert not named_after(point) or named_after(point) & set(files)
