@@ -183,6 +183,21 @@ async def test_a_certificate_allows_commands_and_nothing_else(trusting: Trusting
     assert [*_read(jump).extensions] == [b"permit-port-forwarding"]
 
 
+@pytest.mark.parametrize("forwarding", [True, False])
+async def test_a_jump_host_lets_through_who_may_forward(trusting: Trusting, forwarding: bool) -> None:
+    behind = signed(trusting, ours())
+    jump = endpoint_of(trusting.server, credential=_credential(trusting, ours(port_forwarding=forwarding)), name="gate")
+    where = replace(behind, target=replace(behind.target, id="id-web-9", name="web-9"), jumps=(jump,)).for_("execution 3 run 4")
+    async with pool(trusting) as sessions:
+        if forwarding:
+            assert await run(sessions, where, "true") == OK
+            assert trusting.key_ids()[-2:] == ["opsjobs execution 3 run 4"] * 2
+        else:
+            failure = await failure_of(sessions, where)
+            assert failure.code is ErrorCode.CONNECTION_REFUSED
+            assert "`port_forwarding` of its certificate" in failure.message
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

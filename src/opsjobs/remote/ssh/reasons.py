@@ -70,9 +70,11 @@ class Attempt:
         jump = self.jump.name if self.jump is not None else "the jump host"
         said = error.reason.lower()
         code = next((code for words, code in _SAID_BY_JUMP_HOST if words in said), ErrorCode.CONNECTION_LOST)
+        words = f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
         if error.code == _PROHIBITED:
             code = ErrorCode.CONNECTION_REFUSED
-        return RemoteFailure(code, f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}.")
+            words += f" {jump} does not let this login forward: see AllowTcpForwarding, and `port_forwarding` of its certificate."
+        return RemoteFailure(code, words)
 
 
 def _about_host_key(error: Exception) -> bool:
