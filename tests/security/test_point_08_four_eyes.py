@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.model.access import Principal
+from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
 from opsjobs.model.failures import Forbidden
 from opsjobs.model.secret import Secret
@@ -124,6 +124,18 @@ def test_point_08_one_person_is_not_four_eyes(requester: Requester, approver: Pr
     approval.check(approver, requester, approve=False, override=False, reason=None)
     other = Principal.of_role("ben", "manager", "user", person="ben")
     approval.check(other, requester, approve=True, override=False, reason=None)
+
+
+def test_point_08_an_override_takes_a_grant_without_a_scope() -> None:
+    approval = Approval(1, "", 1, "", "", ApprovalStatus.PENDING, *([None] * 5))  # type: ignore[arg-type]
+    for scope, ok in (("env=staging", False), ("", True)):
+        chief = Principal.of_role("ada", "admin", "user", scope=Scope.parse(scope), person="ada")
+        try:
+            approval.check(chief, ADA, approve=True, override=True, reason="alone")
+        except Forbidden:
+            assert not ok
+        else:
+            assert ok
 
 
 def test_point_08_a_person_with_two_identities_counts_once() -> None:

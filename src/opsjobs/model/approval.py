@@ -155,9 +155,10 @@ class Approval:
 
 
 def check_override(principal: Principal, reason: str | None) -> None:
-    """Raises Forbidden for who does not hold safety:override, Invalid where there is no reason."""
-    if not principal.may(OVERRIDE):
-        detail = f"{principal.name} does not hold {OVERRIDE}: ask somebody else to approve, or an administrator."
+    """Raises Forbidden for who does not hold safety:override everywhere, Invalid where there is no reason."""
+    if not principal.reach(OVERRIDE).everywhere:
+        how = "holds it within a scope only" if principal.may(OVERRIDE) else "does not hold it"
+        detail = f"An override takes {OVERRIDE}, and {principal.name} {how}: ask somebody else to approve, or an administrator."
         raise Forbidden("forbidden", detail)
     if not (reason or "").strip():
         detail = "override_safety needs a reason: the audit log keeps why."
