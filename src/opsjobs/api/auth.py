@@ -94,7 +94,8 @@ class Permission:
         self.name = name
         self.within = within
 
-    def __call__(self, request: Request) -> None:
+    # Async, as all dependencies of ours: FastAPI sends others to a thread and back, at each request.
+    async def __call__(self, request: Request) -> None:
         """Raises Forbidden."""
         check(request, self.name, within=self.within)
         request.state.permission = self.name
@@ -111,7 +112,7 @@ class _AnyToken(Permission):
     def __init__(self) -> None:
         super().__init__(ANY_TOKEN, Within.ANYWHERE)
 
-    def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> None:
         """The token was judged before."""
         principal_of(request)
 

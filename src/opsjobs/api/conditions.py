@@ -18,7 +18,7 @@ _TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
 _EMPTY = hashlib.sha256(b"").digest()
 
 
-def idempotent(
+async def idempotent(
     request: Request,
     idempotency_key: Annotated[
         str | None, Header(description="Makes a repeated request be answered, not done again; 24 h.")
@@ -36,7 +36,7 @@ def idempotent(
     return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
 
 
-def if_match(
+async def if_match(
     if_match: Annotated[str | None, Header(description="The ETag of the version that you have read, or *.")] = None,
 ) -> frozenset[int] | None:
     """The versions that the caller takes the thing for; None = any (`*`). Raises Precondition(428) where there is none."""
@@ -46,7 +46,7 @@ def if_match(
     return _versions(if_match)
 
 
-def if_match_or_any(
+async def if_match_or_any(
     if_match: Annotated[str | None, Header(description="Optional: the ETag of the version that you mean.")] = None,
 ) -> frozenset[int] | None:
     """As `if_match`, where leaving it out means any version."""

@@ -31,7 +31,7 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
     show everything.
     """
 
-    def read(
+    async def read(
         *, request: Request, limit: int, cursor: str | None, sort: str | None, page: int | None, size: int | None, **filters: Any
     ) -> PageRequest:
         known = {"limit", "cursor", "sort", "page", "size", *listing.filters, *also}
