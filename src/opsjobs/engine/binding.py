@@ -29,6 +29,8 @@ async def check(
     logins = {*targets, *await _jumps(known, targets)} if any(t.jump for t in targets) else targets
     uses = [("/targets", t.credential, t) for t in logins if t.credential is not None]
     uses += [(f"/actions/{n}/become/credential", i, t) for n, i, t in _becoming(actions, targets)]
+    if not uses:
+        return
     bound = await vault.bindings({credential for _, credential, _ in uses})
     for credential, (name, binding) in bound.items():
         here = {target.id: (pointer, target) for pointer, used, target in uses if used == credential}
