@@ -75,24 +75,32 @@ class Walk:
     # --- what it defines
 
     def _collect(self, root: Node) -> None:
+        collectors: dict[str, Callable[[Node], None]] = {
+            "variable_assignment": self._assigned,
+            "for_statement": self._looped,
+            "select_statement": self._looped,
+            "function_definition": self._function,
+            "command": self._defines,
+            "test_command": self._tested,
+        }
         waiting = [root]
         while waiting:
             node = waiting.pop()
-            self._trace.budget.spend()
-            match node.type:
-                case "variable_assignment":
-                    self._assigned(node)
-                case "for_statement" | "select_statement":
-                    self._looped(node)
-                case "function_definition":
-                    name = node.child_by_field_name("name")
-                    if name is not None:
-                        self._functions[self._script.text(name)] = node
-                case "command":
-                    self._defines(node)
-                case "test_command":
-                    self._values.variables.checked.update(_TESTED.findall(self._script.text(node)))
-            waiting += reversed(node.named_children)
+            collect = collectors.get(node.type)
+            if collect is not None:
+                collect(node)
+            if node.named_child_count:
+                children = node.named_children
+                self._trace.budget.spend(len(children))
+                waiting += reversed(children)
+
+    def _function(self, node: Node) -> None:
+        name = node.child_by_field_name("name")
+        if name is not None:
+            self._functions[self._script.text(name)] = node
+
+    def _tested(self, node: Node) -> None:
+        self._values.variables.checked.update(_TESTED.findall(self._script.text(node)))
 
     def _assigned(self, node: Node) -> None:
         name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
@@ -305,11 +313,11 @@ class Walk:
                 io = self._redirect(child, io)
             elif child.type != "comment":
                 words.append(child)
-        if any((c.named_children[0] if c.type == "command_name" and c.named_children else c).type not in _PLAIN for c in words):
-            self._within(node, io)
         if not words:
             return
-        io = self._substituted_input(words, io)
+        if not all(_is_plain(word) for word in words):
+            self._within(node, io)
+            io = self._substituted_input(words, io)
         place = self._place(node)
         for argv in self._values.argvs(words):
             self._run(argv or [MAYBE_EMPTY], place, io)
@@ -375,3 +383,9 @@ class Walk:
 def _requoted(word: str) -> str:
     """An argument as a word of source again."""
     return "'" + word.replace("'", "'\\''") + "'" if re.search(r"[\s\"'$`;&|<>()\\]", word) else as_source(word)
+
+
+def _is_plain(word: Node) -> bool:
+    """Whether there is no program in it."""
+    inner = word.named_children[0] if word.type == "command_name" and word.named_child_count else word
+    return inner.type in _PLAIN

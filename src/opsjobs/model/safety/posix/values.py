@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice, product
 
 from tree_sitter import Node
@@ -92,13 +92,16 @@ class Values:
     def argvs(self, nodes: Sequence[Node]) -> list[list[str]]:
         """What a command line may be, word by word; where there are too many ways, the rest is one that holds all words."""
         meanings, quoted = self._meanings(nodes)
-        ways: list[Iterable[str]] = list(islice(product(*meanings), MEANINGS_MAX + 1))
+        if all(len(each) == 1 for each in meanings):
+            return [_argv([each[0] for each in meanings], quoted)]
+        ways = list(islice(product(*meanings), MEANINGS_MAX + 1))
+        found = [_argv(way, quoted) for way in ways[:MEANINGS_MAX]]
         if len(ways) > MEANINGS_MAX:
             first, *rest = meanings
+            marks = [quoted[0], *(q for q, each in zip(quoted[1:], rest, strict=True) for _ in each)]
             flat = [word for each in rest for word in each]
-            ways = [[name, *flat] for name in first]
-            quoted = [quoted[0], *(q for q, each in zip(quoted[1:], rest, strict=True) for _ in each)]
-        return [[f for word, q in zip(way, quoted, strict=True) for f in _fields(word, q)][:_WORDS_MAX] for way in ways]
+            found += [_argv([name, *flat], marks) for name in first]
+        return found
 
     def _meanings(self, nodes: Sequence[Node]) -> tuple[list[list[str]], list[bool]]:
         """Of each word; what a backslash at the end of a line cuts in two is one word."""
@@ -278,11 +281,11 @@ class Values:
         return found[0] if len(found) == 1 else MAYBE_EMPTY
 
 
+def _argv(words: Sequence[str], quoted: Sequence[bool]) -> list[str]:
+    return [f for word, q in zip(words, quoted, strict=True) for f in (fields(word) if word or q else ())][:_WORDS_MAX]
+
+
 def _is_quoted(node: Node) -> bool:
-    return node.type in ("string", "raw_string", "ansi_c_string") or any(
-        c.type in ("string", "raw_string") for c in node.children
-    )
-
-
-def _fields(word: str, quoted: bool) -> list[str]:
-    return fields(word) if word or quoted else []
+    if node.type != "concatenation":
+        return node.type in ("string", "raw_string", "ansi_c_string")
+    return any(c.type in ("string", "raw_string") for c in node.children)
