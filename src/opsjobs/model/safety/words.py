@@ -27,6 +27,7 @@ MEANINGS_MAX = 16
 """Of one word or one command line: as many values as a variable may have."""
 
 _MARKS = re.compile("[\ue000-\ue00a]")
+_UNWANTED = re.compile("[\ue000-\ue00a\ud800-\udfff]")
 _GLOB = re.compile(f"[{STAR}{ANY}]")
 _BRACKETS = re.compile(f"{LEFT}(.)([^{RIGHT}{LEFT}/]*){RIGHT}", re.DOTALL)
 _BRACES = re.compile(f"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}")
@@ -56,8 +57,8 @@ _NAMES = {
 
 
 def cleared(text: str) -> str:
-    """A text without any of our marks in it."""
-    return _MARKS.sub("\ufffd", text)
+    """A text without any of our marks in it, and without halves of characters, which have no bytes."""
+    return _UNWANTED.sub("\ufffd", text)
 
 
 def marked(text: str) -> str:
