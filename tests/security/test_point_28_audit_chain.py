@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,12 @@ from cli.desk import Answer, Asked, open_desk
 from opsjobs.cli.app import run
 from opsjobs.engine.sealing import Sealer
 from opsjobs.model.chain import Link, Walk, canonical
+from opsjobs.parts.scheduler import HostedScheduler
+from opsjobs.parts.worker import HostedWorker
+from opsjobs.settings import load
 from opsjobs.store import audit, audit_log, sealing
 from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.envelope import new_key
 from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Connection, Database
 
@@ -307,3 +312,20 @@ def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
     walk = Walk(Link())
     assert walk.step(row, link.hash)
     assert str(walk.at) == f"1:{link.hash}"
+
+
+@pytest.mark.parametrize("process", [HostedScheduler, HostedWorker])
+async def test_the_scheduler_seals_and_a_worker_where_there_is_none(
+    database: Database, database_url: str, process: type[HostedScheduler | HostedWorker]
+) -> None:
+    environ = {"DATABASE_URL": database_url, "REDIS_URL": "unix:///nowhere/valkey.sock", "ENCRYPTION_KEYS": new_key().reveal()}
+    hosted = process(load(environ))
+    await hosted.start()
+    try:
+        async with database.transaction() as connection:
+            await note(connection, 1)
+        async with asyncio.timeout(60):
+            while (await AuditLog(database).verify()).head.seal == 0:
+                await asyncio.sleep(0.05)
+    finally:
+        await hosted.stop()
