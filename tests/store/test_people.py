@@ -75,6 +75,8 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
         await people.ensure_key("admin", "admin", token)
     assert await people.by_token(first) is None
     assert await people.by_token(second) == Principal.of_role("admin", "admin", "api_key")
+    told = await database.fetch("select action, actor, thing_name from audit_log")
+    assert told == [{"action": "api_key.ensured", "actor": "opsjobs", "thing_name": "admin"}] * 2  # not where nothing changed
 
 
 async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(database: Database) -> None:

@@ -94,10 +94,12 @@ _ENSURE = """
 insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
 on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role, expires_at = null, grants = null,
   user_id = null
-where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)"""
+where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)
+returning id, name"""
 
 _RAISE = """
-update api_keys set role = %s, expires_at = null, grants = null, user_id = null where token_sha256 = %s returning id"""
+update api_keys set role = %s, expires_at = null, grants = null, user_id = null
+where token_sha256 = %s and (role is distinct from %s or expires_at is not null or user_id is not null) returning id, name"""
 
 _STANDS = """
 select k.id, k.name, k.role, k.grants, k.person,
@@ -161,12 +163,18 @@ class ApiKeys:
         _check(role, token)
         values = [uuid7(self._clock.now()), name, _digest(token), role]
         try:
-            async with self._database.connection() as connection:
-                await connection.execute(_ENSURE, values)
+            await self._ensure(_ENSURE, values, role)
         except errors.UniqueViolation:
-            await self._database.fetch(_RAISE, [role, _digest(token)])
+            await self._ensure(_RAISE, [role, _digest(token), role], role)
         except (errors.UndefinedTable, errors.UndefinedColumn):
             raise Unavailable("The database has no tables yet, or older ones: run `opsjobs db upgrade`.") from None
+
+    async def _ensure(self, statement: str, values: Sequence[Any], role: str) -> None:
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(statement, values)).fetchone()
+            if row is not None:
+                after = {"grants": [role_grant(role)]}
+                await audit.record(connection, "api_key.ensured", "api_key", row["id"], row["name"], after=after)
 
     async def by_token(self, token: str) -> Principal | None:
         """Who this token is, or None where it is unknown or has expired, or its user is disabled."""
