@@ -48,3 +48,63 @@ def test_an_execution_is_paused_and_resumed(monkeypatch: pytest.MonkeyPatch, cap
         ("/executions/7/resume", {}),
     ]
     assert "execution 7 is running" in capsys.readouterr().err
+
+
+WOULD_RUN = {
+    "job_name": "restart-web",
+    "verdict": "needs_approval",
+    "findings": [{"rule": "stop-service", "severity": "needs_approval", "reason": "A service stops.", "excerpt": "x"}],
+    "parameters": {"service": "nginx"},
+    "targets": [{"id": "1", "name": "web-1", "host": "10.0.0.1"}],
+    "total_targets": 3,
+    "actions": [
+        {"key": "one", "type": "command", "command": "systemctl stop nginx"},
+        {"key": "go", "interpreter": "bash", "script": "a\nb"},
+    ],
+    "policy": {},
+}
+LAUNCH = {**ASKED, "action": None, "requested_by": "ada", "approvers": 2, "roles": ["manager"], "users": [], "hash": "ab" * 32,
+          "decisions": [{"by": "ben", "approve": True, "reason": "fine", "at": "2026-11-25T09:00:00.000Z"}]}  # fmt: skip
+
+
+def test_an_approval_is_shown_with_what_would_run_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, lambda _: Answer(body={**LAUNCH, "would_run": WOULD_RUN})):
+        assert run(["approvals", "show", "3"]) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "systemctl stop nginx",
+        "web-1 and 2 more",
+        "service = nginx",
+        "ab" * 32,
+        "2 (of the role manager)",
+        "ben approved: fine",
+    ):
+        assert words in told
+    assert "stop-service (needs_approval): A service stops." in told
+
+
+def test_an_approval_by_one_of_two_says_so_and_an_override_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, lambda _: Answer(body=LAUNCH)) as desk:
+        assert run(["approvals", "approve", "3", "--hash", "ab" * 32]) == 0
+        assert run(["approvals", "approve", "3", "--override-safety", "alone on call"]) == 0
+        assert run(["approvals", "approve", "3", "--override-safety", " "]) == 2
+    assert [asked.body for asked in desk.asked] == [
+        {"hash": "ab" * 32},
+        {"override_safety": True, "reason": "alone on call"},
+    ]
+    assert "is pending: 1 of 2 have approved" in capsys.readouterr().err
+
+
+def test_a_launch_that_waits_for_an_approval_says_whom_to_ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = {"kind": "approval", "approval": 3, "reason": "its job asks for an approval"}
+    body = {"id": 7, "status": "pending_approval", "total_targets": 1, "waiting_on": waits}
+    with answering(monkeypatch, lambda _: Answer(202, body)) as desk:
+        assert run(["run", "uptime", "-t", "web-1", "--detach", "--override-safety", "a lab"]) == 0
+    assert (desk.asked[0].body["override_safety"], desk.asked[0].body["reason"]) == (True, "a lab")
+    assert "waits for approval 3" in capsys.readouterr().err

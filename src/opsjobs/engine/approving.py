@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -61,6 +62,7 @@ class Approving:
         self, approvals: Approvals, ledger: Ledger, targets: Targets, vault: Vault, *, standing: Standing | None = None
     ) -> None:
         self._standing = standing
+        self._one_asks = asyncio.Lock()
         self._approvals = approvals
         self._ledger = ledger
         self._targets = targets
@@ -71,6 +73,12 @@ class Approving:
         known = await self._approvals.of_action(execution_id, action["key"])
         if known is not None:
             return known
+        # Of ten thousand runs that come to it at once only one looks at all of its machines.
+        async with self._one_asks:
+            known = await self._approvals.of_action(execution_id, action["key"])
+            return known if known is not None else await self._ask(execution_id, action)
+
+    async def _ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
         expires = action.get("expires_in")
         terms = Terms(
             action.get("message") or "",
