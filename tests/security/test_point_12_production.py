@@ -25,6 +25,7 @@ WEAK = [
     ({"DEBUG": "true"}, "DEBUG is on"),
     ({"DATABASE_URL": "postgresql://opsjobs@db.example.org/opsjobs"}, "without TLS"),
     ({"DATABASE_URL": "postgresql://opsjobs@10.0.0.7/opsjobs?sslmode=prefer"}, "without TLS"),
+    ({"DATABASE_URL": "postgresql:///opsjobs?host=db.example.org"}, "without TLS"),
     ({"REDIS_URL": "redis://redis.example.org:6379/0"}, "REDIS_URL has no password"),
     ({"AUTH_SERVICE_URL": "http://auth.example.org"}, "AUTH_SERVICE_URL is not https"),
 ]
@@ -49,6 +50,7 @@ def test_point_12_strong_settings_start_and_what_does_not_leave_the_machine_need
         "AUTH_SERVICE_URL": "http://auth:3001",
     }
     settings.load({**STRONG, **local})
+    settings.load({**STRONG, "DATABASE_URL": "postgresql:///opsjobs?host=/home/ada/.local/share/opsjobs"})
 
 
 def test_point_12_the_command_says_it_beforehand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,8 @@ def _keys(security: SecuritySettings) -> Iterator[str]:
 
 def _servers(settings: Settings) -> Iterator[str]:
     database = urlsplit(settings.database.url)
-    modes = parse_qs(database.query).get("sslmode", [""])
-    if _elsewhere(database.hostname) and modes[-1] not in _ENCRYPTED:
+    said = {name: values[-1] for name, values in parse_qs(database.query).items()}
+    if _elsewhere(database.hostname or said.get("host")) and said.get("sslmode") not in _ENCRYPTED:
         yield f"DATABASE_URL goes over a network without TLS, {_SO}: add ?sslmode=verify-full (or verify-ca, require)."
     redis = urlsplit(settings.redis.url or "")
     if _elsewhere(redis.hostname) and not redis.password:
@@ -64,7 +64,7 @@ def _elsewhere(host: str | None) -> bool:
 
     Such names are those of neighbours in a container platform's own network. No host at all: a Unix socket, or not set.
     """
-    if not host:
+    if not host or host.startswith("/"):
         return False
     try:
         return not ipaddress.ip_address(host).is_loopback
