@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opsjobs.model.safety import Context, judge
 from opsjobs.model.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.model.safety.judging import INTERPRETERS
+from opsjobs.model.safety.judging import INTERPRETERS, traced
 from opsjobs.model.verdict import Verdict, worst
 
 # Each makes a parser or a reader go over it again and again.
@@ -81,6 +81,7 @@ PIECES = [
         "^",
         "é",
         "\ue000",
+        "\ud800",
     ),
 ]
 
@@ -119,6 +120,8 @@ def test_an_interpreter_that_nobody_knows_needs_an_approval_or_is_known_by_its_n
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(st.sampled_from(INTERPRETERS), st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=25))
 def test_nothing_that_is_written_makes_it_fail(interpreter: str, pieces: list[str]) -> None:
-    for finding in judge(interpreter, "".join(pieces)):
+    text = "".join(pieces)
+    traced(interpreter, text)  # judge would hide a mistake of ours behind an approval
+    for finding in judge(interpreter, text):
         assert finding.reason
         assert len(finding.excerpt) <= 200

@@ -36,19 +36,26 @@ def judge(interpreter: str, text: str, *, context: Context | None = None) -> tup
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
     Never raises: what cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`).
     """
-    context = context or Context()
-    matcher = _matcher()
-    trace = Trace(Budget(), _READERS, matcher.names)
-    place = Place()
-    if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
-        trace.events.append(("too_large", place))
-        return findings(trace, matcher, context)
     try:
-        trace.read(_language(interpreter), cleared(text), place)
+        trace = traced(interpreter, text)
+    except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
+        trace = Trace(Budget(), _READERS)
+        trace.events.append(("unreadable", Place(excerpt_of(text))))
+    return findings(trace, _matcher(), context or Context())
+
+
+def traced(interpreter: str, text: str) -> Trace:
+    """What this text would do; its bounds are events in it, as is what cannot be read."""
+    trace = Trace(Budget(), _READERS, _matcher().names)
+    if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
+        trace.events.append(("too_large", Place()))
+        return trace
+    try:
+        trace.read(_language(interpreter), cleared(text), Place())
         settle(trace)
     except (Spent, RecursionError):
         trace.events.append(("too_much", Place(excerpt_of(text))))
-    return findings(trace, matcher, context)
+    return trace
 
 
 @cache

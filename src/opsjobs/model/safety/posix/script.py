@@ -204,7 +204,7 @@ class Walk:
         while waiting:
             node = waiting.pop()
             self._trace.budget.spend()
-            called = [c for c in node.named_children if c.type == "command" and self._script.text(c).split()[0] == name]
+            called = [c for c in node.named_children if c.type == "command" and self._script.text(c).split()[:1] == [name]]
             if node.type == "pipeline" and len(called) > 1:
                 return True
             if called and any(c.type == "&" for c in node.children):

@@ -148,7 +148,7 @@ class Values:
         if text.startswith("@"):
             body = text[2:-2].strip("\r\n")
             return [self.expanded(body) if text[1] == '"' else body]
-        if text[0] in "'\u2018\u2019":
+        if text[:1] in ("'", "\u2018", "\u2019"):
             return [text[1:-1].replace("''", "'")]
         return [self.expanded(text[1:-1].replace('""', '"'))]
 
