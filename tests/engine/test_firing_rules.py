@@ -355,7 +355,7 @@ class _Meanwhile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._launcher, name)
 
-    async def frozen(self, order: Any) -> Any:
+    async def frozen(self, order: Any, targets: Any) -> Any:
         """As the launcher's own, after the event."""
         await self._event()
-        return await self._launcher.frozen(order)
+        return await self._launcher.frozen(order, targets)
