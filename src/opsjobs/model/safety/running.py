@@ -34,6 +34,8 @@ _STARTED = (
 )
 _TIMES = re.compile(r"(?m)^\s*(?:@\w+|(?:[\d*/,-]+\s+){5})(?:\s*root\s+)?")
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
+_CALL_STEPS = 8
+"""What it costs to hold a call against the rules, beside reading it."""
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
 # What their output sets up is their makers' word, and everybody evaluates it.
@@ -48,6 +50,7 @@ def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, l
     for name in _names(trace, words[0] if words else ""):
         called = (name, *words[1:])
         trace.call(called, place, io=io)
+        trace.budget.spend(_CALL_STEPS)
         if name == UNNAMED:
             trace.event("dynamic_command", place)
             continue
@@ -63,8 +66,8 @@ def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, l
 def _names(trace: Trace, word: str) -> list[str]:
     """What the name may be, without its folder; UNNAMED for what nobody can say."""
     name = normal(word).rpartition("/")[2] if "/" in word else word
-    if not name or not known(name):
-        return [UNNAMED]
+    if not name.strip(STAR + ANY) or not known(name):
+        return [UNNAMED]  # a glob of nothing but marks may be every command
     if not has_glob(name):
         return [name]
     pattern = re.compile("".join({STAR: ".*", ANY: "."}.get(c, re.escape(c)) for c in name))
