@@ -57,10 +57,13 @@ def _python(text: str) -> object:
 
 
 def milliseconds(of: Callable[[], object]) -> float:
-    """CPU time of this process."""
-    begun = time.process_time()
-    of()
-    return (time.process_time() - begun) * 1_000
+    """CPU time of this process, the best of three: what else the machine does makes it up to five times as much."""
+    taken = []
+    for _ in range(3):
+        begun = time.process_time()
+        of()
+        taken.append(time.process_time() - begun)
+    return min(taken) * 1_000
 
 
 def measured(
