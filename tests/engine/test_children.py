@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from engine.bench import Bench, bench, until
+from engine.test_waits import says, waits
 from engine.test_workflows import step, told
-from opsjobs.model.action import JobAction, WaitAction
+from opsjobs.model.action import ApprovalAction, JobAction, WaitAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.target import SelectionDraft
@@ -74,6 +77,24 @@ async def test_a_job_that_is_not_there_fails_its_action_with_words(database: Dat
         execution = await on.ended(await on.launch([JobAction(key="run", job="nobody")]), SECONDS)
         row = await on.row(execution)
         assert (row["status"], "'nobody' cannot be launched" in row["error_message"]) == ("failed", True)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run(database: Database, changed: bool) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1")
+        await job(on, "inner", {"command": "harmless"})
+        execution = await on.launch([ApprovalAction(key="ask"), JobAction(key="run", job="inner")])
+        await waits(on, execution, "approval")
+        if changed:
+            draft = JobDraft.model_validate({"name": "inner", "actions": [{"command": "harmful"}]})
+            await on.jobs.replace("1", draft, by="eve", if_match=None)
+        (asked,) = await database.fetch("select id from approvals")
+        await on.ledger.decide(asked["id"], says("ben", True, None))
+        ended = await on.ended(execution, SECONDS)
+        assert ended.status is (ExecutionStatus.FAILED if changed else ExecutionStatus.COMPLETED)
+        assert [s.command for s in web.starts] == ([] if changed else ["harmless"])
+        assert ("launch that anew" in ((await on.row(execution))["error_message"] or "")) is changed
 
 
 async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> None:

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from api.kit import problem
+from opsjobs.engine.approving import terms_of
+from opsjobs.engine.judging import Judged
 from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
+from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.failures import Forbidden
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Target, TargetDraft, Transport
+from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
+from opsjobs.model.verdict import Finding, Judgement, Verdict
 from opsjobs.store.transaction import Database
 from security.stage import stage
 
@@ -158,6 +162,9 @@ WHAT: dict[str, Any] = {"actions": [{"command": "uptime"}], "parameters": {"n": 
         {"targets": []},
         {"targets": [Target("1", "web-1", "10.0.0.2", 22, Transport.SSH)]},
         {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, credential="7")]},
+        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"dir": "/"})]},
+        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, host_keys=["ssh-ed25519 AAAA"])]},
+        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, host_key_policy=HostKeyPolicy.UNCHECKED)]},
         {"salt": b"other"},
     ],
 )
@@ -167,3 +174,10 @@ def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dic
 
     assert of() == of(policy={"a": 1}), "as it comes back from the database"
     assert of() != of(**changed)
+
+
+def test_point_08_the_author_does_not_displace_those_whom_the_safety_policy_names() -> None:
+    dangerous = Judgement((Finding("delete", Verdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),))
+    asked = terms_of(ApprovalPolicy(users=["pal", "bob"], approvers=2), Judged(dangerous, [ApprovalPolicy(roles=["security"])]))
+    assert asked is not None
+    assert (asked.roles, asked.users, asked.needed) == (("security",), (), 2)

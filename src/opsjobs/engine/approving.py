@@ -29,15 +29,20 @@ TARGETS_SHOWN = 200
 
 
 def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> Terms | None:
-    """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both."""
-    asked, words = [], []
+    """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both.
+
+    Where both name who may approve, those of the safety policy do.
+    """
+    asked: list[ApprovalPolicy] = []
+    words: list[str] = []
     if policy is not None:
         asked.append(policy)
         words.append(
             f"its job asks for {policy.approvers} to approve" if policy.approvers > 1 else "its job asks for an approval"
         )
     if judged is not None and judged.judgement.verdict is Verdict.NEEDS_APPROVAL:
-        asked += judged.approvals or [ApprovalPolicy()]
+        # Before what the job says: its author does not choose who answers for what the installation's policy asks about.
+        asked[:0] = judged.approvals or [ApprovalPolicy()]
         words.append(in_words(judged.judgement))
     if not asked:
         return None

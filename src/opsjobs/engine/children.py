@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -39,8 +39,9 @@ class Children:
         uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
         if (known := await self._known(uuid)) is not None:
             return known
-        await self._check_depth(spec.execution_id)
+        above = await self._above(spec.execution_id)
         stored = await self._job(str(action["job"]))
+        await self._check_unchanged(above, stored)
         job, targets = stored.job, action.get("targets")
         asked_by, kind = spec.requested_by, spec.requested_by_kind
         bounds = await Rights(self._standing).launching(asked_by, kind, stored.labels, job.definition.name)
@@ -89,10 +90,21 @@ class Children:
                 raise
             return found[0]
 
-    async def _check_depth(self, execution_id: int) -> None:
+    async def _above(self, execution_id: int) -> list[int]:
+        """The execution and those that it is part of, the outermost last. Raises Conflict where it is too deep."""
+        found: list[int] = []
         above: int | None = execution_id
-        for _ in range(DEPTH_MAX):
-            if above is None:
-                return
+        while above is not None:
+            if len(found) == DEPTH_MAX:
+                raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep here: does one of them run itself?")
+            found.append(above)
             above = (await self._executions.get(above)).parent
-        raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep here: does one of them run itself?")
+        return found
+
+    async def _check_unchanged(self, above: Sequence[int], stored: StoredJob) -> None:
+        """Who approved of a workflow has seen the job that it runs as it was then. Raises Conflict for one written since."""
+        asked_at = await self._executions.approved_as_of(above)
+        if asked_at is not None and stored.updated_at > asked_at:
+            name = stored.job.definition.name
+            words = f"The job {name} was changed after execution {above[-1]} was asked to be approved: launch that anew."
+            raise Conflict("changed_since_approved", words)

@@ -180,12 +180,17 @@ def fingerprint(
     salt: bytes,
 ) -> str:
     """The hash of what would run where: 64 hexadecimal digits. Secrets are in it by a digest that only `salt` could be tried on."""
-    places = [
-        [t.id, t.name, t.host, t.port, t.transport.value, t.platform, t.credential, t.jump] for t in sorted(targets, key=_id)
-    ]
+    places = [_place(target) for target in sorted(targets, key=_id)]
     values = {name: _value(value, salt) for name, value in parameters.items()}
     whole = [job_name, [dict(action) for action in actions], values, dict(policy), places]
     return hashlib.sha256(json.dumps(_plain(whole), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def _place(target: Target) -> list[Any]:
+    """What of a machine decides which one it is, and what runs there: its labels are values of commands."""
+    where = [target.id, target.name, target.host, target.port, target.transport.value, target.platform]
+    trust = [target.credential, target.jump, target.host_key_policy.value, list(target.host_keys)]
+    return [*where, *trust, dict(target.labels)]
 
 
 def _id(target: Target) -> str:

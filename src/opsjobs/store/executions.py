@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from opsjobs.model.access import Reach
@@ -175,6 +176,12 @@ class Executions:
         if row is None:
             raise NotFound.of("execution", ref)
         return _execution(row)
+
+    async def approved_as_of(self, executions: Sequence[int]) -> datetime | None:
+        """When the first approval was asked for that one of these executions has; None where none was approved."""
+        query = "select min(asked_at) as at from approvals where execution_id = any(%s) and status = 'approved'"
+        row = await self._database.fetch_one(query, [list(executions)])
+        return None if row is None else row["at"]
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Execution]:
         """Executions within reach, the newest first; filters and orders are those of EXECUTIONS."""
