@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -59,10 +60,15 @@ async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Resp
 
 @router.post("/targets/import", dependencies=[requires("targets:manage", Within.BODY)], summary="Create or change many targets")
 async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Response:
-    """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which."""
-    if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.targets):
-        check(request, "credentials:use")
-    imported = await request.app.state.parts.imports.take_in(draft, idem, bounds=bounds(request))
+    """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which.
+
+    What names a credential or a jump host, and what changes the way to a machine that has one, needs `credentials:use`, too.
+    """
+    uses_logins = partial(check, request, "credentials:use")
+    if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.entries):
+        uses_logins()
+    imports = request.app.state.parts.imports
+    imported = await imports.take_in(draft, idem, bounds=bounds(request), uses_logins=uses_logins)
     return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
 
 

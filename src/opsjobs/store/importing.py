@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,9 @@ from opsjobs.store.reference import name_taken
 from opsjobs.store.scoping import check_target
 from opsjobs.store.transaction import Connection, Database
 
+BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
+"""What may change of a machine without its login, or that of its jump host, being used otherwise than before."""
+
 
 class Imports:
     """Takes targets in by the hundred."""
@@ -29,22 +32,30 @@ class Imports:
         self._clock = clock or SystemClock()
 
     async def take_in(
-        self, draft: ImportDraft, idem: IdempotentRequest | None = None, *, bounds: Bounds = NO_BOUNDS
+        self,
+        draft: ImportDraft,
+        idem: IdempotentRequest | None = None,
+        *,
+        bounds: Bounds = NO_BOUNDS,
+        uses_logins: Callable[[], None] | None = None,
     ) -> Imported | Answer:
         """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept.
 
-        An entry that is out of bounds is refused like any other that is wrong.
+        An entry that is out of bounds is refused like any other that is wrong. `uses_logins` raises Forbidden where who asks
+        may not use credentials (None: he may); it is asked of each machine that has one, or a jump host, before its way changes.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
-                imported = Imported(await self._all(connection, draft, bounds), draft.dry_run)
+                imported = Imported(await self._all(connection, draft, bounds, uses_logins or _freely), draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported
 
-    async def _all(self, connection: Connection, draft: ImportDraft, bounds: Bounds) -> list[Outcome]:
+    async def _all(
+        self, connection: Connection, draft: ImportDraft, bounds: Bounds, uses_logins: Callable[[], None]
+    ) -> list[Outcome]:
         entries = draft.entries
         known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
         # Those with a scope are looked at one by one.
@@ -56,7 +67,7 @@ class Imports:
                 outcomes[position] = _refused(position, name, "name_taken", f"{name!r} comes twice in this request.")
             elif position not in outcomes:
                 outcomes[position] = await self._one(
-                    connection, position, entries[position], known.get(name), draft, bounds=bounds
+                    connection, position, entries[position], known.get(name), draft, bounds=bounds, uses_logins=uses_logins
                 )
             seen.add(name)
         return [outcomes[position] for position in sorted(outcomes)]
@@ -92,6 +103,7 @@ class Imports:
         draft: ImportDraft,
         *,
         bounds: Bounds,
+        uses_logins: Callable[[], None],
     ) -> Outcome:
         name = str(entry.get("name") or "")
         if old is not None and not bounds.sight.holds(old.labels):
@@ -102,8 +114,11 @@ class Imports:
         before = {key: value for key, value in old.data().items() if key in TargetDraft.model_fields} if old else {}
         try:
             wanted = TargetDraft.model_validate({**before, **entry})
-            if old is not None and wanted == TargetDraft.model_validate(before):
+            was = TargetDraft.model_validate(before) if old is not None else None
+            if old is not None and wanted == was:
                 return Outcome(position, name, "unchanged", old.target.id)
+            if _lends_a_login(wanted, was):
+                uses_logins()
             await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
                 return await self._write(connection, position, wanted, old)
@@ -120,6 +135,17 @@ class Imports:
             return Outcome(position, wanted.name, "updated", old.target.id)
         made = await inventory.insert(connection, wanted, uuid7(self._clock.now()))
         return Outcome(position, wanted.name, "created", str(made))
+
+
+def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
+    """Whether a login, its own or its jump host's, comes to be used on another way: a stored one stays though no entry names it."""
+    if wanted.credential is None and wanted.jump is None:
+        return False
+    return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
+
+
+def _freely() -> None:
+    """Of who may use each credential."""
 
 
 def _refused(position: int, name: str, code: str, message: str) -> Outcome:
