@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -103,6 +104,16 @@ def both(first: Principal, second: Principal) -> tuple[Grant, ...]:
         for a, b, permissions in pairs
         if permissions
     )
+
+
+def within(held: Principal, bound: Principal) -> Principal:
+    """Somebody with what he was given, as far as the one whom he has it from may it himself; a role that lost anything is none."""
+    whole = [grant for grant in held.grants if may_give(bound, grant)]
+    if len(whole) == len(held.grants):
+        return held
+    rest = replace(held, grants=tuple(grant for grant in held.grants if grant not in whole))
+    lasting = tuple(r for r in held.roles if any(g.permissions == permissions_of(r) for g in whole))
+    return replace(held, grants=(*whole, *both(rest, bound)), roles=lasting)
 
 
 def _common(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:

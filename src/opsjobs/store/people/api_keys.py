@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +14,10 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import Principal, Role
+from opsjobs.model.access import Principal, PrincipalKind, Role
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid, NotFound, Unavailable
-from opsjobs.model.granting import principal_of
+from opsjobs.model.granting import principal_of, within
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -82,27 +83,34 @@ API_KEYS = Listing(
     default_sort="name",
 )
 
-# A key belongs to the user who made it, by whichever way: it is good for as long as he is.
+# A key belongs to the user who made it, by whichever way, or answers to the service or to the platform's person who did: it may
+# what he may, and is good for as long as he is.
 _INSERT = f"""
-insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, user_id)
+insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, user_id, answers_to,
+  answers_to_kind)
 values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s, %(made_by)s, %(made_by_kind)s,
   case %(made_by_kind)s when 'user' then (select id from users where name = %(made_by)s)
-    when 'api_key' then (select user_id from api_keys where name = %(made_by)s) end)
+    when 'api_key' then (select user_id from api_keys where name = %(made_by)s) end,
+  case when %(made_by_kind)s in ('external', 'service') then %(made_by)s
+    when %(made_by_kind)s = 'api_key' then (select answers_to from api_keys where name = %(made_by)s) end,
+  case when %(made_by_kind)s in ('external', 'service') then %(made_by_kind)s
+    when %(made_by_kind)s = 'api_key' then (select answers_to_kind from api_keys where name = %(made_by)s) end)
 returning {_SHOWN}"""
 
 _ENSURE = """
 insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
 on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role, expires_at = null, grants = null,
-  user_id = null
+  user_id = null, answers_to = null, answers_to_kind = null
 where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)
 returning id, name"""
 
 _RAISE = """
-update api_keys set role = %s, expires_at = null, grants = null, user_id = null
-where token_sha256 = %s and (role is distinct from %s or expires_at is not null or user_id is not null) returning id, name"""
+update api_keys set role = %s, expires_at = null, grants = null, user_id = null, answers_to = null, answers_to_kind = null
+where token_sha256 = %s and (role is distinct from %s or expires_at is not null or user_id is not null or answers_to is not null)
+returning id, name"""
 
 _STANDS = """
-select k.id, k.name, k.role, k.grants, k.person,
+select k.id, k.name, k.role, k.grants, k.person, k.answers_to, k.answers_to_kind, u.name as user_name, u.grants as user_grants,
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
 where (k.expires_at is null or k.expires_at > opsjobs_now()) and (k.user_id is null or u.disabled_at is null)"""
@@ -125,7 +133,7 @@ class NewKey:
         return only.get("role") if not only.get("scope") else None
 
 
-class ApiKeys:
+class ApiKeys(ABC):
     """The API keys, by their tokens and by their names."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
@@ -186,12 +194,25 @@ class ApiKeys:
         if row["unnoted"]:
             # One write a minute and key, not one a request.
             await self._database.fetch("update api_keys set last_used_at = opsjobs_now() where id = %s returning id", [row["id"]])
-        return _principal(row)
+        return await self._bounded(row)
 
     async def by_key_name(self, name: str) -> Principal | None:
         """Who the key of this name is now, or None where there is no good one."""
         row = await self._database.fetch_one(_NAMED, [USE_NOTED_EVERY_SECONDS, name])
-        return None if row is None else _principal(row)
+        return None if row is None else await self._bounded(row)
+
+    @abstractmethod
+    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
+        """What an identity may now. None: it is gone, and so is a key that it made."""
+
+    async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
+        key = principal_of(row["name"], "api_key", _grants(row), row["person"])
+        if row["user_grants"] is not None:
+            return within(key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"]))
+        if row["answers_to"] is None:
+            return key
+        maker = await self.standing(row["answers_to"], row["answers_to_kind"])
+        return None if maker is None else within(key, maker)
 
     async def get_key(self, ref: str) -> ApiKey:
         """One key, without its token. Raises NotFound."""
@@ -257,10 +278,6 @@ def _check(role: str, token: str) -> None:
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
     return ApiKey(**{**row, "uuid": str(row["uuid"]), "grants": _grants(row)})
-
-
-def _principal(row: Mapping[str, Any]) -> Principal:
-    return principal_of(row["name"], "api_key", _grants(row), row["person"])
 
 
 def _grants(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,81 @@
+"""Rights that somebody has from somebody else, and what is left of them when that one loses his."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.granting import within
+from opsjobs.store.people import People
+from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.store.transaction import Database
+
+ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
+
+
+async def key(people: People, name: str, by: Principal) -> str:
+    """The token of a new administrator's key."""
+    issued = await people.issue_key(NewKey(name, [ADMIN]), None, by)
+    assert isinstance(issued, tuple)
+    return issued[1]
+
+
+async def may(people: People, token: str) -> dict[str, Any] | None:
+    """What its bearer may, in few words."""
+    who = await people.by_token(token)
+    return who and {"admin": who.may("system:admin"), "reads": who.may("jobs:read"), "roles": who.roles}
+
+
+WHOLE = {"admin": True, "reads": True, "roles": ("admin",)}
+LESS = {"admin": False, "reads": True, "roles": ()}
+
+
+@pytest.mark.parametrize("kind", ["user", "external", "service"])
+async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind: Any) -> None:
+    people = People(database)
+    if kind == "user":
+        await people.users.create("root", "hash", [ADMIN])
+        await people.users.create("chief", "hash", [ADMIN])
+    elif kind == "service":
+        await people.services.create("root", "pem", [ADMIN])
+    else:
+        await people.remember(None, Principal.of_role("root", "admin", "external", person="root"))
+    maker = await people.standing("root", kind)
+    assert maker is not None
+    first = await key(people, "first", maker)
+    bearer = await people.by_token(first)
+    assert bearer is not None
+    second = await key(people, "second", bearer)
+    assert [await may(people, token) for token in (first, second)] == [WHOLE] * 2
+    if kind == "user":
+        await people.users.change("1", "user.updated", grants=[VIEWER])
+    elif kind == "service":
+        await people.services.replace("1", "pem", [VIEWER], disabled=False)
+    else:
+        await people.seen.again(Principal.of_role("root", "viewer", "external", person="root"))
+    assert [await may(people, token) for token in (first, second)] == [LESS] * 2
+    later = await people.standing("second", "api_key")
+    assert later is not None
+    assert not later.may("system:admin")
+    gone = {"user": "users", "service": "service_clients", "external": "external_people"}[kind]
+    await database.fetch(f"delete from {gone} returning name")
+    assert [await may(people, token) for token in (first, second)] == [None] * 2
+
+
+async def test_the_keys_of_the_installation_itself_answer_to_nobody(database: Database) -> None:
+    people = People(database)
+    await people.ensure_key("admin", "admin", "a-token-of-16-characters-or-more")
+    admin = await people.by_token("a-token-of-16-characters-or-more")
+    assert admin is not None
+    assert await may(people, await key(people, "its-key", admin)) == WHOLE
+
+
+def test_what_is_left_of_a_grant_lies_within_both_scopes() -> None:
+    held = Principal("k", "api_key", (Grant.of_role("operator"), Grant.of_role("viewer")), ("operator", "viewer"))
+    bound = Principal("u", "user", (Grant.of_role("operator", Scope.parse("env=staging")), Grant.of_role("viewer")), ())
+    left = within(held, bound)
+    assert left.roles == ("viewer",)
+    assert left.reach("jobs:read").everywhere
+    assert left.reach("jobs:execute").scopes == (Scope.parse("env=staging"),)
