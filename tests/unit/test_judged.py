@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.judged import TEXTS_AT_MOST, Text, texts_of
-from opsjobs.model.target import Target, Transport
+from opsjobs.model.target import Target, TargetDraft, Transport
 
 
 def web(n: int, platform: str = "linux", **labels: str) -> Target:
@@ -58,7 +58,27 @@ def test_each_shell_gets_its_own_text() -> None:
 def test_so_many_texts_and_no_more_are_judged_and_the_rest_with_unknown_values() -> None:
     found = texts({"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_AT_MOST + 50)])
     assert len(found) == TEXTS_AT_MOST + 1
-    assert found[-1].text == 'echo "$OPSJOBS_UNKNOWN"'
+    assert (found[-1].text, [f.rule for f in found[-1].said]) == ('echo "$OPSJOBS_UNKNOWN"', ["too-many-texts"])
+
+
+def test_actions_that_name_no_values_of_targets_take_no_part_of_what_may_be_judged() -> None:
+    actions = [{"key": f"k{n}", "type": "command", "command": "true"} for n in range(99)]
+    wipe = {"key": "wipe", "type": "command", "command": "rm -rf ${target.labels.dir}"}
+    targets = [web(n, dir=f"/tmp/{n}" if n < 9 else "/") for n in range(1, 10)]
+    found = list(texts_of([wipe, *actions], {}, targets))
+    assert "rm -rf '/'" in [t.text for t in found]
+    assert not any(t.said for t in found)
+
+
+@pytest.mark.parametrize(("platform", "odd"), [("windows", "a\nb"), ("linux", "a\0b")])
+def test_a_label_that_no_shell_can_be_given_is_unknown_and_hides_no_other(platform: str, odd: str) -> None:
+    found = texts({"command": "wipe ${target.labels.x}"}, [web(1, platform, x=odd), web(2, platform, x="ok")])
+    assert ["UNKNOWN" in t.text for t in found] == [True, False]
+    assert [[target.name for target in t.targets] for t in found] == [["web-1"], ["web-2"]]
+    (text,) = texts({"command": "wipe ${target.labels.x} ${y}"}, [web(1, platform, x=odd)], y=odd)
+    assert text.text.count("UNKNOWN") == 2
+    with pytest.raises(ValueError, match="control character"):
+        TargetDraft(name="w", host="h", labels={"x": odd})
 
 
 def test_an_action_for_some_targets_is_judged_for_those() -> None:
@@ -68,9 +88,9 @@ def test_an_action_for_some_targets_is_judged_for_those() -> None:
 
 def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() -> None:
     (plain,) = texts({"type": "script", "interpreter": "python", "script": "print(1)"})
-    assert (plain.interpreter, plain.text, plain.pointer, plain.readable) == ("python", "print(1)", "/actions/0/script", True)
+    assert (plain.interpreter, plain.text, plain.pointer, plain.said) == ("python", "print(1)", "/actions/0/script", ())
     (raw,) = texts({"type": "script", "interpreter": "bash", "script_base64": base64.b64encode(b"\xff\xfe").decode()})
-    assert (raw.readable, raw.pointer) == (False, "/actions/0/script_base64")
+    assert ([f.rule for f in raw.said], raw.pointer) == (["unreadable"], "/actions/0/script_base64")
 
 
 def test_what_a_shell_is_fed_with_is_a_program() -> None:

@@ -87,7 +87,7 @@ class Judging:
             # A text is judged by the machines that it runs on, and by how many the whole launch is for.
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
-            for finding in self._policies.judged(await self._of(text, here), here):
+            for finding in self._policies.judged((*text.said, *await self._of(text, here)), here):
                 placed = replace(finding, pointer=text.pointer)
                 before = found.get(key := (placed.pointer, placed.rule, placed.excerpt))
                 if before is None or before.severity.rank < placed.severity.rank:
@@ -104,9 +104,6 @@ class Judging:
             return self._known[key]
         await asyncio.sleep(0)
         found = self._judge(text.interpreter, text.text, context=context)
-        if not text.readable:
-            words = "It is no text: nobody can read what it does."
-            found = (*found, Finding("unreadable", Verdict.NEEDS_APPROVAL, words, ""))
         self._known[key] = found
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
@@ -146,7 +143,7 @@ def _labels(targets: Iterable[Target]) -> frozenset[str]:
 
 
 def _key(text: Text, context: Context) -> bytes:
-    where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}|{text.readable}"
+    where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}"
     digest = hashlib.sha256(f"{text.interpreter}\0{where}\0".encode(errors="replace"))
     digest.update(text.text.encode(errors="replace"))
     return digest.digest()

@@ -13,6 +13,7 @@ from opsjobs.model.quoting import Shell, Unquotable, quote_for, shell_of
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Target
 from opsjobs.model.template import Names, Template, TemplateFault, looked_up
+from opsjobs.model.verdict import Finding, Verdict
 
 # Stands for a value that nobody knows yet, until the text is whole; then a variable stands there that nobody knows either.
 _UNKNOWN = "opsjobs-unknown-value"
@@ -27,19 +28,26 @@ _OF_TARGET = "target."
 # What of a command line may read a program from its input.
 _READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
 TEXTS_AT_MOST = 400
-"""Different texts of a launch that are judged with their values; of what is more, each command is judged with unknown ones."""
+"""Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
+UNREADABLE = Finding("unreadable", Verdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
+TOO_MANY = Finding(
+    "too-many-texts", Verdict.NEEDS_APPROVAL, "It is another text on so many targets that not each of them was judged.", ""
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs."""
+    """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs.
+
+    `said`: what is to be said of it whatever a judge finds in it.
+    """
 
     interpreter: str
     text: str
     pointer: str
     become: bool
     targets: Sequence[Target] = ()
-    readable: bool = True
+    said: tuple[Finding, ...] = ()
 
 
 def texts_of(
@@ -57,7 +65,8 @@ def texts_of(
     secrets = frozenset(name for name, value in parameters.items() if isinstance(value, Secret))
     names = Names(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
     known = {name: value for name, value in parameters.items() if value is not None}
-    most = max(1, TEXTS_AT_MOST // max(len(actions), 1))
+    # Only what names values of targets may be many texts; the others take no part of what may be judged.
+    most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action.get("command")) for action in actions), 1))
     for position, action in enumerate(actions):
         at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
         where = [t for t in targets if action.get("target_ids") is None or t.id in action["target_ids"]]
@@ -66,8 +75,8 @@ def texts_of(
         elif action["type"] == "command":
             values = {"parameters": known, "job": {"name": job_name}}
             yield from (
-                Text(interpreter, text, f"{at}/command", _become(action), of)
-                for interpreter, text, of in _commands(action["command"], where, names, values, most)
+                Text(_INTERPRETER[shell], text, f"{at}/command", _become(action), of, said)
+                for shell, text, of, said in _commands(action["command"], where, names, values, most)
             )
         if action["type"] in ("command", "script") and action.get("stdin"):
             yield from _stdin(action, at, where)
@@ -81,12 +90,12 @@ def _script(action: Mapping[str, Any], at: str, where: Sequence[Target]) -> Text
     if action.get("script") is not None:
         return Text(action["interpreter"], action["script"], f"{at}/script", _become(action), where)
     body = base64.b64decode(action["script_base64"])
-    readable = True
+    said: tuple[Finding, ...] = ()
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        text, readable = body.decode(errors="replace"), False
-    return Text(action["interpreter"], text, f"{at}/script_base64", _become(action), where, readable)
+        text, said = body.decode(errors="replace"), (UNREADABLE,)
+    return Text(action["interpreter"], text, f"{at}/script_base64", _become(action), where, said)
 
 
 def _stdin(action: Mapping[str, Any], at: str, where: Sequence[Target]) -> Iterator[Text]:
@@ -98,38 +107,48 @@ def _stdin(action: Mapping[str, Any], at: str, where: Sequence[Target]) -> Itera
 
 def _commands(
     command: str, where: Sequence[Target], names: Names, values: Mapping[str, Any], most: int
-) -> Iterator[tuple[str, str, Sequence[Target]]]:
+) -> Iterator[tuple[Shell, str, Sequence[Target], tuple[Finding, ...]]]:
     by_shell: dict[Shell, list[Target]] = {}
     for target in where:
         by_shell.setdefault(shell_of(target.platform), []).append(target)
     for shell, those in (by_shell or {"posix": []}).items():
         try:
             template = Template.command(command, names, shell)
-            rendered = _rendered(template, shell, those, values, most)
-        except (TemplateFault, Unquotable):
+        except TemplateFault:
+            # It does not run there. Should it ever, this is what it is, with names that nobody knows.
+            yield shell, command, those, ()
             continue
-        for text, of in rendered.items():
-            yield _INTERPRETER[shell], text, of
+        for text, (of, said) in _rendered(template, shell, those, values, most).items():
+            yield shell, text, of, said
 
 
 def _rendered(
     template: Template, shell: Shell, targets: Sequence[Target], values: Mapping[str, Any], most: int
-) -> Mapping[str, Sequence[Target]]:
-    """The different texts, each with the targets that it is for."""
+) -> Mapping[str, tuple[Sequence[Target], tuple[Finding, ...]]]:
+    """The different texts, each with the targets that it is for; never none."""
 
-    def with_values(target: Target | None) -> str:
+    def with_values(values: Mapping[str, Any], target: Target | None) -> str:
         word = template.render(_value(values, target), quote_for(shell))
         return word.replace(quote_for(shell)(_UNKNOWN), _AS_VARIABLE[shell])
 
+    def text_for(target: Target | None) -> str:
+        """A value that the shell cannot be given is no reason to look away: it is unknown, for this target alone."""
+        for known, of in ((values, target), (values, None)):
+            try:
+                return with_values(known, of)
+            except Unquotable:
+                continue
+        return with_values({"parameters": {}}, None)
+
     if not targets or not any(name.startswith(_OF_TARGET) for name in template.names):
-        return {with_values(None): targets}
+        return {text_for(None): (targets, ())}
     found: dict[str, list[Target]] = {}
     for target in targets:
-        text = with_values(target)
+        text = text_for(target)
         if text not in found and len(found) >= most:
-            return {**found, with_values(None): targets}
+            return {**{text: (of, ()) for text, of in found.items()}, text_for(None): (targets, (TOO_MANY,))}
         found.setdefault(text, []).append(target)
-    return found
+    return {text: (of, ()) for text, of in found.items()}
 
 
 def _value(values: Mapping[str, Any], target: Target | None) -> Callable[[str], str | None]:

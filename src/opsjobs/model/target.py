@@ -17,6 +17,7 @@ from opsjobs.model.wire import Wire
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
 
 
@@ -66,10 +67,18 @@ Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$")]
 """Names of targets, groups and credentials: no comma or slash, so that lists and paths of names stay unambiguous."""
 
+
+def check_label_value(value: str) -> str:
+    """The value as given where it is one line of text; else ValueError: there are shells that cannot be given such a word."""
+    if _CONTROL.search(value):
+        raise ValueError(f"the label value {value[:40]!r} has a line break or another control character in it: take it out")
+    return value
+
+
 Labels = Annotated[
     dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")],
-        Annotated[str, Field(max_length=200)],
+        Annotated[str, Field(max_length=200), AfterValidator(check_label_value)],
     ],
     Field(max_length=64),
 ]
