@@ -48,3 +48,53 @@ async def test_point_04_an_import_does_not_send_a_stored_login_another_way_witho
         entitled = all_.admit(badge("ada", ("manager", "env=staging"), ("credentials:use", "")))
         moved = {"targets": [{"name": "stg-1", "host": "10.0.0.8"}]}
         assert (await all_.http.post("/targets/import", json=moved, headers=entitled)).json()["updated"] == 1
+
+
+async def test_point_04_a_machine_is_not_labelled_so_that_others_jobs_take_it(database: Database) -> None:
+    async with world(database) as all_:
+        theirs = (await all_.made("/targets", {"name": "db-1", "host": "10.0.0.1", "labels": {"env": "prod", "role": "db"}}))[
+            "id"
+        ]
+        labels = {"env": "staging", "team": "web"}
+        mine = (await all_.made("/targets", {"name": "stg-1", "host": "10.0.0.2", "labels": labels}))["id"]
+        ben = all_.admit(badge("ben", ("manager", "env=staging"), ("credentials:use", "")))
+        stolen: list[dict[str, str]] = [
+            {**labels, "role": "db"},
+            {**labels, "team": "db"},
+            {**labels, "team": ""},
+            {"env": "staging"},  # `team!=web` would take it
+        ]
+        for other in stolen:
+            body = {"name": "stg-1", "host": "203.0.113.66", "labels": other}
+            told = problem(await all_.http.put(f"/targets/{mine}", json=body, headers=ben), 403, "out_of_reach")
+            assert told["errors"][0]["pointer"] == "/labels"
+            assert "ask an administrator" in told["detail"]
+            answer = (await all_.http.post("/targets/import", json={"targets": [body]}, headers=ben)).json()
+            assert answer["items"][0]["error"]["code"] == "out_of_reach"
+        new = {"name": "stg-9", "host": "203.0.113.66", "labels": {"env": "staging", "role": "db"}}
+        problem(await all_.http.post("/targets", json=new, headers=ben), 403, "out_of_reach")
+        assert (await all_.http.post("/targets/import", json={"targets": [new]}, headers=ben)).json()["refused"] == 1
+        ids = (await all_.http.get("/targets?selector=role=db")).json()["items"]
+        assert [item["id"] for item in ids] == [theirs]
+        same = {"name": "stg-1", "host": "10.0.0.3", "labels": labels}
+        assert (await all_.http.put(f"/targets/{mine}", json=same, headers=ben)).status_code == 200
+        own = {"name": "stg-9", "host": "10.0.0.4", "labels": {"env": "staging"}}
+        assert (await all_.http.post("/targets", json=own, headers=ben)).status_code == 201
+        # Several grants: each labels what it is for, and none the machines of another. A value that none names is none to choose.
+        eve = all_.admit(
+            badge("eve", ("targets:manage", "env in (staging,dev)"), ("targets:manage", "role=db"), ("targets:manage", "canary"))
+        )
+        cases: list[tuple[dict[str, str], int]] = [
+            ({"env": "dev"}, 201),
+            ({"role": "db"}, 201),
+            ({"canary": ""}, 201),
+            ({"canary": "yes"}, 403),
+            ({"env": "dev", "role": "db"}, 403),
+        ]
+        for number, (new_labels, status) in enumerate(cases):
+            body = {"name": f"eve-{number}", "host": "10.0.0.5", "labels": new_labels}
+            assert (await all_.http.post("/targets", json=body, headers=eve)).status_code == status, new_labels
+        dev = (await all_.http.get("/targets?name=eve-0")).json()["items"][0]["id"]
+        for new_labels, status in (({"env": "dev", "role": "db"}, 403), ({"env": "staging"}, 200)):
+            body = {"name": "eve-0", "host": "10.0.0.5", "labels": new_labels}
+            assert (await all_.http.put(f"/targets/{dev}", json=body, headers=eve)).status_code == status, new_labels

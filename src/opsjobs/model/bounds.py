@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from opsjobs.model.access import UNBOUNDED, Principal, Reach
-from opsjobs.model.failures import Forbidden
+from opsjobs.model.access import UNBOUNDED, Principal, Reach, Scope
+from opsjobs.model.failures import FieldError, Forbidden
 from opsjobs.model.target import Requirement, Target
 
 
@@ -46,6 +46,24 @@ class Bounds:
             detail = f"{what} lies outside of the scope in which you hold {self.permission}: {scopes_in_words(self.act)}."
             raise Forbidden("out_of_reach", detail)
 
+    def check_relabelled(self, labels: Mapping[str, str], old: Mapping[str, str] | None, name: str) -> None:
+        """Raises Forbidden where a target of this name comes to have other labels than before (`old`; None: it is new).
+
+        Others' jobs and groups select by labels and bring their secrets along: within a scope only those labels are said that it
+        names itself, with values that it names.
+        """
+        before = old if old is not None else {}
+        changed = sorted(key for key in labels.keys() | before.keys() if labels.get(key) != before.get(key))
+        held = [scope for scope in self.act.scopes if scope.holds(labels) and (old is None or scope.holds(old))]
+        if not changed or any(all(_names(scope, key, labels) for key in changed) for scope in held):
+            return
+        detail = (
+            f"By its labels a target is selected for others' jobs: within {scopes_in_words(self.act)} you may not change "
+            f"{', '.join(changed)[:200]} of {name!r}. Leave all labels beside those of your scope as they are (a new target has none), "
+            f"or ask an administrator who holds {self.permission} without a scope."
+        )
+        raise Forbidden("out_of_reach", detail, errors=[FieldError("/labels", detail, "out_of_reach")])
+
 
 NO_BOUNDS = Bounds()
 
@@ -53,6 +71,11 @@ NO_BOUNDS = Bounds()
 def scopes_in_words(reach: Reach) -> str:
     """The scopes as they are written: `env=staging, or team in (web,db)`."""
     return ", or ".join(",".join(map(_words, scope.requirements)) or "everything" for scope in reach.scopes) or "nothing"
+
+
+def _names(scope: Scope, key: str, labels: Mapping[str, str]) -> bool:
+    """Whether the scope, which holds these labels, says what this one is; where it says only that it is there, it is empty."""
+    return any(r.key == key and (r.values or labels.get(key) == "") for r in scope.requirements)
 
 
 def _words(requirement: Requirement) -> str:

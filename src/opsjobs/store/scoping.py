@@ -14,14 +14,15 @@ from opsjobs.store.transaction import Connection
 async def check_target(connection: Connection, draft: TargetDraft, bounds: Bounds, old: Target | None = None) -> None:
     """Raises Forbidden, or Invalid for a jump host that he does not see; `old`: as it stands, None of a new one.
 
-    A group may be what others' jobs are for, whatever its members are labelled: who is in it is not for him to say. A jump host
-    lends its credential to the way through it.
+    Groups and labels are what others' jobs are for: who is in which group, and what else a machine is labelled, is not for him to
+    say. A jump host lends its credential to the way through it.
     """
     if bounds.act.everywhere:
         return
     if old is not None:
         bounds.check_labels(old.labels, f"The target {old.name!r}")
     bounds.check_labels(draft.labels, f"A target with the labels of {draft.name!r}")
+    bounds.check_relabelled(draft.labels, old.labels if old is not None else None, draft.name)
     if set(draft.groups) != set(old.groups if old is not None else ()):
         detail = (
             f"Who is in which group is said by those who hold {bounds.permission} for all targets: leave `groups` as they are."
