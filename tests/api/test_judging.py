@@ -184,3 +184,17 @@ async def machines(at: Stage, count: int) -> None:
     """Machines of which each two have a label alike."""
     for n in range(count):
         await at.machine(f"n-{n}", host=f"10.1.0.{n}", labels={"n": str(n % 3)})
+
+
+async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(database: Database) -> None:
+    lab = read("policies: [{name: lab, labels: ['env=lab'], rules: {delete-everything: allow}}]")
+    async with stage(database, lambda parts: Judging(judge, parts.inventory, parts.clock, lab)) as at:
+        await at.machine("lab-1", host="10.0.0.2", labels={"env": "lab"})
+        tagged = {"name": "wipe", "tags": ["env=lab"], "actions": [WIPE], "targets": {"ids": ["web-1"]}}
+        problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")
+        run = {"actions": [WIPE], "targets": {"ids": ["lab-1"]}}
+        assert (await at.http.post("/run", json=run)).json()["verdict"] == "allow"
+        problem(await at.http.post("/run", json={**run, "targets": {"ids": ["lab-1", "web-1"]}}), 422, "safety_blocked")
+        actions = [{"type": "command", "command": "true", "env": {"BASH_ENV": "/tmp/x"}}]
+        asked = (await at.http.post("/run", json={"actions": actions, "targets": {"ids": ["lab-1"]}})).json()
+        assert (asked["status"], [f["rule"] for f in asked["findings"]]) == ("pending_approval", ["executing-variable"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.judged import TEXTS_AT_MOST, Text, texts_of
+from opsjobs.model.safety import judge
 from opsjobs.model.target import Target, TargetDraft, Transport
 
 
@@ -95,10 +96,78 @@ def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() ->
 
 def test_what_a_shell_is_fed_with_is_a_program() -> None:
     found = texts({"command": "sudo bash -s", "stdin": "rm -rf /"})
-    assert [(t.interpreter, t.text, t.pointer) for t in found[1:]] == [("bash", "rm -rf /", "/actions/0/stdin")]
-    assert len(texts({"command": "cat > /etc/motd", "stdin": "rm -rf /"})) == 1
+    assert [(t.interpreter, t.text, t.pointer) for t in found[2:]] == [("bash", "rm -rf /", "/actions/0/stdin")]
+    assert {t.interpreter for t in texts({"command": "cat > /etc/motd", "stdin": "rm -rf /"})} == {"sh"}
 
 
 def test_the_check_of_a_gate_is_told_by_its_place() -> None:
     (found,) = texts_of([{"key": "gate-check", "type": "command", "command": "true"}], {}, [])
     assert found.pointer == "/policy/gate/check/command"
+
+
+BASH = {"type": "script", "interpreter": "bash"}
+
+
+@pytest.mark.parametrize(
+    ("action", "rule"),
+    [
+        ({**BASH, "script": "bash", "stdin": "rm -rf /"}, "delete-everything"),
+        ({**BASH, "script": "f() { bash; }; f", "stdin": "rm -rf /"}, "delete-everything"),
+        ({"command": "sudo -i", "stdin": "rm -rf /"}, "delete-everything"),
+        ({"command": "b''ash", "stdin": "rm -rf /"}, "delete-everything"),
+        ({"command": "xargs rm -rf", "stdin": "/"}, "delete-everything"),
+        ({"command": "python3.11", "stdin": "import shutil; shutil.rmtree('/')"}, "delete-everything"),
+        (
+            {**BASH, "interpreter": "python", "script": "import os; os.execlp('sh', 'sh')", "stdin": "rm -rf /"},
+            "delete-everything",
+        ),
+        ({**BASH, "script": 'rm -rf "$1"', "args": ["/"]}, "delete-everything"),
+        ({**BASH, "script": 'shift; rm -rf "$1"', "args": ["/tmp/x", "${dir}"]}, "delete-everything"),
+        ({**BASH, "interpreter": "/bin/dash", "script": 'rm -rf "$X"', "env": {"X": "/"}}, "delete-everything"),
+        ({"command": "rm -rf $X", "env": {"X": "${target.labels.dir}"}}, "delete-everything"),
+        ({**BASH, "script": 'rm -rf "$OPSJOBS_PARAM_DIR"'}, "delete-everything"),
+        ({**BASH, "script": 'rm -rf "$X"', "env": {"X": "/\0"}}, "delete-everything"),
+        ({**BASH, "script": "true", "env": {"BASH_ENV": "$(rm -rf /)"}}, "executing-variable"),
+        ({"command": "true", "env": {"PATH": "/tmp/x:/usr/bin"}}, "executing-variable"),
+    ],
+)
+def test_what_a_program_is_given_is_judged_with_it(action: dict[str, Any], rule: str) -> None:
+    assert rule in rules(action)
+
+
+@pytest.mark.parametrize(
+    ("destination", "rule"),
+    [
+        ("/etc/sudoers.d/x", "overwrite-accounts"),
+        ("//etc/./passwd", "overwrite-accounts"),
+        ("../../etc/cron.d/x", "upload-to-trusted-place"),
+        (".ssh/authorized_keys", "change-login-keys"),
+        ("/etc/ld.so.preload", "upload-to-trusted-place"),
+        ("/usr/lib/systemd/system/x.service", "upload-to-trusted-place"),
+        ("/etc/", "upload-to-trusted-place"),
+        ("${dir}etc/shadow", "overwrite-accounts"),
+        ("${actions.zero.stdout}", "upload-to-trusted-place"),
+    ],
+)
+def test_a_file_that_comes_to_where_the_system_trusts_it_is_judged(destination: str, rule: str) -> None:
+    assert rule in rules({"type": "file_transfer", "direction": "upload", "source": "1", "destination": destination})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {**BASH, "script": 'rm -rf "/tmp/$1" "$X"', "args": ["a"], "env": {"X": "/tmp/y"}},
+        {"command": "cat > /srv/x", "stdin": "it's\nOPSJOBS_STDIN\nrm -rf /\n", "env": {"PATH": "/usr/local/bin:/usr/bin"}},
+        {"type": "file_transfer", "direction": "upload", "source": "1", "destination": "/etc/app.conf", "mode": "0644"},
+        {"type": "file_transfer", "direction": "download", "source": "/etc/passwd", "destination": None},
+    ],
+)
+def test_the_usual_is_still_usual(action: dict[str, Any]) -> None:
+    assert rules(action) == set()
+
+
+def rules(action: dict[str, Any]) -> set[str]:
+    """Those that find something in the action, the check's own and those of what is around it."""
+    actions = [{"key": "zero", "type": "command", "command": "true"}, {"key": "one", "type": "command", **action}]
+    found = texts_of(actions, {"dir": "/"}, [web(1, dir="/")])
+    return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text))}

@@ -37,7 +37,23 @@ policies:
     ],
 )
 def test_a_finding_has_the_severity_of_the_place(context: Context, severity: Verdict | None) -> None:
-    assert [f.severity for f in read(TEXT).judged([WARN], context)] == ([severity] if severity else [])
+    found = read(TEXT).judged([WARN], context, [context.labels])
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("targets", "severity"),
+    [
+        ([{"team=web"}, {"team=web", "env=lab"}], None),
+        ([{"team=web"}, {"team=db"}], Verdict.WARN),
+        ([], Verdict.WARN),
+    ],
+)
+def test_a_policy_makes_less_of_a_finding_only_by_labels_of_each_target_and_never_by_tags(
+    targets: list[set[str]], severity: Verdict | None
+) -> None:
+    found = read(TEXT).judged([WARN], Context(labels=frozenset({"team=web"})), targets)
+    assert [f.severity for f in found] == ([severity] if severity else [])
 
 
 def test_a_policy_may_ask_for_whatever_runs_there_and_say_who_approves() -> None:

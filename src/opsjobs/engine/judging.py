@@ -87,7 +87,8 @@ class Judging:
             # A text is judged by the machines that it runs on, and by how many the whole launch is for.
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
-            for finding in self._policies.judged((*text.said, *await self._of(text, here)), here):
+            each = list({_labels([target]) for target in text.targets})
+            for finding in self._policies.judged((*text.said, *await self._of(text, here)), here, each):
                 placed = replace(finding, pointer=text.pointer)
                 before = found.get(key := (placed.pointer, placed.rule, placed.excerpt))
                 if before is None or before.severity.rank < placed.severity.rank:

@@ -5,28 +5,25 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from opsjobs.model.judged_program import UNKNOWN, Program, fed
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.model.quoting import Shell, Unquotable, quote_for, shell_of
+from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
 from opsjobs.model.secret import Secret
+from opsjobs.model.surroundings import place_of, said_of_place, said_of_variables
 from opsjobs.model.target import Target
 from opsjobs.model.template import Names, Template, TemplateFault, looked_up
 from opsjobs.model.verdict import Finding, Verdict
 
-# Stands for a value that nobody knows yet, until the text is whole; then a variable stands there that nobody knows either.
-_UNKNOWN = "opsjobs-unknown-value"
-_AS_VARIABLE: Mapping[Shell, str] = {
-    "posix": '"$OPSJOBS_UNKNOWN"',
-    "cmd": '"%OPSJOBS_UNKNOWN%"',
-    "powershell": '"$env:OPSJOBS_UNKNOWN"',
-}
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
 _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
 _OF_TARGET = "target."
 # What of a command line may read a program from its input.
+_COMMENT = re.compile(r"(?m)^\s*#.*$")
 _READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
+_Value = Callable[[str], str | None]
 TEXTS_AT_MOST = 400
 """Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
 UNREADABLE = Finding("unreadable", Verdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
@@ -50,6 +47,15 @@ class Text:
     said: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What may be named, what the values are as a tree, and how many different texts of an action are judged at most."""
+
+    names: Names
+    values: Mapping[str, Any]
+    most: int
+
+
 def texts_of(
     actions: Sequence[Mapping[str, Any]],
     parameters: Mapping[str, Any],
@@ -66,92 +72,104 @@ def texts_of(
     names = Names(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
     known = {name: value for name, value in parameters.items() if value is not None}
     # Only what names values of targets may be many texts; the others take no part of what may be judged.
-    most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action.get("command")) for action in actions), 1))
+    most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
+    asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, action in enumerate(actions):
         at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
         where = [t for t in targets if action.get("target_ids") is None or t.id in action["target_ids"]]
-        if action["type"] == "script":
-            yield _script(action, at, where)
-        elif action["type"] == "command":
-            values = {"parameters": known, "job": {"name": job_name}}
-            yield from (
-                Text(_INTERPRETER[shell], text, f"{at}/command", _become(action), of, said)
-                for shell, text, of, said in _commands(action["command"], where, names, values, most)
-            )
-        if action["type"] in ("command", "script") and action.get("stdin"):
-            yield from _stdin(action, at, where)
+        if action["type"] in ("command", "script"):
+            yield from _programs(action, at, where, asked)
+        elif action["type"] == "file_transfer" and action.get("direction") == "upload":
+            yield from _uploads(action, at, where, asked)
 
 
-def _become(action: Mapping[str, Any]) -> bool:
-    return action.get("become") is not None
-
-
-def _script(action: Mapping[str, Any], at: str, where: Sequence[Target]) -> Text:
-    if action.get("script") is not None:
-        return Text(action["interpreter"], action["script"], f"{at}/script", _become(action), where)
-    body = base64.b64decode(action["script_base64"])
-    said: tuple[Finding, ...] = ()
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        text, said = body.decode(errors="replace"), (UNREADABLE,)
-    return Text(action["interpreter"], text, f"{at}/script_base64", _become(action), where, said)
-
-
-def _stdin(action: Mapping[str, Any], at: str, where: Sequence[Target]) -> Iterator[Text]:
-    """What a shell, or the like, is fed with is a program, too."""
-    line = action["command"] if action["type"] == "command" else ""
-    for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(line)}):
-        yield Text(interpreter, action["stdin"], f"{at}/stdin", _become(action), where)
-
-
-def _commands(
-    command: str, where: Sequence[Target], names: Names, values: Mapping[str, Any], most: int
-) -> Iterator[tuple[Shell, str, Sequence[Target], tuple[Finding, ...]]]:
+def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+    field, written, said = _written(action)
+    said += said_of_variables((action.get("env") or {}).items())
+    become = action.get("become") is not None
+    stdin = action.get("stdin")
     by_shell: dict[Shell, list[Target]] = {}
     for target in where:
-        by_shell.setdefault(shell_of(target.platform), []).append(target)
+        shell = shell_of(target.platform) if action["type"] == "command" else "posix"
+        by_shell.setdefault(shell, []).append(target)
     for shell, those in (by_shell or {"posix": []}).items():
-        try:
-            template = Template.command(command, names, shell)
-        except TemplateFault:
-            # It does not run there. Should it ever, this is what it is, with names that nobody knows.
-            yield shell, command, those, ()
-            continue
-        for text, (of, said) in _rendered(template, shell, those, values, most).items():
-            yield shell, text, of, said
+        interpreter = action.get("interpreter") or _INTERPRETER[shell]
+        program = Program(action, written, known.names, shell)
+        asked = replace(known, most=max(1, known.most // len(program.starts)))
+        for start in program.starts:
+
+            def render(value: _Value, given: Mapping[str, Any], start: int = start, program: Program = program) -> str:
+                return program.render(value, given, start)
+
+            for text, (of, more) in _rendered(render, program.names, those, asked).items():
+                yield Text(interpreter, text, f"{at}/{field}", become, of, said + more)
+                if stdin and program.reads:
+                    yield Text(interpreter, fed(text, stdin), f"{at}/stdin", become, of)
+    if stdin:
+        # What is fed to an interpreter that the reader does not see there is a program, too.
+        for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
+            yield Text(interpreter, stdin, f"{at}/stdin", become, where)
+
+
+def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
+    """The field with the program, its text, and what is to be said of that."""
+    for field in ("command", "script"):
+        if action.get(field) is not None:
+            return field, action[field], ()
+    body = base64.b64decode(action["script_base64"])
+    try:
+        return "script_base64", body.decode(), ()
+    except UnicodeDecodeError:
+        return "script_base64", body.decode(errors="replace"), (UNREADABLE,)
+
+
+def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+    """A file that comes to a place is judged as a command that writes there."""
+    try:
+        template = Template.plain(action["destination"], known.names)
+    except TemplateFault:
+        template = Template((UNKNOWN,), ())
+
+    def render(value: _Value, _: Mapping[str, Any]) -> str:
+        return place_of(template.render(value))
+
+    for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
+        path = posix(place.replace("\0", "")).replace(UNKNOWN, "'\"$OPSJOBS_UNKNOWN\"'")
+        mode = f"\nchmod {action['mode']} {path}" if action.get("mode") else ""
+        yield Text(
+            "sh", f"tee -- {path} < /tmp/upload{mode}", f"{at}/destination", False, of, said_of_place(place, UNKNOWN) + more
+        )
 
 
 def _rendered(
-    template: Template, shell: Shell, targets: Sequence[Target], values: Mapping[str, Any], most: int
+    render: Callable[[_Value, Mapping[str, Any]], str],
+    names: frozenset[str],
+    targets: Sequence[Target],
+    known: _Known,
 ) -> Mapping[str, tuple[Sequence[Target], tuple[Finding, ...]]]:
     """The different texts, each with the targets that it is for; never none."""
 
-    def with_values(values: Mapping[str, Any], target: Target | None) -> str:
-        word = template.render(_value(values, target), quote_for(shell))
-        return word.replace(quote_for(shell)(_UNKNOWN), _AS_VARIABLE[shell])
-
     def text_for(target: Target | None) -> str:
         """A value that the shell cannot be given is no reason to look away: it is unknown, for this target alone."""
-        for known, of in ((values, target), (values, None)):
+        for of in (target, None):
             try:
-                return with_values(known, of)
+                return render(_value(known.values, of), known.values["parameters"])
             except Unquotable:
                 continue
-        return with_values({"parameters": {}}, None)
+        return render(_value({"parameters": {}}, None), {})
 
-    if not targets or not any(name.startswith(_OF_TARGET) for name in template.names):
+    if not targets or not any(name.startswith(_OF_TARGET) for name in names):
         return {text_for(None): (targets, ())}
     found: dict[str, list[Target]] = {}
     for target in targets:
         text = text_for(target)
-        if text not in found and len(found) >= most:
+        if text not in found and len(found) >= known.most:
             return {**{text: (of, ()) for text, of in found.items()}, text_for(None): (targets, (TOO_MANY,))}
         found.setdefault(text, []).append(target)
     return {text: (of, ()) for text, of in found.items()}
 
 
-def _value(values: Mapping[str, Any], target: Target | None) -> Callable[[str], str | None]:
+def _value(values: Mapping[str, Any], target: Target | None) -> _Value:
     of_target = {} if target is None else {"name": target.name, "host": target.host, "labels": dict(target.labels)}
     look = looked_up({**values, "target": of_target})
 
@@ -160,6 +178,6 @@ def _value(values: Mapping[str, Any], target: Target | None) -> Callable[[str], 
             return "1"
         if name.startswith(_OF_TARGET) and target is not None:
             return look(name)
-        return look(name) or (_UNKNOWN if name not in values["parameters"] else "")
+        return look(name) or (UNKNOWN if name not in values["parameters"] else "")
 
     return value

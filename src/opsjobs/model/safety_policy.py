@@ -26,6 +26,7 @@ RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 class SafetyPolicy(Wire):
     """Applies where every condition that it names holds: a label of the job or of any of its targets, a number, become.
 
+    What it makes less severe it makes so only where each of the targets has such a label: tags are the author's own word.
     `verdict`: at least this for whatever runs there. `at_least`: what findings of a severity become. `rules`: what those of a rule
     become, stricter or not. `approval`: what an approval by verdict takes there.
     """
@@ -62,11 +63,17 @@ class SafetyPolicies(Wire):
 
     policies: list[SafetyPolicy] = Field(default_factory=list, max_length=POLICIES_MAX)
 
-    def judged(self, found: Iterable[Finding], context: Context) -> tuple[Finding, ...]:
-        """The findings as they count there: one policy after the other, the last word is the last one's."""
+    def judged(self, found: Iterable[Finding], context: Context, targets: Sequence[Collection[str]] = ()) -> tuple[Finding, ...]:
+        """The findings as they count there: one policy after the other, the last word is the last one's.
+
+        `targets`: the labels of each target that it runs on; a policy that makes less of a finding has to hold for each by itself.
+        """
+        each = [replace(context, labels=frozenset(labels)) for labels in targets] or [replace(context, labels=frozenset())]
         findings = list(found)
         for policy in self._holding(context):
-            findings = [policy.judged(finding) for finding in findings]
+            lowers = all(policy.holds(here) for here in each)
+            changed = [(finding, policy.judged(finding)) for finding in findings]
+            findings = [new if lowers or new.severity.rank > old.severity.rank else old for old, new in changed]
         return tuple(finding for finding in findings if finding.severity is not Verdict.ALLOW)
 
     def floor(self, context: Context) -> tuple[Finding, ...]:

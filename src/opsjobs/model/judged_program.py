@@ -1,0 +1,94 @@
+"""A program as a safety check reads it: its text, and before it what it is given, as far as its language lets that be said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from opsjobs.model.parameter import text_of
+from opsjobs.model.quoting import Shell, posix, quote_for
+from opsjobs.model.safety.interpreters import SHELLS
+from opsjobs.model.secret import Secret
+from opsjobs.model.surroundings import executes
+from opsjobs.model.template import Names, Template, TemplateFault
+
+UNKNOWN = "opsjobs-unknown-value"
+"""Stands for a value that nobody knows yet, until the text is whole; then a variable stands there that nobody knows either."""
+_AS_VARIABLE: Mapping[Shell, str] = {
+    "posix": '"$OPSJOBS_UNKNOWN"',
+    "cmd": '"%OPSJOBS_UNKNOWN%"',
+    "powershell": '"$env:OPSJOBS_UNKNOWN"',
+}
+_SHIFTS_MAX = 16
+_SHIFTS = re.compile(r"\b(shift|getopts)\b")
+
+
+class Program:
+    """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it.
+
+    `names`: of all the values that its text hangs on.
+    """
+
+    def __init__(self, action: Mapping[str, Any], text: str, names: Names, shell: Shell) -> None:
+        self._shell = shell
+        if action["type"] == "command":
+            self._body = _command(text, names, shell)
+            reads = shell == "posix"
+        else:
+            self._body = Template((text,), ())
+            reads = action["interpreter"].rpartition("/")[2] in SHELLS
+        given = f"{text}\n{action.get('stdin') or ''}"
+        variables = (action.get("env") or {}).items() if reads else ()
+        # The reader has its own mind of those that execute; what is said of them is said elsewhere.
+        self._variables = {n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))}
+        self._arguments = [_plain(word, names) for word in action.get("args") or ()] if reads else []
+        self._ours = "OPSJOBS_" in given and reads
+        self.reads = reads
+        self.starts = range(min(len(self._arguments), _SHIFTS_MAX)) if _SHIFTS.search(text) and self._arguments else range(1)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the values."""
+        parts = (self._body, *self._variables.values(), *self._arguments)
+        return frozenset(name for part in parts for name in part.names)
+
+    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any], start: int = 0) -> str:
+        """The text. `known`: parameters by name. `start`: how many arguments were shifted away. Raises Unquotable."""
+        quote = quote_for(self._shell)
+        body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
+        lines = [f"{name}={_word(template.render(value))}\n" for name, template in self._variables.items()]
+        if self._ours:
+            ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not isinstance(v, Secret)}
+            lines += [f"{name}={_word(text_of(v) or '')}\n" for name, v in ours.items()]
+        if self._arguments:
+            lines.append("set -- " + " ".join(_word(part.render(value)) for part in self._arguments[start:]) + "\n")
+        return "".join(lines) + body
+
+
+def fed(text: str, stdin: str) -> str:
+    """The text with its input as a heredoc, for a reader to follow into whatever reads it."""
+    end = "OPSJOBS_STDIN"
+    while end in stdin or end in text:
+        end += "_"
+    return f"{{\n{text}\n}} <<'{end}'\n{stdin}\n{end}\n"
+
+
+def _word(value: str) -> str:
+    # NUL is refused where it would run.
+    return posix(value.replace("\0", "")).replace(UNKNOWN, f"'{_AS_VARIABLE['posix']}'")
+
+
+def _command(text: str, names: Names, shell: Shell) -> Template:
+    try:
+        return Template.command(text, names, shell)
+    except TemplateFault:
+        # It does not run there. Should it ever, this is what it is, with names that nobody knows.
+        return Template((text,), ())
+
+
+def _plain(text: Any, names: Names) -> Template:
+    try:
+        return Template.plain(str(text), names)
+    except TemplateFault:
+        return Template((UNKNOWN,), ())
