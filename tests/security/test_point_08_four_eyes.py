@@ -111,13 +111,28 @@ async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(data
 
 
 ADA = Requester("ada", "user", "ada")
+
+
+def key_of(person: str | None, maker: str) -> Principal:
+    """An API key that somebody made for this person."""
+    return Principal("a-key", "api_key", (), ("manager",), person, (maker,))
+
+
 SAME = [
     (ADA, Principal.of_role("ada", "manager", "user", person="ada")),
     (ADA, Principal.of_role("ada-s-key", "manager", "api_key", person="ada")),
     (Requester("ada-s-key", "api_key", "ada"), Principal.of_role("ada", "manager", "user", person="ada")),
     (Requester("ada"), Principal.of_role("ada", "manager", "external")),
     (Requester("ada"), Principal.of_role("key", "manager", "api_key", person="ada")),
+    (ADA, key_of("eve", "user/ada")),  # who made it has seen its token
+    (Requester("eves-key", "api_key", "eve", ["user/ada"]), Principal.of_role("ada", "manager", "user", person="ada")),
+    (ADA, key_of(None, "admin")),  # nobody knows whose it is
+    (Requester("a-key", "api_key", None, ["admin"]), Principal.of_role("eve", "manager", "user", person="eve")),
+    (Requester("a-key", "api_key", None, ["admin"]), Principal.of_role("admin", "admin", "api_key")),
+    (Requester("portal/user/ada", "service", "ada"), Principal.of_role("portal", "manager", "service")),
+    (Requester("portal", "service"), Principal.of_role("portal/user/ada", "manager", "service", person="ada")),
 ]
+ANYBODY = Requester("a-key", "api_key", None, ["admin"])
 
 
 @pytest.mark.parametrize(("requester", "approver"), SAME)
@@ -126,8 +141,36 @@ def test_point_08_one_person_is_not_four_eyes(requester: Requester, approver: Pr
     with pytest.raises(Forbidden):
         approval.check(approver, requester, approve=True, override=False, reason=None)
     approval.check(approver, requester, approve=False, override=False, reason=None)
-    other = Principal.of_role("ben", "manager", "user", person="ben")
-    approval.check(other, requester, approve=True, override=False, reason=None)
+    if requester != ANYBODY:
+        other = Principal.of_role("ben", "manager", "user", person="ben")
+        approval.check(other, requester, approve=True, override=False, reason=None)
+
+
+async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
+    async with stage(database) as at:
+        for name in ("mallory", "zoe"):
+            await at.parts.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
+        job = await at.job(policy={"approval": {"approvers": 1}})
+
+        async def key(name: str, **fields: Any) -> dict[str, str]:
+            made = await at.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
+            assert made.status_code == 201, made.text
+            return {"Authorization": f"Bearer {made.json()['token']}"}
+
+        async def approve(asked: dict[str, str], by: Any) -> Any:
+            execution = (await at.http.post(f"/jobs/{job}/execute", json={}, headers=asked)).json()
+            return await at.http.post(f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by)
+
+        laptop, tower = await key("laptop", person="mallory"), await key("tower", person="mallory")
+        zoe, whose = await key("zoe", person="zoe"), await key("whose")
+        problem(await approve(laptop, tower), 403, "own_request")
+        assert (await approve(laptop, zoe)).status_code == 200
+        problem(await approve(laptop, at.ada), 403, "own_request")  # ada made it
+        told = problem(await approve(whose, zoe), 403, "own_request")
+        assert "--person" in told["detail"]
+        problem(await approve(zoe, whose), 403, "own_request")
+        body = {"name": "x", "role": "viewer", "person": "nobody"}
+        problem(await at.http.post("/api-keys", json=body), 422, "unknown_person")
 
 
 def test_point_08_an_override_takes_a_grant_without_a_scope() -> None:

@@ -15,12 +15,14 @@ from opsjobs.api.giving import check_given
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.model.access import Role
+from opsjobs.model.claims import NAME_CHARACTERS_MAX
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.granting import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
 from opsjobs.model.target import Name
 from opsjobs.model.wire import Moment, Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.people import People
 from opsjobs.store.people.api_keys import API_KEYS, NewKey
 
 router = APIRouter(tags=["access"])
@@ -29,7 +31,7 @@ router = APIRouter(tags=["access"])
 class ApiKeyDraft(Wire):
     """Body of POST /api-keys: a role or permissions, within a scope; or grants, where that is not enough.
 
-    `expires_at` None: it is good until it is deleted.
+    `expires_at` None: it is good until it is deleted. `person`: the user who will hold it; None: whoever makes it.
     """
 
     name: Name
@@ -38,6 +40,7 @@ class ApiKeyDraft(Wire):
     scope: str = Field(default="", max_length=SCOPE_CHARACTERS_MAX)
     grants: list[GrantDraft] = Field(default_factory=list, max_length=GRANTS_MAX)
     expires_at: Moment | None = None
+    person: str | None = Field(default=None, min_length=1, max_length=NAME_CHARACTERS_MAX)
 
     @model_validator(mode="after")
     def _something(self) -> ApiKeyDraft:
@@ -57,7 +60,8 @@ async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Resp
     parts, grants = request.app.state.parts, draft.given()
     _check_expiry(draft.expires_at, parts.clock.now())
     check_given(request, grants)
-    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at)
+    await _check_person(parts.people, draft.person)
+    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at, draft.person)
     issued = await parts.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return replayed(request, issued)
@@ -82,6 +86,13 @@ async def delete(id: str, request: Request) -> Response:
     """From now on its token is refused."""
     await request.app.state.parts.people.delete_key(id)
     return Response(status_code=204)
+
+
+async def _check_person(people: People, person: str | None) -> None:
+    if person is None or await people.standing(person, "user") or await people.standing(person, "external"):
+        return
+    detail = f"There is no user {person}: person names the one who will hold the key. Make the user first."
+    raise Invalid("unknown_person", detail, errors=[FieldError("/person", detail, "unknown_person")])
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

@@ -32,6 +32,7 @@ COLUMNS = (
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose it is, such as ada or deploy-bot.")],
+    *,
     role: Annotated[Role | None, typer.Option(help="What it may do; without --permission it is operator.")] = None,
     permission: Annotated[
         list[str] | None,
@@ -47,12 +48,17 @@ def create(
     expires: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Until when it is good: in 30d, or a time such as 2027-01-31T00:00:00Z.")
     ] = None,
+    person: Annotated[
+        str | None, typer.Option(metavar="USER", help="The user who will hold it; without it, whoever makes it.")
+    ] = None,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     if role is not None and permission:
         raise CommandFailed("give either --role or --permission.", Exit.USAGE)
     body: Json = {"name": name, "scope": scope or ""}
     body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
+    if person is not None:
+        body["person"] = person
     if expires is not None:
         body["expires_at"] = _moment(expires)
     with connect() as client:

@@ -132,7 +132,7 @@ class Approving:
         if about.requester is not None or self._standing is None:
             return None
         who = await self._standing(about.requested_by, cast("PrincipalKind", about.requested_by_kind))
-        return None if who is None else Requester(about.requested_by, None, who.person)
+        return None if who is None else replace(Requester.of(who), kind=None)
 
     async def _unchanged(self, approval: Approval, about: AskedAbout) -> bool:
         salt = await self._approvals.salt(approval.id)

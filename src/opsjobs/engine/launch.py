@@ -135,7 +135,7 @@ class Launcher:
             if order.override is None:
                 refuse_blocked(judged.judgement)
         actor = audit.actor()
-        known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person)
+        known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person, actor.makers)
         return asking(
             replace(new, requester=known, override=order.override), order.parameters, terms_of(order.policy.approval, judged)
         )

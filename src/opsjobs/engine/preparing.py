@@ -11,7 +11,6 @@ from typing import Any
 
 from opsjobs.engine.launch import Launcher
 from opsjobs.engine.rights import Ask, Gone, Rights
-from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.failures import Forbidden, Refusal, Unavailable
@@ -126,7 +125,7 @@ class Preparer:
         owner, kind = ready.schedule.owner, ready.schedule.owner_kind
         new = replace(await self._launcher.asking(new, order), requested_by_kind=kind)
         # Nobody acts at this moment: who may not approve it is its owner.
-        return Order(ready, replace(new, requester=Requester(owner, kind, await rights.person(owner, kind))))
+        return Order(ready, replace(new, requester=await rights.requester(owner, kind)))
 
     async def _current(self, standing: JobStanding) -> Job:
         """The job's current version; versions never change, so each is read once."""

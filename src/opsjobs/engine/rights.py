@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.model.access import IdentityKind, Principal, PrincipalKind
+from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.failures import Forbidden
 
@@ -46,10 +47,10 @@ class Rights:
         principal = await self._standing(name, kind)
         return principal is not None and principal.reach(FILES).everywhere
 
-    async def person(self, name: str, kind: IdentityKind) -> str | None:
-        """The human behind this identity, where that is known. Raises Unavailable."""
+    async def requester(self, name: str, kind: IdentityKind) -> Requester:
+        """This identity as who asks, with the human behind it where that is known. Raises Unavailable."""
         principal = await self._standing(name, kind)
-        return principal.person if principal is not None else None
+        return Requester.of(principal) if principal is not None else Requester(name, kind)
 
     async def _standing(self, name: str, kind: IdentityKind) -> Principal | None:
         if kind == "system":

@@ -129,7 +129,8 @@ class Principal:
     """Who sent a request, proven by a token.
 
     `name` and `kind` together are one identity. `person`: the human behind it where that is known, which of a user is the user,
-    of an API key the user who made it; two principals of one person do not make four eyes.
+    of an API key whoever it was made for; two principals of one person do not make four eyes. `makers`: of an API key the identities
+    that made it, which have seen its token, and whose it is in the end.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Principal:
     grants: tuple[Grant, ...]
     roles: tuple[str, ...] = ()
     person: str | None = None
+    makers: tuple[str, ...] = ()
 
     @classmethod
     def of_role(
@@ -159,10 +161,25 @@ class Principal:
         return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
 
     def is_same_person(self, other: Principal) -> bool:
-        """True where both are one identity, or one human, as far as that is known."""
-        if (self.name, self.kind) == (other.name, other.kind):
+        """False only where two humans are known to be behind these: not of a key and its maker, nor of what may be anybody's."""
+        if (self.name, self.kind) == (other.name, other.kind) or self.is_anybody or other.is_anybody:
             return True
-        return self.person is not None and self.person == other.person
+        if self.person is not None and self.person == other.person:
+            return True
+        return self._has_made(other) or other._has_made(self) or self._is_alone_for(other) or other._is_alone_for(self)
+
+    @property
+    def is_anybody(self) -> bool:
+        """True for an API key that was made for nobody knows whom."""
+        return self.kind == "api_key" and self.person is None and bool(self.makers)
+
+    def _has_made(self, other: Principal) -> bool:
+        mine = {self.identity} if self.person is None else {self.identity, f"user/{self.person}", f"external/{self.person}"}
+        return not mine.isdisjoint(other.makers)
+
+    def _is_alone_for(self, other: Principal) -> bool:
+        """Whether this is a service by itself, and the other one the same service on behalf of somebody."""
+        return self.kind == other.kind == "service" and other.name.startswith(f"{self.name}/")
 
 
 def labels_of(tags: Iterable[str]) -> dict[str, str]:

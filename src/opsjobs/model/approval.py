@@ -53,16 +53,24 @@ class Requester:
     name: str
     kind: str | None = None
     person: str | None = None
+    makers: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, principal: Principal) -> Requester:
+        """The one who asks."""
+        return cls(principal.name, principal.kind, principal.person, principal.makers)
 
     def is_person(self, other: Principal) -> bool:
-        """Whether the other one is the same identity, or the same human as far as that is known."""
-        if self.kind is None:
-            return self.name in (other.name, other.person) or (self.person is not None and self.person == other.person)
-        return Principal(self.name, cast("PrincipalKind", self.kind), (), person=self.person).is_same_person(other)
+        """Whether the other one is the same identity, or the same human, or may be."""
+        if self.kind is None and self.name in (other.name, other.person):
+            return True
+        kind = cast("PrincipalKind", self.kind or "user")
+        return Principal(self.name, kind, (), person=self.person, makers=tuple(self.makers)).is_same_person(other)
 
     def data(self) -> dict[str, Any]:
         """As it is kept beside an execution."""
-        return {"name": self.name, "kind": self.kind, "person": self.person}
+        said = {"name": self.name, "kind": self.kind, "person": self.person}
+        return {**said, "makers": list(self.makers)} if self.makers else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,21 @@ class Approval:
             who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
             raise Forbidden("not_an_approver", f"This is for {who} to decide, and {principal.name} is none of them.")
         if approve and requester.is_person(principal):
-            raise Forbidden("own_request", f"{principal.name} asked for it, and does not approve it, too. {ALONE}")
+            raise Forbidden("own_request", f"{_why_same(principal, requester)} {ALONE}")
+
+
+def _why_same(principal: Principal, requester: Requester) -> str:
+    asked = Principal(
+        requester.name, cast("PrincipalKind", requester.kind or "user"), (), (), requester.person, tuple(requester.makers)
+    )
+    if unknown := next((who.name for who in (principal, asked) if who.is_anybody), None):
+        way = "make it again with `person` (--person), or log in as a user"
+        return f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
+    if requester.name != principal.name:
+        return (
+            f"{requester.name} asked for it, and {principal.name} may be the same person (as such, as its maker or its service)."
+        )
+    return f"{principal.name} asked for it, and does not approve it, too."
 
 
 def check_override(principal: Principal, reason: str | None) -> None:

@@ -32,11 +32,12 @@ class Actor:
     person: str | None = None
     address: str | None = None
     request_id: str | None = None
+    makers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, principal: Principal, *, address: str | None = None, request_id: str | None = None) -> Actor:
         """A principal in one request."""
-        return cls(principal.name, principal.kind, principal.person, address, request_id)
+        return cls(principal.name, principal.kind, principal.person, address, request_id, principal.makers)
 
 
 _SYSTEM = Actor(SYSTEM, SYSTEM_KIND)

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -110,7 +110,8 @@ where token_sha256 = %s and (role is distinct from %s or expires_at is not null 
 returning id, name"""
 
 _STANDS = """
-select k.id, k.name, k.role, k.grants, k.person, k.answers_to, k.answers_to_kind, u.name as user_name, u.grants as user_grants,
+select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.answers_to, k.answers_to_kind,
+  u.name as user_name, u.grants as user_grants,
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
 where (k.expires_at is null or k.expires_at > opsjobs_now()) and (k.user_id is null or u.disabled_at is null)"""
@@ -120,11 +121,12 @@ _NAMED = f"{_STANDS} and k.name = %s"
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that is asked for. `grants` as they are kept (model.granting)."""
+    """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it."""
 
     name: str
     grants: Sequence[Mapping[str, Any]]
     expires_at: datetime | None = None
+    person: str | None = None
 
     @property
     def role(self) -> str | None:
@@ -207,6 +209,7 @@ class ApiKeys(ABC):
 
     async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])
+        key = replace(key, makers=_makers(row))
         if row["user_grants"] is not None:
             return within(key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"]))
         if row["answers_to"] is None:
@@ -244,7 +247,7 @@ class ApiKeys(ABC):
             "role": new.role,
             "grants": None if new.role is not None else Jsonb(list(new.grants)),
             "expires_at": new.expires_at,
-            "person": by and by.person,
+            "person": new.person or (by and by.person),
             "made_by": by and by.name,
             "made_by_kind": by and by.kind,
         }
@@ -278,6 +281,11 @@ def _check(role: str, token: str) -> None:
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
     return ApiKey(**{**row, "uuid": str(row["uuid"]), "grants": _grants(row)})
+
+
+def _makers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    made = (("user", row["user_name"]), (row["made_by_kind"], row["made_by"]), (row["answers_to_kind"], row["answers_to"]))
+    return tuple(dict.fromkeys(name if kind == "api_key" else f"{kind}/{name}" for kind, name in made if name is not None))
 
 
 def _grants(row: Mapping[str, Any]) -> list[dict[str, Any]]:
