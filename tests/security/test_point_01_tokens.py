@@ -95,6 +95,11 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "exp a list": lambda: resigned(HS, good(exp=[int(time.time()) + 300])),
     "nbf to come": lambda: signed(good(nbf=int(time.time()) + 31)),
     "iat to come": lambda: signed(good(iat=int(time.time()) + 31)),
+    "a refresh token by its type": lambda: signed(good(type="refresh")),
+    "a refresh token by its token_type": lambda: signed(good(token_type="refresh")),
+    "an id token by its token_use": lambda: signed(good(token_use="id")),
+    "an id token by its typ": lambda: resigned(HS, good(typ="ID")),
+    "a type that is none": lambda: resigned(HS, good(type=["access"])),
     "no sub": lambda: signed(good(sub=None)),
     "sub empty": lambda: signed(good(sub="")),
     "sub an object": lambda: resigned(HS, good(sub={"name": "ada"})),
@@ -154,10 +159,9 @@ async def test_point_01_forged_tokens_are_all_401_where_a_secret_is_shared(datab
     async with desk(database, identity=SHARED) as ada:
         answered = await statuses(ada, {name: make() for name, make in FORGED.items()})
         assert {name: status for name, status in answered.items() if status != 401} == {}
-        assert await statuses(ada, {"good": signed(good()), "with its kid": signed(good(), kid="k1")}) == {
-            "good": 200,
-            "with its kid": 200,
-        }
+        said = good(type="access", token_type="Bearer", token_use="access")
+        tokens = {"good": signed(good()), "with its kid": signed(good(), kid="k1"), "says that it is for access": signed(said)}
+        assert set((await statuses(ada, tokens)).values()) == {200}
 
 
 async def test_point_01_a_forged_token_is_told_in_words_without_being_repeated(database: Database) -> None:

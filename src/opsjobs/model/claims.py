@@ -20,6 +20,9 @@ NAME_CHARACTERS_MAX = 200
 ROLES_MAX = 100
 CLAIM_PERMISSIONS_MAX = 500
 SECONDS_MAX = 1 << 40
+# Issuers sign their refresh and ID tokens with the same key: where a token says what it is for, it must be this.
+_USES = ("typ", "type", "token_type", "token_use")
+_ACCESS = frozenset({"access", "access_token", "bearer", "at+jwt", "jwt"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*")
 
@@ -48,7 +51,7 @@ def rejected(why: str) -> Unauthorised:
 
 
 def check(claims: Claims, rules: ClaimRules, now: float) -> None:
-    """Raises Unauthorised where the token is not good at `now` (Unix seconds), or not meant for us."""
+    """Raises Unauthorised where the token is not good at `now` (Unix seconds), not meant for us, or not for access."""
     exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
     if exp is None and rules.needs_exp:
         raise rejected("says not until when it is good (exp)")
@@ -60,6 +63,10 @@ def check(claims: Claims, rules: ClaimRules, now: float) -> None:
         raise rejected("comes from another issuer (iss)")
     if rules.audiences and not set(_audiences(claims)) & set(rules.audiences):
         raise rejected("is meant for somebody else (aud)")
+    for claim in _USES:
+        told = claims.get(claim)
+        if told is not None and not (isinstance(told, str) and told.lower() in _ACCESS):
+            raise rejected(f"is not for access, but for something else ({claim})")
 
 
 def external(claims: Claims, rules: ClaimRules) -> Principal:
