@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.claims import ClaimRules, external
 from opsjobs.model.granting import within
 from opsjobs.store.people import People
 from opsjobs.store.people.api_keys import NewKey, role_grant
@@ -62,6 +64,26 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
     gone = {"user": "users", "service": "service_clients", "external": "external_people"}[kind]
     await database.fetch(f"delete from {gone} returning name")
     assert [await may(people, token) for token in (first, second)] == [None] * 2
+
+
+async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Database) -> None:
+    people = People(database)
+
+    async def roles() -> tuple[str, ...]:
+        stands = await people.standing("eva", "external")
+        assert stands is not None
+        return stands.roles
+
+    admin, viewer = [Principal.of_role("eva", role, "external", person="eva") for role in ("admin", "viewer")]
+    await people.remember(None, external({"sub": "eva", "roles": ["admin"], "iat": 1_000}, ClaimRules()))
+    assert await roles() == ("admin",)
+    await people.seen.again(replace(viewer, issued_at=2_000))
+    for older in (replace(admin, issued_at=1_000), admin):
+        await people.seen.again(older)
+        await people.remember(None, older)
+        assert await roles() == ("viewer",)
+    await people.seen.again(replace(admin, issued_at=3_000))
+    assert await roles() == ("admin",)
 
 
 async def test_the_keys_of_the_installation_itself_answer_to_nobody(database: Database) -> None:

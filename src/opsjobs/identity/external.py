@@ -47,6 +47,7 @@ class SignedTokens:
 class _Said:
     claims: Mapping[str, Any] | None
     until: float
+    at: float
 
 
 class IntrospectedTokens:
@@ -65,27 +66,29 @@ class IntrospectedTokens:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         if token.count(".") == 2:
             self._look(Unproven.read(token))
-        claims = await self._claims(token)
-        if claims is None:
+        said = await self._ask(token)
+        if said.claims is None:
             raise rejected("is not good, says the Auth Service")
-        check(claims, self._rules, self._clock.now().timestamp())
-        return external(claims, self._rules)
+        check(said.claims, self._rules, self._clock.now().timestamp())
+        # What the Auth Service says is true when it says it, however old the token is.
+        return replace(external(said.claims, self._rules), issued_at=said.at)
 
     def _look(self, unproven: Unproven) -> None:
         if unproven.algorithm not in SHARED + BY_KEY_PAIR:
             raise rejected("is not signed (alg)")
         check(unproven.claims, self._rules, self._clock.now().timestamp())
 
-    async def _claims(self, token: str) -> Mapping[str, Any] | None:
+    async def _ask(self, token: str) -> _Said:
         name, now = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(), self._clock.monotonic()
         said = self._said.get(name)
         if said is not None and now < said.until:
-            return said.claims
+            return said
+        at = self._clock.now().timestamp()
         try:
             claims = await self._service.validate(token)
         except Away as away:
             raise Unavailable(str(away), told="The Auth Service does not answer: no token can be judged now.") from None
         if len(self._said) >= KEPT_MAX:
             self._said.clear()
-        self._said[name] = _Said(claims, now + self._kept_seconds)
-        return claims
+        self._said[name] = _Said(claims, now + self._kept_seconds, at)
+        return self._said[name]

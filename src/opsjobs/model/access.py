@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -130,7 +130,8 @@ class Principal:
 
     `name` and `kind` together are one identity. `person`: the human behind it where that is known, which of a user is the user,
     of an API key whoever it was made for; two principals of one person do not make four eyes. `makers`: of an API key the identities
-    that made it, which have seen its token, and whose it is in the end.
+    that made it, which have seen its token, and whose it is in the end. `issued_at`: of somebody of the
+    platform, to when (Unix seconds) what is known of him goes back.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Principal:
     roles: tuple[str, ...] = ()
     person: str | None = None
     makers: tuple[str, ...] = ()
+    issued_at: float | None = field(default=None, compare=False)
 
     @classmethod
     def of_role(

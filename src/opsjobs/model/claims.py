@@ -82,7 +82,7 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
     scope = _scope(claims)
     held = frozenset().union(permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles))
     grants = (Grant(held, scope), *_grants(claims)) if held else _grants(claims)
-    return Principal(name, "external", grants, tuple(roles), name)
+    return Principal(name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat"))
 
 
 def _seconds(claims: Claims, name: str) -> float | None:

@@ -9,14 +9,18 @@ from opsjobs.model.granting import grants_of, kept_of
 from opsjobs.store.transaction import Connection, Database
 
 _REMEMBER = """
-insert into external_people (name, roles, grants, person) values (%(name)s, %(roles)s, %(grants)s, %(person)s)
-on conflict (name) do update set roles = excluded.roles, grants = excluded.grants, person = excluded.person, seen_at = opsjobs_now()
-where (external_people.roles, external_people.grants) is distinct from (excluded.roles, excluded.grants)
-  or external_people.seen_at < opsjobs_now() - interval '1 minute'"""
+insert into external_people as e (name, roles, grants, person, issued_at)
+values (%(name)s, %(roles)s, %(grants)s, %(person)s, %(issued_at)s)
+on conflict (name) do update set roles = excluded.roles, grants = excluded.grants, person = excluded.person,
+  issued_at = excluded.issued_at, seen_at = opsjobs_now()
+where (e.issued_at is null or excluded.issued_at >= e.issued_at)
+  and ((e.roles, e.grants, e.issued_at) is distinct from (excluded.roles, excluded.grants, excluded.issued_at)
+    or e.seen_at < opsjobs_now() - interval '1 minute')"""
 
 _AGAIN = """
-update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s, seen_at = opsjobs_now()
-where name = %(name)s returning name"""
+update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s, issued_at = %(issued_at)s,
+  seen_at = opsjobs_now()
+where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_at) returning name"""
 
 _STANDING = """
 select name, roles, grants, person from external_people
@@ -39,7 +43,7 @@ class Seen:
             await own.execute(_REMEMBER, _values(principal))
 
     async def again(self, principal: Principal) -> None:
-        """He came with another token: what is kept of him, if anything is, follows it."""
+        """He came with another token: what is kept of him, if anything is, follows it unless it is older than what is kept."""
         await self._database.fetch(_AGAIN, _values(principal))
 
     async def standing(self, name: str) -> Principal | None:
@@ -56,4 +60,5 @@ def _values(principal: Principal) -> dict[str, object]:
         "roles": list(principal.roles),
         "grants": Jsonb(kept_of(principal.grants)),
         "person": principal.person,
+        "issued_at": principal.issued_at,
     }
