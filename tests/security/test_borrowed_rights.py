@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from api.kit import problem
 from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.claims import ClaimRules, external
 from opsjobs.model.granting import within
 from opsjobs.store.people import People
 from opsjobs.store.people.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
+from security.stage import stage
 
 ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
 
@@ -101,3 +105,29 @@ def test_what_is_left_of_a_grant_lies_within_both_scopes() -> None:
     assert left.roles == ("viewer",)
     assert left.reach("jobs:read").everywhere
     assert left.reach("jobs:execute").scopes == (Scope.parse("env=staging"),)
+
+
+async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
+    async with stage(database) as at:
+        for name in ("boss", "chief"):
+            await at.parts.people.users.create(name, "hash", [ADMIN])
+        await at.parts.people.users.create(
+            "clerk", "hash", [system := {"role": None, "permissions": ["system:admin"], "scope": ""}]
+        )
+        await at.parts.people.services.create("portal", "pem", [ADMIN])
+        pem = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        made = await at.http.post("/api-keys", json={"name": "keeper", "permissions": ["system:admin"]})
+        keeper = {"Authorization": f"Bearer {made.json()['token']}"}
+        draft = {"name": "boss", "password": "my own secret pw 77", "grants": [system]}
+        robot = {"name": "portal", "public_key": pem, "grants": [system]}
+        for verb, path, body in (
+            ("PUT", "/users/1", draft),
+            ("POST", "/users/1/disable", None),
+            ("POST", "/users/1/enable", None),
+            ("DELETE", "/users/1", None),
+            ("PUT", "/services/1", robot),
+            ("DELETE", "/services/1", None),
+        ):
+            problem(await at.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held")
+        assert (await at.http.post("/users/3/disable", headers=keeper)).status_code == 200
+        assert (await at.http.put("/users/1", json=draft)).status_code == 200

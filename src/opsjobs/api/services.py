@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import check_given
+from opsjobs.api.giving import check_given, check_holds
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.identity.services import loaded
 from opsjobs.model.failures import Conflict, FieldError
@@ -67,6 +67,7 @@ async def replace(id: str, request: Request, draft: ServiceDraft) -> Response:
     """Another key, other grants; good at once. `name` cannot change."""
     services = request.app.state.parts.people.services
     before = await services.get(id)
+    check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
         detail = f"The service is {before.name}, and stays so: register another one named {draft.name}."
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
@@ -79,5 +80,8 @@ async def replace(id: str, request: Request, draft: ServiceDraft) -> Response:
 @router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")
 async def delete(id: str, request: Request) -> Response:
     """From now on its tokens are refused."""
-    await request.app.state.parts.people.services.delete(id)
+    services = request.app.state.parts.people.services
+    gone = await services.get(id)
+    check_holds(request, f"The service {gone.name}", gone.grants)
+    await services.delete(id)
     return Response(status_code=204)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import check_given
+from opsjobs.api.giving import check_given, check_holds
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
 from opsjobs.identity.passwords import check_new
@@ -20,7 +20,7 @@ from opsjobs.model.target import Name
 from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people.users import USERS
+from opsjobs.store.people.users import USERS, User
 
 router = APIRouter(tags=["access"])
 
@@ -77,7 +77,7 @@ async def show(id: str, request: Request) -> Response:
 async def replace(id: str, request: Request, draft: ChangedUser) -> Response:
     """Grants are good at once, for tokens that are out, too. Another password, or `disabled`, ends all logins."""
     parts = request.app.state.parts
-    before = await parts.people.users.get(id)
+    before = await _weaker(request, id)
     if draft.name != before.name:
         detail = f"The user is {before.name}, and stays so: make another one named {draft.name}."
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
@@ -95,20 +95,30 @@ async def replace(id: str, request: Request, draft: ChangedUser) -> Response:
 @router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user")
 async def disable(id: str, request: Request) -> Response:
     """At once: his logins end, and neither they nor his API keys are good until he is enabled."""
+    await _weaker(request, id)
     return JSONResponse((await request.app.state.parts.people.users.change(id, "user.disabled", disabled=True)).data())
 
 
 @router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user")
 async def enable(id: str, request: Request) -> Response:
     """He may log in again, and his API keys are good again."""
+    await _weaker(request, id)
     return JSONResponse((await request.app.state.parts.people.users.change(id, "user.enabled", disabled=False)).data())
 
 
 @router.delete("/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user")
 async def delete(id: str, request: Request) -> Response:
     """With his logins and his API keys. 409 for the last one who is an administrator."""
+    await _weaker(request, id)
     await request.app.state.parts.people.users.delete(id)
     return Response(status_code=204)
+
+
+async def _weaker(request: Request, id: str) -> User:
+    """The user, who holds no more than the caller: else a new password would take him over. Raises Forbidden, NotFound."""
+    user: User = await request.app.state.parts.people.users.get(id)
+    check_holds(request, f"The user {user.name}", user.grants)
+    return user
 
 
 def _kept(grants: list[GrantDraft]) -> list[dict[str, object]]:
