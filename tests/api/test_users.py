@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from api.kit import Desk, app_on, desk, problem
+from opsjobs.model.failures import TooMany
 from opsjobs.settings import IdentitySettings
+from opsjobs.store.people.attempts import Attempts, LockOut
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"
@@ -225,6 +227,24 @@ async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
         assert await tried("192.0.2.7", "ben") == 200
         rows = await database.fetch("select key from login_attempts where key like 'address%'")
         assert {row["key"] for row in rows} == {"address 2001:db8::", "address 192.0.2.7"}
+
+
+async def test_one_address_locks_nobody_out_elsewhere_and_many_do(database: Database) -> None:
+    attempts = Attempts(database, LockOut(of_name=2, of_address=50, everywhere=4))
+
+    async def passes(address: str) -> bool:
+        try:
+            await attempts.begin("ben", address, user_id=None)
+        except TooMany:
+            return False
+        return True
+
+    assert [await passes("192.0.2.1") for _ in range(20)] == [True] * 2 + [False] * 18
+    assert await passes("192.0.2.2")
+    await attempts.succeeded("ben", "192.0.2.2")
+    assert [await passes(f"192.0.2.{n}") for n in range(3, 7)] == [True] * 2 + [False] * 2
+    rows = await database.fetch("select key from login_attempts where key like '% from address %'")
+    assert len(rows) == 5
 
 
 async def test_a_login_says_nothing_of_itself_in_the_database(database: Database) -> None:

@@ -22,6 +22,8 @@ from opsjobs.store.transaction import Database
 
 ATTEMPTS_OF_ADDRESS = 5
 """Times as many as under one name: behind one address there may be many people."""
+ATTEMPTS_EVERYWHERE = 10
+"""Times as many under one name, from everywhere."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Access:
 def people(settings: Settings, database: Database, clock: Clock) -> People:
     """Who is known, with the times and counts that are set."""
     wanted = settings.identity
-    lock_out = LockOut(wanted.login_attempts, wanted.login_attempts * ATTEMPTS_OF_ADDRESS, wanted.login_lock)
+    lock_out = LockOut(
+        wanted.login_attempts,
+        wanted.login_attempts * ATTEMPTS_OF_ADDRESS,
+        wanted.login_lock,
+        wanted.login_attempts * ATTEMPTS_EVERYWHERE,
+    )
     return People(database, clock, external_kept_seconds=wanted.external_age, session_seconds=wanted.login_age, lock_out=lock_out)
 
 

@@ -77,7 +77,8 @@ class IdentitySettings:
         "LOGIN_ATTEMPTS",
         whole(1, 1_000),
         "10",
-        "Attempts to log in under one name before it is locked; five times as many from one address.",
+        "Attempts to log in under one name from one address before it is locked there; five times as many from one address, "
+        "ten times under one name.",
     )
     login_lock: float = setting(
         "LOGIN_LOCK",

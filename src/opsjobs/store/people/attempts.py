@@ -1,4 +1,4 @@
-"""How often somebody may try to log in: counted in PostgreSQL before the password is looked at, by name and by address."""
+"""How often somebody may try to log in: counted in PostgreSQL before the password is looked at, by address and by name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ FORGOTTEN_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class LockOut:
-    """So many attempts for a name, and for an address, within `window_seconds`; then that long none at all."""
+    """So many attempts for a name from one address, and from an address, within `window_seconds`; then that long none at all.
+
+    `everywhere`: for a name from all addresses together. One address alone never comes so far: nobody locks out another one from
+    his own desk.
+    """
 
     of_name: int = 10
     of_address: int = 50
     window_seconds: float = 900.0
+    everywhere: int = 100
 
 
 _FORGET = """
@@ -44,7 +49,7 @@ _LESS = "update login_attempts set n = greatest(n - 1, 0) where key = %s"
 
 
 class Attempts:
-    """Counts attempts to log in. The rows are few and small: one a name and one an address, for a window."""
+    """Counts attempts to log in. The rows are small, for a window, and no more than attempts that an address has."""
 
     def __init__(self, database: Database, lock_out: LockOut) -> None:
         self._database = database
@@ -59,7 +64,11 @@ class Attempts:
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET, [FORGOTTEN_AT_ONCE])
             # In one order always, so that two attempts never wait for each other.
-            for key, limit in ((_of_address(address), self._lock_out.of_address), (_of_name(name), self._lock_out.of_name)):
+            for key, limit in (
+                (_of_address(address), self._lock_out.of_address),
+                (_of_name_from(name, address), self._lock_out.of_name),
+                (_of_name(name), self._lock_out.everywhere),
+            ):
                 values = {"key": key, "limit": limit, "window": self._lock_out.window_seconds}
                 row = await (await connection.execute(_COUNT, values)).fetchone()
                 assert row is not None
@@ -76,10 +85,11 @@ class Attempts:
             raise TooMany("login_locked", detail, retry_after_seconds=seconds)
 
     async def succeeded(self, name: str, address: str | None) -> None:
-        """The attempt was a good one: the name's count begins anew, the address's is one less."""
+        """The attempt was a good one: the count of the name from there begins anew, the others are one less."""
         async with self._database.transaction() as connection:
             await connection.execute(_LESS, [_of_address(address)])
-            await connection.execute(_WELL, [_of_name(name)])
+            await connection.execute(_WELL, [_of_name_from(name, address)])
+            await connection.execute(_LESS, [_of_name(name)])
 
     async def failed(self, name: str, *, user_id: int | None) -> None:
         """Tell the audit log of it, as long as it is not flooded. A name that nobody has may be a password: it is not written."""
@@ -94,6 +104,10 @@ class Attempts:
 
 def _of_name(name: str) -> str:
     return "name " + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _of_name_from(name: str, address: str | None) -> str:
+    return f"{_of_name(name)} from {_of_address(address)}"
 
 
 def _of_address(address: str | None) -> str:
