@@ -71,7 +71,7 @@ async def test_point_05_whoever_resumes_it_owns_it_and_it_is_launched_with_his_r
     [
         ("staging", "staging", None),
         ("prod", "staging", "The job nightly lies outside of the scope in which you hold jobs:execute: env=staging."),
-        ("staging", "prod", "What is selected is out of your reach: 1 of the 1 targets selected"),
+        ("staging", "prod", "What is selected is out of your reach, or there is no such thing"),
     ],
 )
 async def test_point_05_an_owner_with_a_scope_launches_what_lies_inside(

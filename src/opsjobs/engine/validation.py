@@ -52,7 +52,12 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if targets is not None and not targets:
         words = "no target matches the selection: an execution of it would be refused"
         found.warnings.append(FieldError("/targets", words, "no_targets"))
-    await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
+    if not bounds.act.everywhere:
+        for position, action in enumerate(draft.actions):
+            if action.targets is not None:
+                await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
+    if bounds.act.everywhere or not found.errors:  # beyond bounds it would tell what is there
+        await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
     for position, action in enumerate(draft.actions):
         if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -79,6 +79,16 @@ class Scope:
     def holds(self, labels: Mapping[str, str]) -> bool:
         """True for a thing with these labels."""
         return all(requirement.matches(labels) for requirement in self.requirements)
+
+    def covers(self, selector: Sequence[Requirement]) -> bool:
+        """True where whatever such a selector finds lies inside, because it says so itself."""
+        return all(any(_implies(said, wanted) for said in selector) for wanted in self.requirements)
+
+
+def _implies(said: Requirement, wanted: Requirement) -> bool:
+    if said.negated or said.key != wanted.key:
+        return False
+    return not wanted.values or (bool(said.values) and set(said.values) <= set(wanted.values))
 
 
 EVERYWHERE = Scope()

@@ -28,17 +28,21 @@ class Bounds:
         return cls(act, act | principal.reach(sees), permission)
 
     def check_targets(self, targets: Sequence[Target]) -> None:
-        """Raises Forbidden where one of them lies outside: naming the first that he may see, or else saying how many there are."""
+        """Raises Forbidden where one of them lies outside: naming the first that he may see, if there is one.
+
+        How many there are is said to whoever may see them all; else it would count what nobody has shown him.
+        """
         if self.act.everywhere:
             return
         outside = [target for target in targets if not self.act.holds(target.labels)]
         if not outside:
             return
         seen = next((target.name for target in outside if self.sight.holds(target.labels)), None)
-        among = (
-            f"{len(outside)} of the {len(targets)} targets selected lie outside of the scope in which you hold {self.permission}"
-        )
-        raise Forbidden("out_of_reach", f"{seen or 'What is selected'} is out of your reach: {among}. Select others.")
+        if seen is None:
+            raise out_of_sight()
+        among = f"{len(outside)} of the {len(targets)} targets selected lie" if self.sight.everywhere else "it lies"
+        detail = f"{seen} is out of your reach: {among} outside of the scope in which you hold {self.permission}. Select others."
+        raise Forbidden("out_of_reach", detail)
 
     def check_labels(self, labels: Mapping[str, str], what: str) -> None:
         """Raises Forbidden where a thing with these labels, which is written or named here, lies outside."""
@@ -66,6 +70,12 @@ class Bounds:
 
 
 NO_BOUNDS = Bounds()
+
+
+def out_of_sight() -> Forbidden:
+    """What is said of a selection that finds what its author may not see, or nothing at all: he is not to tell which."""
+    detail = "What is selected is out of your reach, or there is no such thing: select targets that lie within your scope."
+    return Forbidden("out_of_reach", detail)
 
 
 def scopes_in_words(reach: Reach) -> str:

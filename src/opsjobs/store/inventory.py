@@ -214,7 +214,7 @@ class Inventory:
         """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
 
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
-        of sight (None: all are seen).
+        of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
         """
         ids = await selecting.select(self._database, selection, sight)
         rows = await self._database.fetch(_NAMED, [ids])

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
+from opsjobs.model.bounds import out_of_sight
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
 from opsjobs.store.reaching import and_within
@@ -40,7 +41,11 @@ async def select(database: Database, selection: SelectionDraft, sight: Reach | N
 
     Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`; a target that is listed
     and out of sight is none. What groups and selectors find is not narrowed: that would do less than was asked for, in silence.
+
+    Raises Forbidden, in the words for what is out of sight, where a group is not there or the selector finds nothing and not all
+    is in sight; unless the selector itself keeps to what is.
     """
+    limited = sight if sight is not None and not sight.everywhere else None
     chosen: dict[int, None] = {}
     faults: list[FieldError] = []
     if selection.ids:
@@ -52,13 +57,23 @@ async def select(database: Database, selection: SelectionDraft, sight: Reach | N
     if selection.groups:
         members, found = await _grouped(database, selection.groups)
         chosen |= dict.fromkeys(members)
+        if limited is not None and (not members or not found.issuperset(selection.groups)):
+            raise out_of_sight()
         faults += [unknown("/targets/groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
     if faults:
         more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
         raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST])
     if selection.selector is not None:
-        chosen |= dict.fromkeys(await by_selector(database, selection.selector))
+        selected = await by_selector(database, selection.selector)
+        if limited is not None and not selected and not _keeps_to(limited, selection.selector):
+            raise out_of_sight()
+        chosen |= dict.fromkeys(selected)
     return list(chosen)
+
+
+def _keeps_to(sight: Reach, selector: str) -> bool:
+    requirements = parse_selector(selector)
+    return any(scope.covers(requirements) for scope in sight.scopes)
 
 
 async def by_selector(database: Database, selector: str) -> list[int]:
