@@ -124,8 +124,8 @@ def _codes_of_call(call: ast.Call) -> Iterator[str]:
 
 def leaves(group: Any, name: str = "opsjobs") -> Iterator[tuple[str, Any]]:
     """Every command that does something, by its full name."""
-    for word, found in getattr(group, "commands", {}).items():
-        full = f"{name} {word}"
+    for word in group.list_commands(None):
+        found, full = group.get_command(None, word), f"{name} {word}"
         yield from leaves(found, full) if hasattr(found, "commands") else [(full, found)]
 
 

@@ -39,9 +39,9 @@ def test_no_import_is_behind_type_checking() -> None:
     assert [name for name, tree in modules().items() if _names(tree) & {"TYPE_CHECKING"}] == []
 
 
-def test_only_the_serving_commands_are_loaded_by_name() -> None:
+def test_only_commands_are_loaded_by_name() -> None:
     late = {name for name, tree in modules().items() if _names(tree) & {"import_module", "__import__"}}
-    assert late == {"src/opsjobs/cli/processes.py"}
+    assert late == {"src/opsjobs/cli/loading.py"}
 
 
 def _names(tree: ast.Module) -> set[str]:

@@ -3,40 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from opsjobs import __version__
-from opsjobs.cli import (
-    approvals,
-    audit,
-    calendars,
-    circuits,
-    credentials,
-    dead_letters,
-    executions,
-    files,
-    groups,
-    importing_crontab,
-    jobs,
-    keys,
-    login,
-    processes,
-    safety,
-    schedules,
-    status,
-    targets,
-    tokens,
-    users,
-)
-from opsjobs.cli import run as ad_hoc
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.loading import Commands, Entry
 from opsjobs.cli.render import hush, tell
 from opsjobs.model.failures import Failure
 
+
+class _All(Commands):
+    """All that there is."""
+
+    entries: ClassVar[dict[str, Entry]] = {
+        "demo": Entry("processes", "demo", "Show it all, without any set-up, in under 15 s."),
+        "up": Entry("processes", "up", "Run everything on this machine."),
+        "run": Entry("run", "run", "Run a command or a script on targets, live.", bare=True),
+        "login": Entry("login", "login", "Log in, so that commands speak as you.", bare=True),
+        "logout": Entry("login", "logout", "Log out: the login ends there, and is forgotten here."),
+        "status": Entry("status", "status", "Show how the service is: parts, workers, queues."),
+        "api": Entry("processes", "api", "Serve the HTTP API."),
+        "worker": Entry("processes", "worker", "Run jobs on targets."),
+        "scheduler": Entry(
+            "processes", "scheduler", "Rescue what a lost bell or a dead worker left behind, and tell the world what happened."
+        ),
+        "jobs": Entry("jobs", "app", "Jobs: list, show, run, check, export and apply them."),
+        "executions": Entry("executions", "app", "Executions: what ran, what runs, what it said."),
+        "schedules": Entry(
+            "schedules", "app", "Schedules: when jobs are launched by themselves, and what became of each moment."
+        ),
+        "import": Entry("importing_crontab", "app", "Import what other programs run."),
+        "calendars": Entry("calendars", "app", "Calendars: when schedules that name them do not fire."),
+        "dead-letters": Entry("dead_letters", "app", "Runs that ended lost or dead, until somebody revives or discards them."),
+        "approvals": Entry("approvals", "app", "Approvals: what executions wait for, until somebody decides."),
+        "safety": Entry("safety", "app", "Safety: what the check says of a text, and by which rules."),
+        "targets": Entry("targets", "app", "Targets: the machines, and their host keys."),
+        "files": Entry("files", "app", "Files: what transfers bring to targets."),
+        "groups": Entry("groups", "app", "Groups: targets under one name."),
+        "circuits": Entry("circuits", "app", "Circuits: which logins are not tried now, and why."),
+        "credentials": Entry("credentials", "app", "Credentials: logins, whose secrets never come back out."),
+        "keys": Entry("keys", "app", "Encryption keys: list, make, rotate and drop the keys of ENCRYPTION_KEYS."),
+        "tokens": Entry("tokens", "app", "Tokens: make API keys for people and programs."),
+        "users": Entry("users", "app", "Users: people who can log in, and what they may."),
+        "audit": Entry("audit", "app", "The audit log: who did what to what, and whether the record of it is whole."),
+        "config": Entry("status", "config", "Settings: what they are and where they come from."),
+        "db": Entry("processes", "db", "The database's schema: upgrade it, check it."),
+    }
+
+
 app = typer.Typer(
     name="opsjobs",
+    cls=_All,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -58,36 +77,6 @@ def root(
 
     Try it: `opsjobs demo`. Stay: `opsjobs up --lab 12`, and in another terminal `opsjobs run 'hostname' -l lab=true`.
     """
-
-
-app.command("demo")(processes.demo)
-app.command("up")(processes.up)
-app.command("run", no_args_is_help=True)(ad_hoc.run)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(executions.app, name="executions")
-app.add_typer(schedules.app, name="schedules")
-app.add_typer(importing_crontab.app, name="import")
-app.add_typer(calendars.app, name="calendars")
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(approvals.app, name="approvals")
-app.add_typer(safety.app, name="safety")
-app.add_typer(targets.app, name="targets")
-app.add_typer(files.app, name="files")
-app.add_typer(groups.app, name="groups")
-app.add_typer(circuits.app, name="circuits")
-app.add_typer(credentials.app, name="credentials")
-app.add_typer(keys.app, name="keys")
-app.add_typer(tokens.app, name="tokens")
-app.add_typer(users.app, name="users")
-app.command("login", no_args_is_help=True)(login.login)
-app.command("logout")(login.logout)
-app.add_typer(audit.app, name="audit")
-app.command("status")(status.status)
-app.add_typer(status.config, name="config")
-app.command("api")(processes.api)
-app.command("worker")(processes.worker)
-app.command("scheduler")(processes.scheduler)
-app.add_typer(processes.db, name="db")
 
 
 def run(arguments: Sequence[str]) -> int:

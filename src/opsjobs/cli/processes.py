@@ -1,12 +1,8 @@
-"""The commands that serve: up, demo, api, worker, scheduler, db. What they need is imported by name, when they are called.
-
-This is the only place in opsjobs where an import is late: the server's libraries take over a second, `opsjobs run` takes a tenth.
-"""
+"""The commands that serve: up, demo, api, worker, scheduler, db. The server's libraries are imported when one is called."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +10,7 @@ import typer
 
 from opsjobs import settings
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.loading import loaded
 from opsjobs.cli.render import tell
 
 db = typer.Typer(help="The database's schema: upgrade it, check it.", no_args_is_help=True)
@@ -34,7 +31,7 @@ def up(
     DATABASE_URL and REDIS_URL take the place of the embedded servers.
     """
     known = settings.load()
-    module = import_module("opsjobs.standalone.up")
+    module = loaded("opsjobs.standalone.up")
     chosen = module.StackOptions(
         data_dir=(data_dir or known.data_dir).expanduser().absolute(),
         host=host or known.api.host,
@@ -106,4 +103,4 @@ def _database_url() -> str:
 
 
 def _called(module: str, function: str, argument: object) -> Any:
-    return getattr(import_module(module), function)(argument)
+    return getattr(loaded(module), function)(argument)

@@ -298,7 +298,7 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
 
     def alarm(target: Target, words: str) -> None:
         metrics.host_keys_refused.inc()
-        log.error("host_key_refused", target=target.id, name=target.name, reason=words)
+        log.warning("host_key_refused", target=target.id, name=target.name, reason=words)
 
     observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
     connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)

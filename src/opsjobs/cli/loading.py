@@ -1,0 +1,69 @@
+"""Commands by their names: what one needs is imported when it is called, and not by all the others.
+
+This is the only place in opsjobs where an import is late. The server's libraries take over a second, the models of jobs and
+schedules a third of one; `opsjobs --version` needs neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command_from_info, get_group_from_info
+from typer.models import CommandInfo, TyperInfo
+
+
+def loaded(module: str) -> Any:
+    """A module of opsjobs, imported now."""
+    return import_module(module)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: `name` in the module `opsjobs.cli.<module>` is its function, or a Typer with its verbs.
+
+    `help` stands in the list of all commands: the first sentence of its own help. `bare`: without arguments it shows its help.
+    """
+
+    module: str
+    name: str
+    help: str
+    bare: bool = False
+
+
+class Commands(TyperGroup):
+    """A group whose commands are loaded one at a time. A subclass says which there are, in the order of their list."""
+
+    entries: ClassVar[dict[str, Entry]]
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002  its Context is its own click's
+        """Their names."""
+        return list(self.entries)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002  as above
+        """The command of this name, or None."""
+        entry = self.entries.get(cmd_name)
+        if entry is None:
+            return None
+        found = getattr(loaded(f"opsjobs.cli.{entry.module}"), entry.name)
+        if isinstance(found, typer.Typer):
+            info = TyperInfo(found, name=cmd_name)
+            return get_group_from_info(info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=None)
+        command = CommandInfo(cmd_name, callback=found, no_args_is_help=entry.bare)
+        return get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ARG002  as above
+        """Their list, for which none of them is loaded."""
+        room = formatter.width - 6 - max(map(len, self.entries))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _cut(entry.help, room)) for name, entry in self.entries.items()])
+
+
+def _cut(words: str, room: int) -> str:
+    """As many whole words as there is room for."""
+    if len(words) <= room:
+        return words
+    return words[: room - 2].rpartition(" ")[0] + "..."
