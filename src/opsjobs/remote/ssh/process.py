@@ -116,6 +116,8 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.requested = False
         """True once the start request may have been written."""
         self.outflow = Outflow(pause=self._pause, resume=self._resume)
+        self._resuming = False
+        self._pauses_next = False
 
     def dress(self, command: str | Dressing) -> str:
         """The command line as it is sent. Raises ValueError for one that no shell can be given."""
@@ -211,12 +213,27 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             self._channel = None
 
     def _pause(self) -> None:
-        if self._channel is not None:
+        if self._resuming:
+            self._pauses_next = True
+        elif self._channel is not None:
             self._channel.pause_reading()
 
     def _resume(self) -> None:
-        if self._channel is not None:
+        """Go on, and wait again only once all that asyncssh has kept is here.
+
+        With the first piece that it hands over it opens the whole window again, whatever it still keeps: were it stopped at the
+        second one, the machine would send a window for each piece that is read (330 MB of a flood lay there, seen with 2.24).
+        """
+        if self._channel is None:
+            return
+        self._resuming = True
+        try:
             self._channel.resume_reading()
+        finally:
+            self._resuming = False
+        if self._pauses_next:
+            self._pauses_next = False
+            self._pause()
 
 
 class SshProcess:
