@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -17,13 +18,26 @@ from opsjobs.model.units import parse_duration
 app = typer.Typer(help="Runs that ended lost or dead, until somebody revives or discards them.", no_args_is_help=True)
 
 Letters = Annotated[list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as of `list`.", min=1)]
-Job = Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
-Target = Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
-Error = Annotated[ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")]
-Status = Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those that ended so.")]
-Of = Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
-Since = Annotated[str | None, typer.Option(help="Only those since then: 2h, 3d, or 2026-11-25T09:00:00Z.")]
 All = Annotated[bool, typer.Option("--all", help="All there are.")]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which of them, by the options that say so."""
+
+    job: Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
+    target: Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
+    error: Annotated[ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")]
+    status: Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those that ended so.")]
+    execution: Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
+    since: Annotated[str | None, typer.Option(help="Only those since then: 2h, 3d, or 2026-11-25T09:00:00Z.")]
+
+    def named(self) -> dict[str, Any]:
+        """What was said, as the service takes it."""
+        return {name: value for name, value in {**vars(self), "since": _moment(self.since)}.items() if value is not None}
+
+
+filtered = options.spread(Filter, "only")
 
 COLUMNS = (
     Column("id", lambda d: d["id"]),
@@ -41,19 +55,15 @@ COLUMNS = (
 
 
 @app.command("list")
+@filtered
 def list_letters(
     *,
-    job: Job = None,
-    target: Target = None,
-    error: Error = None,
-    status: Status = None,
-    execution: Of = None,
-    since: Since = None,
+    only: Filter,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
     """List dead letters, the newest first."""
-    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    named = only.named()
     with connect() as client:
         found, more = client.items("/dead-letters", limit=limit, **named)
     show_list(found, COLUMNS, output, name="id")
@@ -61,15 +71,11 @@ def list_letters(
 
 
 @app.command()
+@filtered
 def revive(
     letters: Letters = None,
     *,
-    job: Job = None,
-    target: Target = None,
-    error: Error = None,
-    status: Status = None,
-    execution: Of = None,
-    since: Since = None,
+    only: Filter,
     everything: All = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
@@ -78,7 +84,7 @@ def revive(
 
     Makes one execution for each old one that has letters among them, and prints their ids.
     """
-    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    named = only.named()
     wish = _wish(letters, everything, named)
     made = 0
     with connect() as client:
@@ -95,20 +101,16 @@ def revive(
 
 
 @app.command()
+@filtered
 def discard(
     letters: Letters = None,
     *,
     reason: Annotated[str, typer.Option(help="Why; it is kept.")],
-    job: Job = None,
-    target: Target = None,
-    error: Error = None,
-    status: Status = None,
-    execution: Of = None,
-    since: Since = None,
+    only: Filter,
     everything: All = False,
 ) -> None:
     """Take them from the list; their runs stay on record as they ended."""
-    named = _filter(job=job, target=target, error=error, status=status, execution=execution, since=since)
+    named = only.named()
     wish = _wish(letters, everything, named)
     with connect() as client:
         discarded = client.post("/dead-letters/discard", {**wish, "reason": reason})["discarded"]
@@ -121,10 +123,6 @@ def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
     while answers[-1]["more"]:
         answers.append(dict(client.post(f"/dead-letters/{verb}", wish)))
     return answers
-
-
-def _filter(*, since: str | None, **named: object) -> dict[str, Any]:
-    return {name: value for name, value in {**named, "since": _moment(since)}.items() if value is not None}
 
 
 def _moment(since: str | None) -> str | None:

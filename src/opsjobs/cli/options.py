@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -80,3 +83,23 @@ def tell_more(more: bool, limit: int) -> None:
     """Say on stderr that a list was cut."""
     if more:
         tell(f"there are more: --limit {limit * 2} shows twice as many, --limit 0 all")
+
+
+def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For commands: the fields of the dataclass `group` as options, each None where it is not said, in place of the parameter `name`."""
+
+    def spreading(command: Callable[..., None]) -> Callable[..., None]:
+        own = signature(command, eval_str=True).parameters
+        hints = get_type_hints(group, include_extras=True)
+        ours = [Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None) for f in fields(group)]
+        taken = [(parameter, ours if of == name else [parameter]) for of, parameter in own.items()]
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            said = group(**{field.name: given[field.name] for field in fields(group)})
+            command(**{of: value for of, value in given.items() if of in own}, **{name: said})
+
+        called.__signature__ = Signature([one for _, some in taken for one in some])  # type: ignore[attr-defined]  # where Typer looks
+        return called
+
+    return spreading

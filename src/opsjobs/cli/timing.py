@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import wraps
-from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -124,23 +121,8 @@ _PLAIN = (
 )
 
 
-def timed(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with all the options of a schedule in place of its parameter `timing`."""
-    own = signature(command, eval_str=True).parameters
-    hints = get_type_hints(Timing, include_extras=True)
-    ours = [Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None) for f in fields(Timing)]
-    taken = [(parameter, ours if name == "timing" else [parameter]) for name, parameter in own.items()]
-
-    @wraps(command)
-    def called(**given: Any) -> None:
-        command(**{name: value for name, value in given.items() if name in own}, timing=_of(given))
-
-    called.__signature__ = Signature([one for _, some in taken for one in some])  # type: ignore[attr-defined]  # where Typer looks
-    return called
-
-
-def _of(given: Json) -> Timing:
-    return Timing(**{field.name: given[field.name] for field in fields(Timing)})
+timed = options.spread(Timing, "timing")
+"""The command with all the options of a schedule in place of its parameter `timing`."""
 
 
 def kept(schedule: Json) -> Json:
