@@ -140,7 +140,7 @@ def parts_on(
         metrics=Metrics(),
         sessions=Machines(),
         judging=None,
-        limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True),
+        limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, strangers_a_second=0),
     )
 
 

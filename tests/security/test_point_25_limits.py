@@ -9,13 +9,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from api.kit import Desk, desk, job, problem
-from opsjobs.api.rates import BURST_SECONDS, CALLERS_KEPT, Buckets
+from opsjobs.api.buckets import BURST_SECONDS, Buckets
 from opsjobs.clock import TurnedClock
-from opsjobs.model.access import Principal, Role
-from opsjobs.model.failures import TooMany
 from opsjobs.store.transaction import Database
 
 LISTS = [
@@ -110,20 +106,23 @@ async def _never() -> AsyncIterator[bytes]:
 
 def test_buckets_are_forgotten_once_they_are_full_and_what_is_refused_costs_nothing() -> None:
     clock = TurnedClock()
-    buckets = Buckets(10, clock)
-    ada = Principal.of_role("ada", Role.VIEWER, "user")
-    for n in range(CALLERS_KEPT):
-        buckets.take(Principal.of_role(f"caller-{n}", Role.VIEWER, "user"))
+    buckets: Buckets[str] = Buckets(10, clock, kept=1_000)
+    for n in range(1_000):
+        assert not buckets.take(f"caller-{n}")
     clock.turn(10)
     for _ in range(10 * BURST_SECONDS):
-        buckets.take(ada)
+        assert not buckets.take("ada")
     for _ in range(100):
-        with pytest.raises(TooMany) as refused:
-            buckets.take(ada)
-    assert refused.value.retry_after_seconds == 1
-    assert len(buckets._full_at) == 1
+        assert 0 < buckets.take("ada") <= 0.1
+    assert len(buckets) == 1
     clock.turn(0.1)
-    buckets.take(ada)
-    unlimited = Buckets(0, clock)
-    for _ in range(1_000):
-        unlimited.take(ada)
+    assert not buckets.take("ada")
+    unlimited: Buckets[str] = Buckets(0, clock, kept=1)
+    assert not any(unlimited.take("ada") for _ in range(1_000))
+
+
+def test_who_has_a_million_addresses_has_not_a_million_buckets() -> None:
+    buckets: Buckets[int] = Buckets(10, TurnedClock(), kept=100)
+    assert [who for who in range(10_000) if not buckets.take(who)] == [*range(100), *range(100, 100 + 10 * BURST_SECONDS)]
+    assert len(buckets) == 101
+    assert not buckets.take(7), "who was there before has his own"

@@ -48,7 +48,9 @@ from opsjobs.api.callers import Callers
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
+from opsjobs.api.probing import Probes
 from opsjobs.api.rates import Rates
+from opsjobs.api.strangers import Strangers
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
@@ -80,6 +82,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         lifespan=_lifespan(parts, admin_token),
     )
     app.state.parts = parts
+    app.state.probes = Probes(parts)
     app.state.followers = Followers(parts.journal, parts.bus)
     for noun in (
         jobs_as_code,  # before jobs: /jobs/export is no job's id
@@ -115,7 +118,8 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     # Added from the inside out: a request meets Frame first, then Tokens, then Rates, then Bodies.
     app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, raw=RAW)
     app.add_middleware(Rates, a_second=parts.limits.requests_a_second, clock=parts.clock)
-    app.add_middleware(Tokens, judge=parts.access.judge, callers=Callers(parts.limits.trusted_proxies))
+    callers, strangers = Callers(parts.limits.trusted_proxies), Strangers(parts.limits.strangers_a_second, parts.clock)
+    app.add_middleware(Tokens, judge=parts.access.judge, callers=callers, strangers=strangers)
     app.add_middleware(Frame, metrics=parts.metrics)
     return app
 

@@ -12,45 +12,49 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opsjobs.api.callers import Callers
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
+from opsjobs.api.strangers import Strangers
 from opsjobs.identity.judge import Judge
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.model.failures import Forbidden, Unauthorised, Unavailable
+from opsjobs.model.failures import Forbidden, TooMany, Unauthorised, Unavailable
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
 # Exactly these answer without a token; openapi.json and docs only where they are on at all.
 OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", "/auth/refresh"})
+# Of these whoever watches the service is never refused; from where too much comes they are answered out of memory.
+PROBES = frozenset({"/livez", "/readyz", "/health"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 ANY_TOKEN = "any token"  # noqa: S105  what docs say of a route that only asks who you are
 
 
 class Tokens:
-    """Lets a request pass with a valid token, and puts into `request.state` its `principal`, and the caller's `address`."""
+    """Lets a request pass with a valid token, and puts into `request.state` its `principal`, and the caller's `address`.
 
-    def __init__(self, app: ASGIApp, judge: Judge, callers: Callers) -> None:
+    What comes without one, or with a bad one, is counted by its address (`strangers`).
+    """
+
+    def __init__(self, app: ASGIApp, judge: Judge, callers: Callers, strangers: Strangers) -> None:
         self._app = app
         self._judge = judge
         self._callers = callers
+        self._strangers = strangers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """401 for everything without a valid token, whether there is such a path or not."""
+        """401 for everything without a valid token, whether there is such a path or not; 429 for too much of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         address = self._callers.address(scope)
         state = scope.setdefault("state", {})
         state["address"] = address
-        if route_path(scope) in OPEN_DOORS:
-            with audit.acting(Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))):
-                await self._app(scope, receive, send)
-            return
         try:
-            principal = await self._judge.principal(token_of(Headers(scope=scope)))
-            if scope["method"] not in READING:
-                await self._judge.remember(principal)
-        except Unauthorised as refused:
+            if route_path(scope) in OPEN_DOORS:
+                await self._open(scope, receive, send)
+                return
+            principal = await self._principal(scope, address)
+        except (Unauthorised, TooMany) as refused:
             await Problem.of(scope, refused)(scope, receive, send)
         except Unavailable as away:
             await Problem.unavailable(scope, away)(scope, receive, send)
@@ -58,6 +62,37 @@ class Tokens:
             state["principal"] = principal
             with audit.acting(Actor.of(principal, address=address, request_id=state.get("request_id"))):
                 await self._app(scope, receive, send)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        address = state["address"]
+        with audit.acting(Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))):
+            if route_path(scope) in PROBES:
+                state["in_a_hurry"] = self._strangers.is_too_fast(address)
+                await self._app(scope, receive, send)
+            else:
+                with self._strangers.at_a_door(address):
+                    await self._app(scope, receive, send)
+
+    async def _principal(self, scope: Scope, address: str | None) -> Principal:
+        try:
+            token = token_of(Headers(scope=scope))
+        except Unauthorised:
+            self._strangers.begin(address, None)
+            raise
+        self._strangers.begin(address, token)
+        try:
+            principal = await self._judge.principal(token)
+            if scope["method"] not in READING:
+                await self._judge.remember(principal)
+        except Unauthorised:
+            self._strangers.proved_bad(token)
+            raise
+        except Unavailable:
+            self._strangers.was_not_judged(address, token)
+            raise
+        self._strangers.proved_good(address, token)
+        return principal
 
 
 NOBODY = "nobody yet"

@@ -26,6 +26,9 @@ from opsjobs.model.failures import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32
 READ_SECONDS_MAX = 60
+STRANGER_BYTES_MAX = 16 << 10
+STRANGER_READ_SECONDS_MAX = 10
+"""Of a body that comes without a token: a name and a password, or a refresh token."""
 METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REFUSED = b"false"
@@ -51,26 +54,29 @@ class Bodies:
         if scope["type"] != "http" or not _has_body(scope) or (scope["method"], route_path(scope)) in self._raw:
             await self._app(scope, receive, send)
             return
-        problem = self._refusal(scope)
+        stranger = "principal" not in scope.get("state", {})
+        limit_bytes = min(self._limit_bytes, STRANGER_BYTES_MAX) if stranger else self._limit_bytes
+        seconds = STRANGER_READ_SECONDS_MAX if stranger else READ_SECONDS_MAX
+        problem = self._refusal(scope, limit_bytes)
         if problem is None:
             try:
-                async with asyncio.timeout(READ_SECONDS_MAX):
-                    body = await self._read(receive)
+                async with asyncio.timeout(seconds):
+                    body = await self._read(receive, limit_bytes)
             except TooLarge:
-                problem = self._too_large(scope)
+                problem = self._too_large(scope, limit_bytes)
             except TimeoutError:
-                detail = f"The body did not come within {READ_SECONDS_MAX} seconds."
+                detail = f"The body did not come within {seconds} seconds."
                 problem = Problem(scope, 408, "body_timeout", detail, headers={"Connection": "close"})
         if problem is not None:
             await problem(scope, receive, send)
         elif body is not None:
             await self._app(scope, _replay(_judged(scope, body), receive), send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
+    def _refusal(self, scope: Scope, limit_bytes: int) -> Problem | None:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self._limit_bytes):
-            return self._too_large(scope)
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit_bytes):
+            return self._too_large(scope, limit_bytes)
         media_type, charset = _content_type(headers.get("content-type", ""))
         if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
             detail = f"The body is {media_type[:100] or 'of no declared type'}: send JSON, with Content-Type: application/json."
@@ -82,18 +88,19 @@ class Bodies:
             return None
         return Problem(scope, 415, "unsupported_media_type", detail, headers={"Accept": "application/json"})
 
-    def _too_large(self, scope: Scope) -> Problem:
-        detail = f"The body has more than {self._limit_bytes} bytes: that is the limit (OPSJOBS_BODY_LIMIT_BYTES)."
+    def _too_large(self, scope: Scope, limit_bytes: int) -> Problem:
+        which = "OPSJOBS_BODY_LIMIT_BYTES" if limit_bytes == self._limit_bytes else "without a token"
+        detail = f"The body has more than {limit_bytes} bytes: that is the limit ({which})."
         return Problem(scope, 413, "body_too_large", detail)
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    async def _read(self, receive: Receive, limit_bytes: int) -> bytes | None:
         """The whole body; None where the caller went away. Raises TooLarge at the first byte too many."""
         chunks: list[bytes] = []
         size = 0
         while (message := await receive())["type"] == "http.request":
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
-            if size > self._limit_bytes:
+            if size > limit_bytes:
                 raise TooLarge
             if not message.get("more_body", False):
                 return b"".join(chunks)

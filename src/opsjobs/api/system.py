@@ -13,10 +13,7 @@ from opsjobs import __version__
 from opsjobs.api.auth import requires
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.fleet import HEAD, Queue, Upkeep, Worker
-from opsjobs.telemetry import log
 
-PROBE_SECONDS = 2.0
-"""A probe is answered within this, whatever PostgreSQL does."""
 SCHEDULER_LATE_SECONDS = 10.0
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,14 +29,15 @@ async def livez() -> Response:
 @router.get("/readyz", summary="May requests be sent here")
 async def readyz(request: Request) -> Response:
     """503 without PostgreSQL or with migrations missing."""
-    ready = await _trouble(request) is None
+    ready = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry) is None
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 
 @router.get("/health", summary="How the service is, in one word")
 async def health(request: Request) -> Response:
     """ok; degraded (200) without Redis: slower, not wrong; unavailable (503) without PostgreSQL or with migrations missing."""
-    trouble, redis = await asyncio.gather(_trouble(request), request.app.state.parts.bus.ping())
+    probes, hurry = request.app.state.probes, request.state.in_a_hurry
+    trouble, redis = await asyncio.gather(probes.trouble(in_a_hurry=hurry), probes.redis(in_a_hurry=hurry))
     if trouble is not None:
         return JSONResponse({"status": "unavailable"}, 503)
     return JSONResponse({"status": "ok" if redis else "degraded"})
@@ -137,20 +135,6 @@ def _labels(labels: Mapping[str, str]) -> str:
         return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
     return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}" if labels else ""
-
-
-async def _trouble(request: Request) -> str | None:
-    """Why nothing can be done here, or None; told to the log, not to whoever asks."""
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            schema = await request.app.state.parts.fleet.schema()
-    except (Unavailable, TimeoutError) as away:
-        log.warning("not ready: PostgreSQL does not answer", error=str(away))
-        return "database"
-    if schema is None or schema < HEAD:
-        log.warning("not ready: migrations are missing, run `opsjobs db upgrade`", schema=schema, needed=HEAD)
-        return "migrations"
-    return None
 
 
 def _scheduler(upkeep: Upkeep) -> dict[str, Any]:

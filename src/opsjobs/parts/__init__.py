@@ -84,6 +84,7 @@ class Limits:
     max_attempts: int = 11
     trusted_proxies: tuple[Network, ...] = ()
     requests_a_second: int = 500
+    strangers_a_second: int = 50
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ def _limits(settings: Settings) -> Limits:
         wanted.max_retries + 1,
         settings.identity.trusted_proxies,
         settings.api.rate_limit,
+        settings.api.stranger_rate_limit,
     )
 
 

@@ -225,6 +225,11 @@ class ApiSettings:
         "RATE_LIMIT", whole(0, 100_000), "500",
         "Requests a second that one API process takes of one caller (429 above), four times as many at once; 0 = no limit.",
     )  # fmt: skip
+    stranger_rate_limit: int = setting(
+        "STRANGER_RATE_LIMIT", whole(0, 100_000), "50",
+        "Requests a second without a good token that one API process takes from one address (of IPv6: one /64), four times as many "
+        "at once, 429 above; probes are answered always. 0 = no limit.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

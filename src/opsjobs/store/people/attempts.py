@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 
 from opsjobs.model.failures import TooMany
+from opsjobs.model.origin import origin
 from opsjobs.store import audit
 from opsjobs.store.transaction import Database
 
 AUDITED_MAX = 500
 """Failed logins that the audit log tells of in one window, from everywhere together; lock-outs of known names always are."""
-NETWORK_BITS = 64
-"""Of IPv6: whoever has one address has all of its network."""
 FORGOTTEN_AT_ONCE = 100
 
 
@@ -111,13 +109,7 @@ def _of_name_from(name: str, address: str | None) -> str:
 
 
 def _of_address(address: str | None) -> str:
-    try:
-        found = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return "address unknown"
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
-        return f"address {ipaddress.ip_network((found, NETWORK_BITS), strict=False).network_address}"
-    return f"address {getattr(found, 'ipv4_mapped', None) or found}"
+    return f"address {origin(address)}"
 
 
 def _why(key: str) -> str:
