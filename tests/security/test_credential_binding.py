@@ -128,6 +128,19 @@ async def test_a_target_does_not_take_a_login_that_its_transport_has_not(databas
         assert (await ada.http.post("/targets", json=named("here", transport="local"))).status_code == 201
 
 
+async def test_a_launch_asks_of_the_jump_hosts_login_too(database: Database) -> None:
+    async with desk(database) as ada:
+        await stocked(ada)
+        for name, fields in (("gate", {"credential": "web-pw"}), ("inner", {"jump": "gate"})):
+            made = await ada.http.post("/targets", json={"name": name, "host": "10.0.0.6", "labels": {"a": "b"}, **fields})
+            assert made.status_code == 201, made.text
+        body = {"actions": [{"type": "command", "command": "id"}], "targets": {"ids": ["inner", "gate"]}}
+        assert (await ada.http.post("/run", json=body)).status_code == 202
+        bound = {"targets": ["gate"], "groups": [], "jobs": ["nightly"]}
+        assert (await ada.http.put("/credentials/2/bound-to", json=bound)).status_code == 200
+        problem(await ada.http.post("/run", json={**body, "targets": {"ids": ["inner"]}}), 422, "credential_bound")
+
+
 async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Database) -> None:
     async with desk(database) as ada:
         await stocked(ada)

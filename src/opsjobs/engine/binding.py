@@ -26,7 +26,9 @@ async def check(
     job: str,
 ) -> None:
     """Raises Invalid("credential_bound") where a login, of a jump host too, or a password to become another by is bound elsewhere."""
-    logins = {*targets, *await _jumps(known, targets)} if any(t.jump for t in targets) else targets
+    logins: Sequence[Target] = targets
+    if any(t.jump for t in targets):
+        logins = [*{target.id: target for target in (*targets, *await jumps_of(known, targets))}.values()]
     uses = [("/targets", t.credential, t) for t in logins if t.credential is not None]
     uses += [(f"/actions/{n}/become/credential", i, t) for n, i, t in _becoming(actions, targets)]
     if not uses:
@@ -41,7 +43,8 @@ async def check(
             raise refusal(not_for_that(name, job if job_id is not None else None), next(iter(here.values()))[0])
 
 
-async def _jumps(known: Targets, targets: Sequence[Target]) -> list[Target]:
+async def jumps_of(known: Targets, targets: Sequence[Target]) -> list[Target]:
+    """All jump hosts on the ways to these targets; asks only where there are some."""
     found: dict[str, Target] = {}
     ahead = {t.jump for t in targets if t.jump is not None}
     while ahead and len(found) <= JUMPS_AT_MOST * len(targets):
