@@ -28,6 +28,7 @@ from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.rights import Ask
 from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
@@ -104,7 +105,10 @@ class Known:
         """How to reach them."""
         if self.away:
             raise Unavailable("the inventory is away (as scripted)")
-        return {i: Endpoint(self.targets[i], None) for i in target_ids if i in self.targets}
+        return {i: Endpoint(self.targets[i], None, self._jumps(self.targets[i])) for i in target_ids if i in self.targets}
+
+    def _jumps(self, target: Target) -> tuple[Endpoint, ...]:
+        return () if target.jump is None else (Endpoint(self.targets[target.jump], None),)
 
 
 class Bench:
@@ -215,6 +219,7 @@ class Bench:
             transfers=self.transfers(),
             children=Children(self.launcher, self.jobs, self.executions, self.standing),
             approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
+            pinning=Pinning(self.launcher.judging),
             ring=self.ring,
             fetch=fetch,
         )

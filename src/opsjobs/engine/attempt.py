@@ -91,6 +91,8 @@ class Attempt:
             raise RemoteFailure(ErrorCode.LOST, state.lost)
         if state.endpoint is None:
             raise self._removed()
+        if not self.again:
+            await state.check_target()
         self._program = self._made()
         link = state.links.take(insist=self.again)
         try:
@@ -209,6 +211,7 @@ class Attempt:
             since=state.since,
             window_seconds=state.tools.limits.reattach_seconds,
             may_start=state.tools.may_start,
+            check_target=state.check_target,
             next_attempt=self._next_attempt,
         )
         state.kept = True
@@ -230,6 +233,7 @@ class Attempt:
         check_direct(work.action, f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)")
         # Once more: what had to be on record first may have taken longer than our lease is good for.
         await ready(self._state, self._stops, link)
+        await self._state.check_target()
         session = await link.session()
         self.commanding = True
         try:

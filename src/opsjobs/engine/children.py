@@ -34,7 +34,8 @@ class Children:
     async def child(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
         """The execution of this attempt: launched now, or as it stands since it was.
 
-        Raises NotFound, Invalid, Conflict, Forbidden where it cannot be launched.
+        Raises NotFound, Invalid, Conflict, Forbidden where it cannot be launched; Conflict("target_changed") where a machine is not
+        any more what was approved with the outer execution.
         """
         uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
         if (known := await self._known(uuid)) is not None:
@@ -57,6 +58,7 @@ class Children:
             declared=job.definition.parameters,
             bounds=bounds,
             tags=job.definition.tags,
+            pins=await self._pins(spec, run, others=targets is not None),
         )
         try:
             launched = await self._launcher.launch(
@@ -73,6 +75,14 @@ class Children:
             raise
         assert launched.execution is not None, "nothing is replayed without a key"
         return launched.execution
+
+    async def _pins(self, spec: Spec, run: Claimed, *, others: bool) -> Mapping[str, bytes] | None:
+        """What was approved of this run's machine (`others`: of all that the outer execution has), by id; None: nobody was asked."""
+        if spec.pins.digests is None:
+            return None
+        positions = await self._executions.positions(spec.execution_id) if others else {run.target_id: run.position}
+        found = {target: spec.pins.digest(position) for target, position in positions.items()}
+        return {target: digest for target, digest in found.items() if digest is not None}
 
     async def _known(self, uuid: UUID) -> Execution | None:
         try:

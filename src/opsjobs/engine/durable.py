@@ -6,7 +6,7 @@ The target is the judge of what was started; this side only asks. What is certai
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from opsjobs import failpoints
 from opsjobs.clock import Timer
@@ -57,7 +57,7 @@ class DurableCommand:
 
     `identity`: the store under which a start may have been sent. `again`: somebody may have sent it before us, but not before
     `since` (monotonic).
-    `window_seconds`: how long lost contact is tried to be found again.
+    `window_seconds`: how long lost contact is tried to be found again. `check_target`: raises where nothing may be begun there any more.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class DurableCommand:
         since: float,
         window_seconds: float,
         may_start: Callable[[], bool],
+        check_target: Callable[[], Awaitable[None]],
         next_attempt: Callable[[], tuple[Order, Work]],
     ) -> None:
         self._work = work
@@ -83,6 +84,7 @@ class DurableCommand:
         self._seen = False
         self._window_seconds = window_seconds
         self._may_start = may_start
+        self._check_target = check_target
         self._next_attempt = next_attempt
         self._process: Process | None = None
         self._lost_since: float | None = None
@@ -142,6 +144,7 @@ class DurableCommand:
 
     async def _begin(self, durable: Durable) -> Process:
         process: Process | None = None
+        await self._check_target()  # of what was to be found again, and had never begun
         while not self._may_start():  # our lease is stale: until it is fresh again, or taken from us, nothing new begins
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
         self._perhaps_begun = self._identity is not None  # at a first contact nothing is started

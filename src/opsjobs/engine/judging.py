@@ -76,8 +76,23 @@ class Judging:
     ) -> Judged:
         """What is said of what will run: these frozen actions with these values, on these machines."""
         labels = frozenset(tags) | _labels(targets)
-        context = Context(labels, await self._share(targets), len(targets))
+        context = Context(labels, await self._share(len(targets)), len(targets))
         return await self._judged(texts_of(actions, parameters, targets, job_name=job_name), context, frozenset(tags))
+
+    async def again(
+        self,
+        actions: Sequence[Mapping[str, Any]],
+        parameters: Mapping[str, Any],
+        target: Target,
+        *,
+        job_name: str,
+        tags: Iterable[str] = (),
+        targets: int = 1,
+    ) -> Judgement:
+        """What is said, as of a launch, of what runs on this one of its `targets` machines, which was changed since."""
+        context = Context(frozenset(tags) | _labels([target]), await self._share(targets), targets)
+        texts = texts_of(actions, parameters, [target], job_name=job_name)
+        return (await self._judged(texts, context, frozenset(tags))).judgement
 
     async def _judged(self, texts: Iterable[Text], context: Context, tags: frozenset[str] | None = None) -> Judged:
         found: dict[tuple[str, str, str], Finding] = {}
@@ -110,12 +125,12 @@ class Judging:
             self._known.popitem(last=False)
         return found
 
-    async def _share(self, targets: Sequence[Target]) -> float:
-        if len(targets) < SHARE_TARGETS_MIN:
+    async def _share(self, targets: int) -> float:
+        if targets < SHARE_TARGETS_MIN:
             return 0.0
         if self._clock.monotonic() - self._counted_at > COUNT_SECONDS:
             self._count, self._counted_at = await self._targets.count(), self._clock.monotonic()
-        return min(len(targets) / max(self._count, 1), 1.0)
+        return min(targets / max(self._count, 1), 1.0)
 
 
 def refuse_blocked(judgement: Judgement, *, before: str = "") -> None:
@@ -132,6 +147,12 @@ def in_words(judgement: Judgement) -> str:
     needs = [finding for finding in judgement.findings if finding.severity is Verdict.NEEDS_APPROVAL]
     more = f" ({len(needs) - 1} more)" if len(needs) > 1 else ""
     return f"the safety check asks: {_words(needs[0])}{more}" if needs else ""
+
+
+def refused_in_words(judgement: Judgement) -> str | None:
+    """Why it may not run without somebody's word, in a sentence; None where it may."""
+    blocked = [finding for finding in judgement.findings if finding.severity is Verdict.BLOCK]
+    return f"the safety check blocks it: {_words(blocked[0])}" if blocked else in_words(judgement) or None
 
 
 def _words(finding: Finding) -> str:

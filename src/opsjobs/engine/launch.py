@@ -13,6 +13,7 @@ from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, binding, sources
 from opsjobs.engine.approving import asking, terms_of
 from opsjobs.engine.judging import Judged, Judging, refuse_blocked
+from opsjobs.engine.pinning import asks_people, pinned
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, TriggeredBy
@@ -127,7 +128,7 @@ class Launcher:
     async def asking(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
         """The launch as judged, with what has to be approved before it begins. `order`: with its values.
 
-        Raises Invalid("safety_blocked").
+        Raises Invalid("safety_blocked"), Conflict("target_changed") where a machine is not the one that the outer execution was about.
         """
         judged = await self.judged(new.actions, order, new.targets)
         if judged is not None:
@@ -136,9 +137,11 @@ class Launcher:
                 refuse_blocked(judged.judgement)
         actor = audit.actor()
         known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person, actor.makers)
-        return asking(
-            replace(new, requester=known, override=order.override), order.parameters, terms_of(order.policy.approval, judged)
-        )
+        terms = terms_of(order.policy.approval, judged)
+        people = asks_people(new.actions, terms, judged)
+        if people or judged is not None or order.pins is not None:
+            new = replace(new, pins=await pinned(new.targets, self._targets, people=people, before=order.pins))
+        return asking(replace(new, requester=known, override=order.override), order.parameters, terms)
 
     async def judged(self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]) -> Judged | None:
         """What the safety check says of these frozen actions there; None where it is not asked. `order`: with its values."""

@@ -19,6 +19,7 @@ from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
 from opsjobs.engine.masks import Masks, hidden
+from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.recorder import Recorder
 from opsjobs.engine.renewing import renewed
 from opsjobs.engine.run_state import purpose_of
@@ -83,6 +84,7 @@ class WorkerTools:
     transfers: TransferTools
     children: Children
     approving: Approving
+    pinning: Pinning
     ring: Callable[[str], None]
     fetch: Fetch = nowhere
 
@@ -140,6 +142,7 @@ class Life:
             approving=tools.approving,
             may_start=lambda: self.heart.may_start,
             renew=partial(renewed, tools.targets),
+            pinning=tools.pinning,
             fetch=tools.fetch,
         )
         self._recording = asyncio.create_task(self._recorder.run(), name="recorder")

@@ -14,9 +14,11 @@ from opsjobs.engine.course import Course
 from opsjobs.engine.link import Links, Renew
 from opsjobs.engine.masks import hidden
 from opsjobs.engine.past import Past
+from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.record import ActionEnd, RunRecord
 from opsjobs.engine.transfer import TransferTools
-from opsjobs.model.execution import RunStatus, WaitingFor
+from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
+from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fetching import Fetch, nowhere
@@ -55,6 +57,7 @@ class RunTools:
     """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine.
 
     `renew`: the way to a machine with its logins as they are by now. `fetch`: gets secrets that are kept elsewhere.
+    `pinning`: whether a machine is still the one that was approved or judged.
     """
 
     ledger: Ledger
@@ -67,6 +70,7 @@ class RunTools:
     approving: Approving
     may_start: Callable[[], bool]
     renew: Renew
+    pinning: Pinning
     fetch: Fetch = nowhere
     random: Random = field(default_factory=Random)
 
@@ -89,7 +93,7 @@ class RunState:
     (monotonic). `direct`: its commands go without a store. `kept`: something of it may lie in a store. `sweep`: what became of
     something there is to be found out. `dead`: actions of which all attempts are used, or whose author would have them buried.
     `opened`: credentials with passwords. `learnt`: those that came from elsewhere. `attempt`: the highest so far; `numbers`: with
-    which each action ended.
+    which each action ended. `checked`: the machine was held against what was asked about, and `refused` says why it may not be.
     """
 
     record: RunRecord
@@ -112,6 +116,8 @@ class RunState:
     stdouts: dict[str, str] = field(default_factory=dict)
     learnt: set[Credential] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
+    checked: bool = False
+    refused: str | None = None
 
     def learn(self, credentials: Iterable[Credential]) -> None:
         """Secrets that came from elsewhere meanwhile: from now on nothing that the run says shows them."""
@@ -119,6 +125,14 @@ class RunState:
             if credential not in self.learnt:
                 self.learnt.add(credential)
                 self.record.mask = self.record.mask.also(hidden(credential.secrets))
+
+    async def check_target(self) -> None:
+        """Raise RemoteFailure(TARGET_CHANGED) where nothing may be begun on the machine, for it is not what was asked about."""
+        if not self.checked and self.endpoint is not None:
+            self.refused = await self.tools.pinning.refusal(self.course, self.record.claimed.position, self.endpoint)
+            self.checked = True
+        if self.refused is not None:
+            raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.refused)
 
     @property
     def target_name(self) -> str:

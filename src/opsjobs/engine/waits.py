@@ -22,6 +22,7 @@ _OF_CHILD = {
     ExecutionStatus.REJECTED: (RunStatus.CANCELLED, ErrorCode.CANCELLED),
     ExecutionStatus.TIMEOUT: (RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT),
 }
+_OF_REFUSAL = {"safety_blocked": ErrorCode.SAFETY_BLOCKED, "target_changed": ErrorCode.TARGET_CHANGED}
 
 
 async def waited(
@@ -75,8 +76,7 @@ async def _child(state: RunState, action: Mapping[str, Any], attempt: int, stops
             child = await state.tools.children.child(state.course.spec, state.record.claimed, given, attempt)
         except (NotFound, Invalid, Conflict, Forbidden) as refused:
             words = f"the job {action['job']!r} cannot be launched: {refused}"
-            code = ErrorCode.SAFETY_BLOCKED if refused.code == "safety_blocked" else ErrorCode.INTERNAL
-            raise RemoteFailure(code, words) from None
+            raise RemoteFailure(_OF_REFUSAL.get(refused.code, ErrorCode.INTERNAL), words) from None
         except Unavailable:
             with stops.here():
                 await state.tools.clock.sleep(AGAIN_SECONDS)

@@ -121,6 +121,7 @@ class ErrorCode(StrEnum):
     TRANSFER = "transfer"
     OUTPUT_LIMIT = "output_limit"
     SAFETY_BLOCKED = "safety_blocked"
+    TARGET_CHANGED = "target_changed"
     CIRCUIT_OPEN = "circuit_open"
     TARGET_BUSY = "target_busy"
     LOST = "lost"
@@ -152,6 +153,7 @@ _STATUS_OF: Mapping[ErrorCode, RunStatus] = {
     **dict.fromkeys(_UNREACHABLE, RunStatus.UNREACHABLE),
     ErrorCode.COMMAND_TIMEOUT: RunStatus.TIMEOUT,
     ErrorCode.SAFETY_BLOCKED: RunStatus.BLOCKED,
+    ErrorCode.TARGET_CHANGED: RunStatus.BLOCKED,
     ErrorCode.LOST: RunStatus.LOST,
     ErrorCode.POISON: RunStatus.DEAD,
     ErrorCode.CANCELLED: RunStatus.CANCELLED,

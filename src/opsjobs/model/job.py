@@ -141,7 +141,8 @@ class LaunchOrder:
 
     `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are. `override`: why
     the safety check and approvals do not count (who says so holds safety:override). `bounds`: how far whoever asks for it may go.
-    `tags`: the job's.
+    `tags`: the job's. `pins`: of the machines that were approved with the execution that this is a part of, by id, what they were
+    then (model/pinned); None: nobody was asked about that.
     """
 
     actions: Sequence[Action]
@@ -157,6 +158,7 @@ class LaunchOrder:
     bounds: Bounds = NO_BOUNDS
     override: str | None = None
     tags: Sequence[str] = ()
+    pins: Mapping[str, bytes] | None = None
 
 
 __all__ = [

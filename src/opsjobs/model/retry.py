@@ -19,6 +19,7 @@ NEVER = frozenset(
         ErrorCode.HOST_KEY,
         ErrorCode.AUTH_FAILED,
         ErrorCode.SAFETY_BLOCKED,
+        ErrorCode.TARGET_CHANGED,
         ErrorCode.CANCELLED,
         ErrorCode.INTERNAL,
     }

@@ -12,6 +12,7 @@ from opsjobs.engine.aftercare import Aftercare
 from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.firing import StandIn
+from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.retention import PAUSE_SECONDS, Keeper
 from opsjobs.engine.sealing import BEHIND_SECONDS, Sealer
 from opsjobs.engine.sealing import STAND_IN_SECONDS as SEAL_IN_SECONDS
@@ -102,6 +103,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         transfers=transfers(settings, parts),
         children=Children(parts.launcher, parts.jobs, parts.executions, parts.people.standing),
         approving=parts.approving,
+        pinning=Pinning(parts.judging),
         ring=parts.doorbell.ring,
         fetch=parts.elsewhere.fetch,
     )

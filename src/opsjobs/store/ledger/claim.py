@@ -11,6 +11,7 @@ from uuid import UUID
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
+from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import DIRECT
 from opsjobs.store.transaction import Database
@@ -50,7 +51,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What an execution does; never changes, so a worker keeps it."""
+    """What an execution does; never changes, so a worker keeps it.
+
+    `pins`: what its machines were at its launch. `tags`: its job's. `total`: how many targets it has.
+    """
 
     execution_id: int
     execution_uuid: UUID
@@ -63,6 +67,9 @@ class Spec:
     job_name: str = "ad-hoc"
     requested_by: str = ""
     requested_by_kind: IdentityKind = "api_key"
+    pins: Pins = NO_PINS
+    tags: Sequence[str] = ()
+    total: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +220,9 @@ from job_execution_results where target_run_id = any(%s::bigint[]) order by id""
 
 _SPECS = """
 select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, e.job_id, s.job_name,
-  s.requested_by, s.requested_by_kind
-from execution_specs s join job_executions e on e.id = s.execution_id where s.execution_id = any(%s::bigint[])"""
+  s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total, coalesce(v.tags, '{}') as tags
+from execution_specs s join job_executions e on e.id = s.execution_id
+left join job_versions v on v.job_id = e.job_id and v.version = e.job_version where s.execution_id = any(%s::bigint[])"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +273,12 @@ async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int])
 
 async def specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
     """What these executions do, by id."""
-    return {row["execution_id"]: Spec(**row) for row in await database.fetch(_SPECS, [list(execution_ids)])}
+    rows = await database.fetch(_SPECS, [list(execution_ids)])
+    return {row["execution_id"]: _spec(**row) for row in rows}
+
+
+def _spec(*, target_versions: bytes | None, target_pins: bytes | None, **row: Any) -> Spec:
+    return Spec(**row, pins=Pins(target_versions, target_pins))
 
 
 async def progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:

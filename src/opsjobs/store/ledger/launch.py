@@ -14,6 +14,7 @@ from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import in_common
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
@@ -39,7 +40,8 @@ class NewExecution:
     `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
     `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run (None: it was
     not asked). `question`: what has to be approved before it begins. `override`: why the safety check and
-    approvals do not count. `requested_by` and `requested_by_kind` are one identity; `requester`: with the person behind it.
+    approvals do not count. `requested_by` and `requested_by_kind` are one identity; `requester`: with the person behind it. `pins`:
+    what its machines are, for the moment when its runs have come up.
     """
 
     uuid: UUID
@@ -66,6 +68,7 @@ class NewExecution:
     question: pending.Question | None = None
     override: str | None = None
     requester: Requester | None = None
+    pins: Pins = NO_PINS
 
     @property
     def status(self) -> ExecutionStatus:
@@ -102,11 +105,11 @@ from (select opsjobs_now() as now) t returning id, log_day, created_at"""
 
 _SPEC = """
 insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
-                             requested_by_kind, labels, requester, judgement)
+                             requested_by_kind, labels, requester, judgement, target_versions, target_pins)
 values (%(id)s, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
         %(parent)s, %(requested_by_kind)s, %(labels)s, coalesce(%(requester)s, (
           select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
-        %(judgement)s)"""
+        %(judgement)s, %(target_versions)s, %(target_pins)s)"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
@@ -324,6 +327,8 @@ def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
         "labels": Jsonb(new.labels),
         "requester": Jsonb(new.requester.data()) if new.requester is not None else None,
         "judgement": Jsonb(new.judgement.data()) if new.judgement is not None else None,
+        "target_versions": new.pins.versions,
+        "target_pins": new.pins.digests,
     }
 
 

@@ -41,10 +41,10 @@ cross join (select opsjobs_now() as now) t order by n.nth returning id, uuid, cr
 
 _SPECS = """
 insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason,
-                             requested_by_kind, labels, requester, judgement)
+                             requested_by_kind, labels, requester, judgement, target_versions, target_pins)
 select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[], %(parameters)s::jsonb[], %(policies)s::jsonb[],
                      %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[],
-                     %(people)s::jsonb[], %(judgements)s::jsonb[])"""
+                     %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[], %(pins)s::bytea[])"""
 
 _RUNS = """
 insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
@@ -131,6 +131,8 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         "labels": [Jsonb(new.labels) for new in executions],
         "people": [Jsonb(new.requester.data()) if new.requester is not None else None for new in executions],
         "judgements": [Jsonb(new.judgement.data()) if new.judgement is not None else None for new in executions],
+        "versions": [new.pins.versions for new in executions],
+        "pins": [new.pins.digests for new in executions],
     }
 
 

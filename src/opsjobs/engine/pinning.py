@@ -1,0 +1,91 @@
+"""Pinning: what was approved or judged of a machine at the launch is what is reached when its run has come up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opsjobs.engine.binding import jumps_of
+from opsjobs.engine.course import Course
+from opsjobs.engine.judging import Judged, Judging, refused_in_words
+from opsjobs.model.approval import Terms
+from opsjobs.model.failures import Conflict
+from opsjobs.model.pinned import Pins, holds, way_of
+from opsjobs.model.target import Endpoint, Target
+from opsjobs.model.verdict import Verdict
+from opsjobs.peers.targets import Targets
+
+AGAIN = "Look at it, and launch it again."
+
+
+def asks_people(actions: Sequence[Mapping[str, Any]], terms: Terms | None, judged: Judged | None) -> bool:
+    """Whether somebody says of this launch that it may be: approves it, or a step of it, or has overridden what was said of it."""
+    blocked = judged is not None and judged.judgement.verdict is Verdict.BLOCK
+    return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
+
+
+async def pinned(targets: Sequence[Target], known: Targets, *, people: bool, before: Mapping[str, bytes] | None) -> Pins:
+    """What is kept of the machines of a launch; `people`: of each a digest, as somebody is asked about them.
+
+    `before`: the digests of those that were approved with the execution that this one is a part of (None: nobody was asked).
+    Raises Conflict("target_changed") where one of them is another one by now.
+    """
+    if not people and before is None:
+        return Pins.of(targets)
+    jumps = {jump.id: jump for jump in await jumps_of(known, targets)} if any(t.jump for t in targets) else {}
+    ways = {target.id: _way(target, jumps) for target in targets}
+    for target in targets:
+        approved = (before or {}).get(target.id)
+        if approved is not None and not holds(approved, ways[target.id]):
+            raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
+    return Pins.of(targets, ways)
+
+
+def _way(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
+    """Itself, and the jump hosts before it, nearest to us first. A circle, over which nobody gets there, ends where it closes."""
+    way: list[Target] = []
+    ahead = target.jump
+    while ahead is not None and (jump := jumps.get(ahead)) is not None and jump not in way:
+        way.insert(0, jump)
+        ahead = jump.jump
+    return [target, *way]
+
+
+class Pinning:
+    """Asked once a claim, of the way to the machine that the run has in its hands: nothing can change between this and its use."""
+
+    def __init__(self, judging: Judging | None = None) -> None:
+        self._judging = judging
+
+    async def refusal(self, course: Course, position: int, endpoint: Endpoint) -> str | None:
+        """Why nothing may be begun on this machine any more; None: all is as it was, or what has changed does not matter.
+
+        Where people were asked: it is not the machine that they were asked about. Else: what the safety check says today of
+        what will run there would have had to be approved. An address that has moved is followed then.
+        """
+        pins, target = course.spec.pins, endpoint.target
+        version, digest = pins.version(position), pins.digest(position)
+        if version is None or (version == target.version and (digest is None or not endpoint.jumps)):
+            return None
+        if digest is not None:
+            same = holds(digest, way_of(endpoint))
+            return None if same else f"{_not_the_one(target, version)}. Nothing was begun on it. {AGAIN}"
+        return await self._judged(course, target, version)
+
+    async def _judged(self, course: Course, target: Target, version: int) -> str | None:
+        if self._judging is None:
+            return None
+        spec = course.spec
+        judgement = await self._judging.again(
+            spec.actions, course.parameters, target, job_name=spec.job_name, tags=spec.tags, targets=spec.total
+        )
+        if (why := refused_in_words(judgement)) is None:
+            return None
+        changed = f"{target.name} was changed after the launch (version {version} then, {target.version} now)"
+        return f"{changed}, and as it is now {why}. Nothing was begun on it. {AGAIN}"
+
+
+def _not_the_one(target: Target, version: int | None = None) -> str:
+    since = f" (version {version} then, {target.version} now)" if version is not None else ""
+    what = "its address, port, login, host keys, labels or the way to it were changed"
+    return f"{target.name} is not the machine any more that was asked about: {what} after the launch{since}"

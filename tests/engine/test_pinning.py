@@ -1,0 +1,248 @@
+"""A machine that was changed between its launch and its turn: what was approved goes nowhere else, what was judged is judged again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.bench import Bench, bench
+from engine.test_waits import waits
+from engine.test_workflows import step
+from kit.ledgering import says
+from kit.scheduling import Office
+from opsjobs.engine.again import Again
+from opsjobs.engine.judging import Judging
+from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
+from opsjobs.model.again import RetryDraft, Which
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.job import JobDraft
+from opsjobs.model.safety import Context
+from opsjobs.model.target import HostKeyPolicy, SelectionDraft, Target
+from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.remote.fake import Gate
+from opsjobs.remote.session import Exit
+from opsjobs.store.transaction import Database
+
+APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
+
+
+def move(on: Bench, name: str = "web-1", **changed: Any) -> Target:
+    """Change a machine as the inventory does."""
+    (old,) = [target for target in on.known.targets.values() if target.name == name]
+    on.known.targets[old.id] = new = replace(old, version=old.version + 1, **changed)
+    return new
+
+
+async def approve(on: Bench) -> None:
+    """Say yes to what is asked."""
+    (asked,) = await on.database.fetch("select id from approvals where status = 'pending'")
+    await on.ledger.decide(asked["id"], says("ben", True, None))
+    on.ring("default")
+
+
+def guarded(_: str, text: str, *, context: Context) -> tuple[Finding, ...]:
+    """Blocks in production, asks at the border to it."""
+    found = {"env=prod": Verdict.BLOCK, "env=border": Verdict.NEEDS_APPROVAL}
+    return tuple(Finding("where", v, "It says so.", text) for label, v in found.items() if label in context.labels)
+
+
+CHANGES: list[tuple[dict[str, Any], bool]] = [
+    ({"host": "10.6.6.6"}, False),
+    ({"port": 2222}, False),
+    ({"credential": "7"}, False),
+    ({"labels": {"env": "prod"}}, False),
+    ({"host_keys": ["ssh-ed25519 AAAA"]}, False),
+    ({"host_key_policy": HostKeyPolicy.UNCHECKED}, False),
+    ({"platform": "windows"}, False),
+    ({"jump": "2"}, False),
+    ({"groups": ["web"], "slots": 3, "durable": "off"}, True),
+]
+
+
+async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_since(database: Database) -> None:
+    async with bench(database) as on:
+        names = [f"web-{n}" for n, _ in enumerate(CHANGES, start=1)]
+        machines = [on.machine(name) for name in names]
+        execution = await on.launch("reboot", names, **APPROVED)
+        await approve(on)
+        for name, (changed, _) in zip(names, CHANGES, strict=True):
+            move(on, name, **changed)
+        async with on.worker():
+            await on.ended(execution)
+        rows = await on.rows(execution)
+        good = [fine for _, fine in CHANGES]
+        assert [(r["status"], r["error_code"]) for r in rows] == [
+            ("succeeded", None) if fine else ("blocked", "target_changed") for fine in good
+        ]
+        assert [bool(machine.starts) for machine in machines] == good
+        assert "version 1 then, 2 now" in rows[0]["error_message"]
+
+
+async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(database: Database) -> None:
+    async with bench(database) as on:
+        web, gate = on.machine("web-1"), on.known.add("web-9")
+        on.known.targets["1"] = replace(on.known.targets["1"], jump=gate.id)
+        execution = await on.launch("reboot", **APPROVED)
+        await approve(on)
+        move(on, "web-9", host="10.6.6.6")
+        async with on.worker():
+            await on.ended(execution)
+        assert ((await on.row(execution))["error_code"], web.starts) == ("target_changed", [])
+
+
+async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        on.known.targets["1"] = replace(on.known.targets["1"], host_key_policy=HostKeyPolicy.ACCEPT_NEW)
+        execution = await on.launch("reboot", **APPROVED)
+        await approve(on)
+        move(on, host_keys=["ssh-ed25519 AAAA"])
+        async with on.worker():
+            assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
+        assert len(web.starts) == 1
+
+
+async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_that_has_changed(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1")
+        execution = await on.launch([step("before"), ApprovalAction(key="ask"), step("after")])
+        await waits(on, execution, "approval")
+        move(on, labels={"env": "prod"})
+        await approve(on)
+        await on.ended(execution)
+        assert (await on.row(execution))["error_code"] == "target_changed"
+        assert [start.command for start in web.starts] == ["before"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_was_approved(
+    database: Database, moved: bool
+) -> None:
+    async with bench(database) as on, on.worker():
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)], to="before")
+        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
+        execution = await on.launch([step("before"), JobAction(key="run", job="inner")], **APPROVED)
+        await approve(on)
+        await asyncio.wait_for(gate.reached.wait(), 60)
+        if moved:  # while the run that launches it is at work: its own machine was held against what was approved long before
+            move(on, host="10.6.6.6")
+        gate.event.set()
+        await on.ended(execution)
+        row = await on.row(execution)
+        assert (row["status"], row["error_code"]) == (("blocked", "target_changed") if moved else ("succeeded", None))
+        assert [start.command for start in web.starts] == (["before"] if moved else ["before", "inner"])
+
+
+async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1")
+        on.known.add("web-2", zone="far")
+        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
+        far = JobAction(key="run", job="inner", targets=SelectionDraft(ids=["web-2"]))
+        execution = await on.launch([far], **APPROVED)
+        await approve(on)
+        await waits(on, execution, "child")
+        move(on, "web-2", port=2222)
+        async with on.worker("worker-2", zone="far"):
+            await on.ended(execution)
+        (row,) = await database.fetch("select error_code from target_runs where target_id = '2'")
+        assert (row["error_code"], on.sessions.machine("web-2").starts) == ("target_changed", [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"labels": {"env": "prod"}}, "the safety check blocks it"),
+        ({"labels": {"env": "border"}}, "the safety check asks"),
+        ({"labels": {"env": "staging"}}, None),
+        ({"host": "10.0.0.7"}, None),
+    ],
+)
+async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
+    database: Database, changed: dict[str, Any], words: str | None
+) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        on.launcher.judging = Judging(guarded, on.known, on.clock)
+        execution = await on.launch("ping ${target.host}")
+        new = move(on, **changed)
+        async with on.worker():
+            await on.ended(execution)
+        row = await on.row(execution)
+        assert (row["error_code"], words is None or words in row["error_message"]) == (words and "target_changed", True)
+        assert [start.command for start in web.starts] == ([] if words else [f"ping '{new.host}'"])
+
+
+async def test_firings_keep_what_their_machines_were(database: Database) -> None:
+    office = Office(database)
+    office.launcher.judging = Judging(guarded, office.inventory, office.clock)
+    ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
+    for name, actions in (("plain", ask[1:]), ("asked", ask)):
+        await office.schedule(await office.job(name, actions=actions), name, overlap="allow")
+    await office.turn(minutes=1)
+    await office.scheduler().run_once()
+    specs = await office.ledger.specs([1, 2])
+    assert [(specs[n].pins.version(1), bool(specs[n].pins.digest(1))) for n in (1, 2)] == [(1, False), (1, True)]
+    assert [specs[n].total for n in (1, 2)] == [1, 1]
+
+
+async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(database: Database) -> None:
+    async with bench(database) as on:
+        gate = Gate(asyncio.Event())
+        web = on.machine("web-1").reply([gate, Exit(0)], to="work")
+        async with on.worker("worker-1"):
+            execution = await on.launch(["work", "after"], durable="auto", **APPROVED)
+            await approve(on)
+            await asyncio.wait_for(gate.reached.wait(), 60)
+        move(on, port=2222)
+        gate.event.set()
+        async with on.worker("worker-2"):
+            await on.ended(execution)
+        row = await on.row(execution)
+        assert (row["status"], row["error_code"], row["worker"]) == ("blocked", "target_changed", "worker-2")
+        assert [start.command for start in web.starts] == ["work"]
+        assert [result["status"] for result in await on.results(execution)] == ["succeeded", "blocked"]
+
+
+async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(database: Database) -> None:
+    async with bench(database) as on, on.worker("worker-1"):
+        web = on.machine("web-1").reply([Exit(0)], to="before")
+        await on.run("before", durable="auto")
+        web.reboot()
+        web.up_seconds = 3600.0
+        web.connect_gate = gate = Gate(asyncio.Event())
+        execution = await on.launch("work", durable="auto", **APPROVED)
+        await approve(on)
+        await asyncio.wait_for(gate.reached.wait(), 60)
+        web.connect_gate = None
+        move(on, port=2222)
+        async with on.worker("worker-2"):
+            await on.bury("worker-1")
+            await on.ended(execution)
+            gate.event.set()
+        row = await on.row(execution)
+        assert (row["status"], row["error_code"], row["worker"]) == ("blocked", "target_changed", "worker-2")
+        assert [start.command for start in web.starts] == ["before"]
+
+
+async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_asked_about_anew(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        fetch = FileTransferAction(key="fetch", direction="download", source="/etc/hosts")
+        execution = await on.launch([fetch], **APPROVED)
+        await approve(on)
+        move(on, host="10.6.6.6")
+        again = Again(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        async with on.worker():
+            await on.ended(execution)
+            assert ((await on.row(execution))["error_code"], web.connects) == ("target_changed", 0)
+            retried = (await again.retry(str(execution.id), RetryDraft(which=Which.NOT_STARTED), requested_by="ada")).execution
+            assert retried is not None
+            assert retried.status is ExecutionStatus.PENDING_APPROVAL
+            await approve(on)
+            await on.ended(retried)
+            assert ((await on.row(retried))["error_code"], web.connects) == ("transfer", 1)

@@ -1,0 +1,104 @@
+"""Point 8: what was approved is for the machines as they were then, until the turn of each has come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from opsjobs.engine.course import course_of
+from opsjobs.engine.pinning import Pinning
+from opsjobs.model.pinned import Pins, holds, pin
+from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
+from opsjobs.store.transaction import Database
+from security.stage import Stage, stage
+
+APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
+
+
+async def refusals(at: Stage, execution: int) -> str | None:
+    """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
+    spec = (await at.parts.ledger.specs([execution]))[execution]
+    endpoint = (await at.parts.inventory.endpoints(["1"]))["1"]
+    return await Pinning().refusal(course_of(spec, {}), 1, endpoint)
+
+
+@pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger", "step", "override", "free"])
+async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_about(database: Database, door: str) -> None:
+    async with stage(database) as at:
+        fields: dict[str, Any] = {} if door == "free" else {"policy": APPROVED}
+        if door == "step":
+            fields = {"actions": [{"type": "command", "command": "uptime"}, {"type": "approval", "key": "go"}]}
+        job = await at.job(**fields)
+        path, body = f"/jobs/{job}/execute", {}
+        if door == "run":
+            actions = [{"type": "command", "command": "uptime"}]
+            path, body = "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, **fields}
+        elif door == "retry":
+            before = await at.execute(job)
+            await at.http.post(f"/executions/{before['id']}/cancel")
+            path, body = f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
+        elif door == "trigger":
+            made = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
+            path = f"/schedules/{made.json()['id']}/trigger"
+        elif door == "override":
+            body = {"override_safety": True, "reason": "alone on call"}
+        execution = (await at.http.post(path, json=body)).json()["id"]
+        assert await refusals(at, execution) is None
+        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"]))
+        assert await refusals(at, execution) is None
+        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        told = await refusals(at, execution)
+        assert told is None if door == "free" else "version 1 then, 3 now" in (told or "")
+
+
+async def test_point_08_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:
+    async with stage(database) as at:
+        await at.machine("gate")
+        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate"))
+        execution = await at.execute(await at.job(policy=APPROVED))
+        assert await refusals(at, execution["id"]) is None
+        await at.parts.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
+        assert "the way to it" in (await refusals(at, execution["id"]) or "")
+
+
+WEB = Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"env": "test"}, host_keys=["ssh-ed25519 A"])
+GATE = Target("2", "gate", "10.0.0.2", 22, Transport.SSH)
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"host": "10.0.0.3"}, False),
+        ({"port": 2222}, False),
+        ({"transport": Transport.LOCAL}, False),
+        ({"platform": "windows"}, False),
+        ({"credential": "7"}, False),
+        ({"host_keys": ["ssh-ed25519 B"]}, False),
+        ({"host_keys": []}, False),
+        ({"host_key_policy": HostKeyPolicy.UNCHECKED}, False),
+        ({"labels": {"env": "prod"}}, False),
+        ({"name": "web-one", "groups": ["web"], "slots": 1, "zone": "far", "durable": "off", "version": 7}, True),
+    ],
+)
+def test_point_08_a_pin_is_of_all_that_decides_which_machine_it_is(changed: dict[str, Any], same: bool) -> None:
+    assert holds(pin([WEB, GATE]), [replace(WEB, **changed), GATE]) is same
+    assert holds(pin([GATE, WEB]), [GATE, replace(WEB, **changed)]) is (same or set(changed) == {"labels"})
+    assert not holds(pin([WEB, GATE]), [WEB])
+
+
+def test_point_08_a_first_host_key_is_no_change_where_any_is_accepted() -> None:
+    new = replace(WEB, host_key_policy=HostKeyPolicy.ACCEPT_NEW, host_keys=["@revoked ssh-ed25519 X"])
+    seen, other = replace(new, host_keys=[*new.host_keys, "ssh-ed25519 A"]), replace(new, host_keys=["ssh-ed25519 A"])
+    assert holds(pin([new]), [seen])
+    assert not holds(pin([new]), [other]), "what was revoked is not any more"
+    assert not holds(pin([seen]), [new]), "the key that was known is not any more"
+
+
+def test_point_08_pins_are_told_apart_by_position() -> None:
+    targets = [replace(WEB, version=n, port=n) for n in (1, 2, 70_000)]
+    pins = Pins.of(targets, {"1": [WEB]})
+    assert [pins.version(n) for n in (1, 2, 3)] == [1, 2, 70_000]
+    assert {pins.digest(n) for n in (1, 2, 3)} == {pin([WEB])}
+    assert (Pins().version(1), Pins().digest(1), Pins.of(targets).digest(1)) == (None, None, None)
