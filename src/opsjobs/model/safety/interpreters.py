@@ -6,41 +6,53 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from opsjobs.model.safety.environment import SAME, Change
+
 Words = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Argv:
     """A command with its arguments. `fed`: whether it reads what the wrapper would; else its words are cut at white space, or
-    `whole`.
+    `whole`. `change`: of its environment.
     """
 
     words: tuple[str, ...]
     fed: bool = True
     whole: bool = False
+    change: Change = SAME
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A program in a language, as the text of a word."""
+    """A program in a language, as the text of a word.
+
+    `arguments`: what it is called with, None where nobody knows; `zero`: by which name. `evaluated`: by the shell itself.
+    """
 
     language: str
     text: str
+    arguments: tuple[str, ...] | None = None
+    zero: str | None = None
+    change: Change = SAME
+    evaluated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the target that is run."""
+    """A file of the target that is run, with its arguments."""
 
     language: str
     path: str
+    arguments: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """A program that comes over standard input."""
+    """A program that comes over standard input, with its arguments."""
 
     language: str
+    arguments: tuple[str, ...] | None = None
 
 
 Inner = Argv | Text | File | Standard
@@ -82,17 +94,24 @@ def interpreted(language: str, words: Words) -> list[Inner]:
             return []
         attached = _attached(language, word)
         if attached is not None:
-            return [Text(language, attached)]
+            return [Text(language, attached, tuple(words[at + 1 :]))]
         code = code or _is_code(language, word)
         if language == "bash" and word == "-s":
-            return [Standard(language)]
+            return [Standard(language, tuple(w for w in words[at + 1 :] if w != "--"))]
         at += 2 if not code and _takes_value(language, word) else 1
         if code and language != "bash":
             break
     rest = words[at + 1 :] if words[at : at + 1] == ("--",) else words[at:]
     if code:
-        return [Text(language, rest[0])] if rest else [Standard(language)]
-    return [File(language, rest[0])] if rest and rest[0] != "-" else [Standard(language)]
+        return [_coded(language, tuple(rest))] if rest else [Standard(language)]
+    return [File(language, rest[0], tuple(rest[1:]))] if rest and rest[0] != "-" else [Standard(language, tuple(rest[1:]))]
+
+
+def _coded(language: str, rest: tuple[str, ...]) -> Text:
+    """`sh -c TEXT NAME ARGUMENTS`; elsewhere the arguments follow at once."""
+    if language == "bash":
+        return Text(language, rest[0], rest[2:], rest[1] if len(rest) > 1 else None)
+    return Text(language, rest[0], rest[1:])
 
 
 def _is_code(language: str, word: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from opsjobs.model.safety.constants import printed
+from opsjobs.model.safety.environment import Given
 from opsjobs.model.safety.interpreters import Argv, File, Inner, Standard, Text
 from opsjobs.model.safety.paths import is_unknown, may_be, normal
 from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
@@ -55,7 +56,7 @@ def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, l
             trace.event("dynamic_command", place)
             continue
         if "/" in words[0]:
-            trace.ran.append(("bash", normal(words[0], place.cwd), place))
+            trace.ran.append(("bash", normal(words[0], place.cwd), place.with_given(place.given.called(words[1:]))))
         _keep(trace, called, place, io)
         if name in _PRINTERS:
             _write(trace, called, place, io)
@@ -76,17 +77,22 @@ def _names(trace: Trace, word: str) -> list[str]:
 
 def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
     match one:
-        case Argv(words, fed, whole):
+        case Argv(words, fed, whole, change):
+            there = place.with_given(place.given.changed(change))
             for argv in [words] if fed else _fed_words(words, io, whole=whole):
-                run(trace, argv, place, io if fed else NOTHING, layer=layer + 1)
+                run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
         case Text(language, text):
-            _text(trace, language, text, place, io)
+            _text(trace, language, text, place.with_given(_given(one, place.given)), io)
         case File(language, path) if is_unknown(path) and not io.sources:
             trace.event("dynamic_program", place)
-        case File(language, path) if not is_unknown(path):
-            trace.ran.append((language, normal(path, place.cwd), place))
-        case File(language, _) | Standard(language):
-            _standard(trace, language, place, io)
+        case File(language, path, arguments) if not is_unknown(path):
+            trace.ran.append((language, normal(path, place.cwd), place.with_given(place.given.called(arguments))))
+        case File(language, _, arguments) | Standard(language, arguments):
+            _standard(trace, language, place.with_given(place.given.called(arguments)), io)
+
+
+def _given(one: Text, around: Given) -> Given:
+    return around.evaluated() if one.evaluated else around.changed(one.change).called(one.arguments, one.zero)
 
 
 def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
@@ -155,12 +161,12 @@ def _saved(words: Sequence[str]) -> Iterator[str]:
 
 def settle(trace: Trace) -> None:
     """At the end: what was written in the same text, or downloaded, and then run."""
-    done: set[tuple[str, str]] = set()
+    done: set[tuple[str, str, tuple[str, ...] | None]] = set()
     for language, path, place in trace.ran:
         if path in trace.downloaded:
             trace.event("download_to_shell", place)
-        elif path in trace.written and (language, path) not in done:
-            done.add((language, path))
+        elif path in trace.written and (key := (language, path, place.given.arguments)) not in done:
+            done.add(key)
             trace.read(language, as_source(trace.written[path], language), place)
     for path, text in list(trace.written.items()):
         if may_be(path, _STARTED):

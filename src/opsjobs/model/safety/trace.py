@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from opsjobs.model.safety.budget import DEPTH_MAX, Budget, Spent
+from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.paths import emptied, readings
 from opsjobs.model.safety.words import ANY, STAR, shown
 
@@ -23,15 +24,27 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known."""
+    """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known.
+
+    `given`: the arguments and the environment of what runs there.
+    """
 
     excerpt: str = ""
     depth: int = 0
     cwd: str | None = None
+    given: Given = NOBODY
 
     def deeper(self) -> Place:
         """The same place, seen from a program that is written in it."""
-        return Place(self.excerpt, self.depth + 1, self.cwd)
+        return Place(self.excerpt, self.depth + 1, self.cwd, self.given)
+
+    def with_given(self, given: Given) -> Place:
+        """The same place, for a program that is given this."""
+        return self if given is self.given else Place(self.excerpt, self.depth, self.cwd, given)
+
+    def of(self, text: str, cwd: str | None = None) -> Place:
+        """A place within the program; `text`: what stands there, which an outer program has said already where there is one."""
+        return Place(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
 
 
 @dataclass(frozen=True, slots=True)

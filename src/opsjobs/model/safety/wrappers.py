@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from opsjobs.model.safety.environment import SAME, Change
 from opsjobs.model.safety.interpreters import LANGUAGES, Argv, File, Inner, Standard, Text, Words, interpreted, language_of
 from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
 
@@ -49,6 +50,9 @@ class Prefix:
 
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_CLEARED = Change(cleared=True)
+_CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
+_KEEPS = re.compile(r"-\w*E\w*|--preserve-env.*")
 
 
 def _long(*names: str) -> frozenset[str]:
@@ -93,6 +97,9 @@ _PREFIXES: dict[str, Prefix] = {
         )
     },
 }
+_ENV_OPTIONS = frozenset({"-e", "--env", "--setenv"})
+_ENV_ATTACHED = re.compile(r"(?:--(?:set)?env=|-[eE])(\w+=.*)", re.DOTALL)
+_CHANGES = frozenset({"env", "sudo", "doas", "pkexec", "systemd-run"})
 _XARGS = Prefix("adEILnPsl", _long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
 _FLOCK = Prefix("wEn".replace("n", ""), _long("timeout", "wait", "conflict-exit-code"), skip=1)
 _WATCH = Prefix("n", _long("interval"))
@@ -120,19 +127,32 @@ def inner(words: Words) -> list[Inner]:
     return interpreted(language, words) if language is not None else []
 
 
-def _argv(words: Words) -> list[Inner]:
-    return [Argv(tuple(words))] if words else []
+def _argv(words: Words, change: Change = SAME) -> list[Inner]:
+    return [Argv(tuple(words), change=change)] if words else []
 
 
 def _prefixed(name: str, prefix: Prefix, words: Words) -> list[Inner]:
     if name == "env":
         split = _env_split(words)
         if split:
-            return _argv(split)
+            return _prefixed(name, prefix, (name, *split))
     rest = prefix.rest(words)
     if name == "sudo" and not rest and any(w in ("-s", "-i", "--shell", "--login") for w in words):
         return [Standard("bash")]
-    return _argv(rest)
+    return _argv(rest, _changed(name, words[: len(words) - len(rest)]))
+
+
+def _changed(name: str, own: Words) -> Change:
+    """What the own words of a wrapper say of the environment: `env -i A=b`, `sudo A=b`."""
+    if name not in _CHANGES:
+        return SAME
+    pairs = (word.partition("=") for word in own if _ASSIGNMENT.match(word))
+    sets = tuple((key, value) for key, _, value in pairs)
+    if name == "systemd-run":
+        return Change(tuple(_variables(own)), cleared=True)
+    if name == "env":
+        return Change(sets, cleared=any(_CLEARS.fullmatch(word) for word in own))
+    return Change(sets, doubtful=not any(_KEEPS.fullmatch(word) for word in own))
 
 
 def _env_split(words: Words) -> tuple[str, ...] | None:
@@ -199,15 +219,16 @@ def _find(words: Words) -> list[Inner]:
 
 def _ssh(words: Words) -> list[Inner]:
     rest = _SSH.rest(words)
-    return [Text("bash", " ".join(rest))] if rest else [Standard("bash")]
+    return [Text("bash", " ".join(rest), (), change=_CLEARED)] if rest else [Standard("bash", ())]
 
 
 def _su(words: Words) -> list[Inner]:
+    change = _CLEARED if not {"-", "-l", "--login", "-lc"}.isdisjoint(words) else SAME
     for n, word in enumerate(words):
         if word in ("-c", "--command", "--session-command", "-lc") and n + 1 < len(words):
-            return [Text("bash", words[n + 1])]
+            return [Text("bash", words[n + 1], change=change)]
         if word.startswith("--command="):
-            return [Text("bash", word.partition("=")[2])]
+            return [Text("bash", word.partition("=")[2], change=change)]
     if words[0] == "runuser" and "-u" in words:
         return _argv(Prefix("ugGw", _long("user", "group")).rest(words))
     return [Standard("bash")]
@@ -240,19 +261,30 @@ def _container(words: Words) -> list[Inner]:
         return []
     prefix = _CONTAINERS.get((words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb]))
     if words[0] == "kubectl" and "--" in words:
-        return _argv(words[words.index("--") + 1 :])
+        return _argv(words[words.index("--") + 1 :], _CLEARED)
     rest = prefix.rest(words[verb:]) if prefix is not None else ()
-    return _argv(rest[2:] if rest[1:2] == ("--",) else rest[1:])
+    change = Change(tuple(_variables(words[verb : len(words) - len(rest)])), cleared=True)
+    return _argv(rest[2:] if rest[1:2] == ("--",) else rest[1:], change)
+
+
+def _variables(own: Words) -> Iterator[tuple[str, str]]:
+    """Of `-e X=/`, `-eX=/`, `--env X=/`, `--env=X=/`."""
+    for n, word in enumerate(own):
+        attached = _ENV_ATTACHED.match(word)
+        given = own[n + 1] if word in _ENV_OPTIONS and n + 1 < len(own) else attached[1] if attached is not None else ""
+        name, equals, value = given.partition("=")
+        if equals and name.isidentifier():
+            yield name, value
 
 
 def _trap(words: Words) -> list[Inner]:
     rest = [w for w in words[1:] if w != "--"]
-    return [Text("bash", rest[0])] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
+    return [Text("bash", rest[0], evaluated=True)] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
 
 
 def _eval(words: Words) -> list[Inner]:
     rest = words[2:] if len(words) > 1 and words[1] == "--" else words[1:]
-    return [Text("bash", " ".join(rest))] if rest else []
+    return [Text("bash", " ".join(rest), evaluated=True)] if rest else []
 
 
 def _source(words: Words) -> list[Inner]:
@@ -313,7 +345,7 @@ def _many_hosts(words: Words) -> list[Inner]:
     if "cmd.run" in words:
         return [Text("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
     rest = Prefix("hHlpoetOwgfux", _long("hosts", "host", "user", "timeout", "outdir")).rest(words)
-    return [Text("bash", " ".join(rest))] if rest else []
+    return [Text("bash", " ".join(rest), change=_CLEARED)] if rest else []
 
 
 _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {

@@ -8,10 +8,11 @@ from functools import cache, partial
 
 from tree_sitter import Node
 
+from opsjobs.model.safety.environment import Given
 from opsjobs.model.safety.paths import normal
 from opsjobs.model.safety.posix.parsing import Script
 from opsjobs.model.safety.posix.values import Values
-from opsjobs.model.safety.posix.variables import Given
+from opsjobs.model.safety.posix.variables import Assigned, Frame, shifts_in
 from opsjobs.model.safety.running import run
 from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
 from opsjobs.model.safety.words import MAYBE_EMPTY, SPLIT, as_source, known
@@ -20,6 +21,8 @@ NESTING_MAX = 150
 _INLINED_MAX = 32
 ITSELF = "this-script"
 _DECLARED_MAX = 20
+_ALL = "*"
+"""As a name: every variable is exported."""
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
 _PLAIN = frozenset({"word", "number", "raw_string", "simple_expansion"})
 _PRELOADS = frozenset({"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"})
@@ -40,8 +43,16 @@ class Walk:
         self._outer = place
         self._cwd = place.cwd
         self._values = Values(script, trace.budget)
-        if place.depth <= 1:  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
-            self._values.variables.zero = ITSELF
+        self._exports: set[str] = set()
+        self._children = Given(variables=self._exported, shell=self._own)
+        variables = self._values.variables
+        variables.outer = place.given.variables
+        if place.given.arguments is not None:
+            variables.positional.append(Frame(place.given.arguments, shifts_in(script.text(script.root))))
+        if place.given.zero is not None:
+            variables.zero = place.given.zero
+        elif place.depth <= 1:  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
+            variables.zero = ITSELF
         self._functions: dict[str, Node] = {}
         self._aliases: dict[str, list[str]] = {}
         self._inlined: set[str] = set()
@@ -82,6 +93,7 @@ class Walk:
             "function_definition": self._function,
             "command": self._defines,
             "test_command": self._tested,
+            "declaration_command": self._declares,
         }
         waiting = [root]
         while waiting:
@@ -111,9 +123,19 @@ class Walk:
             self._trace.event("preload", self._place(node))
         adds = any(c.type == "+=" for c in node.children)
         if name.type == "subscript":
-            self._values.variables.give(plain.partition("[")[0], Given(None, (MAYBE_EMPTY,)))
+            self._values.variables.give(plain.partition("[")[0], Assigned(None, (MAYBE_EMPTY,)))
         else:
-            self._values.variables.give(plain, Given(value, ("",), adds))
+            self._values.variables.give(plain, Assigned(value, ("",), adds))
+
+    def _declares(self, node: Node) -> None:
+        """`export X`, `declare -x X`, and `declare -n X=Y`, by which X is another name of Y."""
+        words = self._script.text(node).split(maxsplit=_DECLARED_MAX)
+        letters = "".join(word for word in words[1:] if word[:1] == "-")
+        if words[0] == "export" or "x" in letters:
+            self._exports.update(word.partition("=")[0] for word in words[1:] if word[:1] != "-")
+        if "n" in letters and words[0] != "export":
+            for name, _, of in (word.partition("=") for word in words[1:]):
+                self._values.variables.refer(name, of.strip("\"'"))
 
     def _looped(self, node: Node) -> None:
         variable = node.child_by_field_name("variable")
@@ -122,9 +144,9 @@ class Walk:
         name = self._script.text(variable)
         values = node.children_by_field_name("value")
         if not values:
-            self._values.variables.give(name, Given(None, (MAYBE_EMPTY,)))
+            self._values.variables.give(name, Assigned(None, (MAYBE_EMPTY,)))
         for value in values:
-            self._values.variables.give(name, Given(value))
+            self._values.variables.give(name, Assigned(value))
 
     def _defines(self, node: Node) -> None:
         """`alias`, `read`, `set --`, `mapfile`, `printf -v`: commands that give names a meaning."""
@@ -140,15 +162,18 @@ class Walk:
                     self._aliases.setdefault(key, []).append(value)
         elif called == "set":
             if "--" in words:
-                self._values.variables.positional.append(tuple(words[words.index("--") + 1 :]))
+                shifts = shifts_in(self._script.text(self._script.root))
+                self._values.variables.positional.append(Frame(tuple(words[words.index("--") + 1 :]), shifts))
+            elif words[1:2] == ["-a"] or words[1:3] == ["-o", "allexport"]:
+                self._exports.add(_ALL)
         elif called == "printf":
             if words[1:2] == ["-v"] and len(words) > 3:
-                self._values.variables.give(words[2], Given(None, tuple(self._formatted(words[3:]))))
+                self._values.variables.give(words[2], Assigned(None, tuple(self._formatted(words[3:]))))
         else:
             fed = next((c for c in node.named_children if c.type == "herestring_redirect"), None)
             value = self._values.herestring(fed).rstrip("\n") if fed is not None and called == "read" else MAYBE_EMPTY
             for word in (w for w in words[1:] if w.isidentifier()):
-                self._values.variables.give(word, Given(None, (value, *value.split()) if known(value) else (value,)))
+                self._values.variables.give(word, Assigned(None, (value, *value.split()) if known(value) else (value,)))
 
     @staticmethod
     def _formatted(words: Sequence[str]) -> Iterator[str]:
@@ -161,7 +186,23 @@ class Walk:
 
     def _place(self, node: Node) -> Place:
         excerpt = self._outer.excerpt or excerpt_of(self._script.written(node))
-        return Place(excerpt, self._outer.depth, self._cwd)
+        return Place(excerpt, self._outer.depth, self._cwd, self._children)
+
+    def _exported(self, name: str) -> Sequence[str]:
+        """What a program that is run here finds of this name in its environment."""
+        outer = self._outer.given.of_children()(name)
+        if name not in self._values.variables.given:
+            return outer
+        return self._values.variables.of(name) if outer or name in self._exports or _ALL in self._exports else ()
+
+    def _all(self, name: str) -> Sequence[str]:
+        variables = self._values.variables
+        return variables.of(name) if name in variables.given else self._outer.given.variables(name)
+
+    def _own(self) -> Given:
+        """What this shell has itself, for what it evaluates."""
+        frames = self._values.variables.positional
+        return Given(frames[-1].words if frames else None, self._values.variables.zero, self._all, self._exported)
 
     def _statement(self, node: Node, io: Io) -> None:
         self._trace.budget.spend()
@@ -306,9 +347,13 @@ class Walk:
 
     def _command(self, node: Node, io: Io) -> None:
         words: list[Node] = []
+        set_here: dict[str, Node] = {}
         for child in node.named_children:
             if child.type == "variable_assignment":
                 self._within(child, io)
+                name, value = child.child_by_field_name("name"), child.child_by_field_name("value")
+                if name is not None and value is not None:
+                    set_here[self._script.text(name)] = value
             elif child.type in ("herestring_redirect", "file_redirect"):
                 io = self._redirect(child, io)
             elif child.type != "comment":
@@ -319,6 +364,9 @@ class Walk:
             self._within(node, io)
             io = self._substituted_input(words, io)
         place = self._place(node)
+        if set_here:
+            given = self._children.with_variables(lambda name: self._values.of(set_here[name]), set_here)
+            place = place.with_given(given)
         for argv in self._values.argvs(words):
             self._run(argv or [MAYBE_EMPTY], place, io)
 
@@ -370,7 +418,8 @@ class Walk:
             return
         positional = self._values.variables.positional
         kept = list(positional)
-        positional[:] = [*kept, arguments] if arguments is not None else []
+        frame = [Frame(arguments, shifts_in(self._script.text(body)))] if arguments is not None else []
+        positional[:] = [*kept, *frame] if frame else []
         self._values.variables.forget()
         self._count += 1
         self._stack.append(name)

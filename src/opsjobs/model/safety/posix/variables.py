@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
+from opsjobs.model.safety.environment import NOBODY, Lookup
+from opsjobs.model.safety.paths import is_unknown
 from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, SPLIT, joined
 
 _SET_BY_THE_SYSTEM = {
@@ -44,7 +47,7 @@ _ABSOLUTE = frozenset({"HOME", "PWD", "PATH", "OLDPWD", "SHELL", "BASH"})
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Assigned:
     """One assignment: its value as a node, or as text; `adds` for `+=`."""
 
     node: Node | None
@@ -52,33 +55,75 @@ class Given:
     adds: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What $1, $2 … are: of the script, or of a function. `shifts`: as many of them may have been shifted away."""
+
+    words: tuple[str, ...]
+    shifts: int = 0
+
+    def argument(self, name: str) -> list[str]:
+        """All that `$1`, `$@` may be."""
+        starts = range(min(self.shifts, len(self.words)) + 1)
+        if name in "@*":
+            return list(dict.fromkeys(SPLIT.join(self.words[at:]) for at in starts))
+        return list(dict.fromkeys(self._word(int(name) - 1 + at) for at in starts))
+
+    def _word(self, at: int) -> str:
+        # `"$@"` that is not known is one word here, and may be any number of them.
+        if any(is_unknown(word) for word in self.words[:at]):
+            return MAYBE_EMPTY
+        return self.words[at] if at < len(self.words) else ""
+
+
+SHIFTS_MAX = 16
+_SHIFTS = re.compile(r"\bshift\b(?:[ \t]+(\d))?|\bgetopts\b")
+_LOOPS = re.compile(r"\b(?:while|until|for|getopts)\b")
+
+
+def shifts_in(text: str) -> int:
+    """How many arguments a program or a function of this text may take away from the front, SHIFTS_MAX at most."""
+    if "shift" not in text and "getopts" not in text:
+        return 0
+    found = [int(shift[1] or 1) for shift in _SHIFTS.finditer(text)]
+    return SHIFTS_MAX if found and _LOOPS.search(text) else min(sum(found), SHIFTS_MAX)
+
+
 @dataclass
 class Variables:
     """Resolved when they are asked for, each once; what refers to itself is not known.
 
     `checked`: names that the text tests for being empty before it goes on. `positional`: what $1, $2 … are, where
-    that is known; `zero`: what $0 is.
+    that is known; `zero`: what $0 is. `outer`: what the script finds in its environment.
     """
 
     evaluate: Callable[[Node], list[str]]
-    given: dict[str, list[Given]] = field(default_factory=dict)
+    given: dict[str, list[Assigned]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
-    positional: list[tuple[str, ...]] = field(default_factory=list)
+    positional: list[Frame] = field(default_factory=list)
     zero: str = SOMETHING
+    outer: Lookup = NOBODY.variables
     _found: dict[str, list[str]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
+    _referred: dict[str, str] = field(default_factory=dict)
 
-    def give(self, name: str, given: Given) -> None:
+    def give(self, name: str, given: Assigned) -> None:
         """One more value that this variable may have."""
         self.given.setdefault(name, []).append(given)
+
+    def refer(self, name: str, to: str) -> None:
+        """`declare -n name=to`: it is another name of that."""
+        if name.isidentifier() and to.isidentifier():
+            self._referred[name] = to
 
     def of(self, name: str) -> list[str]:
         """The values that it may have; MAYBE_EMPTY among them where one is not known."""
         if name.isdigit() or name in "@*":
             return self._argument(name)
+        name = self._referred.get(name, name)
         if name not in self._found:
             if name in self._asked:
-                return [MAYBE_EMPTY]
+                return list(self.outer(name)) or [MAYBE_EMPTY]
             self._asked.add(name)
             self._found[name] = self._resolved(name)
             self._asked.discard(name)
@@ -91,17 +136,19 @@ class Variables:
     def _argument(self, name: str) -> list[str]:
         if not self.positional or name == "0":
             return [self.zero if name == "0" else MAYBE_EMPTY]
-        words = self.positional[-1]
-        if name in "@*":
-            return [SPLIT.join(words)]
-        return [words[int(name) - 1]] if int(name) <= len(words) else [""]
+        return self.positional[-1].argument(name)
 
     def _resolved(self, name: str) -> list[str]:
         assignments = self.given.get(name)
+        outer = self.outer(name)
+        if not assignments and outer:
+            return self._settled(name, outer)
+        if name == "OPTARG" and self.positional:
+            return [*dict.fromkeys(piece for word in self.positional[-1].words for piece in (word, word[2:]) if piece), SOMETHING]
         if not assignments:
             system = _SET_BY_THE_SYSTEM.get(name)
             return [system if system is not None else SOMETHING if name in self.checked else MAYBE_EMPTY]
-        found: dict[str, None] = {}
+        found: dict[str, None] = dict.fromkeys(outer)
         now: list[str] = [""]
         for given in assignments:
             value = list(given.text) if given.node is None else self.evaluate(given.node)
