@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.judged_program import UNKNOWN, Program, fed
@@ -95,16 +95,10 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
     for shell, those in (by_shell or {"posix": []}).items():
         interpreter = action.get("interpreter") or _INTERPRETER[shell]
         program = Program(action, written, known.names, shell)
-        asked = replace(known, most=max(1, known.most // len(program.starts)))
-        for start in program.starts:
-
-            def render(value: _Value, given: Mapping[str, Any], start: int = start, program: Program = program) -> str:
-                return program.render(value, given, start)
-
-            for text, (of, more) in _rendered(render, program.names, those, asked).items():
-                yield Text(interpreter, text, f"{at}/{field}", become, of, said + more)
-                if stdin and program.reads:
-                    yield Text(interpreter, fed(text, stdin), f"{at}/stdin", become, of)
+        for text, (of, more) in _rendered(program.render, program.names, those, known).items():
+            yield Text(interpreter, text, f"{at}/{field}", become, of, said + more)
+            if stdin and program.reads:
+                yield Text(interpreter, fed(text, stdin), f"{at}/stdin", become, of)
     if stdin:
         # What is fed to an interpreter that the reader does not see there is a program, too.
         for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,8 +19,6 @@ _AS_VARIABLE: Mapping[Shell, str] = {
     "cmd": '"%OPSJOBS_UNKNOWN%"',
     "powershell": '"$env:OPSJOBS_UNKNOWN"',
 }
-_SHIFTS_MAX = 16
-_SHIFTS = re.compile(r"\b(shift|getopts)\b")
 
 
 class Program:
@@ -45,7 +42,6 @@ class Program:
         self._arguments = [_plain(word, names) for word in action.get("args") or ()] if reads else []
         self._ours = "OPSJOBS_" in given and reads
         self.reads = reads
-        self.starts = range(min(len(self._arguments), _SHIFTS_MAX)) if _SHIFTS.search(text) and self._arguments else range(1)
 
     @property
     def names(self) -> frozenset[str]:
@@ -53,16 +49,16 @@ class Program:
         parts = (self._body, *self._variables.values(), *self._arguments)
         return frozenset(name for part in parts for name in part.names)
 
-    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any], start: int = 0) -> str:
-        """The text. `known`: parameters by name. `start`: how many arguments were shifted away. Raises Unquotable."""
+    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> str:
+        """The text. `known`: parameters by name. Raises Unquotable."""
         quote = quote_for(self._shell)
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
-        lines = [f"{name}={_word(template.render(value))}\n" for name, template in self._variables.items()]
+        lines = [f"export {name}={_word(template.render(value))}\n" for name, template in self._variables.items()]
         if self._ours:
             ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not isinstance(v, Secret)}
-            lines += [f"{name}={_word(text_of(v) or '')}\n" for name, v in ours.items()]
+            lines += [f"export {name}={_word(text_of(v) or '')}\n" for name, v in ours.items()]
         if self._arguments:
-            lines.append("set -- " + " ".join(_word(part.render(value)) for part in self._arguments[start:]) + "\n")
+            lines.append("set -- " + " ".join(_word(part.render(value)) for part in self._arguments) + "\n")
         return "".join(lines) + body
 
 

@@ -595,3 +595,350 @@ bash -c 'for i in 1 2; do echo $i; done'
 xargs -n1 -P4 curl -sO < urls.txt
 parallel -j4 convert {} {.}.png ::: *.jpg
 timeout 10 bash -c 'until curl -fs localhost; do sleep 1; done'
+#: written by a fresh eye, before the rules were looked at
+#!/usr/bin/env bash
+	set -euo pipefail
+	VERSION="${1:-1.8.2}"
+	ARCH=$(uname -m)
+	case "$ARCH" in
+	  x86_64) ARCH=amd64 ;;
+	  aarch64) ARCH=arm64 ;;
+	  *) echo "unsupported architecture $ARCH" >&2; exit 1 ;;
+	esac
+	TMP=$(mktemp -d)
+	trap 'rm -rf "$TMP"' EXIT
+	curl -fsSL "https://github.com/prometheus/node_exporter/releases/download/v${VERSION}/node_exporter-${VERSION}.linux-${ARCH}.tar.gz" -o "$TMP/ne.tgz"
+	tar -xzf "$TMP/ne.tgz" -C "$TMP" --strip-components=1
+	install -m 0755 "$TMP/node_exporter" /usr/local/bin/node_exporter
+	node_exporter --version
+cat > /etc/systemd/system/node_exporter.service <<'EOF'
+	[Unit]
+	Description=Prometheus node exporter
+	After=network-online.target
+	
+	[Service]
+	User=node_exporter
+	ExecStart=/usr/local/bin/node_exporter --web.listen-address=:9100
+	Restart=on-failure
+	
+	[Install]
+	WantedBy=multi-user.target
+	EOF
+	systemctl daemon-reload
+	systemctl enable --now node_exporter
+id -u node_exporter >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin node_exporter
+#!/bin/bash
+	# nightly dump
+	BACKUP_DIR=/var/backups/postgres
+	STAMP=$(date +%Y%m%d-%H%M%S)
+	mkdir -p "$BACKUP_DIR"
+	for db in $(psql -At -c "select datname from pg_database where not datistemplate"); do
+	  pg_dump -Fc "$db" > "$BACKUP_DIR/$db-$STAMP.dump"
+	done
+	find "$BACKUP_DIR" -name '*.dump' -mtime +14 -delete
+mysqldump --single-transaction --routines shop | gzip -c > /srv/backup/shop-$(date +%F).sql.gz && ls -lh /srv/backup | tail -3
+rsync -aHAX --delete --exclude-from=/etc/backup/excludes /home/ backup@nas.example.com:/volume1/backup/$(hostname -s)/home/
+restic -r s3:s3.amazonaws.com/acme-backup backup /etc /home --exclude-caches --tag nightly
+	restic -r s3:s3.amazonaws.com/acme-backup forget --keep-daily 7 --keep-weekly 4 --prune
+borg create --stats --compression lz4 ssh://borg@vault:22/./repo::'{hostname}-{now}' /etc /var/lib/docker/volumes
+	borg prune -v --list --keep-daily=7 --keep-weekly=4 ssh://borg@vault:22/./repo
+cat >/etc/logrotate.d/myapp <<EOF
+	/var/log/myapp/*.log {
+	    daily
+	    rotate 14
+	    compress
+	    delaycompress
+	    missingok
+	    notifempty
+	    postrotate
+	        systemctl reload myapp > /dev/null 2>/dev/null || true
+	    endscript
+	}
+	EOF
+	logrotate -d /etc/logrotate.d/myapp
+logrotate -f /etc/logrotate.conf
+find /var/log/nginx -type f -name '*.log' -size +100M -exec gzip {} \;
+find /var/log -name '*.gz' -mtime +30 -print0 | xargs -0 -r rm -f
+journalctl --vacuum-time=14d
+journalctl -u nginx --since "1 hour ago" --no-pager | grep -ci error
+df -hP | awk 'NR>1 && $5+0 > 85 {print $6" is at "$5}'
+docker ps --filter health=unhealthy --format '{{.Names}}' | xargs -r docker restart
+docker image prune -af --filter "until=168h"
+docker compose -f /opt/stack/docker-compose.yml pull && docker compose -f /opt/stack/docker-compose.yml up -d --remove-orphans
+docker run --rm -v "$PWD":/work -w /work node:20 npm ci
+docker exec -i db psql -U postgres -c 'VACUUM ANALYZE'
+docker build -t registry.example.com/team/app:$(git rev-parse --short HEAD) . && docker push registry.example.com/team/app:$(git rev-parse --short HEAD)
+docker logs --tail 200 -f api 2>&1 | grep -v healthcheck
+docker volume ls -qf dangling=true | xargs -r docker volume rm
+kubectl -n web rollout restart deploy/frontend
+	kubectl -n web rollout status deploy/frontend --timeout=120s
+kubectl get pods -A --field-selector=status.phase=Failed -o name | head
+kubectl get pods -n jobs --no-headers | awk '/Evicted/{print $1}' | xargs -r kubectl delete pod -n jobs
+kubectl apply -f - <<EOF
+	apiVersion: v1
+	kind: ConfigMap
+	metadata:
+	  name: settings
+	data:
+	  LOG_LEVEL: info
+	EOF
+kubectl create secret generic tls --from-file=tls.crt=/etc/ssl/certs/site.crt --from-file=tls.key=/etc/ssl/private/site.key --dry-run=client -o yaml | kubectl apply -f -
+kubectl exec -n db postgres-0 -- pg_isready -U postgres
+kubectl cp web/frontend-abc:/tmp/heap.hprof ./heap.hprof
+kubectl drain node-3 --ignore-daemonsets --delete-emptydir-data && sleep 30 && kubectl uncordon node-3
+helm upgrade --install ingress ingress-nginx/ingress-nginx -n ingress --create-namespace -f values.yaml --wait
+terraform -chdir=/srv/infra plan -out=tf.plan
+export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	apt-get -y -o Dpkg::Options::="--force-confold" upgrade
+	apt-get -y autoremove
+	[ -f /var/run/reboot-required ] && echo "reboot required" || echo "no reboot"
+apt-get install -y --no-install-recommends nginx curl ca-certificates && rm -rf /var/lib/apt/lists/*
+curl -fsSL https://download.docker.com/linux/debian/gpg | gpg --dearmor -o /etc/apt/keyrings/docker.gpg
+	echo "deb [arch=$(dpkg --print-architecture) signed-by=/etc/apt/keyrings/docker.gpg] https://download.docker.com/linux/debian $(. /etc/os-release && echo "$VERSION_CODENAME") stable" > /etc/apt/sources.list.d/docker.list
+	apt-get update && apt-get install -y docker-ce docker-ce-cli containerd.io
+dnf -y update --security && dnf needs-restarting -r || true
+yum install -y epel-release && yum clean all
+apk add --no-cache bash curl tzdata
+zypper --non-interactive patch --category security
+pip install --upgrade pip && pip install -r requirements.txt
+npm ci --omit=dev && npm run build && pm2 reload ecosystem.config.js
+snap refresh --list; flatpak update -y
+#!/bin/sh
+	# certbot deploy hook
+	set -e
+	for domain in $RENEWED_DOMAINS; do
+	  case $domain in
+	    mail.example.com)
+	      cat "$RENEWED_LINEAGE/fullchain.pem" "$RENEWED_LINEAGE/privkey.pem" > /etc/haproxy/certs/mail.pem
+	      chmod 600 /etc/haproxy/certs/mail.pem
+	      systemctl reload haproxy
+	      ;;
+	  esac
+	done
+certbot renew --quiet --deploy-hook "systemctl reload nginx"
+openssl s_client -connect example.com:443 -servername example.com </dev/null 2>/dev/null | openssl x509 -noout -enddate
+openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/nginx/ssl/site.key -out /etc/nginx/ssl/site.crt -days 365 -subj "/CN=$(hostname -f)"
+ln -sf /etc/nginx/sites-available/shop.conf /etc/nginx/sites-enabled/shop.conf
+	rm -f /etc/nginx/sites-enabled/default
+	nginx -t && nginx -s reload
+sed -i 's/^#\?MaxClients .*/MaxClients 200/' /etc/apache2/apache2.conf && apachectl configtest && apachectl graceful
+sed -i.bak -e 's/worker_connections 768/worker_connections 4096/' /etc/nginx/nginx.conf
+echo 'vm.swappiness=10' | tee /etc/sysctl.d/99-swappiness.conf && sysctl --system
+cat <<EOF | sudo tee /etc/docker/daemon.json >/dev/null
+	{"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
+	EOF
+	sudo systemctl restart docker
+timedatectl set-timezone Europe/Berlin && timedatectl status
+hostnamectl set-hostname web-7.example.com && grep -q web-7 /etc/hosts || echo "127.0.1.1 web-7.example.com web-7" >> /etc/hosts
+fallocate -l 2G /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile
+lsblk -o NAME,SIZE,FSTYPE,MOUNTPOINT && blkid && pvs && vgs && lvs
+mount | grep -q /mnt/nfs || mount -t nfs nas:/export /mnt/nfs
+smartctl -H /dev/sda | grep -q PASSED || echo "disk is failing" | mail -s "SMART $(hostname)" ops@example.com
+for h in web-1 web-2 web-3; do
+	  echo "== $h"
+	  ssh -o BatchMode=yes "$h" 'uptime; free -m | sed -n 2p'
+	done
+ssh deploy@app-1 "cd /srv/app && git pull --ff-only && systemctl --user restart app"
+scp -q build/app.jar deploy@app-1:/srv/app/releases/ && ssh deploy@app-1 'ln -sfn /srv/app/releases/app.jar /srv/app/current.jar'
+#!/bin/bash
+	RELEASES=/srv/app/releases
+	cd "$RELEASES" || exit 1
+	ls -1dt */ | tail -n +6 | xargs -r rm -rf --
+set -e
+	APP=/opt/myapp
+	NEW="$APP/releases/$(date +%s)"
+	mkdir -p "$NEW"
+	tar -xzf /tmp/myapp.tgz -C "$NEW"
+	chown -R myapp:myapp "$NEW"
+	ln -sfn "$NEW" "$APP/current"
+	systemctl restart myapp
+	sleep 3
+	curl -fsS http://127.0.0.1:8080/health || { ln -sfn "$APP/previous" "$APP/current"; systemctl restart myapp; exit 1; }
+while ! nc -z db-1 5432; do sleep 1; done; echo up
+until curl -sf http://localhost:9200/_cluster/health | grep -q '"status":"green"'; do echo waiting; sleep 5; done
+for i in {1..30}; do pg_isready -h localhost && break; sleep 2; done
+ps aux --sort=-%mem | head -11
+pgrep -f 'celery worker' | wc -l
+pkill -HUP -f gunicorn || true
+kill -USR1 $(cat /run/nginx.pid)
+[ -f /run/app.pid ] && kill -TERM "$(cat /run/app.pid)" && rm -f /run/app.pid
+ss -ltnp | awk '{print $4}' | grep -oE '[0-9]+$' | sort -un
+lsof -nP -iTCP:8080 -sTCP:LISTEN -t
+tcpdump -c 100 -i eth0 -w /tmp/cap.pcap port 443
+ip -br addr; ip route get 8.8.8.8; resolvectl status | head -20
+ufw allow 443/tcp && ufw status numbered
+firewall-cmd --permanent --add-service=https && firewall-cmd --reload
+iptables -S | grep -c DROP
+fail2ban-client status sshd | grep 'Banned IP'
+last -n 20 -F | head; who; w
+getent passwd | awk -F: '$3>=1000 && $3<65000 {print $1}'
+usermod -aG docker deploy
+groupadd -f developers && usermod -a -G developers alice
+install -d -m 0750 -o app -g app /var/lib/app /var/log/app
+chown -R www-data:www-data /var/www/html && find /var/www/html -type d -exec chmod 755 {} + && find /var/www/html -type f -exec chmod 644 {} +
+setfacl -R -m u:deploy:rwX /srv/www
+tar --exclude='*.sock' -czf "/backup/etc-$(date +%F).tar.gz" /etc 2>/dev/null
+tar -C / -xzf /backup/etc-2024-05-01.tar.gz etc/nginx
+gpg --batch --yes --encrypt -r ops@example.com -o /backup/db.dump.gpg /backup/db.dump && shred -u /backup/db.dump
+aws s3 sync /var/backups s3://acme-backups/$(hostname)/ --storage-class STANDARD_IA --only-show-errors
+aws ec2 describe-instances --filters Name=tag:env,Values=prod --query 'Reservations[].Instances[].[InstanceId,State.Name]' --output text
+az vm list -d -o table
+gcloud compute instances list --format='value(name,status)'
+vault kv get -field=password secret/app/db | docker login -u ci --password-stdin registry.example.com
+ansible-playbook -i inventory/prod site.yml --limit web --check --diff
+git -C /srv/app fetch --prune && git -C /srv/app reset --hard origin/main && git -C /srv/app clean -fd
+make -C /usr/src/app clean all install PREFIX=/opt/app
+./configure --prefix=/usr/local && make -j"$(nproc)" && sudo make install
+cd /tmp && wget -q https://dl.google.com/go/go1.22.3.linux-amd64.tar.gz && rm -rf /usr/local/go && tar -C /usr/local -xzf go1.22.3.linux-amd64.tar.gz
+cat >> ~/.bashrc <<'EOF'
+	export PATH=$PATH:/usr/local/go/bin
+	alias ll='ls -alF'
+	EOF
+mkdir -p ~/.ssh && chmod 700 ~/.ssh && ssh-keyscan github.com >> ~/.ssh/known_hosts
+sort -u hosts.txt | comm -23 - done.txt | while read -r h; do echo "todo: $h"; done
+while IFS=, read -r name ip; do
+	  printf '%-20s %s\n' "$name" "$ip"
+	done < hosts.csv
+awk -F'"' '{print $6}' /var/log/nginx/access.log | sort | uniq -c | sort -rn | head -20
+awk '{c[$9]++} END {for (k in c) print k, c[k]}' access.log
+zgrep -h ' 500 ' /var/log/nginx/access.log* | cut -d' ' -f7 | sort | uniq -c | sort -rn | head
+jq -r '.items[] | select(.status.phase!="Running") | .metadata.name' pods.json
+curl -s https://api.github.com/repos/grafana/loki/releases/latest | jq -r .tag_name
+curl -sS -X POST -H 'Content-Type: application/json' -d "{\"text\":\"deploy of $APP finished on $(hostname)\"}" "$SLACK_WEBHOOK"
+wget -qO- http://169.254.169.254/latest/meta-data/instance-id
+redis-cli -h cache-1 INFO memory | grep used_memory_human
+redis-cli --scan --pattern 'session:*' | head -1000 | xargs -r redis-cli DEL
+psql -U app -d shop -c "DELETE FROM sessions WHERE expires_at < now() - interval '7 days'"
+psql -v ON_ERROR_STOP=1 -d shop <<'SQL'
+	BEGIN;
+	ALTER TABLE orders ADD COLUMN IF NOT EXISTS note text;
+	CREATE INDEX IF NOT EXISTS orders_created ON orders (created_at);
+	COMMIT;
+	SQL
+sudo -u postgres psql -tAc "SELECT 1 FROM pg_roles WHERE rolname='app'" | grep -q 1 || sudo -u postgres createuser app
+sudo -u postgres pg_basebackup -D /var/lib/postgresql/15/standby -h primary -U replicator -P -R -X stream
+mysql -e "CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4; GRANT SELECT, INSERT ON shop.* TO 'app'@'10.0.%'"
+mongodump --archive=/backup/mongo-$(date +%F).gz --gzip --db app
+sqlite3 /var/lib/app/app.db ".backup '/backup/app.db'" && sqlite3 /backup/app.db 'pragma integrity_check'
+rabbitmqctl list_queues name messages consumers | awk '$2>1000'
+systemctl list-units --failed --no-legend | awk '{print $2}'
+for svc in nginx postgresql redis-server; do systemctl is-active --quiet $svc || { echo "$svc is down"; systemctl start $svc; }; done
+mkdir -p /etc/systemd/system/nginx.service.d
+	cat > /etc/systemd/system/nginx.service.d/limits.conf <<EOF
+	[Service]
+	LimitNOFILE=65535
+	EOF
+	systemctl daemon-reload && systemctl restart nginx
+loginctl enable-linger deploy; sudo -iu deploy XDG_RUNTIME_DIR=/run/user/$(id -u deploy) systemctl --user enable --now app.service
+(crontab -l 2>/dev/null | grep -v backup.sh; echo "15 2 * * * /opt/scripts/backup.sh >> /var/log/backup.log 2>&1") | crontab -
+exec 9>/var/lock/backup.lock
+	flock -n 9 || { echo "already running" >&2; exit 0; }
+	/opt/scripts/backup.sh
+flock -n /tmp/sync.lock -c 'rsync -a /src/ /dst/'
+nohup /opt/app/bin/server --config /etc/app.yml > /var/log/app.log 2>&1 &
+	echo $! > /run/app.pid
+	disown
+timeout 300 bash -c 'until docker inspect -f "{{.State.Health.Status}}" api | grep -q healthy; do sleep 2; done'
+tmpfile=$(mktemp /tmp/report.XXXXXX)
+	{
+	  echo "Report for $(hostname) at $(date)"
+	  echo; uptime; echo; df -h; echo; free -m
+	} > "$tmpfile"
+	mail -s "daily report" ops@example.com < "$tmpfile"
+	rm -f -- "$tmpfile"
+usage() { cat <<EOF
+	Usage: ${0##*/} [-e env] [-f] host...
+	  -f   force: runs rm -rf on the cache first
+	EOF
+	}
+	while getopts ":e:fh" opt; do
+	  case $opt in
+	    e) ENVIRONMENT=$OPTARG ;;
+	    f) FORCE=1 ;;
+	    h) usage; exit 0 ;;
+	    *) usage >&2; exit 2 ;;
+	  esac
+	done
+	shift $((OPTIND-1))
+	for host in "$@"; do echo "deploying to $host in ${ENVIRONMENT:-staging}"; done
+log() { echo "[$(date '+%F %T')] $*" | tee -a "$LOGFILE"; }
+	die() { log "ERROR: $*"; exit 1; }
+	LOGFILE=/var/log/deploy.log
+	[ "$(id -u)" -eq 0 ] || die "must run as root"
+	command -v docker >/dev/null 2>&1 || die "docker missing"
+	log "all good"
+retry() { local n=0; until "$@"; do n=$((n+1)); [ $n -ge 5 ] && return 1; sleep $((2**n)); done; }
+	retry curl -fsS https://example.com/health
+if grep -qi microsoft /proc/version; then echo wsl; elif [ -f /.dockerenv ]; then echo docker; else echo metal; fi
+. /etc/os-release; case "$ID-$VERSION_ID" in ubuntu-2*) apt-get -y install chrony;; rocky-*|almalinux-*) dnf -y install chrony;; esac; chronyc tracking
+source /opt/venv/bin/activate && python manage.py migrate --noinput && python manage.py collectstatic --noinput && deactivate
+python3 -c 'import json,sys; print(json.load(sys.stdin)["version"])' < package.json
+python3 - <<'EOF'
+	import shutil
+	total, used, free = shutil.disk_usage("/")
+	print(f"{used/total:.0%} used")
+	EOF
+perl -pi -e 's/DEBUG=true/DEBUG=false/' /srv/app/.env
+perl -ne 'print if /ERROR/ .. /^$/' app.log
+cp -a /etc/nginx "/root/nginx-$(date +%F)" && cp /tmp/new.conf /etc/nginx/conf.d/app.conf
+cp /etc/ssh/sshd_config /etc/ssh/sshd_config.bak && sed -i 's/^#\?PermitRootLogin.*/PermitRootLogin no/' /etc/ssh/sshd_config && sshd -t && systemctl reload sshd
+mv /var/log/app.log /var/log/app.log.1 && kill -HUP "$(pidof app)" && gzip /var/log/app.log.1
+: > /var/log/huge.log
+truncate -s 0 /var/lib/docker/containers/*/*-json.log
+rm -rf /var/cache/nginx/* /tmp/app-* "${HOME}/.cache/pip"
+rm -rf ./node_modules ./dist && npm ci
+rm -rf -- "${BUILD_DIR:?}"/*
+[ -n "$CACHE" ] && [ -d "$CACHE" ] && rm -rf "${CACHE:?}/"*
+find /tmp -maxdepth 1 -user jenkins -mmin +1440 -exec rm -rf {} \;
+dd if=/dev/zero of=/tmp/testfile bs=1M count=256 oflag=direct && rm /tmp/testfile
+dd if=/dev/urandom bs=32 count=1 2>/dev/null | base64
+openssl rand -hex 32 > /etc/app/secret.key && chmod 400 /etc/app/secret.key
+echo "$TLS_CERT" | base64 -d > /etc/app/tls.crt
+md5sum -c SHASUMS --ignore-missing; sha256sum /usr/local/bin/kubectl | cut -c1-12
+echo "c0ffee  app.tgz" | sha256sum -c - && tar xf app.tgz
+curl -LO "https://dl.k8s.io/release/$(curl -L -s https://dl.k8s.io/release/stable.txt)/bin/linux/amd64/kubectl" && install -o root -g root -m 0755 kubectl /usr/local/bin/kubectl
+xargs -P4 -n1 -a urls.txt curl -sfO
+parallel -j4 gzip ::: /var/log/app/*.log.1
+strace -f -p "$(pidof nginx | cut -d' ' -f1)" -e trace=network -o /tmp/strace.out & sleep 5; kill %1
+screen -dmS build make -j8; tmux new-session -d -s watch 'htop'
+sudo install -m 440 /dev/stdin /etc/motd <<< "Managed by opsjobs"
+update-ca-certificates && update-grub2 --version >/dev/null 2>&1; ldconfig
+virsh list --all; virsh snapshot-create-as web-1 before-upgrade
+zfs list -t snapshot -o name,creation -s creation | tail; zfs snapshot tank/data@$(date +%F)
+modprobe -n -v br_netfilter; lsmod | grep overlay; sysctl net.ipv4.ip_forward
+localectl set-locale LANG=en_US.UTF-8; locale -a | head
+uptime -p; nproc; cat /proc/loadavg /proc/meminfo | head -5; vmstat 1 3; iostat -x 1 2
+if [ -e /etc/cron.d/backup ]; then cat /etc/cron.d/backup; else echo "no cron job"; fi
+diff -u /etc/ssh/sshd_config /usr/share/openssh/sshd_config || true; grep -v '^#' /etc/sudoers.d/* | head
+visudo -cf /etc/sudoers; awk -F: '$2=="!" {print $1}' /etc/shadow | head
+mapfile -t files < <(find /srv/incoming -type f -name '*.csv' -mmin +5); for f in "${files[@]}"; do mv -n -- "$f" /srv/processed/; done
+declare -A ports=([web]=80 [db]=5432); for k in "${!ports[@]}"; do timeout 2 bash -c "</dev/tcp/localhost/${ports[$k]}" && echo "$k ok" || echo "$k closed"; done
+select_env() { local e=$1; [[ $e =~ ^(dev|staging|prod)$ ]] || return 1; export KUBECONFIG="$HOME/.kube/$e"; }
+	select_env staging && kubectl get ns
+envsubst '${HOST} ${PORT}' < /opt/templates/nginx.conf.tpl > /etc/nginx/conf.d/site.conf
+PGPASSWORD=$DB_PASS psql -h "$DB_HOST" -U "$DB_USER" -d "$DB_NAME" -f /opt/migrations/001.sql
+watch -n1 -d 'ss -s' & WP=$!; sleep 3; kill $WP
+gcore -o /tmp/core $(pidof app) && gdb -batch -ex bt /usr/bin/app /tmp/core.*
+systemd-run --unit=reindex --property=CPUQuota=50% /opt/app/bin/reindex --all
+podman generate systemd --new --name web > ~/.config/systemd/user/web.service && systemctl --user daemon-reload
+sed -i '/^127\.0\.1\.1/d' /etc/hosts
+sed -i "s|^DB_HOST=.*|DB_HOST=${DB_HOST}|" /opt/app/.env
+crm_mon -1; pcs status; corosync-quorumtool -s
+nmcli con mod eth0 ipv4.dns "10.0.0.2 10.0.0.3" && nmcli con up eth0
+netplan generate && netplan apply
+ethtool eth0 | grep -E 'Speed|Link'; mii-tool eth0 2>/dev/null
+find / -xdev -type f -size +500M -printf '%s %p\n' 2>/dev/null | sort -rn | head
+du -xsh /var/* 2>/dev/null | sort -h | tail -5
+ls -la / /root 2>&1 | head; stat -c '%a %U %n' /etc/shadow
+test $(date +%u) -eq 7 && /opt/scripts/weekly.sh || /opt/scripts/daily.sh
+#: what a program is given from outside
+export DIR=/srv/app/cache; bash -c 'rm -rf "$DIR"/*'
+DIR=/srv/app/cache sh -c 'rm -rf "$DIR"/*'
+export DIR=/srv/app/cache; sudo -E bash -c 'rm -rf "$DIR"/*'
+sh -c 'rm -rf "$1"/cache' _ /srv/app
+find /srv -name '*.tmp' -print0 | xargs -0 sh -c 'rm -f "$@"' _
+run() { local what=$1; shift; echo "$what"; "$@"; }; run "restarting" systemctl restart app
+printf 'a\nb\n' | while read -r n; do rm -rf "/srv/app/cache/$n/old"; done
+ls /srv/app/tmp | xargs -I{} rm -rf /srv/app/tmp/{}
+printf 'all:\n\techo done\n' > Makefile && make

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from opsjobs.model.safety.escapes import ansi_c
-from opsjobs.model.safety.words import cleared, known
+from opsjobs.model.safety.words import STAR, cleared, has_glob, known
 
 OUTPUT_CHARACTERS_MAX = 64 << 10
 _FORMAT = re.compile(r"%(%|[-+ #0]*\d*(?:\.\d+)?[sbdiqcxX])")
@@ -137,6 +137,31 @@ def _sed(words: Sequence[str], fed: str | None) -> str | None:
     return fed.replace(found[2], found[3], -1 if found[4] else 1) if found is not None and fed is not None else None
 
 
+def _crontab(words: Sequence[str], _: str | None) -> str | None:
+    """What is in the crontab already is nothing new."""
+    return "" if "-l" in words else None
+
+
+def _grep(words: Sequence[str], fed: str | None) -> str | None:
+    """Lines that are left out are no harm: all of them."""
+    options = [w for w in words[1:] if w[:1] == "-"]
+    return (
+        fed
+        if any(w == "--invert-match" or (w[1:2] != "-" and "v" in w) for w in options) and len(words) - len(options) == 2
+        else None
+    )
+
+
+def _ls(words: Sequence[str], _: str | None) -> str | None:
+    """The names of files are whatever a glob may be."""
+    options = [w for w in words[1:] if w[:1] == "-"]
+    if any(w[1:2] == "-" or not set(w[1:]) <= set("1aAtrUd") for w in options):
+        return None
+    rest = [w for w in words[1:] if w[:1] != "-"]
+    listed = any("d" in w for w in options)
+    return "".join(f"{w if listed or has_glob(w) else STAR}\n" for w in rest or [STAR])
+
+
 def _which(words: Sequence[str], _: str | None) -> str | None:
     rest = [w for w in words[1:] if not w.startswith("-")]
     return rest[0] if len(rest) == 1 else None
@@ -170,4 +195,9 @@ _PRINTERS: dict[str, Printed] = {
     "find": _find,
     "type": _which,
     "command": _command,
+    "crontab": _crontab,
+    "grep": _grep,
+    "ls": _ls,
+    "dir": _ls,
+    **dict.fromkeys(("sort", "uniq"), lambda words, fed: fed if all(w[:1] == "-" for w in words[1:]) else None),
 }

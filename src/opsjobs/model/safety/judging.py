@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow
+from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow, tables
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.model.safety.interpreters import language_of
 from opsjobs.model.safety.matching import Context, Matcher, findings
@@ -24,6 +24,11 @@ _READERS: Mapping[str, Reader] = {
     "cmd-line": command_prompt.read_line,
     "perl": shallow.perl,
     "node": shallow.node,
+    "crontab": tables.crontab,
+    "system-crontab": tables.system_crontab,
+    "unit": tables.unit,
+    "start": tables.start,
+    "make": tables.makefile,
 }
 
 INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "node")

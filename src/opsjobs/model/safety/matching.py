@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
+from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.paths import is_unknown, may_be, readings
 from opsjobs.model.safety.rulebook import Condition, Match, Rule, Rulebook
 from opsjobs.model.safety.trace import WINDOWS, Call, Trace
@@ -112,6 +113,8 @@ class Matcher:
 def _tests(match: Match) -> Iterator[Test]:
     """What a match asks of a call, the cheap questions first."""
     yield partial(_speaks, match.dialect)
+    if match.other_than:
+        yield lambda call: call.name not in match.other_than
     if match.without:
         yield lambda call: not any(word in call.words for word in match.without)
     for flag in match.flags:
@@ -123,6 +126,8 @@ def _tests(match: Match) -> Iterator[Test]:
     if match.fed_by:
         yield lambda call: not set(match.fed_by).isdisjoint(call.io.sources)
     yield from _path_tests(match)
+    if match.unseen:
+        yield _is_unseen
     if (says := match.says) is not None:
         yield lambda call: says.search(call.text) is not None
 
@@ -134,10 +139,20 @@ def _path_tests(match: Match) -> Iterator[Test]:
         yield lambda call: any(may_be(path, match.if_empty) for path in call.paths_if_empty)
     for key, patterns in match.values:
         yield partial(_has_value, key, patterns)
+    if match.fed_from:
+        yield lambda call: any(may_be(path, match.fed_from) for feeder in call.io.feeders for path in feeder.paths)
+    if match.to:
+        yield lambda call: any(may_be(path, match.to) for path in call.destinations)
     if match.redirect:
         yield lambda call: _any_path(match.redirect, call, [path for _, path in call.io.writes])
     if match.reads:
         yield lambda call: _any_path(match.reads, call, call.io.reads)
+
+
+def _is_unseen(call: Call) -> bool:
+    """Whether nobody can say what it writes."""
+    text = printed(call.words, call.io.fed())
+    return text is None or is_unknown(text.strip())
 
 
 def _speaks(wanted: str, call: Call) -> bool:

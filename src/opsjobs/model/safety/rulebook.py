@@ -18,7 +18,7 @@ _KEYS = frozenset({"name", "severity", "reason", "stricter", "any", "finds", "pa
 _MATCH_KEYS = frozenset(
     {
         *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
-        *("redirect", "reads", "fed_by", "says"),
+        *("redirect", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from"),
     }
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
@@ -39,6 +39,8 @@ class Match:
     `flags`: each of them, in any of its spellings. `without`: none of these words. `words`: in this order among the arguments.
     `argument`: one of them fits whole. `path`, `redirect`, `reads` (of `<`): patterns of paths. `if_empty`: paths it becomes where a variable is
     empty. `values`: patterns of paths after `key=`. `fed_by`: names of what its input comes from. `says`: found in all its text.
+    `to`: patterns of paths of where a command that copies puts it. `unseen`: what it writes stands nowhere in the text. `other_than`:
+    it has none of these names. `fed_from`: patterns of paths that what feeds it works on.
     """
 
     command: tuple[str, ...] = ()
@@ -55,6 +57,10 @@ class Match:
     reads: tuple[str, ...] = ()
     fed_by: tuple[str, ...] = ()
     says: re.Pattern[str] | None = None
+    to: tuple[str, ...] = ()
+    unseen: bool = False
+    other_than: tuple[str, ...] = ()
+    fed_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,10 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
         reads=_paths(body.get("reads"), sets),
         fed_by=_texts(body.get("fed_by")),
         says=_regex(body.get("says")),
+        to=_paths(body.get("to"), sets),
+        unseen=body.get("unseen") is True,
+        other_than=_texts(body.get("other_than")),
+        fed_from=_paths(body.get("fed_from"), sets),
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.environment import Given
 from opsjobs.model.safety.interpreters import Argv, File, Inner, Standard, Text
-from opsjobs.model.safety.paths import is_unknown, may_be, normal
+from opsjobs.model.safety.paths import is_unknown, normal
+from opsjobs.model.safety.tables import language_at
 from opsjobs.model.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
 from opsjobs.model.safety.words import ANY, SOMETHING, STAR, as_source, has_glob, known
 from opsjobs.model.safety.wrappers import NAMES, inner
@@ -18,22 +19,6 @@ DOWNLOADERS = frozenset(
 )
 UNNAMED = "?"
 """A call whose name is not known, for rules about its arguments."""
-# What is written there is run by others, sooner or later.
-_STARTED = (
-    *("/etc/cron.hourly/*", "/etc/cron.daily/*", "/etc/cron.weekly/*", "/etc/cron.monthly/*", "/etc/cron.d/*", "/etc/crontab"),
-    *("/var/spool/cron/**", "/etc/profile", "/etc/profile.d/*", "/etc/bash.bashrc", "/etc/rc.local", "/etc/init.d/*"),
-    *(
-        "~/.bashrc",
-        "~/.profile",
-        "~/.bash_profile",
-        "~/.zshrc",
-        "/root/.bashrc",
-        "/root/.profile",
-        "/home/*/.bashrc",
-        "/home/*/.profile",
-    ),
-)
-_TIMES = re.compile(r"(?m)^\s*(?:@\w+|(?:[\d*/,-]+\s+){5})(?:\s*root\s+)?")
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _CALL_STEPS = 8
 """What it costs to hold a call against the rules, beside reading it."""
@@ -169,5 +154,8 @@ def settle(trace: Trace) -> None:
             done.add(key)
             trace.read(language, as_source(trace.written[path], language), place)
     for path, text in list(trace.written.items()):
-        if may_be(path, _STARTED):
-            trace.read("bash", as_source(_TIMES.sub("", text)), Place(excerpt_of(text)))
+        if (reader := language_at(path)) is not None:
+            trace.read(reader, as_source(text), Place(excerpt_of(text)))
+    for path in trace.downloaded:
+        if language_at(path) is not None:
+            trace.event("download_to_shell", Place(path))

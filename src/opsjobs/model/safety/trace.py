@@ -10,7 +10,7 @@ from typing import Literal
 
 from opsjobs.model.safety.budget import DEPTH_MAX, Budget, Spent
 from opsjobs.model.safety.environment import NOBODY, Given
-from opsjobs.model.safety.paths import emptied, readings
+from opsjobs.model.safety.paths import emptied, normal, readings
 from opsjobs.model.safety.words import ANY, STAR, shown
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]
@@ -51,13 +51,14 @@ class Place:
 class Io:
     """What a call reads and writes. `sources`: the names of what feeds it; `text`: what it is fed, where that is known.
 
-    `writes`: `("write" | "append", path)`. `reads`: paths of `<`. `pipes_to`: the name of what it feeds.
+    `writes`: `("write" | "append", path)`. `reads`: paths of `<`. `feeders`: the calls that feed it through a pipe.
     """
 
     sources: tuple[str, ...] = ()
     text: Callable[[], str | None] | None = None
     writes: tuple[tuple[str, str], ...] = ()
     reads: tuple[str, ...] = ()
+    feeders: tuple[Call, ...] = ()
 
     def fed(self) -> str | None:
         """What comes in, where that is known."""
@@ -105,6 +106,18 @@ class Call:
     def paths_if_empty(self) -> tuple[str, ...]:
         """The paths that they are where what may be empty is."""
         return tuple(path for word in self.arguments for path in emptied(self.as_path(word), self.place.cwd))
+
+    @cached_property
+    def destinations(self) -> tuple[str, ...]:
+        """Where a command that copies puts it: the last argument, or that of `-t`; and in it, by the name of each source."""
+        named = [
+            self.words[n + 1] for n, word in enumerate(self.words[:-1]) if word in ("-t", "--target-directory", "-Destination")
+        ]
+        named += [word.partition("=")[2] for word in self.words if word.startswith("--target-directory=")]
+        to = named[:1] or self.arguments[-1:]
+        sources = self.arguments[:-1] or (self.arguments if named else ())
+        found = [normal(self.as_path(word), self.place.cwd) for word in to]
+        return (*found, *(f"{folder}/{self.as_path(word).rpartition('/')[2]}" for folder in found for word in sources))
 
     def as_path(self, word: str) -> str:
         """A path of Windows as if it were of POSIX: small letters, slashes; and its globs need no shell."""

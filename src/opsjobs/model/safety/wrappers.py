@@ -3,123 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from opsjobs.model.safety.environment import SAME, Change
 from opsjobs.model.safety.interpreters import LANGUAGES, Argv, File, Inner, Standard, Text, Words, interpreted, language_of
+from opsjobs.model.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
 from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
 
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """How a wrapper's own words are told from the command: which of its options take a value, and how many words it needs."""
-
-    short: str = ""
-    long: frozenset[str] = frozenset()
-    skip: int = 0
-    assigns: bool = False
-
-    def rest(self, words: Words) -> tuple[str, ...]:
-        """The words of the command within."""
-        at = 1
-        while at < len(words):
-            word = words[at]
-            if word == "--":
-                at += 1
-                break
-            if word.startswith("--"):
-                at += 2 if word[2:] in self.long else 1
-            elif word.startswith("-") and len(word) > 1:
-                at += 2 if self._takes(word) else 1
-            elif self.assigns and _ASSIGNMENT.match(word):
-                at += 1
-            else:
-                break
-        at += self.skip
-        while self.assigns and at < len(words) and _ASSIGNMENT.match(words[at]):
-            at += 1
-        return tuple(words[at:])
-
-    def _takes(self, word: str) -> bool:
-        """Whether the value of a cluster like `-nu` is the next word."""
-        for n, letter in enumerate(word[1:], start=1):
-            if letter in self.short:
-                return n == len(word) - 1
-        return False
-
-
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_CLEARED = Change(cleared=True)
-_CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
-_KEEPS = re.compile(r"-\w*E\w*|--preserve-env.*")
-
-
-def _long(*names: str) -> frozenset[str]:
-    return frozenset(names)
-
-
-_PREFIXES: dict[str, Prefix] = {
-    "sudo": Prefix("CDghpRrTtUu", _long("user", "group", "host", "prompt", "chdir", "chroot", "role", "type"), assigns=True),
-    "doas": Prefix("Cu"),
-    "pkexec": Prefix("", _long("user")),
-    "env": Prefix("uC", _long("unset", "chdir"), assigns=True),
-    "nice": Prefix("n", _long("adjustment")),
-    "ionice": Prefix("cnpPu", _long("class", "classdata")),
-    "chrt": Prefix("", skip=1),
-    "taskset": Prefix("", skip=1),
-    "timeout": Prefix("ks", _long("kill-after", "signal"), skip=1),
-    "time": Prefix("fo", _long("format", "output")),
-    "stdbuf": Prefix("ioe", _long("input", "output", "error")),
-    "chroot": Prefix("", skip=1),
-    "unshare": Prefix("SGR", _long("root", "wd", "setuid", "setgid")),
-    "nsenter": Prefix("tSG", _long("target", "setuid", "setgid")),
-    "strace": Prefix("eopsPaEIuObUX", _long("output", "trace", "attach")),
-    "ltrace": Prefix("eopsPanulFx"),
-    "exec": Prefix("a"),
-    "systemd-run": Prefix(
-        "puMHEt", _long("unit", "property", "uid", "gid", "slice", "description", "setenv", "on-calendar", "on-active", "nice")
-    ),
-    "systemd-inhibit": Prefix("", _long("what", "who", "why", "mode")),
-    "cpulimit": Prefix("lpe", _long("limit")),
-    "setpriv": Prefix("", _long("reuid", "regid", "groups")),
-    "setarch": Prefix("", skip=1),
-    "capsh": Prefix(""),
-    "firejail": Prefix(""),
-    "proot": Prefix("rbwq"),
-    "faketime": Prefix("f", skip=1),
-    **{
-        name: Prefix("")
-        for name in (
-            *("nohup", "setsid", "builtin", "busybox", "toybox", "coproc", "chronic", "fakeroot", "catchsegv", "unbuffer"),
-            *("torsocks", "proxychains", "proxychains4", "caffeinate", "linux64", "linux32", "dbus-run-session", "rlwrap", "ts"),
-            *("noglob", "nocorrect", "eatmydata", "softlimit", "setlock", "else", "then", "do"),
-        )
-    },
-}
-_ENV_OPTIONS = frozenset({"-e", "--env", "--setenv"})
-_ENV_ATTACHED = re.compile(r"(?:--(?:set)?env=|-[eE])(\w+=.*)", re.DOTALL)
-_CHANGES = frozenset({"env", "sudo", "doas", "pkexec", "systemd-run"})
-_XARGS = Prefix("adEILnPsl", _long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
-_FLOCK = Prefix("wEn".replace("n", ""), _long("timeout", "wait", "conflict-exit-code"), skip=1)
-_WATCH = Prefix("n", _long("interval"))
+_XARGS = Prefix("adEILnPsl", long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
+_FLOCK = Prefix("wEn".replace("n", ""), long("timeout", "wait", "conflict-exit-code"), skip=1)
+_WATCH = Prefix("n", long("interval"))
 _SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
 _CONTAINERS = {
-    ("docker", "exec"): Prefix("euw", _long("env", "user", "workdir", "env-file", "detach-keys")),
+    ("docker", "exec"): Prefix("euw", long("env", "user", "workdir", "env-file", "detach-keys")),
     ("docker", "run"): Prefix(
         "aceuvwhlpm",
-        _long(
+        long(
             "name", "network", "volume", "env", "user", "workdir", "entrypoint", "mount", "publish", "hostname", "label", "memory"
         ),
     ),
-    ("kubectl", "exec"): Prefix("cnf", _long("container", "namespace", "context")),
+    ("kubectl", "exec"): Prefix("cnf", long("container", "namespace", "context")),
 }
 
 
 def inner(words: Words) -> list[Inner]:
     """What these words run besides themselves; nothing where the command is no wrapper."""
     name = words[0]
-    if (prefix := _PREFIXES.get(name)) is not None:
+    if (prefix := PREFIXES.get(name)) is not None:
         return _prefixed(name, prefix, words)
     if (special := _SPECIAL.get(name)) is not None:
         return special(words)
@@ -139,20 +49,7 @@ def _prefixed(name: str, prefix: Prefix, words: Words) -> list[Inner]:
     rest = prefix.rest(words)
     if name == "sudo" and not rest and any(w in ("-s", "-i", "--shell", "--login") for w in words):
         return [Standard("bash")]
-    return _argv(rest, _changed(name, words[: len(words) - len(rest)]))
-
-
-def _changed(name: str, own: Words) -> Change:
-    """What the own words of a wrapper say of the environment: `env -i A=b`, `sudo A=b`."""
-    if name not in _CHANGES:
-        return SAME
-    pairs = (word.partition("=") for word in own if _ASSIGNMENT.match(word))
-    sets = tuple((key, value) for key, _, value in pairs)
-    if name == "systemd-run":
-        return Change(tuple(_variables(own)), cleared=True)
-    if name == "env":
-        return Change(sets, cleared=any(_CLEARS.fullmatch(word) for word in own))
-    return Change(sets, doubtful=not any(_KEEPS.fullmatch(word) for word in own))
+    return _argv(rest, changed(name, words[: len(words) - len(rest)]))
 
 
 def _env_split(words: Words) -> tuple[str, ...] | None:
@@ -185,7 +82,7 @@ def _replaced(words: Words) -> str | None:
 
 
 def _parallel(words: Words) -> list[Inner]:
-    rest = Prefix("jSPNan", _long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog")).rest(words)
+    rest = Prefix("jSPNan", long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog")).rest(words)
     own = [w for w in rest if w not in (":::", "::::", ":::+")] if not rest or rest[0].startswith(":::") else None
     if own is not None:
         return [Text("bash", word) for word in own] or [Standard("bash")]
@@ -219,18 +116,18 @@ def _find(words: Words) -> list[Inner]:
 
 def _ssh(words: Words) -> list[Inner]:
     rest = _SSH.rest(words)
-    return [Text("bash", " ".join(rest), (), change=_CLEARED)] if rest else [Standard("bash", ())]
+    return [Text("bash", " ".join(rest), (), change=CLEARED)] if rest else [Standard("bash", ())]
 
 
 def _su(words: Words) -> list[Inner]:
-    change = _CLEARED if not {"-", "-l", "--login", "-lc"}.isdisjoint(words) else SAME
+    change = CLEARED if not {"-", "-l", "--login", "-lc"}.isdisjoint(words) else SAME
     for n, word in enumerate(words):
         if word in ("-c", "--command", "--session-command", "-lc") and n + 1 < len(words):
             return [Text("bash", words[n + 1], change=change)]
         if word.startswith("--command="):
             return [Text("bash", word.partition("=")[2], change=change)]
     if words[0] == "runuser" and "-u" in words:
-        return _argv(Prefix("ugGw", _long("user", "group")).rest(words))
+        return _argv(Prefix("ugGw", long("user", "group")).rest(words))
     return [Standard("bash")]
 
 
@@ -261,20 +158,10 @@ def _container(words: Words) -> list[Inner]:
         return []
     prefix = _CONTAINERS.get((words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb]))
     if words[0] == "kubectl" and "--" in words:
-        return _argv(words[words.index("--") + 1 :], _CLEARED)
+        return _argv(words[words.index("--") + 1 :], CLEARED)
     rest = prefix.rest(words[verb:]) if prefix is not None else ()
-    change = Change(tuple(_variables(words[verb : len(words) - len(rest)])), cleared=True)
+    change = Change(tuple(variables(words[verb : len(words) - len(rest)])), cleared=True)
     return _argv(rest[2:] if rest[1:2] == ("--",) else rest[1:], change)
-
-
-def _variables(own: Words) -> Iterator[tuple[str, str]]:
-    """Of `-e X=/`, `-eX=/`, `--env X=/`, `--env=X=/`."""
-    for n, word in enumerate(own):
-        attached = _ENV_ATTACHED.match(word)
-        given = own[n + 1] if word in _ENV_OPTIONS and n + 1 < len(own) else attached[1] if attached is not None else ""
-        name, equals, value = given.partition("=")
-        if equals and name.isidentifier():
-            yield name, value
 
 
 def _trap(words: Words) -> list[Inner]:
@@ -298,8 +185,25 @@ def _command(words: Words) -> list[Inner]:
     return [] if len(words) > 1 and words[1] in ("-v", "-V") else _argv(Prefix("").rest(words))
 
 
-def _standard(words: Words) -> list[Inner]:
-    return [Standard("bash")] if words[0] != "crontab" or "-" in words else []
+def _standard(_: Words) -> list[Inner]:
+    return [Standard("bash")]
+
+
+def _crontab(words: Words) -> list[Inner]:
+    rest = Prefix("u").rest(words)
+    if rest[:1] == ("-",) or (len(words) == 1 and not rest):
+        return [Standard("crontab")]
+    return [File("crontab", rest[0])] if rest and not {"-l", "-r", "-e"} & set(words) else []
+
+
+def _make(words: Words) -> list[Inner]:
+    # The grammar loses a `-` that stands right before a heredoc.
+    named = [(*words, "-")[n + 1] for n, word in enumerate(words) if word in ("-f", "--file", "--makefile")]
+    folder = next((f"{words[n + 1]}/" for n, word in enumerate(words[:-1]) if word in ("-C", "--directory")), "")
+    return [
+        Standard("make") if file in ("-", "/dev/stdin") else File("make", folder + file)
+        for file in named or ("GNUmakefile", "makefile", "Makefile")
+    ]
 
 
 def _awk(words: Words) -> list[Inner]:
@@ -344,8 +248,8 @@ def _many_hosts(words: Words) -> list[Inner]:
     """`pssh -h hosts LINE`, `clush -a LINE`, `salt '*' cmd.run LINE`."""
     if "cmd.run" in words:
         return [Text("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
-    rest = Prefix("hHlpoetOwgfux", _long("hosts", "host", "user", "timeout", "outdir")).rest(words)
-    return [Text("bash", " ".join(rest), change=_CLEARED)] if rest else []
+    rest = Prefix("hHlpoetOwgfux", long("hosts", "host", "user", "timeout", "outdir")).rest(words)
+    return [Text("bash", " ".join(rest), change=CLEARED)] if rest else []
 
 
 _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
@@ -372,7 +276,8 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "command": _command,
     "at": _standard,
     "batch": _standard,
-    "crontab": _standard,
+    "crontab": _crontab,
+    **dict.fromkeys(("make", "gmake"), _make),
     **dict.fromkeys(("awk", "gawk", "mawk", "nawk"), _awk),
     **dict.fromkeys(("vim", "vi", "ex", "nvim", "ed"), _shell_outs(r":?!\s*(.+)")),
     "tar": _shell_outs(r"(?:checkpoint-action=exec=|to-command=|use-compress-program=)(.+)"),
@@ -394,5 +299,5 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "tmux": _multiplexer,
     "screen": _multiplexer,
 }
-NAMES = frozenset((*_PREFIXES, *_SPECIAL, *LANGUAGES))
+NAMES = frozenset((*PREFIXES, *_SPECIAL, *LANGUAGES))
 """Whoever is a wrapper: a glob may stand for one."""
