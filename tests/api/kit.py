@@ -12,6 +12,7 @@ import httpx2
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
+from kit.servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
@@ -135,7 +136,7 @@ def parts_on(
         files=files,
         artifacts=Artifacts(database),
         executions=Executions(database),
-        audit_log=AuditLog(database),
+        audit_log=AuditLog(database, [AUDIT_KEY]),
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),

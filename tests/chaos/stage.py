@@ -18,7 +18,7 @@ from chaos.work import Nasty
 from e2e.house import WORKERS, House
 from e2e.processes import Running, still_running, until
 from kit import servers
-from kit.servers import open_folder
+from kit.servers import AUDIT_KEY, open_folder
 from kit.witness import Witness
 from opsjobs.settings import names as settings
 from opsjobs.standalone.postgres import Postgres
@@ -211,7 +211,7 @@ def stage() -> Iterator[Stage]:
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder())
         postgres = _postgres(stack)
-        runner.upgrade(postgres.url)
+        runner.upgrade(postgres.url, [AUDIT_KEY])
         valkey = Valkey(folder)
         stack.callback(valkey.stop)
         valkey.start()

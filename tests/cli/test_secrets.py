@@ -16,8 +16,20 @@ from opsjobs.cli.app import run
 from opsjobs.model.encryption_key import decoded, key_id
 
 LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
-OLD = {"id": "0ld0ld00", "current": False, "known": True, "sealed": {"credentials": 0, "parameters": 0}, "removable": True}
-NEW = {"id": "ne3ne300", "current": True, "known": True, "sealed": {"credentials": 2, "parameters": 0}, "removable": False}
+OLD = {
+    "id": "0ld0ld00",
+    "current": False,
+    "known": True,
+    "sealed": {"credentials": 0, "parameters": 0, "audit_chain": 0},
+    "removable": True,
+}
+NEW = {
+    "id": "ne3ne300",
+    "current": True,
+    "known": True,
+    "sealed": {"credentials": 2, "parameters": 0, "audit_chain": 0},
+    "removable": False,
+}
 
 
 def credentials(asked: Asked) -> Answer:

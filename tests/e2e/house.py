@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import signal
@@ -37,7 +36,7 @@ ADDRESSES_A_SERVER = 16
 WORKERS = ("worker-1", "worker-2")
 _SETTINGS = {
     "OPSJOBS_ADMIN_TOKEN": TOKEN,
-    "ENCRYPTION_KEYS": base64.b64encode(b"e2e." * 8).decode(),
+    "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal(),
     "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
     # So long that none of them is over before its test has looked, however slow the machine is.
@@ -312,7 +311,7 @@ def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) ->
     """A running service that knows no machine yet, until the stack is closed."""
     folder = stack.enter_context(servers.open_folder())
     postgres = stack.enter_context(servers.postgres())
-    runner.upgrade(postgres.url)
+    runner.upgrade(postgres.url, [servers.AUDIT_KEY])
     valkey = Valkey(folder)
     stack.callback(valkey.stop)
     valkey.start()

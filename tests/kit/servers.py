@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from opsjobs.model.secret import Secret
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.store.migrations import runner
@@ -41,13 +42,17 @@ def open_folder(place: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Signs the audit log of every database here; who seals rows in a test has it among its keys.
+AUDIT_KEY = Secret("YXVkaXRhdWRpdGF1ZGl0YXVkaXRhdWRpdGF1ZGl0YXU")
+
+
 class Databases:
     """Clones of one migrated database."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._numbers = itertools.count(1)
-        runner.upgrade(url)
+        runner.upgrade(url, [AUDIT_KEY])
         self._admin = psycopg.connect(self.url_of("postgres"), autocommit=True)
 
     def url_of(self, name: str) -> str:

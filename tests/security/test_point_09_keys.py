@@ -11,6 +11,7 @@ import pytest
 
 from api.kit import desk, problem
 from engine.bench import Bench, Known, bench
+from kit.servers import AUDIT_KEY
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.encryption_key import decoded, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
@@ -26,7 +27,8 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Keys, StoredCredential, Vault
 from store.cast import password
 
-OLD, NEW = new_key(), new_key()
+# The chain of the audit log is signed under the old one, too.
+OLD, NEW = AUDIT_KEY, new_key()
 EXECUTIONS, LOGINS = 100, 20
 SWAP = """
 update credentials c set sealed = o.sealed, wrapped_key = o.wrapped_key, key_id = o.key_id
@@ -128,7 +130,7 @@ async def test_point_09_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotati
         (True, True), (True, True), (False, False)
     ]  # fmt: skip
     rotated = await Keys(database, [NEW, OLD]).rotate(60.0, batch_rows=1)
-    assert (rotated.rewrapped, rotated.left, [row["id"] for row in rotated.broken]) == (1, 2, [1, 2])
+    assert (rotated.rewrapped, rotated.left, [row["id"] for row in rotated.broken]) == (2, 2, [1, 2])
     assert rotated.data()["done"]
     assert not rotated.data()["keys"][1]["removable"]
     # Put back, they are what they were: nothing was sealed over them.
@@ -162,7 +164,7 @@ async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_a
     async with database.transaction() as other:
         await other.execute("select 1 from credentials where id = 3 for update")
         held = await keys.rotate(60.0, batch_rows=2)
-        assert (held.rewrapped, held.left, held.data()["done"]) == (4, 1, False)
+        assert (held.rewrapped, held.left, held.data()["done"]) == (5, 1, False)
     assert (await keys.rotate(0.0)).data()["done"] is False  # no time at all: nothing is done, and that is said
     assert (await keys.rotate(60.0)).left == 0
 
@@ -170,7 +172,7 @@ async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_a
 async def test_point_09_a_row_under_a_key_that_is_gone_is_counted_and_left_alone(database: Database) -> None:
     await Vault(database, [OLD]).create(password("lost"))
     states = await Keys(database, [NEW]).states()
-    assert [(s.id, s.known, s.rows) for s in states] == [(named(NEW), True, 0), (named(OLD), False, 1)]
+    assert [(s.id, s.known, s.rows) for s in states] == [(named(NEW), True, 0), (named(OLD), False, 2)]
     assert (await Keys(database, [NEW]).rotate(60.0)).data()["done"]
 
 
@@ -180,15 +182,16 @@ async def test_point_09_only_an_admin_rotates_keys_and_it_is_on_record(database:
         await Vault(database, [OLD]).create(password("login"))
         ada.parts.keys = Keys(database, [NEW, OLD])
         assert (await ada.http.get("/keys")).json()["items"][1] == {
-            "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0}, "removable": False,
+            "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0, "audit_chain": 1},
+            "removable": False,
         }  # fmt: skip
         for role in ("viewer", "manager"):
             headers = await ada.token_of(role)
             problem(await ada.http.post("/keys/rotate", headers=headers), 403, "forbidden")
             problem(await ada.http.get("/keys", headers=headers), 403, "forbidden")
         answer: dict[str, Any] = (await ada.http.post("/keys/rotate")).json()
-        assert (answer["rewrapped"], answer["left"], answer["done"], answer["keys"][1]["removable"]) == (1, 0, True, True)
-        told = await database.fetch_one("select actor, thing_id, after from audit_log where action = 'key.rotated'")
+        assert (answer["rewrapped"], answer["left"], answer["done"], answer["keys"][1]["removable"]) == (2, 0, True, True)
+        told = await database.fetch_one("select actor, thing_id, after from audit_log where action = 'key.rotated' order by id")
         assert told == {"actor": "ada", "thing_id": named(NEW), "after": {"kind": "credentials", "rewrapped": 1}}
         assert OLD.reveal() not in str(answer)
 

@@ -13,6 +13,7 @@ from psycopg import errors
 
 from api.kit import Desk, desk
 from cli.desk import Answer, Asked, open_desk
+from kit.servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.engine.sealing import Sealer
 from opsjobs.model.chain import Link, Walk, canonical
@@ -26,6 +27,7 @@ from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Connection, Database
 
 ROWS = 6
+KEYS = [AUDIT_KEY]
 
 
 async def note(connection: Connection, number: int) -> None:
@@ -39,8 +41,8 @@ async def filled(database: Database, rows: int = ROWS) -> Link:
     async with database.transaction() as connection:
         for number in range(1, rows + 1):
             await note(connection, number)
-    await Seals(database).seal()
-    return (await AuditLog(database).verify()).head
+    await Seals(database, KEYS).seal()
+    return (await AuditLog(database, KEYS).verify()).ends.head
 
 
 async def unguarded(database: Database, statement: str) -> None:
@@ -51,7 +53,7 @@ async def unguarded(database: Database, statement: str) -> None:
 
 
 async def test_rows_are_numbered_without_a_gap_as_they_become_visible(database: Database) -> None:
-    seals = Seals(database)
+    seals = Seals(database, KEYS)
     async with database.transaction() as late:
         await note(late, 1)
         async with database.transaction() as connection:
@@ -60,8 +62,8 @@ async def test_rows_are_numbered_without_a_gap_as_they_become_visible(database: 
     assert await seals.seal() == 1
     rows = await database.fetch("select thing_id, seal from audit_log order by seal")
     assert [(row["thing_id"], row["seal"]) for row in rows] == [("2", 1), ("1", 2)]
-    found = await AuditLog(database).verify()
-    assert (found.broken, found.checked, found.at, found.head.seal) == (None, 2, found.head, 2)
+    found = await AuditLog(database, KEYS).verify()
+    assert (found.broken, found.checked, found.at, found.ends.head.seal) == (None, 2, found.ends.head, 2)
     assert await seals.seal() == 0
 
 
@@ -74,22 +76,22 @@ async def test_one_seals_at_a_time_and_goes_on_where_the_last_one_stopped(
             await note(connection, number)
     async with database.transaction() as other:
         await other.execute("select pg_advisory_xact_lock(%s)", [sealing._LOCK])
-        assert await Seals(database).seal() == 0
+        assert await Seals(database, KEYS).seal() == 0
     monkeypatch.setattr("opsjobs.engine.sealing.SEALED_AT_ONCE", 2)
-    assert await Sealer(Seals(database)).run_once() == {"sealed": ROWS}
-    assert (await AuditLog(database).verify()).at.seal == ROWS
+    assert await Sealer(Seals(database, KEYS)).run_once() == {"sealed": ROWS}
+    assert (await AuditLog(database, KEYS).verify()).at.seal == ROWS
 
 
 async def test_a_worker_seals_only_what_nobody_else_has(database: Database) -> None:
     await filled(database)
     async with database.transaction() as connection:
         await note(connection, 7)
-    stand_in = Sealer(Seals(database), behind_seconds=3.0)
+    stand_in = Sealer(Seals(database, KEYS), behind_seconds=3.0)
     assert await stand_in.run_once() == {"sealed": 0}
     await database.fetch("update opsjobs_clock set shift = interval '11 seconds' returning 1")
-    assert (await AuditLog(database).verify()).unsealed == 1
+    assert (await AuditLog(database, KEYS).verify()).unsealed == 1
     assert await stand_in.run_once() == {"sealed": 1}
-    assert (await AuditLog(database).verify()).unsealed == 0
+    assert (await AuditLog(database, KEYS).verify()).unsealed == 0
 
 
 REFUSED = (
@@ -114,7 +116,7 @@ async def test_the_tables_refuse_everything_but_growth(database: Database) -> No
     for statement in REFUSED:
         with pytest.raises(errors.InsufficientPrivilege, match=r"only grows|append only"):
             await database.fetch(statement)
-    assert (await AuditLog(database).verify()).broken is None
+    assert (await AuditLog(database, KEYS).verify()).broken is None
 
 
 TAMPERED = {
@@ -143,30 +145,14 @@ async def test_what_a_superuser_changes_is_found(database: Database, statement: 
     if "renumbered" in statement or "seal - 1" in statement:
         await unguarded(database, "alter table audit_log drop constraint audit_log_seal_key")
     await unguarded(database, statement)
-    broken = (await AuditLog(database).verify()).broken
+    broken = (await AuditLog(database, KEYS).verify()).broken
     assert broken is not None
     assert (broken.seal, broken.kind) == (seal, kind)
 
 
-async def test_a_history_made_anew_lacks_the_noted_head(database: Database) -> None:
-    noted = await filled(database)
-    log = AuditLog(database)
-    assert (await log.verify(noted=noted.hash)).noted_at == ROWS
-    await unguarded(database, "delete from audit_log where seal > 4")
-    await unguarded(
-        database,
-        "update audit_chain set head_seal = 4, head_hash = (select hash from audit_log where seal = 4)",
-    )
-    async with database.transaction() as connection:
-        await note(connection, 8)
-    await Seals(database).seal()
-    found = await log.verify(noted=noted.hash)
-    assert (found.broken, found.noted_at) == (None, None)
-
-
 async def test_retention_goes_from_the_beginning_and_says_so(database: Database) -> None:
     head = await filled(database)
-    seals, log = Seals(database), AuditLog(database)
+    seals, log = Seals(database, KEYS), AuditLog(database, KEYS)
     assert await seals.retain(86_400) == 0
     await database.fetch("update opsjobs_clock set shift = interval '3 days' returning 1")
     async with database.transaction() as connection:
@@ -174,7 +160,7 @@ async def test_retention_goes_from_the_beginning_and_says_so(database: Database)
     assert await seals.retain(86_400) == ROWS
     await seals.seal()
     found = await log.verify(noted=head.hash)
-    assert (found.broken, found.base, found.at.seal, found.noted_at) == (None, head, ROWS + 2, ROWS)
+    assert (found.broken, found.ends.base, found.at.seal, found.noted_at) == (None, head, ROWS + 2, ROWS)
     row = await database.fetch_one("select action, actor, after from audit_log order by id desc limit 1")
     assert row == {"action": "audit.retained", "actor": "opsjobs", "after": {"rows": ROWS, "base": str(head)}}
 
@@ -249,6 +235,18 @@ async def test_an_export_is_verified_without_the_service(
     assert verified(rows[:-1]) == 0
     assert verified(rows[:-1], "--head", head) == 1
     assert "noted head" in capsys.readouterr().err
+    keys = tmp_path / "keys"
+    keys.write_text(f"{new_key().reveal()}\n{AUDIT_KEY.reveal()}\n")
+    assert verified(rows, "--keys", str(keys)) == 0
+    assert verified([*rows[:2], {**rows[2], "mac": rows[3]["mac"]}, *rows[3:]], "--keys", str(keys)) == 1
+    assert verified([*rows[:2], {**rows[2], "mac": None, "key_id": None}, *rows[3:]], "--keys", str(keys)) == 1
+    assert "signed by no key" in capsys.readouterr().err
+    keys.write_text(new_key().reveal())
+    assert verified(rows, "--keys", str(keys)) == 1
+    assert "cannot be proven" in capsys.readouterr().err
+    keys.write_text("short")
+    assert verified(rows, "--keys", str(keys)) == 2
+    assert run(["audit", "verify", "--keys", str(keys)]) == 2
     assert verified([{"seal": 1}]) == 1
     assert "line 1, is no row" in capsys.readouterr().err
 
@@ -318,14 +316,14 @@ def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
 async def test_the_scheduler_seals_and_a_worker_where_there_is_none(
     database: Database, database_url: str, process: type[HostedScheduler | HostedWorker]
 ) -> None:
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": "unix:///nowhere/valkey.sock", "ENCRYPTION_KEYS": new_key().reveal()}
+    environ = {"DATABASE_URL": database_url, "REDIS_URL": "unix:///nowhere/valkey.sock", "ENCRYPTION_KEYS": AUDIT_KEY.reveal()}
     hosted = process(load(environ))
     await hosted.start()
     try:
         async with database.transaction() as connection:
             await note(connection, 1)
         async with asyncio.timeout(60):
-            while (await AuditLog(database).verify()).head.seal == 0:
+            while (await AuditLog(database, KEYS).verify()).ends.head.seal == 0:
                 await asyncio.sleep(0.05)
     finally:
         await hosted.stop()

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, faults, launch, machines, read
-from kit.servers import Databases
+from kit.servers import AUDIT_KEY, Databases
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
 from opsjobs.model.target import Target
@@ -165,7 +165,9 @@ async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, firs
     execution = old.launch(machines(3))
     before = old.claim(limit=1)
     old.say_everything_once()
-    assert runner.upgrade(first_url) == runner.SchemaState(runner.check(first_url).head, runner.check(first_url).head)
+    assert runner.upgrade(first_url, [AUDIT_KEY]) == runner.SchemaState(
+        runner.check(first_url).head, runner.check(first_url).head
+    )
     assert await faults(first) == []
     assert old.ways([1]) == ["web-1"]
     assert len(before + old.claim()) == 3
@@ -183,7 +185,7 @@ async def test_what_was_stored_before_is_there_afterwards(first: Database, first
     old.settle(Owner(first, old.name, id=old.id).flush(of(old)))
     runs = "select id, status, owner, fence, attempt, claims, finished_at from target_runs order by id"
     before = await first.fetch(runs)
-    runner.upgrade(first_url)
+    runner.upgrade(first_url, [AUDIT_KEY])
     assert await first.fetch(runs) == before
     new = Owner(first)
     await new.finish((await new.claim()).runs)
@@ -194,7 +196,7 @@ async def test_what_was_stored_before_is_there_afterwards(first: Database, first
 async def test_what_an_old_worker_began_and_left_is_nothing_that_could_be_attached_to(
     first: Database, first_url: str, old: OldWorker
 ) -> None:
-    runner.upgrade(first_url)
+    runner.upgrade(first_url, [AUDIT_KEY])
     await launch(first, machines(1))
     new = await Owner(first).register()
     given_back = (await new.claim()).runs
@@ -209,7 +211,7 @@ async def test_what_an_old_worker_began_and_left_is_nothing_that_could_be_attach
 
 async def test_an_old_worker_ends_what_a_new_one_left(first: Database, first_url: str, old: OldWorker) -> None:
     old.say_everything_once()
-    runner.upgrade(first_url)
+    runner.upgrade(first_url, [AUDIT_KEY])
     execution = await launch(first, machines(1))
     new = await Owner(first).register()
     await new.identify((await new.claim()).runs, STORE)
@@ -225,7 +227,7 @@ async def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_wait
     waited = threading.Event()
     with psycopg.connect(first_url) as backup, psycopg.connect(first_url, autocommit=True) as other:
         backup.execute("select 1 from target_runs")  # a table lock until its end, as a backup holds it for hours
-        upgrade = threading.Thread(target=lambda: (runner.upgrade(first_url), waited.set()))
+        upgrade = threading.Thread(target=lambda: (runner.upgrade(first_url, [AUDIT_KEY]), waited.set()))
         upgrade.start()
         _until_somebody_waits(other)
         other.execute("set lock_timeout = '5s'")
@@ -241,7 +243,7 @@ def test_an_upgrade_that_never_gets_its_turn_says_so(first_url: str, monkeypatch
     with psycopg.connect(first_url) as backup:
         backup.execute("select 1 from target_runs")
         with pytest.raises(Unavailable, match="tables are in use"):
-            runner.upgrade(first_url)
+            runner.upgrade(first_url, [AUDIT_KEY])
     assert runner.check(first_url).current == "0001"
 
 

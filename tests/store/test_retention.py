@@ -10,6 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, launch, machines, read
+from kit.servers import AUDIT_KEY
 from opsjobs.engine.retention import Keeper
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.model.failures import Gone, NotFound
@@ -19,6 +20,7 @@ from opsjobs.store.jobs import Jobs
 from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
 from store.cast import job
 from store.test_contents import upload
@@ -232,7 +234,7 @@ async def test_old_files_go_but_for_those_that_a_job_or_a_kept_execution_names(
 async def test_one_process_has_a_turn_at_a_time(database: Database) -> None:
     await ended(database)
     await turn(database, 31)
-    keepers = [Keeper(Retention(database), KEEP) for _ in range(3)]
+    keepers = [Keeper(Retention(database), KEEP, Seals(database, [AUDIT_KEY])) for _ in range(3)]
     done = [turn for turn in await asyncio.gather(*(keeper.run_once() for keeper in keepers)) if turn]
     assert [told["executions_deleted"] for told in done] == [1]
     assert await keepers[0].run_once() == {}

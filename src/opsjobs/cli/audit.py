@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,8 @@ from opsjobs.cli.client import Client, connect
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
 from opsjobs.model.chain import FIELDS, NOTHING, Break, Link, Walk
+from opsjobs.model.secret import Secret
+from opsjobs.model.signing import SigningKeys
 from opsjobs.model.units import parse_duration
 
 app = typer.Typer(help="The audit log: who did what to what, and whether the record of it is whole.", no_args_is_help=True)
@@ -77,17 +79,24 @@ def verify(
         str | None, typer.Option(help="A head that was noted before, SEAL:HASH: the chain must go through it.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Check this export instead of the service; needs nothing else.")] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="With --file: a file with ENCRYPTION_KEYS, one a line; the rows' signatures are checked, too."),
+    ] = None,
 ) -> None:
     """Check that no row is changed, missing or moved; exit code 1 where one is. Prints the head, to be noted elsewhere."""
     noted = _noted(head)
+    if keys is not None and file is None:
+        raise CommandFailed("--keys goes with --file: the service has its own keys.", Exit.USAGE)
     if file is not None:
         with _opened(file) as lines:
-            found, broken = _walk_file(file, lines, noted)
+            found, broken = _walk_file(file, lines, noted, _signing(keys))
     else:
         with connect() as client:
             found, broken = _walk_service(client, noted)
     if broken is not None:
-        raise CommandFailed(f"the audit log is not whole. {broken.detail}")
+        what = "cannot be proven" if broken.kind == "key" else "is not whole"
+        raise CommandFailed(f"the audit log {what}. {broken.detail}")
     print(found)
 
 
@@ -107,27 +116,29 @@ def export(
 
 def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None]:
     """The whole chain, a stretch at a time."""
-    after, checked, seen = None, 0, False
+    after, checked, seen, missing = None, 0, False, set[str]()
     while True:
         found = client.get("/audit/verify", after=after, head=noted)
         checked, seen, after = checked + found["checked"], seen or found["noted_at"] is not None, found["next"]
+        missing.update(found.get("keys_missing", ()))
         if after is None:
             break
     if found["unsealed"]:
         tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: does the scheduler or a worker run?")
     tell(f"{counted(checked, 'row')} checked")
+    _tell_missing(missing)
     broken = Break(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)
 
 
-def _walk_file(file: Path, lines: Iterator[str], noted: str | None) -> tuple[Link, Break | None]:
+def _walk_file(file: Path, lines: Iterator[str], noted: str | None, keys: SigningKeys | None) -> tuple[Link, Break | None]:
     """An export, by itself: from the first line's `previous` on."""
     walk: Walk | None = None
     seen = False
     for number, line in enumerate(lines, start=1):
         row = _row(file, number, line)
         if walk is None:
-            walk = Walk(Link(row["seal"] - 1, row["previous"]))
+            walk = Walk(Link(row["seal"] - 1, row["previous"]), keys)
             seen = row["previous"] == noted
             if row["seal"] == 1 and row["previous"] != NOTHING:
                 return walk.at, Break(1, "changed", "Row 1 follows on a hash, but nothing was before it.")
@@ -137,7 +148,28 @@ def _walk_file(file: Path, lines: Iterator[str], noted: str | None) -> tuple[Lin
     if walk is None:
         raise CommandFailed(f"{file} is empty: `opsjobs audit export > {file}` fills it.")
     tell(f"{counted(walk.checked, 'row')} checked")
+    _tell_missing(walk.keys_missing)
+    if walk.unproven is not None:
+        return walk.at, Break(
+            walk.unproven, "key", f"Nothing proves row {walk.unproven} and what follows: their key is not there."
+        )
     return walk.at, _missing_head(noted, seen=seen)
+
+
+def _tell_missing(keys: Collection[str]) -> None:
+    if keys:
+        tell(f"signed under keys that are not there ({', '.join(sorted(keys))}), and proven by rows that follow")
+
+
+def _signing(file: Path | None) -> SigningKeys | None:
+    """The keys of this file. Raises CommandFailed where it cannot be read or holds something else."""
+    if file is None:
+        return None
+    with _opened(file) as lines:
+        try:
+            return SigningKeys([Secret(key) for key in lines.read().replace(",", "\n").split()])
+        except ValueError as wrong:
+            raise CommandFailed(f"{file}: {wrong}", Exit.USAGE) from None
 
 
 def _missing_head(noted: str | None, *, seen: bool) -> Break | None:

@@ -79,8 +79,12 @@ def scheduler() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Bring the database to the schema of this release. Safe to repeat, also by several at once."""
-    state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url())
+    """Bring the database to the schema of this release. Safe to repeat, also by several at once.
+
+    The audit log is signed at its beginning: so it needs ENCRYPTION_KEYS, as the processes have them.
+    """
+    keys = settings.load().security.encryption_keys
+    state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)
     tell(f"the database is at revision {state.current}")
 
 
@@ -102,5 +106,5 @@ def _database_url() -> str:
     return url
 
 
-def _called(module: str, function: str, argument: object) -> Any:
-    return getattr(loaded(module), function)(argument)
+def _called(module: str, function: str, *arguments: object) -> Any:
+    return getattr(loaded(module), function)(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 
 KEY_BYTES = 32
 KEY_ID_CHARACTERS = 8
@@ -30,3 +31,9 @@ def encoded(raw: bytes) -> str:
 def key_id(raw: bytes) -> str:
     """The name of a key: the first 8 hex digits of its SHA-256."""
     return hashlib.sha256(raw).hexdigest()[:KEY_ID_CHARACTERS]
+
+
+def derived(raw: bytes, purpose: bytes) -> bytes:
+    """A key of 32 bytes for one purpose, made of this one: HKDF-SHA-256 (RFC 5869) without salt; `purpose` is its `info`."""
+    extracted = hmac.digest(bytes(KEY_BYTES), raw, "sha256")
+    return hmac.digest(extracted, purpose + b"\x01", "sha256")

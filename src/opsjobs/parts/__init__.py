@@ -208,7 +208,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         triggers=Triggers(firings, schedules, jobs, launcher),
         outlook=outlook,
         forecasts=Forecasts(outlook, calendars),
-        audit_log=AuditLog(database),
+        audit_log=AuditLog(database, settings.security.encryption_keys),
     )
 
 

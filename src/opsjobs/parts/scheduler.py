@@ -29,7 +29,7 @@ class HostedScheduler:
         )
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
         # A loop of its own: it delays neither a firing nor the mending.
-        sealer = Sealer(Seals(self.parts.database))
+        sealer = Sealer(Seals(self.parts.database, settings.security.encryption_keys))
         self._sealer = Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics)
 
     async def start(self) -> None:

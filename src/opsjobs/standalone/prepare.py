@@ -48,7 +48,7 @@ def main(path: str, *flags: str) -> int:
     """Do it all; 1 and one line on stderr where it cannot be done."""
     try:
         settings = for_service(load())
-        runner.upgrade(settings.database.url)
+        runner.upgrade(settings.database.url, settings.security.encryption_keys)
         asyncio.run(prepare(settings, DataFolder(Path(path)), lab=WITH_LAB in flags, own_database=OWN_DATABASE in flags))
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")

@@ -9,8 +9,12 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.chain import FIELDS, Break, Link, Walk, stamp
+from opsjobs.model.chain import FIELDS, Break, Ends, Link, Walk, stamp, went_back
 from opsjobs.model.execution import moment
+from opsjobs.model.secret import Secret
+from opsjobs.model.signing import Part, Proof, Signature, SigningKeys
+from opsjobs.store import audit_chain
+from opsjobs.store.audit_chain import Chain, key_missing
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
@@ -20,6 +24,7 @@ STRETCH_ROWS = 2_000
 UNSEALED_SECONDS = 10
 
 _COLUMNS = ", ".join(FIELDS)
+_SIGNED = f"{_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac"
 AUDIT = Listing(
     f"select {_COLUMNS}, encode(hash, 'hex') as hash from audit_log",
     {
@@ -36,11 +41,12 @@ AUDIT = Listing(
         "thing_name": Column("text"),
     },
 )
-_STRETCH = f"""
-select {_COLUMNS}, encode(hash, 'hex') as hash from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"""
-_LINK = "select seal, encode(hash, 'hex') as hash from audit_log where seal = %s"
-_CHAIN = """
-select base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash from audit_chain"""
+_STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"
+_LINK = f"select {_SIGNED} from audit_log where seal = %s"
+# What may say that the chain begins later: of those that are signed as the sealing's own the newest counts.
+_RETAINED = f"""
+select {_SIGNED} from audit_log where thing = 'audit_log' and action = 'audit.retained' and seal is not null
+order by id desc limit 1000"""
 _UNSEALED = """
 select count(*) as n from (
   select from audit_log where seal is null and at < opsjobs_now() - make_interval(secs => %s) limit 100000) u"""
@@ -51,17 +57,18 @@ class Verified:
     """What a walk along a stretch of the chain found.
 
     `at`: the last link that is whole. `more`: the chain goes on behind it. `noted_at`: the number of the row whose hash was asked for,
-    where the walk came by it. `unsealed`: rows without a number for over 10 s, at most 100,000 of them counted.
+    where the walk came by it. `unsealed`: rows without a number for over 10 s, at most 100,000 of them counted. `keys_missing`: ids
+    of keys that signed some of these rows, and that ENCRYPTION_KEYS no longer holds.
     """
 
     checked: int
     at: Link
     more: bool
     broken: Break | None
-    base: Link
-    head: Link
+    ends: Ends
     unsealed: int
     noted_at: int | None
+    keys_missing: Sequence[str] = ()
 
     def data(self) -> dict[str, Any]:
         """The body of GET /audit/verify."""
@@ -71,18 +78,22 @@ class Verified:
             "at": str(self.at),
             "next": self.at.seal if self.more else None,
             "broken": self.broken.data() if self.broken is not None else None,
-            "base": str(self.base),
-            "head": str(self.head),
+            "base": str(self.ends.base),
+            "anchor": self.ends.anchor,
+            "head": str(self.ends.head),
             "unsealed": self.unsealed,
             "noted_at": self.noted_at,
+            "keys_missing": list(self.keys_missing),
         }
 
 
 class AuditLog:
     """Reads only."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
+        self._keys = SigningKeys(keys)
+        self._seen = Link()
 
     async def list(self, request: PageRequest) -> Page[dict[str, Any]]:
         """The newest first; filters and orders are those of AUDIT."""
@@ -93,28 +104,65 @@ class AuditLog:
 
         `noted`: a hash to look for, in hexadecimal.
         """
+        seen = self._seen
         async with self._at_one_moment() as connection:
-            base, head = await _ends(connection)
-            start = await _start(connection, base, after)
-            rows = await _stretch(connection, start.seal)
+            chain = await audit_chain.read(connection)
+            walk = await self._begun(connection, chain, after)
+            noted_at = walk.at.seal if walk.at.hash == noted else None
+            rows = await _stretch(connection, walk.at.seal)
             unsealed = await (await connection.execute(_UNSEALED, [UNSEALED_SECONDS])).fetchone()
-        walk, noted_at = Walk(start), start.seal if start.hash == noted else None
-        for row in rows:
-            if not walk.step(row, row["hash"]):
-                break
-            noted_at = walk.at.seal if walk.at.hash == noted else noted_at
-        more = len(rows) == STRETCH_ROWS and walk.broken is None
-        if not more:
-            walk.end(head)
-        return Verified(walk.checked, walk.at, more, walk.broken, base, head, unsealed["n"] if unsealed else 0, noted_at)
+            for row in rows:
+                if walk.broken is not None or not walk.step(row, row["hash"]):
+                    break
+                noted_at = walk.at.seal if walk.at.hash == noted else noted_at
+            more = len(rows) == STRETCH_ROWS and walk.broken is None
+            broken = walk.broken if more else await self._ended(connection, chain, walk, seen)
+        missing, ends = sorted(walk.keys_missing), chain.ends
+        return Verified(walk.checked, walk.at, more, broken, ends, unsealed["n"] if unsealed else 0, noted_at, missing)
+
+    async def _begun(self, connection: Connection, chain: Chain, after: int | None) -> Walk:
+        """A walk from the link to begin behind; where that row's signature is not of its hash, the walk is broken there."""
+        base, ends = chain.ends.base, chain.ends if chain.proof(self._keys) is Proof.GOOD else None
+        row = await _row(connection, base, after)
+        if row is None:
+            # Whoever names a row that is not there finds the gap: no hash fits what comes behind it.
+            start = base if after is None or after <= base.seal else Link(after)
+            return Walk(start, self._keys, ends)
+        walk = Walk(Link(row["seal"], row["hash"]), self._keys, ends)
+        walk.begin(row)
+        return walk
+
+    async def _ended(self, connection: Connection, chain: Chain, walk: Walk, seen: Link) -> Break | None:
+        """What is wrong, at the end of the walk: with a row, with the last one, or with what is said of the whole chain."""
+        walk.end(chain.ends.head)
+        proof = chain.proof(self._keys)
+        if walk.broken is not None:
+            return walk.broken
+        if proof is Proof.UNKNOWN and chain.signature is not None:
+            told = f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: the end of the audit log"
+            return Break(walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told))
+        if proof is not Proof.GOOD:
+            return _ends_unsigned(chain.ends, walk, await self._let_go_to(connection))
+        if (back := went_back(seen, chain.ends.head)) is None:
+            self._seen = max(self._seen, chain.ends.head, key=lambda link: link.seal)
+        return back
+
+    async def _let_go_to(self, connection: Connection) -> int:
+        """The number up to which retention says that rows went, in a row of its own; 0 where it says nothing."""
+        for row in await (await connection.execute(_RETAINED)).fetchall():
+            signature = Signature.of(row["key_id"], row["mac"])
+            if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (Proof.GOOD, Proof.NONE):
+                return int(str(row["after"]["base"]).partition(":")[0])
+        return 0
 
     async def copy(self, after: int | None = None) -> Sequence[Mapping[str, Any]]:
         """At most 2,000 sealed rows behind number `after`, each with the hash `previous` and its own: to be kept elsewhere."""
         async with self._at_one_moment() as connection:
-            base, _ = await _ends(connection)
-            start = await _start(connection, base, after)
-            rows = await _stretch(connection, start.seal)
-        previous, copied = start.hash, list[dict[str, Any]]()
+            base = (await audit_chain.read(connection)).ends.base
+            start = await _row(connection, base, after)
+            link = Link(start["seal"], start["hash"]) if start is not None else base
+            rows = await _stretch(connection, link.seal)
+        previous, copied = link.hash, list[dict[str, Any]]()
         for row in rows:
             copied.append({**row, "at": stamp(row["at"]), "previous": previous})
             previous = row["hash"]
@@ -127,19 +175,28 @@ class AuditLog:
             yield connection
 
 
-async def _ends(connection: Connection) -> tuple[Link, Link]:
-    row = await (await connection.execute(_CHAIN)).fetchone()
-    assert row is not None
-    return Link(row["base_seal"], row["base_hash"]), Link(row["head_seal"], row["head_hash"])
-
-
-async def _start(connection: Connection, base: Link, after: int | None) -> Link:
-    """The link to begin behind. What was let go of meanwhile is not there to be looked at."""
+async def _row(connection: Connection, base: Link, after: int | None) -> DictRow | None:
+    """The row to begin behind; None where that is the chain's beginning. What was let go of meanwhile is not there to be looked at."""
     if after is None or after <= base.seal:
-        return base
-    row = await (await connection.execute(_LINK, [after])).fetchone()
-    # Whoever names a row that is not there finds the gap: no hash fits what comes behind it.
-    return Link(after, row["hash"]) if row is not None else Link(after)
+        return None
+    return await (await connection.execute(_LINK, [after])).fetchone()
+
+
+def _ends_unsigned(ends: Ends, walk: Walk, let_go_to: int) -> Break:
+    """All rows fit, but where the chain begins and ends opsjobs did not say."""
+    if ends.base.seal > let_go_to:
+        first = let_go_to + 1
+        detail = (
+            f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no `audit.retained` row of ours says that "
+            "retention let go of so many."
+        )
+        return Break(first, "base", detail)
+    first = walk.unproven or (walk.at.seal if walk.signed else ends.base.seal) + 1
+    detail = (
+        f"The chain is said to end at {walk.at.seal}, but opsjobs did not sign that: row {first} and what followed were taken away, or "
+        "made anew."
+    )
+    return Break(first, "tail", detail)
 
 
 async def _stretch(connection: Connection, after: int) -> list[DictRow]:

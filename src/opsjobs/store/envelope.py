@@ -12,9 +12,10 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from opsjobs.model.encryption_key import KEY_BYTES, decoded, encoded, key_id
+from opsjobs.model.encryption_key import KEY_BYTES, encoded, key_id
 from opsjobs.model.failures import Failure
 from opsjobs.model.secret import Secret
+from opsjobs.model.signing import SigningKeys, ring_key
 
 NONCE_BYTES = 12
 
@@ -50,16 +51,20 @@ class Place:
 
 
 class KeyRing:
-    """The key-encryption keys: the first seals, all of them open. `ids`: the names of all, that of the first is `current`."""
+    """The key-encryption keys: the first seals, all of them open. `ids`: the names of all, that of the first is `current`.
+
+    `signing`: what is derived of them for the audit log.
+    """
 
     def __init__(self, keys: Sequence[Secret]) -> None:
-        raw = [_decoded(key, position) for position, key in enumerate(keys, start=1)]
+        raw = [ring_key(key, position) for position, key in enumerate(keys, start=1)]
         if not raw:
             raise ValueError("ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url")
         self.current = key_id(raw[0])
         self._blind = hmac.digest(raw[0], b"opsjobs/blinded", "sha256")
         self._ciphers = {key_id(one): AESGCM(one) for one in raw}
         self.ids = tuple(self._ciphers)
+        self.signing = SigningKeys(keys)
 
     def seal(self, plaintext: bytes, place: Place) -> Sealed:
         """Encrypt under a fresh random key, and that key under the current key-encryption key."""
@@ -113,13 +118,6 @@ class KeyRing:
 def new_key() -> Secret:
     """A new key-encryption key, as ENCRYPTION_KEYS spells it."""
     return Secret(encoded(secrets.token_bytes(KEY_BYTES)))
-
-
-def _decoded(key: Secret, position: int) -> bytes:
-    try:
-        return decoded(key.reveal())
-    except ValueError as fault:
-        raise ValueError(f"key {position} of ENCRYPTION_KEYS is {fault}") from None
 
 
 def _tampered(place: Place) -> Tampered:

@@ -7,7 +7,6 @@ from datetime import date
 
 from psycopg import errors, sql
 
-from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
 
 # At a time: days of the log, executions (and their runs together), artifacts, uploaded files (looked at, not all of them to go).
@@ -166,10 +165,6 @@ class Retention:
         seconds = keep.firing_seconds
         old = await self._delete(_OLD_FIRINGS, {"limit": FIRINGS, "seconds": seconds})
         return old or await self._delete(_GONE_SCHEDULES, {"limit": SCHEDULES, "seconds": seconds})
-
-    async def delete_audit(self, keep: Keep) -> int:
-        """Let go of the beginning of the audit log's chain, where it is not kept for ever."""
-        return await Seals(self._database).retain(keep.audit_seconds) if keep.audit_seconds else 0
 
     async def _delete(self, statement: str, bounds: dict[str, float]) -> int:
         return len(await self._database.repeat(lambda: self._database.fetch(statement, bounds)))

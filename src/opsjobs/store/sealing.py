@@ -1,13 +1,17 @@
-"""The sealer of the audit log: numbers the rows that are committed and chains them, one process at a time."""
+"""The sealer of the audit log: numbers the rows that are committed, chains and signs them, one process at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.chain import FIELDS, Link
-from opsjobs.store import audit
+from opsjobs.model.chain import FIELDS, Ends, Link, Walk, went_back
+from opsjobs.model.secret import Secret
+from opsjobs.model.signing import Part, Signature, SigningKeys
+from opsjobs.store import audit, audit_chain
+from opsjobs.store.audit_chain import Unproven
 from opsjobs.store.transaction import Connection, Database
 
 # Rows that one transaction seals.
@@ -18,26 +22,33 @@ _LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never c
 
 _ANY = "select 1 from audit_log where seal is null and at <= opsjobs_now() - make_interval(secs => %s) limit 1"
 _ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
-_HEAD = "select head_seal, encode(head_hash, 'hex') as head_hash from audit_chain for update"
-_ROWS = f"""
-select {", ".join(name for name in FIELDS if name != "seal")} from audit_log where seal is null order by id limit %s"""
+_COLUMNS = ", ".join(name for name in FIELDS if name != "seal")
+_ROWS = f"select {_COLUMNS} from audit_log where seal is null order by id limit %s"
+_OURS = f"select {_COLUMNS} from audit_log where id = currval(pg_get_serial_sequence('audit_log', 'id'))"
 _SEAL = """
-update audit_log l set seal = n.seal, hash = n.hash
-from unnest(%(ids)s::bigint[], %(seals)s::bigint[], %(hashes)s::bytea[]) as n(id, seal, hash) where l.id = n.id"""
-_GROWN = "update audit_chain set head_seal = %s, head_hash = decode(%s, 'hex')"
+update audit_log l set seal = n.seal, hash = n.hash, key_id = %(key_id)s, mac = n.mac
+from unnest(%(ids)s::bigint[], %(seals)s::bigint[], %(hashes)s::bytea[], %(macs)s::bytea[]) as n(id, seal, hash, mac)
+where l.id = n.id"""
 
 # Whole days: what is let go of is on record itself, and need not be each minute.
-_RETAIN = """
-select opsjobs_audit_retain(date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone 'UTC', %s)
-  as gone"""
-_BASE = "select base_seal, encode(base_hash, 'hex') as base_hash from audit_chain"
+_UNTIL = """
+select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone 'UTC' as until"""
+_OLDEST = f"""
+select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
+from audit_log where seal > %s order by seal limit %s"""
+_LET_GO = "delete from audit_log where seal <= %s"
 
 
 class Seals:
-    """Each verb is a bounded transaction of its own."""
+    """Each verb is a bounded transaction of its own.
 
-    def __init__(self, database: Database) -> None:
+    Raises Unproven where the chain's ends are not as opsjobs signed them: what is written to them would be signed, too.
+    """
+
+    def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
+        self._keys = SigningKeys(keys)
+        self._seen = Link()
 
     async def seal(self, *, older_than_seconds: float = 0.0) -> int:
         """Seal what is committed, at most 500 rows; says how many. One query where nothing is so old, or another is at it.
@@ -54,38 +65,74 @@ class Seals:
             if alone is None or not alone["ours"]:
                 return 0
             # Each in a statement of its own, after the lock: it sees what the sealer before us has committed.
-            head = await (await connection.execute(_HEAD)).fetchone()
-            assert head is not None
+            ends = await self._ends(connection)
             rows = await (await connection.execute(_ROWS, [SEALED_AT_ONCE])).fetchall()
             if rows:
-                await self._write(connection, Link(head["head_seal"], head["head_hash"]), rows)
+                ends = await self._write(connection, ends, rows, Part.ROW)
+        self._seen = ends.head
         return len(rows)
 
-    async def _write(self, connection: Connection, head: Link, rows: Sequence[DictRow]) -> None:
-        links = []
+    async def _ends(self, connection: Connection) -> Ends:
+        """Where the chain begins and ends, locked."""
+        ends = (await audit_chain.read(connection, lock=True)).trusted(self._keys)
+        if (back := went_back(self._seen, ends.head)) is not None:
+            raise Unproven(back.detail)
+        return ends
+
+    async def _write(self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part) -> Ends:
+        """Number, chain and sign these; where the chain ends now."""
+        head, ids = ends.head, list[int]()
+        links, signatures = list[Link](), list[Signature]()
         for row in rows:
             head = head.next({**row, "seal": head.seal + 1})
+            ids.append(row["id"])
             links.append(head)
+            signatures.append(head.signed(self._keys, part))
         sealed = {
-            "ids": [row["id"] for row in rows],
+            "ids": ids,
             "seals": [link.seal for link in links],
             "hashes": [bytes.fromhex(link.hash) for link in links],
+            "macs": [bytes.fromhex(signature.mac) for signature in signatures],
+            "key_id": self._keys.current,
         }
         await connection.execute(_SEAL, sealed)
-        await connection.execute(_GROWN, [head.seal, head.hash])
+        grown = replace(ends, head=head)
+        await audit_chain.write(connection, grown, self._keys)
+        return grown
 
     async def retain(self, keep_seconds: float) -> int:
-        """Let go of the oldest rows, those of days that ended longer ago than is kept; says how many. It is itself on record."""
+        """Let go of the oldest rows, those of days that ended longer ago than is kept; says how many.
+
+        It is itself on record, in a row that is signed as the sealing's own. Rows that do not fit stay, and nothing before them goes:
+        they would be gone for good.
+        """
 
         async def once() -> int:
             async with self._database.transaction() as connection:
-                row = await (await connection.execute(_RETAIN, [keep_seconds, RETAINED_AT_ONCE])).fetchone()
-                if row is None or not row["gone"]:
+                ends = await self._ends(connection)
+                base = await self._old(connection, ends, keep_seconds)
+                if base == ends.base:
                     return 0
-                base = await (await connection.execute(_BASE)).fetchone()
-                assert base is not None
-                after = {"rows": row["gone"], "base": str(Link(base["base_seal"], base["base_hash"]))}
-                await audit.record(connection, "audit.retained", "audit_log", None, after=after)
-                return int(row["gone"])
+                gone = base.seal - ends.base.seal
+                await audit_chain.write(connection, replace(ends, base=base), self._keys)
+                await connection.execute(_LET_GO, [base.seal])
+                await audit.record(connection, "audit.retained", "audit_log", None, after={"rows": gone, "base": str(base)})
+                ours = await (await connection.execute(_OURS)).fetchall()
+                await self._write(connection, replace(ends, base=base), ours, Part.OWN)
+                return gone
 
         return await self._database.repeat(once)
+
+    async def _old(self, connection: Connection, ends: Ends, keep_seconds: float) -> Link:
+        """The last link that is too old to keep, of the next 2,000."""
+        until = await (await connection.execute(_UNTIL, [keep_seconds])).fetchone()
+        assert until is not None
+        walk = Walk(ends.base, self._keys, ends)
+        for row in await (await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])).fetchall():
+            if row["at"] >= until["until"] or not walk.step(row, row["hash"]):
+                break
+        if walk.at.seal == ends.head.seal:
+            walk.end(ends.head)
+        if walk.broken is not None:
+            raise Unproven(f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}")
+        return walk.at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from opsjobs.model.failures import Unavailable
+from opsjobs.model.secret import Secret
 from opsjobs.store.journal import PARTITION_DAYS_AHEAD
 from opsjobs.store.transaction import driver_url
 
@@ -39,14 +40,15 @@ class SchemaState:
         return self.current == self.head
 
 
-def upgrade(url: str) -> SchemaState:
+def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     """Run what is missing and make the log's partitions, alone: a second caller waits. Idempotent.
 
-    Old processes may go on meanwhile. Raises Unavailable where a table is in use for too long without a pause.
+    `keys`: ENCRYPTION_KEYS, with which the audit log is signed at its beginning. Old processes may go on meanwhile. Raises Unavailable
+    where a table is in use for too long without a pause, Failure where the keys are needed and none is given.
     """
     for _ in range(_TRIES):
         try:
-            return _upgrade(url)
+            return _upgrade(url, keys)
         except (OperationalError, *_BUSY) as failed:
             busy = failed.orig if isinstance(failed, OperationalError) else failed
             if not isinstance(busy, _BUSY):
@@ -54,13 +56,13 @@ def upgrade(url: str) -> SchemaState:
     raise Unavailable(f"the schema was left as it is, because its tables are in use: {busy}; try again") from busy
 
 
-def _upgrade(url: str) -> SchemaState:
+def _upgrade(url: str, keys: Sequence[Secret]) -> SchemaState:
     with _connected(url) as connection, connection.begin():
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
         # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
         connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
         configuration = _configuration()
-        configuration.attributes["connection"] = connection
+        configuration.attributes.update(connection=connection, keys=keys)
         command.upgrade(configuration, "head")
         _choose_compression(connection)
         state = _state(connection)

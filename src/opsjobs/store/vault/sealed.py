@@ -9,7 +9,8 @@ from typing import Any
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from opsjobs.store import parameters
+from opsjobs.model.signing import Part, Proof
+from opsjobs.store import audit_chain, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.transaction import Connection
 
@@ -66,6 +67,14 @@ def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     return {"parameters": Jsonb(parameters.rewrapped(ring, row["uuid"], row["parameters"]))}
 
 
+def _chain(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
+    ends = audit_chain.found(row)
+    if ends.proof(ring.signing) is not Proof.GOOD:
+        raise Tampered("the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says more")
+    signature = ring.signing.sign(Part.ENDS, ends.ends.text)
+    return {"key_id": signature.key_id, "mac": bytes.fromhex(signature.mac)}
+
+
 # Of the predicate of the index execution_specs_sealed, to the letter.
 _HAS_SEALED = "s.parameters @? '$.*.sealed'"
 _VALUES = "jsonb_each(s.parameters) as v(name, value)"
@@ -89,5 +98,14 @@ KINDS = (
             order by s.execution_id limit %(limit)s for no key update of s skip locked""",
         "update execution_specs set parameters = %(parameters)s where execution_id = %(id)s",
         _parameters,
+    ),
+    # Its rows keep their signatures: what is signed at the end covers all of them.
+    Kind(
+        "audit_chain",
+        "select key_id, count(*) as n from audit_chain where key_id is not null group by key_id",
+        f"""select 1 as id, {audit_chain.COLUMNS} from audit_chain
+            where %(after)s < 1 and key_id = any(%(old)s) limit %(limit)s for update skip locked""",
+        "update audit_chain set key_id = %(key_id)s, mac = %(mac)s where %(id)s = 1",
+        _chain,
     ),
 )

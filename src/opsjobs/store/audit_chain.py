@@ -1,0 +1,94 @@
+"""The row that says where the audit log's chain begins and ends: read, trusted only by its signature, and signed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from opsjobs.model.chain import Ends, Link
+from opsjobs.model.failures import Failure
+from opsjobs.model.secret import Secret
+from opsjobs.model.signing import Part, Proof, Signature, SigningKeys
+from opsjobs.store.transaction import Connection
+
+COLUMNS = """
+base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash, anchor_seal, anchor_id,
+key_id, encode(mac, 'hex') as mac"""
+_READ = f"select {COLUMNS} from audit_chain"
+_WRITE = """
+update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s, head_hash = decode(%s, 'hex'),
+  key_id = %s, mac = decode(%s, 'hex')"""
+_IDS = "select coalesce(max(id), 0) as id from audit_log"
+_ANCHOR = "update audit_chain set anchor_seal = head_seal, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"
+
+
+class Unproven(Failure):
+    """The chain's beginning and end are not as opsjobs signed them, or by a key that is missing: it is not gone on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The row as it is found: what it says, and who says so."""
+
+    ends: Ends
+    signature: Signature | None
+
+    def proof(self, keys: SigningKeys) -> Proof:
+        """Whether opsjobs says so."""
+        return keys.proof(Part.ENDS, self.ends.text, self.signature)
+
+    def trusted(self, keys: SigningKeys) -> Ends:
+        """What it says. Raises Unproven: whoever went on with what somebody else wrote would sign it."""
+        proof = self.proof(keys)
+        if proof is Proof.UNKNOWN and self.signature is not None:
+            raise Unproven(key_missing(self.signature.key_id, f"the end of the audit log (number {self.ends.head.seal})"))
+        if proof is not Proof.GOOD:
+            raise Unproven(
+                f"the audit log is said to begin behind number {self.ends.base.seal} and to end at {self.ends.head.seal}, but opsjobs "
+                "did not sign that: somebody changed it in the database. Nothing more is sealed. `opsjobs audit verify` says more."
+            )
+        return self.ends
+
+
+async def read(connection: Connection, *, lock: bool = False) -> Chain:
+    """What is on record; `lock`: for whoever is going to write it."""
+    row = await (await connection.execute(_READ + (" for update" if lock else ""))).fetchone()
+    assert row is not None
+    return found(row)
+
+
+async def write(connection: Connection, ends: Ends, keys: SigningKeys) -> None:
+    """Sign where the chain begins and ends from now on; its anchor stays."""
+    signature = keys.sign(Part.ENDS, ends.text)
+    base, head = ends.base, ends.head
+    await connection.execute(_WRITE, [base.seal, base.hash, head.seal, head.hash, signature.key_id, signature.mac])
+
+
+def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
+    """Sign the chain as it is, in the migration that brings signatures. Raises Failure without keys."""
+    if not keys:
+        raise Failure("ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys that the API has.")
+    cursor = driver.cursor(row_factory=dict_row)
+    row, ids = cursor.execute(_READ).fetchone(), cursor.execute(_IDS).fetchone()
+    assert row is not None
+    assert ids is not None
+    ends = replace(found(row).ends, anchor=row["head_seal"], anchor_id=ids["id"])
+    signature = SigningKeys(keys).sign(Part.ENDS, ends.text)
+    driver.execute(_ANCHOR, [ends.anchor_id, signature.key_id, signature.mac])
+
+
+def found(row: DictRow) -> Chain:
+    """Of a row with COLUMNS."""
+    base, head = Link(row["base_seal"], row["base_hash"]), Link(row["head_seal"], row["head_hash"])
+    return Chain(Ends(base, head, row["anchor_seal"], row["anchor_id"]), Signature.of(row["key_id"], row["mac"]))
+
+
+def key_missing(key: str, what: str) -> str:
+    """In words: which key signed what, and what to do."""
+    return (
+        f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the current one. Where there never was "
+        "such a key, somebody else signed it."
+    )

@@ -1,0 +1,20 @@
+"""Signatures of the audit log; additions only. What was sealed before is signed here, once and for all, as it is found."""
+
+from pathlib import Path
+
+from alembic import op
+
+from opsjobs.store.audit_chain import anchor
+
+revision = "0022"
+down_revision = "0021"
+
+
+def upgrade() -> None:
+    """Add it all, and sign what there is."""
+    context = op.get_context()
+    assert context.config is not None
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    driver.execute(Path(__file__).with_suffix(".sql").read_text())
+    anchor(driver, context.config.attributes["keys"])

@@ -1,0 +1,403 @@
+"""Point 28: whoever may do all to the database, but has none of the keys, does not get a changed audit log past `verify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from psycopg.rows import DictRow, dict_row
+
+from kit.servers import AUDIT_KEY
+from opsjobs.engine.retention import Keeper
+from opsjobs.engine.sealing import Sealer
+from opsjobs.model.chain import FIELDS, Break, Link
+from opsjobs.model.encryption_key import decoded, derived, key_id
+from opsjobs.model.failures import Failure
+from opsjobs.model.secret import Secret
+from opsjobs.model.signing import Part, SigningKeys
+from opsjobs.store import audit, audit_chain
+from opsjobs.store.audit_chain import Unproven
+from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.envelope import new_key
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.sealing import Seals
+from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Keys
+
+ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
+KEEP = Keep(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)
+OURS = key_id(decoded(AUDIT_KEY.reveal()))
+
+
+async def written(database: Database, rows: int = 1) -> None:
+    """So many rows more, unsealed."""
+    async with database.transaction() as connection:
+        for number in range(1, rows + 1):
+            await audit.record(connection, "target.updated", "target", number, f"web-{number}", after={"port": number})
+
+
+async def filled(database: Database, keys: list[Secret] = KEYS) -> Seals:
+    """A log of 6 sealed rows, and who sealed them."""
+    await written(database, ROWS)
+    seals = Seals(database, keys)
+    assert await seals.seal() == ROWS
+    return seals
+
+
+async def broken(database: Database, keys: list[Secret] = KEYS) -> Break | None:
+    """What a process says of it that was not there before."""
+    return (await AuditLog(database, keys).verify()).broken
+
+
+async def retained(database: Database) -> Seals:
+    """A log of whose 6 rows retention has let go, honestly; three more rows, the first of them its own."""
+    seals = await filled(database)
+    await database.fetch("update opsjobs_clock set shift = shift + interval '3 days' returning 1")
+    assert await seals.retain(86_400) == ROWS
+    await written(database, 2)
+    assert await seals.seal() == 2
+    assert await broken(database) is None
+    return seals
+
+
+@dataclass
+class Thief:
+    """Somebody with the rights of a superuser of the database, who knows how all is made, and has no key."""
+
+    url: str
+
+    def does(self, *statements: str) -> None:
+        """Each of them, past every trigger."""
+        with self._connected() as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[arg-type]
+
+    def chains(self, seal: int, sign: Callable[[Link], tuple[str | None, str | None]], *, end: bool = True) -> None:
+        """Make the chain anew from this number on, signed in his way; and with it its end, signed likewise."""
+        with self._connected() as connection:
+            link = self._link(connection, seal - 1)
+            rows = connection.execute(f"select {', '.join(FIELDS)} from audit_log where seal >= %s order by seal", [seal])
+            for row in rows.fetchall():
+                link = link.next(row)
+                signed = [bytes.fromhex(link.hash), *_bytes(*sign(link)), link.seal]
+                connection.execute("update audit_log set hash = %s, key_id = %s, mac = %s where seal = %s", signed)
+            if end:
+                self._ends(connection, link, sign(link)[0])
+
+    @staticmethod
+    def _ends(connection: psycopg.Connection[DictRow], head: Link, key: str | None) -> None:
+        connection.execute("update audit_chain set head_seal = %s, head_hash = decode(%s, 'hex')", [head.seal, head.hash])
+        if key is not None:
+            row = connection.execute(f"select {audit_chain.COLUMNS} from audit_chain").fetchone()
+            assert row is not None
+            made = GUESSED.sign(Part.ENDS, audit_chain.found(row).ends.text)
+            connection.execute("update audit_chain set key_id = %s, mac = decode(%s, 'hex')", [key, made.mac])
+
+    @staticmethod
+    def _link(connection: psycopg.Connection[DictRow], seal: int) -> Link:
+        row = connection.execute("select encode(hash, 'hex') as hash from audit_log where seal = %s", [seal]).fetchone()
+        return Link(seal, row["hash"]) if row is not None else Link(seal)
+
+    def _connected(self) -> psycopg.Connection[DictRow]:
+        return psycopg.connect(self.url, row_factory=dict_row, options="-c session_replication_role=replica")
+
+
+def _bytes(key: str | None, mac: str | None) -> tuple[str | None, bytes | None]:
+    return key, bytes.fromhex(mac) if mac is not None else None
+
+
+def bare(_: Link) -> tuple[None, None]:
+    """Plain SHA-256, as it was before there were signatures."""
+    return None, None
+
+
+def guessed(link: Link) -> tuple[str, str]:
+    """Under a key of his own, which he says is ours."""
+    return OURS, link.signed(GUESSED).mac
+
+
+def strange(link: Link) -> tuple[str, str]:
+    """Under a key of his own, by its own name."""
+    made = link.signed(GUESSED)
+    return made.key_id, made.mac
+
+
+@pytest.fixture
+def thief(database_url: str) -> Thief:
+    return Thief(database_url)
+
+
+CHANGE = "update audit_log set actor = 'ben' where seal = 3"
+NO_SIGNATURE = "update audit_chain set key_id = null, mac = null"
+TO_THREE = "base_seal = 3, base_hash = (select hash from audit_log where seal = 3)"
+TO_FOUR = "head_seal = 4, head_hash = (select hash from audit_log where seal = 4)"
+NOTHING = "base_seal = 0, base_hash = decode(repeat('00', 32), 'hex'), head_seal = 0, head_hash = decode(repeat('00', 32), 'hex')"
+TAKEN = {
+    "the first row": (["delete from audit_log where seal = 1"], 1, "gap"),
+    "a row in the middle": (["delete from audit_log where seal = 3"], 3, "gap"),
+    "the last two": (["delete from audit_log where seal > 4"], 5, "tail"),
+    "the last two, and the head put back": (
+        [f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4"],
+        5,
+        "tail",
+    ),
+    "the last two, and an unsigned head": (
+        [f"update audit_chain set {TO_FOUR}", NO_SIGNATURE, "delete from audit_log where seal > 4"],
+        5,
+        "tail",
+    ),
+    "the first three, and the base moved": (
+        [f"update audit_chain set {TO_THREE}", "delete from audit_log where seal <= 3"],
+        1,
+        "base",
+    ),
+    "the base moved behind all": (
+        ["update audit_chain set base_seal = head_seal, base_hash = head_hash", "delete from audit_log"],
+        1,
+        "base",
+    ),
+    "all, and the chain as on the first day": ([f"update audit_chain set {NOTHING}", "delete from audit_log"], 1, "tail"),
+    "all, and a chain that nobody has signed": (
+        [f"update audit_chain set {NOTHING}", NO_SIGNATURE, "delete from audit_log"],
+        1,
+        "tail",
+    ),
+    "the row of the chain": (["update audit_chain set head_seal = head_seal + 1"], 7, "tail"),
+}
+
+
+@pytest.mark.parametrize(("statements", "seal", "kind"), TAKEN.values(), ids=TAKEN)
+async def test_what_is_taken_away_is_found(database: Database, thief: Thief, statements: list[str], seal: int, kind: str) -> None:
+    await filled(database)
+    thief.does(*statements)
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (seal, kind)
+    assert str(seal) in found.detail
+
+
+MADE_ANEW = {
+    "by plain SHA-256": (3, bare, "unsigned"),
+    "by a guessed key": (3, guessed, "changed"),
+    "by a key of his own": (3, strange, "key"),
+    "the whole of it, by plain SHA-256": (1, bare, "tail"),
+    "the whole of it, by a key of his own": (1, strange, "key"),
+}
+
+
+@pytest.mark.parametrize(("seal", "sign", "kind"), MADE_ANEW.values(), ids=MADE_ANEW)
+async def test_a_chain_that_is_made_anew_is_found(
+    database: Database, thief: Thief, seal: int, sign: Callable[[Link], tuple[str | None, str | None]], kind: str
+) -> None:
+    await filled(database)
+    thief.does(CHANGE, NO_SIGNATURE, "update audit_chain set anchor_seal = 6, anchor_id = 99" if seal == 1 else CHANGE)
+    thief.chains(seal, sign)
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (seal, kind)
+    assert str(seal) in found.detail
+    if kind == "key":
+        assert GUESSED.current in found.detail
+
+
+async def test_rows_made_anew_under_an_unknown_key_are_found_by_the_signed_head(database: Database, thief: Thief) -> None:
+    await filled(database)
+    thief.does(CHANGE)
+    thief.chains(3, strange, end=False)
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (3, "tail")
+
+
+async def test_two_rows_that_change_places_are_found(database: Database, thief: Thief) -> None:
+    await filled(database)
+    numbers = "seal = case seal when 2 then -5 else -2 end"
+    thief.does("alter table audit_log drop constraint audit_log_sealed", f"update audit_log set {numbers} where seal in (2, 5)")
+    thief.does("update audit_log set seal = -seal where seal < 0")
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (2, "changed")
+
+
+async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(database: Database, thief: Thief) -> None:
+    seals = await filled(database)
+    says = """jsonb_build_object('rows', 3, 'base', (select seal || ':' || encode(hash, 'hex') from audit_log where seal = 3))"""
+    thief.does(
+        f"""insert into audit_log (actor, actor_kind, action, thing, after)
+        values ('opsjobs', 'system', 'audit.retained', 'audit_log', {says})"""
+    )
+    assert await seals.seal() == 1
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (7, "forged")
+    # And it does not help him either.
+    thief.does(f"update audit_chain set {TO_THREE}", "delete from audit_log where seal <= 3")
+    found = await broken(database)
+    assert found is not None
+    assert (found.seal, found.kind) == (1, "base")
+
+
+async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(database: Database, thief: Thief) -> None:
+    await retained(database)
+    thief.does(
+        "update audit_chain set base_seal = 8, base_hash = (select hash from audit_log where seal = 8)",
+        "delete from audit_log where seal <= 8",
+    )
+    found = await broken(database)
+    assert found is not None
+    assert (found.kind, found.seal) == ("base", 1)
+
+
+async def test_a_base_that_is_moved_a_little_leaves_the_honest_one_on_record(database: Database, thief: Thief) -> None:
+    seals = await retained(database)
+    await database.fetch("update opsjobs_clock set shift = shift + interval '3 days' returning 1")
+    assert await seals.retain(86_400) == 3
+    thief.does("update audit_chain set base_seal = 0, base_hash = decode(repeat('00', 32), 'hex')")
+    found = await broken(database)
+    assert found is not None
+    assert (found.kind, found.seal) == ("gap", 1)
+
+
+async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Database, thief: Thief) -> None:
+    seals = await filled(database)
+    thief.does(f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4")
+    await written(database)
+    with pytest.raises(Unproven, match="to end at 4"):
+        await seals.seal()
+    assert await Sealer(seals).run_once() == {"sealed": 0}
+    with pytest.raises(Unproven, match="to end at 4"):
+        await seals.retain(0)
+    keeper = Keeper(Retention(database), KEEP, seals)
+    assert (await keeper.run_once())["audit_rows_deleted"] == 0
+    rotated = await Keys(database, [new_key(), AUDIT_KEY]).rotate(60)
+    assert [row["kind"] for row in rotated.broken] == ["audit_chain"]
+
+
+async def test_retention_does_not_let_go_of_what_was_made_to_look_old(database: Database, thief: Thief) -> None:
+    seals = await filled(database)
+    thief.does("update audit_log set at = at - interval '9 days' where seal <= 3")
+    with pytest.raises(Unproven, match="Row 1 "):
+        await seals.retain(86_400)
+    assert (await database.fetch("select count(*) as n from audit_log where seal is not null"))[0]["n"] == ROWS
+
+
+async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_head(database: Database, thief: Thief) -> None:
+    seals = await filled(database)
+    log = AuditLog(database, KEYS)
+    thief.does("create table aside as select * from audit_chain")
+    await written(database, 2)
+    await seals.seal()
+    noted = (await log.verify()).ends.head
+    thief.does("delete from audit_log where seal > 6", "delete from audit_chain", "insert into audit_chain select * from aside")
+    found = (await log.verify()).broken
+    assert found is not None
+    assert (found.seal, found.kind) == (7, "tail")
+    await written(database)
+    with pytest.raises(Unproven, match="has seen it end at 8"):
+        await seals.seal()
+    # Who was not there cannot know: docs/audit.md says so, and what helps.
+    await Seals(database, KEYS).seal()
+    later = await AuditLog(database, KEYS).verify(noted=noted.hash)
+    assert (later.broken, later.noted_at) == (None, None)
+
+
+# --- keys that change, and what was before there were any
+
+
+async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: Database, thief: Thief) -> None:
+    new = new_key()
+    named = key_id(decoded(new.reveal()))
+    await filled(database)
+    both = Seals(database, [new, AUDIT_KEY])
+    await written(database, 2)
+    await both.seal()
+    assert (await AuditLog(database, [new, AUDIT_KEY]).verify()).keys_missing == []
+    rows = await database.fetch("select key_id, count(*)::int as n from audit_log group by 1 order by min(seal)")
+    assert [(row["key_id"], row["n"]) for row in rows] == [(OURS, ROWS), (named, 2)]
+    # A process that does not know the new key yet says which, and calls nothing forged; and it seals nothing over it.
+    older = await broken(database)
+    assert older is not None
+    assert (older.seal, older.kind) == (7, "key")
+    assert named in older.detail
+    await written(database)
+    with pytest.raises(Unproven, match=named):
+        await Seals(database, KEYS).seal()
+    rotated = await Keys(database, [new, AUDIT_KEY]).rotate(60)
+    assert [(key.id, key.data()["removable"]) for key in rotated.keys] == [(named, False), (OURS, True)]
+    await Seals(database, [new]).seal()
+    found = await AuditLog(database, [new]).verify()
+    assert (found.broken, found.keys_missing) == (None, [OURS])
+    thief.does("delete from audit_log where seal = 3")
+    gone = await broken(database, [new])
+    assert gone is not None
+    assert (gone.seal, gone.kind) == (3, "gap")
+
+
+async def test_rotation_signs_the_chain_under_the_current_key_though_nothing_is_written(database: Database) -> None:
+    new = new_key()
+    await filled(database)
+    keys = Keys(database, [new, AUDIT_KEY])
+    assert (await keys.rotate(60)).rewrapped == 1
+    assert (await keys.rotate(60)).data()["done"]
+    assert await broken(database, [new]) is None
+
+
+async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_first(
+    database: Database, database_url: str, thief: Thief
+) -> None:
+    await filled(database)
+    thief.chains(1, bare)
+    thief.does(NO_SIGNATURE)
+    await written(database)
+    assert await broken(database) is not None
+    with psycopg.connect(database_url) as connection:
+        with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):
+            audit_chain.anchor(connection, [])
+        audit_chain.anchor(connection, KEYS)
+    log = AuditLog(database, KEYS)
+    found = await log.verify()
+    assert (found.broken, found.ends.anchor) == (None, ROWS)
+    assert await Seals(database, KEYS).seal() == 1
+    assert (await log.verify()).broken is None
+    thief.does(CHANGE)
+    thief.chains(3, bare, end=False)
+    found = await log.verify()
+    assert found.broken is not None
+    assert (found.broken.seal, found.broken.kind) == (7, "unsigned")
+
+
+OLD_SEALER = """
+update audit_log set seal = 7, hash = decode(repeat('ab', 32), 'hex') where seal is null;
+update audit_chain set head_seal = 7, head_hash = decode(repeat('ab', 32), 'hex');
+select opsjobs_audit_retain(now() + interval '9 days', 2000)"""
+
+
+async def test_the_sealer_of_an_older_release_beside_ours_leaves_its_rows_to_us(database: Database) -> None:
+    seals = await filled(database)
+    await written(database)
+    async with database.connection() as connection:
+        for statement in OLD_SEALER.split(";"):
+            await connection.execute(statement)
+    assert await broken(database) is None
+    assert await seals.seal() == 1
+    found = await AuditLog(database, KEYS).verify()
+    assert (found.broken, found.checked) == (None, ROWS + 1)
+
+
+async def test_many_seal_side_by_side_and_the_chain_is_one(database: Database) -> None:
+    await written(database, 20)
+    await asyncio.gather(*[Seals(database, KEYS).seal() for _ in range(3)])
+    found = await AuditLog(database, KEYS).verify()
+    assert (found.broken, found.checked) == (None, 20)
+
+
+def test_keys_are_derived_by_hkdf() -> None:
+    # RFC 5869, test case 3, has a secret of 22 bytes and no salt and info; its first 32 bytes.
+    okm = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
+    assert derived(bytes.fromhex("0b" * 22), b"").hex() == okm
+    ours = SigningKeys([AUDIT_KEY])
+    macs = {ours.sign(part, b"x").mac for part in Part}
+    assert len(macs) == len(Part)
