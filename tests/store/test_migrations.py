@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from kit.ledgering import STORE, Owner, faults, launch, machines, read
 from kit.servers import AUDIT_KEY, Databases
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import Failure, Unavailable
 from opsjobs.model.target import Target
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed
@@ -159,6 +159,13 @@ def held(rows: list[dict[str, Any]]) -> list[Claimed]:
 
 def of(old: OldWorker) -> list[Claimed]:
     return held(old.send("unknown", {"owner": old.id, "known": []}))
+
+
+def test_the_audit_log_is_not_begun_without_keys_and_nothing_is_changed(first_url: str) -> None:
+    with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):
+        runner.upgrade(first_url)
+    assert runner.check(first_url).current == "0001"
+    assert runner.upgrade(first_url, [AUDIT_KEY]) == runner.upgrade(first_url), "later ones need none"
 
 
 async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, first_url: str, old: OldWorker) -> None:
