@@ -6,8 +6,8 @@ from alembic import op
 
 from opsjobs.store.audit_chain import anchor
 
-revision = "0022"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 
 
 def upgrade() -> None:
