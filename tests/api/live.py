@@ -17,6 +17,7 @@ from api.kit import app_on, parts_on
 from kit.story import Story
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
+from opsjobs.clock import Clock
 from opsjobs.engine.again import Again
 from opsjobs.engine.approving import Approving
 from opsjobs.engine.firing import Triggers
@@ -82,9 +83,9 @@ class Live:
             await self.parts.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
 
 
-def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> Any:
+def parts_for(database: Database, rung: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
     """The nouns' parts, and those of executions."""
-    parts = parts_on(database, rung)
+    parts = parts_on(database, rung, clock=clock)
     parts.bus = bus or Channel()
     parts.fleet = Fleet(database)
     parts.again = Again(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
@@ -101,10 +102,10 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None) -> An
 
 
 @asynccontextmanager
-async def live(database: Database, bus: Any | None = None) -> AsyncIterator[Live]:
+async def live(database: Database, bus: Any | None = None, *, clock: Clock | None = None) -> AsyncIterator[Live]:
     """The application served on a free port of loopback."""
     rung: list[str] = []
-    parts = parts_for(database, rung, bus)
+    parts = parts_for(database, rung, bus, clock=clock)
     token = await parts.people.create_key("ada", "admin")
     app = app_on(parts)
     with socket.create_server(("127.0.0.1", 0)) as listening:

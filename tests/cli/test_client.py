@@ -52,6 +52,17 @@ def test_a_stream_that_just_ends_is_asked_for_again_in_silence() -> None:
     assert told == []
 
 
+def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_many_say_why() -> None:
+    over = frame(1, "refused", {"status": 401, "code": "token_invalid", "detail": "The token has expired."})
+    busy = problem(429, "too_many_streams", "ada has 100 streams open here: end one of them first.")
+    answers = iter([Answer(portions=[over]), busy, Answer(portions=[frame(1), over]), Answer(portions=[frame(2, "end")])])
+    events, told, asked = followed(lambda _: next(answers))
+    assert [e.event for e in events] == ["output", "end"]
+    assert [a.headers["last-event-id"] for a in asked] == ["0", "0", "0", "1"]
+    assert told[0].startswith("ada has 100 streams open here")
+    assert told[1:] == ["connected again"]
+
+
 def test_a_stream_that_is_gone_for_good_is_an_error() -> None:
     with pytest.raises(Refused) as caught:
         followed(lambda _: problem(410, "log_expired", "The log of execution 7 was dropped by retention."))

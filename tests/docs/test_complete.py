@@ -40,7 +40,7 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 def application() -> FastAPI:
     limits = SimpleNamespace(
-        docs=True, body_bytes=1, max_actions=1, trusted_proxies=(), requests_a_second=0, strangers_a_second=0
+        docs=True, body_bytes=1, max_actions=1, trusted_proxies=(), requests_a_second=0, strangers_a_second=0, streams_a_caller=0
     )
     access = SimpleNamespace(judge=None)
     parts: Any = SimpleNamespace(limits=limits, clock=None, journal=None, bus=None, access=access, metrics=Metrics())

@@ -48,6 +48,7 @@ from opsjobs.api.callers import Callers
 from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
+from opsjobs.api.lasting import Streams
 from opsjobs.api.probing import Probes
 from opsjobs.api.rates import Rates
 from opsjobs.api.strangers import Strangers
@@ -83,6 +84,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     )
     app.state.parts = parts
     app.state.probes = Probes(parts)
+    app.state.streams = Streams(parts.limits.streams_a_caller)
     app.state.followers = Followers(parts.journal, parts.bus)
     for noun in (
         jobs_as_code,  # before jobs: /jobs/export is no job's id

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.lasting import Download
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.problems import Problem
 from opsjobs.api.sight import is_his, reach
@@ -40,9 +41,13 @@ BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-s
 async def known(id: str, request: Request) -> StoredFile:
     """The file. Raises NotFound, also for others' where the caller holds what the route requires within a scope only."""
     stored: StoredFile = await request.app.state.parts.files.get(id)
-    if reach(request) is not None and not is_his(request, stored.created_by, stored.created_by_kind):
-        raise NotFound.of("file", id)
+    _admit(request, id, stored)
     return stored
+
+
+def _admit(request: Request, ref: object, stored: StoredFile) -> None:
+    if reach(request) is not None and not is_his(request, stored.created_by, stored.created_by_kind):
+        raise NotFound.of("file", ref)
 
 
 Known = Annotated[StoredFile, Depends(known)]
@@ -101,7 +106,7 @@ async def show(stored: Known) -> Response:
 )
 async def content(request: Request, stored: Known) -> Response:
     """Its bytes, exactly."""
-    return download(request, stored.name, stored)
+    return download(request, stored.name, stored, lambda: _admit(request, stored.id, stored))
 
 
 @router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
@@ -113,8 +118,10 @@ async def delete(request: Request, stored: Known) -> Response:
     return Response(status_code=204)
 
 
-def download(request: Request, name: str, stored: Any) -> Response:
-    """The bytes of a stored thing (`content_id`, `size`, `sha256`), to be saved under this name and never to be shown."""
+def download(request: Request, name: str, stored: Any, still: Callable[[], object]) -> Response:
+    """The bytes of a stored thing (`content_id`, `size`, `sha256`), to be saved under this name and never to be shown; `still`
+    raises where the caller may not have it any more.
+    """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name)
     headers = {
         "Content-Length": str(stored.size),
@@ -122,7 +129,7 @@ def download(request: Request, name: str, stored: Any) -> Response:
         "ETag": f'"{stored.sha256}"',
     }
     stream = request.app.state.parts.contents.stream(stored.content_id, stored.size)
-    return StreamingResponse(stream, media_type="application/octet-stream", headers=headers)
+    return Download(request, stream, still, media_type="application/octet-stream", headers=headers)
 
 
 def _refusal(request: Request, limit: int) -> Response | None:

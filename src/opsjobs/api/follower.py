@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -202,10 +202,13 @@ class Followers:
         self._pagers = asyncio.Semaphore(self.pace.pagers)
         self._following: dict[int, Follower] = {}
 
-    async def batches(self, execution: Execution, after: int) -> AsyncGenerator[Batch, None]:
+    async def batches(
+        self, execution: Execution, after: int, idle_seconds: Callable[[], float] | None = None
+    ) -> AsyncGenerator[Batch, None]:
         """The log after a position, until its end, as it grows; every entry once, in order; keep-alives where it does not.
 
-        Of an execution that has ended and a position at its end or beyond it: the end once more.
+        Of an execution that has ended and a position at its end or beyond it: the end once more. `idle_seconds`: how long the
+        next batch may keep its reader waiting, where that is less than keep-alives are apart.
         """
         if execution.status.final:
             async for batch in self._ended(execution, after):
@@ -215,7 +218,8 @@ class Followers:
         async with self._followed(execution, position) as follower:
             ended = False
             while not ended and not self.closing.is_set():
-                batch = await self._next(follower, execution.id, position)
+                idle = self.pace.keep_alive_seconds if idle_seconds is None else min(self.pace.keep_alive_seconds, idle_seconds())
+                batch = await self._next(follower, execution.id, position, idle)
                 yield batch
                 position, ended = batch.position, batch.ended
 
@@ -233,12 +237,12 @@ class Followers:
         for follower in followers.values():
             await follower.close()
 
-    async def _next(self, follower: Follower, execution_id: int, position: int) -> Batch:
+    async def _next(self, follower: Follower, execution_id: int, position: int, idle_seconds: float) -> Batch:
         ring = follower.ring
         if position < ring.base:
             return await self._page(execution_id, position)
         try:
-            async with asyncio.timeout(self.pace.keep_alive_seconds):
+            async with asyncio.timeout(idle_seconds):
                 await follower.grown(position)
         except TimeoutError:
             return Batch(frames.KEEP_ALIVE, position, False)

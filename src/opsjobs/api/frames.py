@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from opsjobs.model.execution import Execution, moment
+from opsjobs.model.failures import Refusal
 from opsjobs.store.journal import Entry
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -47,6 +48,14 @@ def end(execution: Execution) -> bytes:
     """The last frame of an execution that ended, for whoever comes after its `end` entry was read, or where it has none."""
     told = {"status": execution.status.value, "counts": dict(execution.counts)}
     return _frame(execution.last_seq, "end", compact(told))
+
+
+def refused(position: int, refusal: Refusal) -> bytes:
+    """The last frame of a stream whose viewer may have it no more: what a new request would be answered. Its id is the position
+    that he had, so that whoever resumes misses and repeats nothing.
+    """
+    told = {"status": refusal.status, "code": refusal.code, "detail": refusal.detail}
+    return _frame(position, "refused", compact(told))
 
 
 def compact(value: Any) -> bytes:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import frames
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.executions import Known, known
+from opsjobs.api.lasting import Download
 from opsjobs.api.lines import Lines
+from opsjobs.api.sight import admitted
 from opsjobs.model.execution import Execution
 from opsjobs.store.journal import Entry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
@@ -68,15 +71,20 @@ async def log(request: Request, execution: Known, query: Annotated[LogQuery, Que
     Text with `target` and `stream` is exactly the bytes of that stream; otherwise lines that begin with `NAME | `.
     """
     parts = request.app.state.parts
+
+    def sent(pieces: AsyncIterator[bytes], media_type: str) -> Response:
+        still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
+        return Download(request, pieces, still, media_type=media_type)
+
     await parts.journal.check_kept(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":
-        return StreamingResponse(_items(parts, execution, query.position), media_type="application/x-ndjson")
+        return sent(_items(parts, execution, query.position), "application/x-ndjson")
     run = (await parts.executions.run_of(execution.id, query.target)).id if query.target is not None else None
     if run is not None and query.stream is not None:
-        return StreamingResponse(_bytes(parts, execution, run, query), media_type="application/octet-stream")
-    return StreamingResponse(_lines(parts, execution, run, query), media_type="text/plain")
+        return sent(_bytes(parts, execution, run, query), "application/octet-stream")
+    return sent(_lines(parts, execution, run, query), "text/plain")
 
 
 async def _page(request: Request, execution: Execution, position: int, limit: int) -> Response:

@@ -11,12 +11,17 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.auth import Within, requires
+from opsjobs.api import frames
+from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.connection import DROP
 from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
+from opsjobs.api.lasting import Streams
+from opsjobs.api.problems import Problem
+from opsjobs.api.sight import admitted
+from opsjobs.api.standing import Standing, standing
 from opsjobs.model.execution import Execution
-from opsjobs.model.failures import TooMany
+from opsjobs.model.failures import Refusal, TooMany, Unavailable
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.telemetry import Metrics, log
 
@@ -42,13 +47,15 @@ async def events(
 ) -> Response:
     """The log from its beginning, or after `Last-Event-ID` (or `?after=`), and on as it grows, until the `end` event.
 
-    `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again.
+    `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again. Who may
+    have it no more is told so by `refused`, and that is the last.
     """
     parts, followers = request.app.state.parts, request.app.state.followers
     await parts.journal.check_kept(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
-    return EventStream(followers, execution, after if last_event_id is None else last_event_id, parts.metrics)
+    still = standing(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))
+    return EventStream(request, execution, after if last_event_id is None else last_event_id, still)
 
 
 class ViewerStalledError(Exception):
@@ -56,29 +63,33 @@ class ViewerStalledError(Exception):
 
 
 class EventStream(Response):
-    """An answer that lasts: ends with the log, with the viewer, or with the process."""
+    """An answer that lasts: ends with the log, with the viewer, with his right to it, or with the process."""
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        followers: Followers,
-        execution: Execution,
-        after: int,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, request: Request, execution: Execution, after: int, still: Standing) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
-        self._followers = followers
+        self._followers: Followers = request.app.state.followers
+        self._streams: Streams = request.app.state.streams
+        self._metrics: Metrics = request.app.state.parts.metrics
+        self._caller = principal_of(request)
         self._execution = execution
-        self._after = after
-        self._metrics = metrics
+        self._position = after
+        self._standing = still
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until the log, the viewer or the process ends."""
+        """Send frames until one of these ends; or refuse, where the caller has too many streams."""
+        try:
+            with self._streams.one_of(self._caller):
+                await self._stream(scope, receive, send)
+        except TooMany as refused:
+            await Problem.of(scope, refused)(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._followers.streams += 1
         self._metrics.sse_viewers.inc()
         try:
@@ -92,11 +103,22 @@ class EventStream(Response):
             self._metrics.sse_viewers.dec()
 
     async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._followers.batches(self._execution, self._after)) as batches:
+        try:
+            await self._send_log(send)
+        except Refusal as refusal:
+            await self._send(send, frames.refused(self._position, refusal))
+        except Unavailable as away:
+            log.warning("an event stream was ended", execution=self._execution.id, reason=str(away))
+        await self._send(send, b"", more=False)
+
+    async def _send_log(self, send: Send) -> None:
+        batches = self._followers.batches(self._execution, self._position, lambda: self._standing.seconds_left)
+        async with aclosing(batches):
             async for batch in batches:
+                await self._standing.check()
                 if batch.data:
                     await self._send(send, batch.data)
-        await self._send(send, b"", more=False)
+                self._position = batch.position
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         try:

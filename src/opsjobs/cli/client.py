@@ -147,20 +147,23 @@ class Client:
     def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
         """The execution's events after the position `after`, each once, in portions, to its `end`.
 
-        A lost connection is taken up again where it broke, for up to 5 minutes without any answer; `tell` is told about it.
+        A lost connection is taken up again where it broke, for up to 5 minutes without any answer; `tell` is told about it. So is
+        a stream that ended because its token did (`refused`, which is no event of the execution): with the token of then.
         """
         position, patience = after, _Patience(self.place.url, execution_id, tell)
         while True:
             try:
                 for events in self._stream(f"/executions/{execution_id}/events", position):
                     patience.answered()
-                    fresh = [e for e in events if _is_after(e, position)]
+                    fresh = [e for e in events if e.event != "refused" and _is_after(e, position)]
                     position = fresh[-1].id if fresh else position
                     yield fresh
                     if fresh and fresh[-1].event == "end":
                         return
-            except (httpx2.TransportError, _Again):
-                patience.lost()
+            except httpx2.TransportError:
+                patience.lost(LOST)
+            except _Again as again:
+                patience.lost(str(again) or LOST)
             patience.wait()
 
     def _stream(self, path: str, position: str) -> Iterator[list[Event]]:
@@ -168,7 +171,9 @@ class Client:
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         parser = Parser()
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
-            if answer.status_code in (429, 500, 502, 503, 504):
+            if answer.status_code == 429:
+                raise _Again(_words_of(answer))
+            if answer.status_code in (500, 502, 503, 504):
                 raise _Again
             self._judge(answer)
             for portion in answer.iter_bytes():
@@ -235,8 +240,11 @@ class Client:
         return CommandFailed(f"{url} broke off ({str(lost) or type(lost).__name__}): try again, and look at the service's log.")
 
 
+LOST = "the connection to the service is lost"
+
+
 class _Again(Exception):
-    """The service is busy or starting: ask again soon."""
+    """The service is busy or starting, for the reason that it gives: ask again soon."""
 
 
 class _Patience:
@@ -253,9 +261,9 @@ class _Patience:
             self._tell("connected again")
         self._told, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
 
-    def lost(self) -> None:
+    def lost(self, why: str) -> None:
         if not self._told:
-            self._tell("the connection to the service is lost, trying again; the execution goes on meanwhile")
+            self._tell(f"{why}, trying again; the execution goes on meanwhile")
         self._told = True
 
     def wait(self) -> None:
@@ -332,6 +340,11 @@ def path_of(noun: str, ref: object) -> str:
 def _is_after(event: Event, position: str) -> bool:
     """Whether the event is new; `end` carries the last entry's id and is sent to whoever asks again."""
     return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
+
+
+def _words_of(answer: httpx2.Response) -> str:
+    problem = _decoded(answer.read())
+    return str(problem.get("detail") or "").rstrip(".") if isinstance(problem, dict) else ""
 
 
 def _decoded(content: bytes) -> Any:

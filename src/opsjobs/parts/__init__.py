@@ -85,6 +85,9 @@ class Limits:
     trusted_proxies: tuple[Network, ...] = ()
     requests_a_second: int = 500
     strangers_a_second: int = 50
+    streams_a_caller: int = 100
+    stream_check_seconds: float = 15.0
+    download_seconds: float = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,9 @@ def _limits(settings: Settings) -> Limits:
         settings.identity.trusted_proxies,
         settings.api.rate_limit,
         settings.api.stranger_rate_limit,
+        settings.api.streams_per_caller,
+        settings.api.stream_check,
+        settings.api.download_time,
     )
 
 

@@ -230,6 +230,17 @@ class ApiSettings:
         "Requests a second without a good token that one API process takes from one address (of IPv6: one /64), four times as many "
         "at once, 429 above; probes are answered always. 0 = no limit.",
     )  # fmt: skip
+    streams_per_caller: int = setting(
+        "STREAMS_PER_CALLER", whole(0, 100_000), "100",
+        "Event streams and downloads that one caller may have open at one API process (429 above); 0 = no limit.",
+    )  # fmt: skip
+    stream_check: float = setting(
+        "STREAM_CHECK", seconds(1, 300), "15s",
+        "How long a stream goes on at most before its token and rights are judged again; who has lost them is told, and it ends.",
+    )  # fmt: skip
+    download_time: float = setting(
+        "DOWNLOAD_TIME", seconds(1, 7 * 86_400), "1h", "How long one download may take before its connection is dropped."
+    )
 
 
 @dataclass(frozen=True, slots=True)
