@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from bells.processes import freeze, own_redis, until
-from opsjobs.doorbell import Doorbell
+from opsjobs.doorbell import Doorbell, ringer
 from opsjobs.doorbell.bell import BellApp, broker_url
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
@@ -54,6 +54,37 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (1, 1)
     assert (bells(metrics, "rung"), bells(metrics, "merged")) == (2, 99)
+
+
+def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ringer, "SPACING_SECONDS", 3_600)
+    metrics = Metrics()
+    doorbell = Doorbell(redis_url, metrics)
+    doorbell.start()
+    with redis.Redis.from_url(redis_url) as client:
+        doorbell.ring("default")
+        until(lambda: bells(metrics, "rung") == 1)
+        assert client.delete("opsjobs.bell.default") == 1  # as a worker takes it
+        doorbell.ring("default")
+        doorbell.ring("default")
+        doorbell.ring("dmz")
+        until(lambda: bells(metrics, "rung") == 2)
+        assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (0, 1)
+        doorbell.stop()
+        assert client.llen("opsjobs.bell.default") == 1
+    assert (bells(metrics, "rung"), bells(metrics, "merged")) == (3, 1)
+
+
+def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> None:
+    metrics = Metrics()
+    doorbell = Doorbell(redis_url, metrics)
+    doorbell.start()
+    with redis.Redis.from_url(redis_url) as client:
+        for number in range(1, 4):
+            doorbell.ring("default")
+            until(lambda number=number: bells(metrics, "rung") == number)  # type: ignore[misc]
+            client.delete("opsjobs.bell.default")
+    doorbell.stop()
 
 
 def test_what_waits_is_rung_before_the_stop(redis_url: str) -> None:
