@@ -145,7 +145,8 @@ class Again:
 
     async def _revived(self, connection: Connection, parent: Parent, new: NewExecution) -> Execution:
         with _its_job_is_there(parent):
-            execution = await self._ledger.launch(connection, new)
+            async with connection.pipeline():
+                execution = await self._ledger.launch(connection, new)
         await dead_letters.became(connection, sorted(new.heirs.values()), execution.id)
         return execution
 

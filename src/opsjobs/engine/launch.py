@@ -195,7 +195,7 @@ class Launcher:
             return execution
 
         async with failpoints.at("ledger.launch"):
-            done = await idempotency.once(self._database, idem, write, _told)
+            done = await idempotency.once(self._database, idem, write, _told, pipelined=True)
         async with failpoints.at("ring"):
             self.ring(new.targets)
         return Launched(None, done) if isinstance(done, Answer) else Launched(done)

@@ -164,5 +164,6 @@ class Batch:
             self.ran += [Ran(order.ready, one.id, one.uuid, one.created_at) for order, one in zip(together, made, strict=True)]
         for order in self._chosen:
             if not plain(order.new):
-                execution = await launch(connection, order.new)
+                async with connection.pipeline():
+                    execution = await launch(connection, order.new)
                 self.ran.append(Ran(order.ready, execution.id, order.ready.uuid, execution.created_at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,18 +53,24 @@ async def once(
     request: IdempotentRequest | None,
     verb: Callable[[Connection], Awaitable[T]],
     told: Callable[[T], Answer],
+    *,
+    pipelined: bool = False,
 ) -> T | Answer:
     """Do the verb in one transaction with the record of what is told of it; or give the first request's answer.
 
+    `pipelined`: the verb's statements are sent without waiting for each other's answers (Database.pipelined).
     Raises what `begin` and the verb raise; then nothing is done and nothing kept. A deadlock repeats it all.
     """
 
     async def written() -> T | Answer:
+        if request is None:
+            async with database.pipelined() if pipelined else database.transaction() as connection:
+                return await verb(connection)
         async with database.transaction() as connection:
-            if request is not None and (before := await begin(connection, request)) is not None:
+            if (before := await begin(connection, request)) is not None:
                 return before
-            done = await verb(connection)
-            if request is not None:
+            async with connection.pipeline() if pipelined else nullcontext():
+                done = await verb(connection)
                 answer = told(done)
                 await record(connection, request, answer.status, answer.location, answer.body)
             return done

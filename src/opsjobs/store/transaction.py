@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import Refusal, Unavailable
 
 T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
@@ -127,14 +127,16 @@ class Database:
     async def begun(self) -> AsyncIterator[Connection]:
         """A connection on which the block itself sends "begin" and "commit", so that it can pipeline them with the rest.
 
-        What is still open at the end of the block is rolled back. Where the block fails, the connection is closed: of statements
+        What is still open at the end of the block is rolled back. Where a statement fails, the connection is closed: of statements
         that a failed pipeline has skipped psycopg believes that they are prepared, so that every later one would fail, too.
         """
         async with self.connection() as connection:
             try:
                 yield connection
-            except BaseException:
-                await connection.close()
+            except BaseException as failed:
+                refused = isinstance(failed, Refusal) and connection.info.transaction_status != TransactionStatus.INERROR
+                if not refused:
+                    await connection.close()
                 raise
             if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
                 await connection.execute("rollback")
@@ -143,7 +145,8 @@ class Database:
     async def pipelined(self) -> AsyncIterator[Connection]:
         """One transaction whose statements are all sent before any answer is awaited.
 
-        Between a lock and the commit there is then no round trip. Read a cursor's rows after the block.
+        Between a lock and the commit there is then no round trip. Read a cursor's rows after the block: within it that waits for
+        them, and for all that was sent before. A statement that fails is told by what is awaited next, or by the end of the block.
         """
         # Begin and commit are statements like the others: psycopg's own transaction waits for an answer before it commits.
         async with self.begun() as connection, connection.pipeline():

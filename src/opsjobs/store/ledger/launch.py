@@ -13,7 +13,7 @@ from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import in_common
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.failures import Conflict, NotFound, Refusal
 from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.strategy import Strategy
@@ -92,46 +92,60 @@ class NewExecution:
         return self.gated or bool(self.names) or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
 
 
-_NUMBER = """
-update jobs set last_number = last_number + 1 where id = %s and state <> 'archived' returning last_number, name, state"""
-
+# All of it in one statement, so that the job, which gives the number, is locked for no round trip more than that takes. A job that is
+# not active gives none: then nothing is written.
 _EXECUTION = """
-insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
-                            created_at, deadline_at, open_until, watched, named, hold_until)
-select %(uuid)s, %(job_id)s, %(job_version)s, %(number)s, (t.now at time zone 'UTC')::date, %(status)s, %(window)s, %(priority)s,
-       %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s), %(open_until)s, %(watched)s,
-       %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
-from (select opsjobs_now() as now) t returning id, log_day, created_at"""
+with numbered as (
+  update jobs set last_number = last_number + 1 where id = %(job_id)s and state = 'active' returning last_number
+), execution as (
+  insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
+                              created_at, deadline_at, open_until, watched, named, hold_until)
+  select %(uuid)s, %(job_id)s, %(job_version)s, (select last_number from numbered), (t.now at time zone 'UTC')::date, %(status)s,
+         %(window)s, %(priority)s, %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s),
+         %(open_until)s, %(watched)s, %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
+  from (select opsjobs_now() as now) t where %(job_id)s::bigint is null or exists (select from numbered)
+  returning id, uuid, number, log_day, status, created_at
+), spec as (
+  insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
+                               requested_by_kind, labels, requester, judgement, target_versions, target_pins)
+  select id, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
+         %(parent)s, %(requested_by_kind)s, %(labels)s, coalesce(%(requester)s, (
+           select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
+         %(judgement)s, %(target_versions)s, %(target_pins)s
+  from execution
+), runs as (
+  insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
+  select r.uuid, e.id, r.target, r.name, r.host, r.zone, r.position, width_bucket(r.position::int - 1, %(sizes)s::int[])
+  from execution e cross join
+    unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
+      with ordinality as r(uuid, target, name, host, zone, position)
+), logged as (
+  insert into execution_log (log_day, execution_id, seq, event, body)
+  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null) from execution
+), told as (
+  insert into events (shard, type, subject, execution_id)
+  select id %% 16, 'execution.queued', uuid, id from execution where status = 'queued'
+)
+select id, number, log_day, created_at from execution"""
 
-_SPEC = """
-insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
-                             requested_by_kind, labels, requester, judgement, target_versions, target_pins)
-values (%(id)s, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
-        %(parent)s, %(requested_by_kind)s, %(labels)s, coalesce(%(requester)s, (
-          select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
-        %(judgement)s, %(target_versions)s, %(target_pins)s)"""
-
-_RUNS = """
-insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
-select r.uuid, %(id)s, r.target, r.name, r.host, r.zone, r.position,
-       width_bucket(r.position::int - 1, %(sizes)s::int[])
-from unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
-  with ordinality as r(uuid, target, name, host, zone, position)"""
+_JOB = "select name, state from jobs where id = %s and state <> 'archived'"
 
 _GATES = """
 insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
 values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s, %(pause_on_fail)s)"""
 
-# Rows that exist are not touched (a conflicting insert would lock them); a changed number of slots never goes below `used`.
+# Of rows that exist only those are touched whose number of slots changed (a conflicting insert would lock all); it never goes
+# below `used`.
 SLOTS = """
+with asked as materialized (
+  select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots) order by t.id
+), resized as (
+  update target_slots s set slots = greatest(t.slots, s.used) from asked t
+  where s.target_id = t.id and s.slots <> greatest(t.slots, s.used)
+)
 insert into target_slots (target_id, slots)
-select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
-where not exists (select 1 from target_slots s where s.target_id = t.id) order by t.id on conflict do nothing"""
-
-RESIZE_SLOTS = """
-update target_slots s set slots = greatest(t.slots, s.used)
-from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
-where s.target_id = t.id and s.slots <> greatest(t.slots, s.used)"""
+select t.id, t.slots from asked t where not exists (select 1 from target_slots s where s.target_id = t.id)
+order by t.id on conflict do nothing"""
 
 # What succeeded, under the attempt by which its output is found; but nothing of a run that was rolled back: that undid it. The
 # heirs' fence says that somebody was there before: whoever claims one of them asks what is on record.
@@ -151,43 +165,30 @@ with heir as (
 )
 update target_runs r set fence = 1 from heir h where r.id = h.id"""
 
-_TOLD = """
-with logged as (
-  insert into execution_log (log_day, execution_id, seq, event, body)
-  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null)
-  from job_executions where id = %(id)s
-)
-insert into events (shard, type, subject, execution_id)
-select id %% 16, 'execution.queued', uuid, id from job_executions where id = %(id)s and status = 'queued'"""
-
-
 _STANDS = f"""
 select {WAITING_ON} as waiting_on from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
 
 
 async def launch(connection: Connection, new: NewExecution) -> Execution:
-    """Write the execution into the caller's transaction, and say how it stands. Raises NotFound for the job, Conflict for it or names."""
-    number = await _number(connection, new) if new.job_id is not None else None
-    written = await connection.execute(_EXECUTION, _execution_row(new, number))
+    """Write the execution into the caller's transaction, and say how it stands. Raises NotFound for the job, Conflict for it or names.
+
+    In a pipeline it takes one round trip, and what is left is sent with what the caller does next.
+    """
+    written = await connection.execute(_EXECUTION, _row(new))
     row = await written.fetchone()
-    assert row is not None
+    if row is None:
+        raise await _refusal(connection, new)
     execution_id: int = row["id"]
-    async with connection.pipeline():
-        await connection.execute(_SPEC, _spec_row(new, execution_id))
-        await connection.execute(_RUNS, _run_rows(new, execution_id))
-        slots = {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]}
-        await connection.execute(SLOTS, slots)
-        await connection.execute(RESIZE_SLOTS, slots)
-        if new.heirs:
-            await connection.execute(_INHERIT, _heir_rows(new, execution_id))
-        if new.gated:
-            await connection.execute(_GATES, _gate_row(new, execution_id))
-        if new.names and new.question is None:
-            await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
-            await connection.execute(GRANT_NAMES)
-        await connection.execute(ADMIT, {"executions": [execution_id]})
-        await connection.execute(_TOLD, {"id": execution_id})
-        await _record(connection, new, execution_id)
+    await connection.execute(SLOTS, {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]})
+    if new.heirs:
+        await connection.execute(_INHERIT, _heir_rows(new, execution_id))
+    if new.gated:
+        await connection.execute(_GATES, _gate_row(new, execution_id))
+    if new.names and new.question is None:
+        await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
+        await connection.execute(GRANT_NAMES)
+    await connection.execute(ADMIT, {"executions": [execution_id]})
+    await _record(connection, new, execution_id)
     if new.override is not None:
         told = new.judgement.data() if new.judgement is not None else {}
         await audit.record(
@@ -198,7 +199,16 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
         await pending.check_circle(connection, execution_id)
     stands = new.names or new.question
-    return _launched(new, number, row, await _waiting_on(connection, execution_id) if stands else None)
+    return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
+
+
+async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
+    job = await (await connection.execute(_JOB, [new.job_id])).fetchone()
+    if job is None:
+        return NotFound.of("job", new.job_id)
+    if job["state"] == "draft":
+        return Conflict("job_is_draft", f"Job {job['name']} is a draft: set its state to active before it can be executed.")
+    return Conflict("job_is_paused", f"Job {job['name']} is paused: resume it before it can be executed.")
 
 
 async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:
@@ -223,14 +233,14 @@ async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, An
     return row["waiting_on"] if row is not None else None
 
 
-def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waiting_on: dict[str, Any] | None) -> Execution:
+def _launched(new: NewExecution, row: dict[str, Any], waiting_on: dict[str, Any] | None) -> Execution:
     waves = len(_sizes(new))
     return Execution(
         id=row["id"],
         uuid=str(new.uuid),
         job_id=new.job_id,
         job_version=new.job_version,
-        number=number,
+        number=row["number"],
         job_name=new.job_name,
         status=new.status,
         triggered_by=new.triggered_by,
@@ -253,25 +263,16 @@ def _launched(new: NewExecution, number: int | None, row: dict[str, Any], waitin
     )
 
 
-async def _number(connection: Connection, new: NewExecution) -> int:
-    row = await (await connection.execute(_NUMBER, [new.job_id])).fetchone()
-    if row is None:
-        raise NotFound.of("job", new.job_id)
-    if row["state"] == "draft":
-        raise Conflict("job_is_draft", f"Job {row['name']} is a draft: set its state to active before it can be executed.")
-    if row["state"] == "paused":
-        raise Conflict("job_is_paused", f"Job {row['name']} is paused: resume it before it can be executed.")
-    number: int = row["last_number"]
-    return number
+def _row(new: NewExecution) -> dict[str, Any]:
+    return {**_execution_row(new), **_spec_row(new), **_run_rows(new)}
 
 
-def _execution_row(new: NewExecution, number: int | None) -> dict[str, Any]:
+def _execution_row(new: NewExecution) -> dict[str, Any]:
     now = new.question is None  # else all that lets it run is withheld until it is approved
     return {
         "uuid": new.uuid,
         "job_id": new.job_id,
         "job_version": new.job_version,
-        "number": number,
         "status": new.status.value,
         "window": new.window if now else 0,
         "priority": new.priority,
@@ -312,9 +313,8 @@ def _gate_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
     }
 
 
-def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
+def _spec_row(new: NewExecution) -> dict[str, Any]:
     return {
-        "id": execution_id,
         "job_name": new.job_name,
         "actions": Jsonb(list(new.actions)),
         "parameters": Jsonb(dict(new.parameters)),
@@ -332,9 +332,8 @@ def _spec_row(new: NewExecution, execution_id: int) -> dict[str, Any]:
     }
 
 
-def _run_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
+def _run_rows(new: NewExecution) -> dict[str, Any]:
     return {
-        "id": execution_id,
         # The same target in a database restored from a backup gives the same run, so its folder is found again.
         "uuids": [uuid5(new.uuid, target.id) for target in new.targets],
         "targets": [target.id for target in new.targets],

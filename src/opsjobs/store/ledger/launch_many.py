@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 
 from opsjobs.store.ledger.admit import ADMIT
-from opsjobs.store.ledger.launch import RESIZE_SLOTS, SLOTS, NewExecution
+from opsjobs.store.ledger.launch import SLOTS, NewExecution
 from opsjobs.store.transaction import Connection
 
 
@@ -84,7 +84,6 @@ async def launch_many(connection: Connection, executions: Sequence[NewExecution]
         await connection.execute(_SPECS, _spec_rows(executions, ids))
         await connection.execute(_RUNS, _run_rows(executions, ids))
         await connection.execute(SLOTS, named)
-        await connection.execute(RESIZE_SLOTS, named)
         await connection.execute(ADMIT, {"executions": ids})
         await connection.execute(_TOLD, {"executions": ids})
     return [by_uuid[new.uuid] for new in executions]

@@ -1,0 +1,78 @@
+"""What requests cost in statements and round trips to PostgreSQL: of times a test can say nothing, these are always the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.kit import Desk, desk, job
+from kit.wire import watched
+from opsjobs.store.transaction import Database, DatabaseOptions
+
+# A statement is prepared once it came five times, on one connection.
+OFTEN = 6
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    """One connection: a request that needed two at once would wait for ever."""
+    return Database(DatabaseOptions(database_url, connections=1, application_name="test"))
+
+
+async def made(desk: Desk) -> int:
+    """A job on a machine with a login."""
+    login = {"name": "bench", "type": "password", "username": "deploy", "password": "open sesame"}
+    for path, body in (
+        ("/credentials", login),
+        ("/targets", {"name": "web-1", "host": "192.0.2.1", "credential": "bench"}),
+        ("/jobs", job(targets={"ids": ["web-1"]}, policy={"max_parallel": 1})),
+    ):
+        answer = await desk.http.post(path, json=body)
+        assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "statements", "waits"),
+    [
+        pytest.param("GET", "", {}, 2, 2, id="a job is read: whose token it is, and the job"),
+        pytest.param("POST", "/execute", {}, 11, 7, id="a job is executed"),
+        pytest.param("POST", "/execute", {"Idempotency-Key": "once-{n}"}, 16, 13, id="a job is executed, once"),
+    ],
+)
+async def test_a_request_costs_so_many_statements(
+    database: Database, method: str, path: str, headers: dict[str, str], statements: int, waits: int
+) -> None:
+    async with desk(database) as front:
+        place = f"/jobs/{await made(front)}{path}"
+
+        async def ask(n: int) -> Any:
+            answer = await front.http.request(method, place, headers={name: value.format(n=n) for name, value in headers.items()})
+            assert answer.is_success, answer.text
+
+        for n in range(OFTEN):
+            await ask(n)
+        async with watched(database) as wire:
+            await ask(OFTEN)
+    assert (wire.statements, wire.waits) == (statements, waits)
+
+
+async def session(database: Database) -> int:
+    """The process that PostgreSQL has for our connection."""
+    async with database.connection() as connection:
+        return connection.info.backend_pid
+
+
+async def test_a_refused_launch_leaves_its_connection_as_it_was(database: Database) -> None:
+    async with desk(database) as front:
+        place = f"/jobs/{await made(front)}"
+        assert (await front.http.post(f"{place}/pause")).is_success
+        before = await session(database)
+        for _ in range(2):
+            refused = await front.http.post(f"{place}/execute")
+            assert (refused.status_code, refused.json()["code"]) == (409, "job_is_paused")
+        assert (await front.http.post(f"{place}/resume")).is_success
+        launched = await front.http.post(f"{place}/execute")
+        assert (launched.status_code, launched.json()["number"]) == (202, 1)
+        assert await session(database) == before
