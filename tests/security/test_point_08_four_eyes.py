@@ -150,7 +150,9 @@ async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> 
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
             await at.parts.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
-        job = await at.job(policy={"approval": {"approvers": 1}})
+        body = {"name": "j", "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": ["web-1"]}}
+        made = await at.http.post("/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=at.ben)
+        job = made.json()["id"]
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
             made = await at.http.post("/api-keys", json={"name": name, "role": "manager", **fields})

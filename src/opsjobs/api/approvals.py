@@ -64,7 +64,10 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 @router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve")
 async def approve(request: Request, asked: Known, draft: ApproveDraft | None = None) -> Response:
-    """With the last of the `approvers` that it takes, what waits for it goes on. Not for who asked for it (403 `own_request`)."""
+    """With the last of the `approvers` that it takes, what waits for it goes on.
+
+    Not for who asked for it (403 `own_request`), nor for who wrote what will run (403 `own_work`).
+    """
     said = draft or ApproveDraft()
     ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)
     return await _answer(request, await request.app.state.parts.approving.decide(asked, ruling))

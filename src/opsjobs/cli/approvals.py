@@ -62,6 +62,7 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
         f"approval {found['id']} of execution {found['execution_id']}: {found['status']}",
         f"job       {would['job_name']}",
         f"asked by  {found['requested_by']}: {found['message']}",
+        *(f"written   {author['wrote']}: {author['name']}" for author in would.get("authors") or ()),
         f"approvers {found['approvers']}{_who(found)}, until {found['expires_at'] or 'its execution ends'}",
         f"safety    {would['verdict'] or 'not judged'}",
         *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),

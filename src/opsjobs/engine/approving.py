@@ -108,6 +108,7 @@ class Approving:
             "policy": dict(about.policy),
             "targets": places,
             "total_targets": len(about.targets),
+            "authors": [author.data() for author in await self._approvals.authors(approval.execution_id)],
             "verdict": about.judgement["verdict"] if about.judgement is not None else None,
             "findings": about.judgement["findings"] if about.judgement is not None else [],
         }

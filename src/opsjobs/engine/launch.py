@@ -15,7 +15,6 @@ from opsjobs.engine.approving import asking, terms_of
 from opsjobs.engine.judging import Judged, Judging, refuse_blocked
 from opsjobs.engine.pinning import asks_people, pinned
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.approval import Requester
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.model.job import LaunchOrder
@@ -135,13 +134,11 @@ class Launcher:
             new = replace(new, judgement=judged.judgement)
             if order.override is None:
                 refuse_blocked(judged.judgement)
-        actor = audit.actor()
-        known = None if actor.kind == audit.SYSTEM_KIND else Requester(actor.name, actor.kind, actor.person, actor.makers)
         terms = terms_of(order.policy.approval, judged)
         people = asks_people(new.actions, terms, judged)
         if people or judged is not None or order.pins is not None:
             new = replace(new, pins=await pinned(new.targets, self._targets, people=people, before=order.pins))
-        return asking(replace(new, requester=known, override=order.override), order.parameters, terms)
+        return asking(replace(new, requester=audit.requester(), override=order.override), order.parameters, terms)
 
     async def judged(self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]) -> Judged | None:
         """What the safety check says of these frozen actions there; None where it is not asked. `order`: with its values."""

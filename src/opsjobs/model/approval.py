@@ -48,7 +48,7 @@ class ApprovalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asked for what is to be approved. `kind` None: not known, so that whoever has the name is taken for the same."""
+    """Who asked for what is to be approved, or wrote it. `kind` None: not known, so that whoever has the name is taken for the same."""
 
     name: str
     kind: str | None = None
@@ -71,6 +71,18 @@ class Requester:
         """As it is kept beside an execution."""
         said = {"name": self.name, "kind": self.kind, "person": self.person}
         return {**said, "makers": list(self.makers)} if self.makers else said
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who wrote something that will run; `wrote`: what, as in `version 2 of the job nightly`."""
+
+    who: Requester
+    wrote: str
+
+    def data(self) -> dict[str, Any]:
+        """An item of an approval's `would_run.authors`."""
+        return {"name": self.who.name, "wrote": self.wrote}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +161,20 @@ class Approval:
             "reason": self.reason,
         }
 
-    def check(self, principal: Principal, requester: Requester, *, approve: bool, override: bool, reason: str | None) -> None:
-        """Raises Forbidden where this one may not decide it, Invalid where an override has no reason."""
+    def check(
+        self,
+        principal: Principal,
+        requester: Requester,
+        *,
+        approve: bool,
+        override: bool,
+        reason: str | None,
+        authors: Iterable[Author] = (),
+    ) -> None:
+        """Raises Forbidden where this one may not decide it, Invalid where an override has no reason.
+
+        Who asked, and who wrote what will run (`authors`), does not approve it; rejecting is for everybody.
+        """
         if override:
             check_override(principal, reason)
             return
@@ -158,22 +182,23 @@ class Approval:
         if named and not set(principal.roles) & set(self.roles) and not {principal.name, principal.person} & set(self.users):
             who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
             raise Forbidden("not_an_approver", f"This is for {who} to decide, and {principal.name} is none of them.")
-        if approve and requester.is_person(principal):
-            raise Forbidden("own_request", f"{_why_same(principal, requester)} {ALONE}")
+        if not approve:
+            return
+        if requester.is_person(principal):
+            raise Forbidden("own_request", f"{_why_same(principal, requester, 'asked for it')} {ALONE}")
+        for author in authors:
+            if author.who.is_person(principal):
+                raise Forbidden("own_work", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
 
 
-def _why_same(principal: Principal, requester: Requester) -> str:
-    asked = Principal(
-        requester.name, cast("PrincipalKind", requester.kind or "user"), (), (), requester.person, tuple(requester.makers)
-    )
+def _why_same(principal: Principal, other: Requester, did: str) -> str:
+    asked = Principal(other.name, cast("PrincipalKind", other.kind or "user"), (), (), other.person, tuple(other.makers))
     if unknown := next((who.name for who in (principal, asked) if who.is_anybody), None):
         way = "make it again with `person` (--person), or log in as a user"
         return f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
-    if requester.name != principal.name:
-        return (
-            f"{requester.name} asked for it, and {principal.name} may be the same person (as such, as its maker or its service)."
-        )
-    return f"{principal.name} asked for it, and does not approve it, too."
+    if other.name != principal.name:
+        return f"{other.name} {did}, and {principal.name} may be the same person (as such, as its maker or its service)."
+    return f"{principal.name} {did}, and does not approve it, too."
 
 
 def check_override(principal: Principal, reason: str | None) -> None:

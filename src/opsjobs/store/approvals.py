@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.access import Reach
-from opsjobs.model.approval import Approval
+from opsjobs.model.approval import Approval, Author
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
+from opsjobs.store.ledger.authors import authors_of
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_EXECUTION
 from opsjobs.store.reference import Reference
@@ -86,6 +87,11 @@ class Approvals:
         """With what its hash was made; None where it has none."""
         row = await self._database.fetch_one("select salt from approvals where id = %s", [approval_id])
         return bytes(row["salt"]) if row is not None and row["salt"] is not None else None
+
+    async def authors(self, execution_id: int) -> Sequence[Author]:
+        """Who wrote what this execution does, and so does not approve it."""
+        async with self._database.connection() as connection:
+            return await authors_of(connection, execution_id)
 
     async def asked_about(self, execution_id: int) -> AskedAbout:
         """What this execution would do: at most MAX_TARGETS_PER_JOB targets. Raises NotFound."""

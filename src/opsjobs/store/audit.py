@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Principal
+from opsjobs.model.approval import Requester
 from opsjobs.store.transaction import Connection, Database
 
 SYSTEM = "opsjobs"
@@ -69,6 +70,18 @@ def acting(actor: Actor) -> Iterator[None]:
 def actor() -> Actor:
     """Who acts just now."""
     return _ACTOR.get()
+
+
+def requester() -> Requester | None:
+    """Who acts just now, with the person behind him; None: opsjobs by itself."""
+    who = actor()
+    return None if who.kind == SYSTEM_KIND else Requester(who.name, who.kind, who.person, who.makers)
+
+
+def written_by() -> Jsonb | None:
+    """The same as it is kept beside what he writes: he does not approve it."""
+    who = requester()
+    return None if who is None else Jsonb(who.data())
 
 
 async def record(

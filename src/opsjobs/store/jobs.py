@@ -165,9 +165,9 @@ VERSIONS = Listing(
 )
 
 _INSERT_VERSION = """
-insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement)
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement, author)
 values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s,
-        %(judgement)s)"""
+        %(judgement)s, %(author)s)"""
 
 _INSERT_ACTIONS = """
 insert into job_actions (job_id, version, position, key, type, definition)
@@ -372,7 +372,15 @@ async def _write_version(connection: Connection, job_id: int, version: int, draf
     kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
     await connection.execute(
         _INSERT_VERSION,
-        {"job": job_id, "version": version, "by": by, "judgement": None if said is None else Jsonb(said), **shown, **kept},
+        {
+            "job": job_id,
+            "version": version,
+            "by": by,
+            "judgement": None if said is None else Jsonb(said),
+            "author": audit.written_by(),
+            **shown,
+            **kept,
+        },
     )
     actions = written["actions"]
     await connection.execute(

@@ -59,14 +59,16 @@ _JOB = "select id from jobs where (id = %s or uuid = %s) and state <> 'archived'
 
 _INSERT = """
 insert into job_schedules (uuid, job_id, name, definition, owner, owner_kind, enabled, next_due_at, next_fire_at, tzdata,
-                           created_at, updated_at)
-values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s)
+                           created_at, updated_at, authors)
+values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s,
+        jsonb_build_array(%(author)s::jsonb))
 returning id"""
 
 _REPLACE = """
 update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s, owner_kind = %(owner_kind)s,
   enabled = %(enabled)s, paused_reason = case when %(enabled)s then null else paused_reason end, next_due_at = %(due)s, next_fire_at = %(fire)s,
-  tzdata = %(tzdata)s, version = version + 1, updated_at = opsjobs_now()
+  tzdata = %(tzdata)s, version = version + 1, updated_at = opsjobs_now(),
+  authors = jsonb_build_array(coalesce(authors -> 0, jsonb_build_object('name', owner, 'kind', owner_kind)), %(author)s::jsonb)
 where id = %(id)s"""
 
 _SWITCH = """
@@ -224,7 +226,7 @@ class Schedules:
         await check_known(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
-        row = {"job": found["id"], "uuid": uuid, "now": now, **_owned(owner), **_row(draft)}
+        row = {"job": found["id"], "uuid": uuid, "now": now, "author": _author(owner), **_owned(owner), **_row(draft)}
         row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
         if row["due"] is None:
             raise _never(draft, now)
@@ -247,7 +249,7 @@ class Schedules:
         if draft.max_firings is not None and old.firings >= draft.max_firings:
             ahead |= {"due": None, "fire": None}
         with unique_name("schedule", draft.name):
-            await connection.execute(_REPLACE, {"id": old.id, **_owned(by), **_row(draft), **ahead})
+            await connection.execute(_REPLACE, {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead})
         told = audit.changes(_said(old.definition, old.owner), _said(draft, by[0]))
         await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **told)
         return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
@@ -314,6 +316,11 @@ async def _now(connection: Connection) -> datetime:
     assert row is not None
     now: datetime = row["now"]
     return now
+
+
+def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
+    """Who writes it, with the person behind him; played without a request, the owner's name and kind."""
+    return audit.written_by() or Jsonb({"name": owner[0], "kind": owner[1]})
 
 
 def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:

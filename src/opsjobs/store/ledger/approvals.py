@@ -5,18 +5,19 @@ Who waits is woken, or ended. An approval counts different people; what was aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.access import Principal
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Requester, Terms, person_of
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Requester, Terms, person_of
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK
 from opsjobs.store.ledger.approval_rows import approval_by_id, requester_of, tell
+from opsjobs.store.ledger.authors import authors_of
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
 from opsjobs.store.ledger.pending import begin
 from opsjobs.store.ledger.waking import wake_answered
@@ -108,7 +109,7 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
         approval = await approval_by_id(connection, approval_id)
         stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
         assert stands is not None
-        _check(approval, stands, ruling)
+        _check(approval, stands, ruling, await authors_of(connection, execution_id) if ruling.approve else ())
         await _say(connection, approval, ruling)
         status = await _counted(connection, approval, ruling)
         if status is not None:
@@ -151,7 +152,7 @@ async def end_unbegun(database: Database, limit: int) -> int:
     return len(rows)
 
 
-def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling) -> None:
+def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling, authors: Sequence[Author]) -> None:
     if not approval.status.pending:
         words = f"Approval {approval.id} is decided already: it is {approval.status.value}, see GET /approvals/{approval.id}."
         raise Conflict("approval_decided", words)
@@ -163,7 +164,8 @@ def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling) -> Non
     requester = requester_of(stands["requested_by"], stands["requester"])
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
-    approval.check(ruling.principal, requester, approve=ruling.approve, override=ruling.override, reason=ruling.reason)
+    said: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
+    approval.check(ruling.principal, requester, **said, authors=authors)
 
 
 async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> None:

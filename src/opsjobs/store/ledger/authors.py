@@ -1,0 +1,51 @@
+"""Who wrote what an execution runs: the versions of its jobs, and the schedule that fired it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opsjobs.model.approval import Author, Requester
+from opsjobs.store.transaction import Connection
+
+# Upwards: the executions that it is a part of, or does again; their jobs gave it its parameters and places. Downwards: the jobs
+# that it will run as steps, at the version that they have: one that is changed after somebody was asked is not run.
+_WROTE = """
+with recursive above(id, job_id, version, parent_id, depth) as (
+  select e.id, e.job_id, e.job_version, s.parent_id, 0
+  from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %(execution)s
+  union all
+  select e.id, e.job_id, e.job_version, s.parent_id, depth + 1
+  from above join job_executions e on e.id = above.parent_id join execution_specs s on s.execution_id = e.id where depth < 100
+), step(job, depth) as (
+  select a.value ->> 'job', 1 from execution_specs s, jsonb_array_elements(s.actions) a
+  where s.execution_id = %(execution)s and a.value ->> 'type' = 'job'
+  union
+  select a.definition ->> 'job', depth + 1
+  from step join jobs j on j.state <> 'archived' and step.job in (j.name, j.id::text, j.uuid::text)
+  join job_actions a on a.job_id = j.id and a.version = j.version and a.type = 'job' where depth < 8
+), run as (
+  select job_id, version from above where job_id is not null
+  union
+  select j.id, j.version from step join jobs j on j.state <> 'archived' and step.job in (j.name, j.id::text, j.uuid::text)
+)
+select 'version ' || v.version || ' of the job ' || v.name as wrote, who.author
+from run join job_versions v on v.job_id = run.job_id and v.version = run.version
+cross join lateral (select coalesce(v.author, jsonb_build_object('name', v.created_by)) as author) who
+union
+select 'the schedule ' || s.name, who.author
+from above join schedule_executions f on f.execution_id = above.id join job_schedules s on s.id = f.schedule_id
+cross join lateral (
+  select jsonb_build_object('name', s.owner, 'kind', s.owner_kind) as author
+  union all select jsonb_array_elements(s.authors)) who
+order by 1 limit 1000"""
+
+
+async def authors_of(connection: Connection, execution_id: int) -> list[Author]:
+    """All of them, at most 1,000; what a release before this one has stored names them without the person behind them."""
+    rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
+    return [_author(row) for row in rows]
+
+
+def _author(row: Mapping[str, Any]) -> Author:
+    return Author(Requester(**row["author"]), row["wrote"])
