@@ -16,6 +16,8 @@ KEPT_BYTES = 64 << 20
 # Chunks of one read: 1 MiB.
 BLOCK_CHUNKS = 4
 BLOCK_BYTES = BLOCK_CHUNKS * CHUNK_BYTES
+# Blocks that are read while the one before them is sent: with one, what PostgreSQL sends waits for the loop, and the loop for it.
+AHEAD_BLOCKS = 2
 
 _Key = tuple[int, int]
 
@@ -87,8 +89,8 @@ class Slice:
         while at < end:
             number, skip = divmod(at, BLOCK_BYTES)
             block = await self.chunks.block(self.content_id, number)
-            if end > (number + 1) * BLOCK_BYTES:
-                self.chunks.foresee(self.content_id, number + 1)
+            for ahead in range(number + 1, min(number + AHEAD_BLOCKS, (end - 1) // BLOCK_BYTES) + 1):
+                self.chunks.foresee(self.content_id, ahead)
             for chunk in block:
                 piece = chunk[skip : skip + end - at] if skip or end - at < len(chunk) else chunk
                 skip = max(0, skip - len(chunk))

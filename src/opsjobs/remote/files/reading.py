@@ -16,6 +16,7 @@ async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, w
     """The bytes from `offset` to `end`, or to where the file ends before that. Raises RemoteFailure."""
     under_way: deque[tuple[int, int, asyncio.Task[bytes]]] = deque()
     asked = offset
+    request_bytes = request_size(request_bytes, window_bytes)
     try:
         while asked < end or under_way:
             while asked < end and len(under_way) * request_bytes < window_bytes:
@@ -34,6 +35,11 @@ async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, w
             yield piece
     finally:
         await let_go([task for _, _, task in under_way])
+
+
+def request_size(request_bytes: int, window_bytes: int) -> int:
+    """How much a request asks for: two fit into the window, so that one is under way while the other is answered."""
+    return min(request_bytes, window_bytes // 2)
 
 
 async def let_go(tasks: Sequence[asyncio.Task[Any]]) -> None:

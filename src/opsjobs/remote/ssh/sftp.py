@@ -13,8 +13,9 @@ from asyncssh.sftp import SFTPClientFile
 
 from opsjobs.remote.disk import DRAFT_MODE, Counting, Entry, OpenFile, cut, refused
 
-# Half a chunk of the store, if the server takes that much: OpenSSH takes 255 KiB. Who says nothing takes 32 KiB (the protocol's).
-REQUEST_BYTES = 128 << 10
+# The most that OpenSSH takes, if the server says that it takes that much: each request costs us and it a task and an answer. Who says
+# nothing takes 32 KiB (the protocol's).
+REQUEST_BYTES = 255 << 10
 SAFE_BYTES = 32 << 10
 _CONTACT = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 _KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {0o100000: "file", 0o040000: "folder", 0o120000: "link"}
