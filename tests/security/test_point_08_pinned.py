@@ -9,7 +9,8 @@ import pytest
 
 from opsjobs.engine.course import course_of
 from opsjobs.engine.pinning import Pinning
-from opsjobs.model.pinned import Pins, holds, pin
+from opsjobs.model.pinned import Hop, Pins, holds
+from opsjobs.model.pinned import pin as pin_of
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
@@ -63,6 +64,31 @@ async def test_point_08_a_jump_host_that_was_moved_is_another_way(database: Data
         assert "the way to it" in (await refusals(at, execution["id"]) or "")
 
 
+async def test_point_08_a_login_that_is_somebody_else_by_now_is_not_what_was_approved_and_a_new_secret_is(
+    database: Database,
+) -> None:
+    async with stage(database) as at:
+        login = {"name": "web-pw", "type": "password", "username": "deploy", "password": "first"}
+        assert (await at.http.post("/credentials", json=login)).status_code == 201
+        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw"))
+        execution = await at.execute(await at.job(policy=APPROVED))
+        for changed, same in (({"password": "second"}, True), ({"username": "root"}, False)):
+            login |= changed
+            put = await at.http.put("/credentials/1", json=login, headers={"If-Match": "*"})
+            assert put.status_code == 200, put.text
+            assert (await refusals(at, execution["id"]) is None) is same
+
+
+def pin(way: list[Target]) -> bytes:
+    """Of machines that all have the same login."""
+    return pin_of([Hop(target, "deploy") for target in way])
+
+
+def same_as(pinned: bytes, way: list[Target], login: str = "deploy") -> bool:
+    """Whether this is what was pinned."""
+    return holds(pinned, [Hop(target, login) for target in way])
+
+
 WEB = Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"env": "test"}, host_keys=["ssh-ed25519 A"])
 GATE = Target("2", "gate", "10.0.0.2", 22, Transport.SSH)
 
@@ -83,22 +109,23 @@ GATE = Target("2", "gate", "10.0.0.2", 22, Transport.SSH)
     ],
 )
 def test_point_08_a_pin_is_of_all_that_decides_which_machine_it_is(changed: dict[str, Any], same: bool) -> None:
-    assert holds(pin([WEB, GATE]), [replace(WEB, **changed), GATE]) is same
-    assert holds(pin([GATE, WEB]), [GATE, replace(WEB, **changed)]) is (same or set(changed) == {"labels"})
-    assert not holds(pin([WEB, GATE]), [WEB])
+    assert same_as(pin([WEB, GATE]), [replace(WEB, **changed), GATE]) is same
+    assert same_as(pin([GATE, WEB]), [GATE, replace(WEB, **changed)]) is (same or set(changed) == {"labels"})
+    assert not same_as(pin([WEB, GATE]), [WEB])
+    assert not same_as(pin([WEB]), [WEB], "root")
 
 
 def test_point_08_a_first_host_key_is_no_change_where_any_is_accepted() -> None:
     new = replace(WEB, host_key_policy=HostKeyPolicy.ACCEPT_NEW, host_keys=["@revoked ssh-ed25519 X"])
     seen, other = replace(new, host_keys=[*new.host_keys, "ssh-ed25519 A"]), replace(new, host_keys=["ssh-ed25519 A"])
-    assert holds(pin([new]), [seen])
-    assert not holds(pin([new]), [other]), "what was revoked is not any more"
-    assert not holds(pin([seen]), [new]), "the key that was known is not any more"
+    assert same_as(pin([new]), [seen])
+    assert not same_as(pin([new]), [other]), "what was revoked is not any more"
+    assert not same_as(pin([seen]), [new]), "the key that was known is not any more"
 
 
 def test_point_08_pins_are_told_apart_by_position() -> None:
     targets = [replace(WEB, version=n, port=n) for n in (1, 2, 70_000)]
-    pins = Pins.of(targets, {"1": [WEB]})
+    pins = Pins.of(targets, b"".join(pin([target]) for target in targets))
     assert [pins.version(n) for n in (1, 2, 3)] == [1, 2, 70_000]
-    assert {pins.digest(n) for n in (1, 2, 3)} == {pin([WEB])}
+    assert [pins.digest(n) for n in (1, 2, 3)] == [pin([target]) for target in targets]
     assert (Pins().version(1), Pins().digest(1), Pins.of(targets).digest(1)) == (None, None, None)

@@ -137,7 +137,7 @@ class Launcher:
         terms = terms_of(order.policy.approval, judged)
         people = asks_people(new.actions, terms, judged)
         if people or judged is not None or order.pins is not None:
-            new = replace(new, pins=await pinned(new.targets, self._targets, people=people, before=order.pins))
+            new = replace(new, pins=await pinned(new.targets, self._targets, self._vault, people=people, before=order.pins))
         return asking(replace(new, requester=audit.requester(), override=order.override), order.parameters, terms)
 
     async def judged(self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]) -> Judged | None:

@@ -120,6 +120,12 @@ class Vault:
         rows = await self._database.fetch(_BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]])
         return {str(row["id"]): (row["name"], binding_of(row)) for row in rows}
 
+    async def usernames(self, ids: Collection[str]) -> dict[str, str]:
+        """As whom these credentials log in, by id."""
+        known = [int(i) for i in ids if i.isdigit() and Reference.parse(i)]
+        rows = await self._database.fetch("select id, username from credentials where id = any(%s::bigint[])", [known])
+        return {str(row["id"]): row["username"] for row in rows}
+
     async def outside(self, binding: Binding, target_ids: Collection[str]) -> set[str]:
         """Which of these machines, by id, it may not be used on, as the groups are now."""
         if not binding.groups:
