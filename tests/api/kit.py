@@ -47,6 +47,7 @@ from opsjobs.store.outlook import Outlook
 from opsjobs.store.people import People
 from opsjobs.store.schedule_rows import Compiled
 from opsjobs.store.schedules import Schedules
+from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Keys, Vault
 from opsjobs.telemetry import Metrics
@@ -137,6 +138,7 @@ def parts_on(
         artifacts=Artifacts(database),
         executions=Executions(database),
         audit_log=AuditLog(database, [AUDIT_KEY]),
+        seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),

@@ -256,13 +256,25 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
 ) -> None:
     head = f"9:{'ab' * 32}"
     broken = {"seal": 7, "kind": "changed", "detail": "Row 7 is not what was sealed."}
-    answer = {"checked": 4, "at": head, "head": head, "next": None, "broken": None, "unsealed": 2, "noted_at": None}
+    answer = {
+        "checked": 4,
+        "at": head,
+        "base": f"3:{'cd' * 32}",
+        "head": head,
+        "keys_missing": ["0ld0ld00"],
+        "next": None,
+        "broken": None,
+        "unsealed": 2,
+        "noted_at": None,
+    }
     row = dict.fromkeys(("seal", "person", "address", "before", "reason", "request_id", "actor_kind", "thing_id"))
     row |= {"id": 1, "at": "2026-01-01T00:00:00Z", "actor": "ada", "action": "job.created", "thing_name": "restart-web"}
 
     def service(asked: Asked) -> Answer:
         if asked.path == "/audit":
             return Answer(200, {"items": [{**row, "after": {"version": 1}}], "next": None})
+        if asked.path == "/audit/anchor":
+            return Answer(200, {"base": head})
         if asked.path == "/audit/export":
             return Answer(200, portions=[b'{"seal": 4}\n'] if asked.query["after"] == ["0"] else [b""])
         return Answer(200, {**answer, "next": 4} if "after" not in asked.query else {**answer, "broken": told["broken"]})
@@ -279,12 +291,15 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         assert run(["audit", "verify"]) == 0
         found = capsys.readouterr()
         assert found.out == f"{head}\n"
-        assert "8 rows checked" in found.err
+        assert "8 rows checked, behind number 3" in found.err
+        assert "0ld0ld00" in found.err
         assert "2 rows not sealed" in found.err
         assert run(["audit", "verify", "--head", head]) == 1
         told["broken"] = broken
         assert run(["audit", "verify"]) == 1
         assert "Row 7 is not what was sealed" in capsys.readouterr().err
+        assert run(["audit", "anchor", "--reason", "INC-7"]) == 0
+        assert there.asked[-1].body == {"reason": "INC-7"}
         assert run(["audit", "export"]) == 0
         found = capsys.readouterr()
         assert found.out == '{"seal": 4}\n'

@@ -116,12 +116,12 @@ def bare(_: Link) -> tuple[None, None]:
 
 def guessed(link: Link) -> tuple[str, str]:
     """Under a key of his own, which he says is ours."""
-    return OURS, link.signed(GUESSED).mac
+    return OURS, GUESSED.sign(Part.ROW, bytes.fromhex(link.hash)).mac
 
 
 def strange(link: Link) -> tuple[str, str]:
     """Under a key of his own, by its own name."""
-    made = link.signed(GUESSED)
+    made = GUESSED.sign(Part.ROW, bytes.fromhex(link.hash))
     return made.key_id, made.mac
 
 
@@ -302,6 +302,34 @@ async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_he
     await Seals(database, KEYS).seal()
     later = await AuditLog(database, KEYS).verify(noted=noted.hash)
     assert (later.broken, later.noted_at) == (None, None)
+
+
+@pytest.mark.parametrize("keys", [KEYS, [new_key()]], ids=["broken", "the key is lost"])
+async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
+    database: Database, thief: Thief, keys: list[Secret]
+) -> None:
+    await filled(database)
+    thief.does(
+        "delete from audit_log where seal = 3", f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 5"
+    )
+    await written(database)
+    assert str(await Seals(database, keys).anchor("a lost key")).startswith("5:")
+    await Seals(database, keys).seal()
+    found = await AuditLog(database, keys).verify()
+    assert (found.broken, found.checked, found.ends.base.seal, found.ends.head.seal) == (None, 2, 5, 7)
+    row = await database.fetch_one("select action, seal, reason, after->'broken'->>'head' as head from audit_log where id = 8")
+    assert row is not None
+    assert (row["action"], row["seal"], row["reason"], row["head"][:2]) == ("audit.anchored", 6, "a lost key", "4:")
+    # What his would look like, with all that he can copy.
+    thief.does(
+        """insert into audit_log (actor, actor_kind, action, thing, after, reason)
+        select actor, actor_kind, action, thing, jsonb_set(after, '{base}', to_jsonb('7:' || repeat('0', 64))), reason
+        from audit_log where seal = 6"""
+    )
+    await Seals(database, keys).seal()
+    forged = await broken(database, keys)
+    assert forged is not None
+    assert (forged.seal, forged.kind) == (8, "forged")
 
 
 # --- keys that change, and what was before there were any

@@ -116,6 +116,7 @@ STEPS = [
     Step("POST /approvals/{id}/reject", "/approvals/{stop}/reject", {"reason": "no"}, "approval.rejected", by="mia"),
     Step("POST /api-keys", "/api-keys", {"name": "ben", "role": "viewer"}, "api_key.created", "key"),
     Step("DELETE /api-keys/{id}", "/api-keys/{key}", None, "api_key.deleted"),
+    Step("POST /audit/anchor", "/audit/anchor", {"reason": "a lost key"}, "audit.anchored"),
     Step("POST /services", "/services", {**ROBOT, "public_key": PUBLIC}, "service.created", "service"),
     Step("PUT /services/{id}", "/services/{service}", {**ROBOT, "public_key": PUBLIC, "disabled": True}, "service.updated"),
     Step("DELETE /services/{id}", "/services/{service}", None, "service.deleted"),

@@ -6,10 +6,12 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.listing import listed, page_of
+from opsjobs.model.wire import Wire
 from opsjobs.store import audit
 from opsjobs.store.audit_log import AUDIT
 from opsjobs.store.paging import PageRequest
@@ -18,6 +20,12 @@ from opsjobs.store.reference import BIGINT_MAX
 router = APIRouter(tags=["audit"])
 
 After = Annotated[int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")]
+
+
+class AnchorDraft(Wire):
+    """Body of POST /audit/anchor: why the chain is begun anew."""
+
+    reason: str = Field(min_length=1, max_length=2_000)
 
 
 # Not within a scope: it tells of everything.
@@ -53,3 +61,13 @@ async def export(request: Request, after: After = None) -> Response:
         await audit.note(parts.database, "audit.exported", "audit_log", None, after=span)
     lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
     return Response(lines, media_type="application/x-ndjson")
+
+
+@router.post("/audit/anchor", dependencies=[requires("system:admin")], summary="Begin the chain of the audit log anew")
+async def anchor(request: Request, draft: AnchorDraft) -> Response:
+    """Behind all rows that there are, whatever became of them: where the chain is broken for good, or a key is lost. On record.
+
+    The rows before stay, and are proven by nothing from then on.
+    """
+    base = await request.app.state.parts.seals.anchor(draft.reason)
+    return JSONResponse({"base": str(base)})

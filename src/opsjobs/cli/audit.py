@@ -114,6 +114,19 @@ def export(
     tell(f"{counted(rows, 'row')}, to number {after}")
 
 
+@app.command()
+def anchor(
+    reason: Annotated[str, typer.Option(help="Why; it is on record.")],
+) -> None:
+    """Begin the chain anew behind all rows, where it is broken for good or a key is lost.
+
+    First find out how that came, and `audit verify` says what is wrong. The rows before stay, and are proven by nothing from then on.
+    """
+    with connect() as client:
+        base = client.post("/audit/anchor", {"reason": reason})["base"]
+    tell(f"the chain begins behind {base} now; restart processes that say that they have seen a later end")
+
+
 def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None]:
     """The whole chain, a stretch at a time."""
     after, checked, seen, missing = None, 0, False, set[str]()
@@ -125,7 +138,8 @@ def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None
             break
     if found["unsealed"]:
         tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: does the scheduler or a worker run?")
-    tell(f"{counted(checked, 'row')} checked")
+    begun = found["base"].partition(":")[0]
+    tell(f"{counted(checked, 'row')} checked{f', behind number {begun}' if begun != '0' else ''}")
     _tell_missing(missing)
     broken = Break(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)

@@ -30,7 +30,7 @@ FIELDS = (
     "reason",
 )
 # What only the sealing itself says: such a row is signed as its own, and one that somebody else wrote is not.
-OWN = ("audit.retained",)
+OWN = ("audit.retained", "audit.anchored")
 # Made once: `json.dumps` makes an encoder at each call, which took a sixth of sealing.
 _spelt = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 # The hash before the first row.
@@ -50,10 +50,6 @@ class Link:
     def next(self, row: Mapping[str, Any]) -> Link:
         """The link that a row makes which follows on this one; the row has its number in `seal`."""
         return Link(row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest())
-
-    def signed(self, keys: SigningKeys, part: Part = Part.ROW) -> Signature:
-        """The signature of the row that made this link; by its hash it covers all rows before, too."""
-        return keys.sign(part, bytes.fromhex(self.hash))
 
 
 @dataclass(frozen=True, slots=True)

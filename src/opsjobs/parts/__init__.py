@@ -64,6 +64,7 @@ from opsjobs.store.outlook import Outlook
 from opsjobs.store.people import People
 from opsjobs.store.schedule_rows import Compiled
 from opsjobs.store.schedules import Schedules
+from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Keys, Vault
 from opsjobs.store.workers import Workers
@@ -132,6 +133,7 @@ class Parts:
     outlook: Outlook
     forecasts: Forecasts
     audit_log: AuditLog
+    seals: Seals
 
     @property
     def people(self) -> People:
@@ -212,6 +214,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         outlook=outlook,
         forecasts=Forecasts(outlook, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
+        seals=Seals(database, settings.security.encryption_keys),
     )
 
 

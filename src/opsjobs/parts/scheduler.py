@@ -11,7 +11,6 @@ from opsjobs.engine.sealing import SEAL_SECONDS, Sealer
 from opsjobs.engine.service import Loop
 from opsjobs.parts import build, firing, relay, rescuer, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
-from opsjobs.store.sealing import Seals
 
 CONNECTIONS = 6
 
@@ -29,7 +28,7 @@ class HostedScheduler:
         )
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
         # A loop of its own: it delays neither a firing nor the mending.
-        sealer = Sealer(Seals(self.parts.database, settings.security.encryption_keys))
+        sealer = Sealer(self.parts.seals)
         self._sealer = Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics)
 
     async def start(self) -> None:

@@ -24,7 +24,6 @@ from opsjobs.parts import Parts, build, firing, relay, rescuer, serve_metrics, s
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.sealing import Seals
 from opsjobs.store.workers import Lease
 
 CONNECTIONS = 6
@@ -44,7 +43,7 @@ def aftercare(parts: Parts, zone: str) -> Aftercare:
     )
 
 
-def _keeper(settings: Settings, parts: Parts, seals: Seals) -> Keeper:
+def _keeper(settings: Settings, parts: Parts) -> Keeper:
     kept = settings.retention
     keep = Keep(
         log_seconds=kept.keep_logs,
@@ -55,7 +54,7 @@ def _keeper(settings: Settings, parts: Parts, seals: Seals) -> Keeper:
         firing_seconds=kept.keep_firings,
         audit_seconds=kept.keep_audit,
     )
-    return Keeper(Retention(parts.database), keep, seals)
+    return Keeper(Retention(parts.database), keep, parts.seals)
 
 
 def transfers(settings: Settings, parts: Parts) -> TransferTools:
@@ -108,14 +107,13 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         fetch=parts.elsewhere.fetch,
     )
     stand_in = StandIn(firing(parts), parts.workers)
-    seals = Seals(parts.database, settings.security.encryption_keys)
-    sealer = Sealer(seals, behind_seconds=BEHIND_SECONDS)
+    sealer = Sealer(parts.seals, behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     background += [
         Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
-        Loop("retention", _keeper(settings, parts, seals).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
+        Loop("retention", _keeper(settings, parts).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
         Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),

@@ -20,9 +20,8 @@ key_id, encode(mac, 'hex') as mac"""
 _READ = f"select {COLUMNS} from audit_chain"
 _WRITE = """
 update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s, head_hash = decode(%s, 'hex'),
-  key_id = %s, mac = decode(%s, 'hex')"""
+  anchor_seal = %s, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"""
 _IDS = "select coalesce(max(id), 0) as id from audit_log"
-_ANCHOR = "update audit_chain set anchor_seal = head_seal, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"
 
 
 class Unproven(Failure):
@@ -48,7 +47,8 @@ class Chain:
         if proof is not Proof.GOOD:
             raise Unproven(
                 f"the audit log is said to begin behind number {self.ends.base.seal} and to end at {self.ends.head.seal}, but opsjobs "
-                "did not sign that: somebody changed it in the database. Nothing more is sealed. `opsjobs audit verify` says more."
+                "did not sign that: somebody changed it in the database. Nothing more is sealed: `opsjobs audit verify` says what is wrong, "
+                "and `opsjobs audit anchor` begins anew behind it."
             )
         return self.ends
 
@@ -61,10 +61,8 @@ async def read(connection: Connection, *, lock: bool = False) -> Chain:
 
 
 async def write(connection: Connection, ends: Ends, keys: SigningKeys) -> None:
-    """Sign where the chain begins and ends from now on; its anchor stays."""
-    signature = keys.sign(Part.ENDS, ends.text)
-    base, head = ends.base, ends.head
-    await connection.execute(_WRITE, [base.seal, base.hash, head.seal, head.hash, signature.key_id, signature.mac])
+    """Sign where the chain begins and ends from now on."""
+    await connection.execute(_WRITE, _signed(ends, keys))
 
 
 def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
@@ -76,8 +74,12 @@ def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
     assert row is not None
     assert ids is not None
     ends = replace(found(row).ends, anchor=row["head_seal"], anchor_id=ids["id"])
-    signature = SigningKeys(keys).sign(Part.ENDS, ends.text)
-    driver.execute(_ANCHOR, [ends.anchor_id, signature.key_id, signature.mac])
+    driver.execute(_WRITE, _signed(ends, SigningKeys(keys)))
+
+
+def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
+    signature, base, head = keys.sign(Part.ENDS, ends.text), ends.base, ends.head
+    return [base.seal, base.hash, head.seal, head.hash, ends.anchor, ends.anchor_id, signature.key_id, signature.mac]
 
 
 def found(row: DictRow) -> Chain:
@@ -89,6 +91,6 @@ def found(row: DictRow) -> Chain:
 def key_missing(key: str, what: str) -> str:
     """In words: which key signed what, and what to do."""
     return (
-        f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the current one. Where there never was "
-        "such a key, somebody else signed it."
+        f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the current one. Where it is lost, "
+        "`opsjobs audit anchor` begins anew; where there never was such a key, somebody else signed it."
     )

@@ -44,8 +44,8 @@ AUDIT = Listing(
 _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"
 _LINK = f"select {_SIGNED} from audit_log where seal = %s"
 # What may say that the chain begins later: of those that are signed as the sealing's own the newest counts.
-_RETAINED = f"""
-select {_SIGNED} from audit_log where thing = 'audit_log' and action = 'audit.retained' and seal is not null
+_BASES = f"""
+select {_SIGNED} from audit_log where thing = 'audit_log' and action in ('audit.retained', 'audit.anchored') and seal is not null
 order by id desc limit 1000"""
 _UNSEALED = """
 select count(*) as n from (
@@ -148,8 +148,8 @@ class AuditLog:
         return back
 
     async def _let_go_to(self, connection: Connection) -> int:
-        """The number up to which retention says that rows went, in a row of its own; 0 where it says nothing."""
-        for row in await (await connection.execute(_RETAINED)).fetchall():
+        """The number behind which the chain begins by the newest row of the sealing's own; 0 where there is none."""
+        for row in await (await connection.execute(_BASES)).fetchall():
             signature = Signature.of(row["key_id"], row["mac"])
             if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (Proof.GOOD, Proof.NONE):
                 return int(str(row["after"]["base"]).partition(":")[0])
@@ -187,7 +187,7 @@ def _ends_unsigned(ends: Ends, walk: Walk, let_go_to: int) -> Break:
     if ends.base.seal > let_go_to:
         first = let_go_to + 1
         detail = (
-            f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no `audit.retained` row of ours says that "
+            f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no row `audit.retained` of ours says that "
             "retention let go of so many."
         )
         return Break(first, "base", detail)

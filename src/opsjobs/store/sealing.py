@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from psycopg.rows import DictRow
 
 from opsjobs.model.chain import FIELDS, Ends, Link, Walk, went_back
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import Part, Signature, SigningKeys
+from opsjobs.model.signing import Part, SigningKeys
 from opsjobs.store import audit, audit_chain
 from opsjobs.store.audit_chain import Unproven
 from opsjobs.store.transaction import Connection, Database
@@ -21,6 +22,7 @@ RETAINED_AT_ONCE = 2_000
 _LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
 
 _ANY = "select 1 from audit_log where seal is null and at <= opsjobs_now() - make_interval(secs => %s) limit 1"
+_WAIT = "select pg_advisory_xact_lock(%s)"
 _ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
 _COLUMNS = ", ".join(name for name in FIELDS if name != "seal")
 _ROWS = f"select {_COLUMNS} from audit_log where seal is null order by id limit %s"
@@ -36,6 +38,10 @@ select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs =
 _OLDEST = f"""
 select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
 from audit_log where seal > %s order by seal limit %s"""
+_LAST = """
+select coalesce(max(id), 0) as id, coalesce(max(seal), 0) as seal,
+  (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
+from audit_log"""
 _LET_GO = "delete from audit_log where seal <= %s"
 
 
@@ -81,24 +87,45 @@ class Seals:
 
     async def _write(self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part) -> Ends:
         """Number, chain and sign these; where the chain ends now."""
-        head, ids = ends.head, list[int]()
-        links, signatures = list[Link](), list[Signature]()
+        head, seals, hashes = ends.head, list[int](), list[bytes]()
         for row in rows:
             head = head.next({**row, "seal": head.seal + 1})
-            ids.append(row["id"])
-            links.append(head)
-            signatures.append(head.signed(self._keys, part))
+            seals.append(head.seal)
+            hashes.append(bytes.fromhex(head.hash))
         sealed = {
-            "ids": ids,
-            "seals": [link.seal for link in links],
-            "hashes": [bytes.fromhex(link.hash) for link in links],
-            "macs": [bytes.fromhex(signature.mac) for signature in signatures],
+            "ids": [row["id"] for row in rows],
+            "seals": seals,
+            "hashes": hashes,
+            "macs": self._keys.signed(part, hashes),
             "key_id": self._keys.current,
         }
         await connection.execute(_SEAL, sealed)
         grown = replace(ends, head=head)
         await audit_chain.write(connection, grown, self._keys)
         return grown
+
+    async def anchor(self, reason: str) -> Link:
+        """Begin the chain anew behind all rows, whatever became of it; gives where it begins. On record, with the reason.
+
+        The way out where it is broken for good, or where a key is lost. What was before stays, and is proven by nothing.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_WAIT, [_LOCK])
+            before = (await audit_chain.read(connection, lock=True)).ends
+            last = await (await connection.execute(_LAST)).fetchone()
+            assert last is not None
+            base = Link(last["seal"], last["hash"]) if last["seal"] > before.head.seal else before.head
+            ends = Ends(base, base, base.seal, last["id"])
+            after = {"base": str(base), "broken": {"base": str(before.base), "head": str(before.head)}}
+            await self._own(connection, ends, "audit.anchored", after, reason)
+        return base
+
+    async def _own(
+        self, connection: Connection, ends: Ends, action: str, after: dict[str, Any], reason: str | None = None
+    ) -> None:
+        """Write a row that only the sealing writes, and seal it as such."""
+        await audit.record(connection, action, "audit_log", None, after=after, reason=reason)
+        await self._write(connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN)
 
     async def retain(self, keep_seconds: float) -> int:
         """Let go of the oldest rows, those of days that ended longer ago than is kept; says how many.
@@ -116,9 +143,8 @@ class Seals:
                 gone = base.seal - ends.base.seal
                 await audit_chain.write(connection, replace(ends, base=base), self._keys)
                 await connection.execute(_LET_GO, [base.seal])
-                await audit.record(connection, "audit.retained", "audit_log", None, after={"rows": gone, "base": str(base)})
-                ours = await (await connection.execute(_OURS)).fetchall()
-                await self._write(connection, replace(ends, base=base), ours, Part.OWN)
+                after = {"rows": gone, "base": str(base)}
+                await self._own(connection, replace(ends, base=base), "audit.retained", after)
                 return gone
 
         return await self._database.repeat(once)
