@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request
+from pydantic import Field
 
 from opsjobs.api.auth import principal_of
-from opsjobs.model.failures import Forbidden
+from opsjobs.model.access import EVERYTHING
+from opsjobs.model.failures import FieldError, Forbidden
 from opsjobs.model.granting import GrantDraft, grants_of, may_give
+
+TakesOver = Annotated[
+    bool,
+    Field(description="The name was another one's before, and what that one left is to be the new one's. For administrators."),
+]
 
 
 def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
@@ -17,6 +24,14 @@ def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
     giver = principal_of(request)
     if not all(may_give(giver, grant) for grant in grants_of(one.kept() for one in given)):
         raise Forbidden("more_than_held", f"{giver.name} gives more than {giver.name} holds: ask somebody who holds it all.")
+
+
+def check_takes_over(request: Request, *, takes_over: bool) -> None:
+    """Raises Forbidden where the caller says so and may not everything: nobody knows what the one before left."""
+    caller = principal_of(request)
+    if takes_over and not caller.reach(EVERYTHING).everywhere:
+        detail = f"{caller.name} may not say takes_over: it is for administrators of everything. Choose another name."
+        raise Forbidden("more_than_held", detail, errors=[FieldError("/takes_over", detail, "more_than_held")])
 
 
 def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) -> None:

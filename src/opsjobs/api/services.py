@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import check_given, check_holds
+from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.identity.services import loaded
 from opsjobs.model.failures import Conflict, FieldError
@@ -25,12 +25,18 @@ router = APIRouter(tags=["access"])
 
 
 class ServiceDraft(Wire):
-    """Body of POST and PUT /services. `name` is its client id; `public_key` a PEM."""
+    """Body of PUT /services/{id}. `name` is its client id; `public_key` a PEM."""
 
     name: Name
     public_key: str = Field(min_length=1, max_length=16_384)
     grants: Grants
     disabled: bool = False
+
+
+class NewServiceDraft(ServiceDraft):
+    """Body of POST /services."""
+
+    takes_over: TakesOver = False
 
 
 async def known(id: str, request: Request) -> None:
@@ -39,13 +45,14 @@ async def known(id: str, request: Request) -> None:
 
 
 @router.post("/services", status_code=201, dependencies=[requires("system:admin")], summary="Register a service")
-async def create(request: Request, draft: ServiceDraft, idem: Idempotent) -> Response:
+async def create(request: Request, draft: NewServiceDraft, idem: Idempotent) -> Response:
     """From now on tokens that it signs are taken. Nobody gives more than he holds."""
     loaded(draft.public_key)
     check_given(request, draft.grants)
+    check_takes_over(request, takes_over=draft.takes_over)
     kept = [grant.kept() for grant in draft.grants]
     service = await request.app.state.parts.people.services.create(
-        draft.name, draft.public_key, kept, disabled=draft.disabled, idem=idem
+        draft.name, draft.public_key, kept, disabled=draft.disabled, takes_over=draft.takes_over, idem=idem
     )
     return created(request, "" if isinstance(service, Answer) else f"/services/{service.id}", service)
 

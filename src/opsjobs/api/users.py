@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import check_given, check_holds
+from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
 from opsjobs.identity.passwords import check_new
@@ -32,6 +32,7 @@ class UserDraft(Wire):
     password: Password
     grants: Grants = Field(description="Roles or permissions, each with the labels that it is for.")
     disabled: bool = False
+    takes_over: TakesOver = False
 
 
 class ChangedUser(Wire):
@@ -53,10 +54,16 @@ async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Respon
     """Somebody who can log in. Nobody gives more than he holds."""
     parts = request.app.state.parts
     check_given(request, draft.grants)
+    check_takes_over(request, takes_over=draft.takes_over)
     password = draft.password.get_secret_value()
     check_new(password, draft.name)
     user = await parts.people.users.create(
-        draft.name, await parts.access.passwords.hashed(password), _kept(draft.grants), disabled=draft.disabled, idem=idem
+        draft.name,
+        await parts.access.passwords.hashed(password),
+        _kept(draft.grants),
+        disabled=draft.disabled,
+        takes_over=draft.takes_over,
+        idem=idem,
     )
     return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
 

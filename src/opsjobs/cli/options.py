@@ -33,6 +33,9 @@ Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")]
+TakesOver = Annotated[
+    bool, typer.Option("--takes-over", help="The name was another one's before: the new one is to have what that one left.")
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Start it, print its id and leave.")]
 
 

@@ -51,6 +51,7 @@ def create(
     person: Annotated[
         str | None, typer.Option(metavar="USER", help="The user who will hold it; without it, whoever makes it.")
     ] = None,
+    takes_over: options.TakesOver = False,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     if role is not None and permission:
@@ -59,6 +60,8 @@ def create(
     body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
     if person is not None:
         body["person"] = person
+    if takes_over:
+        body["takes_over"] = True
     if expires is not None:
         body["expires_at"] = _moment(expires)
     with connect() as client:

@@ -60,13 +60,17 @@ def show_user(user: Named, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name to log in with.")],
+    *,
     role: Roles = None,
+    takes_over: options.TakesOver = False,
 ) -> None:
     """Add a user; without a role it is a viewer.
 
     Asks for the password twice, or reads it from the first line of standard input.
     """
     body: Json = {"name": name, "grants": [_grant(one) for one in role or ["viewer"]]}
+    if takes_over:
+        body["takes_over"] = True
     body["password"] = asking.password(f"Password for {name}", twice=True)
     with connect() as client:
         made = client.post("/users", body)

@@ -179,6 +179,14 @@ insert into job_targets (job_id, version, position, kind, value)
 select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
 
 
+_BRINGS_ALONG = f"""
+select labels from (
+  (select {OF_JOB.format("v.job_id")} as labels from job_versions v where v.name = %(name)s order by v.created_at desc limit 1)
+  union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived' and exists (
+    select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job' and a.definition ->> 'job' = %(name)s)
+) others where not exists (select from jobs where name = %(name)s and state <> 'archived')"""
+
+
 class Jobs:
     """The jobs that are not deleted; executions remember deleted ones by themselves."""
 
@@ -223,6 +231,13 @@ class Jobs:
             where (j.name = %s or j.id = %s or j.uuid = %s) and j.state <> 'archived' order by j.name = %s limit 1"""
         row = await self._database.fetch_one(query, [ref, *known, ref])
         return None if row is None else dict(row["labels"])
+
+    async def brings_along(self, name: str) -> list[Mapping[str, str]]:
+        """Of a name that no job has: the labels of the job that had it last, and of those whose actions run a job of this name.
+
+        Nothing where a job has it.
+        """
+        return [row["labels"] for row in await self._database.fetch(_BRINGS_ALONG, {"name": name})]
 
     async def labels_by_name(self, names: Collection[str]) -> dict[str, Mapping[str, str]]:
         """The labels of those of these jobs that are there, by name."""

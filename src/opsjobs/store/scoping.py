@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from opsjobs.model.access import labels_of
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.failures import FieldError, Forbidden
 from opsjobs.model.target import Target, TargetDraft
-from opsjobs.store import selecting
+from opsjobs.store import selecting, spent
 from opsjobs.store.transaction import Connection
 
 
@@ -28,8 +29,35 @@ async def check_target(connection: Connection, draft: TargetDraft, bounds: Bound
             f"Who is in which group is said by those who hold {bounds.permission} for all targets: leave `groups` as they are."
         )
         raise Forbidden("out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")])
+    if old is None or draft.name != old.name:
+        await _check_name(connection, draft.name, bounds)
     if draft.jump is not None:
         await _check_jump(connection, draft.jump, bounds, old.jump if old is not None else None)
+
+
+# By its own list, by an action's, or by that of a gate's check.
+_LISTED_BY = """
+select distinct v.tags from jobs j join job_versions v on v.job_id = j.id and v.version = j.version
+where j.state <> 'archived' and (
+  exists (select from job_targets t where t.kind = 'id' and t.value = %(name)s and (t.job_id, t.version) = (j.id, j.version))
+  or exists (select from job_actions a where (a.job_id, a.version) = (j.id, j.version)
+    and a.definition -> 'targets' -> 'ids' ? %(name)s)
+  or coalesce(v.policy -> 'gate' -> 'check' -> 'targets' -> 'ids' ? %(name)s, false))"""
+
+
+async def _check_name(connection: Connection, name: str, bounds: Bounds) -> None:
+    """A name that others' jobs list, or that was another's machine's, brings their commands and secrets along: within a scope only
+    what was one's own comes back. Raises Forbidden.
+    """
+    listed = await (await connection.execute(_LISTED_BY, {"name": name})).fetchall()
+    was = await spent.labels_of_target(connection, name)
+    if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (was is None or bounds.act.holds(was)):
+        return
+    detail = (
+        f"The name {name!r} was another machine's, or others' jobs list it: choose another name, or ask somebody who holds "
+        f"{bounds.permission} for all targets to make it."
+    )
+    raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
 
 
 async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: str | None) -> None:

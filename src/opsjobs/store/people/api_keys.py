@@ -18,7 +18,7 @@ from opsjobs.model.access import Principal, PrincipalKind, Role
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid, NotFound, Unavailable
 from opsjobs.model.granting import principal_of, within
-from opsjobs.store import audit, idempotency
+from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, lock, unique_name
@@ -121,12 +121,15 @@ _NAMED = f"{_STANDS} and k.name = %s"
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it."""
+    """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it.
+    `takes_over`: what an earlier key of this name left becomes its own.
+    """
 
     name: str
     grants: Sequence[Mapping[str, Any]]
     expires_at: datetime | None = None
     person: str | None = None
+    takes_over: bool = False
 
     @property
     def role(self) -> str | None:
@@ -143,20 +146,25 @@ class ApiKeys(ABC):
         self._clock = clock or SystemClock()
 
     async def create_key(self, name: str, role: str, token: str | None = None, expires_at: datetime | None = None) -> str:
-        """Store a key with a role and give back its token, which is shown this once. Raises Conflict("name_taken"), Invalid."""
+        """Store a key with a role and give back its token, which is shown this once. Raises Conflict as `issue_key`, Invalid."""
         token = token or new_token()
         _check(role, token)
         async with self._database.transaction() as connection:
             await self._insert(connection, NewKey(name, [role_grant(role)], expires_at), token, None)
+            await spent.check_name(connection, "api_key", name, takes_over=False)
         return token
 
     async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
-        """A key made by somebody; a repeated request is told all but the token, which is kept nowhere. Raises Conflict."""
+        """A key made by somebody; a repeated request is told all but the token, which is kept nowhere.
+
+        Raises Conflict("name_taken"), and ("name_was_used") unless it takes over what the one before left.
+        """
         token = new_token()
 
         async def made(connection: Connection) -> ApiKey:
             key = await self._insert(connection, new, token, by)
-            after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person}
+            over = await spent.check_name(connection, "api_key", new.name, takes_over=new.takes_over)
+            after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person, **over}
             await audit.record(connection, "api_key.created", "api_key", key.id, key.name, after=after)
             return key
 

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.execution import moment
-from opsjobs.store import audit, idempotency
+from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import find, lock, unique_name
@@ -84,9 +84,10 @@ class Services:
         grants: list[dict[str, Any]],
         *,
         disabled: bool = False,
+        takes_over: bool = False,
         idem: IdempotentRequest | None = None,
     ) -> Service | Answer:
-        """Register one. Raises Conflict("name_taken")."""
+        """Register one. Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left."""
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,
@@ -100,7 +101,8 @@ class Services:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             service = _service(row)
-            await audit.record(connection, "service.created", "service", service.id, name, after=_told(service))
+            over = await spent.check_name(connection, "service", name, takes_over=takes_over)
+            await audit.record(connection, "service.created", "service", service.id, name, after={**_told(service), **over})
             return service
 
         return await idempotency.once(

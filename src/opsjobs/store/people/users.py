@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import Conflict
-from opsjobs.store import audit, idempotency
+from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import find, lock, unique_name
@@ -104,9 +104,10 @@ class Users:
         grants: Sequence[Mapping[str, Any]],
         *,
         disabled: bool = False,
+        takes_over: bool = False,
         idem: IdempotentRequest | None = None,
     ) -> User | Answer:
-        """Store one. Raises Conflict("name_taken")."""
+        """Store one. Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left."""
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,
@@ -120,7 +121,8 @@ class Users:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             user = _user(row)
-            await audit.record(connection, "user.created", "user", user.id, user.name, after=_told(user))
+            over = await spent.check_name(connection, "user", name, takes_over=takes_over)
+            await audit.record(connection, "user.created", "user", user.id, user.name, after={**_told(user), **over})
             return user
 
         return await idempotency.once(self._database, idem, made, lambda user: Answer(201, f"/users/{user.id}", user.data()))

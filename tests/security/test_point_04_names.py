@@ -1,0 +1,123 @@
+"""Point 4: a name is somebody's or some machine's for good; who comes later under it does not get what was left."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.kit import Desk, desk, problem
+from kit.issuer import pem
+from opsjobs.model.failures import Conflict
+from opsjobs.store.migrations import runner
+from opsjobs.store.transaction import Database
+
+PASSWORD = "correct horse battery"
+SCOPED = [{"role": "developer", "scope": "env=staging"}]
+BODIES: dict[str, dict[str, Any]] = {
+    "/api-keys": {"name": "ci", "grants": SCOPED},
+    "/users": {"name": "ci", "password": PASSWORD, "grants": SCOPED},
+    "/services": {"name": "ci", "public_key": pem("ed25519"), "grants": SCOPED},
+}
+
+
+async def made(ada: Desk, path: str, **more: Any) -> dict[str, Any]:
+    answer = await ada.http.post(path, json={**BODIES[path], **more})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_administrator_says_so(
+    database: Database, path: str
+) -> None:
+    async with desk(database) as ada:
+        first = await made(ada, path)
+        assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
+        refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_was_used")
+        assert refused["errors"][0]["pointer"] == "/name"
+        assert "takes_over" in refused["detail"]
+        assert [item["name"] for item in (await ada.http.get(path)).json()["items"] if item["name"] == "ci"] == []
+        # Another noun's name is another name, and so is one that nobody had.
+        other = next(p for p in BODIES if p != path)
+        await made(ada, other)
+        await made(ada, path, name="ci-2", takes_over=True)
+        deputy = {"Authorization": f"Bearer {(await made(ada, '/api-keys', name='deputy', grants=ALL_BUT_ONE))['token']}"}
+        answer = await ada.http.post(path, json={**BODIES[path], "takes_over": True}, headers=deputy)
+        problem(answer, 403, "more_than_held")
+        await made(ada, path, takes_over=True)
+        log = (await ada.http.get("/audit", params={"thing_name": "ci"})).json()["items"]
+        newest = next(row for row in log if row["action"].endswith(".created"))
+        assert "ci left" in newest["after"]["takes_over"]
+
+
+ALL_BUT_ONE = [{"permissions": ["system:admin", "jobs:read", "jobs:create", "jobs:update", "jobs:execute"]}, {"role": "manager"}]
+
+
+async def test_what_a_key_left_is_not_read_under_its_name(database: Database) -> None:
+    async with desk(database) as ada:
+        first = await made(ada, "/api-keys")
+        ci = {"Authorization": f"Bearer {first['token']}"}
+        stored = (await ada.http.post("/files?name=secret", content=b"secret", headers=ci)).json()
+        assert (await ada.http.get(f"/files/{stored['id']}/content", headers=ci)).text == "secret"
+        assert (await ada.http.delete(f"/api-keys/{first['id']}")).status_code == 204
+        assert (await ada.http.post("/api-keys", json=BODIES["/api-keys"])).status_code == 409
+        # Nor is a name free that fell with its user.
+        ben = await made(ada, "/users", name="ben", grants=[{"role": "admin"}])
+        login = (await ada.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})).json()
+        his = {"Authorization": f"Bearer {login['access_token']}"}
+        key = {"name": "of-ben", "role": "viewer"}
+        assert (await ada.http.post("/api-keys", json=key, headers=his)).status_code == 201
+        await made(ada, "/users", name="eve", grants=[{"role": "admin"}])
+        assert (await ada.http.delete(f"/users/{ben['id']}")).status_code == 204
+        problem(await ada.http.post("/api-keys", json=key), 409, "name_was_used")
+
+
+async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> None:
+    async with desk(database) as ada:
+        people = ada.parts.people
+        await people.create_key("ci", "viewer")
+        async with database.transaction() as connection:
+            await connection.execute("delete from api_keys where name = 'ci'")
+            again = asyncio.create_task(people.create_key("ci", "admin"))
+            async with asyncio.timeout(60):
+                while not (await waiting(database)):
+                    await asyncio.sleep(0.01)
+        with pytest.raises(Conflict) as refused:
+            await again
+        assert refused.value.code == "name_was_used"
+        # The installation's own token is told by its settings: it is made again under its name.
+        await people.ensure_key("ci", "admin", "a token of the installation itself")
+
+
+async def waiting(database: Database) -> bool:
+    query = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return await database.fetch_one(query) is not None
+
+
+async def test_the_migration_knows_those_that_went_before_it(database: Database) -> None:
+    text = (Path(runner.__file__).parent / "versions" / "0025_spent_names.sql").read_text()
+    fill = text.partition("-- What is known of those")[2].partition("\n")[2].split(";\n")[:-1]
+    assert len(fill) == 3
+    async with desk(database) as ada:
+        for path in BODIES:
+            first = await made(ada, path)
+            assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
+        target = (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}})).json()
+        assert (await ada.http.delete(f"/targets/{target['id']}")).status_code == 204
+        key = await made(ada, "/api-keys", name="left")
+        left = {"Authorization": f"Bearer {key['token']}"}
+        assert (await ada.http.post("/files?name=x", content=b"x", headers=left)).status_code == 201
+        async with database.transaction() as connection:
+            before = await (await connection.execute("delete from spent_names returning noun, name, labels")).fetchall()
+            await connection.execute("alter table api_keys disable trigger user")
+            await connection.execute("delete from api_keys where name = 'left'")
+            for statement in fill:
+                await connection.execute(statement.encode())
+            after = await (await connection.execute("select noun, name, labels from spent_names")).fetchall()
+        there = {(row["noun"], row["name"]): row["labels"] for row in after}
+        assert there.pop(("api_key", "left")) == {}
+        assert there == {(row["noun"], row["name"]): row["labels"] for row in before}
+        assert there["target", "web-1"] == {"env": "prod"}
