@@ -45,6 +45,8 @@ COMMANDS = (
     "keys",
     "tokens",
     "users",
+    "services",
+    "audit",
     "login",
     "logout",
     "status",

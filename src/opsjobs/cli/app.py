@@ -47,6 +47,7 @@ class _All(Commands):
         "keys": Entry("keys", "app", "Encryption keys: list, make, rotate and drop the keys of ENCRYPTION_KEYS."),
         "tokens": Entry("tokens", "app", "Tokens: make API keys for people and programs."),
         "users": Entry("users", "app", "Users: people who can log in, and what they may."),
+        "services": Entry("services", "app", "Services: other programs that sign their own tokens, and what they may."),
         "audit": Entry("audit", "app", "The audit log: who did what to what, and whether the record of it is whole."),
         "config": Entry("status", "config", "Settings: what they are and where they come from."),
         "db": Entry("processes", "db", "The database's schema: upgrade it, check it."),

@@ -68,7 +68,7 @@ def add(
 
     Asks for the password twice, or reads it from the first line of standard input.
     """
-    body: Json = {"name": name, "grants": [_grant(one) for one in role or ["viewer"]]}
+    body: Json = {"name": name, "grants": [grant(one) for one in role or ["viewer"]]}
     if takes_over:
         body["takes_over"] = True
     body["password"] = asking.password(f"Password for {name}", twice=True)
@@ -85,7 +85,7 @@ def set_roles(user: Named, role: Roles = None) -> None:
         raise CommandFailed("which roles? Name each with --role, such as --role operator@env=staging.", Exit.USAGE)
     with connect() as client:
         found = client.by_name("user", user)
-        body = {"name": found["name"], "disabled": found["disabled"], "grants": [_grant(one) for one in role]}
+        body = {"name": found["name"], "disabled": found["disabled"], "grants": [grant(one) for one in role]}
         changed = client.put(path_of("user", found["id"]), body)
     tell(f"user {changed['name']} may: {grants_in_words(changed['grants'])}")
 
@@ -139,6 +139,7 @@ def _each(users: list[str], verb: str, told: str) -> None:
             tell(f"user {found['name']} {told}")
 
 
-def _grant(text: str) -> Json:
+def grant(text: str) -> Json:
+    """`operator@env=staging` as a grant of the API."""
     role, _, scope = text.partition("@")
     return {"role": role, "scope": scope}
