@@ -6,12 +6,14 @@ import ast
 import threading
 import warnings
 from collections.abc import Sequence
+from itertools import islice, product
 
 from opsjobs.model.safety.paths import is_unknown
+from opsjobs.model.safety.python_names import Names
 from opsjobs.model.safety.python_values import Values
 from opsjobs.model.safety.running import run
-from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
-from opsjobs.model.safety.words import MAYBE_EMPTY, as_source, known
+from opsjobs.model.safety.trace import Io, Place, Trace
+from opsjobs.model.safety.words import MAYBE_EMPTY, MEANINGS_MAX, as_source, known
 
 _SHELL = frozenset(
     {
@@ -96,8 +98,6 @@ _AS_SHELL: dict[str, tuple[str, ...]] = {
     "os.symlink": ("ln", "-s"),
     "os.chown": ("chown",),
     "shutil.chown": ("chown",),
-    "os.kill": ("kill",),
-    "os.killpg": ("kill",),
     "os.reboot": ("reboot",),
     "crypt.crypt": ("true",),
 }
@@ -120,7 +120,7 @@ def read(trace: Trace, text: str, place: Place) -> None:
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        trace.event("unreadable", Place(place.excerpt or excerpt_of(text), place.depth))
+        trace.event("unreadable", place.of(text))
         return
     _Reading(trace, tree, text, place).whole()
 
@@ -131,12 +131,12 @@ class _Reading:
         self._tree = tree
         self._lines = text.splitlines()
         self._outer = place
-        self._values = Values(tree, trace.budget)
+        self._names = Names(tree, trace.budget)
+        self._values = Values(self._names, trace.budget, place.given)
         self._used: set[str] = set()
 
     def whole(self) -> None:
-        for node in ast.walk(self._tree):
-            self._trace.budget.spend()
+        for node in self._names.nodes:
             if isinstance(node, ast.Call):
                 self._call(node)
             elif isinstance(node, ast.While) and any(self._is_fork(n) for n in ast.walk(node)):
@@ -149,7 +149,7 @@ class _Reading:
 
     def _place(self, node: ast.stmt | ast.expr) -> Place:
         lines = self._lines[node.lineno - 1 : (node.end_lineno or node.lineno)]
-        return Place(self._outer.excerpt or excerpt_of(" ".join(lines)), self._outer.depth, self._outer.cwd)
+        return self._outer.of(" ".join(lines))
 
     def _call(self, node: ast.Call) -> None:
         name = self._values.dotted(node.func)
@@ -162,7 +162,7 @@ class _Reading:
         self._used.add(name)
         arguments = node.args
         shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
-        if name == "pty.spawn" and arguments and self._values.words(arguments[0]) is not None:
+        if name == "pty.spawn" and arguments and self._values.argvs(arguments[0]) is not None:
             self._spawn(arguments[:1], place)
         elif name in _SHELL:
             self._shell(arguments[:1], place)
@@ -195,8 +195,8 @@ class _Reading:
 
     def _shell(self, arguments: Sequence[ast.expr], place: Place) -> None:
         for argument in arguments:
-            words = self._values.words(argument)
-            for text in [" ".join(words)] if words is not None else self._values.texts(argument):
+            argvs = self._values.argvs(argument)
+            for text in [" ".join(argv) for argv in argvs] if argvs is not None else self._values.texts(argument):
                 if is_unknown(text):
                     self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
                 else:
@@ -204,25 +204,25 @@ class _Reading:
 
     def _spawn(self, arguments: Sequence[ast.expr], place: Place) -> None:
         for argument in arguments:
-            words = self._values.words(argument)
-            for argv in [words] if words is not None else [[text] for text in self._values.texts(argument)]:
+            argvs = self._values.argvs(argument)
+            for argv in argvs if argvs is not None else [[text] for text in self._values.texts(argument)]:
                 run(self._trace, argv or [MAYBE_EMPTY], place)
 
     def _argv(self, arguments: Sequence[ast.expr], place: Place) -> None:
         if not arguments:
             return
-        words = [w for a in arguments[1:] for w in self._values.words(a) or [self._values.text(a)]]
+        words = [w for a in arguments[1:] for w in (self._values.argvs(a) or [self._values.texts(a)])[0]]
         run(self._trace, [self._values.text(arguments[0]), *words[1:]], place)
 
     def _code(self, arguments: Sequence[ast.expr], place: Place) -> None:
         for argument in arguments:
             if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
                 continue  # exec(compile(…)): judged where compile is called
-            text = self._values.text(argument)
-            if known(text):
-                self._trace.read("python", text, place)
-            else:
-                self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
+            for text in self._values.texts(argument):
+                if known(text):
+                    self._trace.read("python", text, place)
+                else:
+                    self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
 
     def _fetches(self, node: ast.expr) -> bool:
         names = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)}
@@ -239,8 +239,10 @@ class _Reading:
 
     def _as_shell(self, name: str, node: ast.Call, place: Place) -> None:
         if name in _AS_SHELL:
-            rest = [self._values.texts(a) for a in node.args]
-            run(self._trace, [*_AS_SHELL[name], *(text for texts in rest for text in texts)], place)
+            for argv in islice(product(*(self._values.texts(a) for a in node.args)), MEANINGS_MAX):
+                run(self._trace, [*_AS_SHELL[name], *argv], place)
+        elif name in ("os.kill", "os.killpg") and len(node.args) > 1:
+            run(self._trace, ["kill", f"-{self._values.text(node.args[1])}", "--", self._values.text(node.args[0])], place)
         elif name == "os.chmod" and len(node.args) > 1:
             run(self._trace, ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])], place)
         elif isinstance(node.func, ast.Attribute) and "Path" in name:

@@ -3,88 +3,57 @@
 from __future__ import annotations
 
 import ast
-import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, product
 from typing import Any
 
 from opsjobs.model.safety.budget import Budget
-from opsjobs.model.safety.constants import decoded
-from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, SOMETHING, cleared, known
+from opsjobs.model.safety.environment import NOBODY, Given
+from opsjobs.model.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, called
+from opsjobs.model.safety.python_names import Names
+from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, joined, known
 
 _TEXT_MAX = 64 << 10
-_CHARACTERS = 0x110000
-_SYSTEM = {
-    "sys.executable": "python3",
-    "os.sep": "/",
-    "os.path.sep": "/",
-    "os.devnull": "/dev/null",
-    "os.curdir": ".",
-    "os.pardir": "..",
-}
-_SIGNALS = {"signal.SIGKILL": "9", "signal.SIGTERM": "15", "signal.SIGHUP": "1"}
+_UNKNOWN = [MAYBE_EMPTY]
 _JOINED = frozenset({"str", "os.fspath", "os.path.normpath", "os.path.abspath", "shlex.quote", "pathlib.Path", "os.path.join"})
 _FULL = frozenset({"tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir", "tempfile.mktemp"})
 _HOMES = frozenset({"os.path.expanduser", "pathlib.Path.home", "pathlib.Path.home()"})
+_ENVIRONMENT = frozenset({"os.getenv", "os.environ.get", "os.environ.pop", "os.environ.setdefault"})
+_LISTS = frozenset({"os.listdir", "os.scandir"})
 
 
 class Values:
-    """The values of a module's expressions. `imports`: what a name stands for, `{"sh": "shutil"}`."""
+    """The values of a module's expressions; each has every value that the text gives it, MEANINGS_MAX at most."""
 
-    def __init__(self, tree: ast.AST, budget: Budget) -> None:
+    def __init__(self, names: Names, budget: Budget, given: Given = NOBODY) -> None:
+        self._names = names
         self._budget = budget
-        self.imports: dict[str, str] = {}
-        self._assigned: dict[str, list[ast.expr]] = {}
-        self._asked: set[str] = set()
-        self._kinds: dict[type, Callable[[Any], str]] = {
-            ast.Constant: self._constant,
-            ast.JoinedStr: lambda node: "".join(self.text(part) for part in node.values),
-            ast.FormattedValue: lambda node: self.text(node.value),
+        self._given = given
+        self._asked: set[tuple[str, str]] = set()
+        self._kinds: dict[type, Callable[[Any], list[str]]] = {
+            ast.Constant: lambda node: [_constant(node.value)],
+            ast.JoinedStr: lambda node: joined(self.texts(part) for part in node.values),
+            ast.FormattedValue: lambda node: self.texts(node.value),
             ast.BinOp: lambda node: self._operated(node.left, node.op, node.right),
-            ast.Name: lambda node: self._variable(node.id),
+            ast.BoolOp: lambda node: [text for value in node.values for text in self.texts(value)],
+            ast.IfExp: lambda node: [*self.texts(node.body), *self.texts(node.orelse)],
+            ast.Name: self._variable,
             ast.Attribute: self._attribute,
             ast.Call: self._called,
             ast.Subscript: self._sliced,
+            ast.Starred: lambda node: self.items(node.value) or _UNKNOWN,
+            ast.UnaryOp: lambda node: [
+                f"-{text}" if isinstance(node.op, ast.USub) else MAYBE_EMPTY for text in self.texts(node.operand)
+            ],
+            ast.NamedExpr: lambda node: self.texts(node.value),
         }
-        for node in ast.walk(tree):
-            budget.spend()
-            self._collect(node)
-
-    def _collect(self, node: ast.AST) -> None:
-        match node:
-            case ast.Import() | ast.ImportFrom():
-                self._import(node)
-            case ast.Assign(targets, value):
-                for target in targets:
-                    self._assign(target, value)
-            case ast.AnnAssign(target, _, value) | ast.NamedExpr(target, value) if value is not None:
-                self._assign(target, value)
-            case ast.AugAssign(ast.Name(name), ast.Add(), value):
-                self._assigned.setdefault(name, []).append(ast.Constant(MAYBE_EMPTY))
-            case ast.For(target, items):
-                for item in items.elts if isinstance(items, ast.List | ast.Tuple | ast.Set) else [ast.Constant(None)]:
-                    self._assign(target, item)
-
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        for alias in node.names:
-            if isinstance(node, ast.ImportFrom):
-                self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-            else:
-                first = alias.name.partition(".")[0]
-                self.imports[alias.asname or first] = alias.name if alias.asname else first
-
-    def _assign(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, ast.Name):
-            self._assigned.setdefault(target.id, []).append(value)
-        elif isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
-            for one, said in zip(target.elts, value.elts, strict=False):
-                self._assign(one, said)
 
     def dotted(self, node: ast.AST) -> str | None:
         """The name of what is called, imports undone: `sh.rmtree` -> `shutil.rmtree`; None where it is not a name."""
         self._budget.spend()
         match node:
             case ast.Name(name):
-                return self._alias(name)
+                return self._names.alias(name, self.dotted)
             case ast.Attribute(value, attribute):
                 left = self.dotted(value)
                 return f"{left}.{attribute}" if left is not None else None
@@ -99,167 +68,203 @@ class Values:
                 return f"{left}()" if left is not None else None
         return None
 
-    def _alias(self, name: str) -> str:
-        if name in self.imports:
-            return self.imports[name]
-        given = self._assigned.get(name, [])
-        if len(given) == 1 and isinstance(given[0], ast.Name | ast.Attribute | ast.Call) and name not in self._asked:
-            self._asked.add(name)
-            found = self.dotted(given[0])
-            self._asked.discard(name)
-            return found or name
-        return name
+    def texts(self, node: ast.expr | None) -> list[str]:
+        """All that an expression may be as a text; MAYBE_EMPTY among them where one is not known. Never none."""
+        self._budget.spend()
+        kind = self._kinds.get(type(node))
+        found = kind(node) if kind is not None else _UNKNOWN
+        return found if len(found) == 1 else list(dict.fromkeys(found))[:MEANINGS_MAX] or _UNKNOWN
 
-    def words(self, node: ast.expr) -> list[str] | None:
-        """The words of a list, or of a list that is put together; None where it is no list."""
+    def text(self, node: ast.expr | None) -> str:
+        """What an expression is as a text; MAYBE_EMPTY for what is not known, or may be several things."""
+        found = self.texts(node)
+        return found[0] if len(found) == 1 else MAYBE_EMPTY
+
+    def argvs(self, node: ast.expr) -> list[list[str]] | None:
+        """The words of a list, or of one that is put together, in all that it may be; None where it is no list."""
         self._budget.spend()
         match node:
             case ast.List(items) | ast.Tuple(items):
-                found: list[str] = []
-                for item in items:
-                    found += (self.words(item.value) or [MAYBE_EMPTY]) if isinstance(item, ast.Starred) else [self.text(item)]
-                return found
+                each = [
+                    self._starred(item.value) if isinstance(item, ast.Starred) else [[t] for t in self.texts(item)]
+                    for item in items
+                ]
+                return _put_together(each)
             case ast.BinOp(left, ast.Add(), right):
-                first, second = self.words(left), self.words(right)
-                return [*first, *(second or [MAYBE_EMPTY])] if first is not None else None
+                first = self.argvs(left)
+                return _put_together([first, self.argvs(right) or [_UNKNOWN]]) if first is not None else None
             case ast.Call(ast.Attribute(text, "split"), []):
-                return self.text(text).split()
+                return [t.split() for t in self.texts(text)]
             case ast.Call(function, [text, *_]) if self.dotted(function) == "shlex.split":
-                return self.text(text).split()
-            case ast.Name(name) if name in self._assigned and name not in self._asked:
-                self._asked.add(name)
-                lists = [w for value in self._assigned[name] if (w := self.words(value)) is not None]
-                self._asked.discard(name)
-                return lists[0] if len(lists) == 1 else [w for words in lists for w in words] or None
+                return [t.split() for t in self.texts(text)]
+        return self._named_argvs(node)
+
+    def _named_argvs(self, node: ast.expr) -> list[list[str]] | None:
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) and self._is_argv(node.value):
+            return [self._arguments(node.slice)]
+        if isinstance(node, ast.Name):
+            return [argv for value in self._given_to(node) for argv in self.argvs(value) or ()] or None
         return None
 
-    def texts(self, node: ast.expr) -> list[str]:
-        """All that an expression may be as a text; a variable has every value that it is given."""
-        if isinstance(node, ast.Name) and len(self._assigned.get(node.id, ())) > 1 and node.id not in self._asked:
-            self._asked.add(node.id)
-            found = [self.text(value) for value in self._assigned[node.id][:16]]
-            self._asked.discard(node.id)
-            return found
-        return [self.text(node)]
+    def _starred(self, node: ast.expr) -> list[list[str]]:
+        return self.argvs(node) or [_UNKNOWN]
 
-    def text(self, node: ast.expr | None) -> str:
-        """What an expression is as a text; MAYBE_EMPTY for what is not known."""
-        self._budget.spend()
-        kind = self._kinds.get(type(node))
-        return kind(node) if kind is not None else MAYBE_EMPTY
+    def items(self, node: ast.expr) -> list[str] | None:
+        """The items of what is looped over; None where it is no list that is known."""
+        match node:
+            case ast.List(items) | ast.Tuple(items) | ast.Set(items):
+                return [text for item in items for text in self.texts(item)]
+            case ast.Call(ast.Name("sorted" | "list" | "set" | "reversed" | "tuple"), [of, *_]):
+                return self.items(of)
+            case ast.Call(function, arguments):
+                return self._listed(self.dotted(function) or "", function, arguments)
+        argvs = self.argvs(node)
+        return [word for argv in argvs for word in argv] if argvs is not None else None
 
-    @staticmethod
-    def _constant(node: Any) -> str:
-        match node.value:
-            case str() as text:
-                return text if text == MAYBE_EMPTY else cleared(text)
-            case bytes() as data:
-                return cleared(data.decode(errors="replace"))
-            case int() as number:
-                return str(number)
-        return MAYBE_EMPTY
+    def _listed(self, name: str, function: ast.expr, arguments: Sequence[ast.expr]) -> list[str] | None:
+        """Names of files are whatever a glob may be."""
+        if name in _LISTS:
+            return [STAR]
+        if name in ("glob.glob", "glob.iglob") and arguments:
+            return [text.replace("*", STAR) for text in self.texts(arguments[0])]
+        if isinstance(function, ast.Attribute) and function.attr in ("iterdir", "glob", "rglob"):
+            pattern = [t.replace("*", STAR) for t in self.texts(arguments[0])] if arguments else [STAR]
+            return joined(([f"{t.rstrip('/')}/" for t in self.texts(function.value)], pattern))
+        if isinstance(function, ast.Attribute) and function.attr in ("split", "splitlines"):
+            return [piece for text in self.texts(function.value) for piece in (text.split() if known(text) else _UNKNOWN)]
+        return None
 
-    def _sliced(self, node: Any) -> str:
+    # --- kinds
+
+    def _given_to(self, node: ast.Name) -> Iterator[ast.expr]:
+        """What a name is given, one after the other, unless it is asked for already."""
+        key = self._names.key(node)
+        if key in self._asked:
+            return
+        self._asked.add(key)
+        yield from self._names.given(node)[:MEANINGS_MAX]
+        self._asked.discard(key)
+
+    def _variable(self, node: ast.Name) -> list[str]:
+        return [text for value in self._given_to(node) for text in self.texts(value)] or _UNKNOWN
+
+    def _sliced(self, node: ast.Subscript) -> list[str]:
+        if self._is_argv(node.value):
+            return self._arguments(node.slice)
+        if self.dotted(node.value) == "os.environ":
+            return self._environment(self.text(node.slice), None)
         match node.slice:
             case ast.Slice(None, None, ast.UnaryOp(ast.USub(), ast.Constant(1))):
-                return self.text(node.value)[::-1]
-        return MAYBE_EMPTY
+                return [text[::-1] for text in self.texts(node.value)]
+        return _UNKNOWN
 
-    def _operated(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> str:
+    def _is_argv(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Name | ast.Attribute) and self.dotted(node) == "sys.argv"
+
+    def _arguments(self, at: ast.expr) -> list[str]:
+        """`sys.argv[1]`, `sys.argv[1:]`: the words that the program is given."""
+        arguments = self._given.arguments
+        if arguments is None:
+            return _UNKNOWN
+        words = ("-", *arguments)
+        match at:
+            case ast.Constant(int() as n):
+                return [words[n]] if n < len(words) else [""]
+            case ast.UnaryOp(ast.USub(), ast.Constant(int() as n)):
+                return [words[-n]] if n <= len(words) else [""]
+            case ast.Slice(ast.Constant(int() as n), None, None):
+                return list(words[n:])
+        return [*arguments, MAYBE_EMPTY]
+
+    def _environment(self, name: str, default: ast.expr | None) -> list[str]:
+        found = list(self._given.variables(name)) if known(name) else []
+        if name == "HOME" and not found:
+            return [HOME]
+        return [*found, *(self.texts(default) if default is not None else ()), *(() if found else _UNKNOWN)]
+
+    def _operated(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> list[str]:
         match operator:
             case ast.Add():
-                found = self.text(left) + self.text(right)
+                found = joined((self.texts(left), self.texts(right)))
             case ast.Div():
-                found = (
-                    f"{self.text(left).rstrip('/')}/{self.text(right)}"
-                    if not self.text(right).startswith("/")
-                    else self.text(right)
-                )
+                found = [_below(a, b) for a, b in islice(product(self.texts(left), self.texts(right)), MEANINGS_MAX)]
             case ast.Mod():
-                found = self.text(left)
-                for word in self.words(right) or [self.text(right)]:
-                    found = found.replace("%s", word, 1)
+                argvs = self.argvs(right) or [[text] for text in self.texts(right)]
+                found = [_formatted(text, words) for text, words in islice(product(self.texts(left), argvs), MEANINGS_MAX)]
             case ast.Mult() if isinstance(right, ast.Constant) and isinstance(right.value, int):
-                found = self.text(left) * min(max(right.value, 0), 1_000)
+                found = [text * min(max(right.value, 0), 1_000) for text in self.texts(left)]
             case _:
-                return MAYBE_EMPTY
-        return found[:_TEXT_MAX]
+                return _UNKNOWN
+        return [text[:_TEXT_MAX] for text in found]
 
-    def _variable(self, name: str) -> str:
-        given = self._assigned.get(name)
-        if not given or name in self._asked:
-            return MAYBE_EMPTY
-        self._asked.add(name)
-        values = {self.text(value) for value in given[:16]}
-        self._asked.discard(name)
-        return values.pop() if len(values) == 1 else MAYBE_EMPTY
-
-    def _attribute(self, node: ast.Attribute) -> str:
+    def _attribute(self, node: ast.Attribute) -> list[str]:
         name = self.dotted(node) or ""
-        return _SYSTEM.get(name) or _SIGNALS.get(name) or MAYBE_EMPTY
+        if name.endswith(".parse_args()." + node.attr) and self._given.arguments is not None:
+            # Which of them it is, the parser decides when it runs.
+            return [*(piece for word in self._given.arguments for piece in (word, word.partition("=")[2]) if piece), MAYBE_EMPTY]
+        if (system := SYSTEM.get(name)) is not None:
+            return [system]
+        return self.texts(node.value) if node.attr == "path" else _UNKNOWN  # of an entry of os.scandir
 
-    def _called(self, node: ast.Call) -> str:
+    def _called(self, node: ast.Call) -> list[str]:
         name = self.dotted(node.func) or ""
-        if name in _JOINED:
-            return "/".join(self.text(a).rstrip("/") or "/" for a in node.args).replace("//", "/") if node.args else "."
-        if name in _FULL:
-            return SOMETHING
-        if name in _HOMES:
-            return HOME + self.text(node.args[0]).lstrip("~") if node.args else HOME
-        function = _FUNCTIONS.get(name)
-        return function([self.text(a) for a in node.args]) if function is not None and node.args else self._method(node)
-
-    def _method(self, node: ast.Call) -> str:
-        if not isinstance(node.func, ast.Attribute):
-            return MAYBE_EMPTY
         arguments = node.args
-        if node.func.attr == "join" and arguments:
-            words = self.words(arguments[0])
-            return self.text(node.func.value).join(words) if words is not None else MAYBE_EMPTY
-        text = self.text(node.func.value)
-        if node.func.attr == "replace" and len(arguments) > 1:
-            return text.replace(self.text(arguments[0]), self.text(arguments[1]))[:_TEXT_MAX] if known(text) else MAYBE_EMPTY
-        if node.func.attr == "format":
-            for argument in arguments:
-                text = text.replace("{}", self.text(argument), 1)
-            return text
-        plain = _METHODS.get(node.func.attr)
-        return plain(text) if plain is not None else MAYBE_EMPTY
+        if name in _JOINED:
+            parts = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
+            return [_joined_path(part) for part in parts] if arguments else ["."]
+        if name in _FULL:
+            return [SOMETHING]
+        if name in _HOMES:
+            return [HOME + t.lstrip("~") for t in self.texts(arguments[0])] if arguments else [HOME]
+        if name in _ENVIRONMENT and arguments:
+            return self._environment(self.text(arguments[0]), arguments[1] if len(arguments) > 1 else None)
+        function = FUNCTIONS.get(name)
+        if function is not None and arguments:
+            return [function([self.text(a) for a in arguments])]
+        return self._method(node) if isinstance(node.func, ast.Attribute) else _UNKNOWN
+
+    def _method(self, node: ast.Call) -> list[str]:
+        function, arguments = node.func, node.args
+        if not isinstance(function, ast.Attribute):
+            return _UNKNOWN
+        texts = self.texts(function.value)
+        if function.attr == "join" and arguments:
+            argvs = self.argvs(arguments[0])
+            return [text.join(words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
+        if function.attr in METHODS:
+            return [METHODS[function.attr](text) for text in texts]
+        if function.attr in ARGUMENTS and arguments:
+            said = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
+            return [called(function.attr, text, words)[:_TEXT_MAX] for text, words in product(texts, list(said))]
+        return _UNKNOWN
 
 
-_METHODS: Mapping[str, Callable[[str], str]] = {
-    **dict.fromkeys(
-        ("decode", "encode", "resolve", "absolute", "as_posix", "expanduser"),
-        lambda text: text.replace("~", HOME, 1) if text[:1] == "~" else text,
-    ),
-    "strip": str.strip,
-    "lower": str.lower,
-    "upper": str.upper,
-}
+def _put_together(parts: Iterable[Sequence[Sequence[str]]]) -> list[list[str]]:
+    return [[word for words in way for word in words] for way in islice(product(*parts), MEANINGS_MAX)]
 
 
-def _hex(words: list[str]) -> str:
-    try:
-        return cleared(bytes.fromhex(words[0]).decode())
-    except ValueError:
-        return MAYBE_EMPTY
+def _constant(value: object) -> str:
+    match value:
+        case str() as text:
+            return text if text == MAYBE_EMPTY else cleared(text)
+        case bytes() as data:
+            return cleared(data.decode(errors="replace"))
+        case int() as number:
+            return str(number)
+    return MAYBE_EMPTY
 
 
-def _base64(words: list[str]) -> str:
-    return decoded(words[0]) or MAYBE_EMPTY
+def _below(folder: str, name: str) -> str:
+    return name if name.startswith("/") else f"{folder.rstrip('/')}/{name}"
 
 
-def _chr(words: list[str]) -> str:
-    return cleared(chr(int(words[0]))) if words[0].isdigit() and int(words[0]) < _CHARACTERS else MAYBE_EMPTY
+def _joined_path(parts: Sequence[str]) -> str:
+    """As os.path.join: what is absolute begins anew."""
+    begin = max((n for n, part in enumerate(parts) if part.startswith("/")), default=0)
+    return "/".join(part.rstrip("/") or "/" for part in parts[begin:]).replace("//", "/")
 
 
-def _codec(words: list[str]) -> str:
-    return codecs.decode(words[0], "rot13") if len(words) > 1 and "rot" in words[1] else MAYBE_EMPTY
-
-
-_FUNCTIONS: Mapping[str, Callable[[list[str]], str]] = {
-    **dict.fromkeys((f"base64.{n}" for n in ("b64decode", "standard_b64decode", "decodebytes", "urlsafe_b64decode")), _base64),
-    **dict.fromkeys(("bytes.fromhex", "binascii.unhexlify", "bytearray.fromhex"), _hex),
-    "chr": _chr,
-    "codecs.decode": _codec,
-}
+def _formatted(text: str, words: Sequence[str]) -> str:
+    for word in words:
+        text = text.replace("%s", word, 1)
+    return text
