@@ -8,7 +8,7 @@ import pytest
 
 from api.kit import problem
 from opsjobs.engine.judging import Judging
-from opsjobs.model.safety import Context, judge
+from opsjobs.model.safety import Context, Given, judge
 from opsjobs.model.safety_policy import read
 from opsjobs.model.verdict import Finding, Verdict
 from opsjobs.settings import SettingsError, load
@@ -27,7 +27,7 @@ def real(parts: Any) -> Judging:
 def scripted(parts: Any) -> Judging:
     """One that goes by words, so that rules may change."""
 
-    def words(_: str, text: str, *, context: Context) -> tuple[Finding, ...]:
+    def words(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
         found = [v for v in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL, Verdict.WARN) if v.value in text]
         strict = "env=prod" in context.labels and found == [Verdict.WARN]
         return tuple(Finding(f"is-{v.value}", Verdict.BLOCK if strict else v, "It says so.", text[:50]) for v in found)
@@ -162,7 +162,7 @@ async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(database: 
 async def test_each_different_text_is_judged_once(database: Database) -> None:
     calls: list[str] = []
 
-    def counting(_: str, text: str, *, context: Context) -> tuple[Finding, ...]:
+    def counting(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
         calls.append(text)
         return ()
 

@@ -170,4 +170,4 @@ def rules(action: dict[str, Any]) -> set[str]:
     """Those that find something in the action, the check's own and those of what is around it."""
     actions = [{"key": "zero", "type": "command", "command": "true"}, {"key": "one", "type": "command", **action}]
     found = texts_of(actions, {"dir": "/"}, [web(1, dir="/")])
-    return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text))}
+    return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text, given=t.given))}

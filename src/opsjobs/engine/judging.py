@@ -14,7 +14,7 @@ from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobDraft
 from opsjobs.model.judged import Text, texts_of
-from opsjobs.model.safety import Context
+from opsjobs.model.safety import Context, Given
 from opsjobs.model.safety_policy import SafetyPolicies
 from opsjobs.model.strategy import with_check
 from opsjobs.model.target import Target
@@ -33,7 +33,7 @@ _WAY_OUT = "Change it; who holds safety:override passes with override_safety: tr
 class Judge(Protocol):
     """model.safety.judge."""
 
-    def __call__(self, interpreter: str, text: str, *, context: Context) -> tuple[Finding, ...]:
+    def __call__(self, interpreter: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
         """What is to be said of this text."""
 
 
@@ -119,7 +119,7 @@ class Judging:
             self._known.move_to_end(key)
             return self._known[key]
         await asyncio.sleep(0)
-        found = self._judge(text.interpreter, text.text, context=context)
+        found = self._judge(text.interpreter, text.text, context=context, given=text.given)
         self._known[key] = found
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
@@ -168,4 +168,5 @@ def _key(text: Text, context: Context) -> bytes:
     where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}"
     digest = hashlib.sha256(f"{text.interpreter}\0{where}\0".encode(errors="replace"))
     digest.update(text.text.encode(errors="replace"))
+    digest.update(f"\0{text.arguments!r}\0{text.variables!r}".encode(errors="replace"))
     return digest.digest()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from opsjobs.model.judged_program import UNKNOWN, Program, fed
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
+from opsjobs.model.safety.environment import Given, of_texts
 from opsjobs.model.secret import Secret
 from opsjobs.model.surroundings import place_of, said_of_place, said_of_variables
 from opsjobs.model.target import Target
@@ -24,6 +25,7 @@ _OF_TARGET = "target."
 _COMMENT = re.compile(r"(?m)^\s*#.*$")
 _READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
 _Value = Callable[[str], str | None]
+_Read = TypeVar("_Read", bound=Hashable)
 TEXTS_AT_MOST = 400
 """Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
 UNREADABLE = Finding("unreadable", Verdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
@@ -36,7 +38,7 @@ TOO_MANY = Finding(
 class Text:
     """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs.
 
-    `said`: what is to be said of it whatever a judge finds in it.
+    `said`: what is to be said of it whatever a judge finds in it. `arguments`, `variables`: what it is given that does not stand in it.
     """
 
     interpreter: str
@@ -45,6 +47,13 @@ class Text:
     become: bool
     targets: Sequence[Target] = ()
     said: tuple[Finding, ...] = ()
+    arguments: tuple[str, ...] | None = None
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def given(self) -> Given:
+        """For a judge."""
+        return of_texts(self.arguments, dict(self.variables), UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +104,10 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
     for shell, those in (by_shell or {"posix": []}).items():
         interpreter = action.get("interpreter") or _INTERPRETER[shell]
         program = Program(action, written, known.names, shell)
-        for text, (of, more) in _rendered(program.render, program.names, those, known).items():
-            yield Text(interpreter, text, f"{at}/{field}", become, of, said + more)
+        for read, (of, more) in _rendered(program.render, program.names, those, known).items():
+            yield Text(interpreter, read.text, f"{at}/{field}", become, of, said + more, read.arguments, read.variables)
             if stdin and program.reads:
-                yield Text(interpreter, fed(text, stdin), f"{at}/stdin", become, of)
+                yield Text(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
     if stdin:
         # What is fed to an interpreter that the reader does not see there is a program, too.
         for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
@@ -136,14 +145,14 @@ def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known:
 
 
 def _rendered(
-    render: Callable[[_Value, Mapping[str, Any]], str],
+    render: Callable[[_Value, Mapping[str, Any]], _Read],
     names: frozenset[str],
     targets: Sequence[Target],
     known: _Known,
-) -> Mapping[str, tuple[Sequence[Target], tuple[Finding, ...]]]:
+) -> Mapping[_Read, tuple[Sequence[Target], tuple[Finding, ...]]]:
     """The different texts, each with the targets that it is for; never none."""
 
-    def text_for(target: Target | None) -> str:
+    def text_for(target: Target | None) -> _Read:
         """A value that the shell cannot be given is no reason to look away: it is unknown, for this target alone."""
         for of in (target, None):
             try:
@@ -154,7 +163,7 @@ def _rendered(
 
     if not targets or not any(name.startswith(_OF_TARGET) for name in names):
         return {text_for(None): (targets, ())}
-    found: dict[str, list[Target]] = {}
+    found: dict[_Read, list[Target]] = {}
     for target in targets:
         text = text_for(target)
         if text not in found and len(found) >= known.most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.parameter import text_of
@@ -21,8 +22,18 @@ _AS_VARIABLE: Mapping[Shell, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as it will be read. `arguments` (None: nobody knows) and `variables` are what it is given that does not stand in it."""
+
+    text: str
+    arguments: tuple[str, ...] | None = None
+    variables: tuple[tuple[str, str], ...] = ()
+
+
 class Program:
-    """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it.
+    """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it,
+    and go along with it elsewhere.
 
     `names`: of all the values that its text hangs on.
     """
@@ -36,11 +47,12 @@ class Program:
             self._body = Template((text,), ())
             reads = action["interpreter"].rpartition("/")[2] in SHELLS
         given = f"{text}\n{action.get('stdin') or ''}"
-        variables = (action.get("env") or {}).items() if reads else ()
         # The reader has its own mind of those that execute; what is said of them is said elsewhere.
+        variables = (action.get("env") or {}).items()
         self._variables = {n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))}
-        self._arguments = [_plain(word, names) for word in action.get("args") or ()] if reads else []
-        self._ours = "OPSJOBS_" in given and reads
+        self._arguments = [_plain(word, names) for word in action.get("args") or ()]
+        self._is_script = action["type"] == "script"
+        self._ours = "OPSJOBS_" in given
         self.reads = reads
 
     @property
@@ -49,17 +61,21 @@ class Program:
         parts = (self._body, *self._variables.values(), *self._arguments)
         return frozenset(name for part in parts for name in part.names)
 
-    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> str:
-        """The text. `known`: parameters by name. Raises Unquotable."""
+    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> Reading:
+        """The text, and what it is given. `known`: parameters by name. Raises Unquotable."""
         quote = quote_for(self._shell)
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
-        lines = [f"export {name}={_word(template.render(value))}\n" for name, template in self._variables.items()]
+        variables = {name: template.render(value) for name, template in self._variables.items()}
         if self._ours:
             ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not isinstance(v, Secret)}
-            lines += [f"export {name}={_word(text_of(v) or '')}\n" for name, v in ours.items()]
-        if self._arguments:
-            lines.append("set -- " + " ".join(_word(part.render(value)) for part in self._arguments) + "\n")
-        return "".join(lines) + body
+            variables |= {name: text_of(v) or "" for name, v in ours.items()}
+        arguments = tuple(part.render(value) for part in self._arguments)
+        if not self.reads:
+            return Reading(body, arguments if self._is_script else None, tuple(variables.items()))
+        lines = [f"export {name}={_word(said)}\n" for name, said in variables.items()]
+        if arguments:
+            lines.append("set -- " + " ".join(map(_word, arguments)) + "\n")
+        return Reading("".join(lines) + body)
 
 
 def fed(text: str, stdin: str) -> str:

@@ -6,8 +6,9 @@ rules (rules/*.yaml) are matched against it. docs/safety.md says what this canno
 
 from __future__ import annotations
 
+from opsjobs.model.safety.environment import Given, of_texts
 from opsjobs.model.safety.judging import judge
 from opsjobs.model.safety.matching import Context
 from opsjobs.model.safety.rulebook import Rule, RuleError, rulebook
 
-__all__ = ["Context", "Rule", "RuleError", "judge", "rulebook"]
+__all__ = ["Context", "Given", "Rule", "RuleError", "judge", "of_texts", "rulebook"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opsjobs.model.safety.environment import Lookup
 from opsjobs.model.safety.powershell.names import ENVIRONMENT
 from opsjobs.model.safety.running import run
-from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+from opsjobs.model.safety.trace import Io, Place, Trace
 from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
 _SET = re.compile(r"""(?im)^\s*@?set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(]\s*set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
+_FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
+_ITEMS_MAX = 16
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
 _SKIPS = frozenset({"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"})
 _LINES_MAX = 4_000
@@ -21,14 +24,17 @@ _VARIABLES_MAX = 32
 
 def read(trace: Trace, text: str, place: Place) -> None:
     """Write what this text would do into the trace."""
-    variables: dict[str, list[str]] = {}
+    variables = dict(_loops(text))
+    if (arguments := place.given.arguments) is not None:
+        variables |= {f"%{n}": [word] for n, word in enumerate((*arguments, *[""] * 9)[:9], start=1)}
+        variables["%*"] = [" ".join(f'"{word}"' for word in arguments)]
     for found in _SET.finditer(text):
         variables.setdefault((found[1] or found[3]).lower(), []).append((found[2] if found[1] else found[4]).strip())
     feeder: tuple[str, ...] = ()
     for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
         trace.budget.spend()
-        here = Place(place.excerpt or excerpt_of(command), place.depth)
-        for way in _ways(command, variables):
+        here = place.of(command)
+        for way in _ways(command, variables, place.given.variables):
             feeder = _run(trace, way, here, feeder if piped else ())
 
 
@@ -39,6 +45,16 @@ def read_line(trace: Trace, text: str, place: Place) -> None:
     if at is not None:
         joined = " ".join([words[at][2:], *words[at + 1 :]]).strip()
         read(trace, joined[1:-1] if joined[:1] == '"' == joined[-1:] else joined, place)
+
+
+def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
+    """`for %%d in (a b) do …`: what %%d is."""
+    for found in _FOR.finditer(text):
+        if found[1] is None or found[1].lower() == "/d":
+            yield (
+                f"%{found[2]}",
+                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))][:_ITEMS_MAX] or [""],
+            )
 
 
 def _commands(text: str) -> Iterator[tuple[str, bool]]:
@@ -71,19 +87,21 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
             return
 
 
-def _ways(command: str, variables: dict[str, list[str]]) -> list[str]:
+def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:
     """The command with its variables put in, for each value that one of them may have."""
     ways = [command]
     for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
-        ways = [way.replace(written, value) for way in ways for value in _values(found, variables)][:16]
+        ways = [way.replace(written, value) for way in ways for value in _values(found, variables, outer)][:16]
     return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]  # what nobody sets, and more of them than anybody needs
 
 
-def _values(found: re.Match[str], variables: dict[str, list[str]]) -> list[str]:
+def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:
     name = (found[1] or found[3] or "").lower()
     if not name:
-        return [SOMETHING]
-    values = [_PERCENT.sub(MAYBE_EMPTY, v) for v in variables.get(name, ())] or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
+        values = variables.get(f"%{found[4]}", [SOMETHING])
+        return [re.sub(r"%[^%]+%", MAYBE_EMPTY, value) for value in values]
+    values = [_PERCENT.sub(MAYBE_EMPTY, v) for v in variables.get(name, ())]
+    values = values or list(outer(found[1] or found[3])) or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
     return values if found[2] is None else [_piece(value, found[2]) for value in values]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from opsjobs.model.safety.words import MAYBE_EMPTY
+from opsjobs.model.safety.words import MAYBE_EMPTY, cleared
 
 Lookup = Callable[[str], Sequence[str]]
 """The values that a variable may have; none where nobody here sets it."""
@@ -80,7 +80,13 @@ NOBODY = Given()
 """Nothing is known to be given."""
 
 
-def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str]) -> Given:
-    """What an action gives a program. Texts may hold marks."""
-    held = {name: (value,) for name, value in variables.items()}
-    return Given(None if arguments is None else tuple(arguments), variables=lambda name: held.get(name, ()))
+def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = "") -> Given:
+    """What an action gives a program; where `unknown` stands in a text, it is not known."""
+
+    def marked(text: str) -> str:
+        return cleared(text).replace(unknown, MAYBE_EMPTY) if unknown else cleared(text)
+
+    held = {name: (marked(value),) for name, value in variables.items()}
+    return Given(
+        None if arguments is None else tuple(marked(word) for word in arguments), variables=lambda name: held.get(name, ())
+    )

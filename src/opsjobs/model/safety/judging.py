@@ -7,6 +7,7 @@ from functools import cache
 
 from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow, tables
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.interpreters import language_of
 from opsjobs.model.safety.matching import Context, Matcher, findings
 from opsjobs.model.safety.rulebook import rulebook
@@ -35,28 +36,29 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 """Those that have a reader; of a path the last part counts."""
 
 
-def judge(interpreter: str, text: str, *, context: Context | None = None) -> tuple[Finding, ...]:
+def judge(interpreter: str, text: str, *, context: Context | None = None, given: Given = NOBODY) -> tuple[Finding, ...]:
     """What is to be said of this text; nothing where it is harmless as far as that can be seen.
 
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
+    `given`: the arguments and variables that it is given, as far as they are known.
     Never raises: what cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`).
     """
     try:
-        trace = traced(interpreter, text)
+        trace = traced(interpreter, text, given)
     except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
         trace = Trace(Budget(), _READERS)
         trace.events.append(("unreadable", Place(excerpt_of(text))))
     return findings(trace, _matcher(), context or Context())
 
 
-def traced(interpreter: str, text: str) -> Trace:
+def traced(interpreter: str, text: str, given: Given = NOBODY) -> Trace:
     """What this text would do; its bounds are events in it, as is what cannot be read."""
     trace = Trace(Budget(), _READERS, _matcher().names)
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
         trace.events.append(("too_large", Place()))
         return trace
     try:
-        trace.read(_language(interpreter), cleared(text), Place())
+        trace.read(_language(interpreter), cleared(text), Place(given=given))
         settle(trace)
     except (Spent, RecursionError):
         trace.events.append(("too_much", Place(excerpt_of(text))))

@@ -123,7 +123,7 @@ class Call:
         """A path of Windows as if it were of POSIX: small letters, slashes; and its globs need no shell."""
         if self.dialect not in WINDOWS:
             return word
-        return word.lower().replace("\\", "/").removeprefix("//?/").replace("*", STAR).replace("?", ANY)
+        return word.lower().replace("\\", "/").removeprefix("//?/").replace("*.*", "*").replace("*", STAR).replace("?", ANY)
 
     @cached_property
     def text(self) -> str:

@@ -21,6 +21,7 @@ _BARE = re.compile(
     r"""|(?P<item>(?<=[\s,])[A-Za-z*][\w:\\./*-]*(?=[ \t]*,)|(?<=,)[A-Za-z*][\w:\\./*-]*|(?<=,[ \t])[A-Za-z*][\w:\\./*-]*)""",
     re.IGNORECASE,
 )
+_SIZE = re.compile(r"(?<![\w.])(\d+)[kmgtp]b\b", re.IGNORECASE)
 _OPENS = {'@"': '"@', "@'": "'@", "<#": "#>"}
 
 
@@ -50,7 +51,7 @@ def _repaired(lines: list[str]) -> Iterator[str]:
 
 def _quoted(found: re.Match[str]) -> str:
     if found["stays"] is not None:
-        return found[0]
+        return _SIZE.sub(r"\1", found[0]) if "$(" in found[0] else found[0]
     if found["size"] is not None:
         return found["size"]
     return f'"{found[0]}"' if found["path"] is not None else f"'{found[0]}'"

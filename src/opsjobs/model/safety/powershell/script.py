@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 from tree_sitter import Node
 
 from opsjobs.model.safety.paths import is_unknown
 from opsjobs.model.safety.powershell.names import ALIASES, FETCHES
+from opsjobs.model.safety.powershell.scopes import name_of
 from opsjobs.model.safety.powershell.values import Values
 from opsjobs.model.safety.running import run
-from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+from opsjobs.model.safety.trace import Io, Place, Trace
 from opsjobs.model.safety.words import MAYBE_EMPTY, as_source, known
 
 _CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
@@ -25,6 +27,11 @@ _DELETES = ("io.file::delete", "io.directory::delete")
 _BACKTICK = re.compile(r"`(\r?\n)?")
 _REMARKS = re.compile(r"<#.*?#>|#[^\n]*", re.DOTALL)
 _NO_NAME = re.compile(r"\s*(?:\{|-?\d+\.\.)")
+_MATCHES_MAX = 64
+_FOR_EVER = re.compile(
+    r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b)).*\b(start-process|saps|start-job)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -37,7 +44,7 @@ class _Reading:
     def __init__(self, trace: Trace, text: str, place: Place) -> None:
         self._trace = trace
         self._outer = place
-        self._values = Values(text, trace.budget)
+        self._values = Values(text, trace.budget, place.given)
         self._functions: set[str] = set()
         self._aliases = dict(ALIASES)
 
@@ -47,19 +54,23 @@ class _Reading:
             self._trace.event("unreadable", self._place(values.root))
         nodes = list(values.nodes())
         for node in nodes:
-            if node.type == "assignment_expression" and node.named_child_count:
-                values.assign(node)
-            elif node.type == "function_statement":
-                name = next((c for c in node.named_children if c.type == "function_name"), None)
-                self._functions.add(values.text(name).lower() if name is not None else "")
+            values.define(node)
+            if node.type == "function_statement":
+                self._functions.add(name_of(node))
+            elif node.type == "while_statement" and _FOR_EVER.match(values.text(node)):
+                self._trace.event("fork_bomb", self._place(node))
+        values.begin()
+        for node in nodes if self._functions else ():
+            if node.type == "command" and (name := self._written(node)) in self._functions:
+                values.scopes.enter(node)
+                values.scopes.bind(name, self._words(node)[0])
         for node in nodes:
-            if node.type == "pipeline_chain":
-                self._chain(node)
-            elif node.type == "invokation_expression":
-                self._method(node)
+            if node.type in ("pipeline_chain", "invokation_expression"):
+                values.scopes.enter(node)
+                (self._chain if node.type == "pipeline_chain" else self._method)(node)
 
     def _place(self, node: Node) -> Place:
-        return Place(self._outer.excerpt or excerpt_of(self._values.text(node)), self._outer.depth)
+        return self._outer.of(self._values.text(node))
 
     def _chain(self, node: Node) -> None:
         fed: list[str] | None = None
@@ -68,11 +79,22 @@ class _Reading:
             if stage.type == "command":
                 self._command(stage, fed, sources)
                 name = self._name(stage)
+                self._values.scopes.feed(stage, name[0] if name else "", fed)
                 sources = (*sources, *(n for n in name if known(n)))
-                fed = self._words(stage)[0] if name == ["write-output"] else None
+                fed = (
+                    self._words(stage)[0]
+                    if name == ["write-output"]
+                    else self._listed(stage)
+                    if name == ["get-childitem"]
+                    else None
+                )
             else:
                 fed = self._values.of(stage)
             sources = (*sources, *self._fetched(stage))
+
+    def _listed(self, stage: Node) -> list[str] | None:
+        found = self._values.of(stage)
+        return found if all(known(path) for path in found) else None
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
         """Whether what comes of a stage came over the network: then as if curl had fetched it."""
@@ -92,7 +114,13 @@ class _Reading:
             names = [self._values.expanded(self._values.text(inner))]
         else:
             names = self._values.of(inner)
-        return [self._plain(name) for name in names]
+        return [plain for name in names for plain in self._matching(self._plain(name))]
+
+    def _matching(self, name: str) -> list[str]:
+        """`r*m-it*m`, of Get-Command: those commands that some rule is about."""
+        if "*" not in name:
+            return [name]
+        return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [MAYBE_EMPTY]
 
     def _written(self, command: Node) -> str:
         node = command.child_by_field_name("command_name")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Iterator
 
 from tree_sitter import Node
 
 from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.environment import NOBODY, Given
+from opsjobs.model.safety.powershell.methods import METHODS, STATIC, character, contents, formatted, string_of
 from opsjobs.model.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.model.safety.powershell.parsing import understood
-from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, cleared, known
+from opsjobs.model.safety.powershell.scopes import SCRIPT, Scopes, name_of
+from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
 
 _UNKNOWN = [MAYBE_EMPTY]
 _ITEMS_MAX = 512
+_LISTS = frozenset({"get-childitem", "gci", "ls", "dir"})
 _TEXT_MAX = 64 << 10
 _VARIABLE = re.compile(r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "", "a": "", "b": "", "f": "", "v": "", "e": ""}
@@ -25,8 +28,10 @@ _PLACE = re.compile(r"\{(\d+)[^}]*\}")
 class Values:
     """A parsed script with its variables; each has every value that the text gives it."""
 
-    def __init__(self, text: str, budget: Budget) -> None:
+    def __init__(self, text: str, budget: Budget, given: Given = NOBODY) -> None:
         self.source, self.root = understood(text, budget)
+        self.scopes = Scopes()
+        self._given = given
         self._budget = budget
         self._assigned: dict[str, list[Node]] = {}
         self._asked: set[str] = set()
@@ -48,8 +53,11 @@ class Values:
             "cast_expression": self._unary,
             "invokation_expression": self._invoked,
             "integer_literal": lambda node: [self.text(node)],
-            "generic_token": lambda node: [self.expanded(self.text(node))],
+            "generic_token": lambda node: self.expansions(self.text(node)),
             "range_expression": self._range,
+            "element_access": self._element,
+            "member_access": self._member,
+            "command": self._printed,
         }
 
     def text(self, node: Node) -> str:
@@ -65,12 +73,36 @@ class Values:
             yield node
             waiting += reversed(node.named_children)
 
-    def assign(self, node: Node) -> None:
-        """Take note of one `$x = …`."""
-        left, value = node.named_children[0], node.child_by_field_name("value")
-        name = self.text(left).strip().lower()
+    def define(self, node: Node) -> None:
+        """Take note of one `$x = …`, `foreach ($x in …)`, or parameter."""
+        children = node.named_children
+        match node.type:
+            case "assignment_expression" if children:
+                self._assign(self.text(children[0]), node.child_by_field_name("value"))
+            case "foreach_statement" if len(children) > 1:
+                self._assign(self.text(children[0]), children[1])
+            case "script_parameter":
+                self._parameter(node)
+
+    def _assign(self, written: str, value: Node | None) -> None:
+        name = written.strip().lower()
         if value is not None and name.startswith("$"):
             self._assigned.setdefault(name.strip("${}"), []).append(value)
+
+    def _parameter(self, node: Node) -> None:
+        variable = next((c for c in node.named_children if c.type == "variable"), None)
+        default = next((c for c in node.named_children if c.type == "script_parameter_default"), None)
+        owner = node.parent
+        while owner is not None and owner.type != "function_statement":
+            owner = owner.parent
+        if variable is not None:
+            value = default.named_children[-1] if default is not None and default.named_children else None
+            self.scopes.declare(name_of(owner) if owner is not None else SCRIPT, self.text(variable).lower().strip("${}"), value)
+
+    def begin(self) -> None:
+        """The script's own arguments, once its parameters are known."""
+        if self._given.arguments is not None:
+            self.scopes.bind(SCRIPT, self._given.arguments)
 
     def of(self, node: Node) -> list[str]:
         """The items of its value; one MAYBE_EMPTY where it is not known."""
@@ -106,15 +138,36 @@ class Values:
         name = written.lower().lstrip("$@").strip("{}")
         scope, colon, rest = name.partition(":")
         if scope == "env" and colon:
-            return [ENVIRONMENT.get(rest, MAYBE_EMPTY)]
+            asked = written.partition(":")[2].strip("{}")
+            return list(self._given.variables(asked)) or [ENVIRONMENT.get(rest, MAYBE_EMPTY)]
         name = rest if colon else name
-        given = self._assigned.get(name)
-        if not given or name in self._asked:
+        if name == "_" and self.scopes.items:
+            return list(self.scopes.items)
+        given = self._assigned.get(name, [])
+        parameter = self.scopes.of(name)
+        if (not given and parameter is None) or name in self._asked:
             return [CONSTANTS.get(name, MAYBE_EMPTY)]
         self._asked.add(name)
-        found = [text for node in given[:16] for text in self.of(node)]
+        default = self.scopes.default(name)
+        nodes = [*given[:16], *((default,) if default is not None and parameter is not None else ())]
+        found = [*(parameter or ()), *(text for node in nodes for text in self.of(node))]
         self._asked.discard(name)
         return list(dict.fromkeys(found))
+
+    def _element(self, node: Node) -> list[str]:
+        """`$args[0]`."""
+        of, at = node.named_children[0], self.one(node.named_children[-1])
+        items = self.of(of)
+        if not at.lstrip("-").isdigit():
+            return [*items, MAYBE_EMPTY]
+        known_all = all(known(item) for item in items)
+        return [items[int(at)]] if known_all and -len(items) <= int(at) < len(items) else _UNKNOWN
+
+    def _member(self, node: Node) -> list[str]:
+        """`$_.FullName` is what `$_` is."""
+        of = node.named_children[0]
+        is_path = self.text(node).lower().endswith((".fullname", ".name", ".pspath", ".path"))
+        return self.of(of) if is_path and self.text(of) == "$_" and self.scopes.items else _UNKNOWN
 
     def table(self, written: str) -> list[str]:
         """`@name`: the entries of a table as parameters with their values."""
@@ -134,6 +187,16 @@ class Values:
         """Variables put in, backticks undone."""
         return _VARIABLE.sub(self._part, text) if "$" in text or "`" in text else text
 
+    def expansions(self, text: str) -> list[str]:
+        """The same, where one of the variables may be several things."""
+        names = [found[2] or found[3] for found in _VARIABLE.finditer(text)] if "$" in text else []
+        many = next((name for name in names if name and len(self.variable(name)) > 1), None)
+        if many is None:
+            return [self.expanded(text)]
+        is_it = re.compile(rf"\$\{{?{re.escape(many)}\}}?(?!\w)")
+        values = [value.replace("$", "").replace("\\", "\\\\") for value in self.variable(many)[:16]]
+        return [self.expanded(is_it.sub(value, text)) for value in values]
+
     def _part(self, found: re.Match[str]) -> str:
         if found[1] is not None:
             return _ESCAPES.get(found[1], "" if found[1] == "\n" else found[1])
@@ -147,10 +210,10 @@ class Values:
         text = self.text(node)
         if text.startswith("@"):
             body = text[2:-2].strip("\r\n")
-            return [self.expanded(body) if text[1] == '"' else body]
+            return self.expansions(body) if text[1] == '"' else [body]
         if text[:1] in ("'", "\u2018", "\u2019"):
             return [text[1:-1].replace("''", "'")]
-        return [self.expanded(text[1:-1].replace('""', '"'))]
+        return self.expansions(text[1:-1].replace('""', '"'))
 
     def _added(self, node: Node) -> list[str]:
         if any(c.type == "-" for c in node.children):
@@ -164,7 +227,7 @@ class Values:
         values = [c for c in node.named_children if c.type != "format_operator"]
         if len(values) != 2:
             return _UNKNOWN
-        return [_formatted([self.one(values[0]), *self.of(values[1])])]
+        return [formatted([self.one(values[0]), *self.of(values[1])])]
 
     def _compared(self, node: Node) -> list[str]:
         parts = node.named_children
@@ -198,11 +261,17 @@ class Values:
         called = self.text(name).lower() if name is not None else ""
         if called in ("get-command", "gcm") and elements is not None:
             return [w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of(c)]
+        if called in _LISTS and elements is not None:
+            return contents([w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of_word(c)])
         if called not in ("write-output", "echo", "write") or elements is None:
             return _UNKNOWN
         return [
             w for c in elements.named_children if c.type not in ("command_argument_sep", "command_parameter") for w in self.of(c)
         ]
+
+    def of_word(self, node: Node) -> list[str]:
+        """A word of a command: a parameter as it is written, another one by its value."""
+        return [self.text(node)] if node.type == "command_parameter" else self.of(node)
 
     def _unary(self, node: Node) -> list[str]:
         said, inner = self.text(node).lower().lstrip(), node.named_children
@@ -210,7 +279,7 @@ class Values:
             return _UNKNOWN
         items = self.of(inner[-1])
         if said.startswith(("[char", "[system.char")):
-            return [_character(item) for item in items]
+            return [character(item) for item in items]
         if said.startswith("-join"):
             return ["".join(items)]
         if said.startswith(("[string", "+", ",", "[array")):
@@ -240,82 +309,12 @@ class Values:
 
     def _invoked(self, node: Node) -> list[str]:
         name, of, said = self.method(node)
-        static = _STATIC.get(name)
+        static = STATIC.get(name)
         if static is not None:
             return [static(said)] if said else _UNKNOWN
         if name.endswith("getstring") and said and of is not None:
-            return [_string_of(said[0], self.text(of).lower())]
+            return [string_of(said[0], self.text(of).lower())]
         if of is None or of.type == "type_literal":
             return _UNKNOWN
-        method = _METHODS.get(name)
+        method = METHODS.get(name)
         return [method(text, said) if method is not None and known(text) else MAYBE_EMPTY for text in self.of(of)]
-
-
-def _substring(text: str, said: list[str]) -> str:
-    if not said or not all(n.isdigit() for n in said):
-        return MAYBE_EMPTY
-    start = int(said[0])
-    return text[start : start + int(said[1]) if len(said) > 1 else None]
-
-
-def _insert(text: str, said: list[str]) -> str:
-    return text[: int(said[0])] + said[1] + text[int(said[0]) :] if len(said) > 1 and said[0].isdigit() else MAYBE_EMPTY
-
-
-def _remove(text: str, said: list[str]) -> str:
-    if len(said) < 2 or not all(n.isdigit() for n in said):
-        return MAYBE_EMPTY
-    return text[: int(said[0])] + text[int(said[0]) + int(said[1]) :]
-
-
-def _replace(text: str, said: list[str]) -> str:
-    return text.replace(said[0], said[1])[:_TEXT_MAX] if len(said) > 1 and said[0] else MAYBE_EMPTY
-
-
-_METHODS: dict[str, Callable[[str, list[str]], str]] = {
-    ".replace": _replace,
-    ".substring": _substring,
-    ".insert": _insert,
-    ".remove": _remove,
-    **dict.fromkeys((".tolower", ".tolowerinvariant"), lambda text, _: text.lower()),
-    **dict.fromkeys((".toupper", ".toupperinvariant"), lambda text, _: text.upper()),
-    **dict.fromkeys((".trim", ".tostring", ".normalize"), lambda text, _: text.strip()),
-}
-
-
-def _character(item: str) -> str:
-    try:
-        number = int(item, 16) if item.lower().startswith("0x") else int(item)
-    except ValueError:
-        return item if len(item) == 1 else MAYBE_EMPTY
-    return cleared(chr(number)) if 0 <= number < 0x110000 else MAYBE_EMPTY
-
-
-def _bytes(text: str) -> str:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4)).decode("latin-1")
-    except ValueError:
-        return MAYBE_EMPTY
-
-
-def _string_of(text: str, encoding: str) -> str:
-    if not known(text):
-        return MAYBE_EMPTY
-    try:
-        return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))
-    except UnicodeError:
-        return MAYBE_EMPTY
-
-
-def _formatted(said: list[str]) -> str:
-    items = said[1:]
-    return _PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0])
-
-
-_STATIC: dict[str, Callable[[list[str]], str]] = {
-    "convert::frombase64string": lambda said: _bytes(said[0]),
-    "string::join": lambda said: said[0].join(said[1:]),
-    "string::concat": "".join,
-    "string::new": "".join,
-    "string::format": _formatted,
-}
