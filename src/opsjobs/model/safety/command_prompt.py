@@ -9,7 +9,7 @@ from opsjobs.model.safety.environment import Lookup
 from opsjobs.model.safety.powershell.names import ENVIRONMENT
 from opsjobs.model.safety.running import run
 from opsjobs.model.safety.trace import Io, Place, Trace
-from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
+from opsjobs.model.safety.words import LATER, MAYBE_EMPTY, SOMETHING, known
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
 _SET = re.compile(r"""(?im)^\s*@?set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(]\s*set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
@@ -28,6 +28,8 @@ def read(trace: Trace, text: str, place: Place) -> None:
     if (arguments := place.given.arguments) is not None:
         variables |= {f"%{n}": [word] for n, word in enumerate((*arguments, *[""] * 9)[:9], start=1)}
         variables["%*"] = [" ".join(f'"{word}"' for word in arguments)]
+    elif place.depth <= 1:
+        variables |= {f"%{n}": [LATER] for n in (*range(1, 10), "*")}
     for found in _SET.finditer(text):
         variables.setdefault((found[1] or found[3]).lower(), []).append((found[2] if found[1] else found[4]).strip())
     feeder: tuple[str, ...] = ()

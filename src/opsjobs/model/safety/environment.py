@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from opsjobs.model.safety.words import MAYBE_EMPTY, cleared
+from opsjobs.model.safety.words import LATER, MAYBE_EMPTY, cleared
 
 Lookup = Callable[[str], Sequence[str]]
 """The values that a variable may have; none where nobody here sets it."""
@@ -60,7 +60,9 @@ class Given:
         """For a command that is run with another environment."""
         if change is SAME:
             return self
-        pairs: dict[str, Sequence[str]] = {name: (value,) for name, value in change.sets}
+        pairs: dict[str, list[str]] = {}
+        for name, value in change.sets:
+            pairs.setdefault(name, []).append(value)
         return self.with_variables(lambda name: pairs.get(name, ()), pairs, change)
 
     def with_variables(self, look: Lookup, names: Mapping[str, object], change: Change = SAME) -> Given:
@@ -84,7 +86,7 @@ def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unkn
     """What an action gives a program; where `unknown` stands in a text, it is not known."""
 
     def marked(text: str) -> str:
-        return cleared(text).replace(unknown, MAYBE_EMPTY) if unknown else cleared(text)
+        return cleared(text).replace(unknown, LATER) if unknown else cleared(text)
 
     held = {name: (marked(value),) for name, value in variables.items()}
     return Given(

@@ -160,9 +160,9 @@ def _speaks(wanted: str, call: Call) -> bool:
 
 
 def _has_flag(spellings: Iterable[str], has_path: bool, call: Call) -> bool:
-    # Options that nobody knows may be any; that counts where the path says that it matters.
+    # Options that nobody knows may be any; that counts where the path says that it matters, and is another word.
     return any(_is_given(spelling, call) for spelling in spellings) or (
-        has_path and any(is_unknown(word) for word in call.words[1:])
+        has_path and len(call.arguments) > 1 and any(is_unknown(word) for word in call.words[1:])
     )
 
 

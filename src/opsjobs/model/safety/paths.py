@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from opsjobs.model.safety.words import ANY, HOME, MAYBE_EMPTY, SOMETHING, STAR
+from opsjobs.model.safety.words import ANY, HOME, LATER, MAYBE_EMPTY, OUTSIDE, SOMETHING, STAR
 
-_UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}]")
+_UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}{OUTSIDE}]")
 _WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
 _ALL = re.compile(f"[.{ANY}]*{STAR}[{STAR}{ANY}]*")
 """A glob that leaves next to nothing: `*`, `.??*`."""
@@ -53,7 +53,7 @@ def readings(word: str, cwd: str | None = None) -> Iterator[str]:
 
 def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
     """The paths that it stands for where what may be empty is: `…/` -> `/`. None where nothing may."""
-    if MAYBE_EMPTY in word and (left := word.replace(MAYBE_EMPTY, "")):
+    if MAYBE_EMPTY in word and (left := word.replace(LATER, "").replace(MAYBE_EMPTY, "")):
         yield from readings(left, cwd)
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import islice, product
 
+from opsjobs.model.safety.environment import Change, Given
 from opsjobs.model.safety.paths import is_unknown
 from opsjobs.model.safety.python_names import Names
 from opsjobs.model.safety.python_values import Values
@@ -161,6 +162,7 @@ class _Reading:
             return
         self._used.add(name)
         arguments = node.args
+        place = place.with_given(self._environment(node, place.given))
         shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
         if name == "pty.spawn" and arguments and self._values.argvs(arguments[0]) is not None:
             self._spawn(arguments[:1], place)
@@ -179,6 +181,19 @@ class _Reading:
             self._opened(node, place)
         else:
             self._as_shell(name, node, place)
+
+    def _environment(self, node: ast.Call, given: Given) -> Given:
+        """What a program that is started here finds: of `env={…}`, `env=dict(os.environ, X=…)`."""
+        env = next((k.value for k in node.keywords if k.arg == "env"), None)
+        match env:
+            case ast.Dict(keys, values):
+                pairs = [(self._values.text(key), value) for key, value in zip(keys, values, strict=True) if key is not None]
+                cleared = None not in keys  # `**os.environ` has none
+            case ast.Call(ast.Name("dict")):
+                pairs, cleared = [(k.arg, k.value) for k in env.keywords if k.arg], not env.args
+            case _:
+                return given
+        return given.changed(Change(tuple((name, text) for name, value in pairs for text in self._values.texts(value)), cleared))
 
     def _nameless(self, function: ast.expr, place: Place) -> None:
         match function:

@@ -11,7 +11,7 @@ from opsjobs.model.safety.budget import Budget
 from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, called
 from opsjobs.model.safety.python_names import Names
-from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, joined, known
+from opsjobs.model.safety.words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, joined, known
 
 _TEXT_MAX = 64 << 10
 _UNKNOWN = [MAYBE_EMPTY]
@@ -165,7 +165,7 @@ class Values:
         """`sys.argv[1]`, `sys.argv[1:]`: the words that the program is given."""
         arguments = self._given.arguments
         if arguments is None:
-            return _UNKNOWN
+            return [LATER]
         words = ("-", *arguments)
         match at:
             case ast.Constant(int() as n):

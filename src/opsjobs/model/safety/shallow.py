@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
+from opsjobs.model.safety.paths import is_unknown
 from opsjobs.model.safety.running import run
-from opsjobs.model.safety.trace import Io, Place, Trace, excerpt_of
+from opsjobs.model.safety.shallow_values import Values
+from opsjobs.model.safety.trace import Io, Place, Trace
+from opsjobs.model.safety.words import as_source
 
 _COMMENT = {"perl": re.compile(r"(?m)^\s*#.*$"), "node": re.compile(r"(?m)^\s*//.*$|/\*.*?\*/", re.DOTALL)}
-_STRING = r"""(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`((?:[^`\\]|\\.)*)`)"""
 _RUNS = {
-    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*\(?\s*" + _STRING + r"\s*(,)?"),
-    "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*" + _STRING + r"\s*(,\s*\[)?"),
+    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*\(?\s*(?=[\"'`$])"),
+    "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*"),
 }
 _DYNAMIC = {
     "perl": re.compile(r"\b(?:system|exec|qx|eval|syscall|do|require)\b\s*\(?\s*[$@(\"'{/|]|`|\bopen\b[^;]*\||\beval\b"),
@@ -19,14 +21,18 @@ _DYNAMIC = {
         r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
     ),
 }
+# Only a few of them take what is below with it.
 _DELETES = {
-    "perl": re.compile(r"\b(?:unlink|rmtree|remove_tree)\b\s*\(?\s*" + _STRING),
-    "node": re.compile(r"\b(?:rmSync|rm|rmdirSync|rmdir|unlinkSync|unlink|rimraf)\s*\(\s*" + _STRING),
+    "perl": re.compile(r"\b(unlink|rmtree|remove_tree)\b\s*\(?\s*(?=[\"'`$])"),
+    "node": re.compile(r"\b(rmSync|rm|rmdirSync|rmdir|unlinkSync|unlink|rimraf)\s*\(\s*"),
 }
+_ONE_FILE = frozenset({"unlink", "unlinkSync"})
+_CALL_CHARACTERS_MAX = 2_000
 _WRITES = {
     "perl": re.compile(r"\bopen\b[^;]*?[\"']\s*>{1,2}[\"']?\s*[,.]?\s*[\"']?(/[^\"';]*)"),
     "node": re.compile(r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"),
 }
+_OPTIONS = re.compile(r"(cwd|env|stdio|encoding|timeout|shell|input|maxBuffer|\ue000)\b|\ue000\Z")
 _FORKS = re.compile(
     r"\bfork\s+while\s+fork\b|\bwhile\s*\(?\s*1?\s*\)?\s*\{?\s*fork|\bfork\s+while\s+1|\bfor\s*\(\s*;\s*;\s*\)\s*\{?\s*\w*\.?fork"
 )
@@ -47,12 +53,17 @@ def node(trace: Trace, text: str, place: Place) -> None:
 def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
     text = _COMMENT[language].sub("", text)
     trace.budget.spend(len(text) // 64 + 1)
-    here = Place(place.excerpt or excerpt_of(text), place.depth)
+    here = place.of(text)
+    values = Values(language, text, place.given.arguments, is_file=place.depth <= 1)
     for found in _RUNS[language].finditer(text):
-        command = next(g for g in found.groups()[:3] if g is not None)
-        trace.read("bash", command, _at(place, found))
+        words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
+        if len(words) > 1 and not _OPTIONS.match(words[1]):
+            run(trace, words, _at(place, found))
+        elif words and not is_unknown(words[0]):
+            trace.read("bash", as_source(words[0]), _at(place, found))
     for found in _DELETES[language].finditer(text):
-        run(trace, ["rm", "-rf", next(g for g in found.groups() if g is not None)], _at(place, found))
+        words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])[:1]
+        run(trace, ["rm", *(() if found[1] in _ONE_FILE else ("-rf",)), *words], _at(place, found))
     for found in _WRITES[language].finditer(text):
         trace.call((":",), _at(place, found), io=Io(writes=(("write", found[1]),)))
     if _FORKS.search(text):
@@ -67,4 +78,4 @@ def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
 def _at(place: Place, found: re.Match[str]) -> Place:
     line_start = found.string.rfind("\n", 0, found.start()) + 1
     line_end = found.string.find("\n", found.end())
-    return Place(place.excerpt or excerpt_of(found.string[line_start : line_end if line_end >= 0 else None]), place.depth)
+    return place.of(found.string[line_start : line_end if line_end >= 0 else None])

@@ -79,7 +79,7 @@ def makefile(trace: Trace, text: str, place: Place) -> None:
     commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
         if (found := _RECIPE.match(line)) is not None:
-            commands += [_OF_MAKE.sub(lambda of: "$" if of[0] == "$$" else "$OPSJOBS_UNKNOWN", found["rest"])]
+            commands += [_OF_MAKE.sub(lambda of: "$" if of[0] == "$$" else "$OPSJOBS_UNSAID", found["rest"])]
     trace.read("bash", "\n".join(commands), place)
 
 

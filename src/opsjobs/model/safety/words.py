@@ -22,12 +22,15 @@ HOME = "\ue005"
 OPEN, COMMA, CLOSE = "\ue006", "\ue007", "\ue008"
 LEFT, RIGHT = "\ue009", "\ue00a"
 """Brackets of a glob: `[a-z]`."""
+OUTSIDE = "\ue00b"
+LATER = MAYBE_EMPTY + OUTSIDE
+"""A value that comes from outside of the program, and is not known: an argument of it, the output of an earlier action."""
 
 MEANINGS_MAX = 16
 """Of one word or one command line: as many values as a variable may have."""
 
-_MARKS = re.compile("[\ue000-\ue00a]")
-_UNWANTED = re.compile("[\ue000-\ue00a\ud800-\udfff]")
+_MARKS = re.compile("[\ue000-\ue00b]")
+_UNWANTED = re.compile("[\ue000-\ue00b\ud800-\udfff]")
 _GLOB = re.compile(f"[{STAR}{ANY}]")
 _BRACKETS = re.compile(f"{LEFT}(.)([^{RIGHT}{LEFT}/]*){RIGHT}", re.DOTALL)
 _BRACES = re.compile(f"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}")
@@ -46,13 +49,14 @@ _SHOWN = str.maketrans(
         CLOSE: "}",
         LEFT: "[",
         RIGHT: "]",
+        OUTSIDE: "",
     }
 )
 _NAMES = {
-    "python": "OPSJOBS_UNKNOWN",
-    "powershell": "$OPSJOBS_UNKNOWN",
-    "powershell-line": "$OPSJOBS_UNKNOWN",
-    "cmd": "%OPSJOBS_UNKNOWN%",
+    "python": "OPSJOBS_UNSAID",
+    "powershell": "$OPSJOBS_UNSAID",
+    "powershell-line": "$OPSJOBS_UNSAID",
+    "cmd": "%OPSJOBS_UNSAID%",
 }
 
 
@@ -96,8 +100,10 @@ def shown(word: str) -> str:
 
 def as_source(word: str, language: str = "bash") -> str:
     """The word as text of a program again: what is not known becomes a variable that nobody sets."""
+    if OUTSIDE in word and language == "bash":
+        word = word.replace(LATER, "${OPSJOBS_UNKNOWN}")
     name = _NAMES.get(language)
-    unknown = {MAYBE_EMPTY: name or "${OPSJOBS_UNKNOWN}", SOMETHING: name or "${OPSJOBS_UNKNOWN:?}"}
+    unknown = {MAYBE_EMPTY: name or "${OPSJOBS_UNSAID}", SOMETHING: name or "${OPSJOBS_UNSAID:?}"}
     return _MARKS.sub(lambda mark: unknown.get(mark[0]) or shown(mark[0]), word)
 
 

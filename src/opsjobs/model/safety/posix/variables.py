@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from opsjobs.model.safety.environment import NOBODY, Lookup
 from opsjobs.model.safety.paths import is_unknown
-from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, SPLIT, joined
+from opsjobs.model.safety.words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, SPLIT, joined
 
 _SET_BY_THE_SYSTEM = {
     **dict.fromkeys(
@@ -40,6 +40,7 @@ _SET_BY_THE_SYSTEM = {
     "IFS": SPLIT,
     "SHELL": "/bin/sh",
     "BASH": "/bin/bash",
+    "OPSJOBS_UNKNOWN": LATER,
     # Set for each run, and never empty.
     **dict.fromkeys(("OPSJOBS_VALUE", "OPSJOBS_TARGET", "OPSJOBS_HOST", "OPSJOBS_JOB", "OPSJOBS_SECRETS"), SOMETHING),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.model.safety.words import HOME, SOMETHING
+from opsjobs.model.safety.words import HOME, LATER, SOMETHING
 
 ALIASES = {
     **dict.fromkeys(("rm", "ri", "del", "erase", "rd", "rmdir"), "remove-item"),
@@ -69,6 +69,7 @@ ENVIRONMENT = {
     "temp": "C:\\Temp\\" + SOMETHING,
     "tmp": "C:\\Temp\\" + SOMETHING,
     "computername": SOMETHING,
+    "opsjobs_unknown": LATER,
     "username": SOMETHING,
 }
 """Variables of the environment that every Windows machine has, lower case."""

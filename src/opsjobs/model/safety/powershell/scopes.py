@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
-from opsjobs.model.safety.words import MAYBE_EMPTY
+from opsjobs.model.safety.words import LATER, MAYBE_EMPTY
 
 SCRIPT = ""
 """The scope of the script itself; a function's is its name."""
@@ -16,11 +16,15 @@ _EACH = frozenset({"foreach-object", "%", "foreach", "where-object", "?", "where
 
 @dataclass
 class Scopes:
-    """`parameters`: of each scope, in their order, lower case. `scope`, `items`: of what is looked at now."""
+    """`parameters`: of each scope, in their order, lower case. `scope`, `items`: of what is looked at now.
+
+    `is_open`: whether nobody knows what the script is given.
+    """
 
     parameters: dict[str, list[str]] = field(default_factory=dict)
     defaults: dict[tuple[str, str], Node] = field(default_factory=dict)
     scope: str = SCRIPT
+    is_open: bool = False
     items: Sequence[str] = ()
     _given: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _fed: dict[int, Sequence[str]] = field(default_factory=dict)
@@ -82,8 +86,9 @@ class Scopes:
         for scope in dict.fromkeys((self.scope, SCRIPT)):
             if (given := self._given.get((scope, name))) is not None:
                 return given
-            if name in self.parameters.get(scope, ()):
-                return [MAYBE_EMPTY]
+            is_open = scope == SCRIPT and self.is_open
+            if name in self.parameters.get(scope, ()) or (is_open and name == "args"):
+                return [LATER if is_open else MAYBE_EMPTY]
         return None
 
     def default(self, name: str) -> Node | None:

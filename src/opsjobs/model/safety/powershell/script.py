@@ -45,6 +45,7 @@ class _Reading:
         self._trace = trace
         self._outer = place
         self._values = Values(text, trace.budget, place.given)
+        self._values.scopes.is_open = place.depth <= 1 and place.given.arguments is None
         self._functions: set[str] = set()
         self._aliases = dict(ALIASES)
 

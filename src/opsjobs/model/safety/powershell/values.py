@@ -13,7 +13,7 @@ from opsjobs.model.safety.powershell.methods import METHODS, STATIC, character, 
 from opsjobs.model.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.model.safety.powershell.parsing import understood
 from opsjobs.model.safety.powershell.scopes import SCRIPT, Scopes, name_of
-from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, known
+from opsjobs.model.safety.words import LATER, MAYBE_EMPTY, SOMETHING, known
 
 _UNKNOWN = [MAYBE_EMPTY]
 _ITEMS_MAX = 512
@@ -160,8 +160,9 @@ class Values:
         items = self.of(of)
         if not at.lstrip("-").isdigit():
             return [*items, MAYBE_EMPTY]
-        known_all = all(known(item) for item in items)
-        return [items[int(at)]] if known_all and -len(items) <= int(at) < len(items) else _UNKNOWN
+        if not all(known(item) for item in items):
+            return items if items == [LATER] else _UNKNOWN
+        return [items[int(at)]] if -len(items) <= int(at) < len(items) else _UNKNOWN
 
     def _member(self, node: Node) -> list[str]:
         """`$_.FullName` is what `$_` is."""
