@@ -115,7 +115,8 @@ select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.an
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
 where (k.expires_at is null or k.expires_at > opsjobs_now()) and (k.user_id is null or u.disabled_at is null)"""
-_WHO = f"{_STANDS} and k.token_sha256 = any(%s)"
+# Not `= any(…)`: of an array PostgreSQL does not know the length beforehand, and plans anew with every request.
+_WHO = f"{_STANDS} and k.token_sha256 in (%s, %s)"
 _NAMED = f"{_STANDS} and k.name = %s"
 
 
@@ -198,7 +199,7 @@ class ApiKeys(ABC):
         """Who this token is, or None where it is unknown or has expired, or its user is disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
-        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, [_digest(token), _digest_of_narrow(token)]])
+        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)])
         if row is None:
             return None
         if row["unnoted"]:
