@@ -29,7 +29,7 @@ async def check(
     logins: Sequence[Target] = targets
     if any(t.jump for t in targets):
         logins = [*{target.id: target for target in (*targets, *await jumps_of(known, targets))}.values()]
-    uses = [("/targets", t.credential, t) for t in logins if t.credential is not None]
+    uses = [("/targets", t.credential, t) for t in logins if t.credential is not None and t.bound]
     uses += [(f"/actions/{n}/become/credential", i, t) for n, i, t in _becoming(actions, targets)]
     if not uses:
         return

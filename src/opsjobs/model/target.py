@@ -111,7 +111,10 @@ class TargetDraft(Wire):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A known machine. `credential` and `jump` are ids; `version` grows with every change."""
+    """A known machine. `credential` and `jump` are ids; `version` grows with every change.
+
+    `bound`: False where its login is surely bound to no targets, groups or jobs, so that nothing need be asked.
+    """
 
     id: str
     name: str
@@ -129,6 +132,7 @@ class Target:
     jump: str | None = None
     durable: Durability = "auto"
     version: int = 1
+    bound: bool = True
 
 
 @dataclass(frozen=True, slots=True)

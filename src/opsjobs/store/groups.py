@@ -147,7 +147,8 @@ class Groups:
 
     async def members(self, ref: str) -> list[int]:
         """The ids of all targets that are in it, one way or another. Raises NotFound."""
-        return await selecting.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
+        rows = await selecting.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
+        return [row["id"] for row in rows]
 
     async def delete(self, ref: str) -> None:
         """Drop a group; its targets stay. Raises NotFound, Conflict("group_in_use") naming groups or jobs that know it."""

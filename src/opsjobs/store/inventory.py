@@ -157,8 +157,12 @@ with recursive reach(id) as (
 )
 select {_TARGET} from targets t join reach using (id) left join target_options o on o.target_id = t.id"""
 
-_NAMED = f"""
-select {_TARGET} from targets t left join target_options o on o.target_id = t.id where t.id = any(%s::bigint[])"""
+# With what a launch asks of their logins, so that where none is bound nothing more need be asked.
+_LAUNCHED = selecting.Read(
+    f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}') is true as bound",
+    "left join target_options o on o.target_id = t.id left join credentials c on c.id = t.credential_id",
+)
+_NAMED = f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
 
 _BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)s order by name limit %(limit)s"
 
@@ -216,10 +220,7 @@ class Inventory:
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
         of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
         """
-        ids = await selecting.select(self._database, selection, sight)
-        rows = await self._database.fetch(_NAMED, [ids])
-        found = {row["id"]: _target(row) for row in rows}
-        return [found[i] for i in ids if i in found]
+        return [_target(row) for row in await selecting.select(self._database, selection, sight, _LAUNCHED)]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """What is needed to reach these targets now, credentials opened, in two queries; unknown ids are left out.
@@ -449,4 +450,5 @@ def _target(row: DictRow) -> Target:
         jump=str(row["jump_id"]) if row["jump_id"] is not None else None,
         durable=row["durable"],
         version=row["version"],
+        bound=row.get("bound", True),
     )

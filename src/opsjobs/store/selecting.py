@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import DictRow
@@ -18,12 +19,27 @@ from opsjobs.store.transaction import Connection, Database
 SELECTED_AT_MOST = 100_000
 UNKNOWN_TOLD_AT_MOST = 100
 
-# An entry may be an id, a uuid or a name; where it could be two of them, the id wins, so a name cannot stand in its way.
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is read of the targets `t` that are selected: `columns`, the id among them, and what is `joined` for that."""
+
+    columns: str = "t.id"
+    joined: str = ""
+
+
+ONLY_IDS = Read()
+
+# An entry may be an id, a uuid or a name; where it could be two of them, the id wins, so a name cannot stand in its way. The arrays
+# stand in sub-selects: PostgreSQL would else see how short they are, and plan anew with every launch, which takes longer than all of it.
 _IDS = """
 select distinct on (e.position) e.position, t.id
-from unnest(%(positions)s::int[], %(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[]) as e(position, entry, id, uuid)
+from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]), (select %(uuids)s::uuid[]))
+  as e(position, entry, id, uuid)
 join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry){within}
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
+_LISTED = f"""
+select listed.position, {{columns}} from ({_IDS}) listed join targets t on t.id = listed.id {{joined}}"""
 
 # The groups asked for and all that they hold, however deep; a circle, which nobody can make, would end here all the same.
 _HELD = """
@@ -32,12 +48,14 @@ with recursive held(name) as (
 )
 select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
 _GROUPS = """
-select t.id, t.groups from targets t where {conditions} order by t.id limit %s"""
+select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
 _MAKE_KNOWN = "insert into target_groups (name) select distinct unnest(%s::text[]) order by 1 on conflict (name) do nothing"
 
 
-async def select(database: Database, selection: SelectionDraft, sight: Reach | None = None) -> list[int]:
-    """The ids of the targets selected, each once: those listed, then the groups', then the selector's.
+async def select(
+    database: Database, selection: SelectionDraft, sight: Reach | None = None, read: Read = ONLY_IDS
+) -> list[DictRow]:
+    """The targets selected, each once: those listed, then the groups', then the selector's.
 
     Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`; a target that is listed
     and out of sight is none. What groups and selectors find is not narrowed: that would do less than was asked for, in silence.
@@ -46,17 +64,17 @@ async def select(database: Database, selection: SelectionDraft, sight: Reach | N
     is in sight; unless the selector itself keeps to what is.
     """
     limited = sight if sight is not None and not sight.everywhere else None
-    chosen: dict[int, None] = {}
+    chosen: dict[int, DictRow] = {}
     faults: list[FieldError] = []
     if selection.ids:
         async with database.connection() as connection:
-            by_position = await listed(connection, selection.ids, sight)
-        chosen |= dict.fromkeys(by_position[p] for p in sorted(by_position))
+            by_position = await _listed(connection, selection.ids, sight, read)
+        chosen |= _each(by_position[p] for p in sorted(by_position))
         missing = [p for p in range(len(selection.ids)) if p not in by_position]
         faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
     if selection.groups:
-        members, found = await _grouped(database, selection.groups)
-        chosen |= dict.fromkeys(members)
+        members, found = await _grouped(database, selection.groups, read)
+        chosen |= _each(members)
         if limited is not None and (not members or not found.issuperset(selection.groups)):
             raise out_of_sight()
         faults += [unknown("/targets/groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
@@ -64,11 +82,15 @@ async def select(database: Database, selection: SelectionDraft, sight: Reach | N
         more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
         raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST])
     if selection.selector is not None:
-        selected = await by_selector(database, selection.selector)
+        selected = await _by_selector(database, selection.selector, read)
         if limited is not None and not selected and not _keeps_to(limited, selection.selector):
             raise out_of_sight()
-        chosen |= dict.fromkeys(selected)
-    return list(chosen)
+        chosen |= _each(selected)
+    return list(chosen.values())
+
+
+def _each(rows: Iterable[DictRow]) -> dict[int, DictRow]:
+    return {row["id"]: row for row in rows}
 
 
 def _keeps_to(sight: Reach, selector: str) -> bool:
@@ -78,14 +100,18 @@ def _keeps_to(sight: Reach, selector: str) -> bool:
 
 async def by_selector(database: Database, selector: str) -> list[int]:
     """The ids of all targets whose labels satisfy the selector, in order; at most 100,000. Raises Invalid."""
+    return [row["id"] for row in await _by_selector(database, selector, ONLY_IDS)]
+
+
+async def _by_selector(database: Database, selector: str, read: Read) -> list[DictRow]:
     try:
         requirements = parse_selector(selector)
     except ValueError as wrong:
         detail = f"{wrong}."
         raise Invalid("invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]) from None
     condition, values = _all_of(requirements)
-    query = f"select id from targets where {condition} order by id limit %s"
-    return [row["id"] for row in await database.fetch(query, [*values, SELECTED_AT_MOST])]
+    query = f"select {read.columns} from targets t {read.joined} where {condition} order by t.id limit %s"
+    return await database.fetch(query, [*values, SELECTED_AT_MOST])
 
 
 def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
@@ -95,18 +121,22 @@ def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
 
 def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     if requirement.values:
-        test, values = "coalesce(labels ->> %s = any(%s), false)", [requirement.key, list(requirement.values)]
+        test, values = "coalesce(t.labels ->> %s = any(%s), false)", [requirement.key, list(requirement.values)]
     else:
-        test, values = "labels ? %s", [requirement.key]
+        test, values = "t.labels ? %s", [requirement.key]
     return f"{'not ' if requirement.negated else ''}{test}", values
 
 
 async def listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
     """The id of the target in sight that each entry names, by the entry's position; those that name nothing are left out."""
+    return {p: row["id"] for p, row in (await _listed(connection, entries, sight, ONLY_IDS)).items()}
+
+
+async def _listed(connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read) -> dict[int, DictRow]:
     within, reaching = and_within(sight, "t.labels")
     references = [Reference.parse(entry) for entry in entries]
     found = await connection.execute(
-        _IDS.format(within=within),
+        _LISTED.format(within=within, columns=read.columns, joined=read.joined),
         {
             **reaching,
             "positions": list(range(len(entries))),
@@ -115,7 +145,7 @@ async def listed(connection: Connection, entries: Sequence[str], sight: Reach | 
             "uuids": [r.uuid if r else None for r in references],
         },
     )
-    return {row["position"]: row["id"] for row in await found.fetchall()}
+    return {row["position"]: row for row in await found.fetchall()}
 
 
 async def make_known(connection: Connection, groups: Collection[str]) -> None:
@@ -132,13 +162,14 @@ async def members(connection: Connection, groups: Sequence[str], among: Collecti
     return {row["id"] for row in await (await connection.execute(query, [list(among), *values])).fetchall()}
 
 
-async def _grouped(database: Database, groups: Sequence[str]) -> tuple[list[int], set[str]]:
-    """The ids of the targets in these groups, and which of the groups there are."""
+async def _grouped(database: Database, groups: Sequence[str], read: Read) -> tuple[list[DictRow], set[str]]:
+    """The targets in these groups, and which of the groups there are."""
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
-    rows = await database.fetch(_GROUPS.format(conditions=condition), [*values, SELECTED_AT_MOST])
+    query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
+    rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
     found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
-    return [row["id"] for row in rows], found
+    return rows, found
 
 
 def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
