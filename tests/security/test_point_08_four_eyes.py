@@ -16,6 +16,7 @@ from opsjobs.model.failures import Forbidden
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.verdict import Finding, Judgement, Verdict
+from opsjobs.store.people.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import stage
 
@@ -90,13 +91,45 @@ async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(databas
 
 async def test_point_08_only_those_named_may_decide(database: Database) -> None:
     async with stage(database) as at:
+        for name in ("eve", "zoe"):
+            await at.parts.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+        zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
+        _, token = await at.parts.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, zoe)
+        hers = {"Authorization": f"Bearer {token}"}
         execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
         problem(await at.http.post(path, json={}, headers=at.ben), 403, "not_an_approver")
-        assert (await at.http.post(path, json={}, headers=at.eve)).json()["status"] == "approved"
+        by_name = problem(await at.http.post(path, json={}, headers=at.eve), 403, "not_an_approver")
+        assert "an API key" in by_name["detail"], "whoever may make a key could give it her name"
+        assert (await at.http.post(path, json={}, headers=hers)).json()["status"] == "approved"
         bad = {"approval": {"approvers": 2, "users": ["eve"]}}
         body = {"name": "x", "actions": [{"type": "command", "command": "true"}], "policy": bad}
         problem(await at.http.post("/jobs", json=body), 422, "too_few_approvers")
+
+
+EVES = [
+    Principal.of_role("eve", "manager", "user", person="eve"),
+    Principal.of_role("eve", "manager", "external"),
+    Principal.of_role("laptop", "manager", "api_key", person="eve"),
+    Principal.of_role("portal/user/eve", "manager", "service", person="eve"),
+]
+NOT_EVE = [
+    Principal.of_role("eve", "manager", "api_key"),
+    Principal.of_role("eve", "manager", "api_key", person="ben"),
+    Principal.of_role("eve", "manager", "service"),
+    Principal.of_role("ben", "manager", "user", person="ben"),
+]
+
+
+@pytest.mark.parametrize("principal", EVES + NOT_EVE, ids=lambda p: f"{p.kind}-{p.name}-{p.person}")
+def test_point_08_users_are_people(principal: Principal) -> None:
+    approval = Approval(1, "", 1, "", "", ApprovalStatus.PENDING, *([None] * 5), users=["eve"])  # type: ignore[arg-type]
+    for approve in (True, False):
+        if principal in EVES:
+            approval.check(principal, ADA, approve=approve, override=False, reason=None)
+        else:
+            with pytest.raises(Forbidden, match="for eve to decide"):
+                approval.check(principal, ADA, approve=approve, override=False, reason=None)
 
 
 async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(database: Database) -> None:

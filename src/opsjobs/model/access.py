@@ -172,6 +172,15 @@ class Principal:
         """Name and kind in one word: `ada` of an API key, `user/ada` of a user; a key's name has no slash."""
         return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
 
+    @property
+    def humans(self) -> frozenset[str]:
+        """By which names it is a human: the name of a user or of somebody of the platform, and the person behind a key or a service.
+
+        The name of a key or a service says nothing: whoever may make one chooses it.
+        """
+        own = {self.name} if self.kind in ("user", "external") else set()
+        return frozenset(own if self.person is None else {*own, self.person})
+
     def is_same_person(self, other: Principal) -> bool:
         """False only where two humans are known to be behind these: not of a key and its maker, nor of what may be anybody's."""
         if (self.name, self.kind) == (other.name, other.kind) or self.is_anybody or other.is_anybody:

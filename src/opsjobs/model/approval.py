@@ -179,9 +179,8 @@ class Approval:
             check_override(principal, reason)
             return
         named = bool(self.roles or self.users)
-        if named and not set(principal.roles) & set(self.roles) and not {principal.name, principal.person} & set(self.users):
-            who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
-            raise Forbidden("not_an_approver", f"This is for {who} to decide, and {principal.name} is none of them.")
+        if named and not set(principal.roles) & set(self.roles) and not principal.humans & set(self.users):
+            raise Forbidden("not_an_approver", self._for_others(principal))
         if not approve:
             return
         if requester.is_person(principal):
@@ -189,6 +188,13 @@ class Approval:
         for author in authors:
             if author.who.is_person(principal):
                 raise Forbidden("own_work", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
+
+    def _for_others(self, principal: Principal) -> str:
+        who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
+        said = f"This is for {who} to decide, and {principal.name} is none of them."
+        if principal.name not in self.users:
+            return said
+        return f"{said} Users are people: an API key or a service of that name is none; log in, or have a key made with `person`."
 
 
 def _why_same(principal: Principal, other: Requester, did: str) -> str:
