@@ -33,6 +33,7 @@ class Keeper:
             "artifacts_deleted": await self._all(self._retention.delete_artifacts),
             "files_deleted": await self._all(self._retention.delete_files),
             "firings_deleted": await self._all(self._retention.delete_firings),
+            "names_forgotten": await self._all(self._retention.forget_names),
             "audit_rows_deleted": await self._all(self._delete_audit),
         }
         if any(done.values()):

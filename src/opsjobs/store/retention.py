@@ -17,6 +17,7 @@ ARTIFACTS = 1_000
 FILES = 500
 FIRINGS = 5_000
 SCHEDULES = 200
+NAMES = 5_000
 # Detaching a day needs the log for itself for a moment. Who waits for that moment keeps all others waiting behind him.
 LOCK_WAIT_MS = 200
 
@@ -119,6 +120,12 @@ delete from job_schedules where id in (
   select s.id from job_schedules s where s.deleted_at < opsjobs_now() - make_interval(secs => %(seconds)s)
     and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s) returning 1"""
 
+# Of machines only: whose name was somebody's is known for good.
+_OLD_NAMES = """
+delete from spent_names where noun = 'target' and name in (
+  select name from spent_names where noun = 'target' and spent_at < opsjobs_now() - make_interval(secs => %(seconds)s)
+  order by spent_at limit %(limit)s) returning 1"""
+
 
 class Retention:
     """Each verb does a bounded part in a transaction of its own, and says how much: 0 where nothing is left to do."""
@@ -165,6 +172,10 @@ class Retention:
         seconds = keep.firing_seconds
         old = await self._delete(_OLD_FIRINGS, {"limit": FIRINGS, "seconds": seconds})
         return old or await self._delete(_GONE_SCHEDULES, {"limit": SCHEDULES, "seconds": seconds})
+
+    async def forget_names(self, keep: Keep) -> int:
+        """Forget names of machines that are gone for as long as executions are kept: what ran there then is gone, too."""
+        return await self._delete(_OLD_NAMES, {"limit": NAMES, "seconds": keep.execution_seconds})
 
     async def _delete(self, statement: str, bounds: dict[str, float]) -> int:
         return len(await self._database.repeat(lambda: self._database.fetch(statement, bounds)))
