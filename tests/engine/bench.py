@@ -180,6 +180,7 @@ class Bench:
             LaunchOrder(_actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"),
             triggered_by=TriggeredBy.API,
             requested_by="ada",
+            requested_by_kind="api_key",
             idem=idem,
         )
         assert launched.execution is not None

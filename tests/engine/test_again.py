@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any
+
+import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.engine.again import Again
+from opsjobs.engine.firing import Triggers
+from opsjobs.engine.launch import Launcher
 from opsjobs.model.again import RetryDraft, Which
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit, Output
+from opsjobs.store.ledger import NewExecution
+from opsjobs.store.schedules import Schedules
 from opsjobs.store.transaction import Database
 
 STEPS = ["first", "second", "third"]
@@ -18,7 +27,7 @@ STEPS = ["first", "second", "third"]
 
 async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
     again = Again(on.launcher, database=on.database, ledger=on.ledger, targets=on.known)
-    launched = await again.retry(str(execution.id), RetryDraft(which=which), requested_by="ada")
+    launched = await again.retry(str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key")
     assert launched.execution is not None
     return launched.execution
 
@@ -95,3 +104,27 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
             again = await on.ended(await retry(on, execution, Which.FAILED))
         assert again.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["ask", "use", "use", "blue", "sky"]
+
+
+async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Database) -> None:
+    async with bench(database, open_ends=True) as on:
+        on.machine("web-1").reply([Exit(1)], to="true")
+        execution = await on.launch("true")
+        async with on.worker():
+            await on.ended(execution)
+        again = Again(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        made = await again.retry(
+            str(execution.id), RetryDraft(which=Which.UNSUCCESSFUL), requested_by="ada", requested_by_kind="user"
+        )
+        assert made.execution is not None
+        assert (execution.requested_by_kind, made.execution.requested_by_kind) == ("api_key", "user")
+
+
+LAUNCHES = [Launcher.launch, Launcher.prepared, Launcher.draft, Again.retry, Again.revive, Triggers.trigger, NewExecution]
+
+
+@pytest.mark.parametrize("launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__)
+def test_nobody_launches_without_saying_of_which_kind_he_is(launches: Callable[..., Any]) -> None:
+    """A name alone is no identity: what was an API key by default would be judged as one, whoever it is."""
+    name = "owner_kind" if launches == Schedules.create else "requested_by_kind"
+    assert signature(launches).parameters[name].default is Parameter.empty

@@ -45,7 +45,9 @@ async def test_a_trigger_launches_now_and_is_no_moment(database: Database) -> No
     schedule = await on.schedule(await on.job(), max_firings=1)
     await on.schedules.pause(schedule.id, reason="the audit")
     for _ in range(2):
-        launched = await on.triggers.trigger(str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben")
+        launched = await on.triggers.trigger(
+            str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben", requested_by_kind="api_key"
+        )
         assert launched.execution is not None
         assert launched.execution.requested_by == "ben"
     assert [f["kind"] for f in await on.told(schedule)] == ["trigger", "trigger"]
@@ -53,7 +55,7 @@ async def test_a_trigger_launches_now_and_is_no_moment(database: Database) -> No
     assert Counter(await on.events())["schedule.triggered"] == 2
     await on.schedules.delete(schedule.id, "ada")
     with pytest.raises(NotFound):
-        await on.triggers.trigger(str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben")
+        await on.triggers.trigger(str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben", requested_by_kind="api_key")
 
 
 async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(database: Database) -> None:
@@ -70,4 +72,4 @@ async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(databa
         await on.schedules.get(schedule.id)
     assert (await on.schedule(job, "nightly")).id != schedule.id
     with pytest.raises(NotFound):
-        await on.schedules.create("99", ScheduleDraft(name="x", type="cron", cron="0 0 * * *"), "ada")  # type: ignore[arg-type]
+        await on.schedules.create("99", ScheduleDraft(name="x", type="cron", cron="0 0 * * *"), "ada", owner_kind="api_key")  # type: ignore[arg-type]

@@ -63,7 +63,11 @@ async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_w
             await on.launch("true", 2, idem=ONCE)
         failpoints.arm("")
         again = await on.launcher.launch(
-            order(on, ["web-1", "web-2"]), triggered_by=TriggeredBy.API, requested_by="ada", idem=ONCE
+            order(on, ["web-1", "web-2"]),
+            triggered_by=TriggeredBy.API,
+            requested_by="ada",
+            requested_by_kind="api_key",
+            idem=ONCE,
         )
         assert again.execution is None
         assert again.replayed is not None
@@ -81,18 +85,24 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
             order(on, ["web-1", "web-2", "web-3"], narrowed_to=["web-3", "web-1"]),
             triggered_by=TriggeredBy.API,
             requested_by="ada",
+            requested_by_kind="api_key",
         )
         assert narrowed.execution is not None
         assert [row["target_name"] for row in await on.rows(narrowed.execution)] == ["web-3", "web-1"]
         on.known.add("db-1")
         with pytest.raises(Invalid, match="db-1 is not a target of this job"):
-            await launch(order(on, ["web-1"], narrowed_to=["db-1"]), triggered_by=TriggeredBy.API, requested_by="ada")
+            await launch(
+                order(on, ["web-1"], narrowed_to=["db-1"]),
+                triggered_by=TriggeredBy.API,
+                requested_by="ada",
+                requested_by_kind="api_key",
+            )
 
 
 async def test_no_target_is_refused_and_writes_nothing(database: Database) -> None:
     async with bench(database) as on:
         with pytest.raises(Invalid, match="No target matches"):
-            await on.launcher.launch(order(on, []), triggered_by=TriggeredBy.API, requested_by="ada")
+            await on.launcher.launch(order(on, []), triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
         assert await database.fetch("select 1 from job_executions") == []
 
 
@@ -111,6 +121,8 @@ async def test_the_order_of_a_policy_is_the_order_of_the_runs(database: Database
             ("name", ["web-1", "web-10", "web-2"]),
             ("reverse", ["web-1", "web-10", "web-2"]),
         ):
-            launched = await on.launcher.launch(order(on, names, order=named), triggered_by=TriggeredBy.API, requested_by="ada")
+            launched = await on.launcher.launch(
+                order(on, names, order=named), triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+            )
             assert launched.execution is not None
             assert [row["target_name"] for row in await on.rows(launched.execution)] == expected

@@ -240,7 +240,11 @@ async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_ask
         async with on.worker():
             await on.ended(execution)
             assert ((await on.row(execution))["error_code"], web.connects) == ("target_changed", 0)
-            retried = (await again.retry(str(execution.id), RetryDraft(which=Which.NOT_STARTED), requested_by="ada")).execution
+            retried = (
+                await again.retry(
+                    str(execution.id), RetryDraft(which=Which.NOT_STARTED), requested_by="ada", requested_by_kind="api_key"
+                )
+            ).execution
             assert retried is not None
             assert retried.status is ExecutionStatus.PENDING_APPROVAL
             await approve(on)

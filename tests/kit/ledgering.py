@@ -59,6 +59,7 @@ async def launch(
         targets,
         triggered_by,
         "ada",
+        "api_key",
         **more,
     )
     async with database.transaction() as connection:

@@ -86,7 +86,7 @@ class Office:
     async def schedule(self, job: StoredJob, name: str = "nightly", *, owner: str = "ada", **fields: Any) -> StoredSchedule:
         """A schedule of it: every minute from now on, unless the fields say."""
         body = {"name": name, **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields})}
-        made = await self.schedules.create(str(job.job.id), ScheduleDraft.model_validate(body), owner)
+        made = await self.schedules.create(str(job.job.id), ScheduleDraft.model_validate(body), owner, owner_kind="api_key")
         assert isinstance(made, StoredSchedule)
         return made
 

@@ -49,7 +49,7 @@ class Story:
         actions = [{"key": f"step-{n}", "type": "command", "command": c} for n, c in enumerate(commands, start=1)]
         new = NewExecution(
             uuid7(datetime.now(UTC)), None, None, job_name, actions, {}, 5, max(len(machines), 1), None, machines,
-            triggered_by, requested_by, "why not",
+            triggered_by, requested_by, "api_key", "why not",
         )  # fmt: skip
         async with self._database.transaction() as connection:
             launched = await self._ledger.launch(connection, new)

@@ -176,7 +176,7 @@ async def test_launch_and_worker_ask_again_since_groups_and_bindings_change(data
         async def launched(name: str, *, become: bool = False) -> Execution:
             action = CommandAction(key="a", command="true", become=BecomeDraft(credential="root-pw") if become else None)
             order = LaunchOrder([action], SelectionDraft(ids=[name]), Policy(), "ad-hoc")
-            made = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada")
+            made = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
             assert made.execution is not None
             return made.execution
 

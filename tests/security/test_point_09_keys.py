@@ -68,7 +68,7 @@ async def launched(on: Bench, vault: Vault, number: int) -> Execution:
         "ad-hoc",
         parameters={"token": Secret(f"canary-{number}"), "plain": "x"},
     )
-    new = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada")
+    new = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
     assert new.execution is not None
     return new.execution
 

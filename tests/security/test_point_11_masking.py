@@ -48,7 +48,7 @@ async def launch(on: Bench, *actions: CommandAction, **policy: Any) -> Execution
         parameters={"token": TOKEN},
         declared=[ParameterDraft(name="token", type="secret")],
     )
-    launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada")
+    launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
     assert launched.execution is not None
     return launched.execution
 

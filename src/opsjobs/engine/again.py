@@ -58,7 +58,7 @@ class Again:
         draft: RetryDraft,
         *,
         requested_by: str,
-        requested_by_kind: IdentityKind = "api_key",
+        requested_by_kind: IdentityKind,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
@@ -74,8 +74,8 @@ class Again:
         runs = _meant(parent, await self._parents.runs(parent.id), draft)
         known = await self._targets.known([run.target.id for run in runs])
         await self._check_bounds(bounds, [parent], runs, known)
-        new = await self._heir(parent, runs, known, requested_by=requested_by, reason=draft.reason, override=draft.override)
-        new = replace(new, requested_by_kind=requested_by_kind)
+        by: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
+        new = await self._heir(parent, runs, known, reason=draft.reason, override=draft.override, **by)
 
         async def revive(connection: Connection, execution: Execution) -> None:
             ids = [run.id for run in runs]
@@ -92,7 +92,7 @@ class Again:
         draft: ReviveDraft,
         *,
         requested_by: str,
-        requested_by_kind: IdentityKind = "api_key",
+        requested_by_kind: IdentityKind,
         reach: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
@@ -108,7 +108,8 @@ class Again:
         parents = await self._parents.named(meant)
         known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
         await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
-        why: dict[str, Any] = {"requested_by": requested_by, "reason": draft.reason, "override": draft.override}
+        why: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
+        why |= {"reason": draft.reason, "override": draft.override}
         # Judged before the transaction, whose launches then are known.
         heirs = {parent.id: await self._heir(parent, meant[parent.id], known, **why) for parent in parents}
 
@@ -124,7 +125,6 @@ class Again:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
                     all_won = len(runs) == len(meant[parent.id])
                     new = heirs[parent.id] if all_won else await self._heir(parent, runs, known, **why)
-                    new = replace(new, requested_by_kind=requested_by_kind)
                     made.append(await self._revived(connection, parent, new))
             return Revived(made, len(by_execution) > len(meant))
 
@@ -157,6 +157,7 @@ class Again:
         known: Mapping[str, Target],
         *,
         requested_by: str,
+        requested_by_kind: IdentityKind,
         reason: str | None,
         override: str | None,
     ) -> NewExecution:
@@ -169,6 +170,7 @@ class Again:
             targets,
             triggered_by=TriggeredBy.RETRY,
             requested_by=requested_by,
+            requested_by_kind=requested_by_kind,
         )
         heirs = {run.target.id: run.id for run in runs}
         new = replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, heirs=heirs)

@@ -257,7 +257,7 @@ class Triggers:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
-        requested_by_kind: IdentityKind = "api_key",
+        requested_by_kind: IdentityKind,
         bounds: Bounds = NO_BOUNDS,
         reason: str | None = None,
         override: str | None = None,

@@ -91,7 +91,7 @@ class Launcher:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
-        requested_by_kind: IdentityKind = "api_key",
+        requested_by_kind: IdentityKind,
         idem: IdempotentRequest | None = None,
         uuid: UUID | None = None,
         parent: int | None = None,
@@ -114,15 +114,16 @@ class Launcher:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
-        requested_by_kind: IdentityKind = "api_key",
+        requested_by_kind: IdentityKind,
         uuid: UUID | None = None,
     ) -> NewExecution:
         """What a launch of this order would write, with all that is asked of others beforehand. Raises as `launch` does."""
         order = await self.with_values(order)
         targets = await self.selected(order)
         actions = await self.frozen(order, targets)
-        new = self.draft(order, actions, targets, triggered_by=triggered_by, requested_by=requested_by, uuid=uuid)
-        return await self.asking(replace(new, requested_by_kind=requested_by_kind), order)
+        by: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
+        new = self.draft(order, actions, targets, triggered_by=triggered_by, uuid=uuid, **by)
+        return await self.asking(new, order)
 
     async def asking(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
         """The launch as judged, with what has to be approved before it begins. `order`: with its values.
@@ -154,11 +155,13 @@ class Launcher:
         *,
         triggered_by: TriggeredBy,
         requested_by: str,
+        requested_by_kind: IdentityKind,
         uuid: UUID | None = None,
     ) -> NewExecution:
         """What a launch would write: the order's execution of these frozen actions on these targets. Raises Invalid."""
         planned = self.planned(order, targets)
-        return self._new(order, actions, planned, triggered_by, requested_by, uuid=uuid or uuid7(self._clock.now()))
+        uuid = uuid or uuid7(self._clock.now())
+        return self._new(order, actions, planned, triggered_by, (requested_by, requested_by_kind), uuid=uuid)
 
     async def frozen(self, order: LaunchOrder, targets: Sequence[Target]) -> list[dict[str, Any]]:
         """The actions as an execution on these targets keeps them: what they name is fixed from now on.
@@ -254,7 +257,7 @@ class Launcher:
         actions: Sequence[Mapping[str, Any]],
         planned: Plan,
         triggered_by: TriggeredBy,
-        requested_by: str,
+        requested_by: tuple[str, IdentityKind],
         *,
         uuid: UUID,
     ) -> NewExecution:
@@ -271,7 +274,8 @@ class Launcher:
             timeout_seconds=order.policy.timeout,
             targets=planned.targets,
             triggered_by=triggered_by,
-            requested_by=requested_by,
+            requested_by=requested_by[0],
+            requested_by_kind=requested_by[1],
             reason=order.reason,
             strategy=Strategy.of(order.policy, planned.waves),
             names=order.policy.exclusive,

@@ -114,16 +114,17 @@ class Preparer:
         targets, actions = frozen[job.id]
         bounds.check_targets(targets)
         order = await self._launcher.with_values(order)
+        owner, kind = ready.schedule.owner, ready.schedule.owner_kind
         new = self._launcher.draft(
             order,
             actions,
             targets,
             triggered_by=TriggeredBy.SCHEDULE,
-            requested_by=ready.schedule.owner,
+            requested_by=owner,
+            requested_by_kind=kind,
             uuid=ready.uuid,
         )
-        owner, kind = ready.schedule.owner, ready.schedule.owner_kind
-        new = replace(await self._launcher.asking(new, order), requested_by_kind=kind)
+        new = await self._launcher.asking(new, order)
         # Nobody acts at this moment: who may not approve it is its owner.
         return Order(ready, replace(new, requester=await rights.requester(owner, kind)))
 

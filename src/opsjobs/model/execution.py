@@ -216,6 +216,7 @@ class Execution:
     status: ExecutionStatus
     triggered_by: TriggeredBy
     requested_by: str
+    requested_by_kind: str
     parameters: Mapping[str, Any]
     counts: Mapping[str, int]
     total_targets: int
@@ -233,7 +234,6 @@ class Execution:
     pause_reason: str | None = None
     waves: Mapping[str, int] | None = None
     waiting_on: Mapping[str, Any] | None = None
-    requested_by_kind: str = "api_key"
     labels: Mapping[str, str] = field(default_factory=dict)
     judgement: Mapping[str, Any] | None = None
 

@@ -117,7 +117,7 @@ class Schedules:
         owner: str,
         idem: IdempotentRequest | None = None,
         *,
-        owner_kind: IdentityKind = "api_key",
+        owner_kind: IdentityKind,
     ) -> StoredSchedule | Answer:
         """Store a schedule of the job at version 1, to be launched in the name of its owner; an Answer where this request was done before.
 

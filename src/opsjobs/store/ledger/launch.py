@@ -56,6 +56,7 @@ class NewExecution:
     targets: Sequence[Target]
     triggered_by: TriggeredBy
     requested_by: str
+    requested_by_kind: IdentityKind
     reason: str | None = None
     parent: int | None = None
     heirs: Mapping[str, int] = field(default_factory=dict)
@@ -63,7 +64,6 @@ class NewExecution:
     names: Sequence[str] = ()
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    requested_by_kind: IdentityKind = "api_key"
     judgement: Judgement | None = None
     question: pending.Question | None = None
     override: str | None = None
