@@ -87,6 +87,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     app.state.streams = Streams(parts.limits.streams_a_caller)
     app.state.followers = Followers(parts.journal, parts.bus)
     for noun in (
+        executions,  # first what is asked for most: a router takes a request after all those before it were tried
         jobs_as_code,  # before jobs: /jobs/export is no job's id
         jobs,
         job_verbs,
@@ -99,7 +100,6 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         circuits,
         credentials,
         keys,
-        executions,
         dead_letters,
         approvals,
         safety,
