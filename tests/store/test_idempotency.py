@@ -13,7 +13,7 @@ from opsjobs.store import idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.journal import Journal
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 from store.cast import job
 
 ASKED = IdempotentRequest("ada", "POST /jobs", "key-1", b"\x01" * 32)
@@ -51,6 +51,35 @@ async def test_while_the_first_is_being_done_the_second_waits_shortly_and_is_tol
             await Jobs(database).create(job("restart-web"), "ada", ASKED)
         assert refused.value.code == "idempotency_in_progress"
         assert 0.25 < time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+async def test_a_verb_is_done_once_however_its_statements_are_sent(
+    database: Database, pipelined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "WAIT_MS", 20)
+    told: list[int] = []
+
+    async def verb(connection: Connection) -> int:
+        row = await (await connection.execute("select %s::int as n", [len(told)])).fetchone()
+        assert row is not None
+        told.append(row["n"])
+        return int(row["n"])
+
+    async def ask(request: IdempotentRequest) -> int | Answer:
+        return await idempotency.once(database, request, verb, lambda n: Answer(202, None, {"n": n}), pipelined=pipelined)
+
+    async with database.transaction() as connection:
+        assert await idempotency.begin(connection, ASKED) is None
+        for _ in range(6):  # so often that its statements are prepared, of which the failed one may spoil none
+            with pytest.raises(Conflict, match="still being done"):
+                await ask(ASKED)
+        await idempotency.record(connection, ASKED, 202, None, {"n": -1})
+    assert await ask(ASKED) == Answer(202, None, {"n": -1})
+    for n in range(6):
+        other = replace(ASKED, key=f"other-{n}")
+        assert (await ask(other), await ask(other)) == (n, Answer(202, None, {"n": n}))
+    assert told == [0, 1, 2, 3, 4, 5]
 
 
 async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(database: Database) -> None:

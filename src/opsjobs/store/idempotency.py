@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -63,14 +62,11 @@ async def once(
     """
 
     async def written() -> T | Answer:
-        if request is None:
-            async with database.pipelined() if pipelined else database.transaction() as connection:
-                return await verb(connection)
-        async with database.transaction() as connection:
-            if (before := await begin(connection, request)) is not None:
+        async with database.pipelined() if pipelined else database.transaction() as connection:
+            if request is not None and (before := await begin(connection, request)) is not None:
                 return before
-            async with connection.pipeline() if pipelined else nullcontext():
-                done = await verb(connection)
+            done = await verb(connection)
+            if request is not None:
                 answer = told(done)
                 await record(connection, request, answer.status, answer.location, answer.body)
             return done
