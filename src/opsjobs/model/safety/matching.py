@@ -20,7 +20,7 @@ _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
 
 Test = Callable[[Call], bool]
-Ready = tuple[Rule, tuple[Test, ...]]
+Ready = tuple[Rule, str, tuple[Test, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _applied(trace: Trace, matcher: Matcher) -> Iterator[tuple[Rule, str]]:
     for event, place in trace.events:
         yield matcher.book.events[event], place.excerpt
     for call in trace.calls:
-        for rule, tests in matcher.about(call):
+        for rule, _, tests in matcher.about(call):
             if all(test(call) for test in tests):
                 yield rule, call.place.excerpt
 
@@ -84,7 +84,7 @@ class Matcher:
         for rule in book.rules:
             for match in rule.matches:
                 if not match.event:
-                    self._sort(match, (rule, tuple(_tests(match))))
+                    self._sort(match, (rule, match.dialect, tuple(_tests(match))))
         self._of_name = lru_cache(maxsize=4096)(self._by_name)
 
     def _sort(self, match: Match, ready: Ready) -> None:
@@ -96,13 +96,16 @@ class Matcher:
         if not match.command:
             (self._redirects if match.redirect or match.reads else self._anything).append(ready)
 
-    def _by_name(self, name: str) -> tuple[Ready, ...]:
-        return (*self._exact.get(name, ()), *(r for glob, r in self._globs if fnmatchcase(name, glob)), *self._anything)
+    def _by_name(self, name: str, dialect: str) -> tuple[Ready, ...]:
+        found = (*self._exact.get(name, ()), *(r for glob, r in self._globs if fnmatchcase(name, glob)), *self._anything)
+        return tuple(ready for ready in found if _speaks(ready[1], dialect))
 
     def about(self, call: Call) -> Iterable[Ready]:
         """What is to be tested for this call."""
-        found = self._of_name(call.name.lower())
-        return (*found, *self._redirects) if call.io.writes or call.io.reads else found
+        found = self._of_name(call.name.lower(), call.dialect)
+        if not call.io.writes and not call.io.reads:
+            return found
+        return (*found, *(ready for ready in self._redirects if _speaks(ready[1], call.dialect)))
 
     @property
     def names(self) -> frozenset[str]:
@@ -111,8 +114,7 @@ class Matcher:
 
 
 def _tests(match: Match) -> Iterator[Test]:
-    """What a match asks of a call, the cheap questions first."""
-    yield partial(_speaks, match.dialect)
+    """What a match asks of a call of its dialect, the cheap questions first."""
     if match.other_than:
         yield lambda call: call.name not in match.other_than
     if match.without:
@@ -155,8 +157,8 @@ def _is_unseen(call: Call) -> bool:
     return text is None or is_unknown(text.strip())
 
 
-def _speaks(wanted: str, call: Call) -> bool:
-    return wanted in (call.dialect, "any") or (wanted == "windows" and call.dialect in WINDOWS)
+def _speaks(wanted: str, dialect: str) -> bool:
+    return wanted in (dialect, "any") or (wanted == "windows" and dialect in WINDOWS)
 
 
 def _has_flag(spellings: Iterable[str], has_path: bool, call: Call) -> bool:

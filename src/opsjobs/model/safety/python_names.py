@@ -97,7 +97,7 @@ class Names:
     def _define(self, function: _Function) -> None:
         self._functions[function.name] = function
         arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-        names = {argument.arg for argument in arguments}
+        names = {argument.arg for argument in (*arguments, *filter(None, (function.args.vararg,)))}
         for argument, default in _defaults(function.args):
             self._parameters.setdefault((function.name, argument), []).append(default)
         if names:
@@ -115,6 +115,9 @@ class Names:
         if function is None:
             return
         names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+        if function.args.vararg is not None:
+            rest = node.args[len(names) :]
+            self._parameters.setdefault((name, function.args.vararg.arg), []).append(ast.Tuple(rest))
         if names[:1] in (["self"], ["cls"]) and isinstance(node.func, ast.Attribute):
             names.pop(0)
         for parameter, value in zip(names, node.args, strict=False):

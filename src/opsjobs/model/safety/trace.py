@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,6 @@ Reader = Callable[["Trace", str, "Place"], None]
 
 WINDOWS = frozenset({"powershell", "cmd"})
 EXCERPT_CHARACTERS_MAX = 200
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,5 +177,5 @@ class Trace:
 
 def excerpt_of(text: str) -> str:
     """A piece of a text in one line, cut to what people read."""
-    line = _SPACE.sub(" ", text).strip()
+    line = " ".join(text.split())
     return line if len(line) <= EXCERPT_CHARACTERS_MAX else line[: EXCERPT_CHARACTERS_MAX - 1] + "…"

@@ -97,7 +97,7 @@ class Definitions:
         if not values:
             self._values.variables.give(name, Assigned(None, (MAYBE_EMPTY,)))
         for value in values:
-            self._values.variables.give(name, Assigned(value))
+            self._values.variables.give(name, Assigned(value, items=True))
 
     def _defines(self, node: Node) -> None:
         """`alias`, `read`, `set --`, `mapfile`, `printf -v`: commands that give names a meaning."""

@@ -41,7 +41,10 @@ class Script:
             grown = self._moved[-1][1] if self._moved else 0
             self._moved.append((size, grown + len(new.encode()) - len(found[0].encode())))
             at = found.end()
-        self.source = "".join((*pieces, text[at:])).encode()
+        plain = "".join((*pieces, text[at:]))
+        self.source = plain.encode()
+        # A byte is a character nearly always: then nothing has to be decoded.
+        self._plain = plain if len(plain) == len(self.source) else None
         self.root = parsed(_LANGUAGE, self.source, self._budget)
 
     def written(self, node: Node) -> str:
@@ -55,10 +58,14 @@ class Script:
 
     def text(self, node: Node) -> str:
         """What is written there."""
+        if self._plain is not None:
+            return self._plain[node.start_byte : node.end_byte]
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
 
     def between(self, start: int, end: int) -> str:
         """What is written between two bytes."""
+        if self._plain is not None:
+            return self._plain[start:end]
         return self.source[start:end].decode(errors="replace")
 
     def faults(self) -> Iterator[Node]:

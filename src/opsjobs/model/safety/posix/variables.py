@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from opsjobs.model.safety.environment import NOBODY, Lookup
 from opsjobs.model.safety.paths import is_unknown
-from opsjobs.model.safety.words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, SPLIT, joined
+from opsjobs.model.safety.words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, OPEN, SOMETHING, SPLIT, fields, joined
 
 _SET_BY_THE_SYSTEM = {
     **dict.fromkeys(
@@ -49,11 +49,12 @@ _ABSOLUTE = frozenset({"HOME", "PWD", "PATH", "OLDPWD", "SHELL", "BASH"})
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One assignment: its value as a node, or as text; `adds` for `+=`."""
+    """One assignment: its value as a node, or as text; `adds` for `+=`; `items`: it is one of its words, as in a loop."""
 
     node: Node | None
     text: Sequence[str] = ()
     adds: bool = False
+    items: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,8 @@ class Variables:
         now: list[str] = [""]
         for given in assignments:
             value = list(given.text) if given.node is None else self.evaluate(given.node)
+            if given.items:
+                value = [piece for text in value for piece in (fields(text) if SPLIT in text or OPEN in text else [text])]
             now = joined((now, value)) if given.adds else value
             found.update(dict.fromkeys(now))
         return self._settled(name, found)
