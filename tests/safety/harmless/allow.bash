@@ -942,3 +942,103 @@ run() { local what=$1; shift; echo "$what"; "$@"; }; run "restarting" systemctl 
 printf 'a\nb\n' | while read -r n; do rm -rf "/srv/app/cache/$n/old"; done
 ls /srv/app/tmp | xargs -I{} rm -rf /srv/app/tmp/{}
 printf 'all:\n\techo done\n' > Makefile && make
+#: a second look, written before the mended rules were tried on it
+#!/bin/bash
+	set -Eeuo pipefail
+	trap 'echo "failed at line $LINENO" >&2' ERR
+	readonly SRC=${SRC:-/var/lib/grafana}
+	readonly DEST=${DEST:-/backup/grafana}
+	readonly KEEP=7
+	install -d -m 0700 "$DEST"
+	tar -C "$SRC" -czf "$DEST/grafana-$(date +%F).tgz" grafana.db plugins
+	ls -1t "$DEST"/grafana-*.tgz | tail -n +$((KEEP + 1)) | xargs -r rm -f --
+wg genkey | tee /etc/wireguard/private.key | wg pubkey > /etc/wireguard/public.key
+	chmod 600 /etc/wireguard/private.key
+for u in alice bob; do
+	  id "$u" &>/dev/null || useradd -m -s /bin/bash "$u"
+	  install -d -o "$u" -g "$u" -m 700 "/home/$u/.ssh"
+	done
+getent group app >/dev/null || groupadd --system app
+	getent passwd app >/dev/null || useradd --system -g app -d /opt/app -s /sbin/nologin app
+if ! systemctl is-active --quiet docker; then systemctl start docker; fi
+	docker network inspect web >/dev/null 2>&1 || docker network create web
+docker run -d --name redis --restart unless-stopped -p 127.0.0.1:6379:6379 -v redis-data:/data redis:7-alpine redis-server --appendonly yes
+docker ps -aq -f status=exited -f name=ci- | xargs -r docker rm
+docker save app:1.2 | gzip > /srv/images/app-1.2.tgz && scp /srv/images/app-1.2.tgz edge-1:/tmp/
+docker exec app sh -c 'cd /app && php artisan migrate --force && php artisan cache:clear'
+docker stats --no-stream --format 'table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}' | sort -k2 -hr | head
+kubectl scale deploy/worker --replicas=0 -n batch && kubectl wait --for=delete pod -l app=worker -n batch --timeout=60s && kubectl scale deploy/worker --replicas=4 -n batch
+kubectl get nodes -o json | jq -r '.items[] | select(.status.conditions[] | select(.type=="Ready" and .status!="True")) | .metadata.name'
+kubectl -n web set image deploy/frontend frontend=registry.example.com/frontend:$TAG --record
+kubectl create job --from=cronjob/report report-manual-$(date +%s) -n reports
+kubectl logs -n ingress -l app=nginx --since=10m | awk '$9 ~ /^5/ {n++} END {print n+0}'
+helm repo update && helm diff upgrade web ./chart -f prod.yaml
+nft list ruleset > /root/nft-$(date +%F).rules
+ip route show default | awk '{print $3; exit}' | xargs -r ping -c 3
+dig +short example.com @10.0.0.2 || getent hosts example.com
+openssl x509 -in /etc/nginx/ssl/site.crt -noout -checkend $((30*86400)) || echo "expires soon"
+acme.sh --renew -d example.com --reloadcmd "systemctl reload nginx"
+semanage fcontext -a -t httpd_sys_content_t '/srv/www(/.*)?' && restorecon -Rv /srv/www
+sudo -H -u jenkins bash -lc 'cd ~/workspace && ./gradlew --no-daemon clean build'
+su -s /bin/sh -c 'php /var/www/nextcloud/occ maintenance:mode --on' www-data
+echo "net.core.somaxconn = 1024" > /etc/sysctl.d/60-net.conf; sysctl -p /etc/sysctl.d/60-net.conf
+cat > /etc/cron.d/certcheck <<'EOF'
+	MAILTO=ops@example.com
+	17 6 * * 1 root /usr/local/bin/certcheck --days 21
+	EOF
+	chmod 644 /etc/cron.d/certcheck
+printf '%s\n' '[Service]' 'Environment=JAVA_OPTS=-Xmx2g' > /etc/systemd/system/app.service.d/override.conf && systemctl daemon-reload
+curl -fsSL https://pkgs.k8s.io/core:/stable:/v1.30/deb/Release.key | gpg --dearmor -o /etc/apt/keyrings/kubernetes.gpg
+apt-mark hold kubelet kubeadm kubectl; apt-mark showhold
+apt list --upgradable 2>/dev/null | grep -c -security
+dpkg -l | awk '/^rc/ {print $2}' | xargs -r apt-get -y purge
+rpm -q --last kernel | head -2; package-cleanup --oldkernels --count=2 -y
+npm cache clean --force && rm -rf node_modules package-lock.json && npm install
+find /srv/uploads -type f -mtime +90 -printf '%p\n' | tee /tmp/old.txt | wc -l; xargs -d '\n' -a /tmp/old.txt rm -f
+find /opt/app/releases -mindepth 1 -maxdepth 1 -type d | sort | head -n -5 | xargs -r rm -rf
+lockfile=/run/lock/sync.lock
+	if ( set -o noclobber; echo $$ > "$lockfile" ) 2>/dev/null; then
+	  trap 'rm -f "$lockfile"' EXIT
+	  rsync -a --delete /srv/www/ web-2:/srv/www/
+	else
+	  echo "locked by $(cat "$lockfile")"
+	fi
+mysql -N -e "SELECT table_name FROM information_schema.tables WHERE table_schema='shop'" | while read -r t; do mysql shop -e "OPTIMIZE TABLE $t"; done
+psql -At -c "select pg_terminate_backend(pid) from pg_stat_activity where state='idle in transaction' and now()-state_change > interval '1 hour'"
+pg_dump -Fc shop | ssh backup@vault 'cat > /srv/dumps/shop.dump'
+vacuumdb --all --analyze-in-stages; reindexdb --concurrently shop
+redis-cli CONFIG SET maxmemory 2gb && redis-cli BGSAVE
+sed -ri 's/(^Port ).*/\12222/' /etc/ssh/sshd_config.d/port.conf && sshd -t && systemctl restart sshd
+update-alternatives --set editor /usr/bin/vim.basic
+growpart /dev/sda 1 && resize2fs /dev/sda1
+xfs_growfs /srv && df -h /srv
+mkdir -p /mnt/backup && mount -o ro UUID=0f3c-12 /mnt/backup && rsync -a /mnt/backup/etc/nginx/ /etc/nginx/ && umount /mnt/backup
+exec > >(tee -a /var/log/provision.log) 2>&1
+	echo "start $(date)"
+declare -i fails=0
+	for url in https://a.example https://b.example; do
+	  code=$(curl -s -o /dev/null -w '%{http_code}' "$url")
+	  [[ $code == 200 ]] || { echo "$url $code"; fails+=1; }
+	done
+	exit $((fails > 0))
+pids=(); for h in web-{1..4}; do ssh "$h" uptime & pids+=($!); done; for p in "${pids[@]}"; do wait "$p" || echo "one failed"; done
+test -x /usr/sbin/logrotate || exit 0
+	/usr/sbin/logrotate --state /var/lib/logrotate/status /etc/logrotate.conf
+	EXITVALUE=$?
+	[ $EXITVALUE != 0 ] && /usr/bin/logger -t logrotate "ALERT exited abnormally with [$EXITVALUE]"
+	exit $EXITVALUE
+cp -p /etc/hosts{,.bak} && printf '10.0.0.5 db-1 db-1.internal\n' >> /etc/hosts
+ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/deploy -C "deploy@$(hostname)" <<< n
+ssh -J bastion app-2 'journalctl -u app -n 50 --no-pager'
+git clone --depth 1 -b v2.3 https://github.com/acme/tool.git /opt/tool && make -C /opt/tool install
+tar xzf app.tgz -C /opt --transform 's,^app-[^/]*,app,' && chown -R root:root /opt/app
+unzip -oq plugin.zip -d /var/www/html/wp-content/plugins && chown -R www-data: /var/www/html/wp-content/plugins
+wp --path=/var/www/html plugin update --all --allow-root
+logger -p local0.notice -t deploy "version $(cat /opt/app/VERSION) live"
+sync; echo 3 > /proc/sys/vm/drop_caches
+swapoff /swapfile && fallocate -l 4G /swapfile && mkswap /swapfile && swapon /swapfile
+rm -f /etc/nginx/sites-enabled/old.conf /var/run/app.sock
+rm -rf "$WORKSPACE/target" "${TMPDIR:-/tmp}/build-$$"
+pkill -f 'node server.js' ; sleep 1; cd /srv/app && nohup node server.js >> app.log 2>&1 &
+systemctl list-timers --all --no-pager; systemctl cat backup.timer
+systemd-analyze blame | head; systemctl reset-failed

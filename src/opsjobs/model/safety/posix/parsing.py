@@ -17,6 +17,7 @@ _LANGUAGE = Language(tree_sitter_bash.language())
 _OURS = re.compile(r"\$\{[A-Za-z_][\w-]*(?:\.[\w-]+)+\}")
 # The grammar loses track of a bare name behind something else in a word: `$A/$B/`, `rm$IFS-rf`. Its braces change nothing.
 _BARE = re.compile(r"(?<![\\$])\$([A-Za-z_]\w*)")
+_OURS_OR_BARE = re.compile(f"{_OURS.pattern}|{_BARE.pattern}")
 _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 
 
@@ -27,9 +28,12 @@ class Script:
         self._written = text.encode()
         self._budget = budget
         self._moved: list[tuple[int, int]] = []
+        if _BEHIND.search(text):
+            self._parse(_OURS_OR_BARE, None)
+            return
         self._parse(_OURS, "${OPSJOBS_VALUE}")
-        if self.root.has_error or _BEHIND.search(text):
-            self._parse(re.compile(f"{_OURS.pattern}|{_BARE.pattern}"), None)
+        if self.root.has_error:
+            self._parse(_OURS_OR_BARE, None)
 
     def _parse(self, pattern: re.Pattern[str], to: str | None) -> None:
         text, pieces, at, size = self._written.decode(), [], 0, 0

@@ -21,6 +21,7 @@ _BARE = re.compile(
     r"""|(?P<item>(?<=[\s,])[A-Za-z*][\w:\\./*-]*(?=[ \t]*,)|(?<=,)[A-Za-z*][\w:\\./*-]*|(?<=,[ \t])[A-Za-z*][\w:\\./*-]*)""",
     re.IGNORECASE,
 )
+_PARAM = re.compile(r"\bparam\s*\(", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])(\d+)[kmgtp]b\b", re.IGNORECASE)
 _OPENS = {'@"': '"@', "@'": "'@", "<#": "#>"}
 
@@ -30,11 +31,26 @@ def understood(text: str, budget: Budget) -> tuple[bytes, Node]:
     source = text.encode()
     root = parsed(_LANGUAGE, source, budget)
     if root.has_error:
-        repaired = "\n".join(_repaired(text.split("\n"))).encode()
+        repaired = "\n".join(_repaired(_broken(text).split("\n"))).encode()
         other = parsed(_LANGUAGE, repaired, budget)
         if not other.has_error:
             return repaired, other
     return source, root
+
+
+def _broken(text: str) -> str:
+    """With a new line after each `param(…)`, which the grammar wants and PowerShell does not."""
+    pieces, at = [], 0
+    for found in _PARAM.finditer(text):
+        if found.start() < at:
+            continue  # each letter is looked at once
+        end, open_ = found.end(), 1
+        while end < len(text) and open_:
+            open_ += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        pieces += [text[at:end], "\n"]
+        at = end
+    return "".join((*pieces, text[at:]))
 
 
 def _repaired(lines: list[str]) -> Iterator[str]:

@@ -32,6 +32,9 @@ _FOR_EVER = re.compile(
     r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b)).*\b(start-process|saps|start-job)\b",
     re.IGNORECASE | re.DOTALL,
 )
+# Commands that fetch, and the option that says where to.
+_SAVES = {"invoke-webrequest": "-outfile", "invoke-restmethod": "-outfile", "start-bitstransfer": "-destination"}
+_SAVES_MIN = 3
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -103,6 +106,10 @@ class _Reading:
         return ("curl",) if any(word in text for word in FETCHES) else ()
 
     def _name(self, command: Node) -> list[str]:
+        return [plain for name in self._paths(command) for plain in self._matching(self._plain(name))]
+
+    def _paths(self, command: Node) -> list[str]:
+        """What its name may be, with its folder."""
         node = command.child_by_field_name("command_name")
         if node is None:
             return [MAYBE_EMPTY]
@@ -115,7 +122,7 @@ class _Reading:
             names = [self._values.expanded(self._values.text(inner))]
         else:
             names = self._values.of(inner)
-        return [plain for name in names for plain in self._matching(self._plain(name))]
+        return names
 
     def _matching(self, name: str) -> list[str]:
         """`r*m-it*m`, of Get-Command: those commands that some rule is about."""
@@ -155,12 +162,16 @@ class _Reading:
         place = self._place(node)
         said = "\n".join(fed) if fed is not None and all(known(t) for t in fed) else None
         io = Io(sources, (lambda: said) if said is not None else None, tuple(("write", path) for path in writes))
+        for path in self._paths(node):
+            self._ran(path, place)
         for name in self._name(node):
             if not name or not known(name):
                 self._trace.event("dynamic_command", place)
                 self._trace.call(("?", *words), place, dialect="powershell", io=io)
                 continue
             self._trace.call((name, *words, *(fed or ())), place, dialect="powershell", io=io)
+            if name in _SAVES:
+                self._trace.downloaded.update(map(_key, _saved(name, words)))
             self._inside(name, node, words, place, io)
 
     def _inside(self, name: str, node: Node, words: list[str], place: Place, io: Io) -> None:
@@ -168,6 +179,7 @@ class _Reading:
         if name == "invoke-expression":
             self._code(node, plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []), place, io)
         elif name == "start-process" and plain:
+            self._ran(plain[0], place)
             run(self._trace, [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place)
             self._trace.call([self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place, dialect="cmd")
         elif name in ("set-alias", "new-alias") and len(plain) > 1:
@@ -180,6 +192,11 @@ class _Reading:
             self._trace.call((name, *words), place, dialect="cmd", io=io)
             if not name.endswith((".ps1", ".psm1")):
                 run(self._trace, [name, *words], place, io)
+
+    def _ran(self, path: str, place: Place) -> None:
+        """Remembered until the end: perhaps it is a file that comes over the network, or is written here."""
+        if known(path) and ("\\" in path or "/" in path or "." in path):
+            self._trace.ran.append(("powershell", _key(path), place))
 
     def _code(self, node: Node, texts: list[str], place: Place, io: Io) -> None:
         text = " ".join(texts)
@@ -194,6 +211,8 @@ class _Reading:
         name, _, said = self._values.method(node)
         place = self._place(node)
         self._trace.call((name, *said), place, dialect="powershell")
+        if name == ".downloadfile" and len(said) > 1:
+            self._trace.downloaded.add(_key(said[1]))
         if name in _RUNS_TEXT:
             self._code(node, said or [MAYBE_EMPTY], place, Io())
         elif name in _DELETES and said:
@@ -202,3 +221,18 @@ class _Reading:
             run(self._trace, [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())], place)
         elif name == ".shellexecute" and said:
             run(self._trace, [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())], place)
+
+
+def _key(path: str) -> str:
+    """One spelling of a path of Windows."""
+    return path.lower().replace("\\", "/").removeprefix("./")
+
+
+def _saved(name: str, words: list[str]) -> list[str]:
+    """Where a command that fetches puts it."""
+    option = _SAVES[name]
+    for n, word in enumerate(words[:-1]):
+        if len(word) > _SAVES_MIN and option.startswith(word.lower()):
+            return [words[n + 1]]
+    plain = [word for word in words if not word.startswith("-")]
+    return plain[1:2] if option == "-destination" else []
