@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from opsjobs.model.failures import Failure
+from opsjobs.model.pieces import recut
 from opsjobs.store.transaction import Connection, Database
 
 CHUNK_BYTES = 256 << 10
@@ -23,14 +24,11 @@ SWEPT_AT_ONCE = 20
 SWEEP_CHUNKS = 256
 
 _BEGIN = "insert into file_contents default values returning id"
-_ADD = """
-with ours as (
-  update file_contents set size = size + %(bytes)s, touched_at = opsjobs_now()
-  where id = %(id)s and size = %(offset)s and sha256 is null and not doomed returning id
-)
-insert into file_chunks (content_id, n, data)
-select ours.id, %(first)s + piece.n - 1, piece.data
-from ours, unnest(%(pieces)b::bytea[]) with ordinality piece(data, n)"""
+_GROW = """
+update file_contents set size = size + %s, touched_at = opsjobs_now()
+where id = %s and size = %s and sha256 is null and not doomed"""
+# Only to a content that has just grown. A statement for each chunk: as one array they cost us and PostgreSQL two more copies each.
+_ADD = "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where id = %s and size = %s"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 7))"
 _SAME = "select id from file_contents where sha256 = %s for key share"
 _SEAL = """
@@ -194,12 +192,13 @@ class _Draft:
 
     async def _store(self, batch: Sequence[bytes]) -> None:
         size = sum(map(len, batch))
-        of = {"id": self._id, "offset": self._size, "bytes": size, "first": self._chunks, "pieces": list(batch)}
-        async with self._database.transaction() as connection:
+        async with self._database.pipelined() as connection:
             # What counts is the commit that seals it all, and that one is synchronous: it makes the ones before it last, too.
             await connection.execute("set local synchronous_commit = off")
-            stored = await connection.execute(_ADD, of)
-        if stored.rowcount != len(batch):
+            grown = await connection.execute(_GROW, [size, self._id, self._size])
+            for n, chunk in enumerate(batch, self._chunks):
+                await connection.execute(_ADD, [n, chunk, self._id, self._size + size])
+        if not grown.rowcount:
             raise Forgotten("what was written so far was swept: write it again")
         self._size += size
         self._chunks += len(batch)
@@ -207,29 +206,20 @@ class _Draft:
 
 async def _batches(pieces: AsyncIterable[bytes], limit_bytes: int) -> AsyncIterator[list[bytes]]:
     """The same bytes as batches of chunks, all but the last of them full. Raises TooManyBytes."""
-    size = 0
-    batch, pieces_held, held = list[bytes](), list[bytes](), 0
-    async for piece in pieces:
-        size += len(piece)
-        if size > limit_bytes:
-            raise TooManyBytes
-        pieces_held.append(piece)
-        held += len(piece)
-        if held >= CHUNK_BYTES:
-            *whole, rest = _cut(b"".join(pieces_held) if len(pieces_held) > 1 else piece)
-            batch += whole
-            pieces_held, held = [rest], len(rest)
-        if len(batch) >= BATCH_CHUNKS:
+    batch = list[bytes]()
+    async for chunk in recut(_limited(pieces, limit_bytes), CHUNK_BYTES):
+        batch.append(chunk)
+        if len(batch) == BATCH_CHUNKS:
             yield batch
             batch = []
-    if held:
-        batch.append(b"".join(pieces_held))
     if batch:
         yield batch
 
 
-def _cut(data: bytes) -> list[bytes]:
-    """Whole chunks, and the rest of less than one. What is one chunk exactly is not copied."""
-    if len(data) == CHUNK_BYTES:
-        return [data, b""]
-    return [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)] + [b""] * (len(data) % CHUNK_BYTES == 0)
+async def _limited(pieces: AsyncIterable[bytes], limit_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > limit_bytes:
+            raise TooManyBytes
+        yield piece

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.pieces import recut
 from opsjobs.remote.disk import Counting, Disk, Entry, OpenFile, refused
 from opsjobs.remote.files.reading import let_go, pieces_of, request_size
 
@@ -141,7 +142,7 @@ async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, 
     window = min(order.window_bytes, WINDOW_BYTES)
     size = request_size(request_bytes, window)
     try:
-        async for part in _parts(order.source.pieces(offset), size):
+        async for part in recut(order.source.pieces(offset), size):
             under_way.append((offset + len(part), asyncio.create_task(file.write(offset, part))))
             offset += len(part)
             if (len(under_way) + 1) * size > window:
@@ -150,25 +151,6 @@ async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, 
             await _oldest(under_way, order, counting)
     finally:
         await let_go([task for _, task in under_way])
-
-
-async def _parts(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The same bytes, `size` of them at a time; fewer at the end only."""
-    held = b""
-    async for piece in pieces:
-        at = 0
-        if held:
-            at = size - len(held)
-            held = b"".join((held, memoryview(piece)[:at]))
-            if len(held) < size:
-                continue
-            yield held
-        while len(piece) - at >= size:
-            yield piece[at : at + size]
-            at += size
-        held = piece[at:]
-    if held:
-        yield held
 
 
 async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None) -> None:
