@@ -56,7 +56,8 @@ class Link:
 class Ends:
     """Where the chain begins (what was before has been let go of) and where it ends; it is signed as a whole.
 
-    `anchor`: the number up to which rows were sealed before there were signatures; `anchor_id`: the highest id of a row then.
+    `anchor`: the number up to which rows were sealed before there were signatures; `anchor_id`: the highest id of a row of retention
+    that waited to be sealed then, and so is not signed as the sealing's own.
     """
 
     base: Link = Link()

@@ -21,7 +21,8 @@ _READ = f"select {COLUMNS} from audit_chain"
 _WRITE = """
 update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s, head_hash = decode(%s, 'hex'),
   anchor_seal = %s, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"""
-_IDS = "select coalesce(max(id), 0) as id from audit_log"
+# What retention of the release before wrote, and nobody has sealed yet: as a rule there is none.
+_IDS = "select coalesce(max(id), 0) as id from audit_log where seal is null and action = 'audit.retained'"
 
 
 class Unproven(Failure):

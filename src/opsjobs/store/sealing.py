@@ -40,7 +40,7 @@ _OLDEST = f"""
 select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
 from audit_log where seal > %s order by seal limit %s"""
 _LAST = """
-select coalesce(max(id), 0) as id, coalesce(max(seal), 0) as seal,
+select coalesce(max(seal), 0) as seal,
   (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
 from audit_log"""
 _LET_GO = "delete from audit_log where seal <= %s"
@@ -116,7 +116,7 @@ class Seals:
             last = await (await connection.execute(_LAST)).fetchone()
             assert last is not None
             base = Link(last["seal"], last["hash"]) if last["seal"] > before.head.seal else before.head
-            ends = Ends(base, base, base.seal, last["id"])
+            ends = Ends(base, base, base.seal)
             after = {"base": str(base), "broken": {"base": str(before.base), "head": str(before.head)}}
             await self._own(connection, ends, "audit.anchored", after, reason)
         return base

@@ -4,7 +4,8 @@ alter table audit_log add column mac bytea;
 alter table audit_log add constraint audit_log_signed
   check ((key_id is null) = (mac is null) and (mac is null or seal is not null and length(mac) = 32)) not valid;
 
--- anchor_seal: up to there rows were sealed before there were signatures. anchor_id: the highest id of a row then.
+-- anchor_seal: up to there rows were sealed before there were signatures. anchor_id: the highest id of a row of
+-- retention that waited to be sealed then; 0 where none did.
 alter table audit_chain add column anchor_seal bigint not null default 0;
 alter table audit_chain add column anchor_id bigint not null default 0;
 alter table audit_chain add column key_id text;
