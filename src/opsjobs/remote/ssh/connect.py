@@ -21,6 +21,7 @@ from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
+from opsjobs.remote.ssh.gathering import Socket
 from opsjobs.remote.ssh.hostkeys import KEY_KINDS, HostKeyJudge, shown
 from opsjobs.remote.ssh.logins import Login, Logins
 from opsjobs.remote.ssh.options import SshOptions
@@ -206,7 +207,7 @@ class Connector:
         file = _file(connected)
         try:
             # The names are for asyncssh's own use where the peer has hung up already and has no address any more.
-            yield {"sock": connected, "host": target.host, "port": target.port}
+            yield {"tunnel": Socket(connected), "host": target.host, "port": target.port}
         except BaseException:
             # A reset right after the connection was made has uvloop close the descriptor without telling our socket, and by now
             # it may be another one's: that must not be closed, neither here nor when the socket is collected.
