@@ -93,6 +93,8 @@ class Connection:
         """
         posix = self.target.platform not in ("network", "windows")
         receiver = Receiver(self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end)
+        if posix:
+            receiver.send_early(stdin, end=not hold)
         opening = asyncio.ensure_future(self._open(receiver, receiver.dress(command)))
         try:
             async with asyncio.timeout(self._options.open_seconds):
@@ -106,7 +108,8 @@ class Connection:
             raise self._refused(receiver, error) from None
         except (asyncssh.Error, OSError) as error:
             raise self._not_started(receiver, error) from None
-        receiver.send(stdin, end=not hold)
+        if not posix:
+            receiver.send(stdin, end=not hold)
         return SshProcess(receiver, self._ask)
 
     async def try_sftp(self) -> None:

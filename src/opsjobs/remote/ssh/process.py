@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import asyncssh
 
@@ -116,6 +117,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.requested = False
         """True once the start request may have been written."""
         self.outflow = Outflow(pause=self._pause, resume=self._resume)
+        self._early: Callable[[], None] | None = None
         self._resuming = False
         self._pauses_next = False
 
@@ -131,6 +133,9 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         """The channel is open; the start request is written next."""
         self._channel = chan
         self.requested = True
+        if self._early is not None:
+            # asyncssh writes the request before it waits for anything.
+            asyncio.get_running_loop().call_soon(self._early)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Output of the command."""
@@ -188,6 +193,14 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
     def exit(self) -> Exit | None:
         """How it ended, which may be known before all output was read."""
         return self._exit
+
+    def send_early(self, stdin: bytes, *, end: bool) -> None:
+        """Have the command's standard input follow its start request at once, not only the answer to that.
+
+        A POSIX machine's server keeps what comes in their order. Others may take the end of the input for that of the session.
+        """
+        if stdin or end:
+            self._early = partial(self.send, stdin, end=end)
 
     def send(self, stdin: bytes, *, end: bool) -> None:
         """Write the command's standard input, and end it there."""
