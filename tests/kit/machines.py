@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +13,9 @@ import asyncssh
 from kit.sshd import Sshd
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, Transport
-from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.local import LocalSession
 from opsjobs.remote.session import Exit
+from opsjobs.remote.spool.become import Speaker
 
 
 def key_credential(username: str, private_key: str, *, version: int = 1, passphrase: str | None = None) -> Credential:
@@ -199,15 +201,17 @@ class _HangUp(asyncssh.SSHServerSession[bytes]):
 
 async def _run_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Run the command as sshd does: by the shell, leading a session of its own."""
-    stdin = await process.stdin.read()
     # A client that is gone must not take the connection along, as an error in here would.
     with contextlib.suppress(BrokenPipeError):
-        await _serve(process, stdin)
+        await _serve(process)
 
 
-async def _serve(process: asyncssh.SSHServerProcess[bytes], stdin: bytes) -> None:
-    async with LocalSessions().session(local_endpoint()) as session:
-        child = await session.start(process.command or ":", stdin=stdin)
+async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    session = LocalSession()
+    child = await session._start_beside(process.command or ":", b"")
+    assert isinstance(child, Speaker)
+    feeding = asyncio.create_task(_feed(child, process.stdin))
+    try:
         async for piece in child:
             if isinstance(piece, Exit):
                 _say_how_it_ended(process, piece)
@@ -215,6 +219,17 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes], stdin: bytes) -> Non
                 sink = process.stdout if piece.stream == "stdout" else process.stderr
                 sink.write(piece.data)
                 await sink.drain()
+    finally:
+        feeding.cancel()
+        await session.close()
+
+
+async def _feed(child: Speaker, stdin: asyncssh.SSHReader[bytes]) -> None:
+    """Its standard input as it comes, and its end; also where the client is gone."""
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while data := await stdin.read(65536):
+            child.say(data, end=False)
+    child.say(b"", end=True)
 
 
 def _say_how_it_ended(process: asyncssh.SSHServerProcess[bytes], end: Exit) -> None:

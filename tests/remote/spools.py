@@ -169,9 +169,13 @@ class Machine:
 
 @asynccontextmanager
 async def machine(shell: str = "dash", *, account_: Account | None = None) -> AsyncIterator[Machine]:
-    """This machine as an account with such a shell; its identity is known."""
+    """This machine as an account with such a shell; its identity and its shell are known, as after a first run.
+
+    So with bash short commands are started in the ordinary way, and awaited with the others.
+    """
     with account(shell) as made:
         async with open_machine(LocalSessions(), local_endpoint(), account_ or made) as web:
+            web.spool._login.plain, web.spool._login.awaits = True, shell != "bash"
             yield web
 
 

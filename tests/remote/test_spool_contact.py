@@ -41,13 +41,13 @@ async def machine(server: Sshd, **more: object) -> AsyncIterator[Machine]:
 async def test_the_first_start_tells_of_the_login_shell_and_the_next_ones_need_no_other(server: Sshd) -> None:
     async with machine(server) as web:
         lines: list[str] = []
-        start = web.spool._start
+        start, talk = web.spool._start, web.spool._talk
 
         async def noted(line: str, stdin: bytes) -> object:
             lines.append(line)
-            return await start(line, stdin)
+            return await (start if len(lines) == 1 else talk)(line, stdin)
 
-        web.spool._start = noted  # type: ignore[assignment]
+        web.spool._start = web.spool._talk = noted  # type: ignore[assignment]
         assert await web.done("echo one") == (b"one\n", b"", Exit(0))
         assert await web.done("echo two") == (b"two\n", b"", Exit(0))
         assert [line[:6] for line in lines] == ["sh -c ", "set --"]

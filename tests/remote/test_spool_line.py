@@ -27,6 +27,7 @@ REQUESTS: dict[str, Request] = {
     "hello": script.hello(),
     "start": script.start(ORDER, LINUX),
     "start elsewhere": script.start(ORDER, OTHER),
+    "start awaited": script.start(ORDER, LINUX, awaited=True),
     "start of much": script.start(Order(KEY, "x" * 100_000, 60), LINUX),
     "attach": script.attach(ORDER, OTHER, (5, 7)),
     "follow": script.follow(ORDER, LINUX, (0, 0)),
@@ -36,7 +37,11 @@ REQUESTS: dict[str, Request] = {
 }
 
 
-@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(
+    "request_",
+    [asked for asked in REQUESTS.values() if not asked.awaited],
+    ids=[name for name, asked in REQUESTS.items() if not asked.awaited],
+)
 def test_a_line_is_for_every_login_shell(request_: Request) -> None:
     line = request_.line()
     assert line.startswith("exec sh -c '" if request_.hold else "sh -c '")
@@ -51,7 +56,7 @@ def test_a_line_is_for_every_login_shell(request_: Request) -> None:
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("plain", [False, True])
 def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> None:
-    line = request_.line(plain=plain)
+    line = request_.line(plain=plain or request_.awaited)
     program = ["busybox", "sh"] if shell == "busybox" else [shutil.which(shell) or shell]
     for text in (line, request_.script, *(word.strip("'").replace("'\"'\"'", "'") for word in request_.arguments)):
         said = subprocess.run([*program, "-n", "-c", text], capture_output=True, text=True, check=False)
@@ -60,9 +65,10 @@ def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> 
 
 def test_the_command_and_its_environment_are_nowhere_but_in_the_standard_input() -> None:
     order = Order(KEY, "echo canary-command", 60, environment={"A": "canary-value"})
-    for identity in (LINUX, OTHER):
-        request = script.start(order, identity)
-        assert "canary" not in request.line() + request.line(plain=True)
+    for identity, awaited in ((LINUX, False), (OTHER, False), (LINUX, True)):
+        request = script.start(order, identity, awaited=awaited)
+        assert request.awaited == awaited
+        assert "canary" not in request.line(plain=True) + ("" if awaited else request.line())
         assert request.stdin.count(b"canary") == 2
 
 

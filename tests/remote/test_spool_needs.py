@@ -113,6 +113,7 @@ def dress(web: Machine, line_of: Callable[[str], str]) -> None:
         return lambda line, stdin: start(line_of(account_.line(line)), stdin)
 
     web.spool._start, web.spool._beside = dressed(session_start[0]), dressed(session_start[1])
+    web.spool._talk = web.spool._beside
     web.spool._login.plain = False
 
 

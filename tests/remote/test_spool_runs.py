@@ -188,19 +188,19 @@ async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_se
 
 async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:
     async with machine(shell) as web:
-        start = web.spool._start
+        start, talk = web.spool._start, web.spool._talk
         for left in (0, 3, 20, 30, 45, -1):
             order = web.order("echo ran >>witness; echo more")
 
             async def cut(line: str, stdin: bytes, left: int = left) -> object:
                 return await start(line, stdin[: left if left >= 0 else len(stdin) + left - 5])
 
-            web.spool._start = cut  # type: ignore[assignment]
+            web.spool._start = web.spool._talk = cut  # type: ignore[assignment]
             try:
                 with pytest.raises((ContactLost, NotBegun, Exception)):
                     await web.done(order)
             finally:
-                web.spool._start = start
+                web.spool._start, web.spool._talk = start, talk
             assert not (web.account.home / "witness").exists()
             with pytest.raises(NotBegun):
                 await web.attach(order)

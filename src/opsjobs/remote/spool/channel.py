@@ -24,8 +24,9 @@ OVER_SECONDS = 1.0
 class Channel:
     """Records and output of one request, in order. One reader at a time, who may be cancelled and come back."""
 
-    def __init__(self, process: Process, nonce: str) -> None:
+    def __init__(self, process: Process, nonce: str, *, awaited: bool = False) -> None:
         self._process = process
+        self._awaited = awaited
         self._records = Records(nonce)
         self._items: deque[Output | Word] = deque()
         self._pieces: AsyncIterator[Output | Exit] | None = None
@@ -36,7 +37,7 @@ class Channel:
     async def open(cls, start: Start, request: Request, *, plain: bool = False) -> Channel:
         """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
         try:
-            return cls(await sent(start, request, plain=plain), request.nonce)
+            return cls(await sent(start, request, plain=plain), request.nonce, awaited=request.awaited)
         except RemoteFailure as failure:
             raise _told(failure) from None
 
@@ -80,6 +81,12 @@ class Channel:
             self._items.extend(self._records.feed(piece.data))
         else:
             self._records.complain(piece.data)
+
+    def release(self) -> None:
+        """What was started is not waited for: it has to look after itself."""
+        if self._awaited:
+            assert isinstance(self._process, Speaker)
+            self._process.say(b"", end=True)
 
     async def finish(self) -> None:
         """Let go of it once the machine has, or soon: until then it counts as one of our sessions there. All was said."""

@@ -41,6 +41,8 @@ class Login:
 
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
+        self.awaits = False
+        """Whether a plain one keeps here-documents in memory: what a run is given must be in no file."""
         self.stores: dict[str | None, Identity] = {}
         """Whose store was seen last, by the user who was become. Only a hint: a start looks again."""
 
@@ -67,7 +69,7 @@ class Spool:
             raise IdentityDiffers(seen or await self.identity(order.become))
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        channel, word = await self._start_run(script.start(order, expected))
+        channel, word = await self._start_run(order, expected)
         if word[0] == "B":
             now = loop.time()
             source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
@@ -104,21 +106,24 @@ class Spool:
 
     # Requests.
 
-    async def _start_run(self, request: Request) -> tuple[Channel, Word]:
+    async def _start_run(self, order: Order, expected: Identity) -> tuple[Channel, Word]:
         """Ask for a start in the quickest way that this login shell understands."""
-        login, become = self._login, request.way is not None
+        login, become = self._login, order.become is not None
         try:
+            request = script.start(order, expected, awaited=login.plain and login.awaits)
             channel, word = await self._ask(request, plain=login.plain and not become)
         except NoSpool:
             if become or not login.plain:
                 raise
             login.plain = False
-            channel, word = await self._ask(request)
+            channel, word = await self._ask(script.start(order, expected))
         if word == _NO_GROUP and not become:
             await channel.finish()
-            channel, word = await self._ask_plainly(request)
+            channel, word = await self._ask_plainly(script.start(order, expected))
         if word[0] == "B" and not become:
-            login.plain = " ".join(word[1:]) in PLAIN_SHELLS
+            shell = [part for part in word[1:] if part != "."]
+            login.plain = " ".join(shell) in PLAIN_SHELLS
+            login.awaits = len(shell) == len(word) - 1
         return channel, word
 
     async def _ask_plainly(self, request: Request) -> tuple[Channel, Word]:
@@ -221,7 +226,7 @@ class Spool:
     async def _ask(self, request: Request, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
         """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
         if start is None:
-            start = self._talk if request.way is not None and request.way.talks else self._start
+            start = self._talk if request.awaited or (request.way is not None and request.way.talks) else self._start
         channel = await Channel.open(start, request, plain=plain)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

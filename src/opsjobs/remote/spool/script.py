@@ -22,17 +22,26 @@ _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
 # Whoever ends like this goes on in the next line; after anything else a line break is a semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
-_PLAIN = ("watch", "watch_leave", "watch_on", "watch_end", "run", "ended", "refuse")
+_PLAIN = ("watch", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "run", "ended", "refuse")
 # What a program was given as files goes before its end is on record, whoever records it.
-_TIDY = ("tidy", "watch", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "run", "tidied", "ended", "refuse")
+_TIDY = (
+    *("tidy", "watch", "watch_loop", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "begin", "run", "tidied", "ended"),
+    "refuse",
+)
+_AWAITED = (
+    *("watch", "watch_awaited", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "run_awaited", "ended"),
+    "refuse",
+)
+AWAITED_BYTES = 1024
+"""A longer command is not read twice: shells read byte by byte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known.
 
-    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel. `name`:
-    what its shell calls itself.
+    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel; or,
+    where it is `awaited`, once its answer is not waited for any more. `name`: what its shell calls itself.
     """
 
     script: str
@@ -41,6 +50,7 @@ class Request:
     nonce: str
     way: Way | None = None
     hold: bool = False
+    awaited: bool = False
     name: str = "opsjobs"
 
     def line(self, *, plain: bool = False) -> str:
@@ -48,6 +58,7 @@ class Request:
 
         For any login shell there is; a `plain` one, which is a small POSIX shell itself, needs no other one for it.
         """
+        assert plain or not self.awaited, "what is awaited is for a plain login shell alone"
         words = " ".join(self.arguments)
         return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' {self.name} {words}")
 
@@ -64,9 +75,11 @@ def hello(become: Become | None = None) -> Request:
     return _request(["names", "boot", "machine", "hello"], [secrets.token_hex(16)], become)
 
 
-def start(order: Order, expected: Identity) -> Request:
+def start(order: Order, expected: Identity, *, awaited: bool = False) -> Request:
     """Start the run under this identity, and follow it while it is short.
 
+    `awaited`: in a way that costs least as long as somebody waits for it, where the order is a short command; only for a plain
+    login shell that keeps here-documents in memory.
     Raises ValueError for a command or an environment that no shell can be given, and for what is more than that.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
@@ -74,9 +87,10 @@ def start(order: Order, expected: Identity) -> Request:
     store, folder = _place(expected)
     package = _package(order)
     long = not package.place and len(package.words) > SHORT_BYTES
-    heard = "hearing" if package.place else "deaf"
+    awaited = awaited and not (package.place or order.become) and len(package.words) <= AWAITED_BYTES
+    reading = "command_long" if long else "command_awaited" if awaited else "command"
     arguments = [
-        quoted(_section(("command_long" if long else "command", "become", heard, "turn"))),
+        quoted(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),
         _name(order.key),
         store,
         _boot(expected),
@@ -86,8 +100,10 @@ def start(order: Order, expected: Identity) -> Request:
         str(order.limit_bytes),
         *folder,
     ]
-    sections = ["names", "clock", "start", *ways, "judge", *(_TIDY if package.place else _PLAIN)]
-    return _request(sections, arguments, order.become, _stdin(package.words, long=long) + package.behind)
+    ahead = ["names", "payload"] if awaited else ["names"]
+    sections = [*ahead, "clock", "start", *ways, "judge", *(_TIDY if package.place else _AWAITED if awaited else _PLAIN)]
+    request = _request(sections, arguments, order.become, _stdin(package.words, long=long) + package.behind)
+    return replace(request, awaited=awaited)
 
 
 def directly(program: Program) -> Request:

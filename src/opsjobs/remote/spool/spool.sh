@@ -1,7 +1,8 @@
 # The spool: durable runs on the target, in plain POSIX sh. script.py joins sections of it into ONE line for `sh -c`.
 #
-# So: no single quote (but in `command`, `become` and `turn`, which are an argument of their own), no backslash, an
-# exclamation mark only before a blank (csh), and comments on lines of their own. Processes are what costs here: on the way
+# So: no single quote (but in `command`, `become` and `turn`, which are an argument of their own, and in `run_awaited`, which
+# only a plain login shell is given), no backslash, an exclamation mark only before a blank (csh), and comments on lines of
+# their own. Processes are what costs here: on the way
 # of a short run nothing is started but the command and its watchdog; whatever a builtin can do (read, printf, echo, kill,
 # [), a builtin does.
 #
@@ -168,6 +169,25 @@ for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
 done 2>/dev/null
 echo "$N X"
 
+#: payload
+# A short command is read here. What is left of standard input then ends when somebody follows the run, or is gone: until
+# that the watchdog waits for nothing else, which costs no process.
+o=$IFS IFS= p= u= l=
+read -r u
+while read -r l; do
+  case $l in
+    "$u") break;;
+  esac
+  p=$p$l$n
+done
+IFS=$o
+case $u in
+  "") exit;;
+  "$l") ;;
+  *) exit;;
+esac
+exec 5<&0
+
 #: start
 # $1 what the command's own shell does, $2 key, $3 store, $4 boot, $5 digest, $6 timeout and $7 grace in hundredths of a
 # second, $8 the limit of each output file in bytes, $9 the folder where it is not in the home.
@@ -225,6 +245,14 @@ trap : HUP INT QUIT TERM PIPE USR1 USR2 ALRM
   t=timeout a=0
   clock
   e=$((c+T))
+
+#: watch_awaited
+  trap : URG
+  read -r j <&5
+  exec 5<&-
+  clock
+
+#: watch_loop
   while d=$((e-c)); [ $d -gt 0 ]; do
     nap $d
     # Without its keeper it stays as long as anything of the run does.
@@ -281,16 +309,24 @@ tidy
   kill -KILL -$g
 } </dev/null >/dev/null 2>&1 7>&- 8>&- & w=$! j=
 
-#: run
+#: begin
 if [ -e $K.v ]; then
   printf n. 1<>$K.x
   kill -KILL $w
   echo "$N V"
   exit
 fi
-echo "$N B $SHELL"
+# A dot: a shell that may keep a here-document in a file.
+echo "$N B $SHELL${BASH_VERSION:+ .}${KSH_VERSION:+ .}${ZSH_VERSION:+ .}${YASH_VERSION:+ .}"
+
+#: run
 # It takes its output files itself: were they redirected here, dash would tell them of the signal that ended the command.
 OPSJOBS_RUN=$K $m sh -c "$R" sh $m
+r=$?
+
+#: run_awaited
+# The same. Only the quoted end of the here-document is a word of ours: nothing in the command is expanded.
+eval 'OPSJOBS_RUN=$K $m sh -c "$R" sh $m 5<&- <<""'"$u$n$p$u$n"
 r=$?
 
 #: ended
@@ -355,6 +391,14 @@ case $t in
   "$l") ;;
   *) t=;;
 esac
+IFS=$o
+
+#: command_awaited
+# The same where it comes whole, in a here-document.
+n=${IFS#??} o=$IFS IFS= c= l= t=.
+while read -r l; do
+  c=$c$n$l
+done
 IFS=$o
 
 #: command_long
@@ -453,6 +497,8 @@ esac
 echo "$N A $st $y"
 case $st in
   [NVEG]) exit;;
+  # Its watchdog may still wait for the one who started it: he may be gone in a way that sshd has not noticed.
+  L) kill -URG -${id%%.*} 2>/dev/null;;
 esac
 # Reads on from where the last one stopped: the open file keeps the position. q: 1 where there was something.
 # Where the one who reads is killed, nobody knows the position but who was given the bytes: so all of this ends.
