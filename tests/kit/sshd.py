@@ -105,7 +105,18 @@ def account() -> str:
         made = subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", TARGET_USER], check=False, capture_output=True)
         if made.returncode != 0:
             pwd.getpwnam(TARGET_USER)
+    _at_home(pwd.getpwnam(TARGET_USER))
     return TARGET_USER
+
+
+def _at_home(user: pwd.struct_passwd) -> None:
+    """Its home may be left from another account of the name. With one that is not its own all tests would share a folder that
+    those of accounts without a home remove.
+    """
+    home = Path(user.pw_dir)
+    home.mkdir(mode=0o755, exist_ok=True)
+    if home.stat().st_uid != user.pw_uid:
+        os.chown(home, user.pw_uid, user.pw_gid)
 
 
 def keygen(path: Path, kind: str = "ed25519", *options: str) -> str:
