@@ -12,6 +12,7 @@ import pytest
 
 from kit.machines import endpoint, endpoint_of, key_credential, small_server
 from kit.proxy import Faults, proxy
+from kit.servers import open_folder
 from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen
 from opsjobs.model.execution import CancelProof, ErrorCode
@@ -19,7 +20,7 @@ from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.addresses import AddressPolicy
-from opsjobs.remote.session import Output
+from opsjobs.remote.session import Exit, Output
 from opsjobs.remote.ssh.options import SshOptions
 from remote.conftest import pool
 
@@ -212,3 +213,25 @@ async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path: Path) -
         assert [(s.name, s.ok) for s in refused] == [("connect", True), ("auth", False)]
         unknown = await sessions.test(endpoint("no-such-host.invalid", 22, wrong, host_keys=server.host_keys))
         assert [(s.name, s.ok) for s in unknown] == [("connect", False)]
+
+
+async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network_comes_back(server: Sshd) -> None:
+    """Who was told that nothing started begins it somewhere else, or again."""
+    async with (
+        proxy(server.host, server.port) as way,
+        pool(options=SshOptions(open_seconds=0.5)) as sessions,
+        sessions.session(endpoint_of(server, port=way.port)) as session,
+    ):
+        with open_folder() as folder:
+            folder.chmod(0o777)
+            witness = folder / "witness"
+            assert (await heard(await session.start(f"echo up >>{witness}")))[2] == Exit(0)
+            witness.unlink()
+            way.faults.stall = True
+            with pytest.raises(RemoteFailure) as lost:
+                await session.start(f"cat >>{witness}", stdin=b"ran")
+            assert lost.value.code is ErrorCode.CONNECTION_LOST
+            way.faults.stall = False
+            assert (await heard(await session.start("cat", stdin=b"after")))[0] == b"after"
+            assert not witness.exists()
+            assert way.connections == 1

@@ -100,6 +100,7 @@ class Connection:
             async with asyncio.timeout(self._options.open_seconds):
                 await asyncio.shield(opening)
         except (asyncio.CancelledError, TimeoutError) as stopped:
+            receiver.give_up()
             opening.add_done_callback(lambda done: _close_late(receiver, done))
             if isinstance(stopped, asyncio.CancelledError):
                 raise

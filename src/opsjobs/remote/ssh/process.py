@@ -118,6 +118,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         """True once the start request may have been written."""
         self.outflow = Outflow(pause=self._pause, resume=self._resume)
         self._early: Callable[[], None] | None = None
+        self._given_up = False
         self._resuming = False
         self._pauses_next = False
 
@@ -130,7 +131,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         return command if self.line is None else self.line.prefix + command
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        """The channel is open; the start request is written next."""
+        """The channel is open; the start request is written next, unless nobody waits for it any more."""
+        if self._given_up:
+            chan.abort()
+            return
         self._channel = chan
         self.requested = True
         if self._early is not None:
@@ -213,6 +217,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
                 self._channel.write_eof()
         except OSError:
             return  # The command ended without reading it, which its exit status tells.
+
+    def give_up(self) -> None:
+        """Whoever asked for it was told that nothing started, or goes: from now on nothing is begun."""
+        self._given_up = True
 
     def signal(self, name: str) -> None:
         """Ask the server to signal the command."""
