@@ -19,7 +19,7 @@ async def recut(pieces: AsyncIterable[bytes], size_bytes: int) -> AsyncIterator[
             held, room = [], size_bytes
             yield cut
         if at < len(piece):
-            held.append(memoryview(piece)[at:])
+            held.append(memoryview(piece)[at:] if at else piece)
             room -= len(piece) - at
     if held:
         yield b"".join(held)
