@@ -13,6 +13,7 @@ from kit.machines import local_endpoint
 from opsjobs.model.durable import Order
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Exit
+from opsjobs.remote.spool import durable
 from remote.spools import Machine, account, machine, marked, open_machine, until
 
 IN_MEMORY = ("dash", "busybox")
@@ -63,7 +64,9 @@ async def test_a_shell_that_may_keep_it_in_a_file_is_not_given_it_so() -> None:
         "echo a \\\n  b; echo 'c\n  d'",
         'x=\'""\'; echo $x \'<<""\' \\a; echo ${x#?} $# "$@" $0',
         "  \techo blanks  'at  both'\t ends  \t",
+        "echo 'Á ü € 😀'; echo Áüß€",
         "echo " + "x" * 900,
+        "echo " + "€" * 900,
         "echo " + "x" * 5000,
     ],
 )
@@ -87,8 +90,20 @@ async def test_who_waited_is_gone_and_its_time_limit_holds(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", IN_MEMORY)
-async def test_who_waited_is_gone_unnoticed_and_its_time_limit_holds_from_the_attach_on(shell: str) -> None:
+async def test_nobody_reads_what_it_says_and_its_time_limit_holds(shell: str) -> None:
+    async with machine(shell) as web:
+        order = _endless(web)
+        await web.begin(order)
+        await until(lambda: marked(order.key) == [])
+        assert (await web.again(order))[2] == Exit(None, "TERM", "timeout")
+
+
+@pytest.mark.parametrize("shell", IN_MEMORY)
+async def test_who_waited_is_gone_unnoticed_and_its_time_limit_holds_from_the_attach_on(
+    shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of half a connection sshd keeps the other half: standard input does not end."""
+    monkeypatch.setattr(durable, "LIVE_SECONDS", 3600.0)
     async with machine(shell) as web:
         order = _endless(web)
         await web.begin(order)

@@ -83,8 +83,8 @@ class Channel:
             self._records.complain(piece.data)
 
     def release(self) -> None:
-        """What was started is not waited for: it has to look after itself."""
-        if self._awaited:
+        """What was started is not waited for any more: it has to look after itself."""
+        if self._awaited and self.ended is None:
             assert isinstance(self._process, Speaker)
             self._process.say(b"", end=True)
 

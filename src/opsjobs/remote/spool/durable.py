@@ -27,10 +27,10 @@ KILL_SECONDS = 20.0
 
 KEYS_AT_ONCE = 100
 LIVE_SECONDS = 0.05
-"""A run that has not ended by then is followed live."""
+"""A run that has not ended by then is not awaited any more, and followed live."""
 
 LIVE_FACTOR = 3.0
-"""Or after so many times what its start took: a machine that is busy is not asked for more."""
+"""Followed only after so many times what its start took: a machine that is busy is not asked for more."""
 
 
 _NO_GROUP: Word = ("M", "setsid")
@@ -72,6 +72,7 @@ class Spool:
         channel, word = await self._start_run(order, expected)
         if word[0] == "B":
             now = loop.time()
+            loop.call_later(LIVE_SECONDS, channel.release)
             source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
             return DurableProcess(self._ways(order, expected), source)
         await channel.finish()

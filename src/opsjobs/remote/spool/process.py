@@ -85,7 +85,6 @@ class DurableProcess:
     async def _go_live(self) -> None:
         """Follow over a second channel; where there is none, over this one's place."""
         assert isinstance(self._source, Handover)
-        self._source.channel.release()
         live = await self._ways.follow(self._source.channel)
         if live is None:
             await self._attach()

@@ -22,15 +22,15 @@ _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
 # Whoever ends like this goes on in the next line; after anything else a line break is a semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
-_PLAIN = ("watch", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "run", "ended", "refuse")
+_PLAIN = ("watch", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "say", "run", "ended", "refuse")
 # What a program was given as files goes before its end is on record, whoever records it.
 _TIDY = (
-    *("tidy", "watch", "watch_loop", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "begin", "run", "tidied", "ended"),
-    "refuse",
+    *("tidy", "watch", "watch_loop", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "begin", "say", "run", "tidied"),
+    *("ended", "refuse"),
 )
 _AWAITED = (
-    *("watch", "watch_awaited", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "run_awaited", "ended"),
-    "refuse",
+    *("watch", "watch_awaited", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "say_awaited", "run_awaited"),
+    *("ended", "refuse"),
 )
 AWAITED_BYTES = 1024
 """A longer command is not read twice: shells read byte by byte."""
@@ -87,7 +87,7 @@ def start(order: Order, expected: Identity, *, awaited: bool = False) -> Request
     store, folder = _place(expected)
     package = _package(order)
     long = not package.place and len(package.words) > SHORT_BYTES
-    awaited = awaited and not (package.place or order.become) and len(package.words) <= AWAITED_BYTES
+    awaited = awaited and not (package.place or order.become) and len(package.words.encode()) <= AWAITED_BYTES
     reading = "command_long" if long else "command_awaited" if awaited else "command"
     arguments = [
         quoted(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),

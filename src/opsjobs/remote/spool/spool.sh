@@ -172,6 +172,7 @@ echo "$N X"
 #: payload
 # A short command is read here. What is left of standard input then ends when somebody follows the run, or is gone: until
 # that the watchdog waits for nothing else, which costs no process.
+unset p u
 o=$IFS IFS= p= u= l=
 read -r u
 while read -r l; do
@@ -316,8 +317,15 @@ if [ -e $K.v ]; then
   echo "$N V"
   exit
 fi
-# A dot: a shell that may keep a here-document in a file.
-echo "$N B $SHELL${BASH_VERSION:+ .}${KSH_VERSION:+ .}${ZSH_VERSION:+ .}${YASH_VERSION:+ .}"
+
+#: say
+# A dot: a shell that keeps here-documents in files, or may.
+z=.
+eval "[ -p /dev/stdin ] <<x${n}x$n" 2>/dev/null && z=
+echo "$N B $SHELL${z:+ .}${BASH_VERSION:+ .}"
+
+#: say_awaited
+echo "$N B $SHELL"
 
 #: run
 # It takes its output files itself: were they redirected here, dash would tell them of the signal that ended the command.
@@ -497,9 +505,17 @@ esac
 echo "$N A $st $y"
 case $st in
   [NVEG]) exit;;
-  # Its watchdog may still wait for the one who started it: he may be gone in a way that sshd has not noticed.
-  L) kill -URG -${id%%.*} 2>/dev/null;;
-esac
+  # Its watchdog may still wait for the one who started it: he may be gone in a way that sshd has not noticed. Of what the
+  # keeper has started it is the one without the mark; who has it not yet does not heed this signal.
+  L) p=${id%%.*} w=
+    if read -r w </proc/$p/task/$p/children; then
+      for j in $w; do
+        grep -qsF "OPSJOBS_RUN=$K" /proc/$j/environ || kill -URG $j
+      done
+    else
+      kill -URG -$p
+    fi;;
+esac 2>/dev/null
 # Reads on from where the last one stopped: the open file keeps the position. q: 1 where there was something.
 # Where the one who reads is killed, nobody knows the position but who was given the bytes: so all of this ends.
 pump() {

@@ -1,7 +1,7 @@
 """What one turn of the loop writes to a connection leaves in one piece.
 
-asyncssh writes each packet by itself, and an empty one before each. uvloop sends what it is given at once: a command that is
-started and given its standard input would be ten system calls here, and as many times that the machine's sshd is woken.
+asyncssh writes each packet by itself, and uvloop sends what it is given at once: a command that is started and given its standard
+input would be a system call for each, and as many times that the machine's sshd is woken.
 """
 
 from __future__ import annotations
