@@ -88,6 +88,7 @@ async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
         None,
         Endpoint(WEB, None),
         Endpoint(WEB, replace(login(2), id="7")),
+        Endpoint(WEB, replace(login(2), username="root")),
         Endpoint(WEB, login(2, fault="it is gone")),
     ):
         assert await renewed(Now(other), way) == way

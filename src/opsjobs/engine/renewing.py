@@ -27,4 +27,6 @@ def _hop(hop: Endpoint, logins: Mapping[str, Credential | None]) -> Endpoint:
     old, new = hop.credential, logins.get(hop.target.id)
     if old is None or new is None or old.fault is not None or new.fault is not None:
         return hop
-    return replace(hop, credential=new) if (new.id == old.id and new.version != old.version) else hop
+    # Under another user name it is another login, which nobody held against what was approved.
+    same = (new.id, new.username) == (old.id, old.username)
+    return replace(hop, credential=new) if same and new.version != old.version else hop
