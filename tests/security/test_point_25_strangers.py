@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from ipaddress import ip_network
 
 import httpx2
+import pytest
 
 from api.kit import Desk, desk, problem
 from opsjobs.api.body import STRANGER_BYTES_MAX
 from opsjobs.api.buckets import BURST_SECONDS
-from opsjobs.api.strangers import AT_ONCE_MAX
+from opsjobs.api.strangers import AT_ONCE_MAX, DOUBTED_MAX, Strangers
 from opsjobs.clock import TurnedClock
+from opsjobs.model.failures import TooMany, Unauthorised, Unavailable
 from opsjobs.store.fleet import HEAD
 from opsjobs.store.transaction import Database
 
@@ -37,7 +40,6 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(databas
             lambda: mallory.get("/jobs"),
             lambda: mallory.get("/jobs", headers={"Authorization": "Bearer opsc_guess"}),
             lambda: mallory.get("/openapi.json"),
-            lambda: mallory.post("/auth/refresh", json={"refresh_token": "guess"}),
         )
         for n in range(AT_ONCE):
             assert (await ways[n % len(ways)]()).status_code in (200, 401), n
@@ -52,6 +54,43 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(databas
         clock.turn(1 / A_SECOND)
         problem(await mallory.get("/jobs"), 401, "token_missing")
         problem(await mallory.get("/jobs"), 429, "too_many_requests")
+
+
+async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_door_has_its_count_too(database: Database) -> None:
+    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
+        assert [(await mallory.get("/jobs")).status_code for _ in range(AT_ONCE + 1)] == [401] * AT_ONCE + [429]
+        guess = {"refresh_token": "guess"}
+        told = [(await mallory.post("/auth/refresh", json=guess)).status_code for _ in range(AT_ONCE + 1)]
+        assert told == [401] * AT_ONCE + [429]
+
+
+async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(database: Database) -> None:
+    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada:
+        new = await ada.token_of("operator")
+        first = await asyncio.gather(*(ada.http.get("/auth/me", headers=new) for _ in range(AT_ONCE)))
+        assert [answer.status_code for answer in first] == [200] * AT_ONCE
+        answers = [(await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)]
+        assert answers == [401] * AT_ONCE + [429]
+
+
+def test_from_where_too_much_comes_a_few_tokens_are_judged_at_a_time() -> None:
+    strangers = Strangers(A_SECOND, TurnedClock())
+    for _ in range(AT_ONCE):
+        strangers.without_token(ELSEWHERE)
+    with ExitStack() as judged:
+        for n in range(DOUBTED_MAX):
+            judged.enter_context(strangers.judging(ELSEWHERE, f"new-{n}"))
+        with pytest.raises(TooMany), strangers.judging(ELSEWHERE, "one more"):
+            raise AssertionError("nobody looks at it")
+        with strangers.judging("198.51.100.7", "one more"):
+            pass
+    with pytest.raises(TooMany), strangers.judging(ELSEWHERE, "bad"):
+        raise Unauthorised("token_invalid", "It is bad.")
+    for _ in range(2 * DOUBTED_MAX):  # none of those before is in the way any more
+        with pytest.raises(Unavailable), strangers.judging(ELSEWHERE, "good"):
+            raise Unavailable("away")
+        with strangers.judging(ELSEWHERE, "good"):
+            pass
 
 
 async def _never() -> AsyncIterator[bytes]:
@@ -70,8 +109,9 @@ async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is
         answers = [(await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)]
         assert answers == [401] * AT_ONCE + [429]
         assert (await ada.http.get("/auth/me")).status_code == 200
-        # Nobody knows yet whether this one is good, and nobody looks.
-        problem(await ada.http.get("/auth/me", headers=late), 429, "too_many_requests")
+        # Nobody knows yet whether this one is good: so it is looked at, and one that is not is one too many.
+        assert (await ada.http.get("/auth/me", headers=late)).status_code == 200
+        problem(await ada.http.get("/auth/me", headers={"Authorization": "Bearer opsc_guess"}), 429, "too_many_requests")
         key = next(k for k in (await ada.http.get("/api-keys")).json()["items"] if k["name"] == "ben-viewer")
         assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
         problem(await ada.http.get("/auth/me", headers=ben), 401, "token_invalid")

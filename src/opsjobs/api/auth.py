@@ -21,8 +21,9 @@ from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
+REFRESH = "/auth/refresh"
 # Exactly these answer without a token; openapi.json and docs only where they are on at all.
-OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", "/auth/refresh"})
+OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH})
 # Of these whoever watches the service is never refused; from where too much comes they are answered out of memory.
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -71,27 +72,19 @@ class Tokens:
                 state["in_a_hurry"] = self._strangers.is_too_fast(address)
                 await self._app(scope, receive, send)
             else:
-                with self._strangers.at_a_door(address):
+                with self._strangers.at_a_door(address, goes_on=route_path(scope) == REFRESH):
                     await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
         try:
             token = token_of(Headers(scope=scope))
         except Unauthorised:
-            self._strangers.begin(address, None)
+            self._strangers.without_token(address)
             raise
-        self._strangers.begin(address, token)
-        try:
+        with self._strangers.judging(address, token):
             principal = await self._judge.principal(token)
             if scope["method"] not in READING:
                 await self._judge.remember(principal)
-        except Unauthorised:
-            self._strangers.proved_bad(token)
-            raise
-        except Unavailable:
-            self._strangers.was_not_judged(address, token)
-            raise
-        self._strangers.proved_good(address, token)
         return principal
 
 
