@@ -137,6 +137,27 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
         assert [start.command for start in web.starts] == (["before"] if moved else ["before", "inner"])
 
 
+@pytest.mark.parametrize("how", ["unchanged", "moved", "another"])
+async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_about(database: Database, how: str) -> None:
+    async with bench(database) as on:
+        on.machine("web-1")
+        db = on.machine("db-1")
+        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
+        execution = await on.launch([JobAction(key="run", job="inner", targets=SelectionDraft(ids=["db-1"]))], **APPROVED)
+        await approve(on)
+        if how == "moved":
+            move(on, "db-1", host="10.6.6.6")
+        elif how == "another":  # what is selected so is another machine by now
+            machine = on.known.targets.pop("db-1")
+            on.known.targets["db-9"] = replace(machine, id="db-9")
+        async with on.worker():
+            await on.ended(execution)
+        row = await on.row(execution)
+        good = how == "unchanged"
+        assert (row["status"], row["error_code"]) == (("succeeded", None) if good else ("blocked", "target_changed"))
+        assert [start.command for start in db.starts] == ["inner"] * good
+
+
 async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(database: Database) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from opsjobs.engine.course import course_of
-from opsjobs.engine.pinning import Pinning
+from opsjobs.engine.pinning import Pinning, pins_of_step, with_steps_pinned
+from opsjobs.model.failures import Invalid
 from opsjobs.model.pinned import Hop, Pins, holds
 from opsjobs.model.pinned import pin as pin_of
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
@@ -52,6 +53,30 @@ async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_abou
         await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         told = await refusals(at, execution)
         assert told is None if door == "free" else "version 1 then, 3 now" in (told or "")
+
+
+async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_are_not_without_end(
+    database: Database,
+) -> None:
+    async with stage(database) as at:
+        await at.machine("db-1", labels={"role": "db"})
+        await at.job("inner")
+
+        def steps(*targets: dict[str, Any]) -> list[dict[str, Any]]:
+            return [{"type": "job", "key": f"s{n}", "job": "inner", "targets": t} for n, t in enumerate(targets)]
+
+        job = await at.job(actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED)
+        execution = (await at.execute(job))["id"]
+        spec = (await at.parts.ledger.specs([execution]))[execution]
+        assert [list(pins_of_step(action)) for action in spec.actions] == [["2"], ["2"]]
+        (asked,) = (await at.http.get("/approvals")).json()["items"]
+        shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
+        assert [(action["job"], "pins" in action) for action in shown] == [("inner", False)] * 2
+        inventory, vault = at.parts.inventory, at.parts.vault
+        with pytest.raises(Invalid, match="more than 1 targets"):
+            await with_steps_pinned(spec.actions, inventory, vault, at_most=1)
+        gone = [{**spec.actions[0], "targets": {"ids": ["db-7"]}}]
+        assert (await with_steps_pinned(gone, inventory, vault, at_most=1))[0]["pins"] == {}
 
 
 async def test_point_08_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:

@@ -103,7 +103,7 @@ class Approving:
         places = [{"id": run.id, "name": run.name, "host": run.host} for run in about.targets[:TARGETS_SHOWN]]
         would_run = {
             "job_name": about.job_name,
-            "actions": list(about.actions),
+            "actions": [{name: said for name, said in action.items() if name != "pins"} for action in about.actions],
             "parameters": masked(about.parameters),
             "policy": dict(about.policy),
             "targets": places,

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from opsjobs.engine.launch import Launcher
+from opsjobs.engine.pinning import pins_of_step
 from opsjobs.engine.rights import Ask, Rights
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound
@@ -35,7 +36,7 @@ class Children:
         """The execution of this attempt: launched now, or as it stands since it was.
 
         Raises NotFound, Invalid, Conflict, Forbidden where it cannot be launched; Conflict("target_changed") where a machine is not
-        any more what was approved with the outer execution.
+        any more what was approved with the outer execution, or was not among that.
         """
         uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
         if (known := await self._known(uuid)) is not None:
@@ -58,7 +59,7 @@ class Children:
             declared=job.definition.parameters,
             bounds=bounds,
             tags=job.definition.tags,
-            pins=await self._pins(spec, run, others=targets is not None),
+            pins=_pins(spec, run, action),
         )
         try:
             launched = await self._launcher.launch(
@@ -75,14 +76,6 @@ class Children:
             raise
         assert launched.execution is not None, "nothing is replayed without a key"
         return launched.execution
-
-    async def _pins(self, spec: Spec, run: Claimed, *, others: bool) -> Mapping[str, bytes] | None:
-        """What was approved of this run's machine (`others`: of all that the outer execution has), by id; None: nobody was asked."""
-        if spec.pins.digests is None:
-            return None
-        positions = await self._executions.positions(spec.execution_id) if others else {run.target_id: run.position}
-        found = {target: spec.pins.digest(position) for target, position in positions.items()}
-        return {target: digest for target, digest in found.items() if digest is not None}
 
     async def _known(self, uuid: UUID) -> Execution | None:
         try:
@@ -118,3 +111,11 @@ class Children:
             name = stored.job.definition.name
             words = f"The job {name} was changed after execution {above[-1]} was asked to be approved: launch that anew."
             raise Conflict("changed_since_approved", words)
+
+
+def _pins(spec: Spec, run: Claimed, action: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+    """What was asked about of the machines of this step, by id: of its own targets, or of this run's. None: nobody was asked."""
+    digest = spec.pins.digest(run.position)
+    if digest is None:
+        return None
+    return {run.target_id: digest} if action.get("targets") is None else pins_of_step(action)

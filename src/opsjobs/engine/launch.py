@@ -13,7 +13,7 @@ from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, binding, sources
 from opsjobs.engine.approving import asking, terms_of
 from opsjobs.engine.judging import Judged, Judging, refuse_blocked
-from opsjobs.engine.pinning import asks_people, pinned
+from opsjobs.engine.pinning import asks_people, pinned, with_steps_pinned
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
@@ -128,7 +128,8 @@ class Launcher:
     async def asking(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
         """The launch as judged, with what has to be approved before it begins. `order`: with its values.
 
-        Raises Invalid("safety_blocked"), Conflict("target_changed") where a machine is not the one that the outer execution was about.
+        Raises Invalid("safety_blocked", "too_many_targets"), Conflict("target_changed") where a machine is none of those, as they were
+        then, that the outer execution was about.
         """
         judged = await self.judged(new.actions, order, new.targets)
         if judged is not None:
@@ -137,6 +138,9 @@ class Launcher:
                 refuse_blocked(judged.judgement)
         terms = terms_of(order.policy.approval, judged)
         people = asks_people(new.actions, terms, judged)
+        if people or order.pins is not None:
+            at_most = self._limits.max_targets
+            new = replace(new, actions=await with_steps_pinned(new.actions, self._targets, self._vault, at_most=at_most))
         if people or judged is not None or order.pins is not None:
             new = replace(new, pins=await pinned(new.targets, self._targets, self._vault, people=people, before=order.pins))
         return asking(replace(new, requester=audit.requester(), override=order.override), order.parameters, terms)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from opsjobs.engine.binding import jumps_of
 from opsjobs.engine.course import Course
 from opsjobs.engine.judging import Judged, Judging, refused_in_words
 from opsjobs.model.approval import Terms
-from opsjobs.model.failures import Conflict
+from opsjobs.model.failures import Conflict, FieldError, Invalid, Refusal
 from opsjobs.model.pinned import Hop, Pins, holds, pin, way_of
-from opsjobs.model.target import Endpoint, Target
+from opsjobs.model.target import Endpoint, SelectionDraft, Target
 from opsjobs.model.verdict import Verdict
 from opsjobs.peers.targets import Targets
 from opsjobs.store.vault import Vault
@@ -34,23 +34,65 @@ async def pinned(
     """What is kept of the machines of a launch; `people`: of each a digest, as somebody is asked about them.
 
     `before`: the digests of those that were approved with the execution that this one is a part of (None: nobody was asked).
-    Raises Conflict("target_changed") where one of them is another one by now.
+    Raises Conflict("target_changed") where one of them is another one by now, or is none of those.
     """
     if not people and before is None:
         return Pins.of(targets)
+    digests = bytearray()
+    async for target, way in _ways(targets, known, vault):
+        if before is not None:
+            if (approved := before.get(target.id)) is None:
+                raise Conflict(
+                    "target_changed", f"{target.name} was not among the machines of this step that were asked about. {AGAIN}"
+                )
+            if not holds(approved, way):
+                raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
+        digests += pin(way)
+    return Pins.of(targets, bytes(digests))
+
+
+async def with_steps_pinned(
+    actions: Sequence[Mapping[str, Any]], known: Targets, vault: Vault, *, at_most: int
+) -> list[Mapping[str, Any]]:
+    """The frozen actions; those that run a job on targets of their own with the `pins` of these, in hexadecimal by id.
+
+    Where such targets are not there, nothing is pinned: that step then runs nowhere. Raises Invalid where there are more than
+    `at_most` in all.
+    """
+    found: list[Mapping[str, Any]] = []
+    total = 0
+    for position, action in enumerate(actions):
+        if action["type"] != "job" or action.get("targets") is None:
+            found.append(action)
+            continue
+        try:
+            targets = await known.resolve(SelectionDraft.model_validate(action["targets"]))
+        except Refusal:
+            targets = []
+        if (total := total + len(targets)) > at_most:
+            words = f"Its steps run jobs on more than {at_most} targets (MAX_TARGETS_PER_JOB), too many to be asked about at once: split it."
+            raise Invalid(
+                "too_many_targets", words, errors=[FieldError(f"/actions/{position}/targets", words, "too_many_targets")]
+            )
+        pins = {target.id: pin(way).hex() async for target, way in _ways(targets, known, vault)}
+        found.append({**action, "pins": pins})
+    return found
+
+
+def pins_of_step(action: Mapping[str, Any]) -> dict[str, bytes]:
+    """What was pinned of the targets that this frozen action has of its own."""
+    return {target: bytes.fromhex(digest) for target, digest in (action.get("pins") or {}).items()}
+
+
+async def _ways(targets: Sequence[Target], known: Targets, vault: Vault) -> AsyncIterator[tuple[Target, list[Hop]]]:
+    """Each with the way to it."""
     jumps = {jump.id: jump for jump in await jumps_of(known, targets)} if any(t.jump for t in targets) else {}
     used = {hop.credential for hop in (*targets, *jumps.values()) if hop.credential is not None}
     logins = await vault.usernames(used) if used else {}
-    digests = bytearray()
     for nth, target in enumerate(targets, start=1):
-        way = [Hop(hop, logins.get(hop.credential or "")) for hop in _way(target, jumps)]
-        approved = (before or {}).get(target.id)
-        if approved is not None and not holds(approved, way):
-            raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
-        digests += pin(way)
+        yield target, [Hop(hop, logins.get(hop.credential or "")) for hop in _way(target, jumps)]
         if nth % PINS_AT_A_TIME == 0:
             await asyncio.sleep(0)
-    return Pins.of(targets, bytes(digests))
 
 
 def _way(target: Target, jumps: Mapping[str, Target]) -> list[Target]:

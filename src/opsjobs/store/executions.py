@@ -193,11 +193,6 @@ class Executions:
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
-    async def positions(self, execution_id: int) -> dict[str, int]:
-        """The place of each of its targets in it, from 1, by id: at most MAX_TARGETS_PER_JOB."""
-        query = "select target_id, position from target_runs where execution_id = %s"
-        return {row["target_id"]: row["position"] for row in await self._database.fetch(query, [execution_id])}
-
     async def waiting_zones(self, execution_id: int) -> Sequence[str]:
         """The zones in which runs of it wait: whose workers there is a bell for."""
         query = "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
