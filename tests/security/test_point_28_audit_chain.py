@@ -165,6 +165,25 @@ async def test_retention_goes_from_the_beginning_and_says_so(database: Database)
     assert row == {"action": "audit.retained", "actor": "opsjobs", "after": {"rows": ROWS, "base": str(head)}}
 
 
+async def test_what_lies_before_an_anchor_goes_in_parts_and_only_as_it_grows_old(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "RETAINED_AT_ONCE", 2)
+    head = await filled(database)
+    seals, log = Seals(database, KEYS), AuditLog(database, KEYS)
+    assert await seals.anchor("a lost key") == head
+    assert await seals.retain(86_400) == 0, "what is young stays, though nothing proves it any more"
+    await database.fetch("update opsjobs_clock set shift = interval '3 days' returning 1")
+    parts = []
+    while gone := await seals.retain(86_400):
+        left = await database.fetch("select seal from audit_log where seal <= %s", [head.seal])
+        parts.append((gone, len(left)))
+    # All of them are gone before the chain's own beginning is, the anchor.
+    assert parts == [(2, 4), (2, 2), (2, 0), (1, 0)]
+    found = await log.verify()
+    assert (found.broken, found.ends.base.seal) == (None, head.seal + 1)
+
+
 async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Database) -> None:
     await filled(database, 300)
     async with database.connection() as connection:

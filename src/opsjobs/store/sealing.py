@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import DictRow
@@ -43,7 +44,10 @@ _LAST = """
 select coalesce(max(seal), 0) as seal,
   (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
 from audit_log"""
-_LET_GO = "delete from audit_log where seal <= %s"
+_LET_GO = "delete from audit_log where seal > %s and seal <= %s"
+# What lies before the base since somebody began the chain anew behind it: of the next rows those that are too old to keep.
+_LEFT_OVER = """
+delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s order by seal limit %s)"""
 
 
 class Seals:
@@ -132,31 +136,34 @@ class Seals:
         """Let go of the oldest rows, those of days that ended longer ago than is kept; says how many.
 
         It is itself on record, in a row that is signed as the sealing's own. Rows that do not fit stay, and nothing before them goes:
-        they would be gone for good.
+        they would be gone for good. What lies before an anchor goes first, as it grows old; it need not fit. At most 2,000 rows.
         """
 
         async def once() -> int:
             async with self._database.transaction() as connection:
                 ends = await self._ends(connection)
-                base = await self._old(connection, ends, keep_seconds)
-                if base == ends.base:
-                    return 0
-                gone = base.seal - ends.base.seal
-                await audit_chain.write(connection, replace(ends, base=base), self._keys)
-                await connection.execute(_LET_GO, [base.seal])
+                until = await (await connection.execute(_UNTIL, [keep_seconds])).fetchone()
+                assert until is not None
+                left_over = [until["until"], ends.base.seal, RETAINED_AT_ONCE]
+                base, gone = ends.base, (await connection.execute(_LEFT_OVER, left_over)).rowcount
+                if not gone:
+                    base = await self._old(connection, ends, until["until"])
+                    gone = base.seal - ends.base.seal
+                    if not gone:
+                        return 0
+                    await audit_chain.write(connection, replace(ends, base=base), self._keys)
+                    await connection.execute(_LET_GO, [ends.base.seal, base.seal])
                 after = {"rows": gone, "base": str(base)}
                 await self._own(connection, replace(ends, base=base), "audit.retained", after)
                 return gone
 
         return await self._database.repeat(once)
 
-    async def _old(self, connection: Connection, ends: Ends, keep_seconds: float) -> Link:
+    async def _old(self, connection: Connection, ends: Ends, until: datetime) -> Link:
         """The last link that is too old to keep, of the next 2,000."""
-        until = await (await connection.execute(_UNTIL, [keep_seconds])).fetchone()
-        assert until is not None
         walk = Walk(ends.base, self._keys, ends)
         for row in await (await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])).fetchall():
-            if row["at"] >= until["until"] or not walk.step(row, row["hash"]):
+            if row["at"] >= until or not walk.step(row, row["hash"]):
                 break
         if walk.at.seal == ends.head.seal:
             walk.end(ends.head)
