@@ -254,6 +254,31 @@ def test_an_upgrade_that_never_gets_its_turn_says_so(first_url: str, monkeypatch
     assert runner.check(first_url).current == "0001"
 
 
+def test_names_of_before_are_gathered_while_no_table_is_kept_from_anybody(first_url: str) -> None:
+    """It reads the audit log, which may be long: whatever a launch needs is free meanwhile."""
+    with runner._connected(first_url) as connection, runner._alone(connection):
+        runner._run(connection, [AUDIT_KEY], "0021")
+    with psycopg.connect(first_url) as holder, psycopg.connect(first_url, autocommit=True) as other:
+        holder.execute("lock table files in access exclusive mode")  # the last of what it reads: there it is held up
+        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]))
+        upgrade.start()
+        for _ in range(100_000):
+            if (kept := other.execute(KEPT_BY_WHO_WAITS_FOR_FILES).fetchone()) is not None:
+                break
+        holder.rollback()
+        upgrade.join(90)
+    assert kept == ([],)
+    assert runner.check(first_url).up_to_date
+
+
+KEPT_BY_WHO_WAITS_FOR_FILES = """
+with locks as materialized (select * from pg_locks where database = (select oid from pg_database where datname = current_database()))
+select (select coalesce(array_agg(relation::regclass::text) filter (where granted and mode in (
+    'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')), '{}')
+  from locks l where l.pid = w.pid and l.relation is not null)
+from locks w where not w.granted and w.relation = 'files'::regclass"""
+
+
 def test_no_statement_answers_with_whatever_columns_a_table_has() -> None:
     """The first release prepared `select * from targets`: a column more, and every one of its processes had failed."""
     tables = set(re.findall(r"^create table (\w+)", "".join(p.read_text() for p in VERSIONS.glob("*.sql")), re.MULTILINE))

@@ -25,6 +25,9 @@ _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never c
 _LOCK_SECONDS = 1
 _TRIES = 30
 _BUSY = (LockNotAvailable, DeadlockDetected)
+# Where a transaction ends, when an older database is brought on: 0026 reads the audit log, however long it is, and would keep tables
+# from everybody meanwhile that are altered until here.
+_FIRST = "0025"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +60,32 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
 
 
 def _upgrade(url: str, keys: Sequence[Secret]) -> SchemaState:
-    with _connected(url) as connection, connection.begin():
+    with _connected(url) as connection:
+        with _alone(connection):
+            # A new database is made whole or not at all.
+            if (current := _state(connection).current) is not None and current < _FIRST:
+                _run(connection, keys, _FIRST)
+        with _alone(connection):
+            _run(connection, keys, "head")
+            _choose_compression(connection)
+            state = _state(connection)
+            connection.exec_driver_sql(f"select opsjobs_make_partitions({PARTITION_DAYS_AHEAD})")
+    return state
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    with connection.begin():
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
         # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
         connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
-        configuration = _configuration()
-        configuration.attributes.update(connection=connection, keys=keys)
-        command.upgrade(configuration, "head")
-        _choose_compression(connection)
-        state = _state(connection)
-        connection.exec_driver_sql(f"select opsjobs_make_partitions({PARTITION_DAYS_AHEAD})")
-    return state
+        yield
+
+
+def _run(connection: Connection, keys: Sequence[Secret], revision: str) -> None:
+    configuration = _configuration()
+    configuration.attributes.update(connection=connection, keys=keys)
+    command.upgrade(configuration, revision)
 
 
 def check(url: str) -> SchemaState:

@@ -1,4 +1,4 @@
-"""By age, the names that machines had, so that old ones are found; an addition only."""
+"""The names of those that went before, and by age those that machines had, so that old ones are found; additions only."""
 
 from pathlib import Path
 
