@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
 
 from api.kit import problem
 from opsjobs.store.transaction import Database
+from security.test_point_04_names import waiting
 from security.world import STAGING, World, badge, world
 
 PROD = "prod"
@@ -90,3 +94,34 @@ async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs
             assert made.status_code == 201, made.text
             assert (await all_.http.delete(f"/jobs/{made.json()['id']}", headers=ben)).status_code == 204
         await all_.made("/jobs", body("clean-up"))
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["made", "renamed"])
+async def test_what_is_let_go_of_at_the_same_moment_is_seen(database: Database, *, renamed: bool) -> None:
+    """Whoever asks again and again for a name that another's thing has does not get it in the moment in which that one goes."""
+    async with world(database) as all_:
+        ben = all_.admit(badge("ben", ("manager", "env=staging")))
+        own = await all_.target("stg-1", STAGING)
+        await all_.target("db-1", PROD)
+        await all_.job("clean-up", PROD, own)
+        mine = await all_.job("mine", STAGING, own)
+        job = {"name": "clean-up", "tags": ["env=staging"], "actions": [UPTIME], "targets": {"ids": [own]}}
+        goes = {
+            "delete from targets where name = 'db-1'": (f"/targets/{own}", "/targets", machine("db-1")),
+            "update jobs set state = 'archived', archived_at = opsjobs_now() where name = 'clean-up'": (
+                f"/jobs/{mine}",
+                "/jobs",
+                job,
+            ),
+        }
+        for statement, (one, all_of_them, body) in goes.items():
+            async with database.transaction() as connection:
+                await connection.execute(statement.encode())
+                headers = {**ben, "If-Match": "*"} if renamed and body is job else ben
+                asked = asyncio.create_task(
+                    all_.http.request("PUT" if renamed else "POST", one if renamed else all_of_them, json=body, headers=headers)
+                )
+                async with asyncio.timeout(60):
+                    while not asked.done() and not await waiting(database):
+                        await asyncio.sleep(0.01)
+            problem(await asked, 403, "name_was_used")

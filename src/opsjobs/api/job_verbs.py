@@ -80,7 +80,8 @@ async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: C
     if draft is not None:
         check_override(request, draft)
     said = await jobs.vet(request, copy, draft or CloneDraft())
-    made = await request.app.state.parts.jobs.create(copy, principal_of(request).name, idem, vetted=said)
+    by, within = principal_of(request).name, bounds(request, "jobs:create")
+    made = await request.app.state.parts.jobs.create(copy, by, idem, vetted=said, bounds=within)
     if isinstance(made, Answer):
         return replayed(request, made, etag=True)
     return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)

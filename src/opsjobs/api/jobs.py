@@ -89,7 +89,8 @@ async def create(request: Request, body: JobBody, idem: Idempotent) -> Response:
     await check_written(request, draft, "jobs:create")
     check_override(request, body)
     vetted = await vet(request, draft, body)
-    job = await request.app.state.parts.jobs.create(draft, principal_of(request).name, idem, vetted=vetted)
+    by, within = principal_of(request).name, bounds(request, "jobs:create")
+    job = await request.app.state.parts.jobs.create(draft, by, idem, vetted=vetted, bounds=within)
     if isinstance(job, Answer):
         return replayed(request, job, etag=True)
     return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
@@ -114,7 +115,8 @@ async def replace(id: str, request: Request, if_match: IfMatch, body: JobBody) -
     await check_written(request, draft, "jobs:update")
     check_override(request, body)
     vetted = await vet(request, draft, body)
-    return _one(await request.app.state.parts.jobs.replace(id, draft, principal_of(request).name, if_match, vetted=vetted))
+    by, within = principal_of(request).name, bounds(request, "jobs:update")
+    return _one(await request.app.state.parts.jobs.replace(id, draft, by, if_match, vetted=vetted, bounds=within))
 
 
 @router.delete(

@@ -75,7 +75,8 @@ async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> R
     await _check_written(request, draft.jobs)
     check_override(request, draft)
     vetted = await _vetted(request, draft, dry_run=dry_run)
-    done = await request.app.state.parts.jobs.apply(draft.jobs, principal_of(request).name, dry_run=dry_run, vetted=vetted)
+    by, within = principal_of(request).name, bounds(request, "jobs:create")
+    done = await request.app.state.parts.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
     return JSONResponse({"items": [{**one.data(), **_said(vetted[one.name])} for one in done], "dry_run": dry_run})
 
 

@@ -27,7 +27,7 @@ class Authoring:
         self._files = files
 
     async def check(self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns) -> None:
-        """Raises Forbidden for what lies outside, and Invalid for what is not there or not to be seen.
+        """Raises Forbidden for what lies outside, and Invalid for what is not there or not to be seen. The name is the store's to judge.
 
         `owns`: whether a file is the author's: others' are not for him to bring to his targets.
         """
@@ -35,7 +35,6 @@ class Authoring:
             return
         if isinstance(draft, JobDraft):
             bounds.check_labels(labels_of(draft.tags), f"A job with the tags of {draft.name!r}")
-            await self._check_name(draft.name, bounds)
         await self._check_selection(draft, draft.targets, bounds)
         for position, action in enumerate(_actions(draft)):
             if action.targets is not None:
@@ -44,16 +43,6 @@ class Authoring:
                 await self._check_job(action, position, bounds)
             if isinstance(action, FileTransferAction) and action.direction == "upload":
                 await self._check_file(action, position, owns)
-
-    async def _check_name(self, name: str, bounds: Bounds) -> None:
-        # Workflows run a job by its name, with the rights of whoever launches them.
-        if all(bounds.act.holds(labels) for labels in await self._jobs.brings_along(name)):
-            return
-        detail = (
-            f"The name {name!r} was a job's outside of your scope, or jobs there run it by this name: choose another name, or ask "
-            f"somebody who holds {bounds.permission} for all jobs to make it."
-        )
-        raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
 
     async def _check_selection(self, draft: JobDraft | RunDraft, selection: SelectionDraft, bounds: Bounds) -> None:
         name = draft.name if isinstance(draft, JobDraft) else "ad-hoc"

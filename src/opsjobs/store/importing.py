@@ -17,7 +17,7 @@ from opsjobs.store import idempotency, inventory
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget
 from opsjobs.store.reference import name_taken
-from opsjobs.store.scoping import check_target
+from opsjobs.store.scoping import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 
 BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
@@ -121,7 +121,7 @@ class Imports:
                 uses_logins()
             await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
-                return await self._write(connection, position, wanted, old)
+                return await self._write(connection, position, wanted, old, bounds)
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = "".join(f"/{part}" for part in first["loc"])
@@ -129,11 +129,14 @@ class Imports:
         except Refusal as refusal:
             return _refused(position, name, refusal.code, refusal.detail)
 
-    async def _write(self, connection: Connection, position: int, wanted: TargetDraft, old: StoredTarget | None) -> Outcome:
+    async def _write(
+        self, connection: Connection, position: int, wanted: TargetDraft, old: StoredTarget | None, bounds: Bounds
+    ) -> Outcome:
         if old is not None:
             await inventory.change(connection, int(old.target.id), wanted)
             return Outcome(position, wanted.name, "updated", old.target.id)
         made = await inventory.insert(connection, wanted, uuid7(self._clock.now()))
+        await check_target_name(connection, wanted.name, bounds)
         return Outcome(position, wanted.name, "created", str(made))
 
 

@@ -23,7 +23,7 @@ from opsjobs.store.hostkeys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, find, lock, unique_name
-from opsjobs.store.scoping import check_target
+from opsjobs.store.scoping import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
 from opsjobs.store.vault import Vault, binding
@@ -184,6 +184,7 @@ class Inventory:
                 return answer
             await check_target(connection, draft, bounds)
             stored = await _read(connection, await insert(connection, draft, uuid7(self._clock.now())))
+            await check_target_name(connection, draft.name, bounds)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
         return stored
@@ -195,9 +196,14 @@ class Inventory:
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            if not bounds.act.everywhere:
-                await check_target(connection, draft, bounds, (await _read(connection, target_id)).target)
-            return await change(connection, target_id, draft)
+            if bounds.act.everywhere:
+                return await change(connection, target_id, draft)
+            old = (await _read(connection, target_id)).target
+            await check_target(connection, draft, bounds, old)
+            stored = await change(connection, target_id, draft)
+            if draft.name != old.name:
+                await check_target_name(connection, draft.name, bounds)
+        return stored
 
     async def get(self, ref: str) -> StoredTarget:
         """One target. Raises NotFound."""

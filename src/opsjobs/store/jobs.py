@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.rows import DictRow
-from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach, labels_of
-from opsjobs.model.action import RunningAction
+from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.differences import differences
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
@@ -21,12 +20,13 @@ from opsjobs.model.job import Job, JobDraft, JobState
 from opsjobs.model.verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.job_versions import write_version
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.scoping import check_job_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import binding
 
 # Places of differences that the audit log names of one change.
 CHANGES_TOLD = 100
@@ -164,28 +164,6 @@ VERSIONS = Listing(
     labels="opsjobs_labels(tags)",
 )
 
-_INSERT_VERSION = """
-insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement, author)
-values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s,
-        %(judgement)s, %(author)s)"""
-
-_INSERT_ACTIONS = """
-insert into job_actions (job_id, version, position, key, type, definition)
-select %s, %s, a.position, a.key, a.type, a.definition
-from unnest(%s::int[], %s::text[], %s::text[], %s::jsonb[]) as a(position, key, type, definition)"""
-
-_INSERT_TARGETS = """
-insert into job_targets (job_id, version, position, kind, value)
-select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
-
-
-_BRINGS_ALONG = f"""
-select labels from (
-  (select {OF_JOB.format("v.job_id")} as labels from job_versions v where v.name = %(name)s order by v.created_at desc limit 1)
-  union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived' and exists (
-    select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job' and a.definition ->> 'job' = %(name)s)
-) others where not exists (select from jobs where name = %(name)s and state <> 'archived')"""
-
 
 class Jobs:
     """The jobs that are not deleted; executions remember deleted ones by themselves."""
@@ -195,13 +173,23 @@ class Jobs:
         self._clock = clock or SystemClock()
 
     async def create(
-        self, draft: JobDraft, by: str, idem: IdempotentRequest | None = None, *, vetted: Vetted = UNASKED
+        self,
+        draft: JobDraft,
+        by: str,
+        idem: IdempotentRequest | None = None,
+        *,
+        vetted: Vetted = UNASKED,
+        bounds: Bounds = NO_BOUNDS,
     ) -> StoredJob | Answer:
-        """Store a job at version 1; an Answer where this request was done before. Raises Conflict("name_taken")."""
+        """Store a job at version 1; an Answer where this request was done before.
+
+        Raises Conflict("name_taken"), and Forbidden("name_was_used") where its name brings along what is out of bounds.
+        """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             stored = await _insert(connection, draft, by, self._clock, vetted)
+            await check_job_name(connection, draft.name, bounds, stored.job)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/jobs/{stored.job.id}", stored.data())
         return stored
@@ -232,13 +220,6 @@ class Jobs:
         row = await self._database.fetch_one(query, [ref, *known, ref])
         return None if row is None else dict(row["labels"])
 
-    async def brings_along(self, name: str) -> list[Mapping[str, str]]:
-        """Of a name that no job has: the labels of the job that had it last, and of those whose actions run a job of this name.
-
-        Nothing where a job has it.
-        """
-        return [row["labels"] for row in await self._database.fetch(_BRINGS_ALONG, {"name": name})]
-
     async def labels_by_name(self, names: Collection[str]) -> dict[str, Mapping[str, str]]:
         """The labels of those of these jobs that are there, by name."""
         query = f"""select j.name, {OF_JOB.format("j.id")} as labels from jobs j
@@ -260,18 +241,28 @@ class Jobs:
         return (await JOBS.page(self._database, request, reach=reach)).map(_stored)
 
     async def replace(
-        self, ref: str, draft: JobDraft, by: str, if_match: Collection[int] | None, *, vetted: Vetted = UNASKED
+        self,
+        ref: str,
+        draft: JobDraft,
+        by: str,
+        if_match: Collection[int] | None,
+        *,
+        vetted: Vetted = UNASKED,
+        bounds: Bounds = NO_BOUNDS,
     ) -> StoredJob:
         """Make the next version, or none where nothing is different.
 
         `if_match`: the versions that the caller takes this one for; None = any. Raises NotFound, Precondition(412),
-        Conflict("name_taken").
+        Conflict("name_taken"), and Forbidden("name_was_used") where a new name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
             if old.job.definition == draft:
                 return old
-            return await _next_version(connection, old, draft, by, vetted)
+            stored = await _next_version(connection, old, draft, by, vetted)
+            if draft.name != old.job.definition.name:
+                await check_job_name(connection, draft.name, bounds, stored.job)
+        return stored
 
     async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
         """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
@@ -314,11 +305,18 @@ class Jobs:
             return await _told(connection, old.job.id, EventType.JOB_UPDATED)
 
     async def apply(
-        self, drafts: Sequence[JobDraft], by: str, *, dry_run: bool, vetted: Mapping[str, Vetted] | None = None
+        self,
+        drafts: Sequence[JobDraft],
+        by: str,
+        *,
+        dry_run: bool,
+        vetted: Mapping[str, Vetted] | None = None,
+        bounds: Bounds = NO_BOUNDS,
     ) -> Sequence[Applied]:
         """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change.
 
-        `vetted`: by name, what the safety check has said of each.
+        `vetted`: by name, what the safety check has said of each. `bounds`: of who makes those that are new; raises
+        Forbidden("name_was_used") where a name brings along what is outside.
         """
         said = vetted or {}
         async with self._database.transaction() as connection:
@@ -328,6 +326,9 @@ class Jobs:
                 await _applied(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
                 for draft in by_name
             ]
+            for one in done:
+                if one.change == "created":
+                    await check_job_name(connection, one.name, bounds, one.job.job if one.job is not None else None)
         applied = {one.name: one for one in done}
         return [applied[draft.name] for draft in drafts]
 
@@ -355,7 +356,7 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
     with unique_name("job", draft.name):
         row = await (await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])).fetchone()
     assert row is not None
-    await _write_version(connection, row["id"], 1, draft, by, vetted=vetted)
+    await write_version(connection, row["id"], 1, draft, by, vetted=vetted)
     after = {"version": 1, "state": draft.state, "actions": len(draft.actions)}
     await audit.record(connection, "job.created", "job", row["id"], draft.name, after=after)
     return await _told(connection, row["id"], EventType.JOB_CREATED)
@@ -363,7 +364,7 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
 
 async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted) -> StoredJob:
     version = old.job.version + 1
-    await _write_version(connection, old.job.id, version, draft, by, vetted=vetted)
+    await write_version(connection, old.job.id, version, draft, by, vetted=vetted)
     # Paused is no word of a draft: whoever changes a job does not resume it.
     state = "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
     query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
@@ -375,66 +376,6 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
     before = {"version": old.job.version}
     await audit.record(connection, "job.updated", "job", old.job.id, draft.name, before=before, after=after)
     return await _told(connection, old.job.id, EventType.JOB_UPDATED)
-
-
-async def _write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
-    await binding.check_job(connection, job_id, draft.name, _credentials(draft))
-    said = vetted.judgement.data() if vetted.judgement is not None else None
-    if vetted.override is not None:
-        await audit.record(connection, "safety.overridden", "job", job_id, draft.name, after=said, reason=vetted.override)
-    written = draft.model_dump(mode="json")
-    shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
-    kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
-    await connection.execute(
-        _INSERT_VERSION,
-        {
-            "job": job_id,
-            "version": version,
-            "by": by,
-            "judgement": None if said is None else Jsonb(said),
-            "author": audit.written_by(),
-            **shown,
-            **kept,
-        },
-    )
-    actions = written["actions"]
-    await connection.execute(
-        _INSERT_ACTIONS,
-        [
-            job_id,
-            version,
-            list(range(len(actions))),
-            [action["key"] for action in actions],
-            [action["type"] for action in actions],
-            [Jsonb(action) for action in actions],
-        ],
-    )
-    targets = _selection(draft)
-    await connection.execute(
-        _INSERT_TARGETS,
-        [job_id, version, list(range(len(targets))), [kind for kind, _ in targets], [value for _, value in targets]],
-    )
-
-
-def _credentials(draft: JobDraft) -> dict[str, str]:
-    """The credentials that actions name, each with the pointer to one that does."""
-    places: list[tuple[str, object]] = [(f"/actions/{n}", action) for n, action in enumerate(draft.actions)]
-    if draft.policy.gate is not None and draft.policy.gate.check is not None:
-        places.append(("/policy/gate/check", draft.policy.gate.check))
-    return {
-        action.become.credential: f"{place}/become/credential"
-        for place, action in places
-        if isinstance(action, RunningAction) and action.become is not None and action.become.credential is not None
-    }
-
-
-def _selection(draft: JobDraft) -> list[tuple[str, str]]:
-    selector = draft.targets.selector
-    return [
-        *(("id", entry) for entry in draft.targets.ids),
-        *(("group", group) for group in draft.targets.groups),
-        *((("selector", selector),) if selector is not None else ()),
-    ]
 
 
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:

@@ -1,4 +1,4 @@
-"""What somebody with a scope may write of a target: it lies in his scope before and after, and brings nobody else's along."""
+"""What somebody with a scope may write of a target or job: it lies in his scope before and after, and brings nobody else's along."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from opsjobs.model.access import labels_of
 from opsjobs.model.bounds import Bounds
 from opsjobs.model.failures import FieldError, Forbidden
+from opsjobs.model.job import Job
 from opsjobs.model.target import Target, TargetDraft
 from opsjobs.store import selecting, spent
+from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.transaction import Connection
 
 
@@ -29,8 +31,6 @@ async def check_target(connection: Connection, draft: TargetDraft, bounds: Bound
             f"Who is in which group is said by those who hold {bounds.permission} for all targets: leave `groups` as they are."
         )
         raise Forbidden("out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")])
-    if old is None or draft.name != old.name:
-        await _check_name(connection, draft.name, bounds)
     if draft.jump is not None:
         await _check_jump(connection, draft.jump, bounds, old.jump if old is not None else None)
 
@@ -45,10 +45,14 @@ where j.state <> 'archived' and (
   or coalesce(v.policy -> 'gate' -> 'check' -> 'targets' -> 'ids' ? %(name)s, false))"""
 
 
-async def _check_name(connection: Connection, name: str, bounds: Bounds) -> None:
+async def check_target_name(connection: Connection, name: str, bounds: Bounds) -> None:
     """A name that others' jobs list, or that was another's machine's, brings their commands and secrets along: within a scope only
     what was one's own comes back. Raises Forbidden.
+
+    Call it after the target was written under a name that is new to it: what was deleted or renamed at the same moment is then seen.
     """
+    if bounds.act.everywhere:
+        return
     listed = await (await connection.execute(_LISTED_BY, {"name": name})).fetchall()
     was = await spent.labels_of_target(connection, name)
     if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (was is None or bounds.act.holds(was)):
@@ -56,6 +60,32 @@ async def _check_name(connection: Connection, name: str, bounds: Bounds) -> None
     detail = (
         f"The name {name!r} was another machine's, or others' jobs list it: choose another name, or ask somebody who holds "
         f"{bounds.permission} for all targets to make it."
+    )
+    raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
+
+
+# `version`: the one just written, which is the last one itself.
+_BRINGS_ALONG = f"""
+(select {OF_JOB.format("v.job_id")} as labels from job_versions v
+ where v.name = %(name)s and (v.job_id, v.version) is distinct from (%(job)s::bigint, %(version)s::bigint)
+ order by v.created_at desc limit 1)
+union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived' and exists (
+  select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job' and a.definition ->> 'job' = %(name)s)"""
+
+
+async def check_job_name(connection: Connection, name: str, bounds: Bounds, made: Job | None) -> None:
+    """The same of a job (`made`; None: it would be): workflows run it by its name, with the rights of whoever launches them. Within a
+    scope no name comes back that the last job to have it had outside, or that jobs there run. Raises Forbidden.
+    """
+    if bounds.act.everywhere:
+        return
+    just_written = {"job": made.id, "version": made.version} if made is not None else {"job": None, "version": None}
+    rows = await (await connection.execute(_BRINGS_ALONG, {"name": name, **just_written})).fetchall()
+    if all(bounds.act.holds(row["labels"]) for row in rows):
+        return
+    detail = (
+        f"The name {name!r} was a job's outside of your scope, or jobs there run it by this name: choose another name, or ask "
+        f"somebody who holds {bounds.permission} for all jobs to make it."
     )
     raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
 

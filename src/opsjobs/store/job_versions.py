@@ -1,0 +1,87 @@
+"""A version of a job is written: once, with its actions and targets, and nothing of it is changed any more."""
+
+from __future__ import annotations
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.model.action import RunningAction
+from opsjobs.model.job import JobDraft
+from opsjobs.model.verdict import Vetted
+from opsjobs.store import audit
+from opsjobs.store.transaction import Connection
+from opsjobs.store.vault import binding
+
+_INSERT_VERSION = """
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement, author)
+values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s,
+        %(judgement)s, %(author)s)"""
+
+_INSERT_ACTIONS = """
+insert into job_actions (job_id, version, position, key, type, definition)
+select %s, %s, a.position, a.key, a.type, a.definition
+from unnest(%s::int[], %s::text[], %s::text[], %s::jsonb[]) as a(position, key, type, definition)"""
+
+_INSERT_TARGETS = """
+insert into job_targets (job_id, version, position, kind, value)
+select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
+
+
+async def write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
+    """Store one, with what the safety check said of it. Raises Invalid where it may not use a credential that it names."""
+    await binding.check_job(connection, job_id, draft.name, _credentials(draft))
+    said = vetted.judgement.data() if vetted.judgement is not None else None
+    if vetted.override is not None:
+        await audit.record(connection, "safety.overridden", "job", job_id, draft.name, after=said, reason=vetted.override)
+    written = draft.model_dump(mode="json")
+    shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
+    kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
+    await connection.execute(
+        _INSERT_VERSION,
+        {
+            "job": job_id,
+            "version": version,
+            "by": by,
+            "judgement": None if said is None else Jsonb(said),
+            "author": audit.written_by(),
+            **shown,
+            **kept,
+        },
+    )
+    actions = written["actions"]
+    await connection.execute(
+        _INSERT_ACTIONS,
+        [
+            job_id,
+            version,
+            list(range(len(actions))),
+            [action["key"] for action in actions],
+            [action["type"] for action in actions],
+            [Jsonb(action) for action in actions],
+        ],
+    )
+    targets = _selection(draft)
+    await connection.execute(
+        _INSERT_TARGETS,
+        [job_id, version, list(range(len(targets))), [kind for kind, _ in targets], [value for _, value in targets]],
+    )
+
+
+def _credentials(draft: JobDraft) -> dict[str, str]:
+    """The credentials that actions name, each with the pointer to one that does."""
+    places: list[tuple[str, object]] = [(f"/actions/{n}", action) for n, action in enumerate(draft.actions)]
+    if draft.policy.gate is not None and draft.policy.gate.check is not None:
+        places.append(("/policy/gate/check", draft.policy.gate.check))
+    return {
+        action.become.credential: f"{place}/become/credential"
+        for place, action in places
+        if isinstance(action, RunningAction) and action.become is not None and action.become.credential is not None
+    }
+
+
+def _selection(draft: JobDraft) -> list[tuple[str, str]]:
+    selector = draft.targets.selector
+    return [
+        *(("id", entry) for entry in draft.targets.ids),
+        *(("group", group) for group in draft.targets.groups),
+        *((("selector", selector),) if selector is not None else ()),
+    ]
