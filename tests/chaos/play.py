@@ -137,6 +137,7 @@ class Play:
         eyes = Eyes(lambda: on.postgres.url, SLOTS)
         scene = Scene(on, chance, f"r{next(self._rounds)}", eyes)
         scene.quick = self._quick
+        on.forget_circuits()
         before = len(on.rows("select id from job_executions"))
         ears = Ears(on.valkey)
         for watching in (eyes, ears):
