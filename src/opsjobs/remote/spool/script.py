@@ -88,7 +88,7 @@ def start(order: Order, expected: Identity, *, awaited: bool = False) -> Request
     package = _package(order)
     long = not package.place and len(package.words) > SHORT_BYTES
     awaited = awaited and not (package.place or order.become) and len(package.words.encode()) <= AWAITED_BYTES
-    reading = "command_long" if long else "command_awaited" if awaited else "command"
+    reading = "command_long" if long else "command"
     arguments = [
         quoted(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),
         _name(order.key),

@@ -333,8 +333,8 @@ OPSJOBS_RUN=$K $m sh -c "$R" sh $m
 r=$?
 
 #: run_awaited
-# The same. Only the quoted end of the here-document is a word of ours: nothing in the command is expanded.
-eval 'OPSJOBS_RUN=$K $m sh -c "$R" sh $m 5<&- <<""'"$u$n$p$u$n"
+# The same, with what was read in a here-document. Its end is quoted: nothing in the command is expanded.
+eval 'OPSJOBS_RUN=$K $m sh -c "$R" sh $m 5<&- <<""x'"$u$n$u$n$p$u${n}x$u$n"
 r=$?
 
 #: ended
@@ -399,14 +399,6 @@ case $t in
   "$l") ;;
   *) t=;;
 esac
-IFS=$o
-
-#: command_awaited
-# The same where it comes whole, in a here-document.
-n=${IFS#??} o=$IFS IFS= c= l= t=.
-while read -r l; do
-  c=$c$n$l
-done
 IFS=$o
 
 #: command_long
