@@ -43,6 +43,20 @@ class Stage:
         assert launched.status_code == 202, launched.text
         return dict(launched.json())
 
+    async def door(self, which: str, job: int, **fields: Any) -> tuple[str, dict[str, Any]]:
+        """What to POST where for another execution of this job: by `run`, with these fields, `retry`, `trigger`, else `execute`."""
+        if which == "run":
+            actions = [{"type": "command", "command": "uptime"}]
+            return "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, **fields}
+        if which == "retry":
+            before = await self.execute(job)
+            await self.http.post(f"/executions/{before['id']}/cancel")
+            return f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
+        if which == "trigger":
+            made = await self.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
+            return f"/schedules/{made.json()['id']}/trigger", {}
+        return f"/jobs/{job}/execute", {}
+
     async def audited(self) -> list[tuple[str, str, str | None]]:
         """Who did what, and why, of what was decided or overridden."""
         rows = await self.parts.database.fetch(

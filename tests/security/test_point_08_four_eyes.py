@@ -58,17 +58,7 @@ async def test_point_08_an_approval_expires_when_what_would_run_where_has_change
 async def test_point_08_every_door_asks_and_an_override_with_a_reason_passes(database: Database, door: str) -> None:
     async with stage(database) as at:
         job = await at.job(policy=POLICY)
-        path, body = f"/jobs/{job}/execute", {}
-        if door == "run":
-            actions = [{"type": "command", "command": "uptime"}]
-            path, body = "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, "policy": POLICY}
-        elif door == "retry":
-            before = await at.execute(job)
-            await at.http.post(f"/executions/{before['id']}/cancel")
-            path, body = f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
-        elif door == "trigger":
-            made = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
-            path = f"/schedules/{made.json()['id']}/trigger"
+        path, body = await at.door(door, job, policy=POLICY)
         asked = (await at.http.post(path, json=body)).json()
         assert asked["status"] == "pending_approval", asked
         problem(await at.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing")

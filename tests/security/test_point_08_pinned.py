@@ -33,18 +33,8 @@ async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_abou
         if door == "step":
             fields = {"actions": [{"type": "command", "command": "uptime"}, {"type": "approval", "key": "go"}]}
         job = await at.job(**fields)
-        path, body = f"/jobs/{job}/execute", {}
-        if door == "run":
-            actions = [{"type": "command", "command": "uptime"}]
-            path, body = "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, **fields}
-        elif door == "retry":
-            before = await at.execute(job)
-            await at.http.post(f"/executions/{before['id']}/cancel")
-            path, body = f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
-        elif door == "trigger":
-            made = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
-            path = f"/schedules/{made.json()['id']}/trigger"
-        elif door == "override":
+        path, body = await at.door(door, job, **fields)
+        if door == "override":
             body = {"override_safety": True, "reason": "alone on call"}
         execution = (await at.http.post(path, json=body)).json()["id"]
         assert await refusals(at, execution) is None
