@@ -18,19 +18,24 @@ PROOF_SECONDS = 15.0
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
-# Counts the group's living members, then signals it; prints `<mark> <members before> <1 if the process leads no group>`.
+# Count the group's living members, then signal it. Prints `<mark> <members before> <1 if the process leads no group>`.
 # One line without newline, backslash or exclamation mark, inside single quotes: dash, bash, busybox, rbash, tcsh and fish
-# all hand it to sh as it is. `kill -0` alone would be no proof: it also fails where only processes of others are left,
-# and it succeeds on zombies, which stay for ever in containers whose first process does not wait for them.
+# all hand it to sh as it is. Neither source is a proof alone. `kill -0` also fails if only processes of other users are left,
+# and it succeeds on zombies, which stay for ever in containers whose first process does not wait for them. A list of processes
+# may lack some of them (no /proc, `hidepid`): it is complete only if it holds the asking shell and process 1. So a list that
+# shows no member proves the end only if it is complete and shows the zombies that `kill -0` sees; else `kill -0` decides.
 _CENSUS = (
-    "s=$1 g=$2 m=$3 n=0 o=0; LC_ALL=C; export LC_ALL; "
-    'see() { case $3 in [ZX]*) ;; *) if [ "$2" = "$g" ]; then n=$((n+1)); elif [ "$1" = "$g" ]; then o=1; fi;; esac; }; '
-    'case $(kill -0 -$g 2>&1; kill -0 $g 2>&1) in *"o such process"*"o such process"*) ;; '
-    "*) if [ -r /proc/self/stat ] && command -v awk >/dev/null 2>&1; then "
+    "s=$1 g=$2 m=$3 n=0 o=0 z=0 q=0; LC_ALL=C; export LC_ALL; "
+    "see() { case $1 in $$|1) q=$((q+1));; esac; "
+    'case $3 in [ZX]*) [ "$2" = "$g" ] && z=1;; *) if [ "$2" = "$g" ]; then n=$((n+1)); elif [ "$1" = "$g" ]; then o=1; fi;; '
+    "esac; }; "
+    'here() { case $(kill -0 $1 2>&1) in *"o such process"*) return 1;; esac; }; '
+    "if here -$g || here $g; then if [ -r /proc/self/stat ] && command -v awk >/dev/null 2>&1; then "
     "l=$(cat /proc/[0-9]*/stat 2>/dev/null | awk '\"'\"'{p=$1; sub(/.*[)] /,\"\"); print p, $3, $1}'\"'\"'); "
     "elif l=$(ps -A -o pid= -o pgid= -o stat= 2>/dev/null); then :; "
     "else l=$(ps -o pid,pgid,stat 2>/dev/null); fi; "
-    "set -- $l; while [ $# -ge 3 ]; do see $1 $2 $3; shift 3; done;; esac; "
+    "set -- $l; while [ $# -ge 3 ]; do see $1 $2 $3; shift 3; done; "
+    "case $n$o.$z$q in 00.12) ;; 00.*) if here -$g; then n=1; elif here $g; then o=1; fi;; esac; fi; "
     '[ $o = 1 ] || [ $n = 0 ] || kill -$s -$g 2>/dev/null; echo "$m $n $o"'
 )
 

@@ -125,7 +125,8 @@ m=
 for t in cat chmod date dd grep id ln mkdir mv rm sleep wc; do
   command -v $t >/dev/null 2>&1 || m="$m $t"
 done
-[ -r /proc/self/stat ] || command -v ps >/dev/null 2>&1 || m="$m ps"
+# A ps that does not list this shell (it needs /proc, too) lists nothing that counts.
+[ -r /proc/self/stat ] || [ "$(ps -o pid= -p $$ 2>/dev/null)" ] || m="$m ps"
 kill -0 -$$ 2>/dev/null || command -v setsid >/dev/null 2>&1 || m="$m setsid"
 case $b in
   "") m="$m boot_id";;
@@ -580,7 +581,8 @@ kill $j $k
 
 #: hunt
 # v: the living processes of run $K, by its mark in their environment; of a live run by its group and session $g as well.
-# h: their groups. u: those that a signal to the group does not reach. The keeper $p is not among them.
+# h: their groups. u: those that a signal to the group does not reach. The keeper $p is not among them. z: set if the list of
+# processes is complete. It is not if the machine hides those of other users (hidepid), or if ps does not list this shell.
 spot() {
   { read -r s </proc/$1/stat; } 2>/dev/null || return
   j=$1
@@ -599,8 +601,9 @@ spot() {
   esac
 }
 hunt() {
-  v= h= u=
+  v= h= u= z=
   if [ -r /proc/self/stat ]; then
+    [ -r /proc/1/stat ] && z=1
     # Attempt 1 is not attempt 10, and a dot is a dot.
     q=1 e=${K#*.}
     for e in $(grep -lsE "OPSJOBS_RUN=${K%%.*}[.]${e%.*}[.]${K##*.}($|[^0-9])" /proc/[0-9]*/environ); do
@@ -617,6 +620,9 @@ hunt() {
   else
     set -- $(ps -A -o pid= -o pgid= -o stat=)
     while [ $# -ge 3 ]; do
+      case $1 in
+        $$) z=1;;
+      esac
       case $1.$2.$3 in
         $p.*|*.Z*) ;;
         *.$g.*) v="$v $1" h=-$g;;
@@ -670,6 +676,16 @@ esac
 echo "$N K $st ${r:--} ${t:--}"
 
 #: cancel
+# Whether group $g is gone, by the word of kill alone.
+vanished() {
+  for k in 1 2 5 9 20 50; do
+    case $(LC_ALL=C; kill -0 -$g 2>&1) in
+      *"o such process"*) return;;
+    esac
+    nap $k
+  done
+  return 1
+}
 # $1 key, $2 grace in hundredths of a second. w: what is to be said.
 K=$1 G=$2 p= g=
 seek void
@@ -746,6 +762,10 @@ case $p in
     esac
     case $st.$v in
       L.*|*.?*) w=unreachable;;
+      # An incomplete list proves nothing.
+      *) case $z.$g in
+          .?*) vanished || w=unreachable;;
+        esac;;
     esac
     [ -e $K.p ] && rm -f $K.p
     tidy;;
