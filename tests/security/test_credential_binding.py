@@ -125,6 +125,7 @@ async def test_a_target_does_not_take_a_login_that_its_transport_has_not(databas
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=login(type_, name="web-pw"))
         problem(await ada.http.post("/targets", json=named("web-1")), 422, "wrong_credential_type")
+        ada.parts.inventory = Inventory(database, ada.parts.vault, local=True)
         assert (await ada.http.post("/targets", json=named("here", transport="local"))).status_code == 201
 
 

@@ -52,7 +52,7 @@ def show(targets: int) -> int:
     """Start the stack with so many lab machines, run the demo's job on all of them, live; the exit code."""
     began = time.monotonic()
     _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
-    with _folder() as folder, Stack(_options(folder, targets)) as stack:
+    with _folder() as folder, _stack(folder, targets) as stack:
         _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
         with Client(Place(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
@@ -94,6 +94,13 @@ def _command() -> str:
     if not script.exists():
         return "python -m opsjobs"
     return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
+
+
+def _stack(folder: Path, targets: int) -> Stack:
+    stack = Stack(_options(folder, targets))
+    for warning in stack.warnings:
+        tell(f"WARNING: {warning}")
+    return stack
 
 
 def _options(folder: Path, targets: int) -> StackOptions:

@@ -18,6 +18,7 @@ from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
 from opsjobs.model.job import LaunchOrder
+from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
 from opsjobs.model.plan import Plan, plan
 from opsjobs.model.retry import frozen
@@ -41,12 +42,14 @@ class LaunchLimits:
     """`default_parallel`: runs at a time where the policy names none; `max_targets`: targets an execution.
 
     `max_attempts`: of an action, whatever its policy says; `retry_factor`: of exponential pauses, where its policy says none.
+    `local_transport`: whether targets may be the worker's own machine.
     """
 
     default_parallel: int = 50
     max_targets: int = 10_000
     max_attempts: int = 11
     retry_factor: float = 2.0
+    local_transport: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ class Launcher:
 
     def planned(self, order: LaunchOrder, targets: Sequence[Target]) -> Plan:
         """Which runs it will have, in which order and waves. Raises Invalid."""
+        check_launched(targets, allowed=self._limits.local_transport)
         return plan(
             order,
             targets,

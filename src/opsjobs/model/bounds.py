@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from opsjobs.model.access import UNBOUNDED, Principal, Reach, Scope
 from opsjobs.model.failures import FieldError, Forbidden
-from opsjobs.model.target import Requirement, Target
+from opsjobs.model.local_transport import refuse_scoped
+from opsjobs.model.target import Requirement, Target, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class Bounds:
             return
         outside = [target for target in targets if not self.act.holds(target.labels)]
         if not outside:
+            local = next((target.name for target in targets if target.transport is Transport.LOCAL), None)
+            if local is not None:
+                raise refuse_scoped(local)
             return
         seen = next((target.name for target in outside if self.sight.holds(target.labels)), None)
         if seen is None:

@@ -168,7 +168,8 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     database = Database(options, repeated=metrics.verb_repeats.inc)
     known = people(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
-    inventory = Inventory(database, vault, clock)
+    local = settings.security.local_transport
+    inventory = Inventory(database, vault, clock, local=local)
     elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
@@ -197,7 +198,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         circuits=circuits,
         groups=Groups(database, clock),
         calendars=calendars,
-        imports=Imports(database, clock),
+        imports=Imports(database, clock, local=local),
         sessions=_sessions(settings, inventory, elsewhere, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
         elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
@@ -262,7 +263,13 @@ def _limits(settings: Settings) -> Limits:
 def _launch_limits(settings: Settings) -> LaunchLimits:
     wanted = settings.execution
     attempts = wanted.max_retries + 1 if wanted.enable_retry else 1
-    return LaunchLimits(wanted.max_concurrent_targets, wanted.max_targets_per_job, attempts, wanted.retry_backoff_base)
+    return LaunchLimits(
+        wanted.max_concurrent_targets,
+        wanted.max_targets_per_job,
+        attempts,
+        wanted.retry_backoff_base,
+        settings.security.local_transport,
+    )
 
 
 def _circuits(settings: Settings, database: Database) -> Circuits:
@@ -315,7 +322,7 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
     connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)
     pool = SshPool(connector, PoolLimits(handshakes_a_second=settings.connection.rate), breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
-    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy)})
+    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
 
 
 def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:

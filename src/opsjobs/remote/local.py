@@ -36,10 +36,14 @@ _PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class LocalSessions:
-    """The Sessions of transport `local`. It is asked of `allow` as loopback is: in production, only where that is allowed."""
+    """The Sessions of transport `local`. It is asked of `allow` as loopback is: in production, only where that is allowed.
 
-    def __init__(self, allow: Callable[[str], None] | None = None) -> None:
+    `on`: OPSJOBS_LOCAL_TRANSPORT of this worker; off, there are no sessions at all.
+    """
+
+    def __init__(self, allow: Callable[[str], None] | None = None, *, on: bool = True) -> None:
         self._allow = allow
+        self._on = on
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is one machine only
@@ -47,6 +51,9 @@ class LocalSessions:
 
         Raises RemoteFailure(SAFETY_BLOCKED) where this machine may not be a target.
         """
+        if not self._on:
+            message = "transport: local is off for this worker: set OPSJOBS_LOCAL_TRANSPORT=on, or change the target to ssh."
+            raise RemoteFailure(ErrorCode.SAFETY_BLOCKED, message)
         if self._allow is not None:
             self._allow(_THIS_MACHINE)
         session = LocalSession()

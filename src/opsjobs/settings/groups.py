@@ -277,6 +277,11 @@ class SecuritySettings:
         "Networks that choices_url may point into although they are not public: CIDRs, comma between.",
         unset=(),
     )
+    local_transport: bool = setting(
+        "LOCAL_TRANSPORT", yes_no, "off",
+        "Whether targets may have `transport: local`: commands on the worker's own machine as the worker's user, who can read all "
+        "keys and tokens there. Never within a scope.",
+    )  # fmt: skip
     admin_token: Secret | None = setting(  # noqa: RUF009  dataclasses.field, by another name
         "ADMIN_TOKEN",
         hidden(_ADMIN_TOKEN),

@@ -86,6 +86,24 @@ class Stack:
         """The folder of the processes' logs."""
         return self._folder.logs
 
+    @property
+    def warnings(self) -> list[str]:
+        """What callers can do on this machine because we run as root."""
+        if os.geteuid() != 0:
+            return []
+        found = []
+        if self._settings.security.local_transport:
+            found.append(
+                f"running as root with OPSJOBS_LOCAL_TRANSPORT=on: callers with targets:manage and jobs:execute run commands as "
+                f"root on this machine and can read all keys in {self.options.data_dir}. Run it as a user of its own."
+            )
+        if self.options.lab:
+            found.append(
+                "running a lab as root: callers with jobs:execute run commands as root on this machine. "
+                "Use it for trials only, or run it as another user."
+            )
+        return found
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -19,6 +19,8 @@ def up(options: StackOptions) -> int:
     wish = _Wish(stack)
     try:
         _say(f"starting in {options.data_dir}")
+        for warning in stack.warnings:
+            _say(f"WARNING: {warning}")
         stack.start()
         wish.may_wait = True
         _greet(stack, time.monotonic() - began)

@@ -12,7 +12,8 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import Refusal
 from opsjobs.model.importing import ImportDraft, Imported, Outcome, jumps_first
-from opsjobs.model.target import TargetDraft
+from opsjobs.model.local_transport import check_written
+from opsjobs.model.target import TargetDraft, Transport
 from opsjobs.store import idempotency, inventory
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget
@@ -25,9 +26,10 @@ BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
 
 
 class Imports:
-    """Takes targets in by the hundred."""
+    """Takes targets in by the hundred. `local`: whether `transport: local` is on."""
 
-    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None, *, local: bool = False) -> None:
+        self._local = local
         self._database = database
         self._clock = clock or SystemClock()
 
@@ -81,7 +83,7 @@ class Imports:
         for position, entry in enumerate(entries):
             with suppress(ValidationError):
                 wanted = TargetDraft.model_validate(entry)
-                if wanted.name not in names and wanted.jump is None:
+                if wanted.name not in names and wanted.jump is None and (self._local or wanted.transport is not Transport.LOCAL):
                     drafts[position] = wanted
                 names.add(wanted.name)
         uuids = [uuid7(self._clock.now()) for _ in drafts]
@@ -119,6 +121,8 @@ class Imports:
                 return Outcome(position, name, "unchanged", old.target.id)
             if _lends_a_login(wanted, was):
                 uses_logins()
+            was_transport = old.target.transport if old is not None else None
+            check_written(wanted.transport, was_transport, allowed=self._local, everywhere=bounds.act.everywhere)
             await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
                 return await self._write(connection, position, wanted, old, bounds)

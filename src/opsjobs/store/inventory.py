@@ -16,6 +16,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.local_transport import check_written
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
 from opsjobs.store import audit, circuits, idempotency, selecting
@@ -168,9 +169,10 @@ _BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)
 
 
 class Inventory:
-    """Targets in PostgreSQL; also the embedded stand-in of the Target Service."""
+    """Targets in PostgreSQL; also the embedded stand-in of the Target Service. `local`: whether `transport: local` is on."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False) -> None:
+        self._local = local
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
@@ -182,6 +184,7 @@ class Inventory:
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
+            check_written(draft.transport, None, allowed=self._local, everywhere=bounds.act.everywhere)
             await check_target(connection, draft, bounds)
             stored = await _read(connection, await insert(connection, draft, uuid7(self._clock.now())))
             await check_target_name(connection, draft.name, bounds)
@@ -196,9 +199,10 @@ class Inventory:
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
+            old = (await _read(connection, target_id)).target
+            check_written(draft.transport, old.transport, allowed=self._local, everywhere=bounds.act.everywhere)
             if bounds.act.everywhere:
                 return await change(connection, target_id, draft)
-            old = (await _read(connection, target_id)).target
             await check_target(connection, draft, bounds, old)
             stored = await change(connection, target_id, draft)
             if draft.name != old.name:

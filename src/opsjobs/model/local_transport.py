@@ -1,0 +1,44 @@
+"""Whether `transport: local`, the worker's own machine, may be used, and the refusals if it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from opsjobs.model.failures import FieldError, Forbidden, Invalid
+from opsjobs.model.target import Target, Transport
+
+_REASON = "Its commands run as the worker's user, who can read the keys and tokens of this installation."
+
+
+def check_written(transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool) -> None:
+    """Judge the transport of a target that is written. `was`: its transport until now; None: it is new.
+
+    `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid.
+    """
+    if Transport.LOCAL not in (transport, was):
+        return
+    if not everywhere:
+        detail = f"transport: local is refused within a scope. {_REASON} Use ssh, or ask an administrator without a scope."
+        raise Forbidden("out_of_reach", detail, errors=[FieldError("/transport", detail, "out_of_reach")])
+    if transport is Transport.LOCAL and not allowed:
+        detail = f"transport: local is off. {_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
+        raise Invalid("local_transport_off", detail, errors=[FieldError("/transport", detail, "local_transport_off")])
+
+
+def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
+    """Judge the targets of a launch: there may be some that were made while the setting was on. Raises Invalid."""
+    if allowed:
+        return
+    found = next((target.name for target in targets if target.transport is Transport.LOCAL), None)
+    if found is not None:
+        detail = (
+            f"The target {found} has transport: local, which is off. Select other targets, change its transport to ssh, "
+            "or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
+        )
+        raise Invalid("local_transport_off", detail, errors=[FieldError("/targets", detail, "local_transport_off")])
+
+
+def refuse_scoped(name: str) -> Forbidden:
+    """Describe why a caller with a scope may not run anything on this target."""
+    detail = f"{name} has transport: local, which is refused within a scope. {_REASON} Select others."
+    return Forbidden("out_of_reach", detail)
