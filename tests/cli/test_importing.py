@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,78 @@ def test_jump_hosts_come_first_and_wishes_are_added(monkeypatch: pytest.MonkeyPa
         "host_key_policy": "accept_new",
     }
     assert entries["db-1"]["credential"] == "db-key"
-    (asked,) = desk.asked
+    (asked,) = [asked for asked in desk.asked if asked.method == "POST"]
     assert (asked.body["dry_run"], asked.body["existing"]) == (True, "skip")
+    assert (asked.body["labels"], asked.body["groups"]) == ("merge", "merge")
+
+
+def test_labels_and_groups_are_replaced_only_on_demand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("name,labels\nweb-1,env=prod\n")
+    (asked,) = imported(monkeypatch, str(file), "-c", "fleet", "--replace-labels", "--replace-groups").asked
+    assert (asked.body["labels"], asked.body["groups"]) == ("replace", "replace")
+
+
+def test_what_changed_and_what_shares_an_address_is_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {
+        "port": {"from": 22, "to": 2222},
+        "jump": {"from": None, "to": "gate"},
+        "groups": {"from": ["a"], "to": ["a", "web"]},
+        "labels.env": {"from": "prod", "to": "dev"},
+        "labels.team": {"from": None, "to": "a"},
+        "labels.rack": {"from": "r1", "to": None},
+    }
+
+    def reply(asked: Asked) -> Answer:
+        if asked.path == "/workers":
+            return Answer(200, {"items": [{"zone": "paris", "alive": False}, {"zone": "berlin", "alive": True}]})
+        item = {"position": 0, "name": "web-1", "id": "1", "outcome": "updated", "error": None}
+        return Answer(200, {"items": [{**item, "changes": changes, "same_address": ["web01"]}]})
+
+    file = tmp_path / "t.csv"
+    file.write_text("name,zone\nweb-1,paris\n")
+    with open_desk(reply) as desk:
+        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
+        assert run(["targets", "import", str(file), "-c", "fleet"]) == 0
+        told = capsys.readouterr()
+        assert run(["targets", "import", str(file), "-c", "fleet", "-o", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["changes"] == changes
+    wished = "port 22 -> 2222, jump none -> gate, groups +web, label env prod -> dev, +label team=a, -label rack"
+    assert wished in told.out
+    assert "web-1 has the same host and port as web01" in told.err
+    assert "zone paris has no worker now" in told.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("hosts.ini", "$ANSIBLE_VAULT;1.1;AES256\n6134623464\n", "--list --ask-vault-pass | opsjobs targets import -"),
+        ("hosts", "\n$ANSIBLE_VAULT;1.2;AES256;prod\n6134623464\n", "it is encrypted with ansible-vault"),
+        ("hosts.toml", "[web.hosts]\nweb-1 = {}\n", "it is TOML, which is not read"),
+        ("hosts.py", "#!/usr/bin/env python3\nprint('{}')\n", "it is a program, which is not run"),
+    ],
+)
+def test_what_only_ansible_reads_is_refused_with_the_command_that_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, told: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    assert imported(monkeypatch, str(file), code=2).asked == []
+    err = capsys.readouterr().err
+    assert told in err
+    assert str(file) in err
+
+
+def test_a_file_without_hosts_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "hosts.ini"
+    file.write_text("# nothing\n")
+    imported(monkeypatch, str(file))
+    assert "no hosts were found: if the file has some, say what it is with --from" in capsys.readouterr().err
 
 
 def test_keys_are_stored_once_and_used(

@@ -69,8 +69,12 @@ async def test_point_04_a_machine_is_not_labelled_so_that_others_jobs_take_it(da
             told = problem(await all_.http.put(f"/targets/{mine}", json=body, headers=ben), 403, "out_of_reach")
             assert told["errors"][0]["pointer"] == "/labels"
             assert "ask an administrator" in told["detail"]
-            answer = (await all_.http.post("/targets/import", json={"targets": [body]}, headers=ben)).json()
+            entry = {"targets": [body], "labels": "replace"}
+            answer = (await all_.http.post("/targets/import", json=entry, headers=ben)).json()
             assert answer["items"][0]["error"]["code"] == "out_of_reach"
+        added = {"targets": [{"name": "stg-1", "labels": {"role": "db"}}]}
+        answer = (await all_.http.post("/targets/import", json=added, headers=ben)).json()
+        assert answer["items"][0]["error"]["code"] == "out_of_reach"
         new = {"name": "stg-9", "host": "203.0.113.66", "labels": {"env": "staging", "role": "db"}}
         problem(await all_.http.post("/targets", json=new, headers=ben), 403, "out_of_reach")
         assert (await all_.http.post("/targets/import", json={"targets": [new]}, headers=ben)).json()["refused"] == 1

@@ -106,3 +106,41 @@ async def test_a_thousand_are_one_request(database: Database) -> None:
     ]
     assert (await take_in(database, *entries)).data()["created"] == 1000
     assert (await take_in(database, *entries)).data()["unchanged"] == 1000
+
+
+async def test_labels_and_groups_are_added_to_what_a_target_has(database: Database) -> None:
+    inventory = inventory_on(database)
+    await take_in(database, host(1, labels={"env": "prod", "rack": "r1"}, groups=["all-web"]))
+    imported = await take_in(database, host(1, labels={"env": "dev", "team": "a"}, groups=["canaries"]))
+    target = (await inventory.get("1")).target
+    assert dict(target.labels) == {"env": "dev", "rack": "r1", "team": "a"}
+    assert list(target.groups) == ["all-web", "canaries"]
+    assert imported.data()["items"][0]["changes"] == {
+        "groups": {"from": ["all-web"], "to": ["all-web", "canaries"]},
+        "labels.env": {"from": "prod", "to": "dev"},
+        "labels.team": {"from": None, "to": "a"},
+    }
+    assert outcomes(await take_in(database, host(1, labels={"team": "a"}, groups=["all-web"]))) == ["unchanged"]
+
+
+async def test_labels_and_groups_are_replaced_on_demand(database: Database) -> None:
+    inventory = inventory_on(database)
+    await take_in(database, host(1, labels={"env": "prod", "rack": "r1"}, groups=["web"]))
+    imported = await take_in(database, host(1, labels={"env": "dev"}, groups=["db"]), labels="replace", groups="replace")
+    target = (await inventory.get("1")).target
+    assert (dict(target.labels), list(target.groups)) == ({"env": "dev"}, ["db"])
+    assert imported.outcomes[0].changes["labels.rack"] == {"from": "r1", "to": None}
+
+
+async def test_an_import_tells_what_shares_an_address(database: Database) -> None:
+    await take_in(database, host(1), host(2, jump="web-1"))
+    imported = await take_in(database, {"name": "web01", "host": "10.0.0.1"}, {"name": "web02", "host": "10.0.0.2"})
+    assert [outcome.same_address for outcome in imported.outcomes] == [["web-1"], ()]  # behind a jump host it is another machine
+    moved = await take_in(database, host(1, port=2222), host(3))
+    assert [outcome.same_address for outcome in moved.outcomes] == [(), ()]
+
+
+async def test_a_host_may_be_in_as_many_groups_as_kolla_ansible_has(database: Database) -> None:
+    groups = [f"service-{number}" for number in range(132)]
+    assert outcomes(await take_in(database, host(1, groups=groups))) == ["created"]
+    assert outcomes(await take_in(database, host(2, groups=[f"g{number}" for number in range(501)]))) == ["refused"]

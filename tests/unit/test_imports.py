@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from typing import Any
+
 import pytest
 from ruamel import yaml
 from ruamel.yaml.constructor import ConstructorError
@@ -117,6 +121,84 @@ def test_what_of_an_ini_inventory_cannot_be_carried_over_is_told() -> None:
     assert "computed" in told["odd-1"]
     assert "secrets" in told["ansible_become_password (of 4 hosts)"]
     assert not any(what.startswith("ansible_ssh_common_args") for what in told)
+
+
+def test_what_ansible_says_of_all_holds_for_every_host_and_each_group_overrules_it() -> None:
+    text = """
+lonely ansible_host=10.0.0.9
+[web]
+w1 ansible_host=10.0.0.1
+w2 ansible_host=10.0.0.2 ansible_user=root
+[web:vars]
+ansible_port=2022
+[all:vars]
+ansible_user=bob
+ansible_port=2222
+site=berlin
+"""
+    found = {one.name: one for one in read(Kind.ANSIBLE, "hosts.ini", text).found}
+    assert {name: (one.user, one.port, list(one.groups)) for name, one in found.items()} == {
+        "lonely": ("bob", 2222, []),
+        "w1": ("bob", 2022, ["web"]),
+        "w2": ("root", 2022, ["web"]),
+    }
+    assert {one.variables["site"] for one in found.values()} == {"berlin"}
+
+
+def test_yaml_groups_beside_all_have_its_variables_too() -> None:
+    text = "all:\n  vars: {ansible_user: bob}\nweb:\n  hosts: {w1: }\nungrouped:\n  hosts: {w2: }\n"
+    assert {one.name: (one.user, list(one.groups)) for one in read(Kind.ANSIBLE, "hosts.yml", text).found} == {
+        "w1": ("bob", ["web"]),
+        "w2": ("bob", []),
+    }
+
+
+def test_a_value_that_is_vaulted_is_no_login() -> None:
+    (left,) = read(Kind.ANSIBLE, "hosts.yml", "all: {hosts: {w1: {ansible_user: !vault x}}}").left
+    assert (left.what, left.target) == ("w1", True)
+    assert "encrypted with ansible-vault" in left.reason
+
+
+LISTED = {
+    "_meta": {
+        "hostvars": {
+            "w1": {"ansible_host": "10.0.0.1", "ansible_user": "bob", "ansible_port": 2222, "facts": {"a": [1]}},
+            "w2": {"ansible_user": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256"}},
+            "w3": {"ansible_user": "ada"},
+            "w4": {},
+        },
+        "profile": "inventory_legacy",
+    },
+    "all": {"children": ["ungrouped", "prod"]},
+    "prod": {"children": ["web"]},
+    "web": {"hosts": ["w1", "w2"], "vars": {"ansible_port": 2022, "site": "berlin"}},
+    "old": ["w3"],
+}
+
+
+def test_the_json_of_ansible_inventory_is_read() -> None:
+    inventory = read(Kind.ANSIBLE, "-", json.dumps(LISTED))
+    assert [(one.name, one.host, one.user, one.port, list(one.groups)) for one in inventory.found] == [
+        ("w1", "10.0.0.1", "bob", 2222, ["prod", "web"]),
+        ("w3", "w3", "ada", None, ["old"]),
+        ("w4", "w4", None, None, []),
+    ]
+    assert inventory.found[0].variables == {"site": "berlin", "facts": '{"a": [1]}'}
+    assert [(left.what, left.target) for left in inventory.left] == [("w2", True)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "fault"),
+    [
+        ({"_meta": [], "web": {"hosts": ["w1"]}}, "'_meta' is no object"),
+        ({"web": {"hosts": ["w1", 2]}}, "the hosts of 'web' are no list of names"),
+        ({"web": {"hosts": ["w1"]}, "db": 3}, "the group 'db' is no object"),
+        ({"_meta": {"hostvars": {"w1": 3}}}, "the variables of 'w1' is no object"),
+    ],
+)
+def test_json_of_another_shape_says_where(groups: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        read(Kind.ANSIBLE, "-", json.dumps(groups))
 
 
 @pytest.mark.parametrize(

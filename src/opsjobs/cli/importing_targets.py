@@ -16,6 +16,7 @@ from opsjobs.cli.client import Client, Json, Refused, connect
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.importing import Found, Inventory, Kind, Left, guess, read
 from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
+from opsjobs.cli.target_words import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.importing import jumps_first
 from opsjobs.model.target import HostKeyPolicy
 
@@ -32,6 +33,7 @@ COLUMNS = (
     Column("labels", lambda t: t.get("labels"), wide=True),
     Column("jump", lambda t: t.get("jump"), wide=True),
     Column("outcome", lambda t: t["outcome"]),
+    Column("changes", lambda t: changes_in_words(t.get("changes") or {})),
     Column("why", lambda t: (t.get("error") or {}).get("message")),
 )
 
@@ -86,18 +88,20 @@ def import_targets(
     ] = None,
     zone: Annotated[str | None, typer.Option(help="The zone whose workers reach them.")] = None,
     host_key_policy: Annotated[HostKeyPolicy | None, typer.Option(help="Which host keys are good (default: pinned).")] = None,
+    replace_labels: Annotated[
+        bool, typer.Option("--replace-labels", help="Drop the labels of a known target that its entry does not have.")
+    ] = False,
+    replace_groups: Annotated[
+        bool, typer.Option("--replace-groups", help="Take a known target out of the groups that its entry does not have.")
+    ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Import targets: an Ansible inventory (ini, YAML), an ssh_config, a CSV table, /etc/hosts.
+    """Import targets: an Ansible inventory (ini, YAML, JSON), an ssh_config, a CSV table, /etc/hosts.
 
-    Done again it changes only what is different. What could not be carried over is told with why. Exit code 1 where the
-    service refused one.
+    Done again it changes only what is different, and shows each change. Labels and groups are added to those that a target
+    has. What could not be carried over is told with why. Exit code 1 if the service refused one.
     """
-    text = _text(file)
-    try:
-        inventory = read(kind or guess(file, text), file, text)
-    except ValueError as wrong:
-        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+    inventory = _inventory(file, kind)
     wishes = Wishes(
         credential,
         _pairs("--credential-of", credentials),
@@ -110,10 +114,26 @@ def import_targets(
     with connect() as client:
         stored = _keys(client, inventory.found, file) if with_keys and not dry_run else {}
         entries = [_with_key(wishes.body(one), one, stored) for one in inventory.found]
-        items = [item for portion in _portions(entries) for item in _sent(client, portion, existing, dry_run=dry_run)]
+        placing = {"labels": _placing(replace_labels), "groups": _placing(replace_groups)}
+        how: Json = {"existing": existing, "dry_run": dry_run, **placing}
+        items = [item for portion in _portions(entries) for item in _sent(client, portion, how)]
+        warn_of_zones(client, (entry.get("zone") for entry in entries))
     show_list(items, COLUMNS, output)
+    warn_of_twins(items)
     _tell(inventory, entries, items, dry_run=dry_run)
     raise typer.Exit(Exit.ERROR if any(item["outcome"] == "refused" for item in items) else Exit.OK)
+
+
+def _inventory(file: str, kind: Kind | None) -> Inventory:
+    text = _text(file)
+    try:
+        return read(kind or guess(file, text), file, text)
+    except ValueError as wrong:
+        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+
+
+def _placing(replace: bool) -> str:
+    return "replace" if replace else "merge"
 
 
 def _text(file: str) -> str:
@@ -195,8 +215,8 @@ def _portions(entries: Sequence[Json]) -> Iterator[list[Json]]:
         yield portion
 
 
-def _sent(client: Client, portion: list[Json], existing: str, *, dry_run: bool) -> list[Json]:
-    told = client.post("/targets/import", {"targets": portion, "existing": existing, "dry_run": dry_run})
+def _sent(client: Client, portion: list[Json], how: Json) -> list[Json]:
+    told = client.post("/targets/import", {"targets": portion, **how})
     return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
 
 
@@ -215,6 +235,8 @@ def _tell(inventory: Inventory, entries: Sequence[Json], items: Sequence[Mapping
     outcomes: dict[str, int] = {}
     for item in items:
         outcomes[item["outcome"]] = outcomes.get(item["outcome"], 0) + 1
+    if not inventory.found and not skipped:
+        tell("no hosts were found: if the file has some, say what it is with --from")
     would = "would be: " if dry_run else ""
     tell(f"{would}{counts(outcomes)}; {counted(len(skipped), 'host')} left out")
 

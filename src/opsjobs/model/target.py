@@ -84,6 +84,10 @@ Labels = Annotated[
 ]
 
 
+GROUPS_AT_MOST = 500
+"""Of one target. The largest inventories in use, such as kolla-ansible's, put a host into some 130."""
+
+
 class TargetDraft(Wire):
     """What a caller writes of a target (body of POST and PUT /targets)."""
 
@@ -93,7 +97,7 @@ class TargetDraft(Wire):
     transport: Transport = Transport.SSH
     platform: Literal["linux", "macos", "bsd", "network", "windows"] = "linux"
     labels: Labels = Field(default_factory=dict)
-    groups: list[Name] = Field(default_factory=list, max_length=64)
+    groups: list[Name] = Field(default_factory=list, max_length=GROUPS_AT_MOST)
     credential: Name | None = None
     host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(default_factory=list, max_length=16)
     host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED

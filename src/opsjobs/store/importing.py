@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import Refusal
-from opsjobs.model.importing import ImportDraft, Imported, Outcome, jumps_first
+from opsjobs.model.importing import ImportDraft, Imported, Outcome, differences, jumps_first
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.target import TargetDraft, Transport
 from opsjobs.store import idempotency, inventory
@@ -50,7 +51,8 @@ class Imports:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
-                imported = Imported(await self._all(connection, draft, bounds, uses_logins or _freely), draft.dry_run)
+                outcomes = await self._all(connection, draft, bounds, uses_logins or _freely)
+                imported = Imported(await _with_twins(connection, outcomes, bounds), draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported
@@ -113,9 +115,9 @@ class Imports:
             return _refused(position, name, taken.code, taken.detail)
         if old is not None and draft.existing == "skip":
             return Outcome(position, name, "skipped", old.target.id)
-        before = {key: value for key, value in old.data().items() if key in TargetDraft.model_fields} if old else {}
+        before = _fields(old) if old is not None else {}
         try:
-            wanted = TargetDraft.model_validate({**before, **entry})
+            wanted = TargetDraft.model_validate(draft.onto(before, entry) if old is not None else entry)
             was = TargetDraft.model_validate(before) if old is not None else None
             if old is not None and wanted == was:
                 return Outcome(position, name, "unchanged", old.target.id)
@@ -137,11 +139,16 @@ class Imports:
         self, connection: Connection, position: int, wanted: TargetDraft, old: StoredTarget | None, bounds: Bounds
     ) -> Outcome:
         if old is not None:
-            await inventory.change(connection, int(old.target.id), wanted)
-            return Outcome(position, wanted.name, "updated", old.target.id)
+            stored = await inventory.change(connection, int(old.target.id), wanted)
+            return Outcome(position, wanted.name, "updated", old.target.id, changes=differences(_fields(old), _fields(stored)))
         made = await inventory.insert(connection, wanted, uuid7(self._clock.now()))
         await check_target_name(connection, wanted.name, bounds)
         return Outcome(position, wanted.name, "created", str(made))
+
+
+def _fields(stored: StoredTarget) -> dict[str, Any]:
+    """Return what a caller may write of a target."""
+    return {name: value for name, value in stored.data().items() if name in TargetDraft.model_fields}
 
 
 def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
@@ -149,6 +156,13 @@ def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
     if wanted.credential is None and wanted.jump is None:
         return False
     return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
+
+
+async def _with_twins(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
+    """Name the other targets that share host and port with one that was made or moved, if the caller may see them."""
+    written = [o.id for o in outcomes if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})]
+    twins = await inventory.of_same_address(connection, written, bounds.sight)
+    return [replace(o, same_address=twins.get(o.id or "", ())) for o in outcomes]
 
 
 def _freely() -> None:

@@ -348,6 +348,21 @@ async def named(connection: Connection, names: Collection[str]) -> dict[str, Sto
     return {row["name"]: _stored(row) for row in rows}
 
 
+async def of_same_address(connection: Connection, target_ids: Sequence[str], sight: Reach) -> dict[str, list[str]]:
+    """Return for each of these targets a few others in sight with its host, port and jump host; only those that have some."""
+    query = """select t.id, o.name, o.labels from targets t cross join lateral (
+          select name, labels from targets o
+          where o.host = t.host and o.port = t.port and o.id <> t.id and o.jump_id is not distinct from t.jump_id
+            and o.transport = 'ssh' order by o.id limit 10
+        ) o where t.id = any(%s) and t.transport = 'ssh' order by t.id, o.name"""
+    rows = await (await connection.execute(query, [[int(i) for i in target_ids]])).fetchall()
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if sight.holds(row["labels"]):
+            found.setdefault(str(row["id"]), []).append(row["name"])
+    return found
+
+
 async def _values(connection: Connection, draft: TargetDraft, target_id: int | None) -> dict[str, Any]:
     jump_id = await _named(connection, "targets", "jump", draft.jump)
     if jump_id is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 
-from opsjobs.cli.importing import ansible_ini, ansible_yaml, hosts_file, ssh_config, table
+from opsjobs.cli.importing import ansible_ini, ansible_json, ansible_yaml, hosts_file, ssh_config, table
 from opsjobs.cli.importing.found import Found, Inventory, Left
+
+_FROM_STDIN = "opsjobs targets import -"
 
 __all__ = ["Found", "Inventory", "Kind", "Left", "guess", "read"]
 
@@ -23,7 +26,10 @@ class Kind(StrEnum):
 
 def read(kind: Kind, name: str, text: str) -> Inventory:
     """The inventory in the text of a file. Raises ValueError with the line, where it is not of this kind."""
+    _refuse_unread(name, text)
     if kind is Kind.ANSIBLE:
+        if ansible_json.looks_like(text):
+            return ansible_json.read(text)
         return ansible_yaml.read(text) if _is_yaml(name, text) else ansible_ini.read(text)
     readers: Mapping[Kind, Callable[[str], Inventory]] = {
         Kind.SSH_CONFIG: ssh_config.read,
@@ -46,6 +52,17 @@ def guess(name: str, text: str) -> Kind:
     if hosts_file.looks_like(lines):
         return Kind.HOSTS
     return Kind.CSV if table.looks_like(lines) else Kind.ANSIBLE
+
+
+def _refuse_unread(name: str, text: str) -> None:
+    """Raise ValueError for a file that only Ansible itself can read, with the command that makes it readable."""
+    listed = f"ansible-inventory -i {shlex.quote(name)} --list"
+    if text.lstrip("\ufeff \t\r\n").startswith("$ANSIBLE_VAULT"):
+        raise ValueError(f"it is encrypted with ansible-vault. Import its content: {listed} --ask-vault-pass | {_FROM_STDIN}")
+    if PurePath(name).suffix == ".toml":
+        raise ValueError(f"it is TOML, which is not read. Import it as JSON: {listed} | {_FROM_STDIN}")
+    if text.startswith("#!/"):
+        raise ValueError(f"it is a program, which is not run. Import what it prints: {listed} | {_FROM_STDIN}")
 
 
 def _is_yaml(name: str, text: str) -> bool:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 
 from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left, port_of
 
-EVERYBODY = ("all", "ungrouped")
+EVERY_HOST = "all"
+EVERYBODY = (EVERY_HOST, "ungrouped")
 """Ansible's own groups: no groups of ours."""
 DEPTH_AT_MOST = 20
+VAULTED = "!vault …"
+"""What the readers give for a value that ansible-vault has encrypted."""
 _CONNECTIONS = {"ssh": "ssh", "smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh", "local": "local"}
 _HOST = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
@@ -57,15 +60,17 @@ class Tree:
             for child in group.children:
                 parents.setdefault(child, []).append(name)
         above = {name: _above(name, parents) for name in self.groups}
-        of_host: dict[str, set[str]] = {}
+        self.group(EVERY_HOST)
+        # Ansible puts every host and every group below `all`, whether the file says so or not.
+        of_host: dict[str, set[str]] = {host: {EVERY_HOST} for host in self.hosts}
         for name, group in self.groups.items():
             for host in group.hosts:
-                of_host.setdefault(host, set()).update({name, *above[name]})
+                of_host[host].update({name, *above[name]})
         found: list[Found] = []
         left: list[Left] = []
         for host, own in self.hosts.items():
             # From the outermost in: what an inner group says overrules it.
-            groups = sorted(of_host.get(host, ()), key=lambda name: (name != "all", len(above[name]), name))
+            groups = sorted(of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name))
             one = self._host(host, own, groups)
             if isinstance(one, Found):
                 found.append(one)
@@ -104,6 +109,8 @@ def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> Found:
     if connection not in _CONNECTIONS and not network:
         raise ValueError(f"its connection is {connection!r}: only ssh and local are carried over")
     read = {word: _first(variables, names) for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))}
+    if vaulted := next((word for word, value in read.items() if value and value.startswith("!vault")), None):
+        raise ValueError(f"its {vaulted} is encrypted with ansible-vault: write it out, or add the target by hand")
     computed = next((word for word, value in read.items() if value and "{{" in value), None)
     if computed is not None:
         raise ValueError(f"its {computed} is computed ({read[computed]!r:.60}): write it out, or add the target by hand")

@@ -89,10 +89,11 @@ class _Reader:
         return {str(key): value for key, value in found.items()}
 
     def _variables(self, found: Any, what: str) -> dict[str, str]:
-        return {name: _text(value) for name, value in self._mapping(found, what).items()}
+        return {name: text_of(value) for name, value in self._mapping(found, what).items()}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a variable's value as text: strings as they are, the rest as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or value is None:
