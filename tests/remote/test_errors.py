@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from kit import accounts
 from kit.machines import endpoint, endpoint_of, key_credential, small_server
 from kit.proxy import Faults, proxy
 from kit.servers import open_folder
 from kit.sessions import code_of, failure_of, heard, run
-from kit.sshd import Sshd, keygen
+from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
@@ -95,6 +96,49 @@ async def test_a_wrong_key_is_auth_failed(server: Sshd, tmp_path: Path) -> None:
         assert failure.code is ErrorCode.AUTH_FAILED
         assert server.user in failure.message
         assert "web-1" in failure.message
+
+
+SECOND_FACTOR = ("UsePAM yes", "KbdInteractiveAuthentication yes", "PasswordAuthentication yes")
+
+
+async def test_a_server_that_wants_more_than_a_key_says_that_the_key_was_accepted() -> None:
+    accounts.needs_root("makes sshd ask PAM")
+    with sshd(settings=[*SECOND_FACTOR, "AuthenticationMethods publickey,keyboard-interactive"]) as strict:
+        async with pool() as sessions:
+            failure = await failure_of(sessions, endpoint_of(strict))
+        assert failure.code is ErrorCode.AUTH_FAILED
+        assert "accepted the credential" in failure.message
+        assert "second factor too (keyboard-interactive)" in failure.message
+        assert strict.log.count("Partial publickey") == 1
+
+
+async def test_a_server_that_wants_more_than_a_password_says_that_the_password_was_accepted() -> None:
+    with (
+        accounts.account(password="correct horse") as user,
+        sshd(user=user, settings=[*SECOND_FACTOR, "AuthenticationMethods password,keyboard-interactive"]) as strict,
+    ):
+        login = Credential("8", 1, "fleet", CredentialType.PASSWORD, user, password=Secret("correct horse"))
+        async with pool() as sessions:
+            failure = await failure_of(sessions, endpoint_of(strict, credential=login))
+        assert "accepted the credential" in failure.message
+
+
+@pytest.mark.parametrize("methods", ["any", "publickey,keyboard-interactive", "password,keyboard-interactive"])
+async def test_a_wrong_login_is_not_taken_for_a_missing_second_factor(methods: str, tmp_path: Path) -> None:
+    keygen(tmp_path / "other")
+    with (
+        accounts.account(password="correct horse") as user,
+        sshd(user=user, settings=[*SECOND_FACTOR, f"AuthenticationMethods {methods}"]) as strict,
+    ):
+        wrong = [
+            key_credential(user, (tmp_path / "other").read_text()),
+            Credential("8", 1, "fleet", CredentialType.PASSWORD, user, password=Secret("wrong")),
+        ]
+        async with pool() as sessions:
+            for login in wrong:
+                failure = await failure_of(sessions, endpoint_of(strict, credential=login))
+                assert failure.code is ErrorCode.AUTH_FAILED
+                assert "refused the login" in failure.message
 
 
 async def test_no_credential_is_credential_missing(server: Sshd) -> None:

@@ -39,6 +39,9 @@ CIPHERS = [
     "aes128-ctr",
 ]
 
+PROMPT_CHARACTERS = 80
+"""How much of a server's prompt an error repeats."""
+
 Remember = Callable[[str, str], Awaitable[None]]
 """Called with a target's id and the host key that was accepted as new, after the first good login."""
 
@@ -77,14 +80,29 @@ class Timing:
 
 
 class _Client(asyncssh.SSHClient):
-    """What asyncssh asks and tells while it connects."""
+    """Answer what asyncssh asks during a login, and notice what the server still wants after a partial success."""
 
     def __init__(self, judge: HostKeyJudge, login: Login, exchanged: Callable[[], None]) -> None:
         self._judge = judge
         self._keys = list(login.keys)
         self._password = login.password
         self._exchanged = exchanged
+        self._given = False
+        self._refused = False
+        self._more: str | None = None
+        self._prompts: list[str] = []
         self.connection: Connection | None = None
+
+    @property
+    def second_factor(self) -> str | None:
+        """A second factor that the server asked for after it had accepted the credential; None = it did not.
+
+        A server lists a refused method again, and asyncssh then asks for another key or password. After a partial success it
+        lists the others alone (RFC 4252, 5.1).
+        """
+        if len(self._prompts) > 1:
+            return f"`{self._prompts[-1]}`"
+        return None if self._refused else self._more
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The connection ended."""
@@ -102,23 +120,40 @@ class _Client(asyncssh.SSHClient):
     def public_key_auth_requested(self) -> Any:
         """All keys at once, and none when asked again."""
         keys, self._keys = self._keys, []
+        self._note(given=bool(keys))
         return keys or None
 
     def password_auth_requested(self) -> str | None:
         """The password once, whichever way it is asked for: a second try could lock the account."""
         password, self._password = self._password, None
+        self._note(given=password is not None)
         return password.reveal() if password is not None else None
 
     def kbdint_auth_requested(self) -> str | None:
-        """Keyboard-interactive is taken where there is a password to answer with."""
-        return "" if self._password is not None else None
+        """Keyboard-interactive is taken if there is a password to answer with."""
+        if self._password is not None:
+            return ""
+        if self._given:
+            self._more = "keyboard-interactive"
+        return None
+
+    def _note(self, *, given: bool) -> None:
+        self._given = self._given or given
+        self._refused = self._refused or not given
 
     def kbdint_challenge_received(self, _name: str, _instructions: str, _lang: str, prompts: Any) -> Any:
         """One hidden prompt is the one for the password; anything else needs a person."""
         if not prompts:
             return []
-        password = self.password_auth_requested() if len(prompts) == 1 and not prompts[0][1] else None
-        return None if password is None else [password]
+        asked = ", ".join(str(prompt).strip()[:PROMPT_CHARACTERS] for prompt, _echo in prompts)
+        if asked not in self._prompts:
+            self._prompts.append(asked)
+        password = self._password if len(prompts) == 1 and not prompts[0][1] else None
+        if password is None:
+            return None
+        self._password = None
+        self._given = True
+        return [password.reveal()]
 
 
 class Connector:
@@ -187,7 +222,7 @@ class Connector:
         except TimeoutError:
             raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
         except (asyncssh.Error, OSError, ValueError) as error:
-            failure = attempt.failed(error, judge)
+            failure = attempt.failed(error, judge, second_factor=client.second_factor)
             if failure.code is ErrorCode.HOST_KEY:
                 self._alarm(target, failure.message)
             raise failure from None
@@ -274,7 +309,8 @@ def _arguments(options: SshOptions, login: Login, judge: HostKeyJudge) -> dict[s
         "pkcs11_provider": None,
         "public_key_auth": not by_password,
         "password_auth": by_password,
-        "kbdint_auth": by_password,
+        # Also for keys, which answer nothing there: so that a server that wants a second factor is told from one that refuses.
+        "kbdint_auth": True,
         "host_based_auth": False,
         "gss_host": None,
         "x509_trusted_certs": None,

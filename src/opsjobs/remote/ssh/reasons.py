@@ -43,21 +43,32 @@ class Attempt:
         what = f"did not answer the login of {self.username} in time" if exchanged else "did not begin to speak SSH in time"
         return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, f"{self._where} {what}: is it overloaded, or is it no SSH server?")
 
-    def failed(self, error: Exception, judge: HostKeyJudge | None = None) -> RemoteFailure:
-        """The failure that this error stands for."""
+    def failed(self, error: Exception, judge: HostKeyJudge | None = None, *, second_factor: str | None = None) -> RemoteFailure:
+        """Return the failure that this error stands for. `second_factor`: asked for after the credential was accepted."""
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._not_tunnelled(error)
         if judge is not None and _about_host_key(error):
             return judge.changed(error)
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
-            return self._refused(error)
+            return self._refused(error) if second_factor is None else self._incomplete(second_factor)
         if isinstance(error, ValueError):
             return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, f"The login for {self._where} cannot be used: {error}.")
         if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
             message = f"{self._where} and this worker share no way to encrypt: {error}. Update its SSH server."
             return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
-        message = f"{self._where} ended the connection before the login was done ({error}): is its MaxStartups reached?"
+        message = (
+            f"{self._where} ended the connection before the login was done ({error}). Its sshd may have reached MaxStartups, or "
+            "penalize this address after refused logins (PerSourcePenalties, OpenSSH 9.8 and later): see its log."
+        )
         return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
+
+    def _incomplete(self, second_factor: str) -> RemoteFailure:
+        message = (
+            f"{self._where} accepted the credential of {self.username}, but asks for a second factor too ({second_factor}), which "
+            "opsjobs cannot answer. Let this account log in with one factor (AuthenticationMethods in its sshd_config), or use an "
+            "SSH certificate; it is not tried again."
+        )
+        return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
     def _refused(self, error: Exception) -> RemoteFailure:
         check = "Check the credential"
