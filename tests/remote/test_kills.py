@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -16,9 +17,11 @@ from kit.machines import endpoint_of, local_endpoint
 from kit.proxy import proxy
 from kit.sessions import heard, run
 from kit.sshd import Sshd, sshd
+from opsjobs.model.durable import Order, RunKey
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.pool import PoolLimits
 from opsjobs.remote.session import Exit, Output, Process, Sessions
 from remote.conftest import pool
 
@@ -181,10 +184,27 @@ async def test_every_login_shell_gives_exact_output_and_can_be_killed(server: Ss
             assert left.stdout == b""
 
 
-async def test_a_server_with_few_sessions_still_lets_a_command_be_killed() -> None:
+async def test_a_server_with_one_session_a_connection_is_asked_over_another_connection() -> None:
+    with sshd(max_sessions=1) as narrow:
+        async with pool() as sessions:
+            # The channel's own signals would end the shell, and leave the child.
+            await kill_a_deaf_child(sessions, endpoint_of(narrow))
+
+
+async def test_a_durable_run_is_cancelled_on_a_server_with_one_session_a_connection() -> None:
     with sshd(max_sessions=1) as narrow:
         async with pool() as sessions, sessions.session(endpoint_of(narrow)) as session:
+            spool = session.durable()
+            assert spool is not None
+            order = Order(RunKey(uuid4(), "step-1", 1), "echo up; sleep 60 & sleep 60", 60.0)
+            process = await spool.begin(order, await spool.identity())
+            assert await first_line(process) == b"up\n"
+            assert (await spool.cancel(order.key, 1.0)).proof is CancelProof.KILLED
+
+
+async def test_a_server_that_lets_nobody_in_twice_is_asked_to_signal_the_command() -> None:
+    with sshd(max_sessions=1) as narrow:
+        async with pool(limits=PoolLimits(connections_per_key=1)) as sessions, sessions.session(endpoint_of(narrow)) as session:
             process = await session.start("echo up; sleep 60; sleep 60")
             assert await first_line(process) == b"up\n"
-            # No second channel for the question: the channel's own signals are what is left.
             assert await process.kill(1.0) is CancelProof.KILLED

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from opsjobs.clock import Clock, SystemClock
@@ -18,6 +19,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.breaker import Breaker
 from opsjobs.remote.discretion import heard_from
 from opsjobs.remote.disk import Disk
+from opsjobs.remote.group import Census, Question
 from opsjobs.remote.rate import Rate
 from opsjobs.remote.route import Line, Place, Route
 from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step
@@ -35,6 +37,9 @@ MOVES = 2
 """How often a session changes its connection before it gives up."""
 
 REFUSED_PAUSE_SECONDS = 0.05
+
+ELSEWHERE_SECONDS = 5.0
+"""How long a cancel waits for another connection before it asks the server to signal the command instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +264,12 @@ class PooledSession:
         return self._noted(process)
 
     async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> Process:
-        return self._noted(await _start_on(self._place, line, stdin, marked=marked))
+        try:
+            return self._noted(await _start_on(self._place, line, stdin, marked=marked))
+        except ChannelRefused:
+            # Servers with one channel a connection: what already runs over this one keeps it.
+            place = await self._place.beside()
+        return self._noted(await _beside(place, line, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine; None where its platform knows none."""
@@ -282,12 +292,7 @@ class PooledSession:
 
     async def _start_beside(self, line: str, stdin: bytes) -> Process:
         """Start a line on a place of its own, which it leaves when it is closed; its standard input is open until then."""
-        place = await self._place.another()
-        try:
-            return self._noted(_Beside(await _start_on(place, line, stdin, marked=False, hold=True), place))
-        except BaseException:
-            place.leave()
-            raise
+        return self._noted(await _beside(await self._place.another(), line, stdin, marked=False, hold=True))
 
     def _noted(self, process: Process) -> Process:
         self._started.append(process)
@@ -306,7 +311,22 @@ async def _start_on(
     place: Place, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
 ) -> SshProcess:
     """Start a line on this place's connection, or on another one (`_moving`)."""
-    return await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
+    process = await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
+    process.ask_elsewhere = partial(_ask_elsewhere, place)
+    return process
+
+
+async def _ask_elsewhere(place: Place, question: Question) -> Census | None:
+    """Ask over another connection to the same machine; None if there is none in time."""
+    try:
+        async with asyncio.timeout(ELSEWHERE_SECONDS):
+            other = await place.beside()
+    except (TimeoutError, RemoteFailure):
+        return None
+    try:
+        return await other.line.connection.ask(question)
+    finally:
+        other.leave()
 
 
 async def _moving(place: Place, begin: Callable[[Connection], Awaitable[T]]) -> T:
@@ -325,6 +345,15 @@ async def _moving(place: Place, begin: Callable[[Connection], Awaitable[T]]) -> 
                 raise
         await place.move()
     return await begin(place.line.connection)
+
+
+async def _beside(place: Place, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> Process:
+    """Start a line on a place that is left once its process is closed."""
+    try:
+        return _Beside(await _start_on(place, line, stdin, marked=marked, hold=hold), place)
+    except BaseException:
+        place.leave()
+        raise
 
 
 class _Beside:

@@ -61,6 +61,11 @@ class Place:
         self._route.shrink(self.line)
         return True
 
+    async def beside(self) -> Place:
+        """One more place on another line: the machine refused one more channel on this one. Raises RemoteFailure."""
+        self._route.fill(self.line)
+        return await self._route.take()
+
     async def move(self) -> None:
         """Change to a place on another line, or on a new one. Raises RemoteFailure, and then the place is left."""
         self.leave()
@@ -135,6 +140,11 @@ class Route:
     def shrink(self, line: Line) -> None:
         """The machine refused another session on this line: believe it, for the next lines as well."""
         line.places = self._places = max(1, line.used - 1)
+
+    def fill(self, line: Line) -> None:
+        """Take it that the line has no place left, nor the next lines more places than it has."""
+        line.places = max(1, line.used)
+        self._places = min(self._places, line.places)
 
     def _free_line(self) -> Line | None:
         # The fullest one that has room, so that the others become idle and are closed.

@@ -111,7 +111,7 @@ class Connection:
             raise self._not_started(receiver, error) from None
         if not posix:
             receiver.send(stdin, end=not hold)
-        return SshProcess(receiver, self._ask)
+        return SshProcess(receiver, self.ask)
 
     async def try_sftp(self) -> None:
         """Open the SFTP subsystem and leave it again. Raises RemoteFailure(CONNECTION_LOST) where there is none."""
@@ -204,8 +204,8 @@ class Connection:
         self._counts = False
         self._questions.release()
 
-    async def _ask(self, question: Question) -> Census | None:
-        """Put a question about a process group over a second channel of this connection."""
+    async def ask(self, question: Question) -> Census | None:
+        """Ask about a process group over one more channel of this connection; None if the server refuses the channel."""
         try:
             said, _ = await self._answer(question.line, b"")
         except ChannelRefused:

@@ -13,7 +13,7 @@ import asyncssh
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.command import check_command
-from opsjobs.remote.group import PROOF_SECONDS, Ask, NoGroup, end_group
+from opsjobs.remote.group import PROOF_SECONDS, Ask, Census, NoGroup, Question, end_group
 from opsjobs.remote.outflow import Outflow
 from opsjobs.remote.session import Exit, Output, no_shell
 
@@ -263,6 +263,8 @@ class SshProcess:
     def __init__(self, receiver: Receiver, ask: Ask) -> None:
         self._receiver = receiver
         self._ask = ask
+        self.ask_elsewhere: Ask | None = None
+        """Asks over another connection, for servers that allow one channel a connection."""
 
     def __aiter__(self) -> AsyncIterator[Output | Exit]:
         """Output, then one Exit; raises RemoteFailure(LOST) where contact breaks first."""
@@ -274,17 +276,23 @@ class SshProcess:
         return self._receiver.line.shell if self._receiver.line is not None else None
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """End the command's process group, over a second channel; by channel signals where no group is known."""
+        """End the command's process group, over another channel; by channel signals if no group is known."""
         receiver = self._receiver
         if receiver.outflow.outcome is not None:
             return _proof_of(receiver, CancelProof.ALREADY_FINISHED)
         group = await self._group()
         if group is not None:
             try:
-                return await end_group(group, grace_seconds, self._ask)
+                return await end_group(group, grace_seconds, self._question)
             except NoGroup:
                 pass
         return await self._by_signal(grace_seconds)
+
+    async def _question(self, question: Question) -> Census | None:
+        census = await self._ask(question)
+        if census is None and self.ask_elsewhere is not None:
+            census = await self.ask_elsewhere(question)
+        return census
 
     async def _group(self) -> int | None:
         line = self._receiver.line
