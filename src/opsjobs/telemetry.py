@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import sys
 import threading
+import time
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +28,8 @@ TRACEBACK_CHARACTERS_AT_MOST = 16_384
 # Any other text of a line: a remote machine's banner or a broken peer's answer may be any size.
 TEXT_CHARACTERS_AT_MOST = 8_192
 SCRAPE_TIMEOUT_SECONDS = 10.0
+SCRAPES_MAX = 32
+ACCEPT_PAUSE_SECONDS = 0.2
 # Libraries that tell every connection or request at INFO: of no use to an operator, and one line each costs more than the work.
 CHATTY_LIBRARIES = (
     "asyncssh",
@@ -283,7 +288,54 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 
 class _Listener(ThreadingHTTPServer):
+    """Answers a few connections at a time, each for a short time in all: whoever is silent or slow keeps no scraper out."""
+
     daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], page: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, page)
+        self._open: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept. Out of descriptors, the selector would try again at once, and for ever."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(ACCEPT_PAUSE_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make room for it: the oldest connection goes."""
+        with self._lock:
+            self._open[request] = time.monotonic()
+            oldest = next(iter(self._open)) if len(self._open) > SCRAPES_MAX else None
+            if oldest is not None:
+                del self._open[oldest]
+                _hang_up(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that went away; the page itself cannot fail."""
+
+    def service_actions(self) -> None:
+        """Cut the connections whose time is over; called twice a second."""
+        now = time.monotonic()
+        with self._lock:
+            for request in [request for request, began in self._open.items() if now >= began + SCRAPE_TIMEOUT_SECONDS]:
+                del self._open[request]
+                _hang_up(request)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has gone by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _page_of(metrics: Metrics) -> type[BaseHTTPRequestHandler]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -163,6 +165,42 @@ def test_the_listener_serves_numbers_and_nothing_else() -> None:
         refused.value.close()
         with pytest.raises(OSError, match="change or unset METRICS_PORT"):
             Metrics().serve("127.0.0.1", port)
+    finally:
+        metrics.close()
+
+
+def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
+    metrics = Metrics()
+    port = metrics.serve("127.0.0.1", 0)
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * telemetry.SCRAPES_MAX)]
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            assert answer.status == 200
+        silent[0].settimeout(30)
+        assert silent[0].recv(1) == b"", "the oldest has to go"
+    finally:
+        for connection in silent:
+            connection.close()
+        metrics.close()
+
+
+def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "SCRAPE_TIMEOUT_SECONDS", 0.5)
+    metrics = Metrics()
+    port = metrics.serve("127.0.0.1", 0)
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.settimeout(0.05)
+            began, ended = time.monotonic(), False
+            while not ended and time.monotonic() < began + 30:
+                try:
+                    slow.sendall(b"G")
+                    ended = slow.recv(1) == b""
+                except TimeoutError:
+                    continue
+                except OSError:
+                    ended = True
+            assert ended
     finally:
         metrics.close()
 

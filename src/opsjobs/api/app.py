@@ -7,6 +7,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -46,6 +48,7 @@ from opsjobs.api.auth import Tokens
 from opsjobs.api.body import Bodies
 from opsjobs.api.callers import Callers
 from opsjobs.api.connection import Connection
+from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, backlog_of, most_of
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
 from opsjobs.api.lasting import Streams
@@ -55,7 +58,7 @@ from opsjobs.api.strangers import Strangers
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.parts import Parts, build, serve_metrics, spare_the_collector
+from opsjobs.parts import Parts, build, descriptors, serve_metrics, spare_the_collector
 from opsjobs.settings import Settings
 
 ADMIN = "admin"
@@ -165,6 +168,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, followers: Followers) -> None:
         super().__init__(config)
         self._followers = followers
+        self._accept_warned_at = float("-inf")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -175,6 +179,18 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. Connections that cannot be accepted are logged once a second, in one line: the event loop says it for each try."""
+        asyncio.get_running_loop().set_exception_handler(self._note_trouble)
+        await super().startup(sockets)
+
+    def _note_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "socket.accept()" not in context.get("message", ""):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._accept_warned_at + WARNING_SECONDS:
+            self._accept_warned_at = loop.time()
+            telemetry.log.error("connections_not_accepted", reason=str(context.get("exception")))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the viewers go, then everybody."""
@@ -188,11 +204,19 @@ def serve(settings: Settings) -> int:
     parts = build(settings)
     serve_metrics(settings, parts.metrics)
     app = create_app(parts, admin_token=settings.security.admin_token)
+    allowed = descriptors.raise_limit()
+    limits = ConnectionLimits(
+        most=most_of(allowed),
+        per_address=settings.api.connections_per_address,
+        trusted=settings.identity.trusted_proxies,
+        now=parts.clock.monotonic,
+    )
     config = uvicorn.Config(
         app,
         host=settings.api.host,
         port=settings.api.port,
-        http=Connection,
+        http=partial(Connection, limits=limits),  # type: ignore[arg-type]  # it is only called
+        backlog=backlog_of(allowed),
         loop="asyncio",  # Connection knows its transport
         lifespan="on",
         log_config=None,

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP connection with one more ability: to be dropped at once, unsent bytes and all."""
+"""uvicorn's HTTP connection, with a time for its requests to begin, and able to be dropped at once, unsent bytes and all."""
 
 from __future__ import annotations
 
@@ -10,22 +10,81 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from opsjobs.api.connection_limits import ConnectionLimits, Place
+
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 DROP = "opsjobs.drop"
+HEADER_SECONDS = 10.0
+"""From the connection, or from the end of the answer before, to the last header of a request."""
 
 
 class Connection(H11Protocol):
     """Gives the application `scope["extensions"]["opsjobs.drop"]`: ends the connection without flushing what is unsent.
 
     ASGI knows no such word: an ordinary close waits for a peer that does not read, for ever.
+
+    A connection on which no request is served is dropped after `header_seconds`, however many bytes come: uvicorn times
+    only those on which nothing comes at all, and not before the first request.
     """
 
+    def __init__(
+        self, *args: Any, limits: ConnectionLimits | None = None, header_seconds: float = HEADER_SECONDS, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits or ConnectionLimits()
+        self._header_seconds = header_seconds
+        self._place: Place | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember how to drop this transport."""
+        """Count the connection, begin its time, and remember how to drop it."""
         assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
         self.app = _droppable(self.app, transport)
+        self._place = self._limits.enter(self.client[0] if self.client else None, transport.abort)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it no more."""
+        self._stop_watching()
+        if self._place is not None:
+            self._limits.leave(self._place)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Go on with what has come; its time ends with the last header of a request."""
+        super().handle_events()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Begin the time of the next request."""
+        super().on_response_complete()
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._place is not None:
+                self._limits.serves(self._place)
+            self._stop_watching()
+        elif self._due is None and self._place is not None:
+            self._limits.waits(self._place)
+            self._unsent = self.transport.get_write_buffer_size()
+            self._due = self.loop.call_later(self._header_seconds, self._too_slow)
+
+    def _stop_watching(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _too_slow(self) -> None:
+        self._due = None
+        unsent = self.transport.get_write_buffer_size()
+        if 0 < unsent < self._unsent:  # it is still reading the answer before
+            self._watch()
+            return
+        self.transport.abort()
 
 
 def _droppable(app: Any, transport: asyncio.Transport) -> App:

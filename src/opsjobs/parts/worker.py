@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 
 from opsjobs import telemetry
@@ -20,7 +19,7 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.parts import Parts, build, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts import Parts, build, descriptors, firing, relay, rescuer, serve_metrics, spare_the_collector
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.retention import Keep, Retention
@@ -145,16 +144,10 @@ class HostedWorker:
         await self.parts.close()
 
 
-def _allow_many_connections() -> None:
-    # A thousand connections are more open files than the usual soft limit of 1,024 leaves room for.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def run(settings: Settings, *, name: str | None = None) -> int:
     """Until SIGTERM; returns the exit code."""
     telemetry.configure("worker", settings.telemetry.log_level)
-    _allow_many_connections()
+    descriptors.raise_limit()
     hosted = HostedWorker(settings, name=name)
     serve_metrics(settings, hosted.parts.metrics)
     zone = settings.worker.zone

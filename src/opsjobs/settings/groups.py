@@ -230,6 +230,11 @@ class ApiSettings:
         "Requests a second without a good token that one API process takes from one address (of IPv6: one /64), four times as many "
         "at once, 429 above; probes are answered always. 0 = no limit.",
     )  # fmt: skip
+    connections_per_address: int = setting(
+        "CONNECTIONS_PER_ADDRESS", whole(0, 100_000), "500",
+        "Connections that one address (of IPv6: one /64) may have open at one API process; the one that has waited longest for a "
+        "request makes room. Not for loopback nor OPSJOBS_TRUSTED_PROXIES. 0 = no limit.",
+    )  # fmt: skip
     streams_per_caller: int = setting(
         "STREAMS_PER_CALLER", whole(0, 100_000), "100",
         "Event streams and downloads that one caller may have open at one API process (429 above); 0 = no limit.",

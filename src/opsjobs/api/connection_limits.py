@@ -1,0 +1,140 @@
+"""How many connections one API process keeps open, in all and of one address; which one goes if there are too many."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from opsjobs.api.callers import Network
+from opsjobs.model.origin import origin
+from opsjobs.telemetry import log
+
+CONNECTIONS_MAX = 20_000
+"""Of one process, however many descriptors it may open."""
+DESCRIPTORS_KEPT = 128
+"""For everything else that the process opens: PostgreSQL, Redis, targets that are tested, files."""
+BACKLOG_MAX = 1_024
+WARNING_SECONDS = 1.0
+
+Drop = Callable[[], None]
+
+
+def backlog_of(descriptors: int) -> int:
+    """Return how many connections may wait to be accepted. The event loop accepts as many in one go, before any is counted."""
+    return max(16, min(BACKLOG_MAX, descriptors // 4))
+
+
+def most_of(descriptors: int) -> int:
+    """Return how many connections a process may keep open that may have so many descriptors."""
+    return max(16, min(CONNECTIONS_MAX, descriptors - DESCRIPTORS_KEPT - backlog_of(descriptors)))
+
+
+@dataclass(eq=False)
+class Place:
+    """One open connection. `drop` closes it at once."""
+
+    drop: Drop
+    origin: str
+    shared: bool
+    left: bool = False
+
+
+@dataclass
+class _Origin:
+    open: int = 0
+    waiting: dict[Place, None] = field(default_factory=dict)
+
+
+class ConnectionLimits:
+    """Makes room by dropping the connection that has waited longest for a request; one that is being served is never dropped.
+
+    `per_address`: of one IPv4 address or IPv6 /64; 0: no limit. Loopback and `trusted` proxies connect for many, and have no share.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = CONNECTIONS_MAX,
+        per_address: int = 0,
+        trusted: Sequence[Network] = (),
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._per_address = per_address
+        self._trusted = tuple(trusted)
+        self._now = now
+        self._open = 0
+        self._waiting: dict[Place, None] = {}
+        self._origins: defaultdict[str, _Origin] = defaultdict(_Origin)
+        self._dropped = 0
+        self._warned_at = float("-inf")
+
+    def enter(self, address: str | None, drop: Drop) -> Place | None:
+        """Count a connection, which waits for its first request. None: there is no room, it was dropped."""
+        place = Place(drop, origin(address), self._is_shared(address))
+        here = self._origins[place.origin]
+        if self._per_address and not place.shared and here.open >= self._per_address:
+            room = self._make_room(here.waiting)
+        else:
+            room = self._open < self._most or self._make_room(self._waiting)
+        if not room:
+            self._forget_if_empty(place.origin)
+            self._warn(place.origin)
+            drop()
+            return None
+        self._open += 1
+        self._origins[place.origin].open += 1
+        self.waits(place)
+        return place
+
+    def waits(self, place: Place) -> None:
+        """Note that the connection waits for a request, from now on."""
+        if not place.left:
+            self._waiting[place] = None
+            self._origins[place.origin].waiting[place] = None
+
+    def serves(self, place: Place) -> None:
+        """Note that a request of the connection is being answered."""
+        self._waiting.pop(place, None)
+        self._origins[place.origin].waiting.pop(place, None)
+
+    def leave(self, place: Place) -> None:
+        """Count it no more."""
+        if place.left:
+            return
+        self.serves(place)
+        place.left = True
+        self._open -= 1
+        self._origins[place.origin].open -= 1
+        self._forget_if_empty(place.origin)
+
+    def _make_room(self, among: dict[Place, None]) -> bool:
+        oldest = next(iter(among), None)
+        if oldest is None:
+            return False
+        self.leave(oldest)
+        self._warn(oldest.origin)
+        oldest.drop()
+        return True
+
+    def _warn(self, whose: str) -> None:
+        self._dropped += 1
+        now = self._now()
+        if now >= self._warned_at + WARNING_SECONDS:
+            log.warning("connections_dropped", count=self._dropped, address=whose, open=self._open, most=self._most)
+            self._dropped, self._warned_at = 0, now
+
+    def _forget_if_empty(self, where: str) -> None:
+        if not self._origins[where].open:
+            del self._origins[where]
+
+    def _is_shared(self, address: str | None) -> bool:
+        try:
+            found = ipaddress.ip_address((address or "").partition("%")[0])
+        except ValueError:
+            return True  # a Unix socket
+        found = getattr(found, "ipv4_mapped", None) or found
+        return found.is_loopback or any(found in network for network in self._trusted if network.version == found.version)
