@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `safety` is this
 
 from tests.safety.corpus import corpus
 
-from opsjobs.model.safety import judge, rulebook
+from opsjobs.model.safety.judging import judge
+from opsjobs.model.safety.rulebook import rulebook
 
 SCRIPT_BYTES = 4 << 10
 LARGE_BYTES = 64 << 10

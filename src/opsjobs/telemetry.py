@@ -139,6 +139,9 @@ class Metrics:
         self.bus_dropped = self._counter("bus_dropped", "Bus messages dropped: Redis away, or a full queue or reader")
         self.file_bytes = self._counter("file_bytes", "Bytes of files brought to targets and from them", "direction")
         self.events_published = self._counter("events_published", "Events handed to the bus")
+        self.texts_unjudged = self._counter(
+            "texts_unjudged", "Texts that the safety check could not judge, by why: time, memory, crash", "reason"
+        )
         self.bugs = self._counter("bugs", "Faults of our own, by the part that noticed", "where")
 
     def _http_numbers(self) -> None:

@@ -21,6 +21,7 @@ from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.identity.passwords import Passwords
+from opsjobs.judges.pool import JudgePool
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
@@ -51,6 +52,9 @@ from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Keys, Vault
 from opsjobs.telemetry import Metrics
+
+JUDGES = JudgePool()
+"""One for all tests of a process: it starts its first process when a text is judged."""
 
 
 @dataclass
@@ -143,6 +147,7 @@ def parts_on(
         metrics=Metrics(),
         sessions=Machines(),
         judging=None,
+        judges=JUDGES,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, strangers_a_second=0),
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.kit import problem
 from opsjobs.engine.judging import Judging
-from opsjobs.model.safety import Context, Given, judge
+from opsjobs.model.safety import Question
 from opsjobs.model.safety_policy import read
 from opsjobs.model.verdict import Finding, Verdict
 from opsjobs.settings import SettingsError, load
@@ -21,16 +21,16 @@ ASK = {"type": "command", "command": 'eval "$SOMETHING"'}
 
 def real(parts: Any) -> Judging:
     """The one that comes with opsjobs."""
-    return Judging(judge, parts.inventory, parts.clock)
+    return Judging(parts.judges.judge, parts.inventory, parts.clock)
 
 
 def scripted(parts: Any) -> Judging:
     """One that goes by words, so that rules may change."""
 
-    def words(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
-        found = [v for v in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL, Verdict.WARN) if v.value in text]
-        strict = "env=prod" in context.labels and found == [Verdict.WARN]
-        return tuple(Finding(f"is-{v.value}", Verdict.BLOCK if strict else v, "It says so.", text[:50]) for v in found)
+    async def words(asked: Question) -> tuple[Finding, ...]:
+        found = [v for v in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL, Verdict.WARN) if v.value in asked.text]
+        strict = "env=prod" in asked.context.labels and found == [Verdict.WARN]
+        return tuple(Finding(f"is-{v.value}", Verdict.BLOCK if strict else v, "It says so.", asked.text[:50]) for v in found)
 
     return Judging(words, parts.inventory, parts.clock, read(POLICY))
 
@@ -162,8 +162,8 @@ async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(database: 
 async def test_each_different_text_is_judged_once(database: Database) -> None:
     calls: list[str] = []
 
-    def counting(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
-        calls.append(text)
+    async def counting(asked: Question) -> tuple[Finding, ...]:
+        calls.append(asked.text)
         return ()
 
     async with stage(database, lambda parts: Judging(counting, parts.inventory, parts.clock)) as at:
@@ -188,7 +188,7 @@ async def machines(at: Stage, count: int) -> None:
 
 async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(database: Database) -> None:
     lab = read("policies: [{name: lab, labels: ['env=lab'], rules: {delete-everything: allow}}]")
-    async with stage(database, lambda parts: Judging(judge, parts.inventory, parts.clock, lab)) as at:
+    async with stage(database, lambda parts: Judging(parts.judges.judge, parts.inventory, parts.clock, lab)) as at:
         await at.machine("lab-1", host="10.0.0.2", labels={"env": "lab"})
         tagged = {"name": "wipe", "tags": ["env=lab"], "actions": [WIPE], "targets": {"ids": ["web-1"]}}
         problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from api.kit import desk, problem
+from opsjobs.parts import build
+from opsjobs.settings import load
 from opsjobs.store.transaction import Database
 
 
@@ -48,3 +50,13 @@ async def test_the_rules_are_listed_with_reasons_and_examples(database: Database
         assert found["stricter"] == [{"when": "env=prod|production", "severity": "block"}]
         assert found["example"]
         assert found["reason"].endswith(".")
+
+
+async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(database: Database) -> None:
+    urls = {"DATABASE_URL": "postgresql://nowhere", "REDIS_URL": "redis://nowhere", "ENCRYPTION_KEYS": "A" * 43 + "="}
+    for wanted in ("on", "off"):
+        parts = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
+        assert (parts.judges is None, parts.judging is None) == (wanted == "off", wanted == "off")
+    async with desk(database) as ada:
+        ada.parts.judges = None
+        problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")

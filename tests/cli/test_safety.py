@@ -9,7 +9,9 @@ import pytest
 
 from cli.desk import Answer, Asked, open_desk
 from opsjobs.cli.app import run
-from opsjobs.model.safety import Context, judge, rulebook
+from opsjobs.model.safety import Context
+from opsjobs.model.safety.judging import judge
+from opsjobs.model.safety.rulebook import rulebook
 from opsjobs.model.verdict import Judgement
 
 

@@ -15,7 +15,7 @@ from opsjobs.model.approval import ApprovalStatus
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.failures import Forbidden
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety import Context, Given
+from opsjobs.model.safety import Question
 from opsjobs.model.verdict import Finding, Verdict
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ruling
@@ -24,10 +24,10 @@ from opsjobs.store.transaction import Database
 SECONDS = 60
 
 
-def words(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
+async def words(asked: Question) -> tuple[Finding, ...]:
     """What the text says of itself."""
-    found = [verdict for verdict in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL) if verdict.value in text]
-    return tuple(Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", text) for v in found)
+    found = [verdict for verdict in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL) if verdict.value in asked.text]
+    return tuple(Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", asked.text) for v in found)
 
 
 async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(database: Database) -> None:

@@ -19,7 +19,7 @@ from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
 from opsjobs.model.again import RetryDraft, Which
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety import Context, Given
+from opsjobs.model.safety import Question
 from opsjobs.model.target import HostKeyPolicy, SelectionDraft, Target
 from opsjobs.model.verdict import Finding, Verdict
 from opsjobs.remote.fake import Gate
@@ -43,10 +43,10 @@ async def approve(on: Bench) -> None:
     on.ring("default")
 
 
-def guarded(_: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
+async def guarded(asked: Question) -> tuple[Finding, ...]:
     """Blocks in production, asks at the border to it."""
     found = {"env=prod": Verdict.BLOCK, "env=border": Verdict.NEEDS_APPROVAL}
-    return tuple(Finding("where", v, "It says so.", text) for label, v in found.items() if label in context.labels)
+    return tuple(Finding("where", v, "It says so.", asked.text) for label, v in found.items() if label in asked.context.labels)
 
 
 CHANGES: list[tuple[dict[str, Any], bool]] = [

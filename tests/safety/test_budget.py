@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.safety import Context, judge
+from opsjobs.model.safety import Context
 from opsjobs.model.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.model.safety.judging import INTERPRETERS, traced
+from opsjobs.model.safety.judging import INTERPRETERS, judge, traced
 from opsjobs.model.verdict import Verdict, worst
 
 # Each makes a parser or a reader go over it again and again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.model.safety import judge
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.verdict import Verdict, worst
 from safety.corpus import corpus
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety import judge, of_texts
+from opsjobs.model.safety import of_texts
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.verdict import Verdict, worst
 
 UNKNOWN = "opsjobs-unknown-value"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety import Context, Rule, RuleError, judge, rulebook
+from opsjobs.model.safety import Context
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.safety.matching import severity
-from opsjobs.model.safety.rulebook import bound
+from opsjobs.model.safety.rulebook import Rule, RuleError, bound, rulebook
 from opsjobs.model.verdict import Verdict
 
 RULE = """

@@ -14,7 +14,7 @@ import pytest
 from contract.injections import payloads
 from opsjobs.model.judged import texts_of
 from opsjobs.model.rendering import Rendering
-from opsjobs.model.safety import judge
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.template import Names
 from opsjobs.model.verdict import Verdict
 

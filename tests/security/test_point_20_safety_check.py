@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.model.safety import judge
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.verdict import Verdict, worst
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.judged import TEXTS_AT_MOST, Text, texts_of
-from opsjobs.model.safety import judge
+from opsjobs.model.safety.judging import judge
 from opsjobs.model.target import Target, TargetDraft, Transport
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.model.failures import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX
-from opsjobs.model.safety import Context, judge, rulebook
+from opsjobs.model.safety import Context, Question
+from opsjobs.model.safety.rulebook import rulebook
 from opsjobs.model.verdict import Judgement
 from opsjobs.model.wire import Wire
 
@@ -38,11 +39,13 @@ class SafetyDraft(Wire):
 
 
 @router.post("/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text")
-async def check(draft: SafetyDraft) -> Response:
+async def check(request: Request, draft: SafetyDraft) -> Response:
     """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
+    judges = request.app.state.parts.judges
+    if judges is None:
+        raise Conflict("safety_off", "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.")
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
-    found = await asyncio.to_thread(judge, draft.interpreter, draft.text, context=context)
-    return JSONResponse(Judgement(found).data())
+    return JSONResponse(Judgement(await judges.check(Question(draft.interpreter, draft.text, context))).data())
 
 
 @router.get("/safety/rules", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="List the rules")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
+from opsjobs.judges.pool import RULE as UNJUDGED
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobDraft
 from opsjobs.model.judged import Text, texts_of
-from opsjobs.model.safety import Context, Given
+from opsjobs.model.judged_program import UNKNOWN
+from opsjobs.model.safety import Context, Question
 from opsjobs.model.safety_policy import SafetyPolicies
 from opsjobs.model.strategy import with_check
 from opsjobs.model.target import Target
@@ -31,10 +31,10 @@ _WAY_OUT = "Change it; who holds safety:override passes with override_safety: tr
 
 
 class Judge(Protocol):
-    """model.safety.judge."""
+    """`judges.pool.JudgePool.judge`."""
 
-    def __call__(self, interpreter: str, text: str, *, context: Context, given: Given) -> tuple[Finding, ...]:
-        """What is to be said of this text."""
+    async def __call__(self, asked: Question) -> tuple[Finding, ...]:
+        """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Judged:
 
 
 class Judging:
-    """Each different text is judged once, and remembered by its hash. Between two that are new others get their turn."""
+    """Each different text is judged once, and remembered by its hash."""
 
     def __init__(self, judge: Judge, targets: Targets, clock: Clock, policies: SafetyPolicies | None = None) -> None:
         self._judge = judge
@@ -114,12 +114,14 @@ class Judging:
         return Judged(Judgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
 
     async def _of(self, text: Text, context: Context) -> tuple[Finding, ...]:
-        key = _key(text, context)
+        asked = Question(text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN)
+        key = asked.digest
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        await asyncio.sleep(0)
-        found = self._judge(text.interpreter, text.text, context=context, given=text.given)
+        found = await self._judge(asked)
+        if any(finding.rule == UNJUDGED for finding in found):
+            return found  # it is asked again, some time later
         self._known[key] = found
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
@@ -162,11 +164,3 @@ def _words(finding: Finding) -> str:
 
 def _labels(targets: Iterable[Target]) -> frozenset[str]:
     return frozenset(f"{key}={value}" for target in targets for key, value in target.labels.items())
-
-
-def _key(text: Text, context: Context) -> bytes:
-    where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}"
-    digest = hashlib.sha256(f"{text.interpreter}\0{where}\0".encode(errors="replace"))
-    digest.update(text.text.encode(errors="replace"))
-    digest.update(f"\0{text.arguments!r}\0{text.variables!r}".encode(errors="replace"))
-    return digest.digest()

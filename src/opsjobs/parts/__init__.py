@@ -22,10 +22,10 @@ from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.engine.preparing import Preparer
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
+from opsjobs.judges.pool import JudgePool
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.model.safety import judge
 from opsjobs.model.safety_policy import read
 from opsjobs.model.target import Target, Transport
 from opsjobs.parts.access import Access, access, people
@@ -121,6 +121,7 @@ class Parts:
     elsewhere: Elsewhere
     bus: Bus
     doorbell: Doorbell
+    judges: JudgePool | None
     launcher: Launcher
     again: Again
     authoring: Authoring
@@ -154,6 +155,8 @@ class Parts:
     async def close(self) -> None:
         """Let go of everything, in bounded time."""
         await asyncio.to_thread(self.doorbell.stop)
+        if self.judges is not None:
+            await asyncio.to_thread(self.judges.close)
         await self.bus.close()
         await self.sessions.close()
         await self.access.close()
@@ -179,7 +182,8 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
     calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
     kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
-    launcher = _launcher(settings, inventory, doorbell, **kept)
+    judges = _judges(settings, metrics)
+    launcher = _launcher(settings, inventory, doorbell, judges, **kept)
     return Parts(
         **kept,
         metrics=metrics,
@@ -203,6 +207,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
         doorbell=doorbell,
+        judges=judges,
         launcher=launcher,
         again=Again(launcher, database=database, ledger=ledger, targets=inventory),
         authoring=Authoring(launcher, jobs, files),
@@ -219,26 +224,33 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     )
 
 
-def _judging(settings: Settings, targets: Targets, clock: Clock) -> Judging | None:
+def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
+    """The processes that judge texts, none of which is started yet; None if the safety check is off."""
+    if not settings.safety.enabled:
+        return None
+    return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
+
+
+def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock) -> Judging | None:
     """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
     wanted = settings.safety
-    if not wanted.enabled:
+    if judges is None:
         return None
     try:
         policies = read(wanted.policy.read_text()) if wanted.policy is not None else None
     except (OSError, UnicodeError) as away:
         raise ValueError(f"OPSJOBS_SAFETY_POLICY: {wanted.policy} cannot be read: {away}") from None
-    return Judging(judge, targets, clock, policies)
+    return Judging(judges.judge, targets, clock, policies)
 
 
-def _launcher(settings: Settings, targets: Targets, doorbell: Doorbell, **kept: Any) -> Launcher:
+def _launcher(settings: Settings, targets: Targets, doorbell: Doorbell, judges: JudgePool | None, **kept: Any) -> Launcher:
     clock: Clock = kept["clock"]
     return Launcher(
         targets=targets,
         ring=doorbell.ring,
         limits=_launch_limits(settings),
         choices=Choices(clock, allow=settings.security.choices_allow),
-        judging=_judging(settings, targets, clock),
+        judging=_judging(settings, judges, targets, clock),
         **kept,
     )
 

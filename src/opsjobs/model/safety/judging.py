@@ -7,9 +7,10 @@ from functools import cache
 
 from opsjobs.model.safety import command_prompt, posix, powershell, python, shallow, tables
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.model.safety.context import Context
 from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.interpreters import language_of
-from opsjobs.model.safety.matching import Context, Matcher, findings
+from opsjobs.model.safety.matching import Matcher, findings
 from opsjobs.model.safety.rulebook import rulebook
 from opsjobs.model.safety.running import settle
 from opsjobs.model.safety.trace import Place, Reader, Trace, excerpt_of
@@ -41,14 +42,23 @@ def judge(interpreter: str, text: str, *, context: Context | None = None, given:
 
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
     `given`: the arguments and variables that it is given, as far as they are known.
-    Never raises: what cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`).
+    What cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`). Raises MemoryError alone.
     """
     try:
         trace = traced(interpreter, text, given)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
         trace = Trace(Budget(), _READERS)
         trace.events.append(("unreadable", Place(excerpt_of(text))))
     return findings(trace, _matcher(), context or Context())
+
+
+def too_large(context: Context) -> tuple[Finding, ...]:
+    """What is to be said of a text that is not read, as it is too large."""
+    trace = Trace(Budget(), _READERS)
+    trace.events.append(("too_large", Place()))
+    return findings(trace, _matcher(), context)
 
 
 def traced(interpreter: str, text: str, given: Given = NOBODY) -> Trace:

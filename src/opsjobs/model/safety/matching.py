@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
 from opsjobs.model.safety.constants import printed
+from opsjobs.model.safety.context import Context
 from opsjobs.model.safety.paths import is_unknown, may_be, readings
 from opsjobs.model.safety.rulebook import Condition, Match, Rule, Rulebook
 from opsjobs.model.safety.trace import WINDOWS, Call, Trace
@@ -21,18 +21,6 @@ FINDINGS_MAX = 100
 
 Test = Callable[[Call], bool]
 Ready = tuple[Rule, str, tuple[Test, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where a text would run. `labels`: of its targets, `env=prod`; `share_of_targets`: of all that there are, 0 to 1; `targets`: how
-    many; `become`: whether it runs as somebody else, by the action's own `become`.
-    """
-
-    labels: frozenset[str] = frozenset()
-    share_of_targets: float = 0.0
-    targets: int = 0
-    become: bool = False
 
 
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:

@@ -1,0 +1,241 @@
+"""The processes that judge texts: what is done to one of them costs no more than an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from opsjobs.judges import child, pool, process, wire
+from opsjobs.judges.pool import JudgePool
+from opsjobs.model.failures import Unavailable
+from opsjobs.model.safety import Context, Question
+from opsjobs.model.safety.judging import judge
+from opsjobs.model.verdict import Verdict
+
+SECONDS = 60.0
+
+
+def asked(text: str, interpreter: str = "sh", **given: object) -> Question:
+    return replace(Question(interpreter, text, Context()), **given)  # type: ignore[arg-type]  # a test's own words
+
+
+@asynccontextmanager
+async def judges(**options: object) -> AsyncIterator[tuple[JudgePool, list[str]]]:
+    failed: list[str] = []
+    made = JudgePool(failed.append, **options)  # type: ignore[arg-type]  # as above
+    try:
+        yield made, failed
+    finally:
+        await asyncio.to_thread(made.close)
+
+
+async def until(holds: Callable[[], bool], tick: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0.005)) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not holds():
+            await tick()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        asked("rm -rf /"),
+        asked("echo \ud800 \x00 ü"),
+        asked("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)),
+        asked("import os, shutil\nshutil.rmtree(os.environ['X'])", "python", variables=(("X", "/"),)),
+        asked("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("later",), unknown="later"),
+        replace(asked("sh -c 'rm -rf \"$X\"/'"), context=Context(frozenset({"env=prod"}), 0.5, 100, True)),
+        asked("#" * (200 << 10)),
+    ],
+    ids=lambda question: question.text[:20].encode("ascii", "replace").decode(),
+)
+async def test_the_answer_is_that_of_the_judge(question: Question) -> None:
+    async with judges() as (made, failed):
+        found = await made.judge(question)
+        text = question.text[: (64 << 10) + 1]
+        assert found == judge(question.interpreter, text, context=question.context, given=question.given)
+    assert failed == []
+
+
+async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None:
+    async with judges() as (made, failed):
+        await made.judge(asked("true"))
+        (first,) = made.pids()
+        os.kill(first, signal.SIGSTOP)  # in the middle of its answer
+        answer = asyncio.create_task(made.judge(asked("rm -rf /")))
+        await until(lambda: made._waiting == 1)
+        os.kill(first, signal.SIGKILL)
+        (finding,) = await answer
+        assert (finding.rule, failed, made.pids() == [first]) == ("delete-everything", [], False)
+
+
+async def test_one_that_was_killed_while_idle_is_replaced() -> None:
+    async with judges() as (made, failed):
+        await made.judge(asked("true"))
+        (first,) = made.pids()
+        os.kill(first, signal.SIGKILL)
+        assert [finding.rule for finding in await made.judge(asked("rm -rf /"))] == ["delete-everything"]
+        assert (failed, first in made.pids()) == ([], False)
+
+
+async def test_a_text_that_crashes_it_twice_asks_for_an_approval_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = _scripted(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
+    async with judges() as (made, failed):
+        for _ in range(3):
+            (finding,) = await made.judge(asked("rm -rf / # how it is told"))
+            assert (finding.rule, finding.severity) == ("unjudged", Verdict.NEEDS_APPROVAL)
+            assert ("crashed" in finding.reason, finding.excerpt) == (True, "rm -rf / # how it is told")
+        assert failed == ["crash"]
+        assert len(started.read_text().split()) == 2, "once more, and then remembered"
+        assert made.pids() == []
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("while True: pass", "time"),
+        ("b'x' * (1 << 40)", "memory"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "time"),
+        ("os.write(1, b'not a message at all')", "crash"),
+    ],
+)
+async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, reason: str
+) -> None:
+    _scripted(monkeypatch, tmp_path, does)
+    monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
+    async with judges() as (made, failed):
+        (finding,) = await made.judge(asked("ls"))
+        assert (finding.rule, finding.severity, failed) == ("unjudged", Verdict.NEEDS_APPROVAL, [reason])
+        other = await made.judge(asked("harmless"))
+        assert other == ()
+
+
+def _scripted(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
+    """Have the real process do this with every text but `harmless`, as a fault in a grammar would; gives the file that counts."""
+    started = folder / "started"
+    program = f"""
+import os, signal, sys
+from opsjobs.judges import child
+from opsjobs.model.safety.judging import judge
+started = os.open({str(started)!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+os.write(started, b"one ")
+def judged(interpreter, text, **more):
+    if text not in ("true", "harmless"):
+        {does}
+    return judge(interpreter, text, **more)
+child.judge = judged
+sys.exit(child.main())
+"""
+    real = subprocess.Popen
+
+    def popen(_: object, **more: object) -> object:
+        return real([sys.executable, "-c", program], **more)  # type: ignore[call-overload]  # as the pool's own
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    return started
+
+
+async def test_nothing_is_started_before_a_text_is_judged_and_the_idle_are_ended() -> None:
+    async with judges(idle_seconds=0.05) as (made, _):
+        assert made.pids() == []
+        await made.judge(asked("ls"))
+        await until(lambda: made.pids() == [])
+        assert await made.judge(asked("ls")) == ()
+
+
+async def test_no_more_than_two_are_started_and_no_loop_is_blocked() -> None:
+    async with judges() as (made, _):
+        answers = [asyncio.create_task(made.judge(asked(f"rm -rf /srv/{n}"))) for n in range(40)]
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            await asyncio.sleep(0)
+
+        await until(lambda: all(answer.done() for answer in answers), tick)
+        assert (len(made.pids()) <= pool.PROCESSES_MAX, ticks > len(answers)) == (True, True)
+
+
+async def test_the_queue_is_bounded_and_checks_by_people_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "QUEUE_MAX", 3)
+    monkeypatch.setattr(pool, "CHECKS_MAX", 2)
+    async with judges() as (made, _):
+        checks = [asyncio.create_task(made.check(asked(f"ls {n}"))) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="2 texts"):
+            await made.check(asked("ls"))
+        launches = [asyncio.create_task(made.judge(asked(f"ls -l {n}"))) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="3 texts"):
+            await made.judge(asked("ls"))
+        assert await asyncio.gather(*checks, *launches) == [()] * 4
+
+
+async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.sys, "executable", "/bin/false")
+    async with judges() as (made, failed):
+        with pytest.raises(Unavailable):
+            await made.judge(asked("ls"))
+        assert failed == []
+
+
+async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCRYPTION_KEYS", "a-secret")
+    if not Path("/proc/self/limits").exists():
+        pytest.skip("needs /proc")
+    with Path(os.devnull).open() as held:
+        async with judges() as (made, _):
+            await made.judge(asked("ls"))
+            (pid,) = made.pids()
+            proc = Path(f"/proc/{pid}")
+            assert b"a-secret" not in (proc / "environ").read_bytes()
+            limits = {line[:25].strip(): line.split()[-3] for line in (proc / "limits").read_text().splitlines()}
+            assert limits["Max address space"] == str(child.MEMORY_BYTES_MAX)
+            assert (limits["Max core file size"], limits["Max file size"]) == ("0", "0")
+            assert {int(fd.name) for fd in (proc / "fd").iterdir()} == {0, 1, 2}
+        assert not held.closed
+
+
+async def test_it_ends_with_the_process_that_asks(tmp_path: Path) -> None:
+    program = """
+import asyncio, os, sys
+from opsjobs.judges.pool import JudgePool
+from opsjobs.model.safety import Context, Question
+made = JudgePool()
+asyncio.run(made.judge(Question("sh", "ls", Context())))
+print(*made.pids(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    ran = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True, check=False)
+    pid = int(ran.stdout)
+    await until(lambda: not _is_there(pid))
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_message_that_is_too_long_is_not_read() -> None:
+    with pytest.raises(wire.Malformed):
+        wire.length_of(wire.HEADER.pack(wire.MESSAGE_BYTES_MAX + 1))
+
+
+def test_no_process_of_the_service_loads_a_grammar() -> None:
+    program = "import sys, opsjobs.parts.worker, opsjobs.parts.scheduler, opsjobs.api.app; print('tree_sitter' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert ran.stdout.strip() == "False"
