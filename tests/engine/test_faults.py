@@ -51,7 +51,7 @@ async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(databas
 
 @pytest.mark.parametrize("fault", ["claim:error@1", "begin:error@1", "begin:error_after@1", "session:error@1", "finish:error@1"])
 async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, fault: str) -> None:
-    async with bench(database, bugs=["target_run"] if "finish" in fault else []) as on:
+    async with bench(database) as on:
         talk(on, "web-1", "web-2")
         failpoints.arm(fault)
         execution = await on.launch("uptime", 2)

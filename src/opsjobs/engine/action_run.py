@@ -13,7 +13,7 @@ from opsjobs.engine.record import ActionEnd, Page
 from opsjobs.engine.run_state import SHORT_SECONDS, Later, RunState
 from opsjobs.engine.transferring import TransferAttempt
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFor
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.failures import RemoteFailure, Unavailable
 from opsjobs.model.retry import NEVER
 from opsjobs.telemetry import log
 
@@ -74,6 +74,10 @@ class ActionRun:
             return self.close(ends.unstarted(stopped.why))
         except RemoteFailure as failure:
             return self.close(ends.failed(failure))
+        except Unavailable as away:
+            # What was begun goes on: an outage that reaches this place must not end it on record.
+            log.warning("run_left", target_run=self._state.record.claimed.id, action=self.key, reason=str(away))
+            raise Away(begun=True) from None
         except Exception as bug:  # noqa: BLE001  a bug ends this action, on record, and no other run
             self._state.tools.metrics.bugs.labels("target_run").inc()
             claimed = self._state.record.claimed
@@ -133,7 +137,10 @@ class ActionRun:
         try:
             action = rendered(state, self._action, self.number)
         except RemoteFailure as failure:
-            return ends.failed(failure)
+            if seen is None:
+                return ends.failed(failure)
+            words = f"it was begun before, and this worker cannot look after it: {failure.message}"
+            return ends.failed(RemoteFailure(ErrorCode.LOST, words))
         attempt: Attempt | TransferAttempt
         if action["type"] == "file_transfer":
             attempt = TransferAttempt(state, action, self.number, self.stops, seen=seen)

@@ -10,7 +10,7 @@ from opsjobs.engine import ends
 from opsjobs.engine.become import become_of, check_direct, opened_for
 from opsjobs.engine.direct import DirectCommand, Work
 from opsjobs.engine.durable import DurableCommand
-from opsjobs.engine.interrupt import Interrupted, Left, Stops, Why
+from opsjobs.engine.interrupt import LEAVING, Interrupted, Left, Stops, Why
 from opsjobs.engine.link import Link
 from opsjobs.engine.masks import fetched
 from opsjobs.engine.output import Capture
@@ -21,7 +21,7 @@ from opsjobs.engine.words import Words
 from opsjobs.model.durable import Become, Order, RunKey, durability
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.failures import RemoteFailure
-from opsjobs.model.outputs import Wanted
+from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Wanted
 from opsjobs.model.program import Program
 from opsjobs.model.units import parse_duration, parse_size
 from opsjobs.remote.session import ContactLost, NoSpool
@@ -92,7 +92,8 @@ class Attempt:
         if state.endpoint is None:
             raise self._removed()
         if not self.again:
-            await state.check_target()
+            with self._stops.here():
+                await state.check_target()
         self._program = self._made()
         link = state.links.take(insist=self.again)
         try:
@@ -197,8 +198,22 @@ class Attempt:
             return None
         words = Words(wanted)
         if self._seen is not None and page.stored[0]:
-            words.add(await self._state.tools.ledger.stdout(self._state.record.claimed, self._seen, HEARD_BYTES))
+            words.add(await self._heard_before(self._seen, OUTPUTS_BYTES_MAX if wanted == "none" else HEARD_BYTES))
         return words
+
+    async def _heard_before(self, seen: Progress, max_bytes: int) -> bytes:
+        """Return the stdout that a worker before us has stored. Raises Left.
+
+        An order to end the run stops the read and no more: the command may be at work, and is ended next.
+        """
+        state = self._state
+        try:
+            with self._stops.here():
+                return await state.tools.stdout(state.record.claimed, seen, max_bytes)
+        except Interrupted as stopped:
+            if stopped.why in LEAVING:
+                raise Left(stopped.why) from None
+            return b""
 
     async def _durably(self, link: Link, work: Work) -> ActionEnd:
         state = self._state
@@ -233,7 +248,8 @@ class Attempt:
         check_direct(work.action, f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)")
         # Once more: what had to be on record first may have taken longer than our lease is good for.
         await ready(self._state, self._stops, link)
-        await self._state.check_target()
+        with self._stops.here():
+            await self._state.check_target()
         session = await link.session()
         self.commanding = True
         try:

@@ -12,33 +12,27 @@ from functools import partial
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
-from opsjobs.engine import become, binding
 from opsjobs.engine.approving import Approving
 from opsjobs.engine.children import Children
-from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.heart import Heart
 from opsjobs.engine.interrupt import Why
-from opsjobs.engine.masks import Masks, hidden
 from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.recorder import Recorder
 from opsjobs.engine.renewing import renewed
-from opsjobs.engine.run_state import purpose_of
+from opsjobs.engine.run_setup import Prepared, Refused, RefusedRun, RunSetup
 from opsjobs.engine.target_run import RunLimits, RunTools, TargetRun
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.model.failures import Unavailable
-from opsjobs.model.secret import Secret
 from opsjobs.peers.targets import Targets
 from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Sessions
-from opsjobs.store.envelope import KeyMissing, Tampered
-from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled, Spec
+from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.telemetry import Metrics, log
 
 # One claim asks for at most so many; a free place is filled at once, so several claims follow each other while there is work.
 CLAIM_RUNS = 200
-COURSES_KEPT = 256
 # Executions that were told to stop, remembered for runs of theirs that are between claim and start just then.
 STOPS_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
@@ -48,6 +42,9 @@ CLAIM_AGAIN_SECONDS = 0.5
 
 _TAKEN_OVER = "its worker died while the command was perhaps running: whether it ran to its end is unknown"
 _OUT_OF_STEP = "its worker lost the thread while the command was perhaps running: whether it ran to its end is unknown"
+_LEFT = "its worker lost PostgreSQL while the command was perhaps running: whether it ran to its end is unknown"
+
+Run = TargetRun | RefusedRun
 
 
 def bell_channel(execution_id: int) -> str:
@@ -115,11 +112,12 @@ class Life:
         self._unsure = False
         # Runs that left `runs` without the ledger's word that they are over: adopted as lost, and never twice.
         self._out_of_step: set[int] = set()
+        # Runs that were left in an outage of PostgreSQL: adopted as runs that others had begun, as often as it takes.
+        self._left: set[int] = set()
         self._given_up: set[int] = set()
         self._told_to_stop: dict[int, None] = {}
-        self._courses: dict[int, Course] = {}
-        self._masks = Masks(tools.clock)
-        self.runs: dict[int, TargetRun] = {}
+        self._setup = RunSetup(tools.ledger, tools.targets, tools.vault, tools.clock, tools.metrics)
+        self.runs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._recorder = Recorder(
             tools.ledger, tools.metrics, tools.clock, owner=incarnation.id, worker=options.name, settled=self._settled
@@ -237,12 +235,13 @@ class Life:
     async def _adopt(self) -> None:
         """Take up runs that are ours by the ledger alone: a claim's answer was lost, or a run fell out of step with the log."""
         self._unsure = False
-        asked, asked_at = frozenset(self._out_of_step), self._tools.clock.monotonic()
+        asked, left, asked_at = frozenset(self._out_of_step), frozenset(self._left), self._tools.clock.monotonic()
         unknown = await self._unknown_runs()
         lost = {run.id for run in unknown if run.id in asked}
-        await self._begin(unknown, asked_at, dict.fromkeys(lost, _OUT_OF_STEP))
+        await self._begin(unknown, asked_at, dict.fromkeys(left, _LEFT) | dict.fromkeys(lost, _OUT_OF_STEP))
         self._given_up |= lost
         self._out_of_step -= asked  # the others are not ours any more: should they come back, it is by a new claim
+        self._left -= left
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
         return await self._tools.ledger.unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
@@ -252,35 +251,28 @@ class Life:
         if not claimed:
             return
         async with failpoints.at("begin"):
-            await self._learn_courses({run.execution_id for run in claimed})
-            endpoints = await self._tools.targets.endpoints(sorted({run.target_id for run in claimed}))
-            specs = [self._courses[execution].spec for execution in {run.execution_id for run in claimed}]
-            logins = become.credentials(become.wishes(specs))
-            opened = await self._tools.vault.open_many(sorted(logins)) if logins else {}
-            held = await binding.Held.of(self._tools.vault, endpoints.values(), opened)
-            again = [run.id for run in claimed if run.fence > 1 or lost]
-            progress = await self._tools.ledger.progress(again) if again else {}
+            found = await self._setup.prepare(claimed, [run.id for run in claimed if run.fence > 1 or lost])
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost or {})}
-        for run in claimed:
-            course, endpoint = self._courses[run.execution_id], endpoints.get(run.target_id)
-            purpose = binding.Purpose(course.spec.job_id, course.spec.job_name)
-            endpoint = held.endpoint(endpoint, purpose) if endpoint is not None else None
-            self._perform(
-                TargetRun(
-                    self._recorder.open(run, self._masks.of(course, endpoint, opened)),
-                    course,
-                    endpoint.for_(purpose_of(run)) if endpoint is not None else None,
-                    progress.get(run.id, ()),
-                    self._run_tools,
-                    asked_at=asked_at,
-                    lost=why.get(run.id),
-                    opened=held.opened(opened, endpoint.target, purpose) if endpoint is not None else {},
-                )
-            )
+        for one in found:
+            self._perform(self._run_of(one, asked_at, why.get(one.claimed.id)))
         self._tools.metrics.claims.inc(len(claimed))
         self._tools.metrics.runs_running.set(len(self.runs))
 
-    def _perform(self, run: TargetRun) -> None:
+    def _run_of(self, found: Prepared | Refused, asked_at: float, lost: str | None) -> Run:
+        if isinstance(found, Refused):
+            return RefusedRun(self._recorder.open(found.claimed), found, self._tools.clock, inherited=lost is not None)
+        return TargetRun(
+            self._recorder.open(found.claimed, found.mask),
+            found.course,
+            found.endpoint,
+            found.progress,
+            self._run_tools,
+            asked_at=asked_at,
+            lost=lost,
+            opened=found.opened,
+        )
+
+    def _perform(self, run: Run) -> None:
         if (before := self.runs.get(run.claimed.id)) is not None:  # it went to another and came back, and nobody has told us
             self._recorder.forget(before.record)
             before.interrupt(Why.NOT_OURS)
@@ -293,33 +285,19 @@ class Life:
         self._tasks.add(task)
         task.add_done_callback(partial(self._performed, run))
 
-    def _performed(self, run: TargetRun, task: asyncio.Task[None]) -> None:
+    def _performed(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._tools.metrics.bugs.labels("target_run").inc()
             log.error("target_run_broke", target_run=run.claimed.id, exc_info=bug)
         if self._recorder.waiting >= len(self._tasks):
             self._recorder.hurry()
-        if not (run.record.ended or run.record.stale or (run.record.left and self._ending)):
+        if run.record.ended or run.record.stale:
+            return
+        if not run.record.left:
             self._lose(run.claimed.id, run.claimed.fence)
-
-    async def _learn_courses(self, executions: set[int]) -> None:
-        missing = sorted(executions - self._courses.keys())
-        if missing:
-            self._courses |= {key: self._course(spec) for key, spec in (await self._tools.ledger.specs(missing)).items()}
-        while len(self._courses) > COURSES_KEPT + len(executions):
-            oldest = next(e for e in self._courses if e not in executions)
-            del self._courses[oldest]
-
-    def _course(self, spec: Spec) -> Course:
-        if not spec.parameters:
-            return course_of(spec, {})
-        try:
-            parameters = self._tools.vault.open_parameters(spec.execution_uuid, spec.parameters)
-        except (KeyMissing, Tampered) as refused:
-            return course_of(spec, {}, fault=f"the execution's secrets do not open: {refused}")
-        forms = hidden(value for value in parameters.values() if isinstance(value, Secret))
-        return course_of(spec, parameters, forms=forms)
+        elif not self._ending:
+            self._leave_for_now(run)
 
     def _settled(self, flush: Flush, settled: Settled) -> None:
         """After a flush: forget what is over, ring for followers, claim what became ready."""
@@ -360,6 +338,13 @@ class Life:
             log.error("run_given_up", execution=run.claimed.execution_id, target_run=run_id)
         self._out_of_step.add(run_id)
         self._unsure = True
+
+    def _leave_for_now(self, run: Run) -> None:
+        """Forget a run that PostgreSQL's outage kept from going on; the next claim takes it up from the record."""
+        if self.runs.get(run.claimed.id) is run:
+            del self.runs[run.claimed.id]
+            self._left.add(run.claimed.id)
+            self._unsure = True
 
     def stop_executions(self, executions: frozenset[int] | set[int]) -> None:
         """Stop our runs of these executions: they are being cancelled. (A deadline is each run's own timer.)"""

@@ -11,6 +11,7 @@ from typing import Self
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock
+from opsjobs.engine.outage import wait_out
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Session, Sessions
 
@@ -47,14 +48,20 @@ class Link:
         self._session: Session | None = None
 
     async def session(self) -> Session:
-        """The session. Raises RemoteFailure where none can be had."""
+        """The session. Raises RemoteFailure where none can be had.
+
+        To connect may take the store (an accepted host key is written there): while it is away, the session is waited for.
+        """
         if self._session is None:
             async with failpoints.at("session"):
-                if self._old and self._renew is not None:
-                    self.endpoint = await self._renew(self.endpoint)
-                self._session = await self._stack.enter_async_context(self._sessions.session(self.endpoint))
+                self._session = await wait_out(self._connect, self._clock)
             self.endpoint, self._old = replace(self.endpoint, insist=True), True
         return self._session
+
+    async def _connect(self) -> Session:
+        if self._old and self._renew is not None:
+            self.endpoint = await self._renew(self.endpoint)
+        return await self._stack.enter_async_context(self._sessions.session(self.endpoint))
 
     def logged_in(self) -> tuple[datetime, datetime] | None:
         """From when until when its machine let us in, where that was waited for here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -13,6 +14,7 @@ from opsjobs.engine.children import Children
 from opsjobs.engine.course import Course
 from opsjobs.engine.link import Links, Renew
 from opsjobs.engine.masks import hidden
+from opsjobs.engine.outage import wait_out
 from opsjobs.engine.past import Past
 from opsjobs.engine.pinning import Pinning
 from opsjobs.engine.record import ActionEnd, RunRecord
@@ -23,11 +25,13 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Sessions
-from opsjobs.store.ledger import Claimed, Ledger
+from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.telemetry import Metrics
 
 # What takes longer than this waits in the ledger, where it holds nothing.
 SHORT_SECONDS = 5.0
+# Reads of stored output at a time, of all runs of a worker: they leave connections to those who claim and write.
+READS_AT_ONCE = 2
 
 
 def purpose_of(claimed: Claimed) -> str:
@@ -73,6 +77,15 @@ class RunTools:
     pinning: Pinning
     fetch: Fetch = nowhere
     random: Random = field(default_factory=Random)
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+
+    async def stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
+        """Return the beginning of an attempt's stored stdout; queue for the read, and wait out an outage of the store.
+
+        Call it inside `Stops.here()`.
+        """
+        async with self.reads:
+            return await wait_out(lambda: self.ledger.stdout(run, seen, max_bytes), self.clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +140,14 @@ class RunState:
                 self.record.mask = self.record.mask.also(hidden(credential.secrets))
 
     async def check_target(self) -> None:
-        """Raise RemoteFailure(TARGET_CHANGED) where nothing may be begun on the machine, for it is not what was asked about."""
-        if not self.checked and self.endpoint is not None:
-            self.refused = await self.tools.pinning.refusal(self.course, self.record.claimed.position, self.endpoint)
+        """Raise RemoteFailure(TARGET_CHANGED) where nothing may be begun on the machine, for it is not what was asked about.
+
+        An outage of the store is waited out: call it inside `Stops.here()`.
+        """
+        endpoint = self.endpoint
+        if not self.checked and endpoint is not None:
+            position = self.record.claimed.position
+            self.refused = await wait_out(lambda: self.tools.pinning.refusal(self.course, position, endpoint), self.tools.clock)
             self.checked = True
         if self.refused is not None:
             raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.refused)

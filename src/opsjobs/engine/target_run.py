@@ -15,7 +15,7 @@ from opsjobs.clock import Timer
 from opsjobs.engine import ends
 from opsjobs.engine.action_run import ActionRun, Away
 from opsjobs.engine.course import Course
-from opsjobs.engine.interrupt import LEAVING, Why
+from opsjobs.engine.interrupt import LEAVING, Interrupted, Stops, Why
 from opsjobs.engine.link import Links
 from opsjobs.engine.past import Past
 from opsjobs.engine.record import ActionEnd, RunRecord
@@ -23,7 +23,7 @@ from opsjobs.engine.run_state import Later, RunLimits, RunState, RunTools
 from opsjobs.engine.words import text_of
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.failures import RemoteFailure, Unavailable
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
@@ -86,6 +86,8 @@ class TargetRun:
         self._at_work: dict[str, ActionRun] = {}
         self._waiting: dict[str, tuple[ActionRun, Later]] = {}
         self._why: Why | None = None
+        # Orders that take the run from this worker: they end the take-up, before any action is at work.
+        self._leaving = Stops()
         self._left = False
         self.began = time.monotonic()
 
@@ -100,12 +102,15 @@ class TargetRun:
         """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
         if self._why is None or why is Why.NOT_OURS:
             self._why = why
+        if why in LEAVING:
+            self._leaving.order(why)
         for action in self._at_work.values():
             action.stops.order(why)
 
     def drain(self) -> None:
         """Begin nothing more and let go of what goes on by itself; a direct command at work may end."""
         self._state.draining = True
+        self._leaving.order(Why.WORKER_STOPS)
         for action in self._at_work.values():
             if not action.commanding:
                 action.stops.order(Why.WORKER_STOPS)
@@ -115,9 +120,16 @@ class TargetRun:
     async def perform(self) -> None:
         """Do it all. Never raises for what a machine or a person does; what is a bug of ours is recorded as `internal`."""
         deadline = self._until_deadline()
+        self._leaving.bind()
         try:
             await self._walk_on()
             await self._conclude()
+        except Interrupted:
+            self._turn_back()
+        except Unavailable as away:
+            log.warning("run_left", target_run=self.claimed.id, reason=str(away))
+            self.record.leave()
+            await self.record.written()  # the run is taken up again from what is on record
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._state.tools.metrics.bugs.labels("target_run").inc()
             log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
@@ -165,7 +177,10 @@ class TargetRun:
         return done & branches, branches - done
 
     async def _take_up(self) -> list[ActionRun]:
-        """What the record says: ends that stand, and actions that are open, whatever became of others meanwhile."""
+        """What the record says: ends that stand, and actions that are open, whatever became of others meanwhile.
+
+        Raises Interrupted where this worker must go before all of it was read.
+        """
         state = self._state
         state.attempt = max(state.attempt, state.past.attempt)
         for seen in state.past.ended():
@@ -173,7 +188,8 @@ class TargetRun:
             self._walk.record(seen.action, seen.status)
             state.sweep = state.sweep or seen.unknown
             if seen.action in state.course.heard:
-                head = await state.tools.ledger.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
+                with self._leaving.here():
+                    head = await state.tools.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
                 state.stdouts[seen.action] = text_of(head)
         return [self._begun(key) for key in state.past.open() if key in state.course.actions]
 
@@ -273,15 +289,25 @@ class TargetRun:
     async def _conclude(self) -> None:
         """Say how the run stands, now that nothing of it is at work here."""
         if self._left or self._why is Why.NOT_OURS:
-            return self.record.leave()
+            self.record.leave()
+            if self._why is None:  # whoever takes it up reads what is on record
+                await self.record.written()
+            return None
         if (key := self._walk.outcome()) is not None:
             async with failpoints.at("finish"):
                 return self._finish(key)
         if self._waiting:
             return self._defer()
         if self._state.draining or self._why is Why.WORKER_STOPS:
-            return self.record.leave() if self._state.inherited else self.record.give_back()
+            return self._turn_back()
         return self.record.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
+
+    def _turn_back(self) -> None:
+        """Let go of a run of which nothing is at work here: it goes back, unless something of it may have been begun before."""
+        if self._state.inherited or self._why is Why.NOT_OURS:
+            self.record.leave()
+        else:
+            self.record.give_back()
 
     def _finish(self, key: str) -> None:
         end = self._state.ends.get(key, ActionEnd(RunStatus.SUCCEEDED))

@@ -46,7 +46,8 @@ class TransferAttempt:
         if state.endpoint is None:
             words = f"target {state.target_name} was removed from the inventory after the launch"
             raise RemoteFailure(ErrorCode.INTERNAL, words)
-        await state.check_target()
+        with self._stops.here():
+            await state.check_target()
         link = state.links.take()
         try:
             await ready(state, self._stops, link)
