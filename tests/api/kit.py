@@ -111,7 +111,7 @@ def parts_on(
     ledger, inventory = Ledger(database), Inventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
-        ring=lambda zone: rung.append(zone) if rung is not None else None,
+        ring=lambda zone: rung.append(zone) if rung is not None else None, standing=known.standing,
     )  # fmt: skip
     outlook, calendars = Outlook(database, Compiled()), Calendars(database)
     return SimpleNamespace(

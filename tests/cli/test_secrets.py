@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cli.desk import Answer, Asked, open_desk
+from cli.terminal import on_terminal
 from opsjobs.cli.app import run
 from opsjobs.model.encryption_key import decoded, key_id
 
@@ -35,11 +36,22 @@ NEW = {
 def credentials(asked: Asked) -> Answer:
     """A service with the credential gate."""
     if asked.method == "GET" and asked.path.endswith("/usage"):
-        jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"]}]
+        jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"], "parameters": ["token"]}]
         return Answer(200, {"targets": [{"id": "1", "name": "web-1"}], "jobs": jobs, "total": {"targets": 9, "jobs": 1}})
     if asked.method == "GET":
         return Answer(200, {"items": [LOGIN], "next": None})
     return Answer(200, {**LOGIN, "version": 5})
+
+
+def created(_: Asked) -> Answer:
+    """A service that stores a credential."""
+    return Answer(201, {"id": 5})
+
+
+def kept_secret(asked: Asked) -> Answer:
+    """A service with the secret api."""
+    kept = {**LOGIN, "id": 5, "name": "api", "type": "secret", "username": None, "version": 2}
+    return Answer(200, {"items": [kept], "next": None} if asked.method == "GET" else {**kept, "version": 3})
 
 
 @pytest.fixture
@@ -73,6 +85,62 @@ def test_a_new_secret_comes_from_standard_input_and_replaces_what_was_seen(
     assert (asked.method, asked.path, asked.body) == ("POST", "/credentials/3/rotate", {**body, "version": 4})
 
 
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [(b"hunter2\n", "hunter2"), (b"hunter2", "hunter2"), (b"-----BEGIN\nAAAA\n", "-----BEGIN\nAAAA\n"), (b"a\r\n", "a")],
+)
+def test_a_secret_of_jobs_is_read_from_a_file_or_standard_input(
+    said: Callable[..., list[Asked]], tmp_path: Path, content: bytes, value: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    for options, stdin in (([str(file)], b""), (["-"], content)):
+        asked = said(created, "credentials", "add", "api", "--type", "secret", "--secret-file", *options, stdin=stdin)[-1]
+        assert (asked.path, asked.body) == ("/credentials", {"name": "api", "type": "secret", "value": value})
+    asked = said(kept_secret, "credentials", "rotate", "api", "--secret-file", str(file))[-1]
+    assert (asked.path, asked.body) == ("/credentials/5/rotate", {"value": value, "version": 2})
+
+
+def test_a_secret_of_jobs_may_be_in_vault(said: Callable[..., list[Asked]]) -> None:
+    words = ["credentials", "add", "api", "--type", "secret", "--vault-path", "api", "--vault-field", "value=token"]
+    source = {"backend": "vault", "path": "api", "fields": {"value": "token"}}
+    assert said(created, *words)[-1].body == {"name": "api", "type": "secret", "source": source}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],  # and nobody is there to ask
+        ["--password"],
+        ["--key", "-", "--secret-file", "-"],
+        ["--vault-path", "api", "--secret-file", "-"],
+        ["-u", "deploy", "--secret-file", "-"],
+    ],
+)
+def test_a_secret_of_jobs_has_one_source_and_no_user(
+    said: Callable[..., list[Asked]], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not said(created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2)
+    assert "--secret-file" in capsys.readouterr().err
+
+
+def test_a_login_needs_a_user_name(said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert not said(created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2)
+    assert not said(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
+    told = capsys.readouterr().err
+    assert "--username: a login needs it" in told
+    assert "goes with --type secret" in told
+
+
+def test_a_secret_of_jobs_is_asked_for_without_echo() -> None:
+    with open_desk(created) as desk:
+        code, shown = on_terminal(
+            "credentials", "add", "api", "--type", "secret", url=desk.url, answers=[(b"Secret api: ", b"hunter2\r")]
+        )
+        assert (code, desk.asked[-1].body) == (0, {"name": "api", "type": "secret", "value": "hunter2"})
+    assert "hunter2" not in shown
+
+
 def test_a_certificate_alone_is_a_new_signature(said: Callable[..., list[Asked]], tmp_path: Path) -> None:
     file = tmp_path / "id-cert.pub"
     file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
@@ -102,6 +170,7 @@ def test_a_credential_is_bound_and_its_users_are_listed(
     shown = capsys.readouterr()
     assert "web-1" in shown.out
     assert "a, b" in shown.out
+    assert "token" in shown.out
     assert "and 8 more" in shown.err
 
 

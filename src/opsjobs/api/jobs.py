@@ -26,8 +26,9 @@ router = APIRouter(tags=["jobs"])
 
 
 def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Forbidden where an action names a credential and the caller may use none, Invalid for too many actions."""
-    if any(action.become is not None and action.become.credential is not None for action in _running(draft)):
+    """Raises Forbidden where the draft names a credential and the caller may use none, Invalid for too many actions."""
+    named = any(action.become is not None and action.become.credential is not None for action in _running(draft))
+    if named or (isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)):
         check(request, "credentials:use")
     check_limits(request, draft)
 

@@ -175,7 +175,10 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
     """Raises Invalid where the job would not take the schedule's parameters, or one of them is a secret."""
     secret = [p.name for p in declared if p.secret and draft.parameters.get(p.name) is not None]
     if secret:
-        detail = f"{secret[0]} is a secret, which would lie open in the schedule: take it from a file or a credential of the job."
+        detail = (
+            f"{secret[0]} is a secret, which would be stored in the open with the schedule: store it with "
+            f"`opsjobs credentials add NAME --type secret`, and declare the parameter with `from_credential: NAME` in the job."
+        )
         raise Invalid("secret_in_schedule", detail, errors=[FieldError(f"/parameters/{secret[0]}", detail, "secret_in_schedule")])
     # Choices behind a URL are asked for at each launch: now and then may differ.
     bound(declared, draft.parameters)

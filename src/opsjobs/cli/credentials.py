@@ -1,11 +1,10 @@
-"""`opsjobs credentials`: logins. A secret comes from a file, a prompt or standard input, never from the command line itself."""
+"""`opsjobs credentials`: logins and secrets of jobs, read from files, prompts or standard input, never from the arguments."""
 
 from __future__ import annotations
 
 import base64
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,11 +13,12 @@ from opsjobs.cli import options, sources
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
+from opsjobs.cli.secret_input import ask, read_bytes, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
-app = typer.Typer(help="Credentials: logins, whose secrets never come back out.", no_args_is_help=True)
+app = typer.Typer(help="Credentials: logins and job secrets, which never come back out.", no_args_is_help=True)
 
-SECRET_BYTES_AT_MOST = 65_536
+_OTHERWISE = "Use --password-file FILE, or --password-file - to read standard input."
 COLUMNS = (
     Column("id", lambda c: c["id"]),
     Column("name", lambda c: c["name"]),
@@ -35,6 +35,7 @@ USERS = (
     Column("id", lambda u: u["id"]),
     Column("name", lambda u: u["name"]),
     Column("actions", lambda u: ", ".join(u["actions"])),
+    Column("parameters", lambda u: ", ".join(u["parameters"])),
 )
 
 
@@ -54,14 +55,17 @@ Certificate = Annotated[
 ]
 PasswordFile = Annotated[str | None, typer.Option(metavar="FILE", help="A password; - reads standard input.")]
 Password = Annotated[bool, typer.Option("--password", help="Ask for a password.")]
+SecretFile = Annotated[str | None, typer.Option(metavar="FILE", help="A secret of jobs; - reads it from standard input.")]
 Keytab = Annotated[str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - reads it from standard input.")]
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-key.")],
-    username: Annotated[str, typer.Option("-u", "--username", help="The user to log in as; of Kerberos the principal.")],
     *,
+    username: Annotated[
+        str | None, typer.Option("-u", "--username", help="The user to log in as; of Kerberos the principal.")
+    ] = None,
     key: Key = None,
     passphrase_file: PassphraseFile = None,
     certificate: Certificate = None,
@@ -70,6 +74,7 @@ def add(
     keytab: Keytab = None,
     kerberos: Annotated[bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")] = False,
     agent: Annotated[bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")] = False,
+    secret_file: SecretFile = None,
     vault_path: sources.VaultPath = None,
     vault_role: sources.VaultRole = None,
     vault_mount: sources.VaultMount = None,
@@ -81,15 +86,21 @@ def add(
     principal: sources.Principals = None,
     validity: sources.Validity = None,
 ) -> None:
-    """Add a login.
+    """Add a login, or with --type secret a secret that jobs name.
 
-    With one of --key FILE, --password (asks), --password-file FILE, --keytab FILE, --agent; or, for secrets that are elsewhere,
-    --vault-path PATH, --vault-role ROLE, --ssh-ca CREDENTIAL.
+    A secret of jobs is asked for, or read from --secret-file FILE. A login has one of --key FILE, --password (asks),
+    --password-file FILE, --keytab FILE, --agent; if its secret is elsewhere, --vault-path PATH, --vault-role ROLE or
+    --ssh-ca CREDENTIAL.
     """
-    given = _Given(key, passphrase_file, certificate, password_file, password, keytab)
+    given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     elsewhere = sources.SourceOptions(
         vault_path, vault_role, vault_mount, vault_field, vault_version, vault_namespace, secret_type, ssh_ca, principal, validity
     )
+    if secret_type is CredentialType.SECRET or secret_file is not None:
+        _add_secret(name, username, given, elsewhere)
+        return
+    if username is None:
+        raise CommandFailed("--username: a login needs it. For a secret that jobs name, use --type secret.", Exit.USAGE)
     if given.ways + agent + elsewhere.ways != 1:
         ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
         raise CommandFailed(f"with what does it log in? Give one of {ways}.", Exit.USAGE)
@@ -106,6 +117,21 @@ def add(
         made = client.post("/credentials", body)
     print(made["id"])
     tell(f"credential {name} is stored, encrypted")
+
+
+def _add_secret(name: str, username: str | None, given: _Given, elsewhere: sources.SourceOptions) -> None:
+    if username is not None or given.ways + elsewhere.ways > 1 or given.ways > (given.secret_file is not None):
+        raise CommandFailed("--type secret takes --secret-file FILE or --vault-path PATH, and no login.", Exit.USAGE)
+    if elsewhere.ways:
+        _add_linked({"name": name, **elsewhere.body()})
+        return
+    if elsewhere.type is not CredentialType.SECRET:
+        raise CommandFailed("--secret-file goes with --type secret.", Exit.USAGE)
+    body: Json = {"name": name, "type": CredentialType.SECRET, **given.value(name)}
+    with connect() as client:
+        made = client.post("/credentials", body)
+    print(made["id"])
+    tell(f"secret {name} is stored, encrypted; a job takes it with a parameter `type: secret, from_credential: {name}`")
 
 
 def _add_linked(body: Json) -> None:
@@ -148,21 +174,33 @@ def rotate(
     password_file: PasswordFile = None,
     password: Password = False,
     keytab: Keytab = None,
+    secret_file: SecretFile = None,
 ) -> None:
-    """Give a login a new secret: runs from now on log in with it.
+    """Replace the secret: runs from now on log in with the new one, or are given it.
 
-    Without an option it asks for the new password. --certificate alone is a new signature of the same key.
+    Without an option it asks for the new password, or the new secret. --certificate alone is a new signature of the same key.
     """
-    given = _Given(key, passphrase_file, certificate, password_file, password, keytab)
+    given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     if given.ways > 1:
         raise CommandFailed(f"which one is the new secret? Give one of {_WAYS}.", Exit.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
-        if given.ways == 0 and certificate is None:
-            given = replace(given, password=True)
         path = path_of("credential", found["id"])
-        made = client.post(f"{path}/rotate", {**given.read(found["username"]), "version": found["version"]})
+        made = client.post(f"{path}/rotate", {**_rotated(found, given), "version": found["version"]})
     tell(f"credential {found['name']} is at version {made['version']}")
+
+
+def _rotated(found: Json, given: _Given) -> Json:
+    """Return the new secret parts, in the form of the credential's type."""
+    if found["type"] == CredentialType.SECRET:
+        if given.ways > (given.secret_file is not None) or given.certificate or given.passphrase_file:
+            raise CommandFailed(f"{found['name']} is a secret of jobs: --secret-file FILE alone goes with it.", Exit.USAGE)
+        return given.value(found["name"])
+    if given.secret_file is not None:
+        raise CommandFailed(f"{found['name']} is a login: --secret-file goes with secrets of jobs.", Exit.USAGE)
+    if given.ways == 0 and given.certificate is None:
+        given = replace(given, password=True)
+    return given.read(found["username"])
 
 
 @app.command()
@@ -189,11 +227,13 @@ def usage(
     credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List the targets that log in with it, and the jobs whose actions name it."""
+    """List the targets that log in with it, and the jobs whose actions or parameters name it."""
     with connect() as client:
         path = path_of("credential", client.by_name("credential", credential)["id"])
         found = client.get(f"{path}/usage")
-    users = [{"kind": "target", **t, "actions": []} for t in found["targets"]] + [{"kind": "job", **j} for j in found["jobs"]]
+    users = [{"kind": "target", **t, "actions": [], "parameters": []} for t in found["targets"]] + [
+        {"kind": "job", **j} for j in found["jobs"]
+    ]
     show_list(users, USERS, output)
     hidden = sum(found["total"].values()) - len(users)
     if hidden:
@@ -223,11 +263,19 @@ class _Given:
     password_file: str | None
     password: bool
     keytab: str | None
+    secret_file: str | None = None
 
     @property
     def ways(self) -> int:
         """How many ways to log in are meant."""
-        return sum((self.key is not None, self.password or self.password_file is not None, self.keytab is not None))
+        given = (self.key, self.password_file or self.password or None, self.keytab, self.secret_file)
+        return sum(way is not None for way in given)
+
+    def value(self, name: str) -> Json:
+        """Return the value of a secret of jobs, from its file or from a prompt. Raises CommandFailed."""
+        if self.secret_file is not None:
+            return {"value": read_value(self.secret_file)}
+        return {"value": ask(f"Secret {name}", otherwise="Use --secret-file FILE, or --secret-file - to read standard input.")}
 
     def read(self, username: str) -> Json:
         """The secret parts of the body. Raises CommandFailed."""
@@ -237,13 +285,13 @@ class _Given:
         if self.key is not None:
             body |= _key(self.key, self.passphrase_file)
         if self.certificate is not None:
-            body["certificate"] = _read(self.certificate)
+            body["certificate"] = read_text(self.certificate)
         if self.keytab is not None:
-            body["keytab"] = base64.b64encode(_bytes(self.keytab)).decode()
+            body["keytab"] = base64.b64encode(read_bytes(self.keytab)).decode()
         elif self.password_file is not None:
-            body["password"] = _read(self.password_file).rstrip("\r\n")
+            body["password"] = read_text(self.password_file).rstrip("\r\n")
         elif self.password:
-            body["password"] = _asked(f"Password of {username}")
+            body["password"] = ask(f"Password of {username}", otherwise=_OTHERWISE)
         return body
 
 
@@ -260,45 +308,11 @@ def _type(secret: Json, *, kerberos: bool) -> CredentialType:
 
 
 def _key(key: str, passphrase_file: str | None) -> Json:
-    body: Json = {"private_key": _read(key)}
+    body: Json = {"private_key": read_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", Exit.USAGE)
     if passphrase_file is not None:
-        body["passphrase"] = _read(passphrase_file).rstrip("\r\n")
+        body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")
     elif "ENCRYPTED" in body["private_key"] and sys.stdin.isatty():
-        body["passphrase"] = _asked(f"Passphrase of {key}")
+        body["passphrase"] = ask(f"Passphrase of {key}", otherwise="Use --passphrase-file FILE.")
     return body
-
-
-def _asked(question: str) -> str:
-    if not sys.stdin.isatty():
-        raise CommandFailed(
-            "nobody is here to ask: use --password-file FILE, or --password-file - and standard input.", Exit.USAGE
-        )
-    return str(typer.prompt(question, hide_input=True, err=True))
-
-
-def _read(path: str) -> str:
-    """A secret's text, at most 64 KiB."""
-    try:
-        text = _bytes(path).decode()
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{path} is no text (UTF-8).", Exit.USAGE) from None
-    if not text.strip():
-        raise CommandFailed(f"{path} is empty: that is no secret to log in with.", Exit.USAGE)
-    return text
-
-
-def _bytes(path: str) -> bytes:
-    """A file, or standard input, of at most 64 KiB."""
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read(SECRET_BYTES_AT_MOST + 1)
-        else:
-            with Path(path).expanduser().open("rb") as file:
-                content = file.read(SECRET_BYTES_AT_MOST + 1)
-    except OSError as away:
-        raise CommandFailed(f"{path} cannot be read: {away.strerror}.", Exit.USAGE) from None
-    if len(content) > SECRET_BYTES_AT_MOST:
-        raise CommandFailed(f"{path} is over 64 KiB: that is no secret to log in with.", Exit.USAGE)
-    return content

@@ -22,7 +22,9 @@ VaultField = Annotated[
 ]
 VaultVersion = Annotated[int | None, typer.Option(min=1, help="This version of the secret and no other.")]
 VaultNamespace = Annotated[str | None, typer.Option(metavar="NAMESPACE", help="The namespace below OPSJOBS_VAULT_NAMESPACE.")]
-SecretType = Annotated[CredentialType | None, typer.Option("--type", help="What the secret in Vault is: ssh_key where left out.")]
+SecretType = Annotated[
+    CredentialType | None, typer.Option("--type", help="What the secret is: ssh_key if it is in Vault; `secret` for one of jobs.")
+]
 SshCa = Annotated[
     str | None,
     typer.Option("--ssh-ca", metavar="CREDENTIAL", help="The credential with the key of an SSH CA that signs certificates."),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from opsjobs.engine import ends
-from opsjobs.engine.become import become_of, check_direct, opened_for
+from opsjobs.engine import ends, job_secrets
+from opsjobs.engine.become import become_of, check_direct, opened_for, with_fetched
 from opsjobs.engine.direct import DirectCommand, Work
 from opsjobs.engine.durable import DurableCommand
 from opsjobs.engine.interrupt import LEAVING, Interrupted, Left, Stops, Why
@@ -94,14 +94,15 @@ class Attempt:
         if not self.again:
             with self._stops.here():
                 await state.check_target()
-        self._program = self._made()
         link = state.links.take(insist=self.again)
         try:
             if self.again:
                 await self._open()
+                self._program = self._made()
             else:
                 with self._stops.here():
                     await self._open()
+                self._program = self._made()
                 await ready(self._state, self._stops, link)
             return await self._begun(link)
         finally:
@@ -112,6 +113,8 @@ class Attempt:
         state, wish = self._state, self._action.get("become")
         fetch, purpose = state.tools.fetch, purpose_of(state.record.claimed)
         self._opened = await opened_for(wish, state.opened, fetch, purpose)
+        for known in job_secrets.credentials([state.course]):
+            self._opened = await with_fetched(known, self._opened, fetch, purpose)
         try:
             got = await fetched(state.endpoint, fetch, purpose)
         except RemoteFailure:
@@ -121,7 +124,14 @@ class Attempt:
         state.learn([*got, *(one for known, one in self._opened.items() if one is not state.opened.get(known))])
 
     def _made(self) -> Program | None:
-        return None if plain(self._state, self._action) else program_of(self._state, self._action, self.number)
+        if plain(self._state, self._action):
+            return None
+        try:
+            return program_of(self._state, self._action, self.number, self._opened)
+        except RemoteFailure as missing:
+            if not self.again or missing.code is not ErrorCode.CREDENTIAL_MISSING:
+                raise
+            raise ContactLost(f"the command was perhaps started, and what it needs cannot be had: {missing.message}") from None
 
     def _removed(self) -> RemoteFailure:
         if self._perhaps and self._state.lost is not None:
@@ -189,7 +199,7 @@ class Attempt:
         if self._program is None:
             if network or (platform == "windows" and not course.parameters):
                 return str(self._action["command"])
-            return program_of(self._state, self._action, self.number)
+            return program_of(self._state, self._action, self.number, self._opened)
         return self._program.text if network and self._program.plain and not self._action.get("env") else self._program
 
     async def _listener(self, page: Page) -> Words | None:

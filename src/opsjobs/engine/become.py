@@ -76,7 +76,11 @@ async def opened_for(
     wish: Mapping[str, Any] | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
     """`opened`, and where the password of this wish is kept elsewhere, with that, got now; with its fault where it cannot be."""
-    known = str((wish or {}).get("credential_id"))
+    return await with_fetched(str((wish or {}).get("credential_id")), opened, fetch, purpose)
+
+
+async def with_fetched(known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str) -> Mapping[str, Credential]:
+    """Return `opened` with the secrets of the credential of this id, if they are elsewhere; with its fault if it has none."""
     credential = opened.get(known)
     if credential is None or credential.source is None or credential.fault is not None:
         return opened

@@ -14,7 +14,7 @@ from opsjobs.model.parameter import text_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import JobSecret, Secret, is_secret
 from opsjobs.model.template import Names
 from opsjobs.model.workflow import Workflow
 from opsjobs.store.ledger import Spec
@@ -30,7 +30,8 @@ class Course:
     """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
 
     `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files; `forms`: how
-    these may be spelt in what is said. `fault`: why nothing of it can be started.
+    these may be spelt in what is said. `kept`: secrets that credentials hold, by parameter; each run opens them. `fault`: why
+    nothing of it can be started.
     """
 
     spec: Spec
@@ -43,6 +44,7 @@ class Course:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    kept: Mapping[str, JobSecret] = field(default_factory=dict)
     forms: Forms = NO_FORMS
     fault: str | None = None
 
@@ -58,7 +60,8 @@ def course_of(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FO
     texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
     conditions = {key: _condition(action["when"]) for key, action in actions.items() if action.get("when")}
     secrets = {name: value for name, value in parameters.items() if isinstance(value, Secret)}
-    names = Names(frozenset(parameters), frozenset(secrets), frozenset(actions))
+    kept = {name: value for name, value in parameters.items() if isinstance(value, JobSecret)}
+    names = Names(frozenset(parameters), frozenset({*secrets, *kept}), frozenset(actions))
     usual = _retry(spec.policy.get("retry"), ONCE)
     return Course(
         spec=spec,
@@ -71,6 +74,7 @@ def course_of(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FO
         parameters=parameters,
         environment=_environment(spec, parameters),
         secrets=secrets,
+        kept=kept,
         forms=forms,
         fault=fault,
     )
@@ -83,7 +87,7 @@ def _heard(conditions: Mapping[str, Expression | Fault]) -> set[str]:
 
 
 def _environment(spec: Spec, parameters: Mapping[str, Any]) -> dict[str, str]:
-    known = {name: value for name, value in parameters.items() if not isinstance(value, Secret)}
+    known = {name: value for name, value in parameters.items() if not is_secret(value)}
     return {
         "OPSJOBS_EXECUTION": str(spec.execution_id),
         "OPSJOBS_JOB": spec.job_name,

@@ -12,8 +12,10 @@ from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
 from opsjobs.engine import become, binding, sources
 from opsjobs.engine.approving import asking, terms_of
+from opsjobs.engine.job_secrets import JobSecrets
 from opsjobs.engine.judging import Judged, Judging, refuse_blocked
 from opsjobs.engine.pinning import asks_people, pinned, with_steps_pinned
+from opsjobs.engine.rights import Ask
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.failures import Conflict, Invalid
@@ -76,13 +78,16 @@ class Launcher:
         ring: Callable[[str], None],
         choices: Choices | None = None,
         judging: Judging | None = None,
+        standing: Ask | None = None,
     ) -> None:
+        """`standing`: asked what the author of a job that takes secrets from credentials may do now."""
         self.judging = judging
         self._choices = choices or Choices(clock)
         self._database = database
         self._ledger = ledger
         self._targets = targets
         self._vault = vault
+        self.secrets = JobSecrets(database, vault, standing)
         self._files = files
         self._clock = clock
         self._limits = limits
@@ -132,8 +137,9 @@ class Launcher:
         """The launch as judged, with what has to be approved before it begins. `order`: with its values.
 
         Raises Invalid("safety_blocked", "too_many_targets"), Conflict("target_changed") where a machine is none of those, as they were
-        then, that the outer execution was about.
+        then, that the outer execution was about; and what `JobSecrets.check` raises.
         """
+        await self.secrets.check(order, new.targets)
         judged = await self.judged(new.actions, order, new.targets)
         if judged is not None:
             new = replace(new, judgement=judged.judgement)
@@ -225,7 +231,7 @@ class Launcher:
             return order
         said = [p for p in order.declared if p.default is not None or order.parameters.get(p.name) is not None]
         values = bound(order.declared, order.parameters, await self._choices.of(said))
-        return replace(order, parameters=values, declared=None)
+        return replace(order, parameters=await self.secrets.fixed(values), declared=None)
 
     def opened(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of an execution, for one that comes of it. Raises Conflict where a secret does not open any more."""

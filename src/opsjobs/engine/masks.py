@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from opsjobs.clock import Clock
-from opsjobs.engine import become
+from opsjobs.engine import become, job_secrets
 from opsjobs.engine.course import Course
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret
@@ -28,8 +28,8 @@ class Masks:
         self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
 
     def of(self, course: Course, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
-        """For a run of this execution on this machine; `opened`: credentials to become others by, of whatever executions."""
-        others = become.credentials(become.wishes([course.spec]))
+        """For a run of this execution on this machine; `opened`: what its actions need, and those of whatever other executions."""
+        others = become.credentials(become.wishes([course.spec])) | job_secrets.credentials([course])
         credentials = dict.fromkeys([*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)])
         return Mask([course.forms, *(self._forms(credential) for credential in credentials)])
 

@@ -15,7 +15,7 @@ from opsjobs.model.job import LaunchOrder
 from opsjobs.model.plan import Plan
 from opsjobs.model.quoting import Unquotable, shell_of
 from opsjobs.model.rendering import Rendering
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
 from opsjobs.model.template import Names, TemplateFault, looked_up
 from opsjobs.store.history import Past, past
@@ -33,6 +33,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     targets = await launcher.selected(order)
     planned = launcher.planned(order, targets)
     actions = await launcher.frozen(order, targets)
+    await launcher.secrets.check(order, targets)
     judged = await launcher.judged(actions, order, planned.targets)
     said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
     before = await past(database, order.job_id) if order.job_id is not None else Past()
@@ -42,7 +43,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
         "waves": _waves(planned),
         "commands": shown,
         "commands_total": sum(_is_for(action, target) for action in actions for target in planned.targets),
-        "parameters": {name: "***" if isinstance(value, Secret) else value for name, value in order.parameters.items()},
+        "parameters": {name: "***" if is_secret(value) else value for name, value in order.parameters.items()},
         **said,
         "changes": _changes(before, planned.targets),
         "estimate": _estimate(before, planned),
@@ -75,7 +76,7 @@ def _estimate(before: Past, planned: Plan) -> dict[str, Any]:
 
 
 def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    secrets = frozenset(name for name, value in order.parameters.items() if isinstance(value, Secret))
+    secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
     names = Names(frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions))
     renderings = [(action, Rendering(action, names)) for action in actions]
     for target in targets:
@@ -120,5 +121,5 @@ def in_words(action: Mapping[str, Any]) -> str:
         case "approval":
             return f"wait for an approval: {action['message']}"
         case _:
-            given = {name: "***" if isinstance(v, Secret) else v for name, v in action["parameters"].items()}
+            given = {name: "***" if is_secret(v) else v for name, v in action["parameters"].items()}
             return f"run the job {action['job']} with {json.dumps(given)}"

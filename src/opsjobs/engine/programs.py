@@ -6,12 +6,14 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from opsjobs.engine import job_secrets
 from opsjobs.engine.run_state import RunState
 from opsjobs.model.action import line_of
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.quoting import Unquotable, shell_of
+from opsjobs.model.secret import Credential
 from opsjobs.model.template import TemplateFault
 
 
@@ -32,7 +34,7 @@ def rendered(state: RunState, action: Mapping[str, Any], attempt: int) -> Mappin
 def plain(state: RunState, action: Mapping[str, Any]) -> bool:
     """Whether it is a command line with variables, and no more: nothing of it has to be looked at again for each run."""
     return bool(action["type"] == "command" and action.get("cwd") is None and action.get("stdin") is None) and not (
-        state.course.secrets or action.get("env") or action["key"] in state.course.renderings
+        state.course.secrets or state.course.kept or action.get("env") or action["key"] in state.course.renderings
     )
 
 
@@ -44,13 +46,16 @@ def as_run(state: RunState, action: Mapping[str, Any]) -> str | None:
     return None if line == line_of(state.course.actions[action["key"]]) else line
 
 
-def program_of(state: RunState, action: Mapping[str, Any], attempt: int) -> Program:
-    """What is started. Raises RemoteFailure(INTERNAL) for what no machine can be given."""
+def program_of(state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]) -> Program:
+    """What is started. Raises RemoteFailure: INTERNAL for what no machine can be given, CREDENTIAL_MISSING for a secret's fault.
+
+    `opened`: the credentials that hold secrets of the job.
+    """
     given: dict[str, Any] = {
         "env": environment(state, action, attempt),
         "cwd": action.get("cwd"),
         "stdin": None if action.get("stdin") is None else action["stdin"].encode(),
-        "secrets": state.course.secrets,
+        "secrets": {**state.course.secrets, **job_secrets.values(state.course.kept, opened)},
     }
     try:
         if action["type"] == "command":

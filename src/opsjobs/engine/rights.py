@@ -13,6 +13,7 @@ Ask = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 """What an identity, by name and kind, may now; None: it is gone, disabled or expired. Raises Unavailable."""
 EXECUTE = "jobs:execute"
 FILES = "jobs:read"
+CREDENTIALS = "credentials:use"
 
 
 class Gone(Forbidden):
@@ -46,6 +47,11 @@ class Rights:
         """Whether this identity sees files that others have uploaded. Raises Unavailable."""
         principal = await self._standing(name, kind)
         return principal is not None and principal.reach(FILES).everywhere
+
+    async def uses_credentials(self, name: str, kind: IdentityKind) -> bool:
+        """Return whether this identity may name credentials in jobs. Raises Unavailable."""
+        principal = await self._standing(name, kind)
+        return principal is not None and principal.reach(CREDENTIALS).everywhere
 
     async def requester(self, name: str, kind: IdentityKind) -> Requester:
         """This identity as who asks, with the human behind it where that is known. Raises Unavailable."""

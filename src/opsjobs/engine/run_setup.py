@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from opsjobs.clock import Clock
-from opsjobs.engine import become, binding, ends
+from opsjobs.engine import become, binding, ends, job_secrets
 from opsjobs.engine.course import Course, course_of
 from opsjobs.engine.interrupt import Why
 from opsjobs.engine.masks import Masks, hidden
@@ -169,7 +169,7 @@ class RunSetup:
         if course is None:
             return
         try:
-            read.logins[execution] = become.credentials(become.wishes([course.spec]))
+            read.logins[execution] = become.credentials(become.wishes([course.spec])) | job_secrets.credentials([course])
         except Exception as bug:  # noqa: BLE001  as above
             self._report(bug, execution=execution)
             read.bad_executions[execution] = bug

@@ -58,6 +58,7 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
                 await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
     if bounds.act.everywhere or not found.errors:  # beyond bounds it would tell what is there
         await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
+        await _asked(launcher.secrets.check_declared(draft.parameters), found, "/parameters")
     for position, action in enumerate(draft.actions):
         if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"

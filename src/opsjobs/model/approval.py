@@ -14,7 +14,7 @@ from typing import Any, cast
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.execution import moment
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
 
 OVERRIDE = "safety:override"
@@ -251,6 +251,8 @@ def _id(target: Target) -> str:
 
 
 def _value(value: Any, salt: bytes) -> Any:
+    if isinstance(value, JobSecret):
+        return {"credential": value.credential_id}
     return hmac.digest(salt, value.reveal().encode(), "sha256").hex() if isinstance(value, Secret) else value
 
 

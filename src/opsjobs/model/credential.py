@@ -19,7 +19,9 @@ _Public = Annotated[str, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]
 _Username = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\-\x00-\x1f][^\s\x00-\x1f]*$")]
 _Principal = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.$][A-Za-z0-9_.$/-]*@[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
-PARTS = ("password", "private_key", "passphrase", "certificate", "keytab")
+PARTS = ("password", "private_key", "passphrase", "certificate", "keytab", "value")
+VALUE_CHARACTERS_MAX = 32_768
+"""Of a secret of jobs: as much as a secret parameter may have."""
 _IN_WORDS = {"principal": "principal, such as deploy@CORP.EXAMPLE", "keytab": "keytab (the file in base64) or password"}
 
 
@@ -48,16 +50,19 @@ _FORMS: Mapping[CredentialType, _Form] = {
     CredentialType.CLIENT_CERTIFICATE: _Form(frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})),
     CredentialType.KERBEROS: _Form(frozenset(), one_of=frozenset({"keytab", "password"})),
     CredentialType.AGENT: _Form(frozenset()),
+    CredentialType.SECRET: _Form(frozenset({"value"})),
 }
 
 
 def unfit(type_: CredentialType, given: Set[str]) -> str | None:
     """Why these parts make no credential of this type, in words; None where they do."""
+    if type_ is CredentialType.SECRET:
+        return _unfit(type_, given, _FORMS[type_], None)
     name = "principal" if type_ is CredentialType.KERBEROS else "username"
     return _unfit(type_, given, _FORMS[type_], name) if name in given else _lacks(type_, [_IN_WORDS.get(name, name)])
 
 
-def _unfit(type_: CredentialType, given: Set[str], form: _Form, name: str) -> str | None:
+def _unfit(type_: CredentialType, given: Set[str], form: _Form, name: str | None) -> str | None:
     if missing := form.missing(given):
         return _lacks(type_, missing)
     if {"keytab", "password"} <= given:
@@ -72,7 +77,7 @@ def _lacks(type_: CredentialType, parts: list[str]) -> str:
 
 
 class _Secrets(Wire):
-    """The parts that are sealed. `keytab`: the bytes of the file, in base64."""
+    """The parts that are sealed. `keytab`: the bytes of the file, in base64. `value`: of a secret of jobs."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -81,6 +86,7 @@ class _Secrets(Wire):
     passphrase: _Text | None = None
     certificate: _Public | None = None
     keytab: _Text | None = None
+    value: Annotated[SecretStr, Field(min_length=1, max_length=VALUE_CHARACTERS_MAX)] | None = None
 
     def revealed(self) -> dict[str, str]:
         """The parts that were given, in the open; keep them in no attribute."""
@@ -124,7 +130,9 @@ class CredentialDraft(_Secrets):
         assert self.source is not None, "asked where there is one"
         if surplus := sorted(given - {"username"}):
             return f"the secrets of this credential are elsewhere (`source`): leave out {' and '.join(surplus)}"
-        if self.username is None:
+        if self.type is CredentialType.SECRET and self.username is not None:
+            return "a credential of type secret has no username"
+        if self.type is not CredentialType.SECRET and self.username is None:
             return _lacks(self.type, ["username"])
         return unfit_source(self.type, self.source)
 
@@ -134,8 +142,10 @@ class CredentialDraft(_Secrets):
 
     @property
     def login(self) -> str:
-        """Who logs in: the username, or the principal."""
+        """Who logs in: the username, or the principal; empty for a secret of jobs."""
         name = self.username or self.principal
+        if self.type is CredentialType.SECRET:
+            return ""
         assert name is not None, "one of them is there, or the draft was refused"
         return name
 

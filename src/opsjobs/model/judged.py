@@ -12,7 +12,7 @@ from opsjobs.model.judged_program import UNKNOWN, Program, fed
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
 from opsjobs.model.safety.environment import Given, of_texts
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import is_secret
 from opsjobs.model.surroundings import place_of, said_of_place, said_of_variables
 from opsjobs.model.target import Target
 from opsjobs.model.template import Names, Template, TemplateFault, looked_up
@@ -77,7 +77,7 @@ def texts_of(
 
     `parameters`: the values; a name in `declared` without one is not known yet. Raises nothing: what cannot be rendered does not run.
     """
-    secrets = frozenset(name for name, value in parameters.items() if isinstance(value, Secret))
+    secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
     names = Names(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
     known = {name: value for name, value in parameters.items() if value is not None}
     # Only what names values of targets may be many texts; the others take no part of what may be judged.

@@ -9,7 +9,7 @@ from typing import Any
 from opsjobs.model.parameter import text_of
 from opsjobs.model.quoting import Shell, posix, quote_for
 from opsjobs.model.safety.interpreters import SHELLS
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import is_secret
 from opsjobs.model.surroundings import executes
 from opsjobs.model.template import Names, Template, TemplateFault
 
@@ -67,7 +67,7 @@ class Program:
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
         variables = {name: template.render(value) for name, template in self._variables.items()}
         if self._ours:
-            ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not isinstance(v, Secret)}
+            ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not is_secret(v)}
             variables |= {name: text_of(v) or "" for name, v in ours.items()}
         arguments = tuple(part.render(value) for part in self._arguments)
         if not self.reads:

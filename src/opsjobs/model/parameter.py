@@ -13,7 +13,8 @@ from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.fault import fault
 from opsjobs.model.parameter_value import ParameterType, Refused, Value, fitting, size_of
 from opsjobs.model.pattern import pattern
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import JobSecret, Secret
+from opsjobs.model.target import Name
 from opsjobs.model.wire import Wire
 
 PARAMETERS_MAX = 100
@@ -38,7 +39,8 @@ class ParameterDraft(Wire):
     entry of a list; `min` and `max` bound numbers, and moments (as ISO 8601); `min_length` and `max_length` the characters of
     a text or the entries of a list. The allowed values are a list (`choices`), hang on another parameter (`choices_by`), or
     are asked for at a URL when a value is given (`choices_url`: JSON, a list of values, or of objects with `value`). A secret one
-    (`type: secret`, or a text with `secret: true`) is stored sealed, shown as `***`, and never part of a command.
+    (`type: secret`, or a text with `secret: true`) is stored sealed, shown as `***`, and never part of a command. The value of
+    one with `from_credential` is what the credential of that name (of type secret) holds when it runs: no execution gives it.
     """
 
     name: ParameterName
@@ -56,6 +58,7 @@ class ParameterDraft(Wire):
     choices: Choices | None = None
     choices_by: ChoicesBy | None = None
     choices_url: str | None = Field(default=None, max_length=2_000)
+    from_credential: Name | None = None
 
     @field_validator("pattern")
     @classmethod
@@ -91,13 +94,23 @@ class ParameterDraft(Wire):
 
     def _check_secret(self) -> None:
         if not self.secret:
+            if self.from_credential is not None:
+                raise fault("secret", "a credential gives secrets: say `type: secret`", "type")
             return
+        self._check_from_credential()
         if self.type not in ("string", "secret"):
             raise fault("secret", f"a secret is a text, not of type {self.type}", "secret")
         if self.default is not None:
             raise fault("secret", "a secret has no default: it would lie open in the job", "default")
         if self.choices is not None or self.choices_by is not None or self.choices_url is not None:
             raise fault("secret", "a secret has no list of allowed values: it would lie open in the job", "choices")
+
+    def _check_from_credential(self) -> None:
+        """Raise a fault for what nobody would hold the value against: it is read where it runs."""
+        fields = ("pattern", "min_length", "max_length", *(("required",) if self.required else ()))
+        for field in fields if self.from_credential is not None else ():
+            if getattr(self, field) is not None:
+                raise fault("from_credential", f"its value comes from a credential: leave {field} out", field)
 
     def _check_bounds(self) -> None:
         for field in ("min", "max"):
@@ -189,8 +202,8 @@ def variable_of(name: str) -> str:
 
 def bound(
     declared: Sequence[ParameterDraft], given: Mapping[str, object], fetched: Mapping[str, Sequence[Scalar]] | None = None
-) -> dict[str, Value | Secret]:
-    """The value of every declared parameter: what was given, else its default, else None. Secrets are `Secret`.
+) -> dict[str, Value | Secret | JobSecret]:
+    """The value of every declared parameter: what was given, else its default, else None. Secrets are `Secret`, or `JobSecret`.
 
     `fetched`: the choices of those with a `choices_url`. Raises Invalid with a pointer to each wrong one.
     """
@@ -198,7 +211,7 @@ def bound(
     wrong = [
         FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter") for name in given if name not in known
     ]
-    values: dict[str, Value | Secret] = {}
+    values: dict[str, Value | Secret | JobSecret] = {}
     for parameter in declared:
         try:
             values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {})
@@ -213,14 +226,21 @@ def bound(
 
 def _bound(
     parameter: ParameterDraft, given: object, before: Mapping[str, Any], fetched: Mapping[str, Sequence[Scalar]]
-) -> Value | Secret:
+) -> Value | Secret | JobSecret:
+    if parameter.from_credential is not None:
+        if given is not None:
+            words = f"its value comes from the credential {parameter.from_credential!r}: leave it out"
+            raise Refused("from_credential", words)
+        return JobSecret(parameter.from_credential)
     if given is None and (given := parameter.default) is None:
         if parameter.required:
             raise Refused("required", "it is required")
         return None
-    if isinstance(given, Secret):
+    if isinstance(given, Secret | JobSecret):
         if not parameter.secret:
             raise Refused("secret", "a secret is given for it, and it is not declared as one")
+        if isinstance(given, JobSecret):  # handed on by the job that runs this one as a step
+            return given
         given = given.reveal()
     offered: Sequence[Scalar] | None = parameter.choices or fetched.get(parameter.name)
     if (by := parameter.choices_by) is not None:

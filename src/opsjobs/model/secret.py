@@ -37,8 +37,24 @@ class Secret:
         raise TypeError("a Secret is not pickled: it would lie in the open")
 
 
+@dataclass(frozen=True, slots=True)
+class JobSecret:
+    """The value of a secret parameter that a credential holds: only its name, until a worker opens it for a run.
+
+    `credential_id` is None until a launch has looked the name up.
+    """
+
+    credential: str
+    credential_id: str | None = None
+
+
+def is_secret(value: object) -> bool:
+    """Return whether a parameter's value must not be shown."""
+    return isinstance(value, Secret | JobSecret)
+
+
 class CredentialType(StrEnum):
-    """How a login is proven."""
+    """How a login is proven; `secret` is no login, but a value for jobs."""
 
     PASSWORD = "password"  # noqa: S105  the name of a type, not a password
     SSH_KEY = "ssh_key"
@@ -46,15 +62,16 @@ class CredentialType(StrEnum):
     CLIENT_CERTIFICATE = "client_certificate"
     KERBEROS = "kerberos"
     AGENT = "agent"
+    SECRET = "secret"  # noqa: S105  the name of a type, not a secret
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One login, opened: lives in a worker's memory for as long as a session needs it.
+    """One login, or one secret of jobs, opened: lives in a worker's memory for as long as a session needs it.
 
     `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the principal `username`.
     `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
-    `bound`: where it may be used.
+    `value`: what jobs are given, of one of type secret; it has no `username`. `bound`: where it may be used.
     `fault`: why its secrets cannot be had, in words; then there are none. `source`: where they are if not here; they are got just
     before a login.
     """
@@ -69,6 +86,7 @@ class Credential:
     passphrase: Secret | None = None
     certificate: str | None = None
     keytab: Secret | None = None
+    value: Secret | None = None
     bound: Binding = ANYWHERE
     fault: str | None = None
     source: VaultSource | SshCaSource | VaultSshSource | None = field(default=None, hash=False)

@@ -21,6 +21,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "ssh_key": ("private_key",),
     "ssh_certificate": ("private_key", "certificate"),
     "client_certificate": ("private_key", "certificate"),
+    "secret": ("value",),
 }
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_. @+=:~-]{1,200}")
@@ -39,7 +40,7 @@ def _network(text: str) -> str:
 
 
 Segments = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_segments)]
-Part = Literal["password", "private_key", "passphrase", "certificate"]
+Part = Literal["password", "private_key", "passphrase", "certificate", "value"]
 FieldName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Principal = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@$+][A-Za-z0-9_.@$+-]{0,127}$")]
 Validity = Annotated[Duration, Field(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECONDS_MAX)]

@@ -183,7 +183,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
     kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
     judges = _judges(settings, metrics)
-    launcher = _launcher(settings, inventory, doorbell, judges, **kept)
+    launcher = _launcher(settings, inventory, doorbell, judges, standing=known.standing, **kept)
     return Parts(
         **kept,
         metrics=metrics,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.action import RunningAction
+from opsjobs.model.approval import Requester
 from opsjobs.model.job import JobDraft
 from opsjobs.model.verdict import Vetted
 from opsjobs.store import audit
-from opsjobs.store.transaction import Connection
+from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import binding
 
 _INSERT_VERSION = """
@@ -26,9 +27,31 @@ insert into job_targets (job_id, version, position, kind, value)
 select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
 
 
+_SECRETS_AUTHOR = """
+select author from job_versions where job_id = %s and version = %s and parameters @? '$[*].from_credential ? (@ != null)'"""
+
+
+async def secrets_author(database: Database, job_id: int, version: int) -> Requester | None:
+    """Return who wrote a version that takes secrets from credentials; None if it takes none, or opsjobs itself wrote it."""
+    row = await database.fetch_one(_SECRETS_AUTHOR, [job_id, version])
+    return Requester(**row["author"]) if row is not None and row["author"] is not None else None
+
+
+async def vouched_anew(connection: Connection, job_id: int, version: int) -> bool:
+    """Return whether another identity saves a job that takes secrets from credentials, unchanged.
+
+    Then it is the author of the next version: the job goes on if the author before may not use credentials any more.
+    """
+    row = await (await connection.execute(_SECRETS_AUTHOR, [job_id, version])).fetchone()
+    before = row["author"] if row is not None else None
+    now = audit.requester()
+    return now is not None and before is not None and (before["name"], before["kind"]) != (now.name, now.kind)
+
+
 async def write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
     """Store one, with what the safety check said of it. Raises Invalid where it may not use a credential that it names."""
-    await binding.check_job(connection, job_id, draft.name, _credentials(draft))
+    secrets = {p.from_credential: f"/parameters/{n}/from_credential" for n, p in enumerate(draft.parameters) if p.from_credential}
+    await binding.check_job(connection, job_id, draft.name, _credentials(draft), secrets)
     said = vetted.judgement.data() if vetted.judgement is not None else None
     if vetted.override is not None:
         await audit.record(connection, "safety.overridden", "job", job_id, draft.name, after=said, reason=vetted.override)

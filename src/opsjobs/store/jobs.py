@@ -20,7 +20,7 @@ from opsjobs.model.job import Job, JobDraft, JobState
 from opsjobs.model.verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency, schedules
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.job_versions import write_version
+from opsjobs.store.job_versions import vouched_anew, write_version
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
@@ -250,14 +250,14 @@ class Jobs:
         vetted: Vetted = UNASKED,
         bounds: Bounds = NO_BOUNDS,
     ) -> StoredJob:
-        """Make the next version, or none where nothing is different.
+        """Make the next version, or none where nothing is different (see `vouched_anew`).
 
         `if_match`: the versions that the caller takes this one for; None = any. Raises NotFound, Precondition(412),
         Conflict("name_taken"), and Forbidden("name_was_used") where a new name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
-            if old.job.definition == draft:
+            if old.job.definition == draft and not await vouched_anew(connection, old.job.id, old.job.version):
                 return old
             stored = await _next_version(connection, old, draft, by, vetted)
             if draft.name != old.job.definition.name:
@@ -346,6 +346,8 @@ async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Cloc
         return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock, vetted))
     old = await _told(connection, row["id"], None)
     changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
+    if not changes and await vouched_anew(connection, old.job.id, old.job.version):
+        changes = ["/parameters"]
     if not changes or dry_run:
         return Applied(draft.name, "updated" if changes else "unchanged", changes, old)
     return Applied(draft.name, "updated", changes, await _next_version(connection, old, draft, by, vetted))

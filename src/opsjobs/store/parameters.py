@@ -1,4 +1,4 @@
-"""Parameters of an execution as they lie in its row: values as they are, secrets sealed, each bound to execution and name."""
+"""Parameters of an execution in its row: plain values, sealed secrets (bound to execution and name), names of credentials."""
 
 from __future__ import annotations
 
@@ -7,50 +7,73 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import JobSecret, Secret, is_secret
 from opsjobs.store.envelope import KeyRing, Place, Sealed
 
 MASKED = "***"
 _SEALED = "sealed"
+_CREDENTIAL = "credential"
 
 
 def sealed(ring: KeyRing, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `execution_specs.parameters` holds: a sealed one is an object, which no value ever is."""
-    return {name: _seal(ring, execution, name, value) if isinstance(value, Secret) else value for name, value in values.items()}
+    """What `execution_specs.parameters` holds: a secret is an object, which no value ever is."""
+    return {name: _kept(ring, execution, name, value) for name, value in values.items()}
 
 
 def opened(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, secrets as `Secret`. Raises KeyMissing, Tampered."""
+    """The values, secrets as `Secret` or `JobSecret`. Raises KeyMissing, Tampered."""
     return {name: _open(ring, execution, name, value) if isinstance(value, dict) else value for name, value in stored.items()}
 
 
 def key_ids(stored: Mapping[str, Any]) -> set[str]:
     """The keys that something in it is sealed under."""
-    return {value[_SEALED][0] for value in stored.values() if isinstance(value, dict)}
+    return {value[_SEALED][0] for value in stored.values() if _is_sealed(value)}
+
+
+def job_secrets(stored: Mapping[str, Any]) -> dict[str, JobSecret]:
+    """Return those of the parameters that credentials hold, by name."""
+    return {name: _job_secret(value) for name, value in stored.items() if isinstance(value, dict) and _CREDENTIAL in value}
 
 
 def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The same values, each sealed one under the current key. Raises KeyMissing, Tampered."""
     return {
-        name: _told(ring.rewrapped(_made(value), _place(execution, name))) if isinstance(value, dict) else value
+        name: _told(ring.rewrapped(_made(value), _place(execution, name))) if _is_sealed(value) else value
         for name, value in stored.items()
     }
 
 
 def masked(stored: Mapping[str, Any]) -> dict[str, Any]:
     """As it may be shown: `***` for each secret."""
-    return {name: MASKED if isinstance(value, dict | Secret) else value for name, value in stored.items()}
+    return {name: MASKED if isinstance(value, dict) or is_secret(value) else value for name, value in stored.items()}
+
+
+def _is_sealed(value: Any) -> bool:
+    return isinstance(value, dict) and _SEALED in value
 
 
 def _place(execution: UUID, name: str) -> Place:
     return Place(f"execution_specs.{name}", execution, 1)
 
 
+def _kept(ring: KeyRing, execution: UUID, name: str, value: Any) -> Any:
+    if isinstance(value, JobSecret):
+        return {_CREDENTIAL: [value.credential_id, value.credential]}
+    return _seal(ring, execution, name, value) if isinstance(value, Secret) else value
+
+
+def _job_secret(stored: Mapping[str, Any]) -> JobSecret:
+    credential_id, name = stored[_CREDENTIAL]
+    return JobSecret(name, credential_id)
+
+
 def _seal(ring: KeyRing, execution: UUID, name: str, value: Secret) -> dict[str, Any]:
     return _told(ring.seal(value.reveal().encode(), _place(execution, name)))
 
 
-def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret:
+def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret | JobSecret:
+    if _CREDENTIAL in stored:
+        return _job_secret(stored)
     return Secret(ring.open(_made(stored), _place(execution, name)).decode())
 
 

@@ -23,7 +23,7 @@ from opsjobs.store import audit
 from opsjobs.store.ledger import pending
 from opsjobs.store.ledger.admit import ADMIT
 from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES
-from opsjobs.store.parameters import masked
+from opsjobs.store.parameters import job_secrets, masked
 from opsjobs.store.standing import WAITING_ON
 from opsjobs.store.transaction import Connection
 
@@ -189,6 +189,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await connection.execute(GRANT_NAMES)
     await connection.execute(ADMIT, {"executions": [execution_id]})
     await _record(connection, new, execution_id)
+    await record_secrets(connection, [(new, execution_id)])
     if new.override is not None:
         told = new.judgement.data() if new.judgement is not None else {}
         await audit.record(
@@ -226,6 +227,17 @@ async def _record(connection: Connection, new: NewExecution, execution_id: int) 
     }
     action = "execution.retried" if new.triggered_by is TriggeredBy.RETRY else "execution.launched"
     await audit.record(connection, action, "execution", execution_id, new.job_name, after=after, reason=new.reason)
+
+
+async def record_secrets(connection: Connection, launched: Sequence[tuple[NewExecution, int]]) -> None:
+    """Put on record which credentials give these executions their secrets, however they were launched."""
+    used = [
+        (secret.credential_id or "", secret.credential, {"execution": execution_id, "job": new.job_name, "parameter": name})
+        for new, execution_id in launched
+        for name, secret in job_secrets(new.parameters).items()
+    ]
+    if used:
+        await audit.record_many(connection, "credential.used", "credential", used)
 
 
 async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 
 from opsjobs.store.ledger.admit import ADMIT
-from opsjobs.store.ledger.launch import SLOTS, NewExecution
+from opsjobs.store.ledger.launch import SLOTS, NewExecution, record_secrets
 from opsjobs.store.transaction import Connection
 
 
@@ -86,6 +86,7 @@ async def launch_many(connection: Connection, executions: Sequence[NewExecution]
         await connection.execute(SLOTS, named)
         await connection.execute(ADMIT, {"executions": ids})
         await connection.execute(_TOLD, {"executions": ids})
+        await record_secrets(connection, list(zip(executions, ids, strict=True)))
     return [by_uuid[new.uuid] for new in executions]
 
 

@@ -26,21 +26,26 @@ _GROUPS = "select name from target_groups where name = any(%s)"
 _OF_TARGETS = """
 select t.id, t.name as target, t.transport, c.name, c.type, c.bound_targets, c.bound_groups, c.bound_jobs
 from targets t join credentials c on c.id = t.credential_id where t.id = any(%s::bigint[])
-  and (c.bound_targets <> '{}' or c.bound_groups <> '{}' or (t.transport = 'ssh' and c.type = any(%s)))"""
+  and (c.bound_targets <> '{}' or c.bound_groups <> '{}' or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
 _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
 
 # Locked, so that none of them is bound otherwise or deleted before what names them is there to be seen.
 _NAMED = """
-select name, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s) order by id for share"""
+select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s) order by id for share"""
 
 USERS = "select id, name from targets where credential_id = %s order by name"
 JOBS = """
-select j.id, j.name, array_agg(distinct a.key) as actions from jobs j
+select j.id, j.name, coalesce(array_agg(distinct a.key) filter (where a.kind = 'action'), '{}') as actions,
+  coalesce(array_agg(distinct a.key) filter (where a.kind = 'parameter'), '{}') as parameters from jobs j
 join (
-  select job_id, version, key, definition from job_actions
-  union all select job_id, version, 'gate-check', policy->'gate'->'check' from job_versions
+  select job_id, version, 'action' as kind, key, definition->'become'->>'credential' as credential from job_actions
+  union all
+  select job_id, version, 'action', 'gate-check', policy->'gate'->'check'->'become'->>'credential' from job_versions
+  union all
+  select v.job_id, v.version, 'parameter', p->>'name', p->>'from_credential'
+  from job_versions v, jsonb_array_elements(v.parameters) p
 ) a on a.job_id = j.id and a.version = j.version
-where j.state <> 'archived' and a.definition->'become'->>'credential' = %s group by j.id, j.name order by j.name"""
+where j.state <> 'archived' and a.credential = %s group by j.id, j.name order by j.name"""
 
 
 def binding_of(row: Mapping[str, Any]) -> Binding:
@@ -77,6 +82,9 @@ async def outside(connection: Connection, binding: Binding, target_ids: Collecti
 async def check_targets(connection: Connection, target_ids: Sequence[int]) -> None:
     """Raises Invalid where a target that was just written logs in with what may not be used there, or not over its transport."""
     for row in await (await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])).fetchall():
+        if row["type"] == CredentialType.SECRET:
+            detail = f"The credential {row['name']!r} is a secret of jobs, and no login: name another one."
+            raise Invalid("wrong_credential_type", detail, errors=[FieldError("/credential", detail, "wrong_credential_type")])
         if row["transport"] == "ssh" and row["type"] in _NOT_OF_SSH:
             detail = f"The credential {row['name']!r} is of type {row['type']}, which SSH does not log in with: name another one."
             raise Invalid("wrong_credential_type", detail, errors=[FieldError("/credential", detail, "wrong_credential_type")])
@@ -84,13 +92,28 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
             raise refusal(not_there(row["name"], row["target"]), "/credential")
 
 
-async def check_job(connection: Connection, job_id: int, job: str, credentials: Mapping[str, str]) -> None:
-    """Raises Invalid where an action names what is bound to other jobs. `credentials`: by name, the pointer to one that names it."""
-    if not credentials:
+async def check_job(
+    connection: Connection, job_id: int, job: str, credentials: Mapping[str, str], secrets: Mapping[str, str]
+) -> None:
+    """Raise Invalid if a job names a credential that is bound to other jobs, or one that is no secret as a secret.
+
+    `credentials`, `secrets`: by name, the pointer to an action or a parameter that names it.
+    """
+    named = {**credentials, **secrets}
+    if not named:
         return
-    for row in await (await connection.execute(_NAMED, [sorted(credentials)])).fetchall():
+    for row in await (await connection.execute(_NAMED, [sorted(named)])).fetchall():
+        if row["name"] in secrets:
+            check_is_secret(row["name"], row["type"], secrets[row["name"]])
         if not binding_of(row).holds_job(job_id):
-            raise refusal(not_for_that(row["name"], job), credentials[row["name"]])
+            raise refusal(not_for_that(row["name"], job), named[row["name"]])
+
+
+def check_is_secret(name: str, type_: str, pointer: str) -> None:
+    """Raise Invalid if a parameter takes its value from a login."""
+    if type_ != CredentialType.SECRET:
+        detail = f"The credential {name!r} is of type {type_}, a login: a parameter takes its value from one of type secret."
+        raise Invalid("not_a_secret", detail, errors=[FieldError(pointer, detail, "not_a_secret")])
 
 
 async def check_users(connection: Connection, credential_id: int, name: str, binding: Binding) -> None:

@@ -12,7 +12,7 @@ from opsjobs.model.source import source_of
 from opsjobs.store.keyfile import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
 from opsjobs.store.vault.binding import binding_of
 
-_HIDDEN = ("password", "private_key", "passphrase", "keytab")
+_HIDDEN = ("password", "private_key", "passphrase", "keytab", "value")
 _TEXTS = ("private_key", "certificate")
 
 

@@ -94,6 +94,8 @@ class Vault:
                 await check_unused(connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]})
             if draft.name != old["name"]:
                 await usage.check_unnamed(connection, old["name"])
+            if CredentialType.SECRET in (kinds := {draft.type.value, old["type"]}) and len(kinds) > 1:
+                await usage.check_unused(connection, old["id"], old["name"])
             values = {**_named(draft), **await _bound(connection, draft.bound_to, old)}
             return await self._next(connection, old, values, parts, "credential.updated")
 
@@ -226,7 +228,8 @@ class Vault:
         if type_ in _SIGNED and given.keys() == {"certificate"}:
             given = {**self._held(row), **given}
         name = "principal" if type_ is CredentialType.KERBEROS else "username"
-        if (fault := unfit(type_, {name, *given})) is not None:
+        named = set() if type_ is CredentialType.SECRET else {name}
+        if (fault := unfit(type_, {*named, *given})) is not None:
             raise Invalid("invalid_credential", f"{row['name']!r} cannot be rotated so: {fault}.")
         return self._judged(type_, row["username"], given)
 

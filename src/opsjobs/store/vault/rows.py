@@ -20,7 +20,7 @@ class StoredCredential:
     uuid: str
     name: str
     type: CredentialType
-    username: str
+    username: str | None
     source: Mapping[str, Any] | None
     version: int
     bound_to: Mapping[str, list[str]]
@@ -72,4 +72,5 @@ def stored(row: Mapping[str, Any]) -> StoredCredential:
     """From a row with the columns `SHOWN`, and perhaps others."""
     plain = {name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"}
     bound_to = {"targets": row["target_names"], "groups": sorted(row["bound_groups"]), "jobs": row["job_names"]}
-    return StoredCredential(**{**plain, "uuid": str(row["uuid"]), "type": CredentialType(row["type"]), "bound_to": bound_to})
+    kind, username = CredentialType(row["type"]), row["username"] or None  # a secret of jobs is no login
+    return StoredCredential(**{**plain, "uuid": str(row["uuid"]), "type": kind, "username": username, "bound_to": bound_to})

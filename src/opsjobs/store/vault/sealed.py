@@ -91,7 +91,7 @@ KINDS = (
     Kind(
         "parameters",
         f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n from execution_specs s, {_VALUES}
-            where {_HAS_SEALED} and jsonb_typeof(v.value) = 'object' group by 1""",
+            where {_HAS_SEALED} and v.value->'sealed'->>0 is not null group by 1""",
         f"""select s.execution_id as id, e.uuid, s.parameters from execution_specs s join job_executions e on e.id = s.execution_id
             where s.execution_id > %(after)s and {_HAS_SEALED}
               and exists (select from {_VALUES} where v.value->'sealed'->>0 = any(%(old)s))

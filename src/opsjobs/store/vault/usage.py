@@ -35,7 +35,7 @@ update credentials c set last_used_at = opsjobs_now() from due where c.id = due.
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Targets that log in with it, and jobs with the actions that name it; the first 200 of each, and how many in all."""
+    """Targets that log in with it, jobs with the actions and parameters that name it; 200 of each at most, and how many in all."""
 
     targets: Sequence[Mapping[str, Any]]
     jobs: Sequence[Mapping[str, Any]]
@@ -45,7 +45,8 @@ class Usage:
         return {
             "targets": [{"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]],
             "jobs": [
-                {"id": row["id"], "name": row["name"], "actions": sorted(row["actions"])} for row in self.jobs[:SHOWN_AT_MOST]
+                {"id": row["id"], "name": row["name"], "actions": sorted(row["actions"]), "parameters": sorted(row["parameters"])}
+                for row in self.jobs[:SHOWN_AT_MOST]
             ],
             "total": {"targets": len(self.targets), "jobs": len(self.jobs)},
         }
@@ -68,9 +69,7 @@ async def check_unnamed(connection: Connection, name: str) -> None:
     jobs = await (await connection.execute(JOBS, [name])).fetchall()
     if jobs:
         first = ", ".join(row["name"] for row in jobs[:5])
-        detail = (
-            f"Actions of {len(jobs)} jobs call the credential {name!r} by this name ({first}): change those first, or keep it."
-        )
+        detail = f"{len(jobs)} jobs call the credential {name!r} by this name ({first}): change those first, or keep it."
         raise Conflict("credential_in_use", detail)
 
 

@@ -1,0 +1,40 @@
+"""A schedule whose job takes a secret from a credential: fired, run on a machine, rotated, and never shown."""
+
+from __future__ import annotations
+
+import hashlib
+
+from e2e.house import House
+from e2e.processes import until
+from kit.canary import Canary, seen_in, seen_in_tables
+
+
+def fired(house: House, job: int, name: str) -> int:
+    """The execution of a schedule that fires once, soon."""
+    body = {"name": name, "type": "cron", "cron": "* * * * * *", "max_firings": 1}
+    firings = f"/schedules/{house.post(f'/jobs/{job}/schedules', body, 201)['id']}/firings"
+    until(lambda: house.get(firings, status="triggered")["items"], "a moment is launched")
+    return int(house.get(firings, status="triggered")["items"][0]["execution_id"])
+
+
+def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(house: House) -> None:
+    first, second = Canary("first"), Canary("second")
+    stored = house.post("/credentials", {"name": "backup-pw", "type": "secret", "value": first.text}, 201)
+    command = 'cat "$OPSJOBS_SECRETS/password"; echo; sha256sum <"$OPSJOBS_SECRETS/password"'
+    declared = [{"name": "password", "type": "secret", "from_credential": "backup-pw"}]
+    body = {"name": "backup", "targets": {"ids": ["web-1"]}, "parameters": declared, "actions": [{"command": command}]}
+    job = int(house.post("/jobs", body, 201)["id"])
+    executions = []
+    for canary in (first, second):
+        executions.append(fired(house, job, canary.text[:8]))
+        assert house.ended(executions[-1])["status"] == "completed"
+        said = house.output(executions[-1], "web-1").decode().splitlines()
+        assert said == ["*" * len(canary.text), f"{hashlib.sha256(canary.text.encode()).hexdigest()}  -"]
+        house.post(f"/credentials/{stored['id']}/rotate", {"value": second.text}, 200)
+    used = house.get("/audit", action="credential.used")["items"]
+    assert [row["after"]["execution"] for row in used] == executions[::-1]
+    shown = [house.http.get(f"/executions/{n}{p}").content for n in executions for p in ("", "/targets", "/results", "/log")]
+    assert not seen_in(b"".join(shown), [first, second])
+    assert not seen_in_tables(house.postgres.url, [first, second])
+    assert not [log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])]
+    assert house.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204

@@ -1,0 +1,141 @@
+"""Job secrets in a worker: opened for each run, given as secret parameters are, hidden in what runs say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.bench import Bench, bench
+from kit.canary import Canary
+from opsjobs.model.action import CommandAction, JobAction
+from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.policy import Policy
+from opsjobs.model.secret import Credential, Secret
+from opsjobs.model.target import SelectionDraft
+from opsjobs.remote.fake import FakeMachine
+from opsjobs.remote.session import Exit, Output
+from opsjobs.store.transaction import Database
+
+OLD, NEW = Canary("old"), Canary("new")
+PASSWORD = ParameterDraft(name="password", type="secret", from_credential="db")
+
+
+async def secret(on: Bench, **fields: Any) -> str:
+    body = {"name": "db", "type": "secret", "value": OLD.text, **fields}
+    return str((await on.vault.create(CredentialDraft.model_validate(body))).id)
+
+
+async def launch(on: Bench, *commands: str, durable: str = "auto") -> Execution:
+    actions = [CommandAction(command=command, key=f"step-{n}") for n, command in enumerate(commands, start=1)]
+    order = LaunchOrder(actions, SelectionDraft(ids=["web-1"]), Policy(durable=durable), "dump", declared=[PASSWORD])  # type: ignore[arg-type]
+    launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+    assert launched.execution is not None
+    return launched.execution
+
+
+def hidden(canary: Canary) -> str:
+    return "*" * len(canary.text)
+
+
+def given(web: FakeMachine) -> list[str]:
+    """The secret that each durable start there was given."""
+    return [start.order.program.secrets["password"].reveal() for start in web.starts if start.order and start.order.program]
+
+
+async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
+    row = await on.row(await on.ended(execution))
+    return row["status"], row["error_code"], row["error_message"]
+
+
+@pytest.mark.parametrize("durable", ["auto", "off"])
+async def test_a_run_is_given_the_secret_and_does_not_show_it(database: Database, durable: str) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), Exit(0)])
+        await secret(on)
+        execution = await on.ended(await launch(on, "dump", durable=durable))
+        assert execution.status is ExecutionStatus.COMPLETED
+        assert await on.output(execution) == f"<{hidden(OLD)}>\n".encode()
+        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
+        assert OLD.text not in str(rows)
+        assert OLD.text not in str(on.said)
+        assert (await database.fetch("select last_used_at from credentials"))[0]["last_used_at"] is not None
+
+
+async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1").reply([Exit(0)])
+        known = await secret(on)
+        execution = await launch(on, "dump")
+        await on.vault.rotate(known, RotationDraft.model_validate({"value": NEW.text}))
+        async with on.worker():
+            await on.ended(execution)
+            await on.ended(await launch(on, "dump"))
+        assert given(web) == [NEW.text, NEW.text]
+
+
+async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        known = await secret(on)
+        execution = await launch(on, "dump")
+        await database.fetch("update credentials set bound_jobs = '{7}' returning id")
+        async with on.worker():
+            status, code, message = await failed(on, execution)
+        assert (status, code, web.starts) == ("unreachable", "credential_missing", [])
+        assert "'db', which gives the parameter password, cannot be used: the credential 'db' is bound to jobs" in message
+        await on.vault.bind(known, BoundTo())
+        async with on.worker():
+            assert (await on.ended(await launch(on, "dump"))).status is ExecutionStatus.COMPLETED
+
+
+async def test_a_secret_that_is_gone_starts_nothing(database: Database) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1")
+        await secret(on)
+        execution = await launch(on, "dump")
+        await database.fetch("delete from credentials returning id")
+        async with on.worker():
+            status, code, message = await failed(on, execution)
+    assert (status, code, web.starts) == ("unreachable", "credential_missing", [])
+    assert message.endswith("which gives the parameter password, is gone")
+
+
+async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: Database) -> None:
+    asked: list[str] = []
+
+    async def fetch(credential: Credential, purpose: str) -> Credential:
+        asked.append(purpose)
+        if len(asked) > 1:
+            raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "Vault is sealed.")
+        return replace(credential, value=Secret(NEW.text))
+
+    async with bench(database) as on, on.worker(fetch=fetch):
+        web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), Exit(0)])
+        await secret(on, value=None, source={"backend": "vault", "path": "db"})
+        execution = await on.ended(await launch(on, "dump"))
+        assert (given(web), await on.output(execution)) == ([NEW.text], hidden(NEW).encode())
+        _, code, message = await failed(on, await launch(on, "dump"))
+    assert (code, len(web.starts)) == ("credential_missing", 1)
+    assert message.endswith("cannot be used: Vault is sealed")
+
+
+async def test_a_step_that_is_a_job_is_handed_the_secret_on(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        web = on.machine("web-1").reply([Exit(0)])
+        await secret(on)
+        taken = ParameterDraft(name="password", type="secret", required=True)
+        body = {"name": "inner", "targets": {"ids": ["web-1"]}, "actions": [{"command": "dump"}], "parameters": [taken]}
+        await on.jobs.create(JobDraft.model_validate(body), "ada")
+        action = JobAction.model_validate({"type": "job", "key": "go", "job": "inner", "parameters": {"password": "${password}"}})
+        order = LaunchOrder([action], SelectionDraft(ids=["web-1"]), Policy(), "outer", declared=[PASSWORD])
+        launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+        assert launched.execution is not None
+        assert (await on.ended(launched.execution)).status is ExecutionStatus.COMPLETED
+    assert given(web) == [OLD.text]
