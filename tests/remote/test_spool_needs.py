@@ -268,15 +268,29 @@ async def test_an_end_is_recorded_on_a_disk_that_became_full(shell: str, size: i
         async with open_machine(LocalSessions(), local_endpoint(), made) as web:
             order = web.order(f"head -c {size} /dev/zero; cat /dev/zero >filler 2>/dev/null; echo lost; exit 5")
             out, _, end = await web.done(order)
-            assert end == Exit(5)
+            assert end == Exit(5, None, "disk_full")
             assert out.startswith(b"\0" * size)
-            assert (await web.again(order))[2] == Exit(5)
+            assert (await web.again(order))[2] == Exit(5, None, "disk_full")
             (home / "filler").unlink()
             fill_after = web.order(
                 "exec 3>filler; while printf %4096s x >&3; do :; done 2>/dev/null; sleep 20", timeout_seconds=1.0
             )
             assert (await web.done(fill_after))[2].cause == "timeout"
             (home / "filler").unlink()
+
+
+async def test_a_success_whose_output_a_full_disk_did_not_take_is_told_from_a_whole_one(shell: str) -> None:
+    with small_disk(1024) as home, account(shell, home=home) as made:
+        async with open_machine(LocalSessions(), local_endpoint(), made) as web:
+            lost = web.order("echo begun; cat /dev/zero >filler 2>/dev/null; seq 20000 2>/dev/null; true")
+            out, _, end = await web.done(lost)
+            assert len(out) % 1024 == 0, "what the disk took ends with a whole block"
+            assert end == Exit(0, None, "disk_full")
+            (home / "filler").unlink()
+            # Whole blocks, a failure, and a failure that wrote nothing: on a disk with room all are what they were.
+            assert (await web.done("head -c 8192 /dev/zero; head -c 4096 /dev/zero >&2"))[2] == Exit(0)
+            assert (await web.done("echo no; exit 3"))[2] == Exit(3)
+            assert (await web.done("exit 4"))[2] == Exit(4)
 
 
 # --- what nobody may see

@@ -33,6 +33,8 @@ def recorded(seen: Progress) -> ActionEnd:
 
 def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Ended by itself, or by the watchdog on the target (`seconds`: the action's timeout)."""
+    if exited.cause == "disk_full":
+        return _incomplete(exited)
     if exited.cause is not None:
         return _caused(exited, seconds)
     if exited.code is None and exited.signal is None:
@@ -45,6 +47,14 @@ def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
         if exited.code in expected:
             return ActionEnd(RunStatus.SUCCEEDED, code)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, how))
+
+
+def _incomplete(exited: Exit) -> ActionEnd:
+    """Failed whatever its status: some of its output is probably lost."""
+    how = f"signal {exited.signal}" if exited.code is None else f"exit status {exited.code}"
+    words = f"the target's disk is full: output may be incomplete ({how}). Free space in the login's home or in /var/tmp."
+    code = None if exited.code is None else _int32(exited.code)
+    return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.DISK_FULL, words))
 
 
 def _caused(exited: Exit, seconds: float) -> ActionEnd:

@@ -120,6 +120,7 @@ class ErrorCode(StrEnum):
     BECOME_FAILED = "become_failed"
     TRANSFER = "transfer"
     OUTPUT_LIMIT = "output_limit"
+    DISK_FULL = "disk_full"
     SAFETY_BLOCKED = "safety_blocked"
     TARGET_CHANGED = "target_changed"
     CIRCUIT_OPEN = "circuit_open"

@@ -15,7 +15,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.disk import Disk
 
 Stream = Literal["stdout", "stderr"]
-Cause = Literal["timeout", "output_limit", "cancel", "interpreter", "folder", "storage"]
+Cause = Literal["timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Exit:
     """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
 
     `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did; or the
-    program was not started at all: its interpreter or its folder is not there, or what it needs could not be stored. `words`
-    may say more of that.
+    target's disk was full at its end, and output is lost; or the program was not started at all: its interpreter or its folder
+    is not there, or what it needs could not be stored. `words` may say more of that.
     """
 
     code: int | None

@@ -9,7 +9,7 @@ from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import Cause, Exit, Settlement
 from opsjobs.remote.spool.records import Word
 
-_CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "interpreter", "folder", "storage")
+_CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage")
 _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
 _NOTHING = "-"
 

@@ -9,14 +9,14 @@
 # Files of a run, in ~/.opsjobs/runs (0700), each named <key>.<letter>:
 #   x    the record, and the judge of "at most once": created exclusively by whoever may start the run. Three lines:
 #          the end: 9 blanks, overwritten in place by `0.`, `s15.` (signal 15), or `n.` (never began, never will)
-#          the cause: 13 blanks, overwritten in place by `timeout`, `output_limit` or `cancel`
+#          the cause: 13 blanks, overwritten in place by `timeout`, `output_limit`, `cancel` or `disk_full`
 #          `<protocol version> <digest of what runs> <pid>.<its start time>.<boot id>` of the keeper, who waits for the end
 #        Overwriting takes no room: an end is recorded on a full disk, too.
 #   v    void: the run may not begin. Who starts creates x and then looks for v; who voids creates v and then looks into x:
 #        one of the two sees the other, whatever happens in between.
 #   1 2  the output.      g  the command's process group, where it is not the keeper's
 #   e    it ended with a status over 128 by itself, not by a signal.      f  somebody follows it live
-#   p    a long command, until its shell has opened it
+#   p    a long command, until its shell has opened it.      q  empty; it was written to find out if the disk is full
 #   s    a folder with a program's script, input and secrets (program.sh), until it ends; where there are secrets and memory
 #        that is a file system, it is /dev/shm/opsjobs.<key>
 #
@@ -349,14 +349,29 @@ case $r in
       *) [ -e $K.e ] || r=s$((r-128));;
     esac;;
 esac
+# How much was written is the position of the files that we opened for the command, where the system shows it.
+[ -s $K.1 ] && { read -r j y </proc/$$/fdinfo/7 || y=$(($(wc -c <$K.1))); } 2>/dev/null
+[ -s $K.2 ] && { read -r j z </proc/$$/fdinfo/8 || z=$(($(wc -c <$K.2))); } 2>/dev/null
+# Output that a full disk did not take ends with a whole block, or the command failed of it. Then a block is asked for.
+p=
+case $r.$y.$z in
+  0.0.0) ;;
+  0.*) [ $y -gt 0 ] && [ $((y%1024)) = 0 ] && p=1
+    [ $z -gt 0 ] && [ $((z%1024)) = 0 ] && p=1;;
+  *) p=1;;
+esac
+case $p$q$t in
+  1) { printf %4096s . >$K.q; } 2>/dev/null || {
+      t=disk_full
+      { read -r j <&3; printf $t >&3; } 3<>$K.x
+    }
+    : >$K.q;;
+esac 2>/dev/null
 case $q in
   "") printf %s. $r 1<>$K.x;;
   *) r=${q%.};;
 esac
 kill -KILL $w
-# How much was written is the position of the files that we opened for the command, where the system shows it.
-[ -s $K.1 ] && { read -r q y </proc/$$/fdinfo/7 || y=$(($(wc -c <$K.1))); } 2>/dev/null
-[ -s $K.2 ] && { read -r q z </proc/$$/fdinfo/8 || z=$(($(wc -c <$K.2))); } 2>/dev/null
 # A little output is handed over by builtins. They drop NUL bytes, which the size betrays: then it is read again.
 hand() {
   case $2 in
@@ -786,7 +801,7 @@ for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
         [ "$v" ] && continue;;
     esac
     tidy
-    m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p"
+    m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p $K.q"
   done
   [ "$m" ] && rm -f $m
 done 2>/dev/null
