@@ -39,7 +39,7 @@ async def test_a_plain_claim_and_its_settles_send_what_they_always_sent(
     await launch(database, machines(3))
     owner = Owner(database)
     with counted(monkeypatch) as sent:
-        runs = (await owner.claim()).runs
+        runs = (await owner.claim(floor=1)).runs
     assert len(sent) == len(CLAIM), sent
     with counted(monkeypatch) as sent:
         await owner.settle(owner.flush(runs, None))
@@ -50,11 +50,19 @@ async def test_a_plain_claim_and_its_settles_send_what_they_always_sent(
     assert len(sent) == len(SETTLE), sent
 
 
+async def test_a_claim_without_a_floor_writes_the_floor_of_others(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await launch(database, machines(1))
+    with counted(monkeypatch) as sent:
+        assert (await Owner(database).claim()).runs
+    assert len(sent) == len(CLAIM) + 1, sent
+    assert "zone_turns" in sent[-1]
+
+
 async def test_only_who_has_something_between_its_runs_pays_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     await launch(database, machines(2), actions=2, barrier=True)
     owner = Owner(database)
     with counted(monkeypatch) as sent:
-        runs = (await owner.claim()).runs
+        runs = (await owner.claim(floor=1)).runs
     assert len(sent) == len(CLAIM), sent
     flush = owner.flush(runs[:1])
     with counted(monkeypatch) as sent:

@@ -14,7 +14,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.admit import ADMIT, admitted_in_part
 from opsjobs.store.ledger.names import GRANT_AFTER_END
 from opsjobs.store.transaction import Connection
 
@@ -22,6 +22,7 @@ FAILURES = "(e.failed + e.unreachable + e.timeout + e.blocked + e.lost + e.dead)
 # Only of an open wave the runs move, so what waits beyond it is all that waits: then the wave has ended.
 WAVE_OVER = "(e.ready + e.running = 0 and e.waiting <= e.total - e.open_until)"
 
+# Each look is materialized, so that no plan takes it once for each run; what is released is looked up by its key, run by run.
 # Of barriers at which runs stand the first in the order of the actions opens: nobody can come to another one before it.
 _ADVANCE = f"""
 with gate as materialized (
@@ -35,7 +36,7 @@ with gate as materialized (
   from job_executions e join execution_gates g on g.execution_id = e.id
   where e.id = any(%(executions)s::bigint[]) and e.finished_at is null and not e.cancelling
     and e.status <> 'pending_approval'
-), opened as (
+), opened as materialized (
   select g.id, (
     select k.key from (
       select distinct r.awaits as key from target_runs r
@@ -47,15 +48,19 @@ with gate as materialized (
   from gate g where g.still
 ), released as (
   update target_runs r set waiting_for = 'admission', awaits = null, passed = array_append(r.passed, r.awaits)
-  from opened o
-  where r.execution_id = o.id and r.awaits = o.key and r.status = 'waiting' and r.waiting_for = 'barrier'
-), judged as (
+  from (
+    select array_agg(b.id) as ids from opened o cross join lateral (
+      select r.id from target_runs r
+      where r.execution_id = o.id and r.awaits = o.key and r.status = 'waiting' and r.waiting_for = 'barrier' offset 0) b
+  ) s cross join lateral unnest(s.ids) as n(id)
+  where r.id = n.id
+), judged as materialized (
   select g.*, counted > allowed as too_many, checked and allowed is null and wave_over and exists (
     select 1 from target_runs r join job_execution_results x on x.target_run_id = r.id and x.action = '{CHECK_KEY}'
     where r.execution_id = g.id and r.wave = g.open_wave and r.status not in ('waiting', 'running', 'succeeded', 'cancelled')
   ) as check_failed
   from gate g where not g.halted
-), decided as (
+), decided as materialized (
   select j.*,
     case when left_over = 0 then null
          when (too_many or check_failed) and not pause_on_fail then 'halt'
@@ -118,7 +123,7 @@ where r.id = any(array(select id from due)) returning r.execution_id"""
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What came of it: executions that were halted, others that may admit now, and how many runs were made ready, by zone."""
+    """What came of it: executions that were halted, those that may admit more now, and how many runs were made ready, by zone."""
 
     halted: Sequence[int] = ()
     others: Sequence[int] = ()
@@ -142,10 +147,12 @@ class Advance:
         if not self._answers:
             return Advanced()
         decided, admitted, woken, granted = [await answer.fetchall() for answer in self._answers]
+        ready = {row["zone"]: row["admitted"] for row in admitted}
+        others = {row["execution_id"] for row in [*woken, *granted]}
         return Advanced(
             halted=[row["id"] for row in decided if row["what"] == "halt"],
-            others=sorted({row["execution_id"] for row in [*woken, *granted]}),
-            admitted={row["zone"]: row["admitted"] for row in admitted},
+            others=sorted(others | set(self._executions) if admitted_in_part(ready) else others),
+            admitted=ready,
         )
 
 

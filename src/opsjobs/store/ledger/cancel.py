@@ -80,7 +80,7 @@ with jobs as (
   update job_execution_results x set status = %(status)s, error_code = %(code)s, error_message = r.error_message,
     finished_at = opsjobs_now()
   from ended r
-  where x.target_run_id = any(array(select id from ended)) and x.target_run_id = r.id and x.status = 'running' returning x.*
+  where x.target_run_id = r.id and x.status = 'running' returning x.*
 ), results as (
   insert into job_execution_results (execution_id, target_run_id, action, attempt, status, error_code, error_message, cancel_proof,
                                      finished_at)

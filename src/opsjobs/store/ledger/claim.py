@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
+from opsjobs.model.failures import Unavailable
 from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import DIRECT
@@ -114,9 +118,15 @@ MAINTENANCE = "maintenance"
 
 # The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
 _CANDIDATES = """
-select id, execution_id, target_id from target_runs
+select id, execution_id, target_id, turn from target_runs
 where zone = %(zone)s and status = 'waiting' and waiting_for is null and turn >= %(floor)s
 order by turn, id limit %(limit)s for update skip locked"""
+
+# What a look without a floor has found is the floor of all who admit; a lower run only counts less than it might.
+_WRITE_TURN = """
+insert into zone_turns as z (zone, turn) values (%(zone)s, %(turn)s)
+on conflict (zone) do update set turn = excluded.turn, written_at = excluded.written_at
+where excluded.turn > z.turn and z.written_at < excluded.written_at - interval '1 second'"""
 
 _LOCK_FREE_SLOTS = """
 select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
@@ -160,14 +170,14 @@ with slot as materialized (
     store_id = case d.what when 'claimed' then d.store_id end,
     boot_id = case d.what when 'claimed' then d.boot_id end,
     taken_over = false
-  from decided d where r.id = any(%(runs)s::bigint[]) and r.id = d.id and d.what <> 'later'
+  from decided d where r.id = d.id and d.what <> 'later'
   returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id,
     r.boot_id, r.passed, d.what
 ), taken as (
   -- By the row as it was locked: the CHECK is judged first on the row of the snapshot, and a settle may have freed it since.
   update target_slots s set used = n.used + n.n
   from (select target_id, slot.used, count(*) as n from moved join slot using (target_id) where what = 'claimed' group by 1, 2) n
-  where s.target_id = any(%(targets)s::text[]) and s.target_id = n.target_id
+  where s.target_id = n.target_id
 ), counted as (
   update job_executions e set
     running = running + n.claimed, ready = ready - n.claimed - n.back, waiting = waiting + n.back,
@@ -177,7 +187,7 @@ with slot as materialized (
   from (select m.execution_id, count(*) filter (where m.what = 'claimed') as claimed,
                count(*) filter (where m.what <> 'claimed') as back
         from moved m group by 1) n
-  where e.id = any(%(executions)s::bigint[]) and e.id = n.execution_id
+  where e.id = n.execution_id
   returning e.id, e.uuid, e.log_day, e.last_seq, n.claimed,
             extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
             extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds, e.watched,
@@ -258,11 +268,19 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
             await connection.execute(_LOCK_FREE_SLOTS, named)
             decided = await connection.execute(_DECIDE, named)
             await connection.execute("commit")
-        rows = await decided.fetchall()
+        rows = sorted(await decided.fetchall(), key=lambda row: (row["turn"], row["id"]))
+    if not floor:
+        await _write_turn(database, zone, seen[0]["turn"])
     # What went back to waiting left room in its window.
     await admit_after(database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"}))
     runs = [claimed(row) for row in rows if row["what"] == "claimed"]
     return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
+
+
+async def _write_turn(database: Database, zone: str, turn: int) -> None:
+    # The claim is committed already: what fails here only keeps admissions slower than they could be.
+    with suppress(Unavailable, psycopg.OperationalError):
+        await database.fetch(f"{_WRITE_TURN} returning turn", {"zone": zone, "turn": turn})
 
 
 async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:

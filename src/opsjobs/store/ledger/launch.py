@@ -21,7 +21,7 @@ from opsjobs.model.target import Target
 from opsjobs.model.verdict import Judgement
 from opsjobs.store import audit
 from opsjobs.store.ledger import pending
-from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.admit import ADMIT, FLOOR, LOW_TURN, STEP
 from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES
 from opsjobs.store.parameters import job_secrets, masked
 from opsjobs.store.standing import WAITING_ON
@@ -93,15 +93,15 @@ class NewExecution:
 
 
 # All of it in one statement, so that the job, which gives the number, is locked for no round trip more than that takes. A job that is
-# not active gives none: then nothing is written.
-_EXECUTION = """
+# not active gives none: then nothing is written. What its window admits is written as ready: nothing else could be ready before.
+_EXECUTION = f"""
 with numbered as (
   update jobs set last_number = last_number + 1 where id = %(job_id)s and state = 'active' returning last_number
 ), execution as (
-  insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
+  insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, ready, last_seq,
                               created_at, deadline_at, open_until, watched, named, hold_until)
   select %(uuid)s, %(job_id)s, %(job_version)s, (select last_number from numbered), (t.now at time zone 'UTC')::date, %(status)s,
-         %(window)s, %(priority)s, %(total)s, %(total)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s),
+         %(window)s, %(priority)s, %(total)s, %(total)s - %(ready)s, %(ready)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s),
          %(open_until)s, %(watched)s, %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
   from (select opsjobs_now() as now) t where %(job_id)s::bigint is null or exists (select from numbered)
   returning id, uuid, number, log_day, status, created_at
@@ -113,12 +113,18 @@ with numbered as (
            select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
          %(judgement)s, %(target_versions)s, %(target_pins)s
   from execution
+), low as materialized (
+  select z.zone, {LOW_TURN} as turn
+  from (select d.zone, {FLOOR.format("d.zone")} as floor from (select distinct zone from unnest(%(zones)s::text[]) as u(zone)) d) z
 ), runs as (
-  insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave)
-  select r.uuid, e.id, r.target, r.name, r.host, r.zone, r.position, width_bucket(r.position::int - 1, %(sizes)s::int[])
+  insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave, waiting_for, turn)
+  select r.uuid, e.id, r.target, r.name, r.host, r.zone, r.position, width_bucket(r.position::int - 1, %(sizes)s::int[]),
+         case when r.position > %(ready)s then 'admission' end,
+         case when r.position <= %(ready)s then low.turn + r.position * %(step)s end
   from execution e cross join
     unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
-      with ordinality as r(uuid, target, name, host, zone, position)
+      with ordinality as r(uuid, target, name, host, zone, position) join low using (zone)
+  order by r.position
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
   select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null) from execution
@@ -187,7 +193,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     if new.names and new.question is None:
         await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
         await connection.execute(GRANT_NAMES)
-    await connection.execute(ADMIT, {"executions": [execution_id]})
+        await connection.execute(ADMIT, {"executions": [execution_id]})
     await _record(connection, new, execution_id)
     await record_secrets(connection, [(new, execution_id)])
     if new.override is not None:
@@ -281,6 +287,8 @@ def _row(new: NewExecution) -> dict[str, Any]:
 
 def _execution_row(new: NewExecution) -> dict[str, Any]:
     now = new.question is None  # else all that lets it run is withheld until it is approved
+    # One that asks for names is admitted once it has them.
+    ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {
         "uuid": new.uuid,
         "job_id": new.job_id,
@@ -289,6 +297,8 @@ def _execution_row(new: NewExecution) -> dict[str, Any]:
         "window": new.window if now else 0,
         "priority": new.priority,
         "total": len(new.targets),
+        "ready": ready,
+        "step": STEP // new.priority,
         "timeout_seconds": new.timeout_seconds if now else None,
         "open_until": _sizes(new)[0] if new.gated else None,
         "watched": new.watched and now,

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.admit import FLOOR, LOW_TURN, STEP
 from opsjobs.store.ledger.launch import SLOTS, NewExecution, record_secrets
 from opsjobs.store.transaction import Connection
 
@@ -30,9 +30,10 @@ update jobs j set last_number = j.last_number + n.n from unnest(%(jobs)s::bigint
 where j.id = n.id and j.state = 'active' returning j.id, j.last_number"""
 
 _EXECUTIONS = """
-insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, last_seq,
+insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, ready, last_seq,
                             created_at, deadline_at, hold_until)
-select n.uuid, n.job, n.version, n.number, (t.now at time zone 'UTC')::date, 'queued', n."window", n.priority, n.total, n.total, 1,
+select n.uuid, n.job, n.version, n.number, (t.now at time zone 'UTC')::date, 'queued', n."window", n.priority, n.total,
+       n.total - least(n."window", n.total), least(n."window", n.total), 1,
        t.now, t.now + make_interval(secs => n.timeout), t.now + make_interval(secs => n.hold)
 from unnest(%(uuids)s::uuid[], %(jobs)s::bigint[], %(versions)s::int[], %(numbers)s::int[], %(windows)s::int[],
             %(priorities)s::int[], %(totals)s::int[], %(timeouts)s::float8[], %(holds)s::float8[]) with ordinality
@@ -46,12 +47,19 @@ select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[],
                      %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[],
                      %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[], %(pins)s::bytea[])"""
 
-_RUNS = """
-insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position)
-select r.uuid, r.execution, r.target, r.name, r.host, r.zone, r.position
+# `place`: how far behind the zone's lowest turn; null of a run that waits for others of its execution.
+_RUNS = f"""
+with low as materialized (
+  select z.zone, {LOW_TURN} as turn
+  from (select d.zone, {FLOOR.format("d.zone")} as floor from (select distinct zone from unnest(%(zones)s::text[]) as u(zone)) d) z
+)
+insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, waiting_for, turn)
+select r.uuid, r.execution, r.target, r.name, r.host, r.zone, r.position, case when r.place is null then 'admission' end,
+       low.turn + r.place
 from unnest(%(uuids)s::uuid[], %(executions)s::bigint[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[],
-            %(zones)s::text[], %(positions)s::int[]) with ordinality as r(uuid, execution, target, name, host, zone, position, nth)
-order by r.nth"""
+            %(zones)s::text[], %(positions)s::int[], %(places)s::bigint[]) with ordinality
+  as r(uuid, execution, target, name, host, zone, position, place, nth)
+join low using (zone) order by r.nth"""
 
 _TOLD = """
 with logged as (
@@ -84,7 +92,6 @@ async def launch_many(connection: Connection, executions: Sequence[NewExecution]
         await connection.execute(_SPECS, _spec_rows(executions, ids))
         await connection.execute(_RUNS, _run_rows(executions, ids))
         await connection.execute(SLOTS, named)
-        await connection.execute(ADMIT, {"executions": ids})
         await connection.execute(_TOLD, {"executions": ids})
         await record_secrets(connection, list(zip(executions, ids, strict=True)))
     return [by_uuid[new.uuid] for new in executions]
@@ -146,4 +153,5 @@ def _run_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[st
         "hosts": [target.host for _, _, _, target in runs],
         "zones": [target.zone for _, _, _, target in runs],
         "positions": [position for _, _, position, _ in runs],
+        "places": [n * (STEP // new.priority) if n <= new.window else None for new, _, n, _ in runs],
     }

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after
-from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance
+from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, admitted_in_part
+from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance, joined
 from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.transaction import Connection, Database
 
@@ -76,9 +76,10 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[s
             await audit.record(connection, "execution.resumed", "execution", execution_id)
     advanced = await advance.read()
     await skip_after(database, advanced.halted)
-    await admit_after(database, advanced.others)
     ready = {row["zone"]: row["admitted"] for row in await admitted.fetchall()}
-    return ready | dict(advanced.admitted or {})
+    others = [*advanced.others, *([execution_id] if admitted_in_part(ready) else ())]
+    later = await admit_after(database, sorted(set(others)))
+    return joined(ready, advanced.admitted, later)
 
 
 async def _open(connection: Connection, execution_id: int) -> None:

@@ -24,7 +24,7 @@ where finished_at is null and not paused and not cancelling and waiting > 0 and 
   and (deadline_at > (select opsjobs_now())) is not false
   and (select position from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'admission'
        order by position limit 1) <= coalesce(open_until, 2147483647)
-  and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id and not l.granted))
+  and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id and not l.granted offset 0))
 order by id limit %s"""
 
 _HALTED = """

@@ -14,7 +14,7 @@ import psycopg
 from opsjobs import failpoints
 from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus, WaitingFor
 from opsjobs.model.failures import Unavailable
-from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
+from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
 from opsjobs.store.ledger.advance import Advance, joined
 from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.ledger.flush import DIRECT, Flush, RunMove, parameters
@@ -109,13 +109,12 @@ with seen as materialized (
     store_id = case when m.status = 'waiting' then null else coalesce(m.store_id, t.store_id) end,
     boot_id = case when m.status = 'waiting' then null else coalesce(m.boot_id, t.boot_id) end,
     spool_due = {_SPOOL_DUE}, sweep_due = {_SWEEP_DUE}
-  from mine m where t.id = any(array(select run_id from mine where status is not null)) and t.id = m.run_id
+  from mine m where t.id = m.run_id and m.status is not null
   returning t.target_id
 ), lived as (
   update target_runs t set claims = 0, store_id = coalesce(m.store_id, t.store_id), boot_id = coalesce(m.boot_id, t.boot_id)
   from mine m
-  where t.id = any(array(select run_id from mine where status is null and (store_id is not null or claims > 0 and lines > 0)))
-    and t.id = m.run_id
+  where t.id = m.run_id and m.status is null and (m.store_id is not null or m.claims > 0 and m.lines > 0)
 ), identified as (
   insert into target_state as s (target_id, store_id, boot_id)
   select distinct on (m.target_id) m.target_id, m.store_id, m.boot_id from mine m
@@ -126,7 +125,7 @@ with seen as materialized (
 ), freed as (
   update target_slots s set used = used - n.n
   from (select target_id, count(*) as n from moved group by 1) n
-  where s.target_id = any(array(select target_id from moved)) and s.target_id = n.target_id
+  where s.target_id = n.target_id
 ), tally as (
   select execution_id, sum(lines) as lines, sum(moves) as moves, count(status) as left_running,
          count(*) filter (where status = 'waiting') as given_back, {_TALLY}
@@ -140,7 +139,7 @@ with seen as materialized (
                   then opsjobs_verdict(e.cancelling, e.total, (e.succeeded + t.succeeded)::int, (e.timeout + t.timeout)::int,
                                        (e.cancelled + t.cancelled)::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then opsjobs_now() end
-  from tally t where e.id = any(array(select execution_id from tally)) and e.id = t.execution_id
+  from tally t where e.id = t.execution_id
   returning e.id, e.uuid, e.log_day, e.status, e.finished_at is not null as ended, opsjobs_counts(e) as counts, t.lines, t.moves,
             e.last_seq - t.lines - case when e.finished_at is not null then 2 else 0 end as before
 ), logged as (
@@ -230,6 +229,7 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     rows = await settled.fetchall()
     others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
     ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
+    others |= set(executions) if admitted_in_part(ready) else set()
     advanced = await advance.read()
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},

@@ -1,0 +1,119 @@
+"""What a verb reads grows with what it does, not with what is in the database.
+
+The database is a small one with a history (tests/kit/large.py). Sequential scans are switched off: where one is left, there is no index to
+go by. `bench/scale.py` asks the same of a million executions, with the planner as it is, and takes the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kit import large
+from kit.ledgering import Owner, launch, machines
+from kit.plans import Explaining, Plan
+from kit.servers import Databases
+from opsjobs.model.execution import WaitingFor
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.transaction import Database, DatabaseOptions
+
+EXECUTIONS = 4_000
+
+
+@pytest.fixture(scope="module")
+def history(databases: Databases) -> Iterator[str]:
+    """The URL of a database with a history."""
+    name = databases.create()
+    large.make(databases.url_of(name), large.HISTORY, EXECUTIONS)
+    yield databases.url_of(name)
+    databases.drop(name)
+
+
+@asynccontextmanager
+async def explained(url: str, *, hot: bool = True, seqscan: str = "on") -> AsyncIterator[Explaining]:
+    """A Database that tells plans with the rows that were read."""
+    database = Explaining(DatabaseOptions(url, connections=3, hot_verbs=hot), analyze=True, settings={"enable_seqscan": seqscan})
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def read_of_runs(plans: list[Plan]) -> float:
+    """Rows of runs that were read in all."""
+    return sum(scan.rows for plan in plans for scan in plan.scans if scan.table == "target_runs")
+
+
+async def at_a_barrier(database: Explaining, targets: int) -> list[Plan]:
+    """The plans of the commit by which the last run of so many comes to a barrier, so that all go on."""
+    execution = await launch(database, machines(targets), actions=2, barrier=True, window=targets)
+    owner = await Owner(database).register()
+    runs = (await owner.claim(targets)).runs
+    assert len(runs) == targets
+    await owner.defer(runs[1:], WaitingFor.BARRIER, awaits="step-2")
+    database.take()
+    settled = await owner.defer(runs[:1], WaitingFor.BARRIER, awaits="step-2")
+    assert sum(settled.admitted.values()) == targets
+    plans = database.take()
+    await Ledger(database).cancel(execution.id, by="ada", reason=None)
+    return plans
+
+
+async def test_what_a_barrier_reads_to_open_is_so_much_for_each_run(history: str) -> None:
+    async with explained(history) as database:
+        assert read_of_runs(await at_a_barrier(database, 400)) < 400 * 10
+
+
+async def test_a_barrier_of_more_than_one_statement_admits_opens_for_all(database: Database) -> None:
+    targets = 1_200
+    await launch(database, machines(targets), actions=2, barrier=True, window=targets)
+    owner = await Owner(database).register()
+    runs = (await owner.claim(targets)).runs
+    settled = await owner.defer(runs, WaitingFor.BARRIER, awaits="step-2")
+    assert settled.admitted == {"default": targets}
+    assert len((await owner.claim(targets)).runs) == targets
+
+
+async def test_a_resume_of_more_than_one_statement_admits_makes_all_ready(database: Database) -> None:
+    targets = 1_200
+    ledger = Ledger(database)
+    execution = await launch(database, machines(targets), window=targets)
+    owner = await Owner(database).register()
+    runs = (await owner.claim(targets)).runs
+    await ledger.pause(execution.id, by="ada", reason=None)
+    await owner.give_back(runs)
+    assert await ledger.resume(execution.id, by="ada") == {"default": targets}
+
+
+@pytest.mark.parametrize("verb", ["claim", "settle"])
+async def test_what_a_worker_reads_is_so_much_for_each_run(history: str, verb: str) -> None:
+    async with explained(history, seqscan="off") as database:
+        await launch(database, machines(400), window=400)
+        owner = await Owner(database).register()
+        database.take()
+        runs = (await owner.claim(400)).runs
+        claimed = database.take()
+        await owner.finish(runs)
+        plans = claimed if verb == "claim" else database.take()
+        assert len(runs) == 400
+        assert sum(plan.rows() for plan in plans) < 400 * 12
+        assert {scan.table for plan in plans for scan in plan.whole()} == set()
+
+
+async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_snapshot(history: str) -> None:
+    async with explained(history) as database:
+        owner = await Owner(database).register()
+        await launch(database, machines(3), window=3)
+        await owner.finish((await owner.claim(3)).runs)
+        floor = await database.fetch_one("select turn from zone_turns where zone = 'default'")
+        assert floor is not None
+        database.take()
+        execution = await launch(database, machines(1))
+        assert any("zone_turns" in plan.query for plan in database.take())
+        row = await database.fetch_one("select turn from target_runs where execution_id = %s", [execution.id])
+        assert row is not None
+        assert row["turn"] > floor["turn"]
+        await Ledger(database).cancel(execution.id, by="ada", reason=None)
