@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 
@@ -25,6 +26,13 @@ def routes(app: Any) -> list[APIRoute]:
     return [c.original_route for c in iter_route_contexts(app.routes) if isinstance(c.original_route, APIRoute)]
 
 
+def within(dependant: Dependant) -> Iterator[Dependant]:
+    """A route's parameters, and those of what it depends on."""
+    yield dependant
+    for inner in dependant.dependencies:
+        yield from within(inner)
+
+
 def models(annotation: Any, seen: set[type]) -> Iterator[type[BaseModel]]:
     """All models that a body of this type may hold, at whatever depth."""
     for part in typing.get_args(annotation):
@@ -41,9 +49,9 @@ async def test_point_07_no_input_model_takes_a_field_that_it_does_not_know(datab
         seen: set[type] = set()
         found: list[type[BaseModel]] = []
         for route in routes(all_.http._transport.app):  # type: ignore[attr-defined]
-            dependant = route.dependant
-            for param in (*dependant.body_params, *dependant.query_params):
-                found += models(param.field_info.annotation, seen)
+            for dependant in within(route.dependant):
+                for param in (*dependant.body_params, *dependant.query_params):
+                    found += models(param.field_info.annotation, seen)
         assert len(found) > 40
         assert [model.__name__ for model in found if model.model_config.get("extra") != "forbid"] == []
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
 from opsjobs.model.execution import moment
@@ -62,10 +63,10 @@ async def check(
     return JSONResponse({"calendar": calendar.draft.name, **_answer(asked, instant)})
 
 
-@router.put("/calendars/{id}", dependencies=[requires("schedules:manage"), Depends(known)], summary="Replace a calendar")
-async def replace(id: str, request: Request, draft: CalendarDraft) -> Response:
+@put_and_patch(router, "/calendars/{id}", dependencies=[requires("schedules:manage"), Depends(known)], thing="a calendar")
+async def replace(id: str, request: Request, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
     """Changes the whole: what is due from now on goes by it. A name that schedules know stays (409)."""
-    return JSONResponse((await request.app.state.parts.calendars.replace(id, draft)).data())
+    return JSONResponse((await request.app.state.parts.calendars.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/calendars/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a calendar")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent, IfMatchOrAny
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.engine.credential_trial import try_credential
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.failures import NotFound
-from opsjobs.model.secret import Credential
+from opsjobs.model.secret import Credential, CredentialType
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import CREDENTIALS, StoredCredential
@@ -21,9 +22,33 @@ from opsjobs.store.vault import CREDENTIALS, StoredCredential
 router = APIRouter(tags=["credentials"])
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.vault.get(id)
+async def known(id: str, request: Request) -> StoredCredential:
+    """The credential; raises NotFound before the body is judged."""
+    credential: StoredCredential = await request.app.state.parts.vault.get(id)
+    return credential
+
+
+def _as_written(stored: StoredCredential, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a PATCH is merged onto: the binding stays unless it is named, and Kerberos has a principal."""
+    kept = {name: value for name, value in base.items() if name != "bound_to" or "bound_to" in body}
+    if stored.type is CredentialType.KERBEROS:
+        kept["principal"] = kept.pop("username", None)
+    return kept
+
+
+async def _secrets(request: Request, stored: StoredCredential, body: dict[str, Any]) -> dict[str, str]:
+    """Return the secrets that a PATCH keeps: none for another type or source, and no old companions of a new key."""
+    if body.get("type", stored.type.value) != stored.type.value or body.get("source") is not None:
+        return {}
+    held: dict[str, str] = await request.app.state.parts.vault.secrets(str(stored.id))
+    replaced = {"passphrase", "certificate"} if "private_key" in body else set()
+    return {name: part for name, part in held.items() if name not in replaced}
+
+
+Changed = Annotated[
+    Edit[CredentialDraft],
+    edit(CredentialDraft, known, volatile=["last_used_at"], adapt=_as_written, hidden=_secrets),
+]
 
 
 @router.post("/credentials", status_code=201, dependencies=[requires("credentials:manage")], summary="Create a credential")
@@ -45,10 +70,10 @@ async def show(id: str, request: Request) -> Response:
     return JSONResponse((await request.app.state.parts.vault.get(id)).data())
 
 
-@router.put("/credentials/{id}", dependencies=[requires("credentials:manage"), Depends(known)], summary="Replace a credential")
-async def replace(id: str, request: Request, draft: CredentialDraft) -> Response:
-    """Replaces the whole, secrets too; new sessions use it, open ones go on."""
-    return JSONResponse((await request.app.state.parts.vault.replace(id, draft)).data())
+@put_and_patch(router, "/credentials/{id}", dependencies=[requires("credentials:manage"), Depends(known)], thing="a credential")
+async def replace(id: str, request: Request, change: Changed) -> Response:
+    """Replaces the whole, secrets too; new sessions use it, open ones go on. PATCH keeps the secrets that it does not name."""
+    return JSONResponse((await request.app.state.parts.vault.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.post(

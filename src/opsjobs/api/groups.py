@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.model.grouping import GroupDraft
-from opsjobs.store.groups import GROUPS
+from opsjobs.store.groups import GROUPS, StoredGroup
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.paging import PageRequest
@@ -19,9 +20,10 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["targets"])
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.groups.get(id)
+async def known(id: str, request: Request) -> StoredGroup:
+    """The group; raises NotFound before the body is judged."""
+    group: StoredGroup = await request.app.state.parts.groups.get(id)
+    return group
 
 
 @router.post("/target-groups", status_code=201, dependencies=[requires("targets:manage")], summary="Create a group")
@@ -50,10 +52,12 @@ async def members(id: str, request: Request, page: Annotated[PageRequest, page_o
     return listed(request, await parts.inventory.list(page, among=await parts.groups.members(id)))
 
 
-@router.put("/target-groups/{id}", dependencies=[requires("targets:manage"), Depends(known)], summary="Replace a group")
-async def replace(id: str, request: Request, draft: GroupDraft) -> Response:
+@put_and_patch(router, "/target-groups/{id}", dependencies=[requires("targets:manage"), Depends(known)], thing="a group")
+async def replace(
+    id: str, request: Request, change: Annotated[Edit[GroupDraft], edit(GroupDraft, known, volatile=["direct_targets"])]
+) -> Response:
     """Changes the whole, but for who names it where `targets` is left out; a new name is taken over by targets and groups."""
-    return JSONResponse((await request.app.state.parts.groups.replace(id, draft)).data())
+    return JSONResponse((await request.app.state.parts.groups.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/target-groups/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a group")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import admitted, bounds, is_his, reach
@@ -109,15 +110,27 @@ async def show(stored: Known) -> Response:
     return _one(stored)
 
 
-@router.put("/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], summary="Replace a job")
-async def replace(id: str, request: Request, if_match: IfMatch, body: JobBody) -> Response:
+def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a PATCH is merged onto: a pause is no state that is written, and other actions may be of another type."""
+    written = {**base, "state": stored.job.definition.state}
+    if "actions" in body and "job_type" not in body:
+        written.pop("job_type")
+    return written
+
+
+Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], adapt=_as_written)]
+
+
+@put_and_patch(router, "/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], thing="a job")
+async def replace(id: str, request: Request, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
-    draft = body.draft
+    body, draft = change.draft, change.draft.draft
     await check_written(request, draft, "jobs:update")
     check_override(request, body)
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:update")
-    return _one(await request.app.state.parts.jobs.replace(id, draft, by, if_match, vetted=vetted, bounds=within))
+    jobs = request.app.state.parts.jobs
+    return _one(await jobs.replace(id, draft, by, if_match, vetted=vetted, bounds=within, basis=change.basis))
 
 
 @router.delete(

@@ -43,6 +43,12 @@ _REFUSED = {
     "description": "Refused: a problem document (RFC 9457)",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+_PATCH_TYPES = ("application/merge-patch+json", "application/json")
+_PATCH = {
+    "type": "object",
+    "additionalProperties": True,
+    "description": "A JSON Merge Patch (RFC 7396): fields of the body of PUT; null takes one away, objects are merged, lists replaced",
+}
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
@@ -89,6 +95,8 @@ def _schema(app: FastAPI) -> dict[str, Any]:
                 operation |= {"x-permission": permission.name, "x-within": permission.within.value}
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = _REFUSED
+            if method == "patch":
+                operation["requestBody"]["content"] = {media: {"schema": _PATCH} for media in _PATCH_TYPES}
             if path in OPEN_DOORS:
                 operation["security"] = []
     return schema

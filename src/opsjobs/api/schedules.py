@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.overriding import check_override
@@ -93,15 +94,20 @@ async def show(request: Request, schedule: Known) -> Response:
     return await _one(request, schedule)
 
 
-@router.put(
-    "/schedules/{id}", dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)], summary="Replace a schedule"
+_OF_TIME = ("job_name", "next_due_at", "next_fire_at", "next", "firings", "last_firing")
+Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF_TIME)]
+
+
+@put_and_patch(
+    router, "/schedules/{id}", dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)], thing="a schedule"
 )
-async def replace(request: Request, schedule: Known, if_match: IfMatch, draft: ScheduleDraft) -> Response:
+async def replace(request: Request, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
-    parts = request.app.state.parts
+    parts, draft = request.app.state.parts, change.draft
     check_parameters((await parts.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
     by = await owner(request)
-    return await _one(request, await parts.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind))
+    changed = await parts.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis)
+    return await _one(request, changed)
 
 
 @router.delete(

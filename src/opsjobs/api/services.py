@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.identity.services import loaded
@@ -19,7 +20,7 @@ from opsjobs.model.target import Name
 from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people.services import SERVICES
+from opsjobs.store.people.services import SERVICES, Service
 
 router = APIRouter(tags=["access"])
 
@@ -39,9 +40,10 @@ class NewServiceDraft(ServiceDraft):
     takes_over: TakesOver = False
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.people.services.get(id)
+async def known(id: str, request: Request) -> Service:
+    """The service; raises NotFound before the body is judged."""
+    service: Service = await request.app.state.parts.people.services.get(id)
+    return service
 
 
 @router.post("/services", status_code=201, dependencies=[requires("system:admin")], summary="Register a service")
@@ -69,10 +71,10 @@ async def show(id: str, request: Request) -> Response:
     return JSONResponse((await request.app.state.parts.people.services.get(id)).data())
 
 
-@router.put("/services/{id}", dependencies=[requires("system:admin"), Depends(known)], summary="Replace a service")
-async def replace(id: str, request: Request, draft: ServiceDraft) -> Response:
+@put_and_patch(router, "/services/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a service")
+async def replace(id: str, request: Request, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]) -> Response:
     """Another key, other grants; good at once. `name` cannot change."""
-    services = request.app.state.parts.people.services
+    services, draft = request.app.state.parts.people.services, change.draft
     before = await services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
@@ -81,7 +83,8 @@ async def replace(id: str, request: Request, draft: ServiceDraft) -> Response:
     loaded(draft.public_key)
     check_given(request, draft.grants)
     kept = [grant.kept() for grant in draft.grants]
-    return JSONResponse((await services.replace(id, draft.public_key, kept, disabled=draft.disabled)).data())
+    changed = await services.replace(id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis)
+    return JSONResponse(changed.data())
 
 
 @router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")

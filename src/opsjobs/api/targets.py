@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.sight import admitted, bounds, reach
 from opsjobs.engine import binding
@@ -88,12 +89,14 @@ async def show(stored: Known) -> Response:
     return JSONResponse(stored.data())
 
 
-@router.put("/targets/{id}", dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)], summary="Replace a target")
-async def replace(id: str, request: Request, draft: TargetDraft) -> Response:
+@put_and_patch(
+    router, "/targets/{id}", dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)], thing="a target"
+)
+async def replace(id: str, request: Request, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]) -> Response:
     """Changes the whole; its version grows if anything is different."""
-    _check_credential(request, draft)
+    _check_credential(request, change.draft)
     parts = request.app.state.parts
-    stored = await parts.inventory.replace(id, draft, bounds=bounds(request))
+    stored = await parts.inventory.replace(id, change.draft, bounds=bounds(request), basis=change.basis)
     await parts.ledger.resize_slots(stored.target.id, stored.target.slots)
     return JSONResponse(stored.data())
 

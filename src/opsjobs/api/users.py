@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.conditions import Idempotent
+from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
@@ -44,9 +45,10 @@ class ChangedUser(Wire):
     disabled: bool = False
 
 
-async def known(id: str, request: Request) -> None:
-    """Raises NotFound before the body is judged."""
-    await request.app.state.parts.people.users.get(id)
+async def known(id: str, request: Request) -> User:
+    """The user; raises NotFound before the body is judged."""
+    user: User = await request.app.state.parts.people.users.get(id)
+    return user
 
 
 @router.post("/users", status_code=201, dependencies=[requires("system:admin")], summary="Create a user")
@@ -80,10 +82,12 @@ async def show(id: str, request: Request) -> Response:
     return JSONResponse((await request.app.state.parts.people.users.get(id)).data())
 
 
-@router.put("/users/{id}", dependencies=[requires("system:admin"), Depends(known)], summary="Replace a user")
-async def replace(id: str, request: Request, draft: ChangedUser) -> Response:
+@put_and_patch(router, "/users/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a user")
+async def replace(
+    id: str, request: Request, change: Annotated[Edit[ChangedUser], edit(ChangedUser, known, volatile=["last_login_at"])]
+) -> Response:
     """Grants are good at once, for tokens that are out, too. Another password, or `disabled`, ends all logins."""
-    parts = request.app.state.parts
+    parts, draft = request.app.state.parts, change.draft
     before = await _weaker(request, id)
     if draft.name != before.name:
         detail = f"The user is {before.name}, and stays so: make another one named {draft.name}."
@@ -94,7 +98,12 @@ async def replace(id: str, request: Request, draft: ChangedUser) -> Response:
         check_new(draft.password.get_secret_value(), draft.name)
         password_hash = await parts.access.passwords.hashed(draft.password.get_secret_value())
     user = await parts.people.users.change(
-        id, "user.updated", grants=_kept(draft.grants), disabled=draft.disabled, password_hash=password_hash
+        id,
+        "user.updated",
+        grants=_kept(draft.grants),
+        disabled=draft.disabled,
+        password_hash=password_hash,
+        basis=change.basis,
     )
     return JSONResponse(user.data())
 

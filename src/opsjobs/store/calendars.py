@@ -18,7 +18,7 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.due import ClosedWords
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
@@ -97,13 +97,14 @@ class Calendars:
         """One calendar. Raises NotFound."""
         return _stored(await find(self._database, "calendar", ref, _SHOWN))
 
-    async def replace(self, ref: str, draft: CalendarDraft) -> StoredCalendar:
+    async def replace(self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None) -> StoredCalendar:
         """Change the whole: what is due from now on goes by it.
 
         Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") where a schedule knows the old name.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
+            check_basis("calendar", ref, old.updated_at, basis)
             if draft.name != old.draft.name:
                 await _check_unused(connection, old.draft.name)
             if draft == old.draft:

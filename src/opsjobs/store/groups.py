@@ -17,7 +17,7 @@ from opsjobs.model.target import SelectionDraft
 from opsjobs.store import audit, idempotency, selecting
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
 
@@ -119,7 +119,7 @@ class Groups:
                 await idempotency.record(connection, idem, 201, f"/target-groups/{stored.id}", stored.data())
         return stored
 
-    async def replace(self, ref: str, draft: GroupDraft) -> StoredGroup:
+    async def replace(self, ref: str, draft: GroupDraft, *, basis: datetime | None = None) -> StoredGroup:
         """Change the whole; a new name is taken over by the targets and groups that know the old one.
 
         Raises NotFound, Conflict("name_taken"), Conflict("group_in_use") where a job knows the old name, Invalid.
@@ -127,6 +127,7 @@ class Groups:
         async with self._database.transaction() as connection:
             group_id, old = await _locked(connection, ref)
             before = await _read(connection, group_id)
+            check_basis("group", ref, before.updated_at, basis)
             if draft.name != old:
                 await _check_users(connection, old, (_JOBS,))
             await _check(connection, draft, old)

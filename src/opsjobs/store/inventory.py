@@ -23,7 +23,7 @@ from opsjobs.store import audit, circuits, idempotency, selecting
 from opsjobs.store.hostkeys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, find, lock, unique_name
+from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
 from opsjobs.store.scoping import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
@@ -192,14 +192,18 @@ class Inventory:
                 await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
         return stored
 
-    async def replace(self, ref: str, draft: TargetDraft, *, bounds: Bounds = NO_BOUNDS) -> StoredTarget:
+    async def replace(
+        self, ref: str, draft: TargetDraft, *, bounds: Bounds = NO_BOUNDS, basis: datetime | None = None
+    ) -> StoredTarget:
         """Change the whole; `version` grows if anything is different.
 
         Raises NotFound, Conflict("name_taken"), Invalid, Forbidden where it lies out of bounds before or after.
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            old = (await _read(connection, target_id)).target
+            read = await _read(connection, target_id)
+            check_basis("target", ref, read.updated_at, basis)
+            old = read.target
             check_written(draft.transport, old.transport, allowed=self._local, everywhere=bounds.act.everywhere)
             if bounds.act.everywhere:
                 return await change(connection, target_id, draft)

@@ -24,7 +24,7 @@ from opsjobs.store.job_versions import vouched_anew, write_version
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
-from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scoping import check_job_name
 from opsjobs.store.transaction import Connection, Database
 
@@ -249,14 +249,16 @@ class Jobs:
         *,
         vetted: Vetted = UNASKED,
         bounds: Bounds = NO_BOUNDS,
+        basis: datetime | None = None,
     ) -> StoredJob:
         """Make the next version, or none where nothing is different (see `vouched_anew`).
 
-        `if_match`: the versions that the caller takes this one for; None = any. Raises NotFound, Precondition(412),
-        Conflict("name_taken"), and Forbidden("name_was_used") where a new name brings along what is out of bounds.
+        `if_match`: the versions that the caller takes this one for; None = any. `basis`: see `check_basis`. Raises NotFound,
+        Precondition(412), Conflict("name_taken"), and Forbidden("name_was_used") where a new name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
+            check_basis("job", ref, old.updated_at, basis)
             if old.job.definition == draft and not await vouched_anew(connection, old.job.id, old.job.version):
                 return old
             stored = await _next_version(connection, old, draft, by, vetted)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from psycopg import errors
 from psycopg.rows import DictRow
 
-from opsjobs.model.failures import Conflict, FieldError, NotFound
+from opsjobs.model.failures import Conflict, FieldError, NotFound, Precondition
 from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1
@@ -74,6 +75,13 @@ async def lock(connection: Connection, noun: str, ref: str | int, select: str) -
     return row
 
 
+def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | None) -> None:
+    """Raise Precondition(412) if a locked thing was changed after a PATCH has read it (`basis`; None: the whole is replaced)."""
+    if basis is not None and changed != basis:
+        detail = f"The {noun} {ref} was changed by another request at the same moment. Send the change again."
+        raise Precondition("stale_version", detail, status=412)
+
+
 @contextmanager
 def unique_name(noun: str, name: str) -> Iterator[None]:
     """Inside, PostgreSQL's complaint about a name that is taken becomes Conflict("name_taken")."""
@@ -85,7 +93,22 @@ def unique_name(noun: str, name: str) -> Iterator[None]:
         raise name_taken(noun, name) from None
 
 
+_CHANGED_WITH = {
+    "target": "targets set",
+    "group": "groups change",
+    "job": "jobs apply",
+    "schedule": "schedules update",
+    "calendar": "calendars apply",
+    "credential": "credentials rotate",
+    "user": "users set",
+    "service": "services set",
+}
+
+
 def name_taken(noun: str, name: str) -> Conflict:
     """What is said where a name is taken, also by a thing that the caller does not see: names are one for all."""
-    detail = f"There is already a {noun} named {name!r}: choose another name, or change that one."
+    article = "an" if noun[0] in "aeiou" else "a"
+    command = _CHANGED_WITH.get(noun)
+    other = f"change that one (PATCH, or `opsjobs {command}`)" if command is not None else "take that one away"
+    detail = f"There is already {article} {noun} named {name!r}: choose another name, or {other}."
     return Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")])

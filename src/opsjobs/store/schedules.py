@@ -22,7 +22,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
-from opsjobs.store.reference import Reference, unique_name
+from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.schedule_rows import COLUMNS, Compiled, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
@@ -159,6 +159,7 @@ class Schedules:
         if_match: Collection[int] | None,
         *,
         by_kind: IdentityKind = "api_key",
+        basis: datetime | None = None,
     ) -> StoredSchedule:
         """Make the next version, owned by who made it; or none where nothing is different.
 
@@ -168,6 +169,7 @@ class Schedules:
 
         async def write(connection: Connection) -> StoredSchedule:
             old = await self._locked(connection, ref, if_match)
+            check_basis("schedule", ref, old.updated_at, basis)
             if old.definition == draft and old.enabled == draft.enabled:
                 return old
             return await self._replace(connection, old, draft, (by, by_kind))

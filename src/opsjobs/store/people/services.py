@@ -14,7 +14,7 @@ from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -109,10 +109,13 @@ class Services:
             self._database, idem, made, lambda service: Answer(201, f"/services/{service.id}", service.data())
         )
 
-    async def replace(self, ref: str, public_key: str, grants: list[dict[str, Any]], *, disabled: bool) -> Service:
+    async def replace(
+        self, ref: str, public_key: str, grants: list[dict[str, Any]], *, disabled: bool, basis: datetime | None = None
+    ) -> Service:
         """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound."""
         async with self._database.transaction() as connection:
             before = _service(await lock(connection, "service", ref, _SELECT))
+            check_basis("service", ref, before.updated_at, basis)
             values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled}
             row = await (await connection.execute(_REPLACE, values)).fetchone()
             assert row is not None

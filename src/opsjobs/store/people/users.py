@@ -16,7 +16,7 @@ from opsjobs.model.failures import Conflict
 from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reference import find, lock, unique_name
+from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -135,6 +135,7 @@ class Users:
         disabled: bool | None = None,
         grants: Sequence[Mapping[str, Any]] | None = None,
         password_hash: str | None = None,
+        basis: datetime | None = None,
     ) -> User:
         """Change what is given, under this `action` of the audit log; a new password or a disabled user ends all his logins.
 
@@ -143,6 +144,7 @@ class Users:
         async with self._database.transaction() as connection:
             await _one_at_a_time(connection)
             before = _user(await lock(connection, "user", ref, _SELECT))
+            check_basis("user", ref, before.updated_at, basis)
             off = before.disabled if disabled is None else disabled
             values = {
                 "id": before.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from opsjobs.store import audit, circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.reference import Reference, find, lock, unique_name
+from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.using import check_unused
 from opsjobs.store.vault import usage
@@ -83,11 +84,12 @@ class Vault:
                 await idempotency.record(connection, idem, 201, f"/credentials/{made.id}", made.data())
         return made
 
-    async def replace(self, ref: str, draft: CredentialDraft) -> StoredCredential:
+    async def replace(self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None) -> StoredCredential:
         """Seal anew under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
         parts = self._judged(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
+            check_basis("credential", ref, old["updated_at"], basis)
             await _check_authority(connection, draft)
             if draft.name != old["name"] or draft.type is not CredentialType.SSH_KEY:
                 what = f"The credential {old['name']!r} holds the key of the SSH CA of"
@@ -98,6 +100,11 @@ class Vault:
                 await usage.check_unused(connection, old["id"], old["name"])
             values = {**_named(draft), **await _bound(connection, draft.bound_to, old)}
             return await self._next(connection, old, values, parts, "credential.updated")
+
+    async def secrets(self, ref: str) -> dict[str, str]:
+        """Return the secrets in the open, for a change that keeps them; none if they are elsewhere. Raises NotFound, Conflict."""
+        row = await find(self._database, "credential", ref, f"select {_COLUMNS} from credentials")
+        return {} if row["source"] is not None else self._held(row)
 
     async def bind(self, ref: str, bound_to: BoundTo) -> StoredCredential:
         """Say where it may be used. Raises NotFound, Invalid, Conflict("credential_in_use") where it is used outside of that."""
@@ -237,7 +244,7 @@ class Vault:
         try:
             return parts_of(self._content(row))
         except (KeyMissing, Tampered) as refused:
-            raise Conflict("secret_does_not_open", f"{refused}. Give the private key beside the certificate.") from None
+            raise Conflict("secret_does_not_open", f"{refused}. Give all of its secrets.") from None
 
     def _content(self, row: DictRow) -> bytes:
         return self._ring.open(_sealed(row), Place("credentials", row["uuid"], row["version"]))
