@@ -11,6 +11,7 @@ import pytest
 from kit.scheduling import Office
 from opsjobs.model.access import Principal, PrincipalKind, Reach
 from opsjobs.model.calendar import CalendarDraft
+from opsjobs.model.execution import moment
 from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import SelectionDraft, Target
@@ -91,6 +92,41 @@ async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_
     assert [(row["status"], row["rule"]) for row in await on.rows()] == [("skipped", "deleted")]
     await on.turn(minutes=5)
     assert await on.scheduler().run_once() == {}
+
+
+@pytest.mark.parametrize("gone", ["schedule", "job"])
+async def test_what_waits_for_its_launch_is_dropped_with_its_schedule_or_its_job(database: Database, gone: str) -> None:
+    on = Office(database)
+    job = await on.job()
+    schedule = await on.schedule(job, misfire="run_all", overlap="allow")
+    other = await on.schedule(await on.job("other"), "other")
+    await on.turn(minutes=3)
+    await on.firings.fire(10)
+    assert {row["status"] for row in await on.rows(schedule)} == {"pending"}
+    if gone == "schedule":
+        await on.schedules.delete(schedule.id, "ben")
+    else:
+        await on.jobs.archive(str(job.job.id), "ben")
+    rows = await on.rows(schedule)
+    words = "the schedule was deleted" if gone == "schedule" else "its job was deleted"
+    assert len(rows) > 1
+    assert {(row["status"], row["rule"], row["reason"]) for row in rows} == {("skipped", "deleted", words)}
+    assert all(row["fired_at"] and row["not_before"] is None and row["late_ms"] >= 0 for row in rows)
+    types = await on.events()
+    assert types[-2:] == ["schedule.skipped", "schedule.deleted"]
+    (told,) = await database.fetch("select data from events where type = 'schedule.skipped'")
+    assert told["data"]["firing"] == {
+        "due_at": moment(rows[-1]["due_at"]),
+        "status": "skipped",
+        "rule": "deleted",
+        "reason": words,
+        "late_ms": rows[-1]["late_ms"],
+        "moments": len(rows),
+    }
+    assert told["data"]["id"] == schedule.id
+    await on.scheduler().run_once()
+    assert await database.fetch("select from job_executions where job_id = %s", [job.job.id]) == []
+    assert "triggered" in {row["status"] for row in await on.rows(other)}
 
 
 async def test_a_paused_job_is_not_launched(database: Database) -> None:

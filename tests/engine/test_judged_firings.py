@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from engine.bench import bench, until
@@ -9,6 +11,7 @@ from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
 from opsjobs.engine.judging import Judging
+from opsjobs.judges.pool import JudgePool
 from opsjobs.model.access import Principal
 from opsjobs.model.action import JobAction
 from opsjobs.model.approval import ApprovalStatus
@@ -87,3 +90,45 @@ async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval
         await on.ledger.decide(row["id"], says("ben", False, "not today"))
         ended = await on.ended(outer, SECONDS)
         assert ended.counts == {"cancelled": 1}
+
+
+async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(database: Database) -> None:
+    office = Office(database)
+    judged: list[str] = []
+
+    async def unable(asked: Question) -> tuple[Finding, ...]:
+        judged.append(asked.text)
+        return (Finding("unjudged", Verdict.NEEDS_APPROVAL, "Judging it takes more time than a text may take.", asked.text),)
+
+    office.launcher.judging = Judging(unable, office.inventory, office.clock)
+    schedule = await office.schedule(await office.job(actions=[{"type": "command", "command": "echo x"}]))
+    await office.turn(minutes=1)
+    await office.scheduler().run_once()
+    (row,) = await office.rows(schedule)
+    assert (row["status"], row["rule"], row["execution_id"]) == ("failed", "refused", None)
+    assert row["reason"] == "the safety check cannot judge it: unjudged: Judging it takes more time than a text may take (echo x)"
+    assert await office.scheduler().run_once() == {}
+    assert judged == ["echo x"]
+
+
+async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(database: Database) -> None:
+    office = Office(database)
+    judges = JudgePool()
+    try:
+        office.launcher.judging = Judging(judges.judge, office.inventory, office.clock)
+        wipe = await office.job(
+            "wipe",
+            actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],
+            parameters=[{"name": "p", "type": "string", "default": "x"}],
+        )
+        hostile = await office.schedule(wipe, "hostile", parameters={"p": "*" * 1_500})
+        plain = await office.schedule(await office.job("plain"), "plain")
+        await office.turn(minutes=1)
+        await office.scheduler().run_once()
+        assert [row["status"] for row in await office.rows(plain)] == ["triggered"]
+        (row,) = await office.rows(hostile)
+        assert row["status"] in ("triggered", "failed")
+        if row["status"] == "triggered":
+            assert (await Executions(database).get(row["execution_id"])).status is ExecutionStatus.PENDING_APPROVAL
+    finally:
+        await asyncio.to_thread(judges.close)

@@ -157,6 +157,12 @@ def refused_in_words(judgement: Judgement) -> str | None:
     return f"the safety check blocks it: {_words(blocked[0])}" if blocked else in_words(judgement) or None
 
 
+def unjudged_in_words(judgement: Judgement | None) -> str | None:
+    """Why the safety check could not judge it, in a sentence; None if it could."""
+    unjudged = [finding for finding in judgement.findings if finding.rule == UNJUDGED] if judgement is not None else []
+    return f"the safety check cannot judge it: {_words(unjudged[0])}" if unjudged else None
+
+
 def _words(finding: Finding) -> str:
     where = f" ({finding.excerpt})" if finding.excerpt else ""
     return f"{finding.rule}: {finding.reason.rstrip('.')}{where}"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from opsjobs.engine.judging import unjudged_in_words
 from opsjobs.engine.launch import Launcher
 from opsjobs.engine.rights import Ask, Gone, Rights
 from opsjobs.model.bounds import Bounds
@@ -104,7 +105,7 @@ class Preparer:
 
     async def _order(
         self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
-    ) -> Order:
+    ) -> Prepared:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
         # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
@@ -125,6 +126,9 @@ class Preparer:
             uuid=ready.uuid,
         )
         new = await self._launcher.asking(new, order)
+        if (words := unjudged_in_words(new.judgement)) is not None:
+            # An approval would be asked for at each of its moments, of a text that no one has read.
+            return Move(ready, FiringStatus.FAILED, Rule.REFUSED, words)
         # Nobody acts at this moment: who may not approve it is its owner.
         return Order(ready, replace(new, requester=await rights.requester(owner, kind)))
 

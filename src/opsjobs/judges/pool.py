@@ -45,6 +45,7 @@ class JudgePool:
         self._idle_seconds = idle_seconds
         self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-judge")
         self._processes = _Processes()
+        self._lock = threading.Lock()
         self._waiting = 0
         self._checks = 0
         self._one_check = asyncio.Semaphore(1)
@@ -62,9 +63,7 @@ class JudgePool:
             raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, asked)
-        except Failed as failed:
-            return (self._told(asked, digest, failed.reason),)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, asked, digest)
         finally:
             self._waiting -= 1
             self._retire_later()
@@ -91,8 +90,10 @@ class JudgePool:
         self._finalizer()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _ask(self, asked: Question) -> tuple[Finding, ...]:
-        """On a thread of the pool. Raises Failed, Unavailable."""
+    def _ask(self, asked: Question, digest: bytes) -> tuple[Finding, ...]:
+        """On a thread of the pool, so that a failure is on record also if its caller has given up. Raises Unavailable."""
+        if (failure := self._remembered(digest)) is not None:
+            return (failure,)
         # The text itself is measured by its reader; what it is given is measured here.
         too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
         body = wire.encode_question(asked, too_large=too_large)
@@ -101,14 +102,15 @@ class JudgePool:
                 return self._processes.ask(body)
             except Failed as failed:
                 if last or failed.reason != CRASH:
-                    raise
+                    return (self._told(asked, digest, failed.reason),)
         raise AssertionError("unreachable")
 
     def _told(self, asked: Question, digest: bytes, reason: str) -> Finding:
         finding = Finding(RULE, Verdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
-        self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
-        if len(self._failures) > FAILURES_KEPT:
-            self._failures.popitem(last=False)
+        with self._lock:
+            self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
+            if len(self._failures) > FAILURES_KEPT:
+                self._failures.popitem(last=False)
         self._failed(reason)
         log.warning(
             "text_not_judged",
@@ -120,7 +122,8 @@ class JudgePool:
         return finding
 
     def _remembered(self, digest: bytes) -> Finding | None:
-        until, finding = self._failures.get(digest, (0.0, None))
+        with self._lock:
+            until, finding = self._failures.get(digest, (0.0, None))
         return finding if time.monotonic() < until else None
 
     def _retire_later(self) -> None:

@@ -20,6 +20,7 @@ from opsjobs.store.due import Closer, Due, never_closed
 from opsjobs.store.due import Page as DuePage
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.journal import write_event
+from opsjobs.store.ledger.cancel import MOMENT
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, check_basis, unique_name
@@ -76,22 +77,43 @@ update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, owne
   owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s"""
 
+# The definition in the place of what a reader makes of it: this tells of many at once.
+_SHOWN = """s.definition || jsonb_build_object(
+  'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled, 'owner', s.owner,
+  'owner_kind', s.owner_kind, 'firings', s.firings)"""
+
 _DELETE = """
 update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
 where id = %s"""
 
-# Its name says nothing to an event that tells of many at once: the definition does.
-_STOP_ALL = """
+# What waited for its launch is dropped with its schedule: one event for each schedule, of the last of them.
+_DROP_PENDING = f"""
+with dropped as (
+  update schedule_executions f set status = 'skipped', rule = 'deleted', reason = %(reason)s, fired_at = t.now, not_before = null,
+    expires_at = null, awaits = null, late_ms = extract(epoch from t.now - f.fire_at) * 1000
+  from (select opsjobs_now() as now offset 0) t
+  where f.schedule_id = any(array(select id from job_schedules where id = %(schedule)s or job_id = %(job)s)) and f.status = 'pending'
+  returning f.schedule_id, f.due_at, f.late_ms, f.moments
+), last as (
+  select distinct on (schedule_id) *, sum(moments) over (partition by schedule_id) as all_moments from dropped
+  order by schedule_id, due_at desc
+)
+insert into events (shard, type, subject, data)
+select s.id %% 16, 'schedule.skipped', s.uuid, {_SHOWN} || jsonb_build_object('next_due_at', null, 'next_fire_at', null,
+  'firing', jsonb_build_object('due_at', to_char(l.due_at at time zone 'UTC', '{MOMENT}'), 'status', 'skipped', 'rule', 'deleted',
+    'reason', %(reason)s::text, 'late_ms', l.late_ms, 'moments', l.all_moments))
+from last l join job_schedules s on s.id = l.schedule_id order by s.id"""
+
+_STOP_ALL = f"""
 with stopped as (
   update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
   where job_id = %(job)s and deleted_at is null
   returning id, uuid, job_id, version, definition, enabled, owner, owner_kind, firings
 )
 insert into events (shard, type, subject, data)
-select id %% 16, 'schedule.deleted', uuid, definition || jsonb_build_object(
-  'id', id, 'uuid', uuid, 'job_id', job_id, 'version', version, 'enabled', enabled, 'owner', owner,
-  'owner_kind', owner_kind, 'next_due_at', null, 'next_fire_at', null, 'firings', firings, 'deleted_by', %(by)s::text)
-from stopped order by id"""
+select id %% 16, 'schedule.deleted', uuid, {_SHOWN} || jsonb_build_object(
+  'next_due_at', null, 'next_fire_at', null, 'deleted_by', %(by)s::text)
+from stopped s order by id"""
 
 
 class Schedules:
@@ -188,10 +210,11 @@ class Schedules:
         return await self._switch(ref, enabled=True, reason=None, owner=owner)
 
     async def delete(self, ref: str | int, by: str, if_match: Collection[int] | None = None) -> None:
-        """It fires no more; what it launched stays. Raises NotFound, Precondition(412)."""
+        """It fires no more, nor does what waits for its launch; what it launched stays. Raises NotFound, Precondition(412)."""
 
         async def write(connection: Connection) -> None:
             old = await self._locked(connection, ref, if_match)
+            await _drop_pending(connection, schedule=old.id, reason="the schedule was deleted")
             await connection.execute(_DELETE, [old.id])
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
             await write_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
@@ -303,8 +326,14 @@ class Schedules:
 
 
 async def stop_all(connection: Connection, job_id: int, by: str) -> None:
-    """Delete all schedules of a job, which is being deleted itself."""
+    """Delete all schedules of a job, which is being deleted itself, with their firings that wait for their launch."""
+    await _drop_pending(connection, job=job_id, reason="its job was deleted")
     await connection.execute(_STOP_ALL, {"job": job_id, "by": by})
+
+
+async def _drop_pending(connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None) -> None:
+    """End the pending firings of a schedule, or of all of a job; the caller holds these schedules."""
+    await connection.execute(_DROP_PENDING, {"schedule": schedule, "job": job, "reason": reason})
 
 
 async def lock_all(connection: Connection, job_id: int) -> None:
