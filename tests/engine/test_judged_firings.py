@@ -10,6 +10,7 @@ from engine.bench import bench, until
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
+from opsjobs.engine import preparing
 from opsjobs.engine.judging import Judging
 from opsjobs.judges.pool import JudgePool
 from opsjobs.model.access import Principal
@@ -124,7 +125,11 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
         hostile = await office.schedule(wipe, "hostile", parameters={"p": "*" * 1_500})
         plain = await office.schedule(await office.job("plain"), "plain")
         await office.turn(minutes=1)
-        await office.scheduler().run_once()
+        scheduler = office.scheduler()
+        await scheduler.run_once()
+        if any(row["status"] == "pending" for row in await office.rows()):  # a busy machine: there was no time left for them
+            await office.turn(seconds=20)
+            await scheduler.run_once()
         assert [row["status"] for row in await office.rows(plain)] == ["triggered"]
         (row,) = await office.rows(hostile)
         assert row["status"] in ("triggered", "failed")
@@ -132,3 +137,31 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
             assert (await Executions(database).get(row["execution_id"])).status is ExecutionStatus.PENDING_APPROVAL
     finally:
         await asyncio.to_thread(judges.close)
+
+
+async def test_firings_before_the_one_that_takes_too_long_are_launched(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 2.0)
+    office = Office(database)
+    never = asyncio.Event()
+
+    async def slow(asked: Question) -> tuple[Finding, ...]:
+        if "slow" in asked.text:
+            await never.wait()
+        return ()
+
+    office.launcher.judging = Judging(slow, office.inventory, office.clock)
+    for name in ("first", "slow", "last"):
+        await office.schedule(await office.job(name, actions=[{"type": "command", "command": name}]), name)
+    await office.turn(minutes=1)
+    await office.scheduler().run_once()
+    rows = await database.fetch(
+        "select s.name, f.status, f.reason from schedule_executions f join job_schedules s on s.id = f.schedule_id order by s.id"
+    )
+    words = "it and those before it were not prepared within 2 s"
+    assert [tuple(row.values()) for row in rows] == [
+        ("first", "triggered", None),
+        ("slow", "pending", words),
+        ("last", "pending", words),
+    ]

@@ -71,7 +71,7 @@ async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None
         (first,) = made.pids()
         os.kill(first, signal.SIGSTOP)  # in the middle of its answer
         answer = asyncio.create_task(made.judge(asked("rm -rf /")))
-        await until(lambda: made._waiting == 1)
+        await until(lambda: bool(made._asking))
         os.kill(first, signal.SIGKILL)
         (finding,) = await answer
         assert (finding.rule, failed, made.pids() == [first]) == ("delete-everything", [], False)
@@ -239,3 +239,21 @@ def test_no_process_of_the_service_loads_a_grammar() -> None:
     program = "import sys, opsjobs.parts.worker, opsjobs.parts.scheduler, opsjobs.api.app; print('tree_sitter' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert ran.stdout.strip() == "False"
+
+
+async def test_equal_questions_are_asked_once_also_if_the_first_caller_gives_up() -> None:
+    async with judges() as (made, _):
+        await made.judge(asked("true"))
+        (pid,) = made.pids()
+        os.kill(pid, signal.SIGSTOP)
+        first = asyncio.create_task(made.judge(asked("rm -rf /")))
+        await until(lambda: bool(made._asking))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(made.judge(asked("rm -rf /")))
+        await asyncio.sleep(0)
+        assert (len(made._asking), made.pids()) == (1, [pid])
+        os.kill(pid, signal.SIGCONT)
+        assert [finding.rule for finding in await second] == ["delete-everything"]
+        await until(lambda: not made._asking)

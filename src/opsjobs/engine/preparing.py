@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,19 +58,19 @@ class Preparer:
         self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
 
     async def prepared(self, firings: Sequence[Ready]) -> list[Prepared]:
-        """One answer for each."""
-        try:
+        """Return one answer for each, in their order; those for which the time is too short are deferred, and no others."""
+        done: list[Prepared] = []
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_SECONDS):
                 jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
                 closed = await self._closed(firings)
                 frozen: dict[int, _Frozen] = {}
                 rights = Rights(self._standing)
-                return [
-                    closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
-                    for ready in firings
-                ]
-        except TimeoutError:
-            return [_later(ready, f"its targets were not known within {PREPARE_SECONDS:g} s") for ready in firings]
+                for ready in firings:
+                    one = closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
+                    done.append(one)
+        words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
+        return [*done, *(_later(ready, words) for ready in firings[len(done) :])]
 
     async def _closed(self, firings: Sequence[Ready]) -> dict[int, Prepared]:
         """Of those that are late the calendars are asked again: it is another time than the one that was due."""

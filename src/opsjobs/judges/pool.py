@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from opsjobs.judges import wire
 from opsjobs.judges.process import CRASH, MEMORY, TIME, Failed, JudgeProcess
@@ -46,7 +46,7 @@ class JudgePool:
         self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-judge")
         self._processes = _Processes()
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._asking: dict[bytes, Future[tuple[Finding, ...]]] = {}
         self._checks = 0
         self._one_check = asyncio.Semaphore(1)
         self._failures: OrderedDict[bytes, tuple[float, Finding]] = OrderedDict()
@@ -59,14 +59,25 @@ class JudgePool:
         digest = asked.digest
         if (failure := self._remembered(digest)) is not None:
             return (failure,)
-        if self._waiting >= QUEUE_MAX:
-            raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
-        self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, asked, digest)
+            # Who gives up does not stop it: who asks again finds the answer, or this question.
+            return await asyncio.shield(asyncio.wrap_future(self._submitted(asked, digest)))
         finally:
-            self._waiting -= 1
             self._retire_later()
+
+    def _submitted(self, asked: Question, digest: bytes) -> Future[tuple[Finding, ...]]:
+        with self._lock:
+            if (asking := self._asking.get(digest)) is not None:
+                return asking
+            if len(self._asking) >= QUEUE_MAX:
+                raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
+            asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
+        asking.add_done_callback(lambda _: self._answered(digest))
+        return asking
+
+    def _answered(self, digest: bytes) -> None:
+        with self._lock:
+            self._asking.pop(digest, None)
 
     async def check(self, asked: Question) -> tuple[Finding, ...]:
         """Judge a text that nothing waits for but the person who asks: after everything else."""
@@ -91,9 +102,7 @@ class JudgePool:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _ask(self, asked: Question, digest: bytes) -> tuple[Finding, ...]:
-        """On a thread of the pool, so that a failure is on record also if its caller has given up. Raises Unavailable."""
-        if (failure := self._remembered(digest)) is not None:
-            return (failure,)
+        """On a thread of the pool. Raises Unavailable."""
         # The text itself is measured by its reader; what it is given is measured here.
         too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
         body = wire.encode_question(asked, too_large=too_large)
@@ -132,7 +141,7 @@ class JudgePool:
         self._retiring = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
 
     def _retire(self) -> None:
-        if not self._waiting:
+        if not self._asking:
             self._processes.end_idle()
 
 

@@ -16,7 +16,7 @@ from opsjobs.model.failures import Unavailable
 from opsjobs.model.verdict import Finding
 
 START_SECONDS = 30.0
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 8.0
 """Of wall clock. The process itself ends after 2 s of CPU time; this is for one that is stopped, or gets no CPU."""
 ENDING_SECONDS = 2.0
 TIME, MEMORY, CRASH = "time", "memory", "crash"
