@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -14,11 +15,12 @@ from opsjobs.model.fault import fault
 from opsjobs.model.parameter_value import ParameterType, Refused, Value, fitting, size_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.secret import JobSecret, Secret
-from opsjobs.model.target import Name
+from opsjobs.model.target import Name, check_host
 from opsjobs.model.wire import Wire
 
 PARAMETERS_MAX = 100
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+_URL_CHARACTERS = re.compile(r"[\x21-\x7e]+")
 Scalar = str | bool | int | float
 Choices = Annotated[list[Scalar], Field(min_length=1, max_length=1_000)]
 
@@ -71,9 +73,7 @@ class ParameterDraft(Wire):
     @classmethod
     def _is_a_web_address(cls, url: str | None) -> str | None:
         if url is not None:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-                raise ValueError(f"{url[:100]!r} is no address that choices can be fetched from: write https://HOST/PATH")
+            check_url(url)
         return url
 
     @model_validator(mode="after")
@@ -173,6 +173,20 @@ _ONLY_FOR: Mapping[str, tuple[ParameterType, ...]] = {
     "choices_by": ("string", "integer", "number", "choice", *_LISTS),
     "choices_url": ("string", "integer", "number", "choice", *_LISTS),
 }
+
+
+def check_url(url: str) -> None:
+    """Judge an address that choices are fetched from. Raises ValueError."""
+    words = f"{url[:100]!r} is no address that choices can be fetched from: write https://HOST/PATH"
+    if not _URL_CHARACTERS.fullmatch(url):
+        raise ValueError(f"{words}, without blanks, control characters and characters beyond ASCII")
+    try:
+        parts = urlsplit(url)
+        host, port = check_host(parts.hostname or ""), parts.port
+    except ValueError as wrong:
+        raise ValueError(f"{words} ({wrong})") from None
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or port == 0:
+        raise ValueError(words)
 
 
 def check_declared(parameters: Sequence[ParameterDraft]) -> None:

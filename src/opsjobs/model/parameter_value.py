@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, Literal
 
+from opsjobs.model.instants import read_instant
 from opsjobs.model.target import check_host
 
 TEXT_MAX = 32_768
@@ -37,7 +37,7 @@ def fitting(kind: ParameterType, given: object) -> Value:
 def size_of(kind: ParameterType, value: Any) -> Any:
     """What `min` and `max` are compared with."""
     if kind == "datetime":
-        return datetime.fromisoformat(str(fitting(kind, value)))
+        return read_instant(str(fitting(kind, value)))
     return fitting(kind, value)
 
 
@@ -79,11 +79,9 @@ def _boolean(given: object) -> bool:
 
 def _moment(given: object) -> str:
     try:
-        moment = datetime.fromisoformat(given) if isinstance(given, str) and len(given) <= 64 else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise Refused("wrong_type", "it is not a date and time with a zone, such as 2026-12-01T09:00:00+01:00")
+        read_instant(given if isinstance(given, str) else "")
+    except ValueError as wrong:
+        raise Refused("wrong_type", f"it is not a date and time with a zone: {wrong}") from None
     return str(given)
 
 

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from opsjobs.model.instants import in_reach
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
 
 Duration = Annotated[
@@ -59,8 +61,8 @@ def _moment(given: Any) -> Any:
     raise ValueError("write a time with its zone, such as 2026-11-24T09:00:00Z")
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-"""An instant, written as RFC 3339 has it; not as a number, whose unit and zone nobody knows."""
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(in_reach)]
+"""An instant of 1970 to 2199, written as RFC 3339 has it, kept in UTC; not as a number, whose unit and zone nobody knows."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 

@@ -23,13 +23,14 @@ from opsjobs.engine.preparing import Preparer
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.judges.pool import JudgePool
+from opsjobs.model.addresses import Network
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.safety_policy import read
 from opsjobs.model.target import Target, Transport
 from opsjobs.parts.access import Access, access, people
-from opsjobs.peers.choices import Choices, Network
+from opsjobs.peers.choices import Choices
 from opsjobs.peers.secrets.options import VaultOptions
 from opsjobs.peers.secrets.vault import VaultServer
 from opsjobs.peers.targets import Targets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import socket
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from opsjobs.clock import Clock
+from opsjobs.model.addresses import Network, forms, is_public, within
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, Scalar
 
@@ -22,8 +22,6 @@ BYTES_MAX = 64 << 10
 CHOICES_MAX = 1_000
 KEPT_SECONDS = 30.0
 KEPT_MAX = 1_000
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class _Unfit(Exception):
@@ -59,7 +57,7 @@ class Choices:
         try:
             async with asyncio.timeout(SECONDS_MAX):
                 choices = _read(await self._fetched(url))
-        except (httpx2.HTTPError, OSError, TimeoutError, _Unfit) as wrong:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, ValueError, _Unfit) as wrong:
             detail = f"the allowed values of {name} cannot be had from {url}: {str(wrong) or type(wrong).__name__}"
             raise Invalid("no_choices", detail, errors=[FieldError(f"/parameters/{name}", detail, "no_choices")]) from None
         if len(self._kept) >= KEPT_MAX:
@@ -88,21 +86,19 @@ class Choices:
             return body
 
     async def _address(self, host: str, port: int) -> str:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # One answer to a name that does not resolve and to one that leads inside: neither tells what a name of ours stands for.
+        unfit = _Unfit(f"{host} has no public address; list its network in OPSJOBS_CHOICES_ALLOW if it is meant")
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise unfit from None
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-        if refused := [address for address in addresses if not self._may(address)]:
-            raise _Unfit(f"{refused[0]} is no public address; list it in OPSJOBS_CHOICES_ALLOW if it is meant")
+        if not addresses or not all(self._may(address) for address in addresses):
+            raise unfit
         return addresses[0]
 
-    def _may(self, text: str) -> bool:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-        if any(inner in network for network in self._allow if network.version == inner.version):
-            return True
-        return inner.is_global and not inner.is_multicast and address not in _NAT64
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+    def _may(self, address: str) -> bool:
+        return is_public(address) or all(within(form, self._allow) for form in forms(address))
 
 
 def _client() -> httpx2.AsyncClient:

@@ -33,6 +33,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
 from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.instants import read_instant
 from opsjobs.store.reaching import condition
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.store.transaction import Database
@@ -267,7 +268,7 @@ def _key_fits(key: str, sql_type: str) -> bool:
             case "bigint":
                 return abs(int(key)) <= BIGINT_MAX
             case "timestamptz":
-                return key == "infinity" or datetime.fromisoformat(key).tzinfo is not None
+                return key == "infinity" or bool(read_instant(key))
             case "uuid":
                 return bool(UUID(key))
             case "boolean":
@@ -297,12 +298,9 @@ def _read_integer(name: str, text: str) -> int:
 
 def _read_moment(name: str, text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _wrong(name, f"The filter {name} takes a time with its zone, such as 2026-11-24T09:00:00Z.")
-    return moment
+        return read_instant(text)
+    except ValueError as wrong:
+        raise _wrong(name, f"The filter {name} cannot be read: {wrong}.") from None
 
 
 def _read_uuid(name: str, text: str) -> UUID:

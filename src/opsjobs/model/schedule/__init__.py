@@ -1,7 +1,8 @@
 """Schedules: what a caller writes, and when that is due."""
 
+from opsjobs.model.instants import HORIZON
 from opsjobs.model.schedule.draft import Misfire, Overlap, ScheduleDraft, ScheduleType, refuse_past
-from opsjobs.model.schedule.moments import HORIZON, Instant
+from opsjobs.model.schedule.moments import Instant
 from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.wall import DstFold, DstGap
 from opsjobs.model.zones import ZoneName, tzdata_version, zone

@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.fault import fault
+from opsjobs.model.instants import HORIZON
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.days import Day, weekday_of
-from opsjobs.model.schedule.moments import HORIZON, Instant, LocalTime, TimeOfDay
+from opsjobs.model.schedule.moments import Instant, LocalTime, TimeOfDay
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
 from opsjobs.model.schedule.wall import DstFold, DstGap, Wall
 from opsjobs.model.target import Name

@@ -9,10 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 
 from opsjobs.model.fault import fault
-
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
-"""No schedule looks further: what does not come before this never comes."""
+from opsjobs.model.instants import EARLIEST, HORIZON
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
 _OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", re.ASCII)

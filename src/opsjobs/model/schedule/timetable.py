@@ -8,9 +8,9 @@ from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
 from uuid import UUID
 
+from opsjobs.model.instants import EARLIEST, HORIZON
 from opsjobs.model.schedule.cron import Cron
 from opsjobs.model.schedule.draft import ScheduleDraft, ScheduleType, once_at
-from opsjobs.model.schedule.moments import EARLIEST, HORIZON
 from opsjobs.model.schedule.recurring import Days, Every, Interval, day_of_month, days_of_week
 from opsjobs.model.schedule.wall import DstFold, DstGap, Wall
 from opsjobs.model.schedule.words import words_of

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from opsjobs.model.schedule.moments import HORIZON
+from opsjobs.model.instants import HORIZON
 
 # A rule whose every label lies in a gap ends by the horizon; this is the second bolt on that door.
 _GAPS_MAX = 1_000

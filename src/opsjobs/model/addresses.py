@@ -1,0 +1,99 @@
+"""Which addresses are special: the one list for everything that connects to where a caller says."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Parse CIDR texts. Raises ValueError for one that is none."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+LOOPBACK = networks(["127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"])
+"""This machine; 0.0.0.0 and :: connect to it as well."""
+
+METADATA = networks(
+    [
+        "169.254.0.0/16",  # link-local; AWS, Azure, GCP and others hand out credentials at 169.254.169.254
+        "fe80::/10",
+        "fec0::/10",  # site-local, which link-local became in old stacks
+        "fd00:ec2::/32",  # AWS over IPv6
+        "fd20:ce::254/128",  # GCP over IPv6
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure's wire server
+        "192.0.0.192/32",  # Oracle
+    ]
+)
+"""Link-local addresses, and those at which clouds hand out credentials."""
+
+NO_MACHINE = networks(
+    [
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "ff00::/8",  # multicast
+        "64:ff9b:1::/48",  # NAT64 with a prefix of the network's own: leads to any IPv4 address
+        "100::/64",  # discard only
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment identifiers of SRv6
+    ]
+)
+"""Addresses that no machine has, or that lead to an address which cannot be told from them."""
+
+_INTERNAL = networks(
+    [
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "fc00::/7",
+        "2001::/23",
+        "2001:db8::/32",
+    ]
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+
+
+def forms(text: str) -> list[Address]:
+    """Return the address and, of an IPv6 address that carries IPv4 addresses, those too. A mapped one is its IPv4 address.
+
+    >>> [str(form) for form in forms("::ffff:10.0.0.1")], [str(form) for form in forms("64:ff9b::a00:1")]
+    (['10.0.0.1'], ['64:ff9b::a00:1', '10.0.0.1'])
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped is not None:
+        return [address.ipv4_mapped]
+    found: list[Address] = [address]
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found += address.teredo
+    carries = address in _NAT64 or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
+    if carries or (address in _COMPATIBLE and int(address) > 0xFFFF):
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return found
+
+
+def within(address: Address, among: Sequence[Network]) -> bool:
+    """Return whether one of these networks holds the address."""
+    return any(address in network for network in among if network.version == address.version)
+
+
+def is_public(text: str) -> bool:
+    """Return whether an address, in all of its forms, is one of the public Internet."""
+    special = (*LOOPBACK, *METADATA, *NO_MACHINE, *_INTERNAL)
+    return all(form.is_global and not within(form, special) for form in forms(text))
