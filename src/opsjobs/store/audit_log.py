@@ -49,7 +49,7 @@ select {_SIGNED} from audit_log where thing = 'audit_log' and action in ('audit.
 order by id desc limit 1000"""
 _UNSEALED = """
 select count(*) as n from (
-  select from audit_log where seal is null and at < opsjobs_now() - make_interval(secs => %s) limit 100000) u"""
+  select from audit_log where seal is null and at < (select opsjobs_now()) - make_interval(secs => %s) limit 100000) u"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _DROP = "update file_contents set touched_at = '-infinity' where id = %s and sha
 _READ = "select data from file_chunks where content_id = %s and n >= %s and n < %s order by n"
 
 _LOOSE = """
-select id from file_contents where loose and not doomed and touched_at < opsjobs_now() - make_interval(secs => %s)
+select id from file_contents where loose and not doomed and touched_at < (select opsjobs_now()) - make_interval(secs => %s)
 order by touched_at limit %s for update skip locked"""
 _DOOM = """
 update file_contents c set sha256 = null, doomed = true

@@ -98,11 +98,11 @@ select w.id, w.name, w.zone, w.pid, w.concurrency, w.started_at, w.buried_at is 
        extract(epoch from opsjobs_now() - w.started_at)::float8 as age_seconds,
        extract(epoch from opsjobs_now() - w.renewed_at)::float8 as renewed_seconds_ago,
        (select count(*) from target_runs r where r.owner = w.id and r.status = 'running') as running
-from workers w where w.buried_at is null or w.renewed_at > opsjobs_now() - interval '1 hour'
+from workers w where w.buried_at is null or w.renewed_at > (select opsjobs_now()) - interval '1 hour'
 order by w.buried_at is null desc, w.zone, w.name, w.started_at desc limit {WORKERS_SHOWN}"""
 _QUEUES = """
 with alive as (
-  select zone, count(*) as workers from workers where buried_at is null and expires_at > opsjobs_now() group by zone
+  select zone, count(*) as workers from workers where buried_at is null and expires_at > (select opsjobs_now()) group by zone
 ), work as (
   select r.zone, count(*) filter (where r.status = 'waiting' and r.waiting_for is not null) as waiting,
          count(*) filter (where r.status = 'waiting' and r.waiting_for is null) as ready,

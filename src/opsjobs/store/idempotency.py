@@ -38,7 +38,7 @@ class Answer:
 
 _FORGET = """
 delete from idempotency_keys where principal = %s and route = %s and key = %s
-and created_at < opsjobs_now() - make_interval(hours => %s)"""
+and created_at < (select opsjobs_now()) - make_interval(hours => %s)"""
 
 _BEGIN = """
 insert into idempotency_keys (principal, route, key, body_sha256) values (%s, %s, %s, %s)

@@ -72,13 +72,13 @@ order by seq limit %s"""
 
 _FORGET_EVENTS = """
 delete from events where id in (
-  select id from events where published_at < opsjobs_now() - interval '1 day'
-    or (published_at is null and at < opsjobs_now() - interval '7 days')
+  select id from events where published_at < (select opsjobs_now()) - interval '1 day'
+    or (published_at is null and at < (select opsjobs_now()) - interval '7 days')
   limit %s) returning 1"""
 
 _FORGET_KEYS = """
 delete from idempotency_keys where ctid = any(array(
-  select ctid from idempotency_keys where created_at < opsjobs_now() - interval '24 hours' limit %s)) returning 1"""
+  select ctid from idempotency_keys where created_at < (select opsjobs_now()) - interval '24 hours' limit %s)) returning 1"""
 
 
 class Journal:

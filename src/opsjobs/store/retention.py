@@ -39,14 +39,14 @@ class Keep:
 _TURN = """
 insert into services as s (name, ticked_at) values ('retention', opsjobs_now())
 on conflict (name) do update set ticked_at = excluded.ticked_at
-where s.ticked_at <= opsjobs_now() - make_interval(secs => %s) returning true as ours"""
+where s.ticked_at <= (select opsjobs_now()) - make_interval(secs => %s) returning true as ours"""
 
 # Days have partitions of their own; what went astray into the default one stays. An open execution keeps its day.
 _OLD_DAYS = """
 select p.day from (
   select to_date(substring(c.relname from '^execution_log_(\\d{8})$'), 'YYYYMMDD') as day
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'execution_log'::regclass) p
-where p.day < ((opsjobs_now() - make_interval(secs => %(seconds)s)) at time zone 'UTC')::date
+where p.day < (((select opsjobs_now()) - make_interval(secs => %(seconds)s)) at time zone 'UTC')::date
   and not exists (select from job_executions e where e.finished_at is null and e.log_day = p.day)
 order by p.day limit %(limit)s"""
 _DROPPED = "insert into dropped_log_days (log_day) values (%s) on conflict do nothing"
@@ -58,11 +58,11 @@ order by d.log_day limit %s"""
 # What may go: all is told of it, nothing of it lies on a machine or is looked for there (within the time that this is tried), no
 # dead letter waits for an answer, and no execution that comes of it is open.
 _DONE_WITH = """
-e.finished_at is not null and e.finished_at < opsjobs_now() - interval '1 hour'
+e.finished_at is not null and e.finished_at < (select opsjobs_now()) - interval '1 hour'
 and not exists (select from events v where v.published_at is null and v.shard = e.id %% 16 and v.execution_id = e.id)
 and not exists (
   select from target_runs r where r.execution_id = e.id
-    and (greatest(r.spool_due, r.sweep_due) > opsjobs_now() - interval '14 days' or r.status in ('lost', 'dead') and not exists (
+    and (greatest(r.spool_due, r.sweep_due) > (select opsjobs_now()) - interval '14 days' or r.status in ('lost', 'dead') and not exists (
       select from dead_letter_answers a where a.run_id = r.id)))
 and not exists (
   select from execution_specs s join job_executions c on c.id = s.execution_id
@@ -73,7 +73,7 @@ delete from job_executions where id in (select id from bounded where before < %(
 _OLD_EXECUTIONS = f"""
 with old as (
   select e.id, e.total from job_executions e
-  where e.finished_at < opsjobs_now() - make_interval(secs => %(seconds)s) and {_DONE_WITH}
+  where e.finished_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s) and {_DONE_WITH}
   order by e.finished_at limit %(limit)s
 ){_DELETE}"""
 _TOO_MANY = f"""
@@ -87,7 +87,7 @@ with old as (
 _OLD_ARTIFACTS = """
 delete from artifacts where id in (
   select id from (select id, created_at from artifacts order by id limit %(limit)s) oldest
-  where created_at < opsjobs_now() - make_interval(secs => %(seconds)s)) returning 1"""
+  where created_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)) returning 1"""
 
 # What a job or an execution that is kept brings to targets stays, however old: it may be launched, or retried. (By its id or uuid:
 # jobs have either, executions the uuid.) Of what only a parameter's value names nothing is known.
@@ -100,7 +100,7 @@ with seen as materialized (
 ), gone as (
   delete from files where id in (
     select f.id from seen f
-    where f.created_at < opsjobs_now() - make_interval(secs => %(seconds)s)
+    where f.created_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
       and not exists (select from named n where n.source in (f.uuid::text, f.id::text))
       and not exists (
         select from execution_specs s
@@ -114,16 +114,16 @@ select (select count(*) from gone) as gone, (select max(id) from seen) as last, 
 _OLD_FIRINGS = """
 delete from schedule_executions where id in (
   select id from (select id, recorded_at, status from schedule_executions order by id limit %(limit)s) oldest
-  where recorded_at < opsjobs_now() - make_interval(secs => %(seconds)s) and status <> 'pending') returning 1"""
+  where recorded_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s) and status <> 'pending') returning 1"""
 _GONE_SCHEDULES = """
 delete from job_schedules where id in (
-  select s.id from job_schedules s where s.deleted_at < opsjobs_now() - make_interval(secs => %(seconds)s)
+  select s.id from job_schedules s where s.deleted_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
     and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s) returning 1"""
 
 # Of machines only: whose name was somebody's is known for good.
 _OLD_NAMES = """
 delete from spent_names where noun = 'target' and name in (
-  select name from spent_names where noun = 'target' and spent_at < opsjobs_now() - make_interval(secs => %(seconds)s)
+  select name from spent_names where noun = 'target' and spent_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
   order by spent_at limit %(limit)s) returning 1"""
 
 

@@ -22,12 +22,12 @@ SEALED_AT_ONCE = 500
 RETAINED_AT_ONCE = 2_000
 _LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
 
-_ANY = "select 1 from audit_log where seal is null and at <= opsjobs_now() - make_interval(secs => %s) limit 1"
+_ANY = "select 1 from audit_log where seal is null and at <= (select opsjobs_now()) - make_interval(secs => %s) limit 1"
 _WAIT = "select pg_advisory_xact_lock(%s)"
 _ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
 _COLUMNS = ", ".join(name for name in FIELDS if name != "seal")
 _ROWS = f"select {_COLUMNS} from audit_log where seal is null order by id limit %s"
-_OURS = f"select {_COLUMNS} from audit_log where id = currval(pg_get_serial_sequence('audit_log', 'id'))"
+_OURS = f"select {_COLUMNS} from audit_log where id = (select currval(pg_get_serial_sequence('audit_log', 'id')))"
 # Of each row 32 bytes of hash and 32 of signature, all in one value: as arrays they took longer than the hashing.
 _SEAL = """
 update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,

@@ -46,7 +46,7 @@ where r.owner = %(id)s and r.status = 'running' and e.cancelling"""
 
 _BURY_EXPIRED = """
 with expired as (
-  select id from workers where buried_at is null and expires_at < opsjobs_now() for update skip locked
+  select id from workers where buried_at is null and expires_at < (select opsjobs_now()) for update skip locked
 ), buried as (
   update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id returning w.id, w.name, w.zone, w.stopped_at
 ), told as (
@@ -67,7 +67,7 @@ select zone from buried"""
 _STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now() where id = %s and buried_at is null"
 
 _FORGET = """
-delete from workers w where w.buried_at < opsjobs_now() - interval '7 days'
+delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 days'
   and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running')"""
 
 _TICK = """

@@ -131,7 +131,7 @@ where excluded.turn > z.turn and z.written_at < excluded.written_at - interval '
 _LOCK_FREE_SLOTS = """
 select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
 
-_CLOSED = """(e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= opsjobs_now()
+_CLOSED = """(e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= (select opsjobs_now())
            or e.halted and r.claimed_at is null) is true"""
 
 # One statement decides for all candidates. Those of a closed execution go back to admission, so that they do not stand in

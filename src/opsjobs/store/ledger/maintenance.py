@@ -37,7 +37,7 @@ on conflict (target_id) do update set held_until = excluded.held_until, held_rea
 _END = "update target_slots set held_until = null, held_reason = null, held_by = null where target_id = %(target)s"
 _READ = """
 select target_id, nullif(held_until, 'infinity') as until, held_reason as reason, held_by as by from target_slots
-where target_id = any(%s::text[]) and held_until > opsjobs_now()"""
+where target_id = any(%s::text[]) and held_until > (select opsjobs_now())"""
 
 # Other holds say so of a target, whose name may begin in any way.
 _HELD = f"awaits ~ '^{MAINTENANCE}(: |$)'"

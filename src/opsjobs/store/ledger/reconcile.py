@@ -58,7 +58,7 @@ _CANCELLING = (
 
 _EXPIRED = """
 select id from job_executions
-where finished_at is null and deadline_at <= opsjobs_now() and waiting + ready > 0 order by id limit %s"""
+where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0 order by id limit %s"""
 
 # `used` of a target against the runs that really hold a slot there.
 _SUSPECT_SLOTS = """
@@ -81,7 +81,7 @@ select e.id from job_executions e join lateral (
          count(*) filter (where status = 'waiting' and waiting_for is null) as ready,
          count(*) filter (where status = 'running') as running, count(*) filter (where status = 'succeeded') as succeeded
   from target_runs r where r.execution_id = e.id) actual on true
-where e.finished_at is null and e.created_at < opsjobs_now() - interval '1 minute' and e.id = any(%s::bigint[])
+where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval '1 minute' and e.id = any(%s::bigint[])
   and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready, e.running, e.succeeded)"""
 
 # idle_in_transaction_session_timeout does not see a client that was frozen within a pipeline: PostgreSQL starts that timer at
@@ -90,8 +90,8 @@ where e.finished_at is null and e.created_at < opsjobs_now() - interval '1 minut
 _CUT_OFF = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name like 'opsjobs %%' and pid <> pg_backend_pid()
-  and wait_event_type = 'Client' and xact_start < clock_timestamp() - interval '10 seconds'
-  and state_change < clock_timestamp() - interval '10 seconds' limit %s"""
+  and wait_event_type = 'Client' and xact_start < (select clock_timestamp()) - interval '10 seconds'
+  and state_change < (select clock_timestamp()) - interval '10 seconds' limit %s"""
 
 _OLDEST_OPEN = "select id from job_executions where finished_at is null order by id limit 20"
 

@@ -114,7 +114,7 @@ select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.an
   u.name as user_name, u.grants as user_grants,
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
-where (k.expires_at is null or k.expires_at > opsjobs_now()) and (k.user_id is null or u.disabled_at is null)"""
+where (k.expires_at is null or k.expires_at > (select opsjobs_now())) and (k.user_id is null or u.disabled_at is null)"""
 # Not `= any(…)`: of an array PostgreSQL does not know the length beforehand, and plans anew with every request.
 _WHO = f"{_STANDS} and k.token_sha256 in (%s, %s)"
 _NAMED = f"{_STANDS} and k.name = %s"

@@ -31,7 +31,7 @@ class LockOut:
 
 _FORGET = """
 delete from login_attempts where key in (
-  select key from login_attempts where until < opsjobs_now() order by until limit %s for update skip locked)"""
+  select key from login_attempts where until < (select opsjobs_now()) order by until limit %s for update skip locked)"""
 
 # Counted first and judged afterwards: of a thousand guesses at one moment no more pass than of a thousand in a row.
 _COUNT = """

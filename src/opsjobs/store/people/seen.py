@@ -15,7 +15,7 @@ on conflict (name) do update set roles = excluded.roles, grants = excluded.grant
   issued_at = excluded.issued_at, seen_at = opsjobs_now()
 where (e.issued_at is null or excluded.issued_at >= e.issued_at)
   and ((e.roles, e.grants, e.issued_at) is distinct from (excluded.roles, excluded.grants, excluded.issued_at)
-    or e.seen_at < opsjobs_now() - interval '1 minute')"""
+    or e.seen_at < (select opsjobs_now()) - interval '1 minute')"""
 
 _AGAIN = """
 update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s, issued_at = %(issued_at)s,
@@ -24,7 +24,7 @@ where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_
 
 _STANDING = """
 select name, roles, grants, person from external_people
-where name = %s and seen_at > opsjobs_now() - make_interval(secs => %s)"""
+where name = %s and seen_at > (select opsjobs_now()) - make_interval(secs => %s)"""
 
 
 class Seen:

@@ -30,7 +30,7 @@ update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
 # What has ended is of no use after a day: until then the reuse of its tokens is told as what it is.
 _FORGET = """
 delete from sessions where id in (
-  select id from sessions where coalesce(ended_at, expires_at) < opsjobs_now() - interval '1 day' limit 100)"""
+  select id from sessions where coalesce(ended_at, expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
 
 _GIVE = "insert into refresh_tokens (token_sha256, session_id) values (%s, %s)"
 
@@ -44,7 +44,7 @@ _END = "update sessions set ended_at = opsjobs_now(), because = %s where id = %s
 
 _WHO = """
 select u.name, u.grants from sessions s join users u on u.id = s.user_id
-where s.id = %s and s.ended_at is null and s.expires_at > opsjobs_now() and u.disabled_at is null"""
+where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now()) and u.disabled_at is null"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wr
 returning {_COLUMNS}"""
 
 _BIND = """bound_targets = coalesce(%(targets)s::text[], bound_targets), bound_groups = coalesce(%(groups)s::text[], bound_groups),
-  bound_jobs = coalesce(%(jobs)s::bigint[], bound_jobs), updated_at = opsjobs_now()"""
+  bound_jobs = coalesce(%(jobs)s::bigint[], bound_jobs), updated_at = (select opsjobs_now())"""
 _REPLACE = f"""
 update credentials set name = %(name)s, type = %(type)s, username = %(username)s, source = %(source)s, version = version + 1,
   key_id = %(key_id)s, wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, {_BIND} where uuid = %(uuid)s returning {_COLUMNS}"""

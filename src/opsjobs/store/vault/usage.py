@@ -28,7 +28,7 @@ select name, count(*) over () as n from (
 _USED = """
 with due as (
   select id from credentials where id = any(%s::bigint[])
-    and (last_used_at is null or last_used_at < opsjobs_now() - make_interval(secs => %s)) order by id for no key update skip locked
+    and (last_used_at is null or last_used_at < (select opsjobs_now()) - make_interval(secs => %s)) order by id for no key update skip locked
 )
 update credentials c set last_used_at = opsjobs_now() from due where c.id = due.id returning c.id"""
 
