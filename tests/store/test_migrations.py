@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4, uuid5
 
 import psycopg
 import pytest
+from psycopg.errors import UniqueViolation
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -23,6 +25,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed
 from opsjobs.store.ledger.flush import Flush, parameters
 from opsjobs.store.migrations import runner
+from opsjobs.store.migrations.files import indexes
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 VERSIONS = Path(runner.__file__).parent / "versions"
@@ -161,10 +164,10 @@ def of(old: OldWorker) -> list[Claimed]:
     return held(old.send("unknown", {"owner": old.id, "known": []}))
 
 
-def test_the_audit_log_is_not_begun_without_keys_and_nothing_is_changed(first_url: str) -> None:
+def test_the_audit_log_is_not_begun_without_keys(first_url: str) -> None:
     with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):
         runner.upgrade(first_url)
-    assert runner.check(first_url).current == "0001"
+    assert runner.check(first_url).current == "0022"
     assert runner.upgrade(first_url, [AUDIT_KEY]) == runner.upgrade(first_url), "later ones need none"
 
 
@@ -254,13 +257,108 @@ def test_an_upgrade_that_never_gets_its_turn_says_so(first_url: str, monkeypatch
     assert runner.check(first_url).current == "0001"
 
 
+def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
+    first_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_TRIES", 1)
+    with psycopg.connect(first_url) as holder:
+        bring_to(first_url, "0006")
+        holder.execute("select 1 from files")
+        with pytest.raises(Unavailable, match="tables are in use"):
+            runner.upgrade(first_url, [AUDIT_KEY])
+        stopped_at = runner.check(first_url).current
+        assert stopped_at is not None
+        assert "0006" < stopped_at < runner.check(first_url).head
+        with psycopg.connect(first_url) as other:
+            held = (
+                "select count(*) from pg_locks where database = (select oid from pg_database where datname = current_database())"
+            )
+            assert other.execute(f"{held} and mode = 'AccessExclusiveLock'").fetchone() == (0,)
+    assert runner.upgrade(first_url, [AUDIT_KEY]).up_to_date
+
+
+def test_an_index_is_built_while_rows_are_written(first_url: str) -> None:
+    bring_to(first_url, BEFORE)
+    insert = "insert into events (shard, type, subject) values (0, 'x.y', gen_random_uuid())"
+    with psycopg.connect(first_url) as writer, psycopg.connect(first_url, autocommit=True) as other:
+        writer.execute(insert)  # a build waits for its end
+        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True)
+        upgrade.start()
+        building = "select 1 from pg_stat_activity where datname = current_database() and query like 'create index concurrently%'"
+        _until(other, f"{building} and wait_event_type = 'Lock'")
+        other.execute("set lock_timeout = '1s'")
+        other.execute(insert)
+        assert runner.check(first_url).current == BEFORE
+        writer.commit()
+        upgrade.join(90)
+        assert other.execute(_INVALID).fetchall() == []
+    assert runner.check(first_url).up_to_date
+
+
+def test_an_index_that_a_failed_build_has_left_is_built_anew(first_url: str) -> None:
+    bring_to(first_url, BEFORE)
+    (index, *_) = indexes(HOUSEKEEPING)
+    with psycopg.connect(first_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into events (shard, type, subject, execution_id) select 0, 'x.y', gen_random_uuid(), 7 from generate_series(1, 2)"
+        )
+        with pytest.raises(UniqueViolation):
+            connection.execute(replace(index, unique="unique ").concurrently.encode())
+        assert connection.execute(_INVALID).fetchall() == [(index.name,)]
+        runner.upgrade(first_url, [AUDIT_KEY])
+        assert connection.execute(_INVALID).fetchall() == []
+        assert connection.execute("select to_regclass(%s) is not null", [index.name]).fetchone() == (True,)
+
+
+def test_an_upgraded_database_has_the_indexes_of_a_new_one(first_url: str, databases: Databases) -> None:
+    runner.upgrade(first_url, [AUDIT_KEY])
+    made = databases.create()
+    try:
+        of_both = []
+        for url in (first_url, databases.url_of(made)):
+            with psycopg.connect(url) as connection:
+                of_both.append(connection.execute(_INDEXES).fetchall())
+    finally:
+        databases.drop(made)
+    assert of_both[0] == of_both[1]
+    assert len(of_both[0]) > 50
+
+
+def test_a_file_of_indexes_holds_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "0099_x.indexes.sql").write_text("create index a on b (c);\n-- why;\ncreate unique index d on e (f) where g;")
+    found = indexes(tmp_path / "0099_x.py")
+    assert [i.concurrently for i in found] == [
+        "create index concurrently a on b (c)",
+        "create unique index concurrently d on e (f) where g",
+    ]
+    (tmp_path / "0099_x.indexes.sql").write_text("alter table a add column b int;")
+    with pytest.raises(ValueError, match="may hold"):
+        indexes(tmp_path / "0099_x.py")
+
+
+_INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid"
+_INDEXES = """
+select indexdef from pg_indexes
+where schemaname = 'public' and tablename !~ '^execution_log_\\d' and tablename <> 'alembic_version' order by 1"""
+
+
+# The first migration with indexes that are built concurrently, and where a database stands before it.
+(HOUSEKEEPING,) = VERSIONS.glob("*_housekeeping.py")
+BEFORE = f"{int(HOUSEKEEPING.name[:4]) - 1:04}"
+
+
+def bring_to(url: str, revision: str) -> None:
+    """Bring the database on as far as that."""
+    with runner._connected(url) as connection:
+        runner._run(connection, [AUDIT_KEY], revision)
+
+
 def test_names_of_before_are_gathered_while_no_table_is_kept_from_anybody(first_url: str) -> None:
     """It reads the audit log, which may be long: whatever a launch needs is free meanwhile."""
-    with runner._connected(first_url) as connection, runner._alone(connection):
-        runner._run(connection, [AUDIT_KEY], "0021")
+    bring_to(first_url, "0021")
     with psycopg.connect(first_url) as holder, psycopg.connect(first_url, autocommit=True) as other:
         holder.execute("lock table files in access exclusive mode")  # the last of what it reads: there it is held up
-        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]))
+        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True)
         upgrade.start()
         for _ in range(100_000):
             if (kept := other.execute(KEPT_BY_WHO_WAITS_FOR_FILES).fetchone()) is not None:
@@ -288,8 +386,11 @@ def test_no_statement_answers_with_whatever_columns_a_table_has() -> None:
 
 
 def _until_somebody_waits(connection: psycopg.Connection[Any]) -> None:
-    waiting = "select count(*) from pg_locks where not granted and relation = 'target_runs'::regclass"
+    _until(connection, "select 1 from pg_locks where not granted and relation = 'target_runs'::regclass")
+
+
+def _until(connection: psycopg.Connection[Any], query: str) -> None:
     for _ in range(100_000):
-        if connection.execute(waiting).fetchone() != (0,):
+        if connection.execute(query.encode()).fetchone() is not None:
             return
-    raise AssertionError("nobody came to wait for the table")
+    raise AssertionError(f"it never came to that: {query}")

@@ -41,7 +41,7 @@ insert into services as s (name, ticked_at) values ('retention', opsjobs_now())
 on conflict (name) do update set ticked_at = excluded.ticked_at
 where s.ticked_at <= (select opsjobs_now()) - make_interval(secs => %s) returning true as ours"""
 
-# Days have partitions of their own; what went astray into the default one stays. An open execution keeps its day.
+# Days have partitions of their own. An open execution keeps its day.
 _OLD_DAYS = """
 select p.day from (
   select to_date(substring(c.relname from '^execution_log_(\\d{8})$'), 'YYYYMMDD') as day

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
@@ -18,16 +22,14 @@ from sqlalchemy.pool import NullPool
 
 from opsjobs.model.failures import Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.store.journal import PARTITION_DAYS_AHEAD
+from opsjobs.store.migrations.files import Index, indexes
+from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
 from opsjobs.store.transaction import driver_url
 
 _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
 _LOCK_SECONDS = 1
 _TRIES = 30
 _BUSY = (LockNotAvailable, DeadlockDetected)
-# Where a transaction ends, when an older database is brought on: 0026 reads the audit log, however long it is, and would keep tables
-# from everybody meanwhile that are altered until here.
-_FIRST = "0025"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,29 @@ class SchemaState:
 def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     """Run what is missing and make the log's partitions, alone: a second caller waits. Idempotent.
 
-    `keys`: ENCRYPTION_KEYS, with which the audit log is signed at its beginning. Old processes may go on meanwhile. Raises Unavailable
-    where a table is in use for too long without a pause, Failure where the keys are needed and none is given.
+    A new database is made whole or not at all. Another one is brought on migration by migration, each in a transaction of its own,
+    and the next call goes on where one has failed. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the audit
+    log is signed at its beginning. Raises Unavailable if a table is in use for too long without a pause, Failure if the keys are
+    needed and none is given.
     """
+    with _alone(url), _connected(url) as connection:
+        if check(url).current is None:
+            _insist(partial(_run, connection, keys, "head"))
+        while (migration := _next(check(url))) is not None:
+            for index in indexes(migration.path):
+                _insist(partial(_build, url, index))
+            _insist(partial(_run, connection, keys, migration.revision))
+        _insist(partial(_choose_compression, connection))
+        for day in _days(connection):
+            _insist(partial(_make_partition, connection, day))
+        return check(url)
+
+
+def _insist(step: Callable[[], None]) -> None:
+    """Take the step again while its tables are in use. Raises Unavailable after the last try."""
     for _ in range(_TRIES):
         try:
-            return _upgrade(url, keys)
+            return step()
         except (OperationalError, *_BUSY) as failed:
             busy = failed.orig if isinstance(failed, OperationalError) else failed
             if not isinstance(busy, _BUSY):
@@ -59,39 +78,74 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     raise Unavailable(f"the schema was left as it is, because its tables are in use: {busy}; try again") from busy
 
 
-def _upgrade(url: str, keys: Sequence[Secret]) -> SchemaState:
-    with _connected(url) as connection:
-        with _alone(connection):
-            # A new database is made whole or not at all.
-            if (current := _state(connection).current) is not None and current < _FIRST:
-                _run(connection, keys, _FIRST)
-        with _alone(connection):
-            _run(connection, keys, "head")
-            _choose_compression(connection)
-            state = _state(connection)
-            connection.exec_driver_sql(f"select opsjobs_make_partitions({PARTITION_DAYS_AHEAD})")
-    return state
-
-
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    with connection.begin():
-        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
-        # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
-        connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
+def _alone(url: str) -> Iterator[None]:
+    """Hold the lock of upgrades on a connection of its own.
+
+    Its transaction stays open meanwhile. It must have no snapshot, or index builds wait for it for ever: so no parameters, which
+    would leave a portal behind.
+    """
+    with _driver(url) as guard, guard.transaction():
+        guard.execute("set local idle_in_transaction_session_timeout = 0")
+        guard.execute(f"select pg_advisory_xact_lock({_LOCK})".encode())
         yield
 
 
 def _run(connection: Connection, keys: Sequence[Secret], revision: str) -> None:
     configuration = _configuration()
     configuration.attributes.update(connection=connection, keys=keys)
-    command.upgrade(configuration, revision)
+    with _transaction(connection):
+        command.upgrade(configuration, revision)
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    with connection.begin():
+        # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
+        connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
+        yield
+
+
+def _build(url: str, index: Index) -> None:
+    """Build the index while rows are read and written; one that a failed build has left is built anew.
+
+    It waits for transactions that are older, such as a backup's, and keeps none waiting.
+    """
+    with _driver(url) as connection:
+        connection.execute("set lock_timeout = 0")
+        connection.execute("set statement_timeout = 0")
+        found = connection.execute("select indisvalid from pg_index where indexrelid = to_regclass(%s)", [index.name]).fetchone()
+        if found == (True,):
+            return
+        if found is not None:
+            connection.execute(f"drop index concurrently {index.name}".encode())
+        connection.execute(index.concurrently.encode())
+
+
+def _days(connection: Connection) -> Sequence[date]:
+    with connection.begin():
+        return connection.exec_driver_sql(WANTED, {"ahead": DAYS_AHEAD}).scalars().all()
+
+
+def _make_partition(connection: Connection, day: date) -> None:
+    with _transaction(connection):
+        connection.exec_driver_sql(MAKE, {"day": day})
 
 
 def check(url: str) -> SchemaState:
     """Where the database stands, changing nothing."""
     with _connected(url) as connection:
         return _state(connection)
+
+
+@contextmanager
+def _driver(url: str) -> Iterator[psycopg.Connection[Any]]:
+    try:
+        connection = psycopg.connect(driver_url(url), autocommit=True)
+    except psycopg.OperationalError as away:
+        raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
+    with connection:
+        yield connection
 
 
 @contextmanager
@@ -107,11 +161,17 @@ def _connected(url: str) -> Iterator[Connection]:
 
 def _choose_compression(connection: Connection) -> None:
     # lz4 stores 390 MB/s, no compression 360, the default pglz 78 (measured); not every build of PostgreSQL has lz4.
-    lz4 = connection.exec_driver_sql(
-        "select 'lz4' = any(enumvals) from pg_settings where name = 'default_toast_compression'"
-    ).scalar()
-    how = "set compression lz4" if lz4 else "set storage external"
-    connection.exec_driver_sql(f"alter table execution_log alter column data {how}")
+    with _transaction(connection):
+        lz4 = connection.exec_driver_sql(
+            "select 'lz4' = any(enumvals) from pg_settings where name = 'default_toast_compression'"
+        ).scalar()
+        chosen = connection.exec_driver_sql(
+            f"select {'attcompression' if lz4 else 'attstorage'} from pg_attribute "
+            "where attrelid = 'execution_log'::regclass and attname = 'data'"
+        ).scalar()
+        if chosen != ("l" if lz4 else "e"):  # it locks the log
+            how = "set compression lz4" if lz4 else "set storage external"
+            connection.exec_driver_sql(f"alter table execution_log alter column data {how}")
 
 
 def _configuration() -> Config:
@@ -124,3 +184,10 @@ def _state(connection: Connection) -> SchemaState:
     head = ScriptDirectory.from_config(_configuration()).get_current_head()
     assert head is not None
     return SchemaState(MigrationContext.configure(connection).get_current_revision(), head)
+
+
+def _next(state: SchemaState) -> Script | None:
+    if state.current is None or state.up_to_date:
+        return None
+    later = list(ScriptDirectory.from_config(_configuration()).iterate_revisions(state.head, state.current))
+    return later[-1]

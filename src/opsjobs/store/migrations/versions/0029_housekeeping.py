@@ -1,0 +1,11 @@
+"""Partitions that heal themselves, and indexes by which housekeeping finds what is too old; additions only."""
+
+from opsjobs.store.migrations import files
+
+revision = "0029"
+down_revision = "0028"
+
+
+def upgrade() -> None:
+    """Apply the SQL files beside this one."""
+    files.run(__file__)

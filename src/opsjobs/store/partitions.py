@@ -1,0 +1,48 @@
+"""The partitions of the execution log: one a day, made ahead; rows that found none are moved to one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from psycopg import errors
+
+from opsjobs.store.transaction import Database
+
+DAYS_AHEAD = 14
+# A reader of the log holds up the attaching, and the attaching holds up readers that come later: for so long at most.
+LOCK_WAIT_MS = 200
+# For moving the rows of a day. Only writers of that day wait meanwhile.
+MOVE_SECONDS = 600
+
+WANTED = "select day from opsjobs_wanted_partitions(%(ahead)s) as day"
+MAKE = "select opsjobs_make_partition(%(day)s) as made"
+
+
+class Partitions:
+    """Each day is a transaction of its own, so that one which fails keeps none of the others."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def wanted(self) -> Sequence[date]:
+        """Return the days without a partition: today and those ahead, then days whose rows are in the default partition."""
+        return [row["day"] for row in await self._database.fetch(WANTED, {"ahead": DAYS_AHEAD})]
+
+    async def make(self, day: date) -> bool:
+        """Make the partition of the day, with its rows from the default partition. False if the log is in use: try again later."""
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(f"set local lock_timeout = '{LOCK_WAIT_MS}ms'")
+                await connection.execute(f"set local statement_timeout = '{MOVE_SECONDS}s'")
+                try:
+                    row = await (await connection.execute(MAKE, {"day": day})).fetchone()
+                except errors.LockNotAvailable as busy:
+                    raise _BusyError from busy
+        except _BusyError:
+            return False
+        return row is not None and row["made"]
+
+
+class _BusyError(Exception):
+    """The log is in use."""

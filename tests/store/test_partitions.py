@@ -1,0 +1,107 @@
+"""The log's partitions come back by themselves, whatever kept them from being made."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from psycopg import errors
+
+from kit.ledgering import launch, machines
+from opsjobs.store.journal import Journal
+from opsjobs.store.partitions import DAYS_AHEAD, Partitions
+from opsjobs.store.transaction import Database
+
+
+async def turn(database: Database, days: int) -> None:
+    async with database.connection() as connection:
+        await connection.execute("update opsjobs_clock set shift = shift + make_interval(days => %s)", [days])
+
+
+async def today(database: Database) -> date:
+    row = await database.fetch_one("select (opsjobs_now() at time zone 'UTC')::date as day")
+    assert row is not None
+    day: date = row["day"]
+    return day
+
+
+async def astray(database: Database) -> int:
+    row = await database.fetch_one("select count(*) as n from execution_log_default")
+    assert row is not None
+    return int(row["n"])
+
+
+async def make_all(database: Database) -> int:
+    partitions = Partitions(database)
+    return sum([await partitions.make(day) for day in await partitions.wanted()])
+
+
+async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(database: Database) -> None:
+    await turn(database, DAYS_AHEAD + 1)
+    first = await launch(database, machines(1))
+    await turn(database, 1)
+    second = await launch(database, machines(2))
+    before = [await Journal(database).read(e.id) for e in (first, second)]
+    assert await astray(database) == sum(map(len, before)) > 0
+    wanted = await Partitions(database).wanted()
+    now = await today(database)
+    assert wanted == [*(now + timedelta(n) for n in range(DAYS_AHEAD + 1)), now - timedelta(1)]
+    assert await make_all(database) == DAYS_AHEAD + 2
+    assert await astray(database) == 0
+    assert [await Journal(database).read(e.id) for e in (first, second)] == before
+    assert await Partitions(database).wanted() == []
+    await launch(database, machines(1))
+    assert await astray(database) == 0
+
+
+async def test_a_day_that_fails_keeps_no_other_from_being_made(database: Database) -> None:
+    await turn(database, DAYS_AHEAD + 1)
+    await launch(database, machines(1))
+    partitions = Partitions(database)
+    broken, *others = await partitions.wanted()
+    async with database.connection() as connection:
+        await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
+    with pytest.raises(errors.DuplicateTable):
+        await partitions.make(broken)
+    assert all([await partitions.make(day) for day in others])
+    assert await partitions.wanted() == [broken]
+    async with database.connection() as connection:
+        await connection.execute(f"drop table execution_log_{broken:%Y%m%d}".encode())
+    assert await make_all(database) == 1
+    assert await astray(database) == 0
+
+
+async def test_processes_of_the_release_before_make_them_too(database: Database) -> None:
+    await turn(database, DAYS_AHEAD + 3)
+    await launch(database, machines(1))
+    made = await database.fetch("select opsjobs_make_partitions(%s) as n", [DAYS_AHEAD])
+    assert made == [{"n": DAYS_AHEAD + 1}]
+    assert await astray(database) == 0
+
+
+async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: Database) -> None:
+    execution = await launch(database, machines(1))
+    day = await today(database)
+    async with database.transaction() as connection:
+        await connection.execute(f"alter table execution_log detach partition execution_log_{day:%Y%m%d}".encode())
+        await connection.execute(f"drop table execution_log_{day:%Y%m%d}".encode())
+        await connection.execute("insert into dropped_log_days (log_day) values (%s)", [day])
+        await connection.execute(
+            "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, 'status')", [day, execution.id]
+        )
+    await turn(database, 1)
+    assert day in await Partitions(database).wanted()
+    await make_all(database)
+    assert await astray(database) == 0
+    assert day not in await Partitions(database).wanted()
+
+
+async def test_a_reader_of_the_log_is_not_waited_for_long(database: Database) -> None:
+    await turn(database, 1)
+    partitions = Partitions(database)
+    (day,) = await partitions.wanted()
+    async with database.transaction() as reader:
+        await reader.execute("select count(*) from execution_log")
+        assert not await partitions.make(day)
+    assert await partitions.make(day)
+    assert not await partitions.make(day)
