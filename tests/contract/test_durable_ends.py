@@ -233,6 +233,28 @@ async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(groun
         assert await collect(await web.attach(order)) == (b"up\n", b"", Exit(0))
 
 
+async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Opening) -> None:
+    async with machine(ground) as web:
+        order = web.order("echo out; echo err >&2; exit 3", [Output("stdout", b"out\n"), Output("stderr", b"err\n"), Exit(3)])
+        assert await web.done(order) == (b"out\n", b"err\n", Exit(3))
+        await web.durable.clean([order.key, web.order("never begun").key], output_only=True)
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(3))
+        assert await web.done(order) == (b"", b"", Exit(3))
+        assert web.starts(order) == 1
+
+
+async def test_the_output_of_a_live_run_stays(ground: Opening) -> None:
+    async with machine(ground) as web:
+        latch = web.latch()
+        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, Exit(0)])
+        process = await web.begin(order)
+        assert await first(process, 3) == b"up\n"
+        await web.durable.clean([order.key], output_only=True)
+        latch.open()
+        assert await collect(process) == (b"", b"", Exit(0))
+        assert await collect(await web.attach(order)) == (b"up\n", b"", Exit(0))
+
+
 async def test_a_clean_of_nothing_is_nothing(ground: Opening) -> None:
     async with machine(ground) as web:
         await web.durable.clean([])

@@ -11,13 +11,17 @@ import pytest
 from engine.bench import Bench, bench, until
 from engine.test_durable import half_done, launch, stored
 from opsjobs.engine.aftercare import Aftercare
+from opsjobs.engine.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.durable import RunKey
-from opsjobs.model.execution import Execution
-from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
+from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.policy import Policy
 from opsjobs.model.secret import CredentialType
+from opsjobs.model.target import SelectionDraft
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import Exit, Output
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential
 
@@ -48,6 +52,52 @@ async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: 
         assert (await care(on).run_once())["cleaned"] == 1
         assert not await kept(on, execution)
         assert (await care(on).run_once())["cleaned"] == 0
+
+
+async def seen_again(on: Bench, execution: Execution) -> tuple[bytes, Exit]:
+    """What the machine of the only run gives to a follower of its only action, and how that ended."""
+    row = await on.row(execution)
+    web = on.sessions.machine("web-1")
+    run = web.runs[RunKey(row["uuid"], "step-1", 1)]
+    assert run.exit is not None
+    return b"".join(piece.data for piece in run.record if isinstance(piece, Output)), run.exit
+
+
+@pytest.mark.parametrize(("size", "left"), [(RELEASE_BYTES + 1, 0), (100, 100)])
+async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_day(
+    database: Database, size: int, left: int
+) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Output("stdout", bytes(size)), Exit(3)])
+        execution = await on.ended(await launch(on))
+        await on.turn(11)
+        await care(on).run_once()
+        data, end = await seen_again(on, execution)
+        assert (len(data), end) == (left, Exit(3))
+        assert await kept(on, execution)
+        await on.turn(DAY_SECONDS + 1)
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert not await kept(on, execution)
+
+
+async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database: Database) -> None:
+    async with bench(database) as on, on.worker():
+        on.machine("web-1").reply([Output("stdout", b"out"), Exit(0)])
+        declared = [ParameterDraft(name="password", type="secret")]
+        order = LaunchOrder(
+            [CommandAction(command="dump", key="step-1")],
+            SelectionDraft(ids=["web-1"]),
+            Policy(durable="auto"),  # type: ignore[arg-type]
+            "dump",
+            declared=declared,
+            parameters={"password": "canary"},
+        )
+        launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+        assert launched.execution is not None
+        execution = await on.ended(launched.execution)
+        await on.turn(11)
+        await care(on).run_once()
+        assert await seen_again(on, execution) == (b"", Exit(0))
 
 
 async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Database) -> None:

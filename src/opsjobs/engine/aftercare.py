@@ -135,17 +135,17 @@ class Aftercare:
 async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> set[int]:
     """The runs whose files are left: of users whom we may not become any more. Raises RemoteFailure for all others."""
     left: set[int] = set()
-    keys: dict[Become | None, list[tuple[int, RunKey]]] = {}
+    keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
         try:
             who = become.become_of({"become": folder.becomes.get(key.action)}, opened)
         except RemoteFailure:
             left.add(folder.run_id)
         else:
-            keys.setdefault(who, []).append((folder.run_id, key))
-    for who, theirs in keys.items():
+            keys.setdefault((who, folder.early), []).append((folder.run_id, key))
+    for (who, early), theirs in keys.items():
         try:
-            await durable.clean([key for _, key in theirs], who)
+            await durable.clean([key for _, key in theirs], who, output_only=early)
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.BECOME_FAILED:
                 raise

@@ -247,10 +247,13 @@ class RunRecord:
         line.attempt = attempt
         self.say(None, line, LINE_BYTES)
 
-    def finish(self, end: ActionEnd, *, direct: bool = False, sweep: bool = False, attempt: int | None = None) -> None:
+    def finish(
+        self, end: ActionEnd, *, direct: bool = False, sweep: bool = False, release: bool = False, attempt: int | None = None
+    ) -> None:
         """The run itself has ended, as its actions made it. `direct`: nothing of it lies in a store of its machine.
 
-        `sweep`: what became of some of them is to be found out. `attempt`: the last one, where it was not the first.
+        `sweep`: what became of some of them is to be found out. `release`: its output on the machine is removed soon.
+        `attempt`: the last one, where it was not the first.
         """
         if direct:
             self.say(None, _Identify(None), 0)
@@ -263,6 +266,7 @@ class RunRecord:
                 end.cancel_proof,
                 attempt,
                 sweep=sweep,
+                release=release,
                 watched=self.claimed.watched,
             )
         )

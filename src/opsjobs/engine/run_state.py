@@ -98,6 +98,10 @@ class Later:
     attempt: int | None = None
 
 
+RELEASE_BYTES = 1024 * 1024
+"""A run that wrote more to its target has its output there removed as soon as it is on record, not a day later."""
+
+
 @dataclass(slots=True)
 class RunState:
     """One run at work. `lost`: why it is unknown what became of its commands, should they have been started directly.
@@ -131,6 +135,13 @@ class RunState:
     numbers: dict[str, int] = field(default_factory=dict)
     checked: bool = False
     refused: str | None = None
+
+    @property
+    def releases_output(self) -> bool:
+        """True if the target is to drop the run's output soon: it was given secrets, or wrote much."""
+        if self.course.secrets or self.course.kept:
+            return True
+        return sum(sum(end.written) for end in self.ends.values()) > RELEASE_BYTES
 
     def learn(self, credentials: Iterable[Credential]) -> None:
         """Secrets that came from elsewhere meanwhile: from now on nothing that the run says shows them."""

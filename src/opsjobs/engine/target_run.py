@@ -316,7 +316,8 @@ class TargetRun:
         if key in self._state.dead and self._why is None:
             end = replace(end, status=RunStatus.DEAD)
         attempt = self._state.attempt if self._state.attempt > self.claimed.attempt else None
-        self.record.finish(end, direct=not self._state.kept, sweep=self._state.sweep, attempt=attempt)
+        state = self._state
+        self.record.finish(end, direct=not state.kept, sweep=state.sweep, release=state.releases_output, attempt=attempt)
 
     def _defer(self) -> None:
         """What waits holds nothing: the ledger wakes the run."""

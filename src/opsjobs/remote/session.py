@@ -189,8 +189,11 @@ class Durable(Protocol):
         Never raises for what a machine does: the proof is `unreachable` where the target's answer is missing.
         """
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:
-        """Remove the folders of runs that have ended. Raises RemoteFailure."""
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
+        """Remove the folders of runs that have ended. Raises RemoteFailure.
+
+        `output_only`: keep the record of each run, which refuses a second start and knows how it ended.
+        """
 
 
 class Session(Protocol):

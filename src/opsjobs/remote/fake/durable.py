@@ -68,13 +68,16 @@ class FakeDurable:
         self._machine.kills.append(settlement.proof)
         return settlement
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:  # noqa: ARG002  likewise
-        """Forget the runs that are over."""
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:  # noqa: ARG002  likewise
+        """Forget the runs that are over, or their output."""
         machine = self._machine
         machine.check_contact(self._since)
         for key in keys:
             run = machine.runs.get(key)
-            if run is None or not run.working:
+            if output_only:
+                if run is not None and not run.working:
+                    run.record.clear()
+            elif run is None or not run.working:
                 machine.runs.pop(key, None)
                 machine.voids.discard(key)
                 machine.cleaned.append(key)

@@ -100,10 +100,10 @@ class Spool:
         except (RemoteFailure, NoSpool, TimeoutError):
             return Settlement(CancelProof.UNREACHABLE)
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None) -> None:
-        """Remove the files of runs that have ended. Raises RemoteFailure, NoSpool."""
+    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
+        """Remove the files of runs that have ended, or only their output. Raises RemoteFailure, NoSpool."""
         for at in range(0, len(keys), KEYS_AT_ONCE):
-            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become))
+            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only))
 
     # Requests.
 

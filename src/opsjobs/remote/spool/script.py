@@ -138,9 +138,10 @@ def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
     return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
 
 
-def clean(keys: Sequence[RunKey], become: Become | None = None) -> Request:
-    """Remove the files of these runs."""
-    return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [_name(key) for key in keys], become)
+def clean(keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> Request:
+    """Remove the files of these runs, or empty those of their output."""
+    what = "output" if output_only else "all"
+    return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [what, *map(_name, keys)], become)
 
 
 def identity(store: str, boot: str, become: Become | None) -> Identity:

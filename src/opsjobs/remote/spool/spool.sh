@@ -788,7 +788,9 @@ esac 2>/dev/null
 echo "$N C $w ${r:--} ${t:--}"
 
 #: clean
-# Keys. What lives is left alone.
+# `all` or `output`, then keys. What lives is left alone. Without its output a run keeps its record, which refuses a second start.
+w=$1
+shift
 u=$(id -u) p= g=
 for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
   cd "$d" && [ -O . ] || continue
@@ -801,7 +803,12 @@ for d in "$HOME/.opsjobs/runs" /var/tmp/opsjobs-$u/runs; do
         [ "$v" ] && continue;;
     esac
     tidy
-    m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p $K.q"
+    case $w in
+      all) m="$m $K.x $K.v $K.1 $K.2 $K.g $K.e $K.f $K.p $K.q";;
+      *) for k in 1 2; do
+          [ -s $K.$k ] && : >$K.$k
+        done;;
+    esac
   done
   [ "$m" ] && rm -f $m
 done 2>/dev/null

@@ -22,13 +22,15 @@ from opsjobs.store.transaction import Database
 class Folder:
     """What a run may have left on its target: of each action that was tried, every attempt.
 
-    `becomes`: as whom actions ran, as their spec says; one that is not in here ran as who logs in.
+    `becomes`: as whom actions ran, as their spec says; one that is not in here ran as who logs in. `early`: only its output is to
+    be emptied now; the rest is due a day after its end.
     """
 
     run_id: int
     target_id: str
     keys: Sequence[RunKey]
     becomes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Sweep:
 _CLEANING_LEASE = "interval '1 hour'"
 _SWEEP_LEASE = "interval '10 minutes'"
 _NOW = "(select opsjobs_now())"
+# A visit sooner than this after the end of a run empties its output alone: the record refuses a second start until then.
+EARLY_HOURS = 23
+_EARLY = f"r.finished_at > {_NOW} - interval '{EARLY_HOURS} hours'"
 
 # What is still unknown is found out first: the folder knows it.
 _DUE_CLEANING = f"""
@@ -59,18 +64,19 @@ with due as (
   order by spool_due limit %(limit)s for update skip locked
 ), leased as (
   update target_runs r set spool_due = case when r.finished_at > {_NOW} - interval '8 days' then {_NOW} + {_CLEANING_LEASE} end
-  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.execution_id, r.target_id, r.attempt
+  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.execution_id, r.target_id, r.attempt, {_EARLY} as early
 )
-select l.id, l.uuid, l.target_id, x.action, greatest(l.attempt, x.attempt) as attempts, (
+select l.id, l.uuid, l.target_id, l.early, x.action, greatest(l.attempt, x.attempt) as attempts, (
   select a -> 'become' from execution_specs s cross join jsonb_array_elements(s.actions) a
   where s.execution_id = l.execution_id and a ->> 'key' = x.action and jsonb_typeof(a -> 'become') = 'object') as become
 from leased l left join lateral (
   select action, max(attempt) as attempt from job_execution_results where target_run_id = l.id group by action) x on true
 order by l.id, x.action"""
 
-_CLEANED = """
+_CLEANED = f"""
 with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
-update target_runs r set spool_due = null where r.id = any(array(select id from named))"""
+update target_runs r set spool_due = case when {_EARLY} then r.finished_at + interval '24 hours' end
+where r.id = any(array(select id from named))"""
 
 _NOT_CLEANED = f"""
 with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
@@ -127,7 +133,7 @@ where r.id = any(array(select id from named))"""
 
 
 async def due_cleaning(database: Database, zone: str, limit: int) -> list[Folder]:
-    """Runs that ended a day ago, at most `limit`; the longest due first."""
+    """Return runs that left something on their target that is to go now, at most `limit`; the longest due first."""
     rows = await database.fetch(_DUE_CLEANING, {"zone": zone, "limit": limit})
     runs: dict[int, list[DictRow]] = {}
     for row in rows:
@@ -137,7 +143,8 @@ async def due_cleaning(database: Database, zone: str, limit: int) -> list[Folder
 
 def _folder(run_id: int, tried: Sequence[DictRow]) -> Folder:
     keys = [key for row in tried for key in _keys(row["uuid"], row["action"], row["attempts"])]
-    return Folder(run_id, tried[0]["target_id"], keys, {row["action"]: row["become"] for row in tried if row["become"]})
+    becomes = {row["action"]: row["become"] for row in tried if row["become"]}
+    return Folder(run_id, tried[0]["target_id"], keys, becomes, tried[0]["early"])
 
 
 def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
@@ -145,7 +152,7 @@ def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
 
 
 async def cleaned(database: Database, run_ids: Sequence[int]) -> None:
-    """Nothing of these runs is left on their targets."""
+    """Note that nothing of these runs is left on their targets, or of a run that ended today: only its record."""
     await _each(database, _CLEANED, run_ids)
 
 

@@ -75,6 +75,7 @@ class RunMove:
     backoff the names of approvals and children that are waited for beside it, with spaces between.
     `watched`: as its claim said.
     `sweep` (with its end): what became of some of its actions is to be found out in the store that they were started in.
+    `release` (with its end): the output that it left on its machine is removed soon, its record a day later.
     """
 
     run_id: int
@@ -93,6 +94,7 @@ class RunMove:
     awaits: str | None = None
     watched: bool = False
     sweep: bool = False
+    release: bool = False
 
     @property
     def store_id(self) -> str | None:
@@ -137,6 +139,7 @@ def parameters(flush: Flush) -> dict[str, Any]:
         "store": sparse([r.store_id for r in flush.runs]),
         "boot": sparse([None if r.identity is None else r.identity.boot for r in flush.runs]),
         "sweep": flags(r.sweep for r in flush.runs),
+        "release": flags(r.release for r in flush.runs),
         "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
         "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
         **_wait_parameters(flush.runs),

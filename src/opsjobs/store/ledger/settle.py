@@ -40,9 +40,12 @@ _ENDS = ", ".join(f"{s.value} = e.{s.value} + t.{s.value}" for s in FINAL_RUN_ST
 _TALLY = ", ".join(f"count(*) filter (where status = '{s.value}') as {s.value}" for s in FINAL_RUN_STATUSES)
 
 # A run with a boot id was perhaps started in its machine's store: its folders there are removed a day after its end (while it
-# waits in between, the moment keeps the fact), and what is unknown of it there is looked for soon, before that.
+# waits in between, the moment keeps the fact), and what is unknown of it there is looked for soon, before that. Output that is
+# large or may hold secrets is emptied within seconds (aftercare.EARLY_HOURS); its record stays for the day.
 _SPOOL_DUE = """case when num_nonnulls(m.boot_id, t.boot_id, t.spool_due) > 0
-                     then (select opsjobs_now()) + interval '24 hours' end"""
+                     then (select opsjobs_now())
+                        + case when m.release and m.status <> 'waiting' then interval '10 seconds' else interval '24 hours' end
+                     end"""
 _SWEEP_DUE = f"""case when m.status <> 'waiting' and (
                         m.sweep or (m.cancel_proof = 'unreachable' or m.error_code in ('lost', 'poison'))
                         and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> '{DIRECT}')
@@ -56,9 +59,9 @@ with seen as materialized (
   from unnest(%(run)s::bigint[], %(execution)s::bigint[], %(fence)s::bigint[], %(status)s::text[], %(exit)s::int[],
               %(code)s::text[], %(message)s::text[], %(proof)s::text[], %(attempt)s::int[], %(store)s::text[], %(boot)s::text[],
               %(lines)s::int[], %(moves)s::int[], %(waiting_for)s::text[], %(wake)s::float8[], %(awaits)s::text[],
-              %(sweep)s::bool[])
+              %(sweep)s::bool[], %(release)s::bool[])
     as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, attempt, store_id, boot_id,
-         lines, moves, waiting_for, wake, awaits, sweep)
+         lines, moves, waiting_for, wake, awaits, sweep, release)
   left join lateral (
     select t.owner, t.fence, t.status, t.target_id, t.claims from target_runs t where t.id = f.run_id offset 0) t on true
 ), result as materialized (
