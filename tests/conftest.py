@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,6 +18,10 @@ from kit import servers, sharing
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 ASYNC_TEST_SECONDS = 180
+
+# A script that starts the tests in the background has them ignore SIGINT, and every process that they start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine makes any example slow: that is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
