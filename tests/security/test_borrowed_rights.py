@@ -131,3 +131,51 @@ async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
             problem(await at.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held")
         assert (await at.http.post("/users/3/disable", headers=keeper)).status_code == 200
         assert (await at.http.put("/users/1", json=draft)).status_code == 200
+
+
+async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database: Database) -> None:
+    people = People(database)
+    await people.users.create("root", "hash", [ADMIN])
+    await people.users.create("chief", "hash", [ADMIN])
+    maker, chief = await people.standing("root", "user"), await people.standing("chief", "user")
+    assert maker is not None
+    bearer = await people.by_token(await key(people, "roots-key", maker))
+    await people.services.create("direct", "pem", [ADMIN], by=maker)
+    await people.services.create("by-key", "pem", [ADMIN], by=bearer)
+    await people.services.create("by-service", "pem", [ADMIN], by=await people.standing("by-key", "service"))
+    names = ("direct", "by-key", "by-service", "direct/user/chief")
+
+    async def may_all() -> list[bool | None]:
+        found = [await people.standing(name, "service") for name in names]
+        return [who and who.may("system:admin") for who in found]
+
+    assert await may_all() == [True] * 4
+    await people.users.change("1", "user.updated", grants=[VIEWER])
+    assert await may_all() == [False] * 4
+    await people.users.change("1", "user.updated", grants=[ADMIN])
+    await people.users.change("1", "user.disabled", disabled=True)
+    assert await may_all() == [None] * 4
+    adopted = await people.services.replace("1", "pem", [ADMIN], disabled=False, by=chief)
+    assert adopted.made_by == "chief"
+    assert await may_all() == [True, None, None, True]
+
+
+async def test_services_that_change_each_other_do_not_come_to_answer_to_each_other(database: Database) -> None:
+    people = People(database)
+    for name in ("one", "two"):
+        await people.services.create(name, "pem", [ADMIN])
+    one, two = [await people.standing(name, "service") for name in ("one", "two")]
+    await people.services.replace("1", "pem", [ADMIN], disabled=False, by=two)
+    await people.services.replace("2", "pem", [ADMIN], disabled=False, by=one)
+    assert await people.standing("one", "service") is not None
+
+
+async def test_system_admin_alone_neither_deletes_an_administrators_key_nor_begins_the_audit_log_anew(database: Database) -> None:
+    async with stage(database) as at:
+        boss = (await at.http.post("/api-keys", json={"name": "boss", "role": "admin"})).json()
+        made = await at.http.post("/api-keys", json={"name": "keeper", "permissions": ["system:admin"]})
+        keeper = {"Authorization": f"Bearer {made.json()['token']}"}
+        problem(await at.http.delete(f"/api-keys/{boss['id']}", headers=keeper), 403, "more_than_held")
+        problem(await at.http.post("/audit/anchor", json={"reason": "x"}, headers=keeper), 403, "forbidden")
+        assert (await at.http.delete(f"/api-keys/{boss['id']}")).status_code == 204
+        assert (await at.http.delete(f"/api-keys/{made.json()['id']}", headers=keeper)).status_code == 204

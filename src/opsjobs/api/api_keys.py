@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
 from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import TakesOver, check_given, check_takes_over
+from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.model.access import Role
@@ -85,8 +85,11 @@ async def show(id: str, request: Request) -> Response:
 
 @router.delete("/api-keys/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete an API key")
 async def delete(id: str, request: Request) -> Response:
-    """From now on its token is refused."""
-    await request.app.state.parts.people.delete_key(id)
+    """From now on its token is refused. Nobody deletes one that holds more than he does."""
+    people = request.app.state.parts.people
+    gone = await people.get_key(id)
+    check_holds(request, f"The API key {gone.name}", gone.grants)
+    await people.delete_key(id)
     return Response(status_code=204)
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import check, requires
 from opsjobs.api.listing import listed, page_of
 from opsjobs.model.wire import Wire
 from opsjobs.store import audit
@@ -67,7 +67,8 @@ async def export(request: Request, after: After = None) -> Response:
 async def anchor(request: Request, draft: AnchorDraft) -> Response:
     """Behind all rows that there are, whatever became of them: where the chain is broken for good, or a key is lost. On record.
 
-    The rows before stay, and are proven by nothing from then on.
+    The rows before stay, and are proven by nothing from then on: it takes `audit:read`, too.
     """
+    check(request, "audit:read")
     base = await request.app.state.parts.seals.anchor(draft.reason)
     return JSONResponse({"base": str(base)})

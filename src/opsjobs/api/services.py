@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.auth import principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
@@ -54,7 +54,13 @@ async def create(request: Request, draft: NewServiceDraft, idem: Idempotent) -> 
     check_takes_over(request, takes_over=draft.takes_over)
     kept = [grant.kept() for grant in draft.grants]
     service = await request.app.state.parts.people.services.create(
-        draft.name, draft.public_key, kept, disabled=draft.disabled, takes_over=draft.takes_over, idem=idem
+        draft.name,
+        draft.public_key,
+        kept,
+        disabled=draft.disabled,
+        takes_over=draft.takes_over,
+        idem=idem,
+        by=principal_of(request),
     )
     return created(request, "" if isinstance(service, Answer) else f"/services/{service.id}", service)
 
@@ -73,7 +79,7 @@ async def show(id: str, request: Request) -> Response:
 
 @put_and_patch(router, "/services/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a service")
 async def replace(id: str, request: Request, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]) -> Response:
-    """Another key, other grants; good at once. `name` cannot change."""
+    """Another key, other grants; good at once. `name` cannot change. It answers to whoever has written it last."""
     services, draft = request.app.state.parts.people.services, change.draft
     before = await services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
@@ -83,7 +89,8 @@ async def replace(id: str, request: Request, change: Annotated[Edit[ServiceDraft
     loaded(draft.public_key)
     check_given(request, draft.grants)
     kept = [grant.kept() for grant in draft.grants]
-    changed = await services.replace(id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis)
+    by = principal_of(request)
+    changed = await services.replace(id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by)
     return JSONResponse(changed.data())
 
 

@@ -48,7 +48,10 @@ class ServiceTokens:
         self._check(claims, name)
         principal = await self._people.standing(_whose(claims, name), "service")
         if principal is None:
-            raise rejected("speaks for somebody who may nothing here (on_behalf_of)")
+            raise rejected(
+                "comes from a service whose maker is disabled or gone (let an administrator save it again), or speaks for somebody "
+                "who may nothing here (on_behalf_of)"
+            )
         return principal
 
     def _check(self, claims: Mapping[str, Any], name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.access import Principal, PrincipalKind
-from opsjobs.model.granting import both, principal_of
+from opsjobs.model.granting import both, principal_of, within
 from opsjobs.store.people.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
 from opsjobs.store.people.attempts import Attempts, LockOut
 from opsjobs.store.people.seen import Seen
@@ -19,7 +19,7 @@ __all__ = ["API_KEYS", "TOKEN_PREFIX", "ApiKey", "ApiKeys", "LockOut", "People",
 
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
-_SERVICE = "select name, grants from service_clients where name = %s and disabled_at is null"
+_SERVICE = "select name, grants, answers_to, answers_to_kind from service_clients where name = %s and disabled_at is null"
 _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
@@ -68,7 +68,7 @@ class People(ApiKeys):
 
     async def _service(self, name: str) -> Principal | None:
         service, kind, user = parted(name)
-        itself = await self._kept(_SERVICE, service, "service", None)
+        itself = await self._registered(service)
         if itself is None or kind is None or user is None:
             return itself
         if kind not in ("user", "external"):
@@ -77,6 +77,17 @@ class People(ApiKeys):
         if other is None:
             return None
         return replace(itself, name=name, grants=both(itself, other), person=other.person)
+
+    async def _registered(self, name: str) -> Principal | None:
+        """The service, as far as whoever registered it may now. None: it is unknown or disabled, or that one is."""
+        row = await self._database.fetch_one(_SERVICE, [name])
+        if row is None:
+            return None
+        itself = principal_of(row["name"], "service", row["grants"], None)
+        if row["answers_to"] is None:
+            return itself
+        maker = await self.standing(row["answers_to"], row["answers_to_kind"])
+        return None if maker is None else within(itself, maker)
 
     async def _kept(self, query: str, name: str, kind: PrincipalKind, person: str | None) -> Principal | None:
         row = await self._database.fetch_one(query, [name])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, uuid7
+from opsjobs.model.access import Principal
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency, spent
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -28,6 +29,7 @@ class Service:
     public_key: str
     grants: list[dict[str, Any]]
     disabled: bool
+    made_by: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -40,12 +42,13 @@ class Service:
             "public_key": self.public_key,
             "grants": self.grants,
             "disabled": self.disabled,
+            "made_by": self.made_by,
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
         }
 
 
-_SHOWN = "id, uuid, name, public_key, grants, disabled_at is not null as disabled, created_at, updated_at"
+_SHOWN = "id, uuid, name, public_key, grants, disabled_at is not null as disabled, made_by, created_at, updated_at"
 _SELECT = f"select {_SHOWN} from service_clients"
 
 SERVICES = Listing(
@@ -55,19 +58,32 @@ SERVICES = Listing(
         "uuid": Column("uuid"),
         "name": Column("text", sort=True),
         "disabled": Column("boolean"),
+        "made_by": Column("text"),
         "created_at": Column("moment", sort=True),
     },
     default_sort="name",
 )
 
-_INSERT = f"""
-insert into service_clients (uuid, name, public_key, grants, disabled_at)
-values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end) returning {_SHOWN}"""
+# Whose right a service stands by: the user, the service or the platform's person who wrote it, or who stands behind the API key
+# that did. A service that changes another one leaves this as it is: two could come to answer to each other.
+_BEHIND = """
+case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left join users u on u.id = k.user_id
+  where k.name = %(by)s) else %(by)s end"""
+_BEHIND_KIND = """
+case %(by_kind)s when 'api_key' then (select case when k.user_id is null then k.answers_to_kind else 'user' end from api_keys k
+  where k.name = %(by)s) else %(by_kind)s end"""
 
-_REPLACE = f"""
+_INSERT = f"""
+insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind, answers_to, answers_to_kind)
+values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end, %(by)s::text, %(by_kind)s::text,
+  {_BEHIND}, {_BEHIND_KIND}) returning {_SHOWN}"""
+
+_REPLACE = """
 update service_clients set public_key = %(public_key)s, grants = %(grants)s, updated_at = opsjobs_now(),
-  disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end
-where id = %(id)s returning {_SHOWN}"""
+  disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end{owner}
+where id = %(id)s returning {shown}"""
+_HANDED_OVER = f""",
+  made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND}, answers_to_kind = {_BEHIND_KIND}"""
 
 
 class Services:
@@ -86,14 +102,19 @@ class Services:
         disabled: bool = False,
         takes_over: bool = False,
         idem: IdempotentRequest | None = None,
+        by: Principal | None = None,
     ) -> Service | Answer:
-        """Register one. Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left."""
+        """Register one, which may no more than `by` may now.
+
+        Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left.
+        """
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,
             "public_key": public_key,
             "grants": Jsonb(grants),
             "disabled": disabled,
+            **_maker(by),
         }
 
         async def made(connection: Connection) -> Service:
@@ -110,14 +131,25 @@ class Services:
         )
 
     async def replace(
-        self, ref: str, public_key: str, grants: list[dict[str, Any]], *, disabled: bool, basis: datetime | None = None
+        self,
+        ref: str,
+        public_key: str,
+        grants: list[dict[str, Any]],
+        *,
+        disabled: bool,
+        basis: datetime | None = None,
+        by: Principal | None = None,
     ) -> Service:
-        """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound."""
+        """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound.
+
+        From now on it may no more than `by` may; unless that is a service itself.
+        """
         async with self._database.transaction() as connection:
             before = _service(await lock(connection, "service", ref, _SELECT))
             check_basis("service", ref, before.updated_at, basis)
-            values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled}
-            row = await (await connection.execute(_REPLACE, values)).fetchone()
+            values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled, **_maker(by)}
+            owner = "" if by is None or by.kind == "service" else _HANDED_OVER
+            row = await (await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)).fetchone()
             assert row is not None
             after = _service(row)
             await audit.record(
@@ -163,8 +195,13 @@ def parted(name: str) -> tuple[str, str | None, str | None]:
     return (service, kind, user) if rest else (service, None, None)
 
 
+def _maker(by: Principal | None) -> dict[str, str | None]:
+    return {"by": None, "by_kind": None} if by is None else {"by": by.name, "by_kind": by.kind}
+
+
 def _told(service: Service) -> dict[str, Any]:
-    return {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
+    told = {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
+    return {**told, "made_by": service.made_by}
 
 
 def _service(row: Mapping[str, Any]) -> Service:

@@ -1,0 +1,15 @@
+"""Who registered a service, and for whose right it stands; additions only."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0030"
+down_revision = "0029"
+
+
+def upgrade() -> None:
+    """Add it all."""
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    driver.execute(Path(__file__).with_suffix(".sql").read_text())
