@@ -88,7 +88,7 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             desk.asked.append(asked)
             self._send(desk.reply(asked))
 
-        do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  the library's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  the library's names
 
         def _send(self, answer: Answer) -> None:
             portions = answer.portions or [json.dumps(answer.body).encode()]

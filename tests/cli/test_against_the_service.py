@@ -261,4 +261,28 @@ def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(folder: Path
 def test_a_trial_prints_each_step(folder: Path) -> None:
     code, out, err = opsjobs(folder, "targets", "test", names(folder)[0], "-o", "json")
     assert code == 0, err
-    assert [step["name"] for step in json.loads(out)] == ["connect", "auth", "shell", "sudo", "sftp"]
+    (trial,) = json.loads(out)
+    assert [step["name"] for step in trial["steps"]] == ["connect", "auth", "shell", "sudo", "sftp"]
+
+
+def test_a_target_is_changed_labelled_and_put_under_maintenance(folder: Path) -> None:
+    lab = json.loads(opsjobs(folder, "targets", "show", names(folder)[0], "-o", "json")[1])
+    add = ["targets", "add", "web-9", lab["host"], "--port", str(lab["port"]), "--zone", "paris"]
+    code, _, err = opsjobs(folder, *add)
+    assert code == 0, err
+    assert "zone paris has no worker now" in err
+    assert f"web-9 has the same host and port as {lab['name']}" in err
+    code, _, err = opsjobs(folder, "targets", "set", "web-9", "--zone", "default", "-c", lab["credential"], "-g", "odd")
+    assert (code, "zone paris -> default" in err, "groups +odd" in err) == (0, True, True), err
+    code, _, err = opsjobs(folder, "targets", "label", "web-9", "team=a", "rack=r1")
+    assert (code, "+label rack=r1, +label team=a" in err or "+label team=a, +label rack=r1" in err) == (0, True), err
+    assert opsjobs(folder, "targets", "label", "web-9", "rack-")[0] == 0
+    assert opsjobs(folder, "targets", "maintenance", "web-9", "--reason", "new disk")[0] == 0
+    code, out, _ = opsjobs(folder, "targets", "show", "web-9")
+    assert (code, b"under maintenance until it is ended: new disk" in out) == (0, True)
+    assert opsjobs(folder, "targets", "maintenance", "web-9", "--end")[0] == 0
+    code, _, err = opsjobs(folder, "targets", "trust", "-l", "team=a", "-y")
+    assert (code, "SHA256:" in err) == (0, True), err
+    shown = json.loads(opsjobs(folder, "targets", "show", "web-9", "-o", "json")[1])
+    assert (shown["labels"], shown["groups"], shown["zone"]) == ({"team": "a"}, ["odd"], "default")
+    assert opsjobs(folder, "targets", "rm", "web-9")[0] == 0

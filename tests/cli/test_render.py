@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -86,3 +88,33 @@ def test_moments_are_told_by_their_age(moment: str, words: str) -> None:
 def test_numbers_are_counted() -> None:
     assert (counted(1, "target"), counted(2, "target")) == ("1 target", "2 targets")
     assert counts({"succeeded": 10, "failed": 2, "lost": 0}) == "10 succeeded, 2 failed"
+
+
+MACHINES = [
+    {"id": number, "name": f"web-{number}.example.org", "host": f"127.0.24.{number}", "labels": {"env": "prod", "rack": f"r{number}"},
+     "error": "the machine refuses the login of deploy"}
+    for number in (1, 10)
+]  # fmt: skip
+MACHINE_COLUMNS = tuple(Column(name, lambda i, name=name: i[name]) for name in ("id", "name", "host", "labels", "error"))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_a_name_or_an_address_is_never_folded_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_list(MACHINES, MACHINE_COLUMNS, Form.TABLE)
+    told = capsys.readouterr()
+    heading, *lines = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in told.out.splitlines())
+    shown = heading.split()
+    for machine in MACHINES:
+        for column in ("id", "name", "host"):
+            whole = sum(str(machine[column]) in line.split() for line in lines)
+            assert whole == (column.upper() in shown), f"{column} of {machine['name']}"
+    assert all(len(line) <= width for line in lines) or shown == ["NAME"] or shown == ["ID"]
+    hidden = [name for name in ("id", "name", "host", "labels", "error") if name.upper() not in shown]
+    assert ("not shown" in told.err) == bool(hidden)
+    assert all(name in told.err for name in hidden)
+    assert not hidden if width >= 80 else True

@@ -98,7 +98,15 @@ def test_a_try_says_each_step_and_prints_the_public_key(
 def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
     monkeypatch: pytest.MonkeyPatch, policy: str, pinned: list[str], shown: list[str], kept: list[str] | None
 ) -> None:
-    target = {"id": "1", "name": "web-1", "host": "10.0.0.5", "port": 22, "host_keys": pinned, "host_key_policy": policy}
+    target = {
+        "id": "1",
+        "name": "web-1",
+        "host": "10.0.0.5",
+        "port": 22,
+        "host_keys": pinned,
+        "host_key_policy": policy,
+        "version": 3,
+    }
 
     def reply(asked: Asked) -> Answer:
         if asked.method == "GET":
@@ -106,6 +114,6 @@ def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
         return Answer(200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in shown]})
 
     code, asked = called(monkeypatch, reply, "targets", "trust", "web-1", "--yes")
-    put = [one.body["host_keys"] for one in asked if one.method == "PUT"]
-    assert put == ([] if kept is None else [kept])
+    patched = [(one.body["host_keys"], one.body["version"]) for one in asked if one.method == "PATCH"]
+    assert patched == ([] if kept is None else [(kept, 3)])
     assert code == (0 if kept is not None or shown == [KEY] else 1)

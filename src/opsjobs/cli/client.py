@@ -27,6 +27,7 @@ GIVE_UP_SECONDS = 300.0  # of a stream that does not come back
 PAUSE_SECONDS_AT_LEAST = 0.1
 PAUSE_SECONDS_AT_MOST = 5.0
 SENDS_AT_MOST = 3
+PATCHES_AT_MOST = 5
 PAGE_ITEMS = 200
 
 Json = dict[str, Any]
@@ -97,6 +98,16 @@ class Client:
     def put(self, path: str, body: Json, *, etag: str = "*") -> Any:
         """The answer to a PUT of the whole thing."""
         return self._send("PUT", path, body=body, headers={"if-match": etag})
+
+    def patch(self, path: str, body: Json) -> Any:
+        """The answer to a PATCH; sent again if another request changed the thing at the same moment."""
+        for attempt in range(1, PATCHES_AT_MOST + 1):
+            try:
+                return self._send("PATCH", path, body=body, headers={"if-match": "*"})
+            except Refused as refused:
+                if refused.code != "stale_version" or attempt == PATCHES_AT_MOST:
+                    raise
+        raise AssertionError("the loop above returns or raises")
 
     def delete(self, path: str) -> None:
         """Take it away."""

@@ -18,6 +18,14 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
+GAP = 2
+FOLDED_COLUMNS = 16
+"""A column is folded to no less; if there is no room for that, it is not shown."""
+NEVER_FOLDED = frozenset({
+    "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution", "credential", "user", "username", "service",
+    "group", "file", "key", "zone", "jump", "worker",
+})  # fmt: skip
+"""Headings of columns whose cells are typed again: folded, one name or address would read as another."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STYLE_OF = {
@@ -186,12 +194,49 @@ def _structured(value: object, form: Form) -> None:
 
 
 def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column.heading.upper(), overflow="fold")
-    for item in items:
-        table.add_row(*(cell(column.value(item)) for column in columns))
-    _print(table)
+    rows = [[cell(column.value(item)) for column in columns] for item in items]
+    widths = [max((text.cell_len for text in texts), default=0) for texts in _by_column(columns, rows)]
+    room = console(sys.stdout).width if sys.stdout.isatty() else PIPE_COLUMNS
+    kept = _fitting(columns, widths, room)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for position in kept:
+        whole = _is_whole(columns[position], widths[position])
+        least = min(widths[position], widths[position] if whole else FOLDED_COLUMNS)
+        table.add_column(columns[position].heading.upper(), overflow="fold", no_wrap=whole, min_width=least)
+    for row in rows:
+        table.add_row(*(row[position] for position in kept))
+    # Wider than the terminal rather than cut: what is left is what a person types again.
+    _print(table, at_least=_least(columns, widths, kept))
+    if dropped := [column.heading for position, column in enumerate(columns) if position not in kept]:
+        tell(f"not shown, for this terminal is too narrow: {', '.join(dropped)} (-o json has all)")
+
+
+def _by_column(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[list[Text]]:
+    return [[Text(column.heading), *(row[position] for row in rows)] for position, column in enumerate(columns)]
+
+
+def _is_whole(column: Column, width: int) -> bool:
+    """Return True if the cells of a column are never folded: names and ids that would read as others, and what is short anyway."""
+    return column.heading in NEVER_FOLDED or width <= FOLDED_COLUMNS
+
+
+def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]) -> int:
+    """Return how wide a table of these columns is at the least."""
+    return sum((widths[i] if _is_whole(columns[i], widths[i]) else FOLDED_COLUMNS) + GAP for i in kept) - GAP
+
+
+def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+    """Return the positions of the columns that have room: the last long ones go first, names and ids at the very last."""
+    kept = list(range(len(columns)))
+
+    def worth(position: int) -> tuple[bool, bool, int]:
+        named = columns[position].heading in NEVER_FOLDED
+        return named, _is_whole(columns[position], widths[position]), -position
+
+    going = sorted(kept, key=worth)
+    while len(kept) > 1 and _least(columns, widths, kept) > room:
+        kept.remove(going.pop(0))
+    return kept
 
 
 def _fields(item: Mapping[str, Any]) -> None:
@@ -213,9 +258,10 @@ def _is_nested(value: object) -> bool:
     return any(isinstance(v, Mapping | list) for v in inner)
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, at_least: int = 0) -> None:
     # Rich fills a line with blanks up to the table's width; nobody wants them in a pipe.
     out = console(sys.stdout)
+    out.width = max(out.width, at_least)
     if sys.stdout.isatty():
         out.print(table)
         return

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from opsjobs.cli import importing_targets, options
-from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
-from opsjobs.model.target import REVOKED, HostKeyPolicy, TargetDraft, Transport
+from opsjobs.cli import importing_targets, options, target_changes, target_keys
+from opsjobs.cli.client import Json, connect, path_of
+from opsjobs.cli.render import Column, Form, show_list, show_one, tell
+from opsjobs.cli.target_choice import labels_of
+from opsjobs.cli.target_words import warn_of_twins_of, warn_of_zones
+from opsjobs.model.target import HostKeyPolicy, Transport
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
 
@@ -27,16 +29,10 @@ COLUMNS = (
     Column("credential", lambda t: t.get("credential")),
     Column("labels", lambda t: t.get("labels")),
     Column("groups", lambda t: t.get("groups")),
-    Column("host keys", lambda t: len(t.get("host_keys") or ()) or t.get("host_key_policy"), wide=True),
+    Column("host keys", target_keys.trusted),
     Column("zone", lambda t: t.get("zone"), wide=True),
     Column("slots", lambda t: t.get("slots"), wide=True),
     Column("jump", lambda t: t.get("jump"), wide=True),
-)
-STEP_COLUMNS = (
-    Column("step", lambda s: s["name"]),
-    Column("ok", lambda s: s["ok"]),
-    Column("took", lambda s: seconds(s.get("ms"))),
-    Column("error", lambda s: _step_error(s.get("error"))),
 )
 
 
@@ -47,18 +43,26 @@ def list_targets(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """List targets by name."""
+    """List targets by name.
+
+    If all are shown, they are sorted as people count: lab-2 before lab-10.
+    """
     with connect() as client:
         found, more = client.items("/targets", limit=limit, selector=selector, groups=group)
-    show_list(found, COLUMNS, output)
+    show_list(found if more else sorted(found, key=_in_counting_order), COLUMNS, output)
     options.tell_more(more, limit)
 
 
 @app.command()
 def show(target: Target, output: options.Output = Form.TABLE) -> None:
-    """Show one target."""
+    """Show one target, with the fingerprints of its host keys and its maintenance."""
     with connect() as client:
-        show_one(client.by_name("target", target), output)
+        found = client.by_name("target", target)
+        if output in (Form.TABLE, Form.WIDE):
+            stands = client.get(f"{path_of('target', found['id'])}/maintenance")["maintenance"]
+            shown = {"host_keys": target_keys.fingerprints(found.get("host_keys") or ())}
+            found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(stands)}
+        show_one(found, output)
 
 
 @app.command()
@@ -89,7 +93,7 @@ def add(
         "host": host or name,
         "port": port,
         "transport": transport,
-        "labels": _labels(label),
+        "labels": labels_of("--label", label),
         "groups": options.split(group),
         "credential": credential,
         "jump": jump,
@@ -100,7 +104,9 @@ def add(
     }
     with connect() as client:
         made = client.post("/targets", body)
-    print(made["id"])
+        print(made["id"])
+        warn_of_twins_of(client, made)
+        warn_of_zones(client, [zone] if zone != "default" else [])
     untrusted = transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED and not host_key
     hint = f"; next: opsjobs targets trust {name}" if untrusted else ""
     tell(f"target {name} is added{hint}")
@@ -109,64 +115,11 @@ def add(
 app.command("import")(importing_targets.import_targets)
 
 
-@app.command("test")
-def try_out(targets: SeveralTargets, output: options.Output = Form.TABLE) -> None:
-    """Try to reach targets, step by step.
-
-    Exit code 1 where one does not work.
-    """
-    all_ok = True
-    with connect() as client:
-        for ref in targets:
-            target = client.by_name("target", ref)
-            report = client.post(f"{path_of('target', target['id'])}/test")
-            all_ok = all_ok and bool(report["ok"])
-            tell(f"{target['name']}: {'works' if report['ok'] else 'does not work'}")
-            show_list(report["steps"], STEP_COLUMNS, output)
-    raise typer.Exit(Exit.OK if all_ok else Exit.ERROR)
-
-
-@app.command()
-def trust(
-    targets: SeveralTargets,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: the fingerprints were compared elsewhere.")] = False,
-) -> None:
-    """Show the host keys of targets, and pin them after a yes."""
-    with connect() as client:
-        for ref in targets:
-            _trust(client, client.by_name("target", ref), yes)
-
-
-def _trust(client: Client, target: Json, yes: bool) -> None:
-    scanned = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
-    if not scanned:
-        raise CommandFailed(f"{target['name']} has shown no host key: is {target['host']}:{target['port']} an SSH server?")
-    if target.get("host_key_policy") == HostKeyPolicy.CA:
-        raise CommandFailed(f"the host keys of {target['name']} are judged by its CA: there is nothing to pin.")
-    keys, pinned = [key["key"] for key in scanned], [*(target.get("host_keys") or ())]
-    revoked = [line for line in pinned if line.startswith(REVOKED)]
-    if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
-        raise CommandFailed(f"{target['name']} shows a host key that was revoked, and is not trusted: {bad.pop()[:60]} …")
-    if {*keys, *revoked} == {*pinned}:
-        tell(f"{target['name']}: its host keys are trusted already")
-        return
-    tell(f"{target['name']} ({target['host']}:{target['port']}) shows:")
-    for key in scanned:
-        tell(f"  {plain(str(key['key']).split(' ')[0])}  {plain(key['fingerprint'])}")
-    if len(pinned) > len(revoked):
-        so_far = counted(len(pinned) - len(revoked), "key")
-        tell(f"CAREFUL: they take the place of the {so_far} trusted so far. Was the machine set up anew? Else do not trust them.")
-    if not yes and not _agreed(str(target["name"])):
-        raise CommandFailed(f"{target['name']} is not trusted; nothing has changed.")
-    body = {field: target[field] for field in TargetDraft.model_fields if field in target}
-    client.put(path_of("target", target["id"]), {**body, "host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED})
-    tell(f"{target['name']} is trusted with {counted(len(keys), 'host key')}")
-
-
-def _agreed(name: str) -> bool:
-    if not sys.stdin.isatty():
-        raise CommandFailed(f"nobody is here to say yes to the host keys of {name}: compare them, then use --yes.", Exit.USAGE)
-    return typer.confirm("Are these the machine's own fingerprints? Trust them?", err=True)
+app.command("set")(target_changes.set_)
+app.command("label")(target_changes.label)
+app.command("maintenance")(target_changes.maintenance)
+app.command("test")(target_keys.try_out)
+app.command("trust")(target_keys.trust)
 
 
 @app.command()
@@ -179,17 +132,7 @@ def rm(targets: SeveralTargets) -> None:
             tell(f"target {target['name']} is removed")
 
 
-def _labels(pairs: list[str] | None) -> dict[str, str]:
-    labels = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise CommandFailed(f"--label {pair}: write KEY=VALUE, such as env=prod.", Exit.USAGE)
-        labels[key.strip()] = value.strip()
-    return labels
-
-
-def _step_error(error: object) -> str:
-    if isinstance(error, dict):
-        return f"{error.get('code')}: {error.get('message')}"
-    return str(error or "")
+def _in_counting_order(target: Mapping[str, Any]) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts names as people count: lab-2 before lab-10."""
+    pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", str(target["name"]))
+    return [(not piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces]

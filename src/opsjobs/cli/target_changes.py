@@ -1,0 +1,182 @@
+"""`opsjobs targets set`, `label` and `maintenance`: one field, one label, one pause of a machine at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import plain, tell
+from opsjobs.cli.target_choice import All, Chosen, Group, chosen
+from opsjobs.cli.target_words import changes_in_words, warn_of_twins_of, warn_of_zones
+from opsjobs.model.importing import differences
+from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
+
+Platform = Literal["linux", "macos", "bsd", "network", "windows"]
+Durable = Literal["auto", "required", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What `targets set` may change."""
+
+    name: Annotated[str | None, typer.Option("--name", help="Another name. Of one target only.")]
+    host: Annotated[str | None, typer.Option("--host", help="Another address or host name. Of one target only.")]
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="Another SSH port.")]
+    credential: Annotated[
+        str | None, typer.Option("-c", "--credential", metavar="NAME", help="The credential to log in with; it has the user.")
+    ]
+    no_credential: Annotated[bool | None, typer.Option("--no-credential", help="Log in with none.")]
+    jump: Annotated[str | None, typer.Option("--jump", metavar="TARGET", help="The target to go through.")]
+    no_jump: Annotated[bool | None, typer.Option("--no-jump", help="Go through none.")]
+    zone: Annotated[str | None, typer.Option("--zone", help="The zone whose workers reach it.")]
+    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Runs on it at a time.")]
+    group: Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Put it into these groups.")]
+    no_group: Annotated[list[str] | None, typer.Option("--no-group", metavar="GROUP[,GROUP]", help="Take it out of these.")]
+    transport: Annotated[Transport | None, typer.Option("--transport", help="How it is reached.")]
+    platform: Annotated[Platform | None, typer.Option("--platform", help="What runs on it.")]
+    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option("--host-key-policy", help="Which host keys are good.")]
+    durable: Annotated[Durable | None, typer.Option("--durable", help="Whether its commands outlive a lost connection.")]
+
+    def patch(self) -> Json:
+        """Return the JSON Merge Patch, but for the groups. Raises CommandFailed for options that exclude each other."""
+        told: Json = {
+            name: getattr(self, name)
+            for name in ("name", "host", "port", "credential", "jump", "zone", "slots", "transport", "platform")
+        }
+        told |= {"host_key_policy": self.host_key_policy, "durable": self.durable}
+        patch: Json = {name: value for name, value in told.items() if value is not None}
+        for name, none in (("credential", self.no_credential), ("jump", self.no_jump)):
+            if none and name in patch:
+                raise CommandFailed(f"--{name} and --no-{name} exclude each other.", Exit.USAGE)
+            if none:
+                patch[name] = None
+        return patch
+
+    def groups(self, so_far: Sequence[str]) -> list[str] | None:
+        """Return the groups that a target is to name; None if nothing is said of them."""
+        if self.group is None and self.no_group is None:
+            return None
+        out = options.split(self.no_group)
+        return [name for name in dict.fromkeys([*so_far, *options.split(self.group)]) if name not in out]
+
+
+@options.spread(Fields, "fields")
+def set_(targets: Chosen = None, *, fields: Fields) -> None:
+    """Change fields of targets. What is not mentioned stays.
+
+    Labels are changed with `opsjobs targets label`, host keys with `opsjobs targets trust`.
+    """
+    patch = fields.patch()
+    if not patch and fields.groups([]) is None:
+        raise CommandFailed("nothing is to be changed: `opsjobs targets set --help` shows what can be.", Exit.USAGE)
+    with connect() as client:
+        found = chosen(client, targets or ())
+        if len(found) > 1 and (alone := [name for name in ("name", "host") if name in patch]):
+            raise CommandFailed(f"--{alone[0]} is of one target: {len(found)} are named.", Exit.USAGE)
+
+        def wanted(target: Json) -> Json:
+            groups = fields.groups(target["groups"])
+            return patch if groups is None else {**patch, "groups": groups}
+
+        for after in _changed(client, found, wanted):
+            if {"host", "port", "jump"} & patch.keys():
+                warn_of_twins_of(client, after)
+        warn_of_zones(client, [fields.zone])
+
+
+def label(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TARGET[,TARGET]] CHANGE…", help="Names, ids or uuids; then key=value to set, key- to take away."
+        ),
+    ],
+    *,
+    selector: options.Selector = None,
+    group: Group = None,
+    all_: All = False,
+) -> None:
+    """Set labels of targets, and take labels away. Labels that are not mentioned stay.
+
+    With -l, -g or --all no TARGET is named.
+    """
+    several = bool(selector or group or all_)
+    refs, told = ([], words) if several else (options.split(words[:1]), words[1:])
+    labels = dict(_label(word) for word in told)
+    if not labels:
+        raise CommandFailed("no label is named: write key=value to set one, key- to take one away.", Exit.USAGE)
+    with connect() as client:
+        _changed(client, chosen(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
+
+
+def _label(word: str) -> tuple[str, str | None]:
+    key, equals, value = word.partition("=")
+    if equals and key:
+        return key.strip(), value.strip()
+    if not equals and word.endswith("-") and len(word) > 1:
+        return word[:-1], None
+    raise CommandFailed(f"{word}: write key=value to set a label, key- to take one away.", Exit.USAGE)
+
+
+def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
+    """Patch each target, say what has changed, and return them as they are then. One that fails does not stop the others."""
+    done: list[Json] = []
+    failed: CommandFailed | None = None
+    for target in targets:
+        try:
+            after: Json = client.patch(path_of("target", target["id"]), patch(target))
+        except CommandFailed as wrong:
+            if len(targets) == 1:
+                raise
+            failed = wrong
+            tell(f"{plain(target['name'])}: {wrong}")
+            continue
+        words = changes_in_words(differences(_writable(target), _writable(after)))
+        tell(f"{plain(target['name'])}: {plain(words) or 'nothing is different'}")
+        done.append(after)
+    if failed is not None:
+        raise CommandFailed(f"{len(done)} of {len(targets)} targets are changed.", failed.exit_code)
+    return done
+
+
+def _writable(target: Json) -> dict[str, Any]:
+    return {name: value for name, value in target.items() if name in TargetDraft.model_fields}
+
+
+def maintenance(
+    targets: Chosen = None,
+    *,
+    selector: options.Selector = None,
+    group: Group = None,
+    all_: All = False,
+    reason: Annotated[str | None, typer.Option(help="Why; whoever waits for it is shown that.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, such as 2026-11-30T06:00:00Z.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long it lasts, such as 2h.")] = None,
+    end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
+) -> None:
+    """Begin or end the maintenance of targets: runs on them wait until it is over.
+
+    Without --until and --for it lasts until it is ended. What runs there goes on.
+    """
+    if sum((until is not None, for_ is not None, end)) > 1:
+        raise CommandFailed("--until, --for and --end exclude each other.", Exit.USAGE)
+    told: Json = {"until": until, "duration": options.duration("--for", for_), "reason": reason, "off": end or None}
+    body: Json = {name: value for name, value in told.items() if value is not None}
+    with connect() as client:
+        for target in chosen(client, targets or (), selector, group, everything=all_):
+            stands = client.post(f"{path_of('target', target['id'])}/maintenance", body)["maintenance"]
+            tell(f"{plain(target['name'])}: {maintenance_in_words(stands)}")
+
+
+def maintenance_in_words(stands: Json | None) -> str:
+    """Return `under maintenance until …: reason`, or that there is none."""
+    if stands is None:
+        return "not under maintenance"
+    until = f"until {stands['until']}" if stands.get("until") else "until it is ended"
+    return f"under maintenance {until}" + (f": {plain(stands['reason'])}" if stands.get("reason") else "")

@@ -1,0 +1,73 @@
+"""Which targets a command is about, and how it asks for many of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, TypeVar
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json
+from opsjobs.cli.exits import CommandFailed, Exit
+
+AT_A_TIME = 8
+"""Requests to machines that one command makes side by side: the API connects to each of them."""
+Chosen = Annotated[list[str] | None, typer.Argument(metavar="TARGET", help="Names, ids or uuids.")]
+Group = Annotated[str | None, typer.Option("-g", "--group", metavar="GROUP", help="All targets of this group.")]
+All = Annotated[bool, typer.Option("--all", help="All targets.")]
+T = TypeVar("T")
+
+
+def chosen(
+    client: Client, refs: Sequence[str], selector: str | None = None, group: str | None = None, *, everything: bool = False
+) -> list[Json]:
+    """Return the targets that are named, have these labels, or are in this group; each once.
+
+    Raises CommandFailed (usage) if nothing is said, Refused (404) for a name that is none, and CommandFailed if none is found.
+    """
+    if not (refs or selector or group or everything):
+        raise CommandFailed("no targets are named: give TARGET…, -l SELECTOR, -g GROUP or --all.", Exit.USAGE)
+    found = [client.by_name("target", ref) for ref in refs]
+    if everything:
+        found += client.items("/targets", limit=0)[0]
+    else:
+        if selector:
+            found += client.items("/targets", limit=0, selector=selector)[0]
+        if group:
+            found += client.items(f"/target-groups/{_group(client, group)}/targets", limit=0)[0]
+    if not found:
+        raise CommandFailed("no target was found: `opsjobs targets list` shows those that there are.", Exit.NOT_FOUND)
+    return list({target["id"]: target for target in found}.values())
+
+
+def each(targets: Sequence[Json], ask: Callable[[Json], T]) -> Iterator[tuple[Json, T | CommandFailed]]:
+    """Yield each target, in order, with its answer, or with why there is none; a few are asked at a time."""
+
+    def asked(target: Json) -> T | CommandFailed:
+        try:
+            return ask(target)
+        except CommandFailed as failed:
+            return failed
+
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="target") as pool:
+        waiting = [pool.submit(asked, target) for target in targets]
+        try:
+            for target, answer in zip(targets, waiting, strict=True):
+                yield target, answer.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _group(client: Client, ref: str) -> object:
+    found, _ = client.items("/target-groups", limit=2, name=ref)
+    named = next((group["id"] for group in found if group["name"] == ref), None)
+    if named is None:
+        raise CommandFailed(f"There is no group {ref}: `opsjobs groups list` shows them.", Exit.NOT_FOUND)
+    return named
+
+
+def labels_of(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return the labels of repeated KEY=VALUE. Raises CommandFailed."""
+    return {key.strip(): value.strip() for key, value in options.pairs(option, list(pairs or ())).items()}

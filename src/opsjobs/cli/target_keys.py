@@ -1,0 +1,187 @@
+"""`opsjobs targets trust` and `targets test`: whether machines are who they say, and whether they can be reached."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs.cli import options
+from opsjobs.cli.client import Client, Json, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
+from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each
+from opsjobs.model.target import REVOKED, HostKeyPolicy
+
+STEP_COLUMNS = (
+    Column("step", lambda s: s["name"]),
+    Column("ok", lambda s: s["ok"]),
+    Column("took", lambda s: seconds(s.get("ms"))),
+    Column("error", lambda s: _step_error(s.get("error"))),
+)
+TRIAL_COLUMNS = (
+    Column("target", lambda t: t["name"]),
+    Column("ok", lambda t: t["ok"]),
+    Column("took", lambda t: seconds(sum(step.get("ms") or 0 for step in t["steps"]))),
+    Column("failed at", lambda t: (_failed(t) or {}).get("name")),
+    Column("error", lambda t: _step_error((_failed(t) or {}).get("error"))),
+)
+
+
+def try_out(
+    targets: Chosen = None,
+    *,
+    selector: options.Selector = None,
+    group: Group = None,
+    all_: All = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Try to reach targets, step by step; several at a time.
+
+    Of one target each step is shown, of several a line each. Exit code 1 if one of them does not work.
+    """
+    with connect() as client:
+        found = chosen(client, targets or (), selector, group, everything=all_)
+        trials = [_trial(target, answer) for target, answer in each(found, lambda t: _tested(client, t))]
+    if output is Form.TABLE and len(trials) == 1:
+        (trial,) = trials
+        tell(f"{trial['name']}: {'works' if trial['ok'] else 'does not work'}")
+        show_list(trial["steps"], STEP_COLUMNS, output)
+    else:
+        show_list(trials, TRIAL_COLUMNS, output)
+    failed = [trial for trial in trials if not trial["ok"]]
+    if len(trials) > 1:
+        tell(f"{len(trials) - len(failed)} of {len(trials)} targets work")
+    raise typer.Exit(Exit.ERROR if failed else Exit.OK)
+
+
+def _tested(client: Client, target: Json) -> Json:
+    report: Json = client.post(f"{path_of('target', target['id'])}/test")
+    return report
+
+
+def _trial(target: Json, answer: Json | CommandFailed) -> Json:
+    if isinstance(answer, CommandFailed):
+        steps: list[Json] = [{"name": "request", "ok": False, "ms": None, "error": str(answer)}]
+        return {"name": target["name"], "ok": False, "steps": steps}
+    return {"name": target["name"], **answer}
+
+
+def _failed(trial: Mapping[str, Any]) -> Json | None:
+    return None if trial["ok"] else next((step for step in trial["steps"] if not step["ok"]), None)
+
+
+def _step_error(error: object) -> str:
+    if isinstance(error, dict):
+        return f"{error.get('code')}: {error.get('message')}"
+    return str(error or "")
+
+
+# --- trust
+
+
+def trust(
+    targets: Chosen = None,
+    *,
+    selector: options.Selector = None,
+    group: Group = None,
+    all_: All = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask: the fingerprints were compared elsewhere. For first keys only.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --yes: also in place of keys that are trusted so far.")
+    ] = False,
+) -> None:
+    """Show the host keys of targets, and pin them after a yes.
+
+    They are read several at a time. One that fails does not stop the others. Exit code 1 if one is not trusted in the end.
+    """
+    failed: list[CommandFailed] = []
+    with connect() as client:
+        found = chosen(client, targets or (), selector, group, everything=all_)
+        for target, scanned in each(found, lambda t: _scanned(client, t)):
+            try:
+                _trust(client, target, scanned, yes=yes, replace=replace)
+            except CommandFailed as wrong:
+                failed.append(wrong)
+                tell(f"{plain(target['name'])}: {wrong}")
+    if failed and len(found) > 1:
+        tell(f"{len(found) - len(failed)} of {counted(len(found), 'target')} are trusted")
+    usage = any(wrong.exit_code is Exit.USAGE for wrong in failed)
+    raise typer.Exit(Exit.USAGE if usage else Exit.ERROR if failed else Exit.OK)
+
+
+def _scanned(client: Client, target: Json) -> list[Json]:
+    """Return the host keys that a machine shows now."""
+    if target.get("host_key_policy") == HostKeyPolicy.CA:
+        raise CommandFailed("its host keys are judged by its CA: there is nothing to pin.")
+    shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
+    if not shown:
+        raise CommandFailed(f"it has shown no host key: is {target['host']}:{target['port']} an SSH server?")
+    return shown
+
+
+def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *, yes: bool, replace: bool) -> None:
+    if isinstance(scanned, CommandFailed):
+        raise scanned
+    name, pinned = plain(target["name"]), [*(target.get("host_keys") or ())]
+    keys, revoked = [key["key"] for key in scanned], [line for line in pinned if line.startswith(REVOKED)]
+    if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
+        raise CommandFailed(f"it shows a host key that was revoked, and is not trusted: {bad.pop()[:60]} …")
+    if {*keys, *revoked} == {*pinned}:
+        tell(f"{name}: its host keys are trusted already")
+        return
+    tell(f"{name} ({target['host']}:{target['port']}) shows:")
+    for key in scanned:
+        tell(f"  {plain(str(key['key']).split(' ')[0])}  {plain(key['fingerprint'])}")
+    if so_far := [line for line in pinned if line not in revoked]:
+        tell(f"CAREFUL: they take the place of the {counted(len(so_far), 'key')} trusted so far:")
+        for line in fingerprints(so_far):
+            tell(f"  {plain(line)}")
+        tell("Was the machine set up anew? Else do not trust them.")
+        if yes and not replace:
+            raise CommandFailed("it has other keys than the trusted ones. Compare them, then pass --yes --replace.", Exit.USAGE)
+    if not yes and not _agreed():
+        raise CommandFailed("it is not trusted; nothing has changed.")
+    # With the version, so that a change of another person in the meantime is not overruled.
+    body = {"host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED, "version": target["version"]}
+    client.patch(path_of("target", target["id"]), body)
+    tell(f"{name} is trusted with {counted(len(keys), 'host key')}")
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise CommandFailed("stdin is not a terminal: compare the fingerprints, then pass --yes.", Exit.USAGE)
+    return typer.confirm("Are these the machine's own fingerprints? Trust them?", err=True)
+
+
+def fingerprints(lines: Sequence[str]) -> list[str]:
+    """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` has it; `@revoked` stays before it."""
+    return [_fingerprint(line) for line in lines]
+
+
+def _fingerprint(line: str) -> str:
+    mark = REVOKED if line.startswith(REVOKED) else ""
+    kind, _, blob = line.removeprefix(REVOKED).partition(" ")
+    try:
+        digest = hashlib.sha256(base64.b64decode(blob, validate=True)).digest()
+    except (binascii.Error, ValueError):
+        return line
+    return f"{mark}{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def trusted(target: Mapping[str, Any]) -> str:
+    """Return what makes a host key of this target good: the number of pinned ones, `none`, or the policy."""
+    if target.get("transport") == "local":
+        return ""
+    policy = target.get("host_key_policy")
+    pinned = [line for line in target.get("host_keys") or () if not line.startswith(REVOKED)]
+    if policy == HostKeyPolicy.PINNED:
+        return str(len(pinned)) if pinned else "none"
+    return f"{policy} ({len(pinned)})" if pinned else str(policy)
