@@ -15,10 +15,10 @@ from opsjobs.api.conditions import Idempotent
 from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
 from opsjobs.api.overriding import check_override
-from opsjobs.api.sight import bounds
+from opsjobs.api.sight import bounds, is_his
 from opsjobs.engine.preview import preview
-from opsjobs.engine.validation import Judgement, judged, vetted
-from opsjobs.model.failures import Invalid
+from opsjobs.engine.validation import Judgement, Sight, judged, vetted
+from opsjobs.model.failures import Invalid, NotFound
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.wire import Overriding
 from opsjobs.store.idempotency import Answer
@@ -113,9 +113,24 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
     return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
 
 
+def _sight(request: Request) -> Sight:
+    """What the caller may know of: credentials as GET /credentials has it, files as GET /files/{id}."""
+    parts = request.app.state.parts
+    credentials = principal_of(request).reach("credentials:use").everywhere
+
+    async def file(ref: str) -> bool:
+        try:
+            stored = await parts.files.get(ref)
+        except NotFound:
+            return False
+        return is_his(request, stored.created_by, stored.created_by_kind)
+
+    return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
+
+
 async def _judged(request: Request, draft: JobDraft) -> Judgement:
     parts = request.app.state.parts
-    found = await judged(parts.launcher, parts.jobs, draft, bounds(request))
+    found = await judged(parts.launcher, parts.jobs, draft, bounds(request), _sight(request))
     if parts.judging is not None:
         found = vetted(found, await parts.judging.job(draft))
     try:

@@ -14,11 +14,17 @@ async def fixed(files: Files, actions: Sequence[Mapping[str, Any]]) -> list[dict
 
     A source that holds a parameter is a file only when it is rendered: that is looked up by the transfer.
     """
-    return [await _fixed(files, at, action) if _names_a_file(action) else dict(action) for at, action in enumerate(actions)]
+    return [
+        await _fixed(files, at, action)
+        if names_a_file(action["type"], action.get("direction"), action.get("source", ""))
+        else dict(action)
+        for at, action in enumerate(actions)
+    ]
 
 
-def _names_a_file(action: Mapping[str, Any]) -> bool:
-    return action["type"] == "file_transfer" and action["direction"] == "upload" and "${" not in action["source"]
+def names_a_file(type_: str, direction: str | None, source: str) -> bool:
+    """Return whether an action of this kind brings an uploaded file that is known before the launch."""
+    return type_ == "file_transfer" and direction == "upload" and "${" not in source
 
 
 async def _fixed(files: Files, at: int, action: Mapping[str, Any]) -> dict[str, Any]:

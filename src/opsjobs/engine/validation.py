@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from opsjobs.engine.launch import Launcher
-from opsjobs.model.action import JobAction
+from opsjobs.engine.sources import names_a_file
+from opsjobs.model.action import Action, FileTransferAction, JobAction, RunningAction
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
@@ -41,13 +42,26 @@ def _shown(error: FieldError) -> dict[str, str]:
     return {"pointer": error.pointer, "detail": error.detail, "code": error.code}
 
 
-async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> Judgement:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the caller may know of beside targets and jobs: of credentials at all, and of these files (None: of all)."""
+
+    credentials: bool = True
+    file: Callable[[str], Awaitable[bool]] | None = None
+
+
+ALL = Sight()
+
+
+async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS, sight: Sight = ALL) -> Judgement:
     """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds.
 
-    A stored job of this name is taken for the one that is meant.
+    A stored job of this name is taken for the one that is meant. What the caller may not know of is not looked up: the answer is
+    the same whether it is there or not.
     """
     found = Judgement()
-    order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
+    actions = await _in_sight(draft.actions, sight, found)
+    order = LaunchOrder(actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _asked(launcher.selected(order), found, "/targets")
     if targets is not None and not targets:
         words = "no target matches the selection: an execution of it would be refused"
@@ -58,7 +72,7 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
                 await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
     if bounds.act.everywhere or not found.errors:  # beyond bounds it would tell what is there
         await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
-        await _asked(launcher.secrets.check_declared(draft.parameters), found, "/parameters")
+        await _check_secrets(launcher, draft, sight, found)
     for position, action in enumerate(draft.actions):
         if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"
@@ -70,6 +84,43 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if draft.state == "draft":
         found.warnings.append(FieldError("/state", "a draft is not executed", "job_is_draft"))
     return found
+
+
+async def _in_sight(actions: Sequence[Action], sight: Sight, found: Judgement) -> list[Action]:
+    """The actions without the credentials and files that the caller may not know of; `found` says which."""
+    kept: list[Action] = []
+    for position, action in enumerate(actions):
+        one: Action = action
+        if isinstance(one, RunningAction) and one.become is not None and one.become.credential and not sight.credentials:
+            pointer = f"/actions/{position}/become/credential"
+            found.warnings.append(_unseen(pointer, one.become.credential))
+            one = one.model_copy(update={"become": None})
+        if isinstance(one, FileTransferAction) and await _hides(sight, one):
+            detail = f"There is no file {one.source[:60]!r} that you may use: upload it first (POST /files), and take its id."
+            found.errors.append(FieldError(f"/actions/{position}/source", detail, "unknown_file"))
+            one = one.model_copy(update={"source": "${unseen}"})  # no file is looked up for a template
+        kept.append(one)
+    return kept
+
+
+async def _hides(sight: Sight, action: FileTransferAction) -> bool:
+    if sight.file is None or not names_a_file(action.type, action.direction, action.source):
+        return False
+    return not await sight.file(action.source)
+
+
+async def _check_secrets(launcher: Launcher, draft: JobDraft, sight: Sight, found: Judgement) -> None:
+    if sight.credentials:
+        await _asked(launcher.secrets.check_declared(draft.parameters), found, "/parameters")
+        return
+    for position, parameter in enumerate(draft.parameters):
+        if parameter.from_credential is not None:
+            found.warnings.append(_unseen(f"/parameters/{position}/from_credential", parameter.from_credential))
+
+
+def _unseen(pointer: str, credential: str) -> FieldError:
+    words = f"the credential {credential!r} was not looked up: that takes credentials:use"
+    return FieldError(pointer, words, "not_looked_up")
 
 
 async def _id_of(jobs: Jobs, name: str) -> int | None:
