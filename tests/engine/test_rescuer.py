@@ -27,8 +27,17 @@ from opsjobs.telemetry import Metrics
 
 
 def rescuer(on: Bench, may_bury: Callable[[], bool] = lambda: True) -> Rescuer:
-    contents = Contents(on.database)
-    return Rescuer(on.ledger, on.workers, on.journal, on.clock, on.metrics, contents=contents, may_bury=may_bury, ring=on.ring)
+    return Rescuer(
+        on.ledger,
+        on.workers,
+        on.journal,
+        on.clock,
+        on.metrics,
+        contents=Contents(on.database),
+        may_bury=may_bury,
+        ring=on.ring,
+        round_seconds=0,
+    )
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -184,7 +193,10 @@ async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_goo
             hand.at += 7
         assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
         assert await database.fetch("select id from workers where buried_at is not null") == [{"id": dead.id}]
-        assert [row["name"] for row in await database.fetch("select name from services")] == ["scheduler"]
+        assert [row["name"] for row in await database.fetch("select name from services order by name")] == [
+            "reconciler",
+            "scheduler",
+        ]
 
 
 async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(

@@ -258,18 +258,18 @@ select gen_random_uuid(), 1 + n %% %(jobs)s, 1, 3000000 + n, (now() at time zone
         "their specs",
         """insert into execution_specs (execution_id, job_name, actions, policy, triggered_by, requested_by, labels)
 select id, 'job-' || job_id, '[{"key": "step-1", "type": "command", "command": "uptime"}]', '{}', 'schedule', 'ada', '{"env": "prod"}'
-from job_executions where finished_at is null order by id""",
+from job_executions where finished_at is null and number > 3000000 order by id""",
     ),
     (
         "their runs",
         """insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, waiting_for, turn)
 select gen_random_uuid(), id, (1 + id %% %(targets)s)::text, 'web', '10.0.0.1', 'default', 1, null, 1000 + id / 100
-from job_executions where finished_at is null order by id""",
+from job_executions where finished_at is null and number > 3000000 order by id""",
     ),
     (
         "their log",
         """insert into execution_log (log_day, execution_id, seq, event, body)
-select log_day, id, 1, 'status', '{}' from job_executions where finished_at is null order by id""",
+select log_day, id, 1, 'status', '{}' from job_executions where finished_at is null and number > 3000000 order by id""",
     ),
 )
 

@@ -117,3 +117,55 @@ async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_sna
         assert row is not None
         assert row["turn"] > floor["turn"]
         await Ledger(database).cancel(execution.id, by="ada", reason=None)
+
+
+async def names_waiting(url: str, name: str, waiting: int) -> None:
+    """So many executions that wait for one name, which another one holds."""
+    database = Database(DatabaseOptions(url, connections=1))
+    await database.open()
+    async with database.connection() as connection:
+        await connection.execute(large.WAITING_FOR_A_NAME, {"name": name, "waiting": waiting})
+    await database.close()
+
+
+async def test_who_waits_for_a_name_costs_those_who_ask_for_it_nothing(history: str) -> None:
+    reads = []
+    for waiting in (100, 400):
+        await names_waiting(history, f"deploy-{waiting}", waiting)
+        async with explained(history, seqscan="off") as database:
+            await launch(database, machines(1), names=[f"deploy-{waiting}"])
+            reads.append(sum(scan.rows for plan in database.take() for scan in plan.scans if scan.table == "exclusive_locks"))
+    assert max(reads) < 100
+
+
+async def test_a_round_of_repair_reads_no_more_where_more_is_open(history: str) -> None:
+    await names_waiting(history, "release", 300)
+    async with explained(history, seqscan="off") as database:
+        ledger = Ledger(database)
+        await ledger.reconcile()
+        database.take()
+        await ledger.reconcile()
+        plans = database.take()
+        assert {scan.table for plan in plans for scan in plan.whole()} == set()
+        assert sum(scan.rows for plan in plans for scan in plan.scans if scan.table == "exclusive_locks") < 1_000
+
+
+async def test_a_round_looks_at_one_part_of_the_open_after_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsjobs.store.ledger.reconcile.PART_ROWS", 2)
+    executions = [await launch(database, machines(2), window=1) for _ in range(5)]
+    # As a verb leaves it that was killed before it admitted.
+    async with database.connection() as connection:
+        await connection.execute("update target_runs set waiting_for = 'admission', turn = null where waiting_for is null")
+        await connection.execute("update job_executions set ready = 0, waiting = waiting + ready")
+    ledger = Ledger(database)
+    admitted = [(await ledger.reconcile())["admitted"] for _ in range(4)]
+    assert admitted == [2, 2, 1, 0]
+    assert len(executions) == 5
+
+
+async def test_one_process_at_a_time_makes_a_round(database: Database) -> None:
+    first, second = Ledger(database), Ledger(database)
+    assert await first.take_round(60)
+    assert not await second.take_round(60)
+    assert not await first.take_round(60)
+    assert await second.take_round(0)

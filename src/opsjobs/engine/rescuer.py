@@ -14,6 +14,8 @@ from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
 HOUSEKEEPING_SECONDS = 60.0
+# A little less than the pause between two looks, so that one process alone makes a round with each.
+ROUND_SECONDS = 0.9
 # No longer than one beat of the shortest lease.
 BURY_SECONDS = 1.0
 
@@ -32,6 +34,7 @@ class Rescuer:
         contents: Contents,
         may_bury: Callable[[], bool],
         ring: Callable[[str], None],
+        round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._workers = workers
@@ -41,6 +44,7 @@ class Rescuer:
         self._metrics = metrics
         self._may_bury = may_bury
         self._ring = ring
+        self._round_seconds = round_seconds
         self._housekeeping_at = clock.monotonic()
 
     async def run_once(self) -> Counts:
@@ -48,7 +52,9 @@ class Rescuer:
         zones = await self._bury() if self._may_bury() else ()
         for zone in zones:
             self._ring(zone)
-        done = {"buried": len(zones), **await self._ledger.reconcile()}
+        done = {"buried": len(zones)}
+        if await self._ledger.take_round(self._round_seconds):
+            done |= await self._ledger.reconcile()
         if self._clock.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
             done |= await self._keep_house()

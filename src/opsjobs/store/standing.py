@@ -8,13 +8,17 @@ case when e.finished_at is not null or e.cancelling then null else coalesce(
   case when e.paused then jsonb_build_object(
     'kind', coalesce((select g.cause from execution_gates g where g.execution_id = e.id), 'pause'),
     'reason', s.pause_reason, 'by', s.paused_by) end,
-  case when e.named then (
-    select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', other.execution_id,
-      'reason', mine.name || case when other.granted then ' is held by execution ' || other.execution_id
-                                  else ', for which execution ' || other.execution_id || ' asked before' end)
-    from exclusive_locks mine join exclusive_locks other on other.name = mine.name and other.execution_id <> mine.execution_id
-    where mine.execution_id = e.id and not mine.granted and (other.granted or other.execution_id < mine.execution_id)
-    order by other.granted desc, mine.name, other.execution_id limit 1) end,
+  case when e.named then coalesce((
+    select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', held.execution_id,
+      'reason', mine.name || ' is held by execution ' || held.execution_id)
+    from exclusive_locks mine join exclusive_locks held on held.name = mine.name and held.granted
+    where mine.execution_id = e.id and not mine.granted order by mine.name limit 1), (
+    select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', before.execution_id,
+      'reason', mine.name || ', for which execution ' || before.execution_id || ' asked before')
+    from exclusive_locks mine cross join lateral (
+      select o.execution_id from exclusive_locks o
+      where o.name = mine.name and not o.granted and o.execution_id < mine.execution_id order by o.execution_id limit 1) before
+    where mine.execution_id = e.id and not mine.granted order by mine.name limit 1)) end,
   (select jsonb_build_object('kind', 'approval', 'approval', a.id, 'action', a.action, 'reason', a.message)
    from approvals a where a.execution_id = e.id and a.status = 'pending' order by a.id limit 1)) end"""
 

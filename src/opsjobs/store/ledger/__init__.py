@@ -57,6 +57,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reconciler = _reconcile.Reconciler(database)
 
     async def launch(self, connection: Connection, new: NewExecution) -> Execution:
         """Write an execution into a transaction of the caller, who records its idempotency key there, too."""
@@ -156,9 +157,13 @@ class Ledger:
         """Which of these targets are under maintenance now."""
         return await _maintenance.maintenances(self._database, target_ids)
 
+    async def take_round(self, pause_seconds: float) -> bool:
+        """Return whether this process is to reconcile now; another one no earlier than after the pause."""
+        return await self._reconciler.take_turn(pause_seconds)
+
     async def reconcile(self) -> Mapping[str, int]:
         """Find and mend what was left behind; says how much, by kind."""
-        return await self._database.repeat(lambda: _reconcile.reconcile(self._database))
+        return await self._database.repeat(self._reconciler.run_once)
 
     async def recount(self) -> Mapping[str, int]:
         """Check slots and counters against the runs; a difference in counters is a bug of ours."""

@@ -12,8 +12,9 @@ with recursive line as (
   union all
   select s.parent_id from line join execution_specs s on s.execution_id = line.id where s.triggered_by = 'workflow'
 )
-insert into exclusive_locks (name, execution_id)
-select n.name, %(id)s from unnest(%(names)s::text[]) as n(name)
+insert into exclusive_locks (name, execution_id, child)
+select n.name, %(id)s, exists (select 1 from execution_specs where execution_id = %(id)s and triggered_by = 'workflow')
+from unnest(%(names)s::text[]) as n(name)
 where not exists (select 1 from line join exclusive_locks l on l.execution_id = line.id where l.name = n.name)"""
 
 # Whether a child that waits stands in a circle: who holds its names waits, or has children that wait, for one that cannot end
@@ -39,7 +40,12 @@ where exists (select 1 from (select id from before limit 10000) bounded where id
 
 # Frees what ended executions held, and says which executions have all of theirs now.
 GRANT_NAMES = "select execution_id from opsjobs_pass_names() as granted(execution_id)"
+# The same, unless another process is at it just now.
+GRANT_NAMES_IF_FREE = "select execution_id from opsjobs_pass_names(patient => false) as granted(execution_id)"
 GRANT_AFTER_END = """
 select granted.execution_id
-from (select 1 from job_executions where id = any(%(executions)s::bigint[]) and finished_at is not null limit 1) e
-cross join lateral opsjobs_pass_names() as granted(execution_id)"""
+from (
+  select array_agg(id) as ended from job_executions where id = any(%(executions)s::bigint[]) and finished_at is not null
+  having count(*) > 0
+) e
+cross join lateral opsjobs_pass_names(e.ended) as granted(execution_id)"""

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
 from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
 from opsjobs.store.ledger.maintenance import wake_held
-from opsjobs.store.ledger.names import GRANT_NAMES
+from opsjobs.store.ledger.names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.slots import resize_all
 from opsjobs.store.ledger.waking import wake
 from opsjobs.store.transaction import Database
 
+# What a round looks at: `after` and `upto` bound it.
+Part = dict[str, Any]
+
 STEP_ROWS = 200
 WAKE_ROWS = 2_000
+# Open executions, and targets, of which one round looks at the state: the next round goes on behind them. What a dead process left
+# is found after so many rounds as there are parts; with fewer open executions than this, in each round.
+PART_ROWS = 4_000
+
+# One process at a time makes a round, and none again before the pause is over.
+_TURN = """
+insert into services as s (name, ticked_at) values ('reconciler', opsjobs_now())
+on conflict (name) do update set ticked_at = excluded.ticked_at
+where s.ticked_at <= excluded.ticked_at - make_interval(secs => %s) or s.ticked_at > excluded.ticked_at returning true as ours"""
+
+_PART = """
+select count(*) as n, coalesce(max(id), 0) as upto from (
+  select id from job_executions where finished_at is null and id > %(after)s order by id limit %(rows)s) p"""
+_TARGETS_PART = """
+select count(*) as n, coalesce(max(target_id), '') as upto from (
+  select target_id from target_slots where target_id > %(after)s order by target_id limit %(rows)s) p"""
 
 # Only what can be admitted: others may wait for days, and would stand in the way. The first by position is of the first wave.
 _ADMISSIBLE = """
 select id from job_executions e
-where finished_at is null and not paused and not cancelling and waiting > 0 and ready + running < "window"
-  and (deadline_at > (select opsjobs_now())) is not false
+where finished_at is null and id > %(after)s and id <= %(upto)s and not paused and not cancelling and waiting > 0
+  and ready + running < "window" and (deadline_at > (select opsjobs_now())) is not false
   and (select position from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'admission'
        order by position limit 1) <= coalesce(open_until, 2147483647)
   and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id and not l.granted offset 0))
-order by id limit %s"""
+order by id"""
 
 _HALTED = """
 select id from job_executions e
@@ -34,11 +54,12 @@ where finished_at is null and halted and waiting + ready > 0 and exists (
     select 1 from job_execution_results b where b.target_run_id = r.id and b.inherited_from is null))
 order by id limit %s"""
 
-# Children whose parent has ended without them: by its deadline, or because nobody was left to wait for them.
+# Children whose parent has ended without them: by its deadline, or because nobody was left to wait for them. Children are watched.
 _ORPHANS = """
-select distinct s.parent_id as id from job_executions c join execution_specs s on s.execution_id = c.id
-join job_executions p on p.id = s.parent_id
-where c.finished_at is null and not c.cancelling and s.triggered_by = 'workflow' and p.finished_at is not null limit %s"""
+select distinct p.id from job_executions c cross join lateral (
+  select p.id from execution_specs s join job_executions p on p.id = s.parent_id
+  where s.execution_id = c.id and s.triggered_by = 'workflow' and p.finished_at is not null offset 0) p
+where c.finished_at is null and c.id > %(after)s and c.id <= %(upto)s and c.watched and not c.cancelling"""
 
 # What a verb has left undone: a wave that is over and not followed, runs that all stand at barriers.
 _STANDING = f"""
@@ -49,8 +70,10 @@ where e.finished_at is null and e.watched and not e.paused and not e.cancelling 
 order by e.id desc limit %s"""
 
 _PARKED_BESIDE_FREE_SLOTS = """
-select distinct s.target_id from target_slots s join target_runs r on r.target_id = s.target_id
-where r.status = 'waiting' and r.waiting_for = 'slot' and s.used < s.slots limit %s"""
+select s.target_id from target_slots s
+where s.target_id > %(after)s and s.target_id <= %(upto)s and s.used < s.slots and exists (
+  select 1 from target_runs r where r.target_id = s.target_id and r.status = 'waiting' and r.waiting_for = 'slot' offset 0)
+order by s.target_id limit %(limit)s"""
 
 _CANCELLING = (
     "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
@@ -58,7 +81,7 @@ _CANCELLING = (
 
 _EXPIRED = """
 select id from job_executions
-where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0 order by id limit %s"""
+where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0 order by deadline_at limit %s"""
 
 # `used` of a target against the runs that really hold a slot there.
 _SUSPECT_SLOTS = """
@@ -96,21 +119,48 @@ where datname = current_database() and usename = current_user and application_na
 _OLDEST_OPEN = "select id from job_executions where finished_at is null order by id limit 20"
 
 
-async def reconcile(database: Database) -> Mapping[str, int]:
-    """Everything once; says how many of each kind were mended."""
-    return {
-        "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
-        "approvals_expired": await expire(database, STEP_ROWS),
-        "unbegun_ended": await end_unbegun(database, STEP_ROWS),
-        "names_granted": len(await database.fetch(GRANT_NAMES)),
-        "woken": await wake(database, WAKE_ROWS),
-        "admitted": await _admit(database),
-        "unparked": await _unpark(database),
-        "cancelled": await _end(database, _CANCELLING, cancelling=True),
-        "expired": await _end(database, _EXPIRED, cancelling=False),
-        "skipped": sum([await skip_halted(database, r["id"]) for r in await database.fetch(_HALTED, [STEP_ROWS])]),
-        "orphans": await _cancel_orphans(database),
-    }
+class Reconciler:
+    """Rounds of repair. What cannot be found by an index is looked for in one part of all open executions after another."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._after = 0
+        self._after_target = ""
+
+    async def take_turn(self, pause_seconds: float) -> bool:
+        """Return whether the next round is this process's; another one has its turn no earlier than after the pause."""
+        return await self._database.fetch_one(_TURN, [pause_seconds]) is not None
+
+    async def run_once(self) -> Mapping[str, int]:
+        """Make one round; return how many of each kind were mended."""
+        database = self._database
+        part, targets = await self._parts()
+        return {
+            "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
+            "approvals_expired": await expire(database, STEP_ROWS),
+            "unbegun_ended": await end_unbegun(database, STEP_ROWS),
+            "names_granted": len(await database.fetch(GRANT_NAMES_IF_FREE)),
+            "woken": await wake(database, WAKE_ROWS, after=part["after"], upto=part["upto"]),
+            "admitted": await _admit(database, part),
+            "unparked": await _unpark(database, targets),
+            "cancelled": await _end(database, _CANCELLING, cancelling=True),
+            "expired": await _end(database, _EXPIRED, cancelling=False),
+            "skipped": sum([await skip_halted(database, r["id"]) for r in await database.fetch(_HALTED, [STEP_ROWS])]),
+            "orphans": await _cancel_orphans(database, part),
+        }
+
+    async def _parts(self) -> tuple[Part, Part]:
+        """The open executions and the targets of this round, behind those of the round before."""
+        part = {"after": self._after, "rows": PART_ROWS}
+        targets = {"after": self._after_target, "rows": PART_ROWS}
+        found = await self._database.fetch_one(_PART, part)
+        beside = await self._database.fetch_one(_TARGETS_PART, targets)
+        assert found is not None
+        assert beside is not None
+        part["upto"], targets["upto"] = found["upto"], beside["upto"]
+        self._after = found["upto"] if found["n"] == PART_ROWS else 0
+        self._after_target = beside["upto"] if beside["n"] == PART_ROWS else ""
+        return part, targets
 
 
 async def recount(database: Database) -> Mapping[str, int]:
@@ -121,13 +171,15 @@ async def recount(database: Database) -> Mapping[str, int]:
     return {"slots_mended": await _mend_slots(database), "miscounted": await _miscounted(database)}
 
 
-async def _admit(database: Database) -> int:
-    rows = await database.fetch(_ADMISSIBLE, [STEP_ROWS])
-    return sum((await admit(database, [r["id"] for r in rows])).values())
+async def _admit(database: Database, part: Part) -> int:
+    ids = [r["id"] for r in await database.fetch(_ADMISSIBLE, part)]
+    counts = [await admit(database, ids[n : n + STEP_ROWS]) for n in range(0, len(ids), STEP_ROWS)]
+    return sum(sum(count.values()) for count in counts)
 
 
-async def _unpark(database: Database) -> int:
-    targets = sorted(r["target_id"] for r in await database.fetch(_PARKED_BESIDE_FREE_SLOTS, [STEP_ROWS]))
+async def _unpark(database: Database, part: Part) -> int:
+    rows = await database.fetch(_PARKED_BESIDE_FREE_SLOTS, {**part, "limit": STEP_ROWS})
+    targets = [r["target_id"] for r in rows]
     if not targets:
         return 0
     async with database.pipelined() as connection:
@@ -143,9 +195,9 @@ async def _end(database: Database, query: str, *, cancelling: bool) -> int:
     return sum([await end_waiting(database, r["id"], ending) for r in await database.fetch(query, [STEP_ROWS])])
 
 
-async def _cancel_orphans(database: Database) -> int:
+async def _cancel_orphans(database: Database, part: Part) -> int:
     words = "the execution that it is part of has ended"
-    return sum([await cancel_children(database, r["id"], words) for r in await database.fetch(_ORPHANS, [STEP_ROWS])])
+    return sum([await cancel_children(database, r["id"], words) for r in await database.fetch(_ORPHANS, part)])
 
 
 async def _advance(database: Database) -> None:

@@ -44,31 +44,32 @@ with due as (
   for update of r skip locked
 ) {_WOKEN}"""
 
-_ORPHANED = f"""
+# Of a part of the open executions; each one's runs are looked up by its id.
+_OF_PART = """
 with due as (
-  select r.id from target_runs r where r.status = 'waiting' and r.waiting_for = 'child' and {_CHILD_OVER}
+  select r.id from job_executions e join target_runs r on r.execution_id = e.id
+  where e.finished_at is null and e.id > %(after)s and e.id <= %(upto)s and r.status = 'waiting' and r.awaits is not null"""
+_ORPHANED = f"""{_OF_PART} and r.waiting_for = 'child' and {_CHILD_OVER}
   limit %(limit)s for update of r skip locked
 ) {_WOKEN}"""
-_APPROVED = f"""
-with due as (
-  select r.id from job_executions e join approvals a on a.execution_id = e.id
-  join target_runs r on r.execution_id = a.execution_id and r.awaits = a.action
-  where e.finished_at is null and a.status <> 'pending' and r.status = 'waiting' and r.waiting_for = 'approval'
+_APPROVED = f"""{_OF_PART} and r.waiting_for = 'approval' and exists (
+    select 1 from approvals a where a.execution_id = r.execution_id and a.action = r.awaits and a.status <> 'pending' offset 0)
   limit %(limit)s for update of r skip locked
 ) {_WOKEN}"""
-
-_ANSWERED_BESIDE = f"""
-with due as (
-  select r.id from target_runs r where r.status = 'waiting' and r.awaits is not null and {_HEARD_BESIDE}
+_ANSWERED_BESIDE = f"""{_OF_PART} and {_HEARD_BESIDE}
   limit %(limit)s for update of r skip locked
 ) {_WOKEN}"""
 
 
-async def wake(database: Database, limit: int) -> int:
-    """Wake what is due, at most `limit` of each kind, and admit it; says how many there were."""
+async def wake(database: Database, limit: int, *, after: int, upto: int) -> int:
+    """Wake what is due, and of the executions from behind `after` to `upto` what has its answer; admit it; return how many.
+
+    At most `limit` of each kind.
+    """
     executions: list[int] = []
     for statement in (_DUE, _ORPHANED, _APPROVED, _ANSWERED_BESIDE):
-        executions += [row["execution_id"] for row in await database.fetch(statement, {"limit": limit})]
+        rows = await database.fetch(statement, {"limit": limit, "after": after, "upto": upto})
+        executions += [row["execution_id"] for row in rows]
     await admit(database, sorted(set(executions)))
     return len(executions)
 

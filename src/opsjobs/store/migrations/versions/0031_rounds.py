@@ -1,0 +1,11 @@
+"""Indexes and functions that keep rounds of repair, exclusive names and lists fast in a large database."""
+
+from opsjobs.store.migrations import files
+
+revision = "0031"
+down_revision = "0030"
+
+
+def upgrade() -> None:
+    """Apply the SQL files beside this one."""
+    files.run(__file__)
