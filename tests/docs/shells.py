@@ -23,6 +23,9 @@ SECONDS = 60
 SERVING = ("up", "demo", "api", "worker", "scheduler", "db")
 _NOTE = """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
 _LIVE = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\nexec '{sys.executable}' -m opsjobs "$@"\n"""
+# The id of what would have been made or launched: samples read ids from answers.
+_PRETENDED = "echo 7\n"
+_JQ = f"""exec '{sys.executable}' '{Path(__file__).with_name("jq.py")}' "$@"\n"""
 # Where there is no curl, this speaks for it: -X, -H, -d, and one address; other options are of no matter here.
 _CURL = f"""exec '{sys.executable}' '{Path(__file__).with_name("curl.py")}' "$@"\n"""
 
@@ -44,11 +47,13 @@ class Bench:
         self._bin = folder / "bin"
         self._said = folder / "said"
         self._bin.mkdir()
-        self._command("opsjobs", _NOTE + (_LIVE if live else ""))
+        self._command("opsjobs", _NOTE + (_LIVE if live else _PRETENDED))
         self._command("make", f"exec '{shutil.which('make')}' -n -C '{ROOT}' \"$@\"\n")
         self._command("openssl", "exit 0\n")
         if live:
             curl = shutil.which("curl")
+            jq = shutil.which("jq")
+            self._command("jq", f"exec '{jq}' \"$@\"\n" if jq else _JQ)
             self._command("curl", f"exec '{curl}' --fail-with-body \"$@\"\n" if curl else _CURL)
 
     def run(self, sample: Sample, text: str, environment: Mapping[str, str]) -> Outcome:

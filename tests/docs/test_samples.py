@@ -28,7 +28,10 @@ from opsjobs.store.transaction import Database
 
 LANGUAGES = {"sh", "json", "python", "text", "yaml"}
 # Of the samples' own: no settings.
-_PLAIN_VARIABLES = {"URL", "TOKEN", "ARGS"}
+_PLAIN_VARIABLES = {"URL", "TOKEN", "ARGS", "JOB", "EXECUTION"}
+_LAUNCHING = re.compile(
+    r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"
+)
 _OTHER_PAGES = [s for s in all_samples("sh") if s.page != "README.md"]
 _REQUESTS = [s for s in all_samples("json") if s.note]
 _DOCUMENTS = [s for s in all_samples("json") if not s.note]
@@ -87,6 +90,25 @@ def _here(service: Up, text: str, home: Path) -> str:
     }.items():
         text = text.replace(written, meant)
     return text
+
+
+@pytest.mark.parametrize("sample", [*all_samples("sh"), *all_samples("python")], ids=str)
+def test_what_a_sample_launches_it_has_read_from_an_answer(sample: Sample) -> None:
+    assert _LAUNCHING.findall(sample.text) == []
+
+
+def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(service: Up, tmp_path: Path) -> None:
+    (http,) = [sample for sample in samples("README.md", "sh") if "curl" in sample.text]
+    job = tmp_path / "other.yaml"
+    job.write_text("name: other\ntargets: {ids: [lab-1]}\nactions: [{command: echo the wrong one}]\n")
+    assert service.run("jobs", "apply", "-f", str(job)).returncode == 0
+    text = _here(service, http.text, tmp_path).replace('"disk"', '"disk of now"').replace("readme", "readme-of-now")
+    done = Bench(tmp_path, live=True).run(http, text, {**service.environment, "HOME": str(tmp_path)})
+    assert done.code == 0, done.written
+    assert "Filesystem" in done.written
+    assert "the wrong one" not in done.written
+    listed = service.run("executions", "list", "-o", "json").stdout
+    assert [e["job_name"] for e in json.loads(listed)][:1] == ["disk of now"]
 
 
 @pytest.mark.parametrize("sample", _OTHER_PAGES, ids=str)
