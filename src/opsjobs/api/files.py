@@ -20,6 +20,7 @@ from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.problems import Problem
 from opsjobs.api.sight import is_his, reach
 from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.naming import Title
 from opsjobs.store.contents import Forgotten, TooManyBytes, Written
 from opsjobs.store.files import FILES, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -28,7 +29,7 @@ from opsjobs.store.paging import PageRequest
 SILENCE_SECONDS_MAX = 60
 
 router = APIRouter(tags=["files"])
-FileName = Annotated[str, Query(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$", description="What to call it.")]
+FileName = Annotated[Title, Query(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$", description="What to call it.")]
 _RAW: dict[str, Any] = {
     "requestBody": {
         "description": "The file's bytes as they are.",

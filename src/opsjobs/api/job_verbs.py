@@ -20,6 +20,7 @@ from opsjobs.engine.preview import preview
 from opsjobs.engine.validation import Judgement, Sight, judged, vetted
 from opsjobs.model.failures import Invalid, NotFound
 from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.naming import Title
 from opsjobs.model.wire import Overriding
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import StoredJob
@@ -30,7 +31,7 @@ router = APIRouter(tags=["jobs"])
 class CloneDraft(Overriding):
     """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
 
-    name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
 
 
 @router.post(

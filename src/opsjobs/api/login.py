@@ -12,6 +12,7 @@ from opsjobs.api.auth import principal_of, requires_a_token, token_of
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.failures import Forbidden
 from opsjobs.model.granting import kept_of
+from opsjobs.model.naming import Composed
 from opsjobs.model.wire import Wire
 from opsjobs.store.people.sessions import REFRESH_CHARACTERS_MAX
 
@@ -23,7 +24,7 @@ Password = Annotated[SecretStr, Field(min_length=1, max_length=CHARACTERS_MAX)]
 class LoginDraft(Wire):
     """Body of POST /auth/login."""
 
-    username: str = Field(min_length=1, max_length=200)
+    username: Composed = Field(min_length=1, max_length=200)
     password: Password
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, Scope, normalised, permissions_of
 from opsjobs.model.failures import Unauthorised
 from opsjobs.model.granting import GRANTS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft, grants_of
+from opsjobs.model.naming import is_clean
 
 Claims = Mapping[str, Any]
 
@@ -132,7 +133,7 @@ def _text_or_number(claims: Claims, claim: str) -> str | None:
 
 def is_name(told: object) -> TypeGuard[str]:
     """Whether it can name somebody: a text of at most 200 characters that all can be stored and shown."""
-    return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None
+    return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None and is_clean(told)
 
 
 def _texts(claims: Claims, claim: str, at_most: int) -> Sequence[str]:

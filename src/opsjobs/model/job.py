@@ -14,6 +14,7 @@ from opsjobs.model.bounds import NO_BOUNDS, Bounds
 from opsjobs.model.durable import durability
 from opsjobs.model.failures import Invalid
 from opsjobs.model.fault import fault
+from opsjobs.model.naming import Title
 from opsjobs.model.parameter import PARAMETERS_MAX, ParameterDraft, check_declared, undeclared
 from opsjobs.model.policy import Policy
 from opsjobs.model.rendering import check_rendering
@@ -90,11 +91,11 @@ class RunDraft(Overriding, _Work):
 class JobDraft(_Work):
     """Body of POST and PUT /jobs. `parameters` are declarations: what an execution may be given."""
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title = Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
     description: str = Field(default="", max_length=10_000)
     job_type: JobType | None = None
     state: Literal["draft", "active"] = "active"
-    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=64)
+    tags: list[Annotated[Title, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=64)
     parameters: list[ParameterDraft] = Field(default_factory=list, max_length=PARAMETERS_MAX)
 
     @model_validator(mode="after")

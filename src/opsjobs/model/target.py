@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from opsjobs.model.durable import Durability
+from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.secret import Credential
 from opsjobs.model.wire import Wire
 
@@ -64,15 +65,17 @@ REVOKED = "@revoked "
 """What stands before a host key, or the key of a CA, that is never good, as in known_hosts."""
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$")]
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$"), AfterValidator(check_name)
+]
 """Names of targets, groups and credentials: no comma or slash, so that lists and paths of names stay unambiguous."""
 
 
 def check_label_value(value: str) -> str:
-    """The value as given where it is one line of text; else ValueError: there are shells that cannot be given such a word."""
+    """The value as it is kept, where it is one line of text; else ValueError: there are shells that cannot be given such a word."""
     if _CONTROL.search(value):
         raise ValueError(f"the label value {value[:40]!r} has a line break or another control character in it: take it out")
-    return value
+    return check_name(value)
 
 
 Labels = Annotated[
@@ -166,7 +169,7 @@ class Endpoint:
 class SelectionDraft(Wire):
     """Which targets: the union of ids (an id, a uuid or a name), groups and a label selector."""
 
-    ids: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)
+    ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)
     groups: list[Name] = Field(default_factory=list, max_length=1_000)
     selector: str | None = Field(default=None, max_length=4_096)
 

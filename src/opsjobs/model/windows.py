@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from opsjobs.model.fault import fault
+from opsjobs.model.naming import Title
 from opsjobs.model.wire import Wire
 from opsjobs.model.zones import stretches
 
@@ -146,7 +147,7 @@ class WindowDraft(Wire):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
+    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
     from_: Moment | None = Field(default=None, alias="from")
     until: Moment | None = None
     weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(default=None, min_length=1, max_length=7)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.fault import fault
 from opsjobs.model.instants import HORIZON
+from opsjobs.model.naming import Title
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.days import Day, weekday_of
@@ -92,7 +93,7 @@ class ScheduleDraft(Wire):
     `context={"stored": True}` what was good when it was stored is not judged again.
     """
 
-    name: str = Field(default="", max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title = Field(default="", max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
     type: ScheduleType
     at: Instant | None = None
     local_time: LocalTime | None = None
