@@ -107,4 +107,4 @@ def test_a_launch_that_waits_for_an_approval_says_whom_to_ask(
     with answering(monkeypatch, lambda _: Answer(202, body)) as desk:
         assert run(["run", "uptime", "-t", "web-1", "--detach", "--override-safety", "a lab"]) == 0
     assert (desk.asked[0].body["override_safety"], desk.asked[0].body["reason"]) == (True, "a lab")
-    assert "waits for approval 3" in capsys.readouterr().err
+    assert "waiting for approval 3: " in capsys.readouterr().err

@@ -62,7 +62,7 @@ async def test_a_person_opens_the_next_wave(database: Database) -> None:
         await until(asks)
         stands = await on.executions.get(execution.id)
         assert stands.waiting_on == {
-            "kind": "confirm", "reason": "wave 1 of 2 has ended: resume to go on", "by": None,
+            "kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None,
         }  # fmt: skip
         assert stands.waves == {"open": 1, "total": 2}
         await on.ledger.resume(execution.id, by="ada")

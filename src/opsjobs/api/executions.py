@@ -122,9 +122,9 @@ async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageReque
 
 
 @router.get("/executions/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an execution")
-async def show(execution: Known) -> Response:
-    """How it stands; `status` is cancelling or paused while that is asked for."""
-    return JSONResponse(execution.data())
+async def show(request: Request, execution: Known) -> Response:
+    """How it stands; `status` is cancelling or paused while that is asked for, `waiting_on` what holds it."""
+    return JSONResponse((await request.app.state.parts.executions.standing(execution)).data())
 
 
 @router.get(

@@ -12,7 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.artifacts import artifacts
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.launching import launch
+from opsjobs.cli.launching import launch, patience
 from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
 from opsjobs.cli.watch import watch
 from opsjobs.model.again import Which
@@ -92,14 +92,14 @@ def show(
 
 
 @app.command()
-def follow(execution: Execution, as_json: options.AsJson = False) -> None:
+def follow(execution: Execution, as_json: options.AsJson = False, wait_limit: options.WaitLimit = None) -> None:
     """Show an execution from its first line to its end, live.
 
     Ctrl-C leaves and cancels nothing. Exit codes as of `opsjobs run`.
     """
     with connect() as client:
         found = client.get(path_of("execution", execution))
-        raise typer.Exit(watch(client, found, None, as_json=as_json))
+        raise typer.Exit(watch(client, found, None, as_json=as_json, waits_seconds=patience(wait_limit)))
 
 
 @app.command()
@@ -160,6 +160,7 @@ def retry(
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
+    wait_limit: options.WaitLimit = None,
 ) -> None:
     """Do again, live, what did not end well, from the step where it went wrong.
 
@@ -170,7 +171,11 @@ def retry(
     body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
     body |= options.because(reason, override_safety)
     with connect() as client:
-        raise typer.Exit(launch(client, f"{path_of('execution', execution)}/retry", body, as_json=as_json, detach=detach))
+        raise typer.Exit(
+            launch(
+                client, f"{path_of('execution', execution)}/retry", body, as_json=as_json, detach=detach, wait_limit=wait_limit
+            )
+        )
 
 
 @app.command()

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     NOT_FOUND = 4
     NOT_ALLOWED = 5
     CONFLICT = 6
+    WAITING = 7
     TIMEOUT = 124
     INTERRUPTED = 130
 

@@ -71,6 +71,7 @@ def run(
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
+    wait_limit: options.WaitLimit = None,
 ) -> None:
     """Run a job, live, on all of its targets or on some of them.
 
@@ -83,7 +84,7 @@ def run(
         path = f"{path_of('job', client.by_name('job', job)['id'])}/execute"
         if dry_run:
             raise typer.Exit(show_preview(client, path, body, as_json=as_json))
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach))
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
 
 
 @app.command()

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from opsjobs.cli.client import Client, Json, Refused
 from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.render import counted, tell
+from opsjobs.cli.holds import hold_of
+from opsjobs.cli.live import header
+from opsjobs.cli.render import tell
 from opsjobs.cli.watch import Interrupts, watch
-from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.units import parse_duration
 
 _ID_POINTER = re.compile(r"/targets/ids/(\d+)")
 
 
-def launch(client: Client, path: str, body: Json, *, as_json: bool, detach: bool) -> Exit:
+UNATTENDED_SECONDS = 600.0
+"""For so long a person is waited for if nobody watches at a terminal."""
+
+
+def launch(client: Client, path: str, body: Json, *, as_json: bool, detach: bool, wait_limit: str | None = None) -> Exit:
     """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
+    waits_seconds = patience(wait_limit)
     with Interrupts() as interrupts:
         execution = _started(client, path, body)
-        waits = _waits(execution)
-        if waits and not detach:
-            tell(waits)
         if not detach:
-            return watch(client, execution, interrupts, as_json=as_json)
-    tell(
-        waits
-        or f"execution {execution['id']} is started on {counted(execution['total_targets'], 'target')}; "
-        f"watch it: opsjobs executions follow {execution['id']}"
-    )
+            return watch(client, execution, interrupts, as_json=as_json, waits_seconds=waits_seconds)
+    tell(f"{header(execution)}. Watch it with: opsjobs executions follow {execution['id']}")
+    if (hold := hold_of(execution)) is not None:
+        tell(hold)
     print(execution["id"])
     return Exit.OK
 
 
-def _waits(execution: Json) -> str | None:
-    """Of one that is to be approved first, whom to ask."""
-    if execution.get("status") != ExecutionStatus.PENDING_APPROVAL:
-        return None
-    on = execution.get("waiting_on") or {}
-    return (
-        f"execution {execution['id']} waits for approval {on.get('approval')}: {on.get('reason')}; somebody else sees it with "
-        f"`opsjobs approvals show {on.get('approval')}` and approves; with safety:override, --override-safety REASON passes it"
-    )
+def patience(wait_limit: str | None) -> float | None:
+    """Return for how long a person is waited for; None: for ever, as somebody watches. Raises CommandFailed."""
+    if wait_limit is None:
+        return None if sys.stderr.isatty() else UNATTENDED_SECONDS
+    try:
+        return parse_duration(wait_limit)
+    except ValueError as wrong:
+        raise CommandFailed(f"--wait-limit: {wrong}. Write a duration such as 10m, or 0s to leave at once.", Exit.USAGE) from None
 
 
 def _started(client: Client, path: str, body: Json) -> Json:

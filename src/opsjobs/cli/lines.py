@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 PARTIAL_BYTES_AT_MOST = 65_536  # a line without an end is not held back for longer
@@ -29,10 +29,10 @@ class Lines:
         """One `output` event: bytes, or the notice that some were not kept."""
         source = (event.get("target_run"), event.get("action"), event.get("attempt"), _stream(event))
         if self._names is None:
-            self._write(source[3], _bytes(event))
+            self._write(source[3], bytes_of(event))
             return
         self._of[source] = str(event.get("target"))
-        *whole, rest = (self._partial.pop(source, b"") + _bytes(event)).split(b"\n")
+        *whole, rest = (self._partial.pop(source, b"") + bytes_of(event)).split(b"\n")
         if len(rest) > PARTIAL_BYTES_AT_MOST:
             whole, rest = [*whole, rest], b""
         self._put(source, whole)
@@ -61,7 +61,8 @@ def _stream(event: dict[str, Any]) -> str:
     return "stderr" if event.get("stream") == "stderr" or event.get("dropped") else "stdout"
 
 
-def _bytes(event: dict[str, Any]) -> bytes:
+def bytes_of(event: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an `output` event, or the notice that some were not kept."""
     if event.get("dropped"):
         return f"… {event['dropped']} bytes of {event.get('stream')} are not kept (output_limit)\n".encode()
     if "data_base64" in event:

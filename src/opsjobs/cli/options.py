@@ -36,6 +36,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run whe
 TakesOver = Annotated[
     bool, typer.Option("--takes-over", help="The name was another one's before: the new one is to have what that one left.")
 ]
+WaitLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-limit",
+        metavar="DURATION",
+        help="Leave with 7 after waiting so long for a person (default: never on a terminal, else 10m).",
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Start it, print its id and leave.")]
 
 

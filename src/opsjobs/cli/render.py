@@ -101,11 +101,30 @@ def hush() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def colours(file: TextIO) -> bool:
+    """Return whether colours may be used there: a terminal, and NO_COLOR is not set."""
+    return file.isatty() and not os.environ.get("NO_COLOR")
+
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+
+
+def painted(text: str, style: str | None, file: TextIO) -> str:
+    """Return the text in this style, if colours may be used on the file it is for."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style is not None and text and colours(file) else text
+
+
+def style_of(status: str) -> str | None:
+    """Return the colour of a status."""
+    return _STYLE_OF.get(status)
+
+
 def console(file: TextIO) -> Console:
     """A rich console on this file: colours on a terminal unless NO_COLOR is set; no folding into a pipe; nothing is markup."""
     width = None if file.isatty() else PIPE_COLUMNS
-    colourless = bool(os.environ.get("NO_COLOR")) or not file.isatty()
-    return Console(file=file, width=width, no_color=colourless, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(
+        file=file, width=width, no_color=not colours(file), highlight=False, markup=False, emoji=False, soft_wrap=False
+    )
 
 
 def plain(value: object) -> str:

@@ -53,11 +53,12 @@ def run(
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
+    wait_limit: options.WaitLimit = None,
 ) -> None:
     """Run a command or a script on targets, live.
 
     Its stdout comes on stdout, its stderr and a summary on stderr. Exit code: 0 where all succeeded, 3 where not, 4 for an
-    unknown target (then nothing has started), 124 on a timeout, 130 after Ctrl-C.
+    unknown target (then nothing has started), 7 if left waiting for a person, 124 on a timeout, 130 after Ctrl-C.
 
     \b
     Examples:
@@ -80,7 +81,7 @@ def run(
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
-        raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach))
+        raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach, wait_limit=wait_limit))
 
 
 def wish(become: bool, **how: str | None) -> dict[str, Any] | None:

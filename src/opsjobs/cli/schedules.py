@@ -136,6 +136,7 @@ def trigger(
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
+    wait_limit: options.WaitLimit = None,
 ) -> None:
     """Launch a schedule's job now, live, with its parameters; its moments stay as they are.
 
@@ -143,7 +144,8 @@ def trigger(
     """
     with connect() as client:
         path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
-        raise typer.Exit(launch(client, path, options.because(reason, override_safety), as_json=as_json, detach=detach))
+        body = options.because(reason, override_safety)
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
 
 
 @app.command()

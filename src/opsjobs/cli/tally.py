@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from opsjobs.cli.lines import bytes_of
 from opsjobs.cli.render import counted, counts, plain, seconds
-from opsjobs.model.execution import RunStatus
+from opsjobs.model.execution import ErrorCode, RunStatus
 
 FAILURES_SHOWN = 20
+NAMES_SHOWN = 8
+LAST_WORDS_BYTES = 1_024
+LAST_WORDS_CHARACTERS = 200
 SLOWEST_SHOWN = 3
 
 
@@ -26,6 +31,10 @@ class _Run:
     exit_code: int | None = None
     duration_ms: float = 0.0
     proof: str | None = None
+    step: str = ""
+    """The action that did not succeed."""
+    stderr: bytes = b""
+    """The end of what it wrote to stderr."""
 
 
 # What a cancel or a timeout found, in words; in this order.
@@ -43,16 +52,24 @@ class Tally:
     def __init__(self, names: Callable[[str], str]) -> None:
         self._names = names
         self._runs: dict[object, _Run] = {}
+        self._steps: set[str] = set()
         self.ended: Mapping[str, Any] | None = None
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Take in one event; output is not looked at."""
-        if kind == "status" and data.get("target_run") is not None:
+        """Take in one event; of output only the end of stderr is kept."""
+        if kind == "output" and data.get("stream") == "stderr" and not data.get("dropped"):
+            run = self._run(data)
+            run.stderr = (run.stderr + bytes_of(data))[-LAST_WORDS_BYTES:]
+        elif kind == "status" and data.get("target_run") is not None:
             self._status(data)
         elif kind == "result":
             self._result(data)
         elif kind == "end":
             self.ended = data
+
+    def counts(self) -> Counter[str]:
+        """Return how many runs there are in each status, of those that have been heard of."""
+        return Counter(run.status for run in list(self._runs.values()))
 
     def _run(self, data: Mapping[str, Any]) -> _Run:
         run = self._runs.setdefault(data.get("target_run"), _Run())
@@ -70,6 +87,9 @@ class Tally:
         run, error = self._run(data), data.get("error") or {}
         run.duration_ms += _took_ms(data)
         run.proof = data.get("cancel_proof") or run.proof
+        self._steps.add(str(data.get("action_key") or ""))
+        if data.get("status") not in (RunStatus.SUCCEEDED, RunStatus.SKIPPED, None):
+            run.step = str(data.get("action_key") or "")
         if isinstance(data.get("exit_code"), int):
             run.exit_code = data["exit_code"]
         if isinstance(error, Mapping) and error and not run.code:
@@ -100,14 +120,47 @@ class Tally:
         return [(plain(self._names(r.target)), r.duration_ms) for r in runs[:shown]]
 
     def _failures(self, execution_id: int) -> Iterator[str]:
-        failed = [r for r in self._runs.values() if r.status not in (RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING)]
-        failed.sort(key=lambda r: self._names(r.target))
-        names = [plain(self._names(r.target)) for r in failed[:FAILURES_SHOWN]]
-        width = max(map(len, names), default=0)
-        for name, run in zip(names, failed, strict=False):
-            yield f"  {name:<{width}}  {_why(run)}"
-        if len(failed) > FAILURES_SHOWN:
-            yield f"  … and {len(failed) - FAILURES_SHOWN} more: `opsjobs executions show {execution_id}`"
+        """`3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`: one line for all that ended alike."""
+        alike: dict[str, list[str]] = {}
+        for run in self._runs.values():
+            if run.status not in (RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING):
+                alike.setdefault(self._why(run), []).append(plain(self._names(run.target)))
+        ranked = sorted(alike.items(), key=lambda item: (-len(item[1]), item[0]))
+        for why, names in ranked[:FAILURES_SHOWN]:
+            yield f"  {failure(why, sorted(names))}"
+        if len(ranked) > FAILURES_SHOWN:
+            left = sum(len(names) for _, names in ranked[FAILURES_SHOWN:])
+            yield f"  … and {left} more: `opsjobs executions show {execution_id}`"
+
+    def _why(self, run: _Run) -> str:
+        words = last_line(run.stderr.decode("utf-8", "replace")) if run.code in ("", ErrorCode.NONZERO_EXIT) else ""
+        # The step of an ad-hoc command says nothing.
+        step = run.step if len(self._steps) > 1 or run.step != "step-1" else ""
+        return why(run.status, step, run.exit_code, run.code, words or run.message)
+
+
+def why(status: str, step: str, exit_code: int | None, code: str, words: str) -> str:
+    """`failed at step patch, exit 100: E: Could not get lock`: each fact once."""
+    at = f" at step {plain(step)}" if step else ""
+    exited = f", exit {exit_code}" if exit_code else ""
+    named = f" ({code})" if code and code not in (status, ErrorCode.NONZERO_EXIT) else ""
+    if code == ErrorCode.NONZERO_EXIT and re.fullmatch(r"exit (status )?\d+", words):
+        words = ""
+    return f"{status}{at}{exited}{named}{': ' + plain(words) if words else ''}"
+
+
+def failure(reason: str, names: Sequence[str]) -> str:
+    """`3 failed at step patch: … (app03, db07, web09)`, or `app03 failed at step patch: …` if it is one."""
+    if len(names) == 1:
+        return f"{names[0]} {reason}"
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{len(names)} {reason} ({', '.join(names[:NAMES_SHOWN])}{more})"
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, cut to what fits into a message."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-LAST_WORDS_CHARACTERS:] if lines else ""
 
 
 def _took_ms(result: Mapping[str, Any]) -> float:
@@ -115,11 +168,3 @@ def _took_ms(result: Mapping[str, Any]) -> float:
     if not begun or not ended:
         return 0.0
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() * 1_000
-
-
-def _why(run: _Run) -> str:
-    """`failed, exit 3 (nonzero_exit)` or `unreachable (connection_refused): web-2 refused …`; no word twice."""
-    code = f" ({run.code})" if run.code and run.code != run.status else ""
-    exit_code = f", exit {run.exit_code}" if run.exit_code else ""
-    message = f": {plain(run.message)}" if run.message else ""
-    return f"{run.status}{exit_code}{code}{message}"

@@ -4,48 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from opsjobs.cli.client import Client, Json, Refused
 from opsjobs.cli.exits import CommandFailed, Exit, of_execution
 from opsjobs.cli.lines import Lines
-from opsjobs.cli.render import hush, tell
+from opsjobs.cli.live import LiveView
+from opsjobs.cli.render import hush, style_of
 from opsjobs.cli.sse import Event
 from opsjobs.cli.tally import Tally
-
-
-class Terminal:
-    """Bytes to stdout and stderr in the order in which they came, also where both are the same terminal."""
-
-    def __init__(self) -> None:
-        self._last = "stdout"
-        self._open_line = False
-
-    def write(self, stream: str, portion: bytes) -> None:
-        """Put bytes on one of the two; what waits for the other one goes out first."""
-        if stream != self._last:
-            self.flush()
-            self._last = stream
-        self._file(stream).write(portion)
-        if portion:
-            self._open_line = not portion.endswith(b"\n")
-
-    def flush(self) -> None:
-        """Let everything be seen."""
-        self._file(self._last).flush()
-
-    def close_line(self) -> None:
-        """On a terminal: begin a new line where the remote output ended without one."""
-        if self._open_line and self._file(self._last).isatty():
-            self.write("stderr", b"\n")
-        self.flush()
-
-    def _file(self, stream: str) -> Any:
-        return sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
+from opsjobs.cli.terminal import Terminal
 
 
 class Interrupts:
@@ -81,66 +51,116 @@ class Interrupts:
         threading.Thread(target=self._cancel, name="cancel", daemon=True).start()
 
 
-def watch(client: Client, execution: Json, interrupts: Interrupts | None, *, as_json: bool = False) -> Exit:
-    """Show an execution until it has ended, then its summary; the exit code. Without `interrupts` Ctrl-C just leaves."""
+def watch(
+    client: Client,
+    execution: Json,
+    interrupts: Interrupts | None,
+    *,
+    as_json: bool = False,
+    waits_seconds: float | None = None,
+) -> Exit:
+    """Show an execution until it has ended, then its summary; the exit code. Without `interrupts` Ctrl-C just leaves.
+
+    `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None: never.
+    """
+    terminal = Terminal()
     if interrupts is not None:
-        interrupts.cancels(lambda: _cancel(client, int(execution["id"])))
+        interrupts.cancels(lambda: _cancel(client, int(execution["id"]), terminal.notice))
+    names = Names(client, int(execution["id"]))
+    tally = Tally(names)
+    view = LiveView(client, execution, terminal, tally, waits_seconds=waits_seconds)
     try:
-        ended, tally = follow(client, execution, as_json=as_json)
+        with view:
+            ended = _follow(client, execution, terminal, tally, names, view=view, as_json=as_json)
     except KeyboardInterrupt:
-        fate = "goes on" if interrupts is None else "is being cancelled"
+        fate = "continues" if interrupts is None else "is being cancelled"
         raise CommandFailed(
-            f"left before the end; execution {execution['id']} {fate}: {_see(execution)}", Exit.INTERRUPTED
+            f"left before the end: execution {execution['id']} {fate}. See it with: {_see(execution)}", Exit.INTERRUPTED
         ) from None
     except BrokenPipeError:
         hush()
-        raise CommandFailed(f"nobody reads the output any more; execution {execution['id']} goes on: {_see(execution)}") from None
-    tell("\n".join(tally.summary(ended)))
+        raise CommandFailed(f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}") from None
+    if ended is None:
+        words = (
+            f"left: execution {execution['id']} waits for a person. Watch it with: opsjobs executions follow {execution['id']}"
+        )
+        raise CommandFailed(words, Exit.WAITING)
+    status, *rest = tally.summary(ended)
+    terminal.notice(status, style_of(str(ended["status"])))
+    if rest:
+        terminal.notice("\n".join(rest))
     return of_execution(str(ended["status"]), interrupted=interrupts is not None and interrupts.asked)
 
 
-def follow(client: Client, execution: Json, *, as_json: bool = False) -> tuple[Json, Tally]:
-    """Put out everything that an execution says until it has ended; how it ended, and what it came to."""
-    names = _Names(client, int(execution["id"]))
-    several = int(execution["total_targets"]) > 1
-    terminal, tally = Terminal(), Tally(names)
-    lines = Lines(terminal.write, names if several else None)
-    for events in client.follow(int(execution["id"]), tell):
+def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
+    """Put out everything that an execution says until it has ended, without a live view; how it ended, and what it came to."""
+    names = Names(client, int(execution["id"]))
+    tally = Tally(names)
+    ended = _follow(client, execution, Terminal(), tally, names)
+    assert ended is not None, "without a live view there is nothing to leave for"
+    return ended, tally
+
+
+def _follow(
+    client: Client,
+    execution: Json,
+    terminal: Terminal,
+    tally: Tally,
+    names: Names,
+    *,
+    view: LiveView | None = None,
+    as_json: bool = False,
+) -> Json | None:
+    """Show the events; the execution as it ended, or None if the view was left."""
+    lines = Lines(terminal.write, names if int(execution["total_targets"]) > 1 else None)
+    for events in client.follow(int(execution["id"]), terminal.notice):
         for event in events:
-            _show(event, terminal, lines, tally, as_json)
+            data = json.loads(event.data)
+            tally.event(event.event, data)
+            if view is not None:
+                view.event(event.event, data)
+            if as_json:
+                terminal.write("stdout", _line(event, data))
+            else:
+                _show(event.event, data, lines)
         terminal.flush()
+        if view is not None and view.left:
+            lines.finish()
+            terminal.close_line()
+            return None
     terminal.close_line()
-    return _ended(client, execution, tally), tally
+    return _ended(client, execution, tally)
 
 
 def _see(execution: Json) -> str:
-    return f"`opsjobs executions show {execution['id']}`"
+    return f"opsjobs executions show {execution['id']}"
 
 
-def _show(event: Event, terminal: Terminal, lines: Lines, tally: Tally, as_json: bool) -> None:
-    data = json.loads(event.data)
-    tally.event(event.event, data)
-    if as_json:
-        position = int(event.id) if event.id.isdigit() else None
-        line = json.dumps({"id": position, "event": event.event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-        terminal.write("stdout", line.encode("utf-8", "backslashreplace") + b"\n")
-    elif event.event == "output":
+def _show(kind: str, data: Json, lines: Lines) -> None:
+    if kind == "output":
         lines.output(data)
-    elif event.event == "result":
+    elif kind == "result":
         lines.finish(data.get("target_run"), data.get("action_key"))
-    elif event.event == "end":
+    elif kind == "end":
         lines.finish()
 
 
+def _line(event: Event, data: Json) -> bytes:
+    """Return an event as a line of JSON."""
+    position = int(event.id) if event.id.isdigit() else None
+    line = json.dumps({"id": position, "event": event.event, "data": data}, ensure_ascii=False, separators=(",", ":"))
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
 def _ended(client: Client, execution: Json, tally: Tally) -> Json:
-    """The execution as it ended; from its last event where the service went away right after that."""
+    """The execution as it ended; from its last event if the service went away right after that."""
     try:
         return dict(client.get(f"/executions/{execution['id']}"))
     except CommandFailed:
         return {**execution, **(tally.ended or {})}
 
 
-def _cancel(client: Client, execution_id: int) -> None:
+def _cancel(client: Client, execution_id: int, tell: Callable[[str], None]) -> None:
     tell(f"cancelling execution {execution_id}; Ctrl-C again leaves without waiting")
     try:
         client.post(f"/executions/{execution_id}/cancel", {"reason": "Ctrl-C"})
@@ -151,7 +171,7 @@ def _cancel(client: Client, execution_id: int) -> None:
         tell(f"the cancel did not get through: {failed}")
 
 
-class _Names:
+class Names:
     """The names of an execution's targets by their ids, fetched when the first is needed."""
 
     def __init__(self, client: Client, execution_id: int) -> None:
@@ -160,6 +180,7 @@ class _Names:
         self._known: dict[str, str] | None = None
 
     def __call__(self, target_id: str) -> str:
+        """Return the name of the target with this id; the id itself if it is none of this execution."""
         if self._known is None:
             runs, _ = self._client.items(self._path, limit=0)
             self._known = {str(r["target"]["id"]): str(r["target"]["name"]) for r in runs}

@@ -13,6 +13,7 @@ from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunEr
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun
 from opsjobs.model.timeline import Acted, Stretch, timeline
+from opsjobs.store.holding import held_runs
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
@@ -176,6 +177,13 @@ class Executions:
         if row is None:
             raise NotFound.of("execution", ref)
         return _execution(row)
+
+    async def standing(self, execution: Execution) -> Execution:
+        """Return it with what keeps its runs from beginning, if none runs and nothing holds the execution as a whole."""
+        waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(RunStatus.RUNNING, 0)
+        if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
+            return execution
+        return replace(execution, waiting_on=await held_runs(self._database, execution.id))
 
     async def approved_as_of(self, executions: Sequence[int]) -> datetime | None:
         """When the first approval was asked for that one of these executions has; None where none was approved."""

@@ -72,7 +72,7 @@ with gate as materialized (
                                    case when per_wave then waves[open_wave + 1] - coalesce(waves[open_wave], 0) else total end,
                                    allowed)
          when check_failed then format('the check of wave %%s failed', open_wave + 1)
-         else format('wave %%s of %%s has ended: resume to go on', open_wave + 1, cardinality(waves)) end as why
+         else format('wave %%s of %%s has ended', open_wave + 1, cardinality(waves)) end as why
   from judged j
 ), moved as (
   update job_executions e set
