@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from ruamel.yaml import YAML
 
 from cli.desk import Answer, Asked, open_desk
 from docs.pages import samples
+from opsjobs.cli import documents
 from opsjobs.cli.app import run
 from opsjobs.cli.importing.crontab import Crontab, Entry, read, split_percent
 from opsjobs.cli.importing.crontab_jobs import Planned, Wishes, planned, prefix_of
 from opsjobs.cli.importing_crontab import local_zone
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.schedule.cron import Cron
 
 WISHES = Wishes({"ids": ["web-1"]}, "web-1-", "Europe/Berlin", "24h")
 
@@ -311,11 +315,51 @@ def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
     words = (sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
     assert imported(monkeypatch, Service(), *words) == []
     told = capsys.readouterr()
-    documents = list(YAML(typ="safe", pure=True).load_all(told.out))
-    assert documents[0]["name"] == documents[1]["job"]
+    written = list(YAML(typ="safe", pure=True).load_all(told.out))
+    assert len(written) == 2
+    assert "# schedule name: crontab, type: cron, cron: 30 2 * * *, timezone: Europe/Berlin" in told.out
     expected = [s.text for s in samples("docs/crontab.md", "yaml")]
-    assert documents[0] == YAML(typ="safe", pure=True).load(expected[0])
+    assert written[0] == YAML(typ="safe", pure=True).load(expected[0])
     assert "@reboot" in told.err
+
+
+def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imported(monkeypatch, Service(), sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
+    file = tmp_path / "jobs.yaml"
+    file.write_text(capsys.readouterr().out)
+    names = [JobDraft.model_validate(body).name for body in documents.bodies([str(file)])]
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "when"),
+    [
+        ("*/60 * * * * x", "0 * * * *"),
+        ("5,*/60 */24 * * * x", "5,0 0 * * *"),
+        ("0 8 */100,1-7 * mon x", "0 8 */31,1-7 * mon"),
+        ("0 0 1 */13 * x", "0 0 1 */12 *"),
+        ("0 0 * * 1-5/9 x", "0 0 * * 1"),
+        ("0 0 */31 * * x", "0 0 */31 * *"),
+        ("*/59 * * * * x", "*/59 * * * *"),
+    ],
+)
+def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(line: str, when: str) -> None:
+    found = crontab(line)
+    assert [entry.when for entry in found.entries] == [when]
+    assert [left.target for left in found.left] == [False] * sum(a != b for a, b in zip(when.split(), line.split(), strict=False))
+    assert all("only the first value counts, as in cron" in left.reason for left in found.left)
+
+
+def test_the_first_monday_of_a_month_is_carried_over() -> None:
+    cron = Cron(one("0 8 */100,1-7 * mon x").when, UUID(int=1))
+    label = datetime(2026, 11, 28)  # noqa: DTZ001 labels have no zone
+    days = []
+    for _ in range(4):
+        label = cron.after(label) or label
+        days.append((label.month, label.day))
+    assert days == [(12, 7), (1, 4), (2, 1), (3, 1)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ def one(file: str, noun: str) -> dict[str, Any]:
     return found[0]
 
 
-def write(values: list[dict[str, Any]]) -> None:
-    """A stream of YAML documents on stdout."""
+def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
+    """Write a stream of YAML documents to stdout, each with its comment, if there is one, above its first line."""
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 1_000  # a long command stays one line
-    yaml.explicit_start = True
-    yaml.dump_all(values, sys.stdout)
+    for position, value in enumerate(values):
+        comment = comments[position] if position < len(comments) else ""
+        sys.stdout.write("---\n" + "".join(f"# {line}\n" for line in comment.splitlines()))
+        yaml.dump(value, sys.stdout)
 
 
 def _bodies_of(file: str, noun: str, fields: str) -> Iterator[dict[str, Any]]:

@@ -95,7 +95,7 @@ def import_crontab(
     )
     plans, sources, lost = _read(files, wishes, system=system)
     if dry_run:
-        documents.write([body for plan in plans for body in (plan.job, {"job": plan.job["name"], "schedule": plan.schedule})])
+        documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
         tell(f"would be: {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} left out")
         return
     with connect() as client:
@@ -190,6 +190,11 @@ def _text(file: str) -> str:
 def _bytes(path: Path) -> bytes:
     with path.open("rb") as opened:
         return opened.read(FILE_BYTES_AT_MOST + 1)
+
+
+def _schedule_in_words(schedule: Json) -> str:
+    """Return what stands as a comment above a job, so that the documents are jobs alone, as `jobs apply` takes them."""
+    return f"schedule {', '.join(f'{name}: {value}' for name, value in schedule.items())}"
 
 
 # --- storing

@@ -24,6 +24,10 @@ _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAMES = frozenset((*_DAYS, *_MONTHS))
 _LOWEST_HIGHEST = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
+_STEP = re.compile(r"([^,/]+)/(\d{1,9})(?=,|$)")
+_LOWEST, _STEPS = (0, 0, 1, 1, 0), (59, 23, 31, 12, 7)
+_BY_STAR = (2, 3, 4)
+"""Fields whose largest step gives the first value alone. The star of a day says whether both days count."""
 _NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 # Comments that say nothing of the line below: a heading of the columns, a line that was taken out, a rule, an editor's mode.
 _NO_NOTE = re.compile(r"\bd(om|ow)\b|^[\d*/,-]+\s+[\d*/,-]+\s|^@|^[^A-Za-z]*$|^-\*-")
@@ -216,11 +220,24 @@ class _Reader:
         if not _FIELD.fullmatch(text) or any(word.lower() not in _NAMES for word in re.findall("[A-Za-z]+", text)):
             place = ("minute", "hour", "day of the month", "month", "day of the week")[position]
             raise _Unreadable(f"{text[:40]!r} is no {place} of a crontab")
+        text = _STEP.sub(lambda m: self._step(position, m), text)
         if "~" not in text:
             return text
         low, high = _LOWEST_HIGHEST[position]
         self._leave(f"the random {text} has become H: chosen once for the schedule, by its id")
         return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
+
+    def _step(self, position: int, item: re.Match[str]) -> str:
+        """Return an item whose step is over the largest of its field as cron understands it: the first value alone."""
+        base, step, most = item[1], item[2], _STEPS[position]
+        if int(step) <= most:
+            return item[0]
+        # Where cron looks at whether a field begins with `*`, it still does.
+        first = (
+            f"*/{most}" if base == "*" and position in _BY_STAR else str(_LOWEST[position]) if base == "*" else base.split("-")[0]
+        )
+        self._leave(f"the step of {item[0]} is over {most}: only the first value counts, as in cron, and it has become {first}")
+        return first
 
     def _user(self, rest: str) -> tuple[str, str]:
         word = _WORD.match(rest)

@@ -154,8 +154,8 @@ def _check_item(part: _Part, item: str) -> None:
     if part.span(base) is None:
         if not _is_own(part, item):
             raise fault("bad_cron", f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {part.allowed}")
-    elif slash and not (step.isdecimal() and 1 <= int(step) <= part.high - part.low):
-        allowed = f"a step is 1 to {part.high - part.low}"
+    elif slash and not (step.isdecimal() and 1 <= int(step) <= part.high):
+        allowed = f"a step is 1 to {part.high}"
         raise fault("bad_cron", f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {allowed}")
 
 
