@@ -142,6 +142,7 @@ class Metrics:
         self.texts_unjudged = self._counter(
             "texts_unjudged", "Texts that the safety check could not judge, by why: time, memory, crash", "reason"
         )
+        self.upkeep_failures = self._counter("upkeep_failures", "Steps of housekeeping and retention that have failed", "step")
         self.bugs = self._counter("bugs", "Faults of our own, by the part that noticed", "where")
 
     def _http_numbers(self) -> None:

@@ -9,35 +9,23 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.bench import Bench, bench, until
-from kit.ledgering import Owner, faults
+from engine.bench import Bench, bench
+from kit.ledgering import Owner
 from opsjobs.bus import Bus
-from opsjobs.clock import TurnedClock
 from opsjobs.engine import scheduler as scheduling
 from opsjobs.engine.relay import Relay
-from opsjobs.engine.rescuer import HOUSEKEEPING_SECONDS, Rescuer
+from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.scheduler import Scheduler
 from opsjobs.engine.service import Loop
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.failures import Unavailable
-from opsjobs.store.contents import Contents
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 
 
 def rescuer(on: Bench, may_bury: Callable[[], bool] = lambda: True) -> Rescuer:
-    return Rescuer(
-        on.ledger,
-        on.workers,
-        on.journal,
-        on.clock,
-        on.metrics,
-        contents=Contents(on.database),
-        may_bury=may_bury,
-        ring=on.ring,
-        round_seconds=0,
-    )
+    return Rescuer(on.ledger, on.workers, may_bury=may_bury, ring=on.ring, round_seconds=0)
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -66,40 +54,6 @@ async def test_what_was_left_behind_is_mended(database: Database) -> None:
         assert (done["cancelled"], done["expired"]) == (3, 2)
         assert (await on.ended(stopped)).status is ExecutionStatus.CANCELLED
         assert (await on.ended(expired)).status is ExecutionStatus.TIMEOUT
-
-
-async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
-    clock = TurnedClock()
-    async with bench(database, clock, bugs=["counters"]) as on:
-        await on.launch("true", 1)
-        async with database.connection() as connection:
-            await connection.execute("update target_slots set used = 2")
-        await on.turn(1)
-        keeper = rescuer(on)
-        assert (await keeper.run_once())["slots_mended"] == 1
-        assert await faults(database) == []
-        assert "slots_mended" not in await keeper.run_once()
-        clock.turn(HOUSEKEEPING_SECONDS)
-        assert (await keeper.run_once())["slots_mended"] == 0
-        async with on.worker():
-            await until(lambda: _nothing_open(on))
-
-
-async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> None:
-    async with bench(database, bugs=["counters"]) as on:
-        execution = await on.launch("true", 2)
-        await on.turn(120)
-        async with database.connection() as connection:
-            await connection.execute("update job_executions set ready = 1, waiting = 1")
-        assert (await rescuer(on).run_once())["miscounted"] == 1
-        async with database.connection() as connection:
-            await connection.execute("update job_executions set ready = 2, waiting = 0")
-        async with on.worker():
-            await on.ended(execution)
-
-
-async def _nothing_open(on: Bench) -> bool:
-    return await on.database.fetch("select 1 from job_executions where finished_at is null") == []
 
 
 class Rounds:

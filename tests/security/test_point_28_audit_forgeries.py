@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from kit.servers import AUDIT_KEY
 from opsjobs.engine.retention import Keeper
 from opsjobs.engine.sealing import Sealer
+from opsjobs.engine.turn import Turn
 from opsjobs.model.chain import FIELDS, Break, Link
 from opsjobs.model.encryption_key import decoded, derived, key_id
 from opsjobs.model.failures import Failure
@@ -25,7 +26,9 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
+from opsjobs.store.turns import Turns
 from opsjobs.store.vault import Keys
+from opsjobs.telemetry import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
 KEEP = Keep(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)
@@ -270,7 +273,8 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Datab
     assert await Sealer(seals).run_once() == {"sealed": 0}
     with pytest.raises(Unproven, match="to end at 4"):
         await seals.retain(0)
-    keeper = Keeper(Retention(database), KEEP, seals)
+    turn = Turn("retention", Turns(database), Metrics())
+    keeper = Keeper(turn, Retention(database), KEEP, seals)
     assert (await keeper.run_once())["audit_rows_deleted"] == 0
     rotated = await Keys(database, [new_key(), AUDIT_KEY]).rotate(60)
     assert [row["kind"] for row in rotated.broken] == ["audit_chain"]

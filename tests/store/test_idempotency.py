@@ -125,5 +125,5 @@ async def test_a_key_of_yesterday_is_forgotten(database: Database) -> None:
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
     assert isinstance(await jobs.create(job("other"), "ada", ASKED), StoredJob)
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
-    assert (await Journal(database).keep_house())["keys_forgotten"] == 1
-    assert (await Journal(database).keep_house())["keys_forgotten"] == 0
+    assert await Journal(database).forget_keys() == 1
+    assert await Journal(database).forget_keys() == 0

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from kit.ledgering import STORE, Owner, launch, machines, read
 from kit.servers import AUDIT_KEY
 from opsjobs.engine.retention import Keeper
+from opsjobs.engine.turn import Turn
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.model.failures import Gone, NotFound
 from opsjobs.store import dead_letters, retention
@@ -19,9 +20,12 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.partitions import Partitions
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.sealing import Seals
 from opsjobs.store.transaction import Database
+from opsjobs.store.turns import Turns
+from opsjobs.telemetry import Metrics
 from store.cast import job
 from store.test_contents import upload
 
@@ -45,6 +49,17 @@ async def ended(database: Database, *, targets: int = 1, first: int = 1, status:
     return await read(database, execution)
 
 
+async def make_partitions(database: Database) -> None:
+    partitions = Partitions(database)
+    for day in await partitions.wanted():
+        await partitions.make(day)
+
+
+def keeper(database: Database, keep: Keep = KEEP, metrics: Metrics | None = None) -> Keeper:
+    turn = Turn("retention", Turns(database), metrics or Metrics())
+    return Keeper(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
+
+
 async def left(database: Database) -> list[int]:
     return [row["id"] for row in await database.fetch("select id from job_executions order by id")]
 
@@ -65,7 +80,7 @@ async def test_old_days_of_the_log_are_dropped_and_told_to_be_gone(database: Dat
     old = await ended(database)
     journal = Journal(database)
     await turn(database, 29)
-    await journal.keep_house()
+    await make_partitions(database)
     young = await ended(database)
     assert await all_days(database) == 0
     await turn(database, 3)
@@ -134,7 +149,7 @@ async def test_of_a_job_the_newest_executions_are_kept(database: Database) -> No
         await of_job(database, number)
     await turn(database, 1)
     keep = replace(KEEP, executions_per_job=2)
-    assert await Retention(database).delete_executions(keep) == 2
+    assert await Retention(database).delete_surplus(keep) == 2
     assert await left(database) == [3, 4, 5, 6]
 
 
@@ -174,6 +189,34 @@ async def test_what_waits_for_an_answer_a_visit_or_a_telling_stays(database: Dat
     await Ledger(database).cleaned([r.id for r in runs])
     await turn(database, 0)
     assert await keeping.delete_executions(KEEP) == 2
+
+
+async def test_executions_that_stay_are_not_in_the_way_of_those_that_go(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "EXECUTIONS", 2)
+    monkeypatch.setattr(retention, "LOOKS", 2)
+    stay = [(await ended(database, status=RunStatus.LOST)).id for _ in range(7)]
+    for _ in range(3):
+        await ended(database)
+    await turn(database, 31)
+    keeping = Retention(database)
+    gone = [await keeping.delete_executions(KEEP) for _ in range(3)]
+    assert gone == [0, 1, 2]
+    assert await left(database) == stay
+    async with database.transaction() as connection:
+        runs = await (await connection.execute("select id from target_runs where execution_id = %s", [stay[0]])).fetchall()
+        await dead_letters.answer(connection, [run["id"] for run in runs], "discarded", by="ada", reason="gone")
+    assert sum([await keeping.delete_executions(KEEP) for _ in range(4)]) == 1, "it begins anew behind the last"
+
+
+async def test_executions_of_many_runs_go_in_parts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "RUNS", 5)
+    for targets in (3, 3, 9, 1):
+        await ended(database, targets=targets)
+    await turn(database, 31)
+    keeping = Retention(database)
+    assert [await keeping.delete_executions(KEEP) for _ in range(4)] == [2, 1, 1, 0]
 
 
 async def test_a_child_outlives_its_parent_and_an_open_one_keeps_it(database: Database) -> None:
@@ -234,7 +277,7 @@ async def test_old_files_go_but_for_those_that_a_job_or_a_kept_execution_names(
 async def test_one_process_has_a_turn_at_a_time(database: Database) -> None:
     await ended(database)
     await turn(database, 31)
-    keepers = [Keeper(Retention(database), KEEP, Seals(database, [AUDIT_KEY])) for _ in range(3)]
+    keepers = [keeper(database) for _ in range(3)]
     done = [turn for turn in await asyncio.gather(*(keeper.run_once() for keeper in keepers)) if turn]
     assert [told["executions_deleted"] for told in done] == [1]
     assert await keepers[0].run_once() == {}

@@ -1,19 +1,14 @@
-"""The rescuer: buries who died, mends what was left behind, and keeps house; the same in every worker and the scheduler."""
+"""The rescuer: buries who died and mends what was left behind; the same in every worker and the scheduler."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
-from opsjobs.clock import Clock
 from opsjobs.engine.service import Counts
-from opsjobs.store.contents import Contents
-from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import Metrics, log
 
-HOUSEKEEPING_SECONDS = 60.0
 # A little less than the pause between two looks, so that one process alone makes a round with each.
 ROUND_SECONDS = 0.9
 # No longer than one beat of the shortest lease.
@@ -21,31 +16,22 @@ BURY_SECONDS = 1.0
 
 
 class Rescuer:
-    """`run_once` is cheap where there is nothing to do; the dearer checks come once a minute."""
+    """`run_once` is cheap where there is nothing to do; the dearer checks are housekeeping's."""
 
     def __init__(
         self,
         ledger: Ledger,
         workers: Workers,
-        journal: Journal,
-        clock: Clock,
-        metrics: Metrics,
         *,
-        contents: Contents,
         may_bury: Callable[[], bool],
         ring: Callable[[str], None],
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._workers = workers
-        self._journal = journal
-        self._contents = contents
-        self._clock = clock
-        self._metrics = metrics
         self._may_bury = may_bury
         self._ring = ring
         self._round_seconds = round_seconds
-        self._housekeeping_at = clock.monotonic()
 
     async def run_once(self) -> Counts:
         """One round; says what was mended, by kind."""
@@ -55,9 +41,6 @@ class Rescuer:
         done = {"buried": len(zones)}
         if await self._ledger.take_round(self._round_seconds):
             done |= await self._ledger.reconcile()
-        if self._clock.monotonic() >= self._housekeeping_at:
-            self._housekeeping_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
-            done |= await self._keep_house()
         return done
 
     async def _bury(self) -> Sequence[str]:
@@ -67,11 +50,3 @@ class Rescuer:
                 return await self._workers.bury_expired()
         except TimeoutError:
             return ()
-
-    async def _keep_house(self) -> Counts:
-        counted = await self._ledger.recount()
-        if any(counted.values()):
-            self._metrics.bugs.labels("counters").inc()
-            log.error("counters_differ", **counted)
-        await self._workers.forget()
-        return {**counted, **await self._journal.keep_house(), "contents_swept": await self._contents.sweep()}

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 from opsjobs.engine.service import Counts
+from opsjobs.engine.turn import Turn
 from opsjobs.store.audit_chain import Unproven
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.sealing import Seals
 from opsjobs.telemetry import log
 
-# Between two turns, whoever has them; and how many parts of a kind one turn does at most.
-PAUSE_SECONDS = 60.0
-PARTS_A_TURN = 20
+SERVICE = "retention"
 
 
 class Keeper:
     """Keeps what is to be kept, and nothing else."""
 
-    def __init__(self, retention: Retention, keep: Keep, seals: Seals) -> None:
+    def __init__(self, turn: Turn, retention: Retention, keep: Keep, seals: Seals) -> None:
+        self._turn = turn
         self._retention = retention
         self._seals = seals
         self._keep = keep
 
     async def run_once(self) -> Counts:
-        """One turn, where it is ours; says what went, by kind."""
-        if not await self._retention.take_turn(PAUSE_SECONDS):
-            return {}
-        done = {
-            "log_days_dropped": await self._all(self._retention.drop_days),
-            "executions_deleted": await self._all(self._retention.delete_executions),
-            "artifacts_deleted": await self._all(self._retention.delete_artifacts),
-            "files_deleted": await self._all(self._retention.delete_files),
-            "firings_deleted": await self._all(self._retention.delete_firings),
-            "names_forgotten": await self._all(self._retention.forget_names),
-            "audit_rows_deleted": await self._all(self._delete_audit),
+        """Do one turn, if it is this process's; return what went, by kind."""
+        steps = {
+            "log_days_dropped": self._retention.drop_days,
+            "executions_deleted": self._retention.delete_executions,
+            "surplus_executions_deleted": self._retention.delete_surplus,
+            "artifacts_deleted": self._retention.delete_artifacts,
+            "files_deleted": self._retention.delete_files,
+            "firings_deleted": self._retention.delete_firings,
+            "names_forgotten": self._retention.forget_names,
+            "audit_rows_deleted": self._delete_audit,
         }
-        if any(done.values()):
-            log.info("retention", **done)
-        return done
+        return await self._turn.run({name: partial(verb, self._keep) for name, verb in steps.items()})
 
     async def _delete_audit(self, keep: Keep) -> int:
-        """Let go of the beginning of the audit log's chain, where it is not kept for ever, and is whole."""
+        """Let go of the beginning of the audit log's chain, if it is not kept for ever, and is whole."""
         if not keep.audit_seconds:
             return 0
         try:
@@ -49,11 +46,3 @@ class Keeper:
         except Unproven as refused:
             log.error("audit_not_retained", reason=str(refused))
             return 0
-
-    async def _all(self, verb: Callable[[Keep], Awaitable[int]]) -> int:
-        total = 0
-        for _ in range(PARTS_A_TURN):
-            if not (part := await verb(self._keep)):
-                break
-            total += part
-        return total

@@ -339,17 +339,8 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
 
 
 def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:
-    """What buries, mends and keeps house, for the worker or the scheduler that asks `may_bury`."""
-    return Rescuer(
-        parts.ledger,
-        parts.workers,
-        parts.journal,
-        parts.clock,
-        parts.metrics,
-        contents=parts.contents,
-        may_bury=may_bury,
-        ring=parts.doorbell.ring,
-    )
+    """What buries and mends, for the worker or the scheduler that asks `may_bury`."""
+    return Rescuer(parts.ledger, parts.workers, may_bury=may_bury, ring=parts.doorbell.ring)
 
 
 def firing(parts: Parts) -> FiringService:

@@ -10,6 +10,7 @@ from opsjobs.engine.scheduler import Scheduler
 from opsjobs.engine.sealing import SEAL_SECONDS, Sealer
 from opsjobs.engine.service import Loop
 from opsjobs.parts import build, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts.upkeep import housekeeping
 from opsjobs.settings import Settings
 
 CONNECTIONS = 6
@@ -27,14 +28,18 @@ class HostedScheduler:
             lease_seconds=settings.worker.lease_seconds,
         )
         self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury)
-        # A loop of its own: it delays neither a firing nor the mending.
+        # Loops of their own: they delay neither a firing nor the mending.
         sealer = Sealer(self.parts.seals)
-        self._sealer = Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics)
+        self._loops = [
+            Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics),
+            housekeeping(self.parts),
+        ]
 
     async def start(self) -> None:
         """Open the parts."""
         await self.parts.open()
-        self._sealer.start()
+        for loop in self._loops:
+            loop.start()
         spare_the_collector()
 
     async def run_once(self) -> Mapping[str, int]:
@@ -47,7 +52,8 @@ class HostedScheduler:
 
     async def stop(self) -> None:
         """Close everything."""
-        await self._sealer.stop()
+        for loop in self._loops:
+            await loop.stop()
         await self.scheduler.stop()
         await self.parts.close()
 

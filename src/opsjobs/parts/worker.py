@@ -12,7 +12,6 @@ from opsjobs.engine.children import Children
 from opsjobs.engine.chunks import Chunks
 from opsjobs.engine.firing import StandIn
 from opsjobs.engine.pinning import Pinning
-from opsjobs.engine.retention import PAUSE_SECONDS, Keeper
 from opsjobs.engine.sealing import BEHIND_SECONDS, Sealer
 from opsjobs.engine.sealing import STAND_IN_SECONDS as SEAL_IN_SECONDS
 from opsjobs.engine.service import Loop
@@ -20,9 +19,9 @@ from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
 from opsjobs.parts import Parts, build, descriptors, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts.upkeep import housekeeping, retention
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
-from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.workers import Lease
 
 CONNECTIONS = 6
@@ -40,20 +39,6 @@ def aftercare(parts: Parts, zone: str) -> Aftercare:
     return Aftercare(
         parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone, fetch=parts.elsewhere.fetch
     )
-
-
-def _keeper(settings: Settings, parts: Parts) -> Keeper:
-    kept = settings.retention
-    keep = Keep(
-        log_seconds=kept.keep_logs,
-        artifact_seconds=kept.keep_artifacts,
-        execution_seconds=kept.keep_executions,
-        executions_per_job=kept.keep_executions_per_job,
-        file_seconds=kept.keep_files,
-        firing_seconds=kept.keep_firings,
-        audit_seconds=kept.keep_audit,
-    )
-    return Keeper(Retention(parts.database), keep, parts.seals)
 
 
 def transfers(settings: Settings, parts: Parts) -> TransferTools:
@@ -112,7 +97,8 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
     background += [
         Loop("rescuer", rescuer(parts, lambda: worker.may_bury).run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
-        Loop("retention", _keeper(settings, parts).run_once, interval_seconds=PAUSE_SECONDS, metrics=parts.metrics),
+        housekeeping(parts),
+        retention(settings, parts),
         Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),

@@ -19,7 +19,8 @@ CHUNK_BYTES = 256 << 10
 BATCH_CHUNKS = 8
 # How long what nobody refers to is kept: an upload that still comes, a download that is still read.
 UNUSED_SECONDS = 3_600.0
-SWEPT_AT_ONCE = 20
+# Contents that one part of the sweep looks at.
+SWEPT_AT_ONCE = 500
 # Rows that one statement of the sweep deletes: 64 MiB.
 SWEEP_CHUNKS = 256
 
@@ -46,11 +47,18 @@ where id = any(%s::bigint[])
   and not exists (select from files f where f.content_id = c.id)
   and not exists (select from artifacts a where a.content_id = c.id)"""
 _HOLD = "update file_contents set loose = false where id = any(%s::bigint[]) and not doomed"
-_DOOMED = "select id from file_contents where doomed order by id limit %s"
-_DELETE_CHUNKS = """
+# The oldest of them, as many as have so many chunks together, but one at least.
+_DOOMED = f"""
+select id, chunks from (
+  select id, chunks, sum(chunks) over (order by id) - chunks as before from (
+    select id, (size + {CHUNK_BYTES - 1}) / {CHUNK_BYTES} as chunks from file_contents where doomed order by id limit %s) oldest
+) counted where before + chunks <= %s or before = 0"""
+_DELETE_SOME_CHUNKS = """
 delete from file_chunks where ctid = any(array(select ctid from file_chunks where content_id = %s limit %s))"""
+_DELETE_CHUNKS = "delete from file_chunks where content_id = any(%s::bigint[])"
 _DELETE = """
-delete from file_contents c where id = %s and doomed and not exists (select from file_chunks k where k.content_id = c.id)"""
+delete from file_contents c
+where id = any(%s::bigint[]) and doomed and not exists (select from file_chunks k where k.content_id = c.id)"""
 
 
 class TooManyBytes(Failure):
@@ -109,23 +117,38 @@ class Contents:
             at += sum(map(len, chunks))
 
     async def sweep(self) -> int:
-        """Remove a bounded part of what nobody refers to; says how many contents are gone."""
+        """Remove a bounded part of what nobody refers to; return how many contents are gone, 0 if none is left."""
+        looked_at, gone = SWEPT_AT_ONCE, 0
+        while looked_at == SWEPT_AT_ONCE and not gone:
+            looked_at = await self._doom()
+            gone = await self._remove()
+        return gone
+
+    async def _doom(self) -> int:
         async with self._database.transaction() as connection:
             found = await (await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])).fetchall()
             # Only now that their rows are locked can nobody begin to refer to them: look in a statement of its own.
             for decide in (_DOOM, _HOLD) if found else ():
                 await connection.execute(decide, [[row["id"] for row in found]])
-        gone = 0
-        for row in await self._database.fetch(_DOOMED, [SWEPT_AT_ONCE]):
-            gone += await self._remove(row["id"])
-        return gone
+        return len(found)
 
-    async def _remove(self, content_id: int) -> int:
-        while True:
+    async def _remove(self) -> int:
+        rows = await self._database.fetch(_DOOMED, [SWEPT_AT_ONCE, SWEEP_CHUNKS])
+        ids = [row["id"] for row in rows]
+        if not ids:
+            return 0
+        if rows[0]["chunks"] > SWEEP_CHUNKS:
+            await self._remove_chunks(ids[0])
+        async with self._database.connection() as connection:
+            await connection.execute(_DELETE_CHUNKS, [ids])
+            return (await connection.execute(_DELETE, [ids])).rowcount
+
+    async def _remove_chunks(self, content_id: int) -> None:
+        """Remove the chunks of a large content, a part at a time."""
+        deleted = SWEEP_CHUNKS
+        while deleted == SWEEP_CHUNKS:
             async with self._database.connection() as connection:
-                deleted = await connection.execute(_DELETE_CHUNKS, [content_id, SWEEP_CHUNKS])
-                if deleted.rowcount < SWEEP_CHUNKS:
-                    return (await connection.execute(_DELETE, [content_id])).rowcount
+                deleted = (await connection.execute(_DELETE_SOME_CHUNKS, [content_id, SWEEP_CHUNKS])).rowcount
 
 
 async def seal(connection: Connection, written: Written) -> int:

@@ -17,8 +17,7 @@ from opsjobs.store.transaction import Connection, Database
 
 SHARDS = 16
 PAGE_BYTES = 1 << 20
-PARTITION_DAYS_AHEAD = 14
-# How many rows one round of housekeeping deletes at most.
+# Rows that one statement deletes at most.
 FORGET_ROWS = 5_000
 
 
@@ -70,15 +69,23 @@ where log_day = (select log_day from job_executions where id = %s) and execution
   and event = 'status' and target_run_id is not null
 order by seq limit %s"""
 
-_FORGET_EVENTS = """
-delete from events where id in (
-  select id from events where published_at < (select opsjobs_now()) - interval '1 day'
-    or (published_at is null and at < (select opsjobs_now()) - interval '7 days')
-  limit %s) returning 1"""
+# By their keys, which are known first: a join might read the table.
+_FORGET_PUBLISHED = """
+delete from events where id = any(array(
+  select id from events where published_at < (select opsjobs_now()) - interval '1 day' order by published_at limit %s)) returning 1"""
+
+# The oldest of each shard are looked at: while Redis is away, millions wait behind them. By a range of one shard, so that only the
+# index of what waits is in this order: with an equality, the primary key is, too, and all that was published lies before them.
+_FORGET_UNPUBLISHED = f"""
+delete from events where id = any(array(
+  select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
+    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null order by w.shard, w.id limit %s) e
+  where e.at < (select opsjobs_now()) - interval '7 days')) returning 1"""
 
 _FORGET_KEYS = """
 delete from idempotency_keys where ctid = any(array(
-  select ctid from idempotency_keys where created_at < (select opsjobs_now()) - interval '24 hours' limit %s)) returning 1"""
+  select ctid from idempotency_keys where created_at < (select opsjobs_now()) - interval '24 hours'
+  order by created_at limit %s)) returning 1"""
 
 
 class Journal:
@@ -129,12 +136,15 @@ class Journal:
             progress = EventType.EXECUTION_PROGRESS
             await write_event(connection, progress, uuid, None, shard=execution_id, execution_id=execution_id)
 
-    async def keep_house(self) -> Mapping[str, int]:
-        """Make the partitions of the coming days, and forget events and idempotency keys that nobody needs any more."""
-        made = await self._database.fetch("select opsjobs_make_partitions(%s) as n", [PARTITION_DAYS_AHEAD])
-        forgotten = await self._database.fetch(_FORGET_EVENTS, [FORGET_ROWS])
-        keys = await self._database.fetch(_FORGET_KEYS, [FORGET_ROWS])
-        return {"partitions_made": made[0]["n"], "events_forgotten": len(forgotten), "keys_forgotten": len(keys)}
+    async def forget_events(self) -> int:
+        """Delete a part of the events that were published a day ago, or that nobody could be told for a week."""
+        published = await self._database.fetch(_FORGET_PUBLISHED, [FORGET_ROWS])
+        unpublished = await self._database.fetch(_FORGET_UNPUBLISHED, [FORGET_ROWS // SHARDS])
+        return len(published) + len(unpublished)
+
+    async def forget_keys(self) -> int:
+        """Delete a part of the idempotency keys that are older than a day."""
+        return len(await self._database.fetch(_FORGET_KEYS, [FORGET_ROWS]))
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from opsjobs.store.journal import SHARDS
 from opsjobs.store.transaction import Database
 
 _LOCK = 0x6F700000
@@ -28,10 +29,14 @@ class Fact:
     at: datetime
 
 
-_SHARDS = "select distinct shard from events where published_at is null"
+# One look into the index for each shard, however many events wait.
+_SHARDS = f"""
+select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
+  select 1 from events e where e.shard = s.n and e.published_at is null limit 1) waiting"""
+# A range of one shard, so that only the index of what waits is in this order, and not the primary key.
 _NEXT = """
 select id, type, subject, execution_id, from_seq, to_seq, data, at from events
-where shard = %s and published_at is null order by id limit %s"""
+where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
 _MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
 
 
@@ -58,6 +63,6 @@ class Outbox:
             if locked is None or not locked["ours"]:
                 yield [], told
                 return
-            rows = await (await connection.execute(_NEXT, [shard, limit])).fetchall()
+            rows = await (await connection.execute(_NEXT, {"shard": shard, "limit": limit})).fetchall()
             yield [Fact(**row) for row in rows], told
             await connection.execute(_MARK, [told])

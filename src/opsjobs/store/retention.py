@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+from functools import partial
 
 from psycopg import errors, sql
 
@@ -18,6 +19,9 @@ FILES = 500
 FIRINGS = 5_000
 SCHEDULES = 200
 NAMES = 5_000
+# Parts of executions that stay, one after another, before a call ends.
+LOOKS = 20
+_BEGINNING = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": 0}
 # Detaching a day needs the log for itself for a moment. Who waits for that moment keeps all others waiting behind him.
 LOCK_WAIT_MS = 200
 
@@ -35,12 +39,6 @@ class Keep:
     audit_seconds: float = 0.0
 
 
-# One process at a time, and none again before the pause is over.
-_TURN = """
-insert into services as s (name, ticked_at) values ('retention', opsjobs_now())
-on conflict (name) do update set ticked_at = excluded.ticked_at
-where s.ticked_at <= (select opsjobs_now()) - make_interval(secs => %s) returning true as ours"""
-
 # Days have partitions of their own. An open execution keeps its day.
 _OLD_DAYS = """
 select p.day from (
@@ -56,33 +54,47 @@ select d.log_day from dropped_log_days d where to_regclass('execution_log_' || t
 order by d.log_day limit %s"""
 
 # What may go: all is told of it, nothing of it lies on a machine or is looked for there (within the time that this is tried), no
-# dead letter waits for an answer, and no execution that comes of it is open.
+# dead letter waits for an answer, and no execution that comes of it is open. Each is asked of one execution by an index (offset 0:
+# and not joined, which might read a table).
 _DONE_WITH = """
-e.finished_at is not null and e.finished_at < (select opsjobs_now()) - interval '1 hour'
-and not exists (select from events v where v.published_at is null and v.shard = e.id %% 16 and v.execution_id = e.id)
+e.finished_at < (select opsjobs_now()) - interval '1 hour'
+and not exists (select from events v where v.published_at is null and v.execution_id = e.id offset 0)
 and not exists (
   select from target_runs r where r.execution_id = e.id
-    and (greatest(r.spool_due, r.sweep_due) > (select opsjobs_now()) - interval '14 days' or r.status in ('lost', 'dead') and not exists (
-      select from dead_letter_answers a where a.run_id = r.id)))
+    and (greatest(r.spool_due, r.sweep_due) > (select opsjobs_now()) - interval '14 days'
+      or r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id offset 0)) offset 0)
 and not exists (
   select from execution_specs s join job_executions c on c.id = s.execution_id
-  where s.parent_id = e.id and c.finished_at is null)"""
-_DELETE = """
-, bounded as (select id, sum(total) over (order by id) - total as before from old)
-delete from job_executions where id in (select id from bounded where before < %(runs)s) returning 1"""
+  where s.parent_id = e.id and c.finished_at is null offset 0)"""
+# Looks at the next ones only, so that those which stay are not in the way. `last`: the last one that is dealt with; where there are
+# too many runs for one statement, that is before the first one left over.
 _OLD_EXECUTIONS = f"""
-with old as (
-  select e.id, e.total from job_executions e
-  where e.finished_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s) and {_DONE_WITH}
-  order by e.finished_at limit %(limit)s
-){_DELETE}"""
+with seen as materialized (
+  select e.id, e.total, e.finished_at from job_executions e
+  where e.finished_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+    and e.finished_at >= %(after)s and (e.finished_at, e.id) > (%(after)s, %(after_id)s)
+  order by e.finished_at, e.id limit %(limit)s
+), old as materialized (
+  select e.id, e.finished_at, sum(e.total) over (order by e.finished_at, e.id) - e.total as before from seen e where {_DONE_WITH}
+), gone as (
+  delete from job_executions where id = any(array(select id from old where before < %(runs)s)) returning 1
+), rest as (
+  select finished_at, id from old where before >= %(runs)s order by finished_at, id limit 1
+)
+select (select count(*) from gone) as gone, (select count(*) from seen) as looked, exists (select from rest) as cut,
+       last.finished_at as after, last.id as after_id
+from (select 1) one left join lateral (
+  select s.finished_at, s.id from seen s
+  where not exists (select from rest r where (r.finished_at, r.id) <= (s.finished_at, s.id))
+  order by s.finished_at desc, s.id desc limit 1) last on true"""
 _TOO_MANY = f"""
 with old as (
   select e.id, e.total from jobs j cross join lateral (
     select e.id, e.total from job_executions e
     where e.job_id = j.id and e.number <= j.last_number - %(keep)s and {_DONE_WITH} order by e.number limit %(limit)s) e
   where j.last_number > %(keep)s limit %(limit)s
-){_DELETE}"""
+), bounded as (select id, sum(total) over (order by id) - total as before from old)
+delete from job_executions where id = any(array(select id from bounded where before < %(runs)s)) returning 1"""
 
 _OLD_ARTIFACTS = """
 delete from artifacts where id in (
@@ -133,10 +145,7 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._files_seen = 0
-
-    async def take_turn(self, pause_seconds: float) -> bool:
-        """True for the one process whose turn it is; the next one has its turn no earlier than after the pause."""
-        return await self._database.fetch_one(_TURN, [pause_seconds]) is not None
+        self._executions_seen = _BEGINNING
 
     async def drop_days(self, keep: Keep) -> int:
         """Drop days of the log that are over, whole. A day that is being read or written just now is left for later."""
@@ -148,10 +157,23 @@ class Retention:
         return dropped
 
     async def delete_executions(self, keep: Keep) -> int:
-        """Delete executions that ended too long ago, and those that a job has too many of, with all that is theirs."""
-        bounds = {"runs": RUNS, "limit": EXECUTIONS}
-        old = await self._delete(_OLD_EXECUTIONS, {**bounds, "seconds": keep.execution_seconds})
-        return old + await self._delete(_TOO_MANY, {**bounds, "keep": keep.executions_per_job})
+        """Delete executions that ended too long ago, with all that is theirs.
+
+        Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
+        """
+        for _ in range(LOOKS):
+            bounds = {"runs": RUNS, "limit": EXECUTIONS, "seconds": keep.execution_seconds, **self._executions_seen}
+            (found,) = await self._database.repeat(partial(self._database.fetch, _OLD_EXECUTIONS, bounds))
+            more = found["looked"] == EXECUTIONS or found["cut"]
+            reached = {"after": found["after"], "after_id": found["after_id"]} if found["after"] else self._executions_seen
+            self._executions_seen = reached if more else _BEGINNING
+            if found["gone"] or not more:
+                return int(found["gone"])
+        return 0
+
+    async def delete_surplus(self, keep: Keep) -> int:
+        """Delete executions that a job has too many of, with all that is theirs."""
+        return await self._delete(_TOO_MANY, {"runs": RUNS, "limit": EXECUTIONS, "keep": keep.executions_per_job})
 
     async def delete_artifacts(self, keep: Keep) -> int:
         """Delete artifacts that came too long ago; their bytes go once nobody refers to them."""

@@ -68,7 +68,7 @@ _STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now(
 
 _FORGET = """
 delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 days'
-  and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running')"""
+  and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running') returning 1"""
 
 _TICK = """
 insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update set ticked_at = opsjobs_now()"""
@@ -108,10 +108,9 @@ class Workers:
         async with self._database.connection() as connection:
             await connection.execute(_STOP, [worker_id])
 
-    async def forget(self) -> None:
-        """Delete lives that ended a week ago."""
-        async with self._database.connection() as connection:
-            await connection.execute(_FORGET)
+    async def forget(self) -> int:
+        """Delete lives that ended a week ago; return how many."""
+        return len(await self._database.fetch(_FORGET))
 
     async def tick(self, service: str) -> None:
         """Note that a service is at work now."""

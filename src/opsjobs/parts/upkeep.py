@@ -1,0 +1,46 @@
+"""What keeps the database in order: housekeeping in every process, retention in workers."""
+
+from __future__ import annotations
+
+from opsjobs.engine.housekeeping import SERVICE as HOUSEKEEPING
+from opsjobs.engine.housekeeping import Housekeeper
+from opsjobs.engine.retention import SERVICE as RETENTION
+from opsjobs.engine.retention import Keeper
+from opsjobs.engine.service import Loop
+from opsjobs.engine.turn import ASK_SECONDS, Turn
+from opsjobs.parts import Parts
+from opsjobs.settings import Settings
+from opsjobs.store.partitions import Partitions
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.turns import Turns
+
+
+def housekeeping(parts: Parts) -> Loop:
+    """Return the loop of the housekeeping."""
+    keeper = Housekeeper(
+        Turn(HOUSEKEEPING, Turns(parts.database), parts.metrics),
+        parts.metrics,
+        ledger=parts.ledger,
+        workers=parts.workers,
+        journal=parts.journal,
+        partitions=Partitions(parts.database),
+        contents=parts.contents,
+    )
+    return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
+
+
+def retention(settings: Settings, parts: Parts) -> Loop:
+    """Return the loop of the retention."""
+    kept = settings.retention
+    keep = Keep(
+        log_seconds=kept.keep_logs,
+        artifact_seconds=kept.keep_artifacts,
+        execution_seconds=kept.keep_executions,
+        executions_per_job=kept.keep_executions_per_job,
+        file_seconds=kept.keep_files,
+        firing_seconds=kept.keep_firings,
+        audit_seconds=kept.keep_audit,
+    )
+    turn = Turn(RETENTION, Turns(parts.database), parts.metrics)
+    keeper = Keeper(turn, Retention(parts.database), keep, parts.seals)
+    return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)

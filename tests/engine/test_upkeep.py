@@ -1,0 +1,267 @@
+"""Housekeeping and retention: a turn for one process at a time, and steps that stand each by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine.bench import Bench, bench, until
+from kit.ledgering import Owner, faults, launch, machines
+from opsjobs.engine.housekeeping import Housekeeper
+from opsjobs.engine.rescuer import Rescuer
+from opsjobs.engine.turn import PAUSE_SECONDS, TURN_SECONDS, Turn
+from opsjobs.model.failures import Unavailable
+from opsjobs.store.contents import Contents
+from opsjobs.store.partitions import DAYS_AHEAD, Partitions
+from opsjobs.store.transaction import Database
+from opsjobs.store.turns import Turns
+from opsjobs.telemetry import Metrics
+
+
+class Clock:
+    """A monotonic clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def step(log: list[str], name: str, *parts: int | Exception) -> Callable[[], Awaitable[int]]:
+    """A step that does so much at each call, or fails, and nothing more after that."""
+    left = [*parts]
+
+    async def part() -> int:
+        log.append(name)
+        now = left.pop(0) if left else 0
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    return part
+
+
+def housekeeper(on: Bench) -> Housekeeper:
+    return Housekeeper(
+        Turn("housekeeping", Turns(on.database), on.metrics),
+        on.metrics,
+        ledger=on.ledger,
+        workers=on.workers,
+        journal=on.journal,
+        partitions=Partitions(on.database),
+        contents=Contents(on.database),
+    )
+
+
+def failures(metrics: Metrics, name: str) -> float:
+    return metrics.upkeep_failures.labels(name)._value.get()
+
+
+async def pass_seconds(database: Database, seconds: float) -> None:
+    async with database.connection() as connection:
+        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+
+
+async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(database: Database) -> None:
+    metrics, log = Metrics(), list[str]()
+    steps = {
+        "bug": step(log, "bug", ZeroDivisionError("a bug"), 1),
+        "slow": step(log, "slow", Unavailable("canceling statement due to statement timeout"), 1),
+        "good": step(log, "good", 3, 2),
+    }
+    with capture_logs() as lines:
+        done = await Turn("service", Turns(database), metrics).run(steps)
+    assert done == {"bug": 0, "slow": 0, "good": 5}
+    assert log == ["bug", "slow", "good", "good", "good"]
+    assert [(line["step"], line["log_level"]) for line in lines if line["event"] == "step_failed"] == [
+        ("bug", "error"),
+        ("slow", "warning"),
+    ]
+    assert [failures(metrics, name) for name in steps] == [1, 1, 0]
+    assert metrics.bugs.labels("service")._value.get() == 1
+
+
+async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause_where_work_is_left(database: Database) -> None:
+    clock, log = Clock(), list[str]()
+    turn = Turn("service", Turns(database), Metrics(), monotonic=clock)
+
+    async def endless() -> int:
+        clock.at += TURN_SECONDS / 10
+        return 100
+
+    steps = {"endless": endless, "short": step(log, "short", 1, 1)}
+    assert await turn.run(steps) == {"endless": 1_000, "short": 2}
+    assert log == ["short"] * 3
+    assert (await turn.run(steps))["endless"] == 1_000, "it need not wait"
+    assert await turn.run({"short": step(log, "short", 1)}) == {"short": 1}
+    assert await turn.run(steps) == {}, "nothing was left: now there is a pause"
+    await pass_seconds(database, PAUSE_SECONDS)
+    assert (await turn.run(steps))["endless"] == 1_000
+
+
+async def test_each_step_has_its_first_part_however_long_the_others_take(database: Database) -> None:
+    clock, log = Clock(), list[str]()
+
+    async def slow() -> int:
+        clock.at += 10 * TURN_SECONDS
+        return 1
+
+    assert await Turn("service", Turns(database), Metrics(), monotonic=clock).run(
+        {"slow": slow, "last": step(log, "last", 1)}
+    ) == {
+        "slow": 1,
+        "last": 1,
+    }
+
+
+async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(database: Database) -> None:
+    first, second = (Turn("service", Turns(database), Metrics()) for _ in range(2))
+    seen = list[object]()
+
+    async def part() -> int:
+        await pass_seconds(database, PAUSE_SECONDS - 1)
+        seen.append(await second.run({"other": step([], "other", 1)}))
+        return len(seen) < 3
+
+    assert await first.run({"part": part}) == {"part": 2}
+    assert seen == [{}, {}, {}]
+    await pass_seconds(database, -3_600)
+    assert await second.run({"other": step([], "other", 1)}) == {"other": 1}, "a clock that was set back stops nothing"
+
+
+async def test_a_turn_ends_where_postgresql_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, log, turns = Metrics(), list[str](), Turns(database)
+
+    async def away(_service: str) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(turns, "hold", away)
+    with pytest.raises(Unavailable):
+        await Turn("service", turns, metrics).run(
+            {"first": step(log, "first", Unavailable("away")), "second": step(log, "second")}
+        )
+    assert log == ["first"]
+
+
+async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
+    async with bench(database, bugs=["counters"]) as on:
+        await on.launch("true", 1)
+        async with database.connection() as connection:
+            await connection.execute("update target_slots set used = 2")
+        await on.turn(1)
+        assert (await housekeeper(on).run_once())["counters_mended"] == 1
+        assert await faults(database) == []
+        assert await housekeeper(on).run_once() == {}
+        await on.turn(PAUSE_SECONDS)
+        assert (await housekeeper(on).run_once())["counters_mended"] == 0
+        async with on.worker():
+            await until(lambda: _nothing_open(on))
+
+
+async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> None:
+    async with bench(database, bugs=["counters"]) as on:
+        execution = await on.launch("true", 2)
+        await on.turn(120)
+        async with database.connection() as connection:
+            await connection.execute("update job_executions set ready = 1, waiting = 1")
+        with capture_logs() as lines:
+            await housekeeper(on).run_once()
+        assert [line["miscounted"] for line in lines if line["event"] == "counters_differ"] == [1]
+        async with database.connection() as connection:
+            await connection.execute("update job_executions set ready = 2, waiting = 0")
+        async with on.worker():
+            await on.ended(execution)
+
+
+async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.store.journal.FORGET_ROWS", 16 * 5)
+    async with bench(database) as on:
+        await database.fetch(
+            """insert into events (shard, type, subject, at, published_at)
+            select n % 16, 'x.y', gen_random_uuid(), opsjobs_now() - a, case when p then opsjobs_now() - a end
+            from generate_series(1, 200) n, (values (interval '25 hours', true), ('8 days', false)) k(a, p) returning 1"""
+        )
+        await database.fetch(
+            """insert into idempotency_keys (principal, route, key, body_sha256, created_at)
+            select 'ada', 'POST /jobs', n::text, decode(repeat('00', 32), 'hex'), opsjobs_now() - make_interval(hours => n / 10)
+            from generate_series(1, 490) n returning 1"""
+        )
+        gone = await Owner(database, "gone").register()
+        await gone.die()
+        await on.turn(7 * 86_400 - 10)
+        done = await housekeeper(on).run_once()
+        assert done["workers_forgotten"] == 0
+        await on.turn(PAUSE_SECONDS)
+        assert (await housekeeper(on).run_once())["workers_forgotten"] == 1
+        assert done["keys_forgotten"] == 490
+        left = await database.fetch(
+            "select count(*) filter (where published_at is null) as untold, count(*) as n from events where type = 'x.y'"
+        )
+        assert left == [{"untold": 0, "n": 0}]
+
+
+async def test_of_events_and_keys_what_is_young_stays(database: Database) -> None:
+    async with bench(database) as on:
+        await database.fetch(
+            """insert into events (shard, type, subject, at, published_at)
+            select n, 'x.y', gen_random_uuid(), opsjobs_now() - a, case when p then opsjobs_now() - a end
+            from generate_series(0, 15) n, (values (interval '25 hours', true), ('23 hours', true), ('8 days', false), ('6 days', false)) k(a, p)
+            returning 1"""
+        )
+        await database.fetch(
+            """insert into idempotency_keys (principal, route, key, body_sha256, created_at)
+            select 'ada', 'POST /jobs', n::text, decode(repeat('00', 32), 'hex'), opsjobs_now() - make_interval(hours => n)
+            from generate_series(20, 27) n returning 1"""
+        )
+        done = await housekeeper(on).run_once()
+        assert (done["events_forgotten"], done["keys_forgotten"]) == (32, 4)
+        kept = await database.fetch("select published_at is null as untold, count(*) as n from events group by 1 order by 1")
+        assert kept == [{"untold": False, "n": 16}, {"untold": True, "n": 16}]
+
+
+async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_its_turn(database: Database) -> None:
+    async with bench(database) as on:
+        await on.turn((DAYS_AHEAD + 1) * 86_400)
+        await launch(database, machines(1))
+        await database.fetch(
+            "insert into events (shard, type, subject, published_at) select 0, 'x.y', gen_random_uuid(), '2020-01-01' returning 1"
+        )
+        broken, *_ = await Partitions(database).wanted()
+        async with database.connection() as connection:
+            await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
+        with capture_logs() as lines:
+            done = await housekeeper(on).run_once()
+        assert [list(line["days"]) for line in lines if line["event"] == "partitions_not_made"] == [[str(broken)]]
+        assert (done["events_forgotten"], failures(on.metrics, "partitions_made")) == (1, 1)
+        assert await Partitions(database).wanted() == [broken]
+        async with on.worker():
+            await until(lambda: _nothing_open(on))
+
+
+async def test_housekeeping_goes_on_where_mending_fails(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(database) as on:
+
+        async def broken() -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(on.ledger, "reconcile", broken)
+        with pytest.raises(ZeroDivisionError):
+            await Rescuer(on.ledger, on.workers, may_bury=lambda: True, ring=on.ring).run_once()
+        await on.turn(86_400)
+        done = await housekeeper(on).run_once()
+        assert done["partitions_made"] == 1
+
+
+async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> None:
+    turns = Turns(database)
+    assert sorted(await asyncio.gather(*(turns.take("service", 60) for _ in range(3)))) == [False, False, True]
+
+
+async def _nothing_open(on: Bench) -> bool:
+    return await on.database.fetch("select 1 from job_executions where finished_at is null") == []

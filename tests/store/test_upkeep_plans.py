@@ -1,0 +1,107 @@
+"""What is too old is found by an index: what is read grows with what goes, not with what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from kit import large
+from kit.plans import Explaining
+from kit.servers import Databases
+from opsjobs.store.contents import Contents
+from opsjobs.store.journal import Journal
+from opsjobs.store.outbox import Outbox
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.workers import Workers
+
+DAY = 86_400.0
+EXECUTIONS = 4_000
+UNPUBLISHED = 20_000
+NOTHING = Keep(1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY)
+UPKEEP = ("workers", "job_schedules", "spent_names", "sessions")
+
+
+@pytest.fixture(scope="module")
+def history(databases: Databases) -> Iterator[str]:
+    """The URL of a database with a history, of which nothing is too old, and many events that wait for Redis."""
+    name = databases.create()
+    url = databases.url_of(name)
+    large.make(url, (*large.HISTORY, ("events that wait", _WAITING)), EXECUTIONS)
+    yield url
+    databases.drop(name)
+
+
+_WAITING = f"""
+insert into events (shard, type, subject, execution_id)
+select n %% 16, 'target_run', gen_random_uuid(), 1000000 + n from generate_series(1, {UNPUBLISHED}) n"""
+
+
+@asynccontextmanager
+async def explained(url: str) -> AsyncIterator[Explaining]:
+    """As workers have it, one plan for all; sequential scans are off: where one is left, there is no index to go by."""
+    options = DatabaseOptions(url, connections=2, hot_verbs=True)
+    database = Explaining(options, analyze=True, settings={"enable_seqscan": "off"})
+    await database.open()
+    try:
+        await database.fetch("select 1")
+        database.take()
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["executions", "artifacts", "firings", "names", "events", "keys", "contents", "workers"],
+)
+async def test_a_look_at_which_nothing_goes_reads_next_to_nothing(history: str, verb: str) -> None:
+    async with explained(history) as database:
+        assert await verbs(database)[verb]() == 0
+        plans = database.take()
+    assert plans
+    scans = [scan for plan in plans for scan in plan.scans if scan.growing or scan.table in UPKEEP]
+    assert [(scan.table, scan.kind) for scan in scans if scan.kind == "Seq Scan"] == []
+    assert sum(scan.rows for scan in scans) <= LOOKED_AT.get(verb, 0)
+
+
+def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
+    """Each verb that looks for what is too old."""
+    retention, journal = Retention(database), Journal(database)
+    return {
+        "executions": partial(retention.delete_executions, NOTHING),
+        "artifacts": partial(retention.delete_artifacts, NOTHING),
+        "firings": partial(retention.delete_firings, NOTHING),
+        "names": partial(retention.forget_names, NOTHING),
+        "events": journal.forget_events,
+        "keys": journal.forget_keys,
+        "contents": Contents(database).sweep,
+        "workers": Workers(database).forget,
+    }
+
+
+# Of artifacts and firings the oldest by id are looked at, of unpublished events the oldest of each shard: so many, however many there are.
+LOOKED_AT = {"artifacts": 1_000, "firings": 5_000, "events": 5_000}
+
+
+async def test_executions_that_go_are_read_once_each_beside_events_that_wait(history: str) -> None:
+    async with explained(history) as database:
+        gone = await Retention(database).delete_executions(replace(NOTHING, execution_seconds=345 * DAY))
+        plans = database.take()
+    assert gone > 100
+    assert [scan for plan in plans for scan in plan.whole()] == []
+    (deleting,) = (plan for plan in plans if "dead_letter_answers" in plan.query and "with seen" in plan.query)
+    assert deleting.rows() < gone * 12
+
+
+async def test_shards_that_wait_are_one_look_each(history: str) -> None:
+    async with explained(history) as database:
+        assert sorted(await Outbox(database).shards()) == list(range(16))
+        (plan,) = database.take()
+        assert plan.rows() == 16
+        await database.fetch("update events set published_at = now() where published_at is null and shard <> 7 returning 1")
+        assert await Outbox(database).shards() == [7]
