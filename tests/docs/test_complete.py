@@ -20,6 +20,7 @@ from opsjobs.cli.app import app as command
 from opsjobs.cli.exits import Exit
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.failures import Unavailable
 from opsjobs.settings import describe
 from opsjobs.store.fleet import Queue, Upkeep
 from opsjobs.telemetry import Metrics
@@ -97,6 +98,7 @@ def test_every_code_of_a_refusal_is_documented() -> None:
 def _codes_of_refusals() -> Iterator[str]:
     """The codes that api, engine, model, peers and store can answer with; those that are put together are spelt out here."""
     yield from ("unknown_target", "unknown_credential", "invalid")
+    yield from (failure.code for failure in (Unavailable, *Unavailable.__subclasses__()))
     for _, tree in trees("api", "engine", "identity", "model", "peers", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             yield from _codes_of_call(call)

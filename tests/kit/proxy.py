@@ -67,12 +67,17 @@ class Proxy:
     handshaking: int = 0
     """Open connections over which the server has sent less than an SSH handshake takes."""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    _silenced: set[asyncio.StreamWriter] = field(default_factory=set)
     _servers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def reset_all(self) -> None:
         """Break every open connection with a RST, on both sides."""
         for writer in [*self._open, *self._servers]:
             _reset(writer)
+
+    def silence_all(self) -> None:
+        """Pass nothing on any more over the connections that are open; they stay open, and new ones are good."""
+        self._silenced |= self._open | self._servers
 
     def half_close_all(self) -> None:
         """Tell the clients that the server will say no more, and let them go on talking."""
@@ -89,7 +94,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: str = "127.0.0.1") -> AsyncIterator[Proxy]:
-    """A proxy on loopback before host:port, for the length of the block."""
+    """A proxy on loopback before host:port, for the length of the block. A `host` with a slash is a folder of a Unix socket."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +102,8 @@ async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: s
         assert task is not None
         tasks.add(task)
         try:
-            await _serve(running, host, port, reader, writer)
+            with suppress(asyncio.CancelledError):  # by the end of the block; asyncio would report it as an error
+                await _serve(running, host, port, reader, writer)
         finally:
             tasks.discard(task)
 
@@ -121,7 +127,8 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
     running._open.add(writer)
     running.peak = max(running.peak, len(running._open))
     try:
-        back, forth = await asyncio.open_connection(host, port)
+        unix = f"{host}/.s.PGSQL.{port}" if "/" in host else None
+        back, forth = await (asyncio.open_unix_connection(unix) if unix else asyncio.open_connection(host, port))
     except OSError:  # nobody listens there: the client sees what it would see there
         running._open.discard(writer)
         _reset(writer)
@@ -133,6 +140,7 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
     finally:
         running._open.discard(writer)
         running._servers.discard(forth)
+        running._silenced -= {writer, forth}
         writer.close()
         forth.close()
 
@@ -156,7 +164,7 @@ async def _pump(
                 await asyncio.sleep(faults.delay_seconds)
             if faults.bytes_per_second:
                 await asyncio.sleep(len(data) / faults.bytes_per_second)
-            if faults.black_hole:
+            if faults.black_hole or writer in running._silenced:
                 continue
             if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
                 running.handshaking -= 1
@@ -172,7 +180,7 @@ async def _pump(
                 return
     finally:
         # A side that has ended or broken ends the other one, too; unless nobody is to hear of it.
-        if not running.faults.black_hole:
+        if not running.faults.black_hole and writer not in running._silenced:
             writer.close()
 
 

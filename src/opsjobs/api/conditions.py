@@ -15,6 +15,8 @@ from opsjobs.store.idempotency import IdempotentRequest
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+ROUTE_BYTES_MAX = 500
+"""Of what is kept of a request: it is indexed together with the caller and the key."""
 _EMPTY = hashlib.sha256(b"").digest()
 
 
@@ -32,7 +34,7 @@ async def idempotent(
         raise Invalid("invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
     body = request.app.state.parts.vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
-    route = f"{request.method} {route_path(request.scope)}"
+    route = _short(f"{request.method} {route_path(request.scope)}")
     return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
 
 
@@ -63,3 +65,9 @@ def _versions(header: str) -> frozenset[int] | None:
 Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]
 IfMatch = Annotated[frozenset[int] | None, Depends(if_match)]
 IfMatchOrAny = Annotated[frozenset[int] | None, Depends(if_match_or_any)]
+
+
+def _short(route: str) -> str:
+    """Return the route as it is, or its hash if it is too long for an index entry: an id in a path may have any length."""
+    encoded = route.encode()
+    return route if len(encoded) <= ROUTE_BYTES_MAX else hashlib.sha256(encoded).hexdigest()

@@ -65,7 +65,7 @@ class Problem(JSONResponse):
     def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
         """What we need does not answer; the caller may try again. The reason is for the log: it may name hosts of ours."""
         log.warning("unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id"))
-        return cls(scope, 503, "unavailable", reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return cls(scope, 503, reason.code, reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     @classmethod
     def bug(cls, scope: Scope) -> Problem:

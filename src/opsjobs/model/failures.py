@@ -12,6 +12,8 @@
     │   └── TooMany        429  a limit of ours; `retry_after_seconds` says when to come back
     ├── RemoteFailure      the outcome "no session" or "it broke": data for the record, has an ErrorCode
     └── Unavailable        503  PostgreSQL (or a peer that must answer) is away: try again
+        ├── TooSlow        503  PostgreSQL ended the statement at its time limit
+        └── DiskFull       503  PostgreSQL has no space left on its volume
 
 An outcome is recorded, a refusal is told to the caller, and everything that is not a Failure is a bug and crashes loudly.
 """
@@ -109,11 +111,29 @@ class TooMany(Refusal):
 
 
 class Unavailable(Failure):
-    """Something that we cannot work without does not answer. The message is for the log; `told` is for the caller."""
+    """Something that we cannot work without does not answer. The message is for the log; `told` and `code` are for the caller."""
+
+    code = "unavailable"
 
     def __init__(self, reason: str, *, told: str = "The database does not answer now: try again in a second.") -> None:
         super().__init__(reason)
         self.told = told
+
+
+class TooSlow(Unavailable):
+    """PostgreSQL is there, but ended the statement at its time limit: the same statement may never get through."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, told="The database took too long: ask for less, or try again in a minute.")
+
+
+class DiskFull(Unavailable):
+    """PostgreSQL has no space left for what is to be written."""
+
+    code = "database_disk_full"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, told="The disk of the database is full: nothing is stored until there is space on its volume.")
 
 
 class RemoteFailure(Failure):

@@ -10,6 +10,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.failures import Conflict, FieldError, Invalid
+from opsjobs.store.connecting import LIMITS
 from opsjobs.store.transaction import Connection, Database
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ class Answer:
 _FORGET = """
 delete from idempotency_keys where principal = %s and route = %s and key = %s
 and created_at < (select opsjobs_now()) - make_interval(hours => %s)"""
+
+# Not "to default": that is what the role has, not the session.
+_USUAL_WAIT = "set local lock_timeout = '{}'".format(LIMITS["lock_timeout"])
 
 _BEGIN = """
 insert into idempotency_keys (principal, route, key, body_sha256) values (%s, %s, %s, %s)
@@ -85,7 +89,7 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
         await connection.execute(f"set local lock_timeout = '{WAIT_MS}ms'")
         await connection.execute(_FORGET, [*name, KEPT_HOURS])
         ours = await (await connection.execute(_BEGIN, [*name, request.body_sha256])).fetchone()
-        await connection.execute("set local lock_timeout to default")
+        await connection.execute(_USUAL_WAIT)
     except errors.LockNotAvailable:
         raise _in_progress() from None
     if ours:

@@ -9,28 +9,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg.pq import TransactionStatus
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.store.away import REPEATABLE, unavailable
+from opsjobs.store.connecting import LIMITS, PLANNED_ONCE, DatabaseConnection, PoolConnection, Redial, dial, driver_url, used
+from opsjobs.telemetry import log
+
+__all__ = ["Connection", "Database", "DatabaseOptions", "driver_url"]
 
 T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
 
-# A frozen client must not hold a lock for ever, and nobody waits for one for long (10-ledger.md rule 10).
-SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=3s -c lock_timeout=5s -c statement_timeout=30s -c timezone=UTC"
-PLANNED_ONCE = " -c plan_cache_mode=force_generic_plan"
-# A transaction that PostgreSQL or a failover took from us: not committed, and not the statement's fault.
-TAKEN_AWAY = (errors.IdleInTransactionSessionTimeout, errors.ReadOnlySqlTransaction)
-REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 REPEATS_AT_MOST = 5
 # How long a connection that was just used is taken to be alive.
 TRUSTED_SECONDS = 1.0
+# How long a caller waits for a connection, whether the pool is busy or the database away.
+WAIT_SECONDS = 10.0
+# Statements that a connection has run so often are prepared.
+PREPARED_AFTER = 5
+# What a pooler answers that does not keep the prepared statements of its clients apart.
+_NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +48,8 @@ class DatabaseOptions:
     """True for workers: their few large statements are planned once, not at every call."""
 
 
-def driver_url(url: str) -> str:
-    """A libpq URL of any spelling that people use: postgres://, postgresql+asyncpg://, postgresql+psycopg://."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        shown = urlsplit(url).scheme or "?"
-        raise ValueError(f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name")
-    return f"postgresql://{rest}"
-
-
-class _Pooled(AsyncConnection[DictRow]):
-    """A connection that knows since when it lies idle."""
-
-    idle_since = 0.0
-
-
-async def _used(connection: _Pooled) -> None:
-    connection.idle_since = time.monotonic()
-
-
-async def _check(connection: _Pooled) -> None:
-    """A question costs a round trip: only what lay idle for a while is asked whether it still lives."""
-    if time.monotonic() - connection.idle_since > TRUSTED_SECONDS:
-        await AsyncConnectionPool.check_connection(connection)
+async def _used(connection: DatabaseConnection) -> None:
+    used(connection)
 
 
 class Database:
@@ -75,27 +58,20 @@ class Database:
     def __init__(self, options: DatabaseOptions, *, repeated: Callable[[], None] | None = None) -> None:
         self.options = options
         self._repeated = repeated
-        self._pool: AsyncConnectionPool[_Pooled] = AsyncConnectionPool(
-            driver_url(options.url),
+        self._prepared_after: int | None = PREPARED_AFTER
+        self._redial = Redial(self._dial)
+        driver_url(options.url)
+        self._pool: AsyncConnectionPool[DatabaseConnection] = AsyncConnectionPool(
             min_size=1,
             max_size=options.connections,
             open=False,
-            timeout=10,
+            timeout=WAIT_SECONDS,
             max_idle=60,
-            kwargs={
-                "row_factory": dict_row,
-                "autocommit": True,
-                "application_name": options.application_name,
-                "options": SESSION_OPTIONS + (PLANNED_ONCE if options.hot_verbs else ""),
-                "connect_timeout": 5,
-                "keepalives_idle": 15,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-            },
-            connection_class=_Pooled,
+            kwargs={"redial": self._redial},
+            connection_class=PoolConnection,
             reset=_used,
-            # After a restart of PostgreSQL every pooled connection is broken: nobody is to get one. Workers repeat anyway.
-            check=None if options.hot_verbs else _check,
+            # While the database is away each missing connection keeps one busy; returns need one, too.
+            num_workers=options.connections + 2,
         )
 
     async def open(self) -> None:
@@ -104,28 +80,72 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._redial.close()
         await self._pool.close()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit, for a single read. Raises Unavailable."""
-        try:
-            async with self._pool.connection() as connection:
-                yield connection
-        except (PoolTimeout, psycopg.OperationalError, *TAKEN_AWAY) as away:
-            if isinstance(away, REPEATABLE):
-                raise
-            raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
+    async def _dial(self) -> DatabaseConnection:
+        return await dial(
+            self.options.url,
+            limits={**LIMITS, **(PLANNED_ONCE if self.options.hot_verbs else {})},
+            application_name=self.options.application_name,
+            prepare_threshold=self._prepared_after,
+        )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[DatabaseConnection]:
+        """A connection in autocommit, for a single read. Raises Unavailable."""
+        connection = await self._take()
+        try:
+            async with connection:
+                yield connection
+        except psycopg.Error as error:
+            if (away := self._judge(connection, error)) is None:
+                raise
+            raise away from error
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _take(self) -> DatabaseConnection:
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                connection = await self._pool.getconn(max(until - time.monotonic(), 0.01))
+            except PoolTimeout:
+                reason = self._redial.reason or f"all {self.options.connections} connections are in use"
+                raise Unavailable(f"PostgreSQL: no connection within {WAIT_SECONDS:.0f} s: {reason}") from None
+            except psycopg.OperationalError as closed:
+                raise Unavailable(f"PostgreSQL: {closed}") from closed
+            # Workers repeat what fails, so they save the question; what was closed meanwhile is seen without one.
+            ask = not self.options.hot_verbs and time.monotonic() - connection.idle_since > TRUSTED_SECONDS
+            try:
+                works = await connection.works(ask=ask)
+            except BaseException:
+                await self._pool.putconn(connection)
+                raise
+            if works:
+                connection.prepare_threshold = self._prepared_after
+                return connection
+            await self._pool.putconn(connection)
+
+    def _judge(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
+        if connection.silent:
+            return Unavailable(f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed")
+        if connection.pooled and isinstance(error, _NOT_PREPARED) and self._prepared_after is not None:
+            self._prepared_after = None
+            log.warning("prepared_statements_off", reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)")
+            return Unavailable(f"the pooler lost a prepared statement: {error}")
+        return unavailable(error)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[DatabaseConnection]:
         """One transaction: committed at the end of the block, rolled back by an exception. Raises Unavailable."""
         async with self.connection() as connection, connection.transaction():
+            await connection.limit_transaction()
             yield connection
 
     @asynccontextmanager
-    async def begun(self) -> AsyncIterator[Connection]:
-        """A connection on which the block itself sends "begin" and "commit", so that it can pipeline them with the rest.
+    async def begun(self) -> AsyncIterator[DatabaseConnection]:
+        """A connection on which the block itself calls `begin` and sends "commit", so that it can pipeline them with the rest.
 
         What is still open at the end of the block is rolled back. Where a statement fails, the connection is closed: of statements
         that a failed pipeline has skipped psycopg believes that they are prepared, so that every later one would fail, too.
@@ -142,7 +162,7 @@ class Database:
                 await connection.execute("rollback")
 
     @asynccontextmanager
-    async def pipelined(self) -> AsyncIterator[Connection]:
+    async def pipelined(self) -> AsyncIterator[DatabaseConnection]:
         """One transaction whose statements are all sent before any answer is awaited.
 
         Between a lock and the commit there is then no round trip. Read a cursor's rows after the block: within it that waits for
@@ -150,7 +170,7 @@ class Database:
         """
         # Begin and commit are statements like the others: psycopg's own transaction waits for an answer before it commits.
         async with self.begun() as connection, connection.pipeline():
-            await connection.execute("begin")
+            await connection.begin()
             yield connection
             await connection.execute("commit")
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from opsjobs.store.connecting import LIMITS, DatabaseConnection, dial
+from opsjobs.store.transaction import Database
 
-from opsjobs.store.transaction import SESSION_OPTIONS, Database, driver_url
+# How far the database's clock may be from what was expected of it; beyond that it has stepped, and leases say nothing.
+CLOCK_SECONDS = 2
+# A renewal is short, and given up by its worker sooner than this.
+_RENEWAL_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Renewal:
 
     alive: bool
     stopping: frozenset[int]
+    now: float
+    """The database's time, as seconds since 1970."""
 
 
 _REGISTER = """
@@ -36,17 +41,25 @@ insert into workers (id, name, zone, pid, concurrency, expires_at)
 values (%(id)s, %(name)s, %(zone)s, %(pid)s, %(concurrency)s, opsjobs_now() + make_interval(secs => %(lease)s))
 on conflict (id) do nothing"""
 
+# One statement: a renewal has to come back in time, so it waits for one answer.
 _RENEW = """
-update workers set renewed_at = opsjobs_now(), expires_at = opsjobs_now() + make_interval(secs => %(lease)s)
-where id = %(id)s and buried_at is null returning id"""
+with renewed as (
+  update workers set renewed_at = opsjobs_now(), expires_at = opsjobs_now() + make_interval(secs => %(lease)s)
+  where id = %(id)s and buried_at is null returning id
+)
+select exists (select from renewed) as alive, extract(epoch from opsjobs_now())::float8 as now,
+  array(
+    select distinct e.id from target_runs r join job_executions e on e.id = r.execution_id
+    where r.owner = %(id)s and r.status = 'running' and e.cancelling) as stopping"""
 
-_STOPPING = """
-select distinct e.id from target_runs r join job_executions e on e.id = r.execution_id
-where r.owner = %(id)s and r.status = 'running' and e.cancelling"""
-
-_BURY_EXPIRED = """
+# Renewed in the future: the clock was set back since, and the living renew again within a third of a lease.
+_BURY_EXPIRED = f"""
 with expired as (
-  select id from workers where buried_at is null and expires_at < (select opsjobs_now()) for update skip locked
+  select id from workers
+  where buried_at is null
+    and (expires_at < (select opsjobs_now()) or renewed_at > (select opsjobs_now() + interval '{CLOCK_SECONDS} s'))
+    and (select abs(extract(epoch from opsjobs_now()) - %(expected)s::float8) < {CLOCK_SECONDS}) is not false
+  for update skip locked
 ), buried as (
   update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id returning w.id, w.name, w.zone, w.stopped_at
 ), told as (
@@ -71,7 +84,8 @@ delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 d
   and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running') returning 1"""
 
 _TICK = """
-insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update set ticked_at = opsjobs_now()"""
+insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update set ticked_at = opsjobs_now()
+returning extract(epoch from ticked_at)::float8 as now"""
 
 
 class Workers:
@@ -95,9 +109,13 @@ class Workers:
                 },
             )
 
-    async def bury_expired(self) -> Sequence[str]:
-        """Bury who did not renew in time; says the zones whose runs can now be taken over."""
-        return [row["zone"] for row in await self._database.fetch(_BURY_EXPIRED)]
+    async def bury_expired(self, *, expected: float | None = None) -> Sequence[str]:
+        """Bury workers that did not renew in time; return the zones whose runs can now be taken over.
+
+        `expected`: what the database's clock should show (seconds since 1970). If it shows something else, it has stepped, and
+        no worker is buried.
+        """
+        return [row["zone"] for row in await self._database.fetch(_BURY_EXPIRED, {"expected": expected})]
 
     async def bury(self, name: str) -> int:
         """Bury all lives of a worker whose process was seen to die; says how many there were."""
@@ -112,10 +130,11 @@ class Workers:
         """Delete lives that ended a week ago; return how many."""
         return len(await self._database.fetch(_FORGET))
 
-    async def tick(self, service: str) -> None:
-        """Note that a service is at work now."""
-        async with self._database.connection() as connection:
-            await connection.execute(_TICK, [service])
+    async def tick(self, service: str) -> float:
+        """Note that a service is at work now; return the database's time, as seconds since 1970."""
+        row = await self._database.fetch_one(_TICK, [service])
+        assert row is not None
+        return float(row["now"])
 
     async def silent_seconds(self, service: str) -> float | None:
         """How long ago a service was at work; None: never."""
@@ -128,20 +147,32 @@ class Lease:
     """The renewal of one life, on a connection of its own, so that no queue of ours can delay it."""
 
     def __init__(self, url: str, worker: Incarnation, *, lease_seconds: float) -> None:
-        self._url = driver_url(url)
+        self._url = url
         self._parameters = {"id": worker.id, "lease": lease_seconds}
-        self._connection: AsyncConnection[DictRow] | None = None
+        self._lease_seconds = lease_seconds
+        self._connection: DatabaseConnection | None = None
 
     async def renew(self) -> Renewal:
-        """Prove life. Raises psycopg.OperationalError while PostgreSQL is away."""
-        connection = await self._connected()
+        """Prove life. Raises psycopg.Error while PostgreSQL is away."""
+        if self._connection is None:
+            self._connection = await self._connect()
+        connection = self._connection
         try:
-            alive = await (await connection.execute(_RENEW, self._parameters)).fetchone()
-            stopping = await (await connection.execute(_STOPPING, self._parameters)).fetchall()
+            row = await (await connection.execute(_RENEW, self._parameters)).fetchone()
         except BaseException:
-            await self.close()
+            await connection.close()
+            if self._connection is connection:
+                self._connection = None
             raise
-        return Renewal(alive is not None, frozenset(row["id"] for row in stopping))
+        assert row is not None
+        return Renewal(row["alive"], frozenset(row["stopping"]), row["now"])
+
+    def hang_up(self) -> bool:
+        """Leave the connection behind without waiting for it; the next renewal opens another. False if there was none."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.hang_up()
+        return connection is not None
 
     async def close(self) -> None:
         """Close the connection; the next renewal opens another."""
@@ -149,14 +180,13 @@ class Lease:
         if connection is not None:
             await connection.close()
 
-    async def _connected(self) -> AsyncConnection[DictRow]:
-        if self._connection is None:
-            self._connection = await AsyncConnection[DictRow].connect(
-                self._url,
-                autocommit=True,
-                row_factory=dict_row,
-                connect_timeout=5,
-                application_name="opsjobs lease",
-                options=f"{SESSION_OPTIONS} -c statement_timeout=5s",
-            )
-        return self._connection
+    async def _connect(self) -> DatabaseConnection:
+        connection = await dial(
+            self._url,
+            limits={**LIMITS, "statement_timeout": f"{_RENEWAL_SECONDS}s"},
+            application_name="opsjobs lease",
+            # By host: of several, one that is gone must not use up the time for the next.
+            connect_timeout=2,
+        )
+        connection.answer_seconds = self._lease_seconds
+        return connection

@@ -84,7 +84,7 @@ async def admit_after(database: Database, executions: Sequence[int]) -> dict[str
     """`admit` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
     try:
         return await database.repeat(lambda: admit(database, executions))
-    except (Unavailable, psycopg.OperationalError):
+    except (Unavailable, psycopg.Error):
         return {}
 
 

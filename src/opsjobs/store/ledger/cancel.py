@@ -188,7 +188,7 @@ async def cancel_children(database: Database, execution_id: int, reason: str) ->
 async def skip_after(database: Database, executions: Sequence[int]) -> None:
     """`skip_halted` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
     for execution_id in executions:
-        with contextlib.suppress(Unavailable, psycopg.OperationalError):
+        with contextlib.suppress(Unavailable, psycopg.Error):
             await database.repeat(partial(skip_halted, database, execution_id))
 
 

@@ -17,7 +17,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import Unavailable
 from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
-from opsjobs.store.ledger.flush import DIRECT
+from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
 from opsjobs.store.transaction import Database
 
 
@@ -153,7 +153,7 @@ with slot as materialized (
   where r.id = any(%(runs)s::bigint[])
 ), decided as (
   select id, execution_id, target_id, coalesce(store_id, '{UNKNOWN}') as store_id, boot_id, held_until,
-         '{MAINTENANCE}' || coalesce(': ' || held_reason, '') as held_for,
+         left('{MAINTENANCE}' || coalesce(': ' || held_reason, ''), {AWAITS_BYTES_MAX // 4}) as held_for,
          case when closed then 'closed' when free is null then 'later' when held_until is not null then 'held'
               when place <= free then 'claimed' else 'parked' end as what
   from candidate
@@ -248,7 +248,7 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
     """Up to `limit` ready runs of the zone, now running under this owner."""
     async with database.begun() as connection:
         async with connection.pipeline():
-            await connection.execute("begin")
+            await connection.begin()
             # Planned with the limit known: a plan for any limit might sort all that waits instead of walking the index.
             wanted = {"zone": zone, "floor": floor, "limit": limit}
             candidates = await connection.execute(_CANDIDATES, wanted, prepare=False)

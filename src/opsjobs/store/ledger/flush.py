@@ -15,6 +15,8 @@ from opsjobs.store.arrays import flags, moments, numbers, sparse, texts
 
 # In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.
 DIRECT = "direct"
+# `awaits` is indexed, and an index entry holds 2,704 bytes at most; what PostgreSQL cuts, it cuts by characters of up to 4 bytes.
+AWAITS_BYTES_MAX = 2_000
 
 
 @dataclass(slots=True)
@@ -154,8 +156,12 @@ def _wait_parameters(runs: Sequence[RunMove]) -> dict[str, Any]:
     return {
         "waiting_for": texts(r.waiting_for and r.waiting_for.value for r in waits),
         "wake": texts(None if r.wake_seconds is None else repr(float(r.wake_seconds)) for r in waits),
-        "awaits": texts(r.awaits for r in waits),
+        "awaits": texts(_indexable(r.awaits) for r in waits),
     }
+
+
+def _indexable(words: str | None) -> str | None:
+    return words and words.encode(errors="replace")[:AWAITS_BYTES_MAX].decode(errors="ignore")
 
 
 def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMove]) -> dict[str, Any]:

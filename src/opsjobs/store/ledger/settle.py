@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import psycopg
-
 from opsjobs import failpoints
 from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus, WaitingFor
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import TooSlow, Unavailable
+from opsjobs.store.away import REPEATABLE
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
 from opsjobs.store.ledger.advance import Advance, joined
 from opsjobs.store.ledger.cancel import skip_after
@@ -198,9 +197,10 @@ async def settle(database: Database, flush: Flush) -> Settled:
     try:
         async with failpoints.at("settle"):
             settled = await database.repeat(lambda: _settle(database, flush))
-    except (Unavailable, psycopg.OperationalError) as broken:
+    except (Unavailable, *REPEATABLE) as broken:
         if not await _went_through(database, flush):
-            raise Unavailable(f"flush {flush.number} was not committed: {broken}") from broken
+            again = TooSlow if isinstance(broken, TooSlow) else Unavailable
+            raise again(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
     await skip_after(database, settled.halted)
     return await _admit_others(database, settled)

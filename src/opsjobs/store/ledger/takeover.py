@@ -55,7 +55,7 @@ async def take_over(database: Database, *, owner: UUID, worker: str, zone: str, 
     """Up to `limit` running runs of buried owners, now under this owner and the next fence."""
     async with database.begun() as connection:
         async with connection.pipeline():
-            await connection.execute("begin")
+            await connection.begin()
             candidates = await connection.execute(_CANDIDATES, {"zone": zone, "limit": limit, "owner": owner})
         seen = await candidates.fetchall()
         if not seen:

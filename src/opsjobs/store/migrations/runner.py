@@ -22,9 +22,9 @@ from sqlalchemy.pool import NullPool
 
 from opsjobs.model.failures import Unavailable
 from opsjobs.model.secret import Secret
+from opsjobs.store.connecting import NETWORK, driver_url
 from opsjobs.store.migrations.files import Index, indexes
 from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
-from opsjobs.store.transaction import driver_url
 
 _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
 _LOCK_SECONDS = 1
@@ -86,7 +86,9 @@ def _alone(url: str) -> Iterator[None]:
     would leave a portal behind.
     """
     with _driver(url) as guard, guard.transaction():
-        guard.execute("set local idle_in_transaction_session_timeout = 0")
+        # A role may have limits for the service's short statements; an upgrade may take its time.
+        for limit in ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
+            guard.execute(f"set local {limit} = 0".encode())
         guard.execute(f"select pg_advisory_xact_lock({_LOCK})".encode())
         yield
 
@@ -103,6 +105,8 @@ def _transaction(connection: Connection) -> Iterator[None]:
     with connection.begin():
         # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
         connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
+        connection.exec_driver_sql("set local statement_timeout = 0")
+        connection.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
         yield
 
 
@@ -141,7 +145,7 @@ def check(url: str) -> SchemaState:
 @contextmanager
 def _driver(url: str) -> Iterator[psycopg.Connection[Any]]:
     try:
-        connection = psycopg.connect(driver_url(url), autocommit=True)
+        connection = psycopg.connect(driver_url(url), autocommit=True, **NETWORK)
     except psycopg.OperationalError as away:
         raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
     with connection:
@@ -150,7 +154,9 @@ def _driver(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
-    engine = create_engine(driver_url(url).replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    engine = create_engine(
+        driver_url(url).replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool, connect_args=dict(NETWORK)
+    )
     try:
         connection = engine.connect()
     except OperationalError as away:

@@ -1,0 +1,208 @@
+"""Connections to PostgreSQL: deadlines on our side, limits on the server's side, and dialling again after an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.abc import PQGen
+from psycopg.rows import DictRow, dict_row
+
+T = TypeVar("T")
+
+STATEMENT_SECONDS = 30
+LIMITS: Mapping[str, str] = {
+    # A frozen client must not hold a lock for ever, and no statement waits for a lock for long.
+    "idle_in_transaction_session_timeout": "3s",
+    "lock_timeout": "5s",
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+}
+PLANNED_ONCE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
+
+ANSWER_SECONDS = STATEMENT_SECONDS + 5.0
+"""How long an answer may take: longer than the server lets a statement run, so the server or the way to it is gone."""
+PING_SECONDS = 2.0
+"""How long a connection that lay idle may take to prove that it still works."""
+REDIAL_SECONDS = 0.5
+"""The pause between two attempts to connect while the database is away."""
+
+NETWORK: Mapping[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    # Keepalives are not sent while data is unacknowledged: then Linux alone would try for 15 minutes.
+    "tcp_user_timeout": 10_000,
+}
+
+_APPLY = """
+select pg_backend_pid() = %(pid)s as direct, set_config('TimeZone', 'UTC', false),
+  case when pg_backend_pid() = %(pid)s then (
+    select count(set_config(name, value, false)) from unnest(%(names)s::text[], %(values)s::text[]) as l(name, value)) end"""
+
+
+def driver_url(url: str) -> str:
+    """Return a libpq URL for any spelling in use: postgres://, postgresql+asyncpg://, postgresql+psycopg://."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
+        shown = urlsplit(url).scheme or "?"
+        raise ValueError(f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name")
+    return f"postgresql://{rest}"
+
+
+class DatabaseConnection(AsyncConnection[DictRow]):
+    """A connection whose answers have a deadline on our side; after it the socket is shut down and the statement fails.
+
+    Limits are set once after connecting. Behind a pooler a session is shared with others, so there each transaction sets
+    them for itself (`begin`), and single statements go by what the role has (docs/operations.md).
+    """
+
+    idle_since = 0.0
+    answer_seconds = ANSWER_SECONDS
+    silent = False
+    """True once an answer did not come in time."""
+    pooled = False
+    """True if a pooler (PgBouncer) stands between us and the server."""
+    _local = ""
+
+    async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait for the server's answer, for `answer_seconds` at most."""
+        deadline = asyncio.get_running_loop().call_later(self.answer_seconds, self._fall_silent)
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        finally:
+            deadline.cancel()
+
+    def _fall_silent(self) -> None:
+        self.silent = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Shut the socket down: whatever waits for an answer fails at once. Never waits itself."""
+        with suppress(OSError, psycopg.Error):
+            line = socket.socket(fileno=os.dup(self.pgconn.socket))
+            with line:
+                line.shutdown(socket.SHUT_RDWR)
+
+    async def limit(self, limits: Mapping[str, str]) -> None:
+        """Put these settings in force for the session, or behind a pooler for each transaction."""
+        given = {"pid": self.info.backend_pid, "names": list(limits), "values": list(limits.values())}
+        row = await (await self.execute(_APPLY, given, prepare=False)).fetchone()
+        self.pooled = row is None or not row["direct"]
+        settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
+        self._local = f"select {settings}" if self.pooled else ""
+
+    async def begin(self) -> None:
+        """Send "begin", so that a pipeline holds it together with what follows."""
+        await self.execute("begin")
+        await self.limit_transaction()
+
+    async def limit_transaction(self) -> None:
+        """Put the limits in force for the transaction that was just begun, if the session does not have them."""
+        if self._local:
+            await self.execute(self._local)
+
+    async def works(self, *, ask: bool) -> bool:
+        """Check that the connection is alive. Costs a round trip only if something came in meanwhile, or with `ask`."""
+        if self.closed:
+            return False
+        if not (ask or self._something_came_in()):
+            return True
+        self.answer_seconds, usual = PING_SECONDS, self.answer_seconds
+        try:
+            await self.execute("")
+        except psycopg.Error:
+            await self.close()
+            return False
+        finally:
+            self.answer_seconds = usual
+        return True
+
+    def _something_came_in(self) -> bool:
+        # On an idle connection that is the server's farewell, or a closed socket; rarely a notice.
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+async def dial(url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any) -> DatabaseConnection:
+    """Return a new connection in autocommit with these limits in force. Raises psycopg.Error."""
+    connection = await DatabaseConnection.connect(
+        driver_url(url), autocommit=True, row_factory=dict_row, **{**NETWORK, **options}
+    )
+    try:
+        await connection.limit(limits)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+class Redial:
+    """Connects for a pool. While the database is away one attempt at a time is made, half a second after the last.
+
+    The pool's own back-off doubles its pauses: it would notice the end of an outage as late as the outage was long.
+    """
+
+    def __init__(self, dial: Callable[[], Awaitable[DatabaseConnection]]) -> None:
+        self._dial = dial
+        self._turn = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self.reason: str | None = None
+        """Why the last attempt failed; None while connecting works."""
+
+    async def connect(self) -> DatabaseConnection:
+        """Return a connection, however long that takes. Raises OperationalError once `close` was called."""
+        while True:
+            if self.reason is None and (connection := await self._try()) is not None:
+                return connection
+            async with self._turn:
+                if self.reason is not None:
+                    await self._pause()
+                    if (connection := await self._try()) is not None:
+                        return connection
+
+    def close(self) -> None:
+        """Give up: pending and later attempts fail."""
+        self._closing.set()
+
+    async def _try(self) -> DatabaseConnection | None:
+        if self._closing.is_set():
+            raise psycopg.OperationalError("the pool is closed")
+        try:
+            connection = await self._dial()
+        except psycopg.Error as failed:
+            self.reason = str(failed).strip() or type(failed).__name__
+            return None
+        self.reason = None
+        return connection
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REDIAL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311  jitter
+                await self._closing.wait()
+
+
+class PoolConnection(DatabaseConnection):
+    """A connection of a psycopg pool, which connects by its class: the parameter `redial` does it."""
+
+    @classmethod
+    async def connect(cls, *_: Any, **parameters: Any) -> Any:
+        """Return a connection made by `redial`; the pool's own parameters are not used."""
+        redial: Redial = parameters["redial"]
+        return await redial.connect()
+
+
+def used(connection: DatabaseConnection) -> None:
+    """Note that the connection was in use until now."""
+    connection.idle_since = time.monotonic()

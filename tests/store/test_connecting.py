@@ -1,0 +1,160 @@
+"""Connections to PostgreSQL: deadlines of ours, limits of the server's, and how soon an outage is over for us."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import replace
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from kit.pgproxy import over_tcp
+from kit.ports import free_port
+from opsjobs.model.failures import Unavailable
+from opsjobs.store import connecting, transaction
+from opsjobs.store.connecting import DatabaseConnection, Redial, dial
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.workers import Incarnation, Lease, Workers
+
+_IN_FORCE = """
+select current_setting('lock_timeout') as lock, current_setting('statement_timeout') as statement,
+  current_setting('idle_in_transaction_session_timeout') as idle, current_setting('TimeZone') as zone,
+  current_setting('plan_cache_mode') as plans"""
+
+
+async def test_a_statement_that_is_never_answered_ends_by_our_own_clock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
+    async with over_tcp(database.options.url) as (proxy, url), opened(url, connections=1) as through:
+        assert await through.fetch("select 1 as one") == [{"one": 1}]
+        proxy.silence_all()
+        with pytest.raises(Unavailable, match="gave no answer"):
+            await through.fetch("select 2 as two")
+        assert await through.fetch("select 3 as three") == [{"three": 3}], "the next one goes over a new connection"
+
+
+async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_server_that_says_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
+    async with over_tcp(database.options.url) as (proxy, url), opened(url, connections=1) as through:
+        await through.fetch("select 1")
+        proxy.silence_all()
+        asking = asyncio.create_task(through.fetch("select 2"))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises((asyncio.CancelledError, Unavailable)):
+            await asking
+        assert await through.fetch("select 3 as three") == [{"three": 3}]
+
+
+async def test_unacknowledged_bytes_break_a_connection_in_seconds_on_every_connection_of_ours(database: Database) -> None:
+    life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
+    await Workers(database).register(life, lease_seconds=15)
+    async with over_tcp(database.options.url) as (_, url), opened(url) as through:
+        lease = Lease(url, life, lease_seconds=15)
+        await lease.renew()
+        assert lease._connection is not None
+        async with through.connection() as pooled:
+            found = [_user_timeout(pooled), _user_timeout(lease._connection)]
+        await lease.close()
+    assert found == [10_000, 10_000]
+
+
+def _user_timeout(connection: psycopg.AsyncConnection[object]) -> int:
+    with socket.socket(fileno=socket.dup(connection.fileno())) as line:
+        return line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+async def test_what_postgresql_closed_meanwhile_is_given_to_nobody(database: Database) -> None:
+    options = replace(database.options, connections=1, hot_verbs=True)
+    worker = Database(options)
+    await worker.open()
+    try:
+        for _ in range(3):
+            row = await worker.fetch_one("select pg_backend_pid() as pid")
+            assert row is not None
+            await database.fetch("select pg_terminate_backend(%s, 5000)", [row["pid"]])
+    finally:
+        await worker.close()
+
+
+async def test_an_outage_is_over_for_us_as_soon_however_long_it_was(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+    monkeypatch.setattr(connecting, "REDIAL_SECONDS", 0.01)
+    failures = 0
+
+    async def try_to() -> DatabaseConnection:
+        nonlocal failures
+        if failures < 200:
+            failures += 1
+            raise psycopg.OperationalError("connection refused")
+        return await dial(database.options.url)
+
+    redial = Redial(try_to)
+    # With pauses that double, the twentieth alone would be three hours.
+    made = await asyncio.gather(*(redial.connect() for _ in range(5)))
+    assert (len(made), failures, redial.reason) == (5, 200, None)
+    for connection in made:
+        await connection.close()
+
+
+async def test_while_the_database_is_away_a_pool_makes_one_attempt_at_a_time() -> None:
+    at_work, most, asked = 0, 0, 0
+
+    async def try_to() -> DatabaseConnection:
+        nonlocal at_work, most, asked
+        at_work, asked = at_work + 1, asked + 1
+        most = max(most, at_work) if asked > 10 else most
+        await asyncio.sleep(0)
+        at_work -= 1
+        raise psycopg.OperationalError("connection refused")
+
+    redial = Redial(try_to)
+    dialling = [asyncio.create_task(redial.connect()) for _ in range(10)]
+    while asked < 12:
+        await asyncio.sleep(0.01)
+    redial.close()
+    ended = await asyncio.gather(*dialling, return_exceptions=True)
+    assert most == 1
+    assert all(isinstance(end, psycopg.OperationalError) for end in ended)
+
+
+async def test_who_waits_in_vain_is_told_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
+    async with opened(f"postgresql://opsjobs@127.0.0.1:{free_port()}/opsjobs") as nowhere:
+        with pytest.raises(Unavailable, match="Connection refused"):
+            await nowhere.fetch("select 1")
+
+
+async def test_who_waits_for_a_busy_pool_is_told_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
+    async with opened(database.options.url, connections=1) as small, small.connection():
+        with pytest.raises(Unavailable, match="all 1 connections are in use"):
+            await small.fetch("select 1")
+
+
+async def test_limits_are_in_force_without_startup_options(database: Database) -> None:
+    row = await database.fetch_one(_IN_FORCE)
+    assert row == {"lock": "5s", "statement": "30s", "idle": "3s", "zone": "UTC", "plans": "auto"}
+    async with opened(database.options.url, hot_verbs=True) as worker:
+        assert await worker.fetch_one(_IN_FORCE) == {**row, "plans": "force_generic_plan"}
+
+
+def opened(url: str, *, connections: int = 4, hot_verbs: bool = False) -> Opened:
+    """A Database of this URL for the length of the block."""
+    return Opened(Database(DatabaseOptions(url, connections=connections, hot_verbs=hot_verbs)))
+
+
+class Opened:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> Database:
+        await self._database.open()
+        return self._database
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._database.close()
