@@ -16,7 +16,7 @@ from opsjobs.engine import record as records
 from opsjobs.engine.record import ActionEnd, Page, RunRecord
 from opsjobs.engine.recorder import Recorder
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import TooSlow, Unavailable
 from opsjobs.store.ledger import Claimed, Flush, Settled
 from opsjobs.telemetry import Metrics
 
@@ -33,6 +33,7 @@ class Book:
         self.refused_even_to_end: Collection[int] = ()
         self.stale: Collection[int] = ()
         self.away = 0
+        self.runs_at_most: int | None = None
         self.open = asyncio.Event()
         self.open.set()
 
@@ -42,6 +43,8 @@ class Book:
         if self.away:
             self.away -= 1
             raise Unavailable("as scripted")
+        if self.runs_at_most is not None and len(flush.runs) > self.runs_at_most:
+            raise TooSlow("canceling statement due to statement timeout")
         assert flush.number > max((f.number for f in self.stored), default=0), "it would be taken for one that is stored"
         ids = {run.run_id for run in flush.runs}
         spoken = {line.run_id for line in flush.lines if line.event == "output"}
@@ -140,6 +143,17 @@ async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_writ
         await at.recorder.drained()
         assert [at.book.end_of(n) for n in (1, 2, 3)] == [RunStatus.SUCCEEDED, None, RunStatus.SUCCEEDED]
         assert at.told[0].stale == {2}
+
+
+async def test_a_flush_that_is_too_much_for_one_statement_is_cut_until_it_gets_through() -> None:
+    async with desk() as at:
+        at.book.runs_at_most = 2
+        at.speak(8)
+        await at.recorder.drained()
+        assert [at.book.end_of(number) for number in range(1, 9)] == [RunStatus.SUCCEEDED] * 8
+        tries = [len(runs) for _, runs in at.book.tried]
+        assert tries == [8, 8, 4, 4, 2, 2, 4, 4, 2, 2]
+        assert (at.bugs, at.recorder.committing_since) == (0, None)
 
 
 async def test_a_flush_that_did_not_get_through_keeps_its_number() -> None:

@@ -24,8 +24,10 @@ from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 
 
-def rescuer(on: Bench, may_bury: Callable[[], bool] = lambda: True) -> Rescuer:
-    return Rescuer(on.ledger, on.workers, may_bury=may_bury, ring=on.ring, round_seconds=0)
+def rescuer(
+    on: Bench, may_bury: Callable[[], bool] = lambda: True, database_now: Callable[[], float | None] = lambda: None
+) -> Rescuer:
+    return Rescuer(on.ledger, on.workers, may_bury=may_bury, ring=on.ring, round_seconds=0, database_now=database_now)
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -132,7 +134,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 def scheduler(on: Bench) -> Scheduler:
     relay = Relay(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
     made = Scheduler(on.workers, relay, lease_seconds=15)
-    made.rescuer = rescuer(on, lambda: made.may_bury)
+    made.rescuer = rescuer(on, lambda: made.may_bury, lambda: made.database_now)
     return made
 
 
@@ -145,6 +147,7 @@ async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_goo
         for _ in range(4):
             buried.append((await ticking.run_once())["buried"])
             hand.at += 7
+            await on.turn(7)
         assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
         assert await database.fetch("select id from workers where buried_at is not null") == [{"id": dead.id}]
         assert [row["name"] for row in await database.fetch("select name from services order by name")] == [
@@ -171,11 +174,12 @@ async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(
 async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(database: Database, hand: Hand) -> None:
     """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
     async with bench(database) as on:
-        await Owner(database, "not-dead").register(lease_seconds=15)
+        await Owner(database, "not-dead").register(lease_seconds=300)
         ticking = scheduler(on)
         for _ in range(4):
             await ticking.run_once()
             hand.at += 5
+            await on.turn(5)
         assert ticking.may_bury
         hand.at += 600
         await on.turn(600)

@@ -65,6 +65,7 @@ LONGEST = {
     "targets.host": 253,
     "targets.name": NAME,
     "users.name": NAME,
+    "zone_turns.zone": 64,
 }
 _INDEXED = """
 select i.indexrelid::regclass::text as index, array_agg(i.indrelid::regclass || '.' || a.attname) as columns

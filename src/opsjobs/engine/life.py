@@ -108,6 +108,8 @@ class Life:
         self._floor = 0
         self._floor_at = 0.0
         self._take_over_at = 0.0
+        # Since when no claim has come back; None while none is waited for.
+        self._claiming_since: float | None = None
         # Whether the ledger may hold runs of ours that are not in `runs`.
         self._unsure = False
         # Runs that left `runs` without the ledger's word that they are over: adopted as lost, and never twice.
@@ -127,6 +129,7 @@ class Life:
             self._renewed_in_thread,
             lease_seconds=options.lease_seconds,
             registered_at=registered_at,
+            waiting_since=self._waiting_since,
         )
         self.heart.start()  # first: where no thread can be had, nothing of this life is left behind
         self._run_tools = RunTools(
@@ -147,7 +150,7 @@ class Life:
         self._recording.add_done_callback(lambda _: wake.set())
 
     async def work(self) -> None:
-        """Claim and perform until the ledger says that this life is over, or `close_door` was called.
+        """Claim and perform until the ledger says that this life is over, `close_door` was called, or no statement comes back.
 
         Raises RuntimeError where a part that this life cannot do without has ended by itself.
         """
@@ -155,6 +158,8 @@ class Life:
             if self._recording.done():
                 bug = None if self._recording.cancelled() else self._recording.exception()
                 raise RuntimeError("the recorder has ended by itself") from bug
+            if self.heart.stuck:
+                return
             if not self.heart.beating:
                 raise RuntimeError("the heart has stopped by itself")
             self._wake.clear()
@@ -172,17 +177,33 @@ class Life:
 
     async def _claim_what_fits(self) -> bool:
         """One claim; True where another one right now may bring more."""
+        if self._claiming_since is None:
+            self._claiming_since = time.monotonic()
         try:
-            return await self._claim()
+            more = await self._claim()
         except Unavailable as away:
             log.warning("claim_failed", reason=str(away))
         except Exception:  # noqa: BLE001  a bug must not end the claim loop: the next round tries again
+            self._claiming_since = None  # it came back
             self._tools.metrics.bugs.labels("claim").inc()
             log.exception("claim_failed")
+        else:
+            self._claiming_since = None
+            return more
         # The claim may have been committed all the same: look for runs that are ours before the next one.
         self._unsure = True
         await asyncio.sleep(CLAIM_AGAIN_SECONDS)
         return False
+
+    def _waiting_since(self) -> float | None:
+        """Since when a claim or a flush has not come back. Called on the heart's thread."""
+        since = [at for at in (self._claiming_since, self._recorder.committing_since) if at is not None]
+        return min(since, default=None)
+
+    @property
+    def buried(self) -> bool:
+        """Whether the ledger says that this life is over."""
+        return self._buried
 
     @property
     def _room(self) -> int:

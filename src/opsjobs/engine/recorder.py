@@ -12,7 +12,7 @@ from uuid import UUID
 from opsjobs.clock import Clock
 from opsjobs.engine.record import ActionEnd, Draft, RunRecord
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import TooSlow, Unavailable
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.lines import result_line, status_line
@@ -23,6 +23,9 @@ FLUSH_BYTES = 2 << 20
 FLUSH_PAUSE_SECONDS = 0.02
 # How long the beginning of an action waits for company: alone it would cost a flush that the ends then wait behind.
 BEGIN_ALONE_SECONDS = 0.1
+# A flush that PostgreSQL ended at its time limit so often is cut in two: as a whole it may never get through. One run's is tried on:
+# where it does not come back for two leases, the worker gives its runs up.
+SLOW_AT_MOST = 2
 
 
 class Recorder:
@@ -50,6 +53,8 @@ class Recorder:
         self._hurried = asyncio.Event()
         self._in_flight = False
         self._flushed: asyncio.Future[None] | None = None
+        self.committing_since: float | None = None
+        """Since when (monotonic) a flush is being committed; None while there is none."""
         self.unwritten_bytes = 0
 
     def open(self, claimed: Claimed, mask: Mask = NOTHING) -> RunRecord:
@@ -122,9 +127,11 @@ class Recorder:
             self._something.clear()
         started = time.monotonic()
         self._in_flight = True
+        self.committing_since = started
         try:
             settled = await self._commit(flush)
         finally:
+            self.committing_since = None
             self._in_flight = False
             for record in records.values():
                 record.in_flight = False
@@ -166,12 +173,14 @@ class Recorder:
         """Commit, whatever it takes. What PostgreSQL refuses of one run must not silence the others: it is found by halving."""
         try:
             return await self._insist(flush)
+        except TooSlow as slow:
+            log.warning("flush_halved", runs=len(flush.runs), reason=str(slow))
         except Exception as bug:  # noqa: BLE001  anything but Unavailable is a refusal of what was said
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_refused", runs=len(flush.runs))
             if len(flush.runs) == 1:
                 return await self._end_without_words(flush, bug)
-            halves = [await self._commit(part) for part in self._halves(flush)]
+        halves = [await self._commit(part) for part in self._halves(flush)]
         return Settled(
             stale=frozenset().union(*(half.stale for half in halves)),
             stopping=frozenset().union(*(half.stopping for half in halves)),
@@ -220,11 +229,17 @@ class Recorder:
         # Numbered when its turn has come: a number below the last one stored would be taken for one that is stored already.
         self._number += 1
         flush = replace(flush, number=self._number)
-        pause = 0.05
+        pause, too_slow = 0.05, 0
         while True:
             try:
-                return await self._ledger.settle(flush)
+                settled = await self._ledger.settle(flush)
             except Unavailable as away:
+                too_slow += isinstance(away, TooSlow)
+                if too_slow >= SLOW_AT_MOST and len(flush.runs) > 1:
+                    raise
                 log.warning("flush_repeated", flush=flush.number, reason=str(away))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+            else:
+                self.committing_since = time.monotonic()
+                return settled

@@ -15,8 +15,16 @@ ROUND_SECONDS = 0.9
 BURY_SECONDS = 1.0
 
 
+def _unknown() -> None:
+    return None
+
+
 class Rescuer:
-    """`run_once` is cheap where there is nothing to do; the dearer checks are housekeeping's."""
+    """`run_once` is cheap where there is nothing to do; the dearer checks are housekeeping's.
+
+    `database_now`: what the database's clock should show (seconds since 1970), None if that is not known. If it shows something
+    else, no worker is buried.
+    """
 
     def __init__(
         self,
@@ -26,10 +34,12 @@ class Rescuer:
         may_bury: Callable[[], bool],
         ring: Callable[[str], None],
         round_seconds: float = ROUND_SECONDS,
+        database_now: Callable[[], float | None] = _unknown,
     ) -> None:
         self._ledger = ledger
         self._workers = workers
         self._may_bury = may_bury
+        self._database_now = database_now
         self._ring = ring
         self._round_seconds = round_seconds
 
@@ -47,6 +57,6 @@ class Rescuer:
         # A burial that waits for a database that is away would come when it is back, before anybody could renew.
         try:
             async with asyncio.timeout(BURY_SECONDS):
-                return await self._workers.bury_expired()
+                return await self._workers.bury_expired(expected=self._database_now())
         except TimeoutError:
             return ()

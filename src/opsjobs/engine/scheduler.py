@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import time
 
+from opsjobs.engine.database_clock import DatabaseClock
 from opsjobs.engine.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.heart import BEATS_A_LEASE
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.service import Counts
 from opsjobs.store.workers import Workers
+from opsjobs.telemetry import log
 
 # A round of mending that takes longer is broken off, and the next one begins: every round is idempotent.
 MEND_SECONDS_AT_MOST = 60.0
@@ -35,12 +37,18 @@ class Scheduler:
         self._mended_at = float("-inf")
         self._well_since: float | None = None
         self._well_at = 0.0
+        self._clock = DatabaseClock()
         self.rescuer: Rescuer | None = None
 
     @property
     def may_bury(self) -> bool:
         """Whether the database was well long enough for every living worker to have renewed."""
         return self._well_since is not None and time.monotonic() - self._well_since >= self._lease_seconds
+
+    @property
+    def database_now(self) -> float | None:
+        """What the database's clock should show now, as seconds since 1970; None if that is not known."""
+        return self._clock.expected(time.monotonic())
 
     @property
     def rest_seconds(self) -> float:
@@ -89,8 +97,9 @@ class Scheduler:
         if began - self._well_at > self._lease_seconds:
             self._well_since = None  # it was frozen itself: of the time between it knows nothing
         try:
-            await self._workers.tick(SCHEDULER)
+            now = await self._workers.tick(SCHEDULER)
             self._judge(began)
+            self._look_at_clock(now, began)
             mended = await self.rescuer.run_once() if self.rescuer is not None else {}
             told = await self._relay.run_once()
         except Exception:
@@ -106,3 +115,10 @@ class Scheduler:
         # No error, but a wait: perhaps for a database that was away, and then nobody could renew either.
         if time.monotonic() - began > self._lease_seconds / BEATS_A_LEASE:
             self._well_since = None
+
+    def _look_at_clock(self, now: float, sent_at: float) -> None:
+        stepped = self._clock.observe(now, sent_at=sent_at, received_at=time.monotonic())
+        if stepped:
+            # Every lease looks longer or shorter now than it is: all who live have renewed theirs a lease later.
+            self._well_since = None
+            log.warning("database_clock_stepped", seconds=round(stepped, 1))

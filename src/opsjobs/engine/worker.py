@@ -44,6 +44,11 @@ class Worker:
         """Whether this process may call others dead."""
         return self._life is not None and self._life.heart.may_bury
 
+    @property
+    def database_now(self) -> float | None:
+        """What the database's clock should show now, as seconds since 1970; None if that is not known."""
+        return self._life.heart.database_now if self._life is not None else None
+
     async def start(self) -> None:
         """Begin; a database that is not there yet is waited for in the background."""
         self._loop = asyncio.get_running_loop()
@@ -104,7 +109,8 @@ class Worker:
             await life.work()
             if self._stopping:
                 return
-            log.warning("worker_buried", worker=self._options.name, runs=len(life.runs))
+            event = "worker_buried" if life.buried else "worker_gives_its_runs_up"
+            log.warning(event, worker=self._options.name, runs=len(life.runs))
         except Exception:
             await self._abandon(life)
             raise

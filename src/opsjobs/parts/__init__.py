@@ -338,9 +338,9 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
 
 
-def rescuer(parts: Parts, may_bury: Callable[[], bool]) -> Rescuer:
+def rescuer(parts: Parts, may_bury: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
     """What buries and mends, for the worker or the scheduler that asks `may_bury`."""
-    return Rescuer(parts.ledger, parts.workers, may_bury=may_bury, ring=parts.doorbell.ring)
+    return Rescuer(parts.ledger, parts.workers, may_bury=may_bury, ring=parts.doorbell.ring, database_now=database_now)
 
 
 def firing(parts: Parts) -> FiringService:

@@ -99,8 +99,8 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         given = {"pid": self.info.backend_pid, "names": list(limits), "values": list(limits.values())}
         row = await (await self.execute(_APPLY, given, prepare=False)).fetchone()
         self.pooled = row is None or not row["direct"]
-        settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
-        self._local = f"select {settings}" if self.pooled else ""
+        settings = (f"select set_config('{name}', '{value}', true)" for name, value in limits.items())
+        self._local = " union all ".join(settings) if self.pooled else ""
 
     async def begin(self) -> None:
         """Send "begin", so that a pipeline holds it together with what follows."""

@@ -1,0 +1,162 @@
+"""A database that says nothing any more, on one connection or on many, and one whose clock steps: who lives, who is buried."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from uuid import uuid4
+
+import pytest
+
+from engine.bench import Bench, bench, until
+from kit.ledgering import Owner
+from kit.pgproxy import over_tcp
+from opsjobs.engine.database_clock import DatabaseClock
+from opsjobs.engine.heart import Heart
+from opsjobs.engine.rescuer import Rescuer
+from opsjobs.engine.worker import Worker
+from opsjobs.remote.fake import Gate
+from opsjobs.remote.session import Exit, Output
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
+
+LEASE_SECONDS = 3.0
+
+
+def rescuer(on: Bench, worker: Worker) -> Rescuer:
+    return Rescuer(
+        on.ledger,
+        on.workers,
+        may_bury=lambda: worker.may_bury,
+        ring=on.ring,
+        round_seconds=0,
+        database_now=lambda: worker.database_now,
+    )
+
+
+async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one(database: Database) -> None:
+    life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
+    told: list[Renewal] = []
+    async with over_tcp(database.options.url) as (proxy, url):
+        heart = await beating(database, url, life, told, lease_seconds=LEASE_SECONDS)
+        await until(lambda: len(told) >= 2)
+        for _ in range(2):
+            before, connections = len(told), proxy.connections
+            proxy.silence_all()
+            while len(told) == before:
+                assert await Workers(database).bury_expired() == [], "the lease never runs out"
+                await asyncio.sleep(0.02)
+            assert proxy.connections == connections + 1
+        assert all(renewal.alive for renewal in told)
+        heart.stop()
+        await until(lambda: not heart.beating)
+
+
+async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_others(database: Database) -> None:
+    """Its lease is renewed all the while, so nobody else could take them."""
+    async with bench(database, open_ends=True) as on, over_tcp(database.options.url) as (proxy, url):
+        ledgers = Database(DatabaseOptions(url, connections=4, hot_verbs=True))
+        await ledgers.open()
+        try:
+            gate = Gate(asyncio.Event())
+            on.machine("web-1").reply([Output("stdout", b"begun\n"), gate, Exit(0)])
+            async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
+                execution = await on.launch("work")
+
+                async def begun() -> bool:
+                    return await on.output(execution) == b"begun\n"
+
+                await until(begun)
+                first = worker._life
+                assert first is not None
+                proxy.silence_all()
+                gate.event.set()
+                await until(lambda: first.heart.stuck)
+
+                async def expired() -> bool:
+                    return await on.workers.bury_expired() == ["default"]
+
+                await until(expired)
+                other = await Owner(database, "worker-2").register()
+                assert [run.execution_id for run in await other.take_over()] == [execution.id]
+        finally:
+            await ledgers.close()
+
+
+async def test_an_outage_that_the_renewals_share_is_no_reason_to_leave(database: Database) -> None:
+    life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
+    told: list[Renewal] = []
+    lease_seconds = 0.5
+    async with over_tcp(database.options.url) as (proxy, url):
+        since = time.monotonic() - 60
+        heart = await beating(database, url, life, told, lease_seconds=lease_seconds, since=since)
+        await until(lambda: len(told) >= 1)
+        proxy.faults.black_hole = True
+        missed = time.monotonic()
+        await until(lambda: not heart.may_start)
+        await until(lambda: time.monotonic() > missed + 3 * lease_seconds)
+        assert not heart.stuck
+        proxy.faults.black_hole = False
+        await until(lambda: heart.stuck)
+        await until(lambda: not heart.beating)
+
+
+async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: Database) -> None:
+    async with (
+        bench(database, open_ends=True) as on,
+        on.worker("worker-1", lease_seconds=LEASE_SECONDS) as one,
+        on.worker("worker-2", lease_seconds=LEASE_SECONDS) as two,
+    ):
+        await until(lambda: one.may_bury and two.may_bury)
+        for seconds in (60, -60):
+            assert one.may_bury, "it has not noticed yet"
+            await on.turn(seconds)
+            assert (await rescuer(on, one).run_once())["buried"] == 0
+            await until(lambda: not one.may_bury)
+            while not one.may_bury:
+                assert (await rescuer(on, one).run_once())["buried"] == 0
+                assert (await rescuer(on, two).run_once())["buried"] == 0
+                await asyncio.sleep(0.05)
+            await until(lambda: two.may_bury)
+        assert await database.fetch("select 1 from workers where buried_at is not null") == []
+        assert [line["seconds"] > 0 for line in on.said if line["event"] == "database_clock_stepped"].count(True) == 2
+
+
+async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(database: Database) -> None:
+    async with bench(database) as on, on.worker("worker-1", lease_seconds=LEASE_SECONDS) as worker:
+        await until(lambda: worker.may_bury)
+        await Owner(database, "dead").register(lease_seconds=LEASE_SECONDS)
+        await on.turn(-3_600)
+        mending = rescuer(on, worker)
+
+        async def buried() -> bool:
+            return (await mending.run_once())["buried"] == 1
+
+        await until(buried)
+        assert await database.fetch("select name from workers where buried_at is not null") == [{"name": "dead"}]
+
+
+@pytest.mark.parametrize(("now", "step"), [(1_005.0, 0.0), (1_005.9, 0.0), (1_008.0, 2.8), (995.0, -10.0)])
+def test_a_clock_has_stepped_if_it_moved_otherwise_than_ours(now: float, step: float) -> None:
+    clock = DatabaseClock()
+    assert clock.observe(1_000.0, sent_at=50.0, received_at=50.2) == 0.0
+    assert clock.observe(now, sent_at=55.0, received_at=55.0) == pytest.approx(step, abs=0.3)
+    expected = clock.expected(60.0)
+    assert expected == pytest.approx(now + 5.0)
+
+
+async def beating(
+    database: Database, url: str, life: Incarnation, told: list[Renewal], *, lease_seconds: float, since: float | None = None
+) -> Heart:
+    sent_at = time.monotonic()
+    await Workers(database).register(life, lease_seconds=lease_seconds)
+    heart = Heart(
+        Lease(url, life, lease_seconds=lease_seconds),
+        told.append,
+        lease_seconds=lease_seconds,
+        registered_at=sent_at,
+        waiting_since=lambda: since,
+    )
+    heart.start()
+    return heart
