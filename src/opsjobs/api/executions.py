@@ -62,8 +62,14 @@ class CancelDraft(Wire):
 
 async def known(id: str, request: Request) -> Execution:
     """The execution; raises NotFound or Forbidden before the body is judged."""
-    found: Execution = await request.app.state.parts.executions.get(id)
+    found = await _read(request, id)
     return admitted(request, "execution", id, found, sees="executions:read")
+
+
+async def _read(request: Request, ref: str | int) -> Execution:
+    everything = principal_of(request).reach("executions:read").everywhere
+    found: Execution = await request.app.state.parts.executions.get(ref, everything=everything)
+    return found
 
 
 Known = Annotated[Execution, Depends(known)]
@@ -178,7 +184,7 @@ async def cancel(request: Request, execution: Known, draft: CancelDraft | None =
     await parts.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     parts.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
-    return JSONResponse((await parts.executions.get(execution.id)).data(), 202)
+    return JSONResponse((await _read(request, execution.id)).data(), 202)
 
 
 @router.post(
@@ -190,7 +196,7 @@ async def pause(request: Request, execution: Known, draft: CancelDraft | None = 
     """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
     parts = request.app.state.parts
     await parts.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
-    return JSONResponse((await parts.executions.get(execution.id)).data())
+    return JSONResponse((await _read(request, execution.id)).data())
 
 
 @router.post(
@@ -203,7 +209,7 @@ async def resume(request: Request, execution: Known) -> Response:
     parts = request.app.state.parts
     for zone in await parts.ledger.resume(execution.id, by=principal_of(request).name):
         parts.doorbell.ring(zone)
-    return JSONResponse((await parts.executions.get(execution.id)).data())
+    return JSONResponse((await _read(request, execution.id)).data())
 
 
 @router.post(
@@ -268,7 +274,7 @@ async def _answer(request: Request, execution: Execution, wait_seconds: int) -> 
     if wait_seconds:
         headers["Preference-Applied"] = f"wait={wait_seconds}"
         await request.app.state.followers.await_end(execution, wait_seconds)
-        execution = await request.app.state.parts.executions.get(execution.id)
+        execution = await _read(request, execution.id)
     return JSONResponse(execution.data(), 200 if execution.status.final else 202, headers)
 
 

@@ -9,6 +9,7 @@ from opsjobs.engine.launch import Launcher
 from opsjobs.model.access import labels_of
 from opsjobs.model.action import Action, FileTransferAction, JobAction
 from opsjobs.model.bounds import Bounds
+from opsjobs.model.exclusive import check_names
 from opsjobs.model.failures import FieldError, Forbidden, Invalid, NotFound
 from opsjobs.model.job import JobDraft, LaunchOrder, RunDraft
 from opsjobs.model.target import SelectionDraft
@@ -35,6 +36,7 @@ class Authoring:
             return
         if isinstance(draft, JobDraft):
             bounds.check_labels(labels_of(draft.tags), f"A job with the tags of {draft.name!r}")
+        check_names(draft.policy.exclusive, bounds)
         await self._check_selection(draft, draft.targets, bounds)
         for position, action in enumerate(_actions(draft)):
             if action.targets is not None:

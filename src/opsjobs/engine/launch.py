@@ -44,7 +44,7 @@ class LaunchLimits:
     """`default_parallel`: runs at a time where the policy names none; `max_targets`: targets an execution.
 
     `max_attempts`: of an action, whatever its policy says; `retry_factor`: of exponential pauses, where its policy says none.
-    `local_transport`: whether targets may be the worker's own machine.
+    `local_transport`: whether targets may be the worker's own machine. `exclusive_seconds`: how long names are held at most; 0: no limit.
     """
 
     default_parallel: int = 50
@@ -52,6 +52,7 @@ class LaunchLimits:
     max_attempts: int = 11
     retry_factor: float = 2.0
     local_transport: bool = False
+    exclusive_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,12 @@ class Launcher:
         policy = order.policy.model_dump(mode="json")
         return {**policy, "retry": self._retry(policy["retry"])}
 
+    def _timeout(self, order: LaunchOrder) -> float | None:
+        wanted, longest = order.policy.timeout, self._limits.exclusive_seconds
+        if not longest or not order.policy.exclusive:
+            return wanted
+        return longest if wanted is None else min(wanted, longest)
+
     def _retry(self, retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None if retry is None else frozen(retry, attempts=self._limits.max_attempts, factor=self._limits.retry_factor)
 
@@ -285,7 +292,7 @@ class Launcher:
             policy=self._policy(order),
             priority=order.policy.priority,
             window=planned.window,
-            timeout_seconds=order.policy.timeout,
+            timeout_seconds=self._timeout(order),
             targets=planned.targets,
             triggered_by=triggered_by,
             requested_by=requested_by[0],

@@ -10,6 +10,7 @@ from opsjobs.engine.launch import Launcher
 from opsjobs.engine.sources import names_a_file
 from opsjobs.model.action import Action, FileTransferAction, JobAction, RunningAction
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
+from opsjobs.model.exclusive import check_names
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.verdict import Judgement as Safety
@@ -67,9 +68,7 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
         words = "no target matches the selection: an execution of it would be refused"
         found.warnings.append(FieldError("/targets", words, "no_targets"))
     if not bounds.act.everywhere:
-        for position, action in enumerate(draft.actions):
-            if action.targets is not None:
-                await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
+        await _check_bounds(launcher, draft, order, found)
     if bounds.act.everywhere or not found.errors:  # beyond bounds it would tell what is there
         await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
         await _check_secrets(launcher, draft, sight, found)
@@ -84,6 +83,16 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if draft.state == "draft":
         found.warnings.append(FieldError("/state", "a draft is not executed", "job_is_draft"))
     return found
+
+
+async def _check_bounds(launcher: Launcher, draft: JobDraft, order: LaunchOrder, found: Judgement) -> None:
+    try:
+        check_names(draft.policy.exclusive, order.bounds)
+    except Forbidden as refused:
+        found.errors += refused.errors
+    for position, action in enumerate(draft.actions):
+        if action.targets is not None:
+            await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
 
 
 async def _in_sight(actions: Sequence[Action], sight: Sight, found: Judgement) -> list[Action]:

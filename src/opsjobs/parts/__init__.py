@@ -282,6 +282,7 @@ def _launch_limits(settings: Settings) -> LaunchLimits:
         attempts,
         wanted.retry_backoff_base,
         settings.security.local_transport,
+        wanted.exclusive_time,
     )
 
 

@@ -130,6 +130,12 @@ class ExecutionSettings:
         "1GiB",
         "The largest file that may be uploaded, and the most that one action may download from one target.",
     )
+    exclusive_time: float = setting(
+        "EXCLUSIVE_TIME",
+        seconds(0, 366 * 86_400),
+        "7d",
+        "The longest that an execution may hold exclusive names: its timeout, unless its policy says less. 0: no limit.",
+    )
     max_retries: int = setting(
         "MAX_RETRIES", whole(0, 100), "10", "How often an action may be started again, whatever its policy says.", ours=False
     )

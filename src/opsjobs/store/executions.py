@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
+from opsjobs.model.exclusive import shown
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun
@@ -168,15 +170,15 @@ class Executions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, ref: str | int) -> Execution:
-        """By id or uuid. Raises NotFound."""
+    async def get(self, ref: str | int, *, everything: bool = False) -> Execution:
+        """By id or uuid. `everything`: the viewer may see all executions. Raises NotFound."""
         named = Reference.of("execution", ref)
         row = await self._database.fetch_one(
             f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
         )
         if row is None:
             raise NotFound.of("execution", ref)
-        return _execution(row)
+        return _execution(row, everything=everything)
 
     async def standing(self, execution: Execution) -> Execution:
         """Return it with what keeps its runs from beginning, if none runs and nothing holds the execution as a whole."""
@@ -193,7 +195,8 @@ class Executions:
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Execution]:
         """Executions within reach, the newest first; filters and orders are those of EXECUTIONS."""
-        return (await EXECUTIONS.page(self._database, request, reach=reach)).map(_execution)
+        page = await EXECUTIONS.page(self._database, request, reach=reach)
+        return page.map(partial(_execution, everything=reach is None or reach.everywhere))
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
         """What scopes are held against, of one whose id is known."""
@@ -275,7 +278,7 @@ def _fitting(rows: Sequence[Mapping[str, Any]]) -> int:
     return len(rows)
 
 
-def _execution(row: Mapping[str, Any]) -> Execution:
+def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution:
     return Execution(
         id=row["id"],
         uuid=str(row["uuid"]),
@@ -302,7 +305,7 @@ def _execution(row: Mapping[str, Any]) -> Execution:
         paused_by=row["paused_by"],
         pause_reason=row["pause_reason"],
         waves=row["waves"],
-        waiting_on=row["waiting_on"],
+        waiting_on=shown(row["waiting_on"], everything=everything),
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],
         judgement=row["judgement"],

@@ -1,19 +1,26 @@
-"""Why an execution that is open stands still, as a column of its row `e` beside its spec `s`."""
+"""Why an execution that is open stands still, as a column of its row `e` beside its spec `s`.
+
+`apart`: the other execution does not have all labels of this one, so not everyone who sees this one sees that (model/exclusive.py).
+"""
 
 from __future__ import annotations
 
+_APART = "not coalesce((select o.labels @> s.labels from execution_specs o where o.execution_id = {}), false)"
+
 # Subqueries behind a case: of what has ended, and of what a list leaves out, none is run.
-WAITING_ON = """
+WAITING_ON = f"""
 case when e.finished_at is not null or e.cancelling then null else coalesce(
   case when e.paused then jsonb_build_object(
     'kind', coalesce((select g.cause from execution_gates g where g.execution_id = e.id), 'pause'),
     'reason', s.pause_reason, 'by', s.paused_by) end,
   case when e.named then coalesce((
     select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', held.execution_id,
+      'apart', {_APART.format("held.execution_id")},
       'reason', mine.name || ' is held by execution ' || held.execution_id)
     from exclusive_locks mine join exclusive_locks held on held.name = mine.name and held.granted
     where mine.execution_id = e.id and not mine.granted order by mine.name limit 1), (
     select jsonb_build_object('kind', 'exclusive', 'name', mine.name, 'execution', before.execution_id,
+      'apart', {_APART.format("before.execution_id")},
       'reason', mine.name || ', for which execution ' || before.execution_id || ' asked before')
     from exclusive_locks mine cross join lateral (
       select o.execution_id from exclusive_locks o

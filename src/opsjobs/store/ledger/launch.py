@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.approval import Requester
 from opsjobs.model.bounds import in_common
+from opsjobs.model.exclusive import shown
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.failures import Conflict, NotFound, Refusal
 from opsjobs.model.pinned import NO_PINS, Pins
@@ -246,12 +247,12 @@ async def record_secrets(connection: Connection, launched: Sequence[tuple[NewExe
         await audit.record_many(connection, "credential.used", "credential", used)
 
 
-async def _waiting_on(connection: Connection, execution_id: int) -> dict[str, Any] | None:
+async def _waiting_on(connection: Connection, execution_id: int) -> Mapping[str, Any] | None:
     row = await (await connection.execute(_STANDS, [execution_id])).fetchone()
-    return row["waiting_on"] if row is not None else None
+    return shown(row["waiting_on"], everything=False) if row is not None else None
 
 
-def _launched(new: NewExecution, row: dict[str, Any], waiting_on: dict[str, Any] | None) -> Execution:
+def _launched(new: NewExecution, row: dict[str, Any], waiting_on: Mapping[str, Any] | None) -> Execution:
     waves = len(_sizes(new))
     return Execution(
         id=row["id"],

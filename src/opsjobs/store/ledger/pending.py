@@ -104,7 +104,7 @@ async def check_circle(connection: Connection, execution_id: int) -> None:
     found = await (await connection.execute(IN_A_CIRCLE, {"id": execution_id})).fetchone()
     if found is not None:
         detail = (
-            f"Execution {found['holder']} holds the name {found['name']!r}, and waits for one that is held above this execution: "
+            f"The name {found['name']!r} is held by an execution that waits for one that is held above this execution: "
             "neither would ever go on. Let the outer job ask for all names that inner ones need."
         )
         raise Conflict("names_in_a_circle", detail)
