@@ -186,7 +186,42 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_all_that_are_a
         for path in ("/jobs/1", "/api/v1/jobs/1"):
             answer = await ada.http.post(path)
             problem(answer, 405, "method_not_allowed")
-            assert answer.headers["allow"] == "DELETE, GET, PATCH, PUT"
+            assert answer.headers["allow"] == "DELETE, GET, HEAD, PATCH, PUT"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/files", "GET, HEAD, POST"),  # with a body that is no JSON
+        ("POST", "/executions/7/events", "GET"),
+        ("OPTIONS", "/jobs/export", "GET, HEAD"),  # `export` is no id of /jobs/{id}
+        ("DELETE", "/api/v1/jobs/export", "GET, HEAD"),
+        ("HEAD", "/executions/7/events", "GET"),  # it would never end
+        ("HEAD", "/jobs/apply", "POST"),
+    ],
+)
+async def test_a_method_that_a_path_does_not_have_is_405_before_the_body_is_judged(
+    database: Database, method: str, path: str, allow: str
+) -> None:
+    async with desk(database) as ada:
+        answer = await ada.http.request(method, path, content=b"abc", headers={"Content-Type": "text/plain"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+        if method != "HEAD":
+            told = problem(answer, 405, "method_not_allowed")
+            assert told["detail"].endswith(f"Use {allow}.")
+        unknown = await ada.http.put("/nowhere", content=b"abc", headers={"Content-Type": "text/plain"})
+        problem(unknown, 404, "not_found")
+
+
+async def test_head_is_get_without_its_body(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        for path in ("/jobs/1", "/api/v1/jobs", "/jobs/2", "/openapi.json"):
+            got, head = await ada.http.get(path), await ada.http.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            for name in ("content-type", "content-length", "etag"):
+                assert head.headers.get(name) == got.headers.get(name) or got.status_code == 404
+        assert (await ada.http.head("/jobs/1", headers={"Authorization": ""})).status_code == 401
 
 
 async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(database: Database) -> None:

@@ -52,6 +52,7 @@ from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, bac
 from opsjobs.api.follower import Followers
 from opsjobs.api.frame import Frame
 from opsjobs.api.lasting import Streams
+from opsjobs.api.methods import MethodCheck, Methods
 from opsjobs.api.probing import Probes
 from opsjobs.api.rates import Rates
 from opsjobs.api.strangers import Strangers
@@ -120,13 +121,19 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         app.include_router(noun.router)
     problems.install(app)
     openapi.describe(app, docs=parts.limits.docs)
-    # Added from the inside out: a request meets Frame first, then Tokens, then Rates, then Bodies.
-    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, raw=RAW)
+    _add_layers(app, parts)
+    return app
+
+
+def _add_layers(app: FastAPI, parts: Parts) -> None:
+    """Put the layers around the routes, from the inside out: a request meets Frame first, then Tokens, Rates, MethodCheck, Bodies."""
+    app.state.methods = Methods(app)
+    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, methods=app.state.methods, raw=RAW)
+    app.add_middleware(MethodCheck, methods=app.state.methods)
     app.add_middleware(Rates, a_second=parts.limits.requests_a_second, clock=parts.clock)
     callers, strangers = Callers(parts.limits.trusted_proxies), Strangers(parts.limits.strangers_a_second, parts.clock)
     app.add_middleware(Tokens, judge=parts.access.judge, callers=callers, strangers=strangers)
     app.add_middleware(Frame, metrics=parts.metrics)
-    return app
 
 
 def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -20,6 +20,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from opsjobs.api.methods import Methods
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem, pointer
 from opsjobs.model.failures import Failure, FieldError, Invalid
@@ -44,8 +45,9 @@ class Bodies:
     Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, raw: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, methods: Methods, raw: Collection[tuple[str, str]] = ()) -> None:
         self._app = app
+        self._methods = methods
         self._raw = raw
         self._limit_bytes = limit_bytes
 
@@ -58,6 +60,9 @@ class Bodies:
         limit_bytes = min(self._limit_bytes, STRANGER_BYTES_MAX) if stranger else self._limit_bytes
         seconds = STRANGER_READ_SECONDS_MAX if stranger else READ_SECONDS_MAX
         problem = self._refusal(scope, limit_bytes)
+        if problem is not None and scope["method"] not in self._methods.of(route_path(scope)):
+            await self._app(scope, receive, send)  # the router says 404 or 405: no body would be right
+            return
         if problem is None:
             try:
                 async with asyncio.timeout(seconds):

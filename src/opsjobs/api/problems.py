@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -73,6 +72,13 @@ class Problem(JSONResponse):
         return cls(scope, 500, "internal", "Something broke here. The service's log has it under this request_id.")
 
 
+def not_allowed(scope: Scope, allowed: Collection[str]) -> Problem:
+    """Return the 405 that names what is possible at this path."""
+    listed = ", ".join(sorted(allowed))
+    detail = f"{scope['method'][:20]} is not possible on {route_path(scope)[:200]}. Use {listed}."
+    return Problem(scope, 405, "method_not_allowed", detail, headers={"Allow": listed})
+
+
 def _shown(error: FieldError) -> dict[str, str]:
     place, _, name = error.code.partition(":")
     if place in ("query", "header", "path"):
@@ -126,20 +132,9 @@ async def _on_http(request: Request, raised: Exception) -> Response:
         case 404:
             return Problem(request.scope, 404, "not_found", f"There is nothing at {path}.")
         case 405:
-            allowed = ", ".join(sorted(_methods(request.app, path)))
-            detail = f"{request.method[:20]} is not possible on {path}: {allowed} is."
-            return Problem(request.scope, 405, "method_not_allowed", detail, headers={"Allow": allowed})
+            return not_allowed(request.scope, request.app.state.methods.of(path))
         case status:
             return Problem(request.scope, status, HTTPStatus(status).name.lower(), str(raised.detail), headers=raised.headers)
-
-
-def _methods(app: FastAPI, path: str) -> set[str]:
-    found: set[str] = set()
-    for context in iter_route_contexts(app.routes):
-        pattern = getattr(context.original_route, "path_regex", None)
-        if pattern is not None and pattern.match(path):
-            found |= context.methods or set()
-    return found
 
 
 def field_errors(told: Iterable[Mapping[str, Any]]) -> list[FieldError]:
