@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from api.kit import desk, problem
 from api.live import live
 from opsjobs.store.transaction import Database
+from opsjobs.store.workers import Incarnation, Workers
 
 
 async def test_a_maintenance_begins_changes_and_ends(database: Database) -> None:
@@ -64,3 +67,16 @@ async def test_another_number_of_slots_counts_at_once(database: Database) -> Non
 async def running(database: Database) -> int:
     """How many runs a worker has."""
     return len(await database.fetch("select 1 from target_runs where status = 'running'"))
+
+
+async def test_a_run_that_is_ready_says_that_its_zone_has_no_worker(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
+        await ada.http.post("/targets", json={"name": "par-1", "host": "10.1.0.5", "zone": "paris"})
+        await Workers(database).register(Incarnation(uuid4(), "worker-1", "default", 1, 10), lease_seconds=600)
+        launched = await ada.http.post("/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1", "par-1"]}})
+        runs = (await ada.http.get(f"/executions/{launched.json()['id']}/targets")).json()["items"]
+        assert {run["target"]["name"]: (run["waiting_for"], run["awaits"]) for run in runs} == {
+            "web-1": (None, None),
+            "par-1": (None, "a worker: zone paris has none"),
+        }

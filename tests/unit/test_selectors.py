@@ -49,6 +49,8 @@ def test_a_selector_means_what_it_says(text: str, holds: bool) -> None:
         ("role in (web", "cannot be read at"),
         (",env", "cannot be read at"),
         ("-env=prod", "not a label name"),
+        ("env==", "'env==' in the selector has no value: write env=VALUE, or env for any value"),
+        ("role=web,env== ,!canary", "has no value"),
         ("env=prod;drop", None),
     ],
 )

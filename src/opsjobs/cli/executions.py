@@ -24,9 +24,9 @@ Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.
 
 
 def waits_for(run: Mapping[str, Any]) -> str | None:
-    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`."""
+    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has none`."""
     kind, what = run.get("waiting_for"), run.get("awaits")
-    return f"{kind}: {what}" if kind and what else kind
+    return f"{kind}: {what}" if kind and what else kind or what
 
 
 COLUMNS = (

@@ -241,6 +241,10 @@ def _requirement(rest: str) -> tuple[Requirement, int]:
             raise ValueError(f"the selector's list for {m['key']!r} is empty")
         return Requirement(m["key"], values, m["op"] == "notin"), m.end()
     if m := _PAIR.match(rest):
+        if m["op"] == "==" and not m["value"]:
+            raise ValueError(
+                f"{m[0].strip()!r} in the selector has no value: write {m['key']}=VALUE, or {m['key']} for any value"
+            )
         return Requirement(m["key"], (m["value"],), m["op"] == "!="), m.end()
     if m := _BARE.match(rest):
         return Requirement(m["key"], (), bool(m["not"])), m.end()

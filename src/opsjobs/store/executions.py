@@ -53,9 +53,13 @@ EXECUTIONS = Listing(
     },
     labels="labels",
 )
+# The zones that are served are read once, not for each run.
 _RUN = """
 select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
-       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target, awaits,
+       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target,
+       case when status = 'waiting' and waiting_for is null and zone <> all (array(
+         select w.zone from workers w where w.buried_at is null and w.expires_at > (select opsjobs_now())))
+       then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
        nullif(not_before, 'infinity') as not_before
 from target_runs"""
 RUNS = Listing(
