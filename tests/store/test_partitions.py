@@ -105,3 +105,19 @@ async def test_a_reader_of_the_log_is_not_waited_for_long(database: Database) ->
         assert not await partitions.make(day)
     assert await partitions.make(day)
     assert not await partitions.make(day)
+
+
+async def test_a_read_of_the_log_locks_the_partition_of_its_day_alone(database: Database) -> None:
+    execution = await launch(database, machines(1))
+    day = f"execution_log_{await today(database):%Y%m%d}"
+    others = await database.fetch(
+        "select inhrelid::regclass::text as name from pg_inherits where inhparent = 'execution_log'::regclass and inhrelid <> %s::regclass",
+        [day],
+    )
+    journal = Journal(database)
+    async with database.transaction() as held:
+        await held.execute(f"lock table {', '.join(row['name'] for row in others)} in access exclusive mode".encode())
+        for _ in range(8):  # the last of them are prepared
+            assert len(await journal.read(execution.id)) == 1
+            assert [len(page) async for page in journal.output(execution.id)] == []
+            assert await journal.states(execution.id, after=0, upto=9, limit=9) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.events import EventType
@@ -17,6 +19,8 @@ from opsjobs.store.transaction import Connection, Database
 
 SHARDS = 16
 PAGE_BYTES = 1 << 20
+# Of so many executions a process remembers the day.
+DAYS_REMEMBERED = 10_000
 # Rows that one statement deletes at most.
 FORGET_ROWS = 5_000
 
@@ -45,8 +49,7 @@ _READ = f"""
 select {_COLUMNS} from (
   select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
   from (select * from execution_log
-        where log_day = (select log_day from job_executions where id = %(execution)s)
-          and execution_id = %(execution)s and seq > %(after)s
+        where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s
         order by seq limit %(limit)s) page
 ) sized where before < %(max_bytes)s order by seq"""
 
@@ -54,8 +57,7 @@ _OUTPUT = f"""
 select {_COLUMNS} from (
   select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
   from (select * from execution_log
-        where log_day = (select log_day from job_executions where id = %(execution)s)
-          and execution_id = %(execution)s and seq > %(after)s and event = 'output'
+        where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s and event = 'output'
           and (%(target_run)s::bigint is null or target_run_id = %(target_run)s)
           and (%(stream)s::text is null or stream = %(stream)s)
           and (%(action)s::text is null or action = %(action)s)
@@ -65,9 +67,11 @@ select {_COLUMNS} from (
 
 _STATES = f"""
 select {_COLUMNS} from execution_log
-where log_day = (select log_day from job_executions where id = %s) and execution_id = %s and seq > %s and seq <= %s
+where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s and seq <= %(upto)s
   and event = 'status' and target_run_id is not null
-order by seq limit %s"""
+order by seq limit %(limit)s"""
+
+_DAY = "select log_day from job_executions where id = %s"
 
 # By their keys, which are known first: a join might read the table.
 _FORGET_PUBLISHED = """
@@ -89,17 +93,19 @@ delete from idempotency_keys where ctid = any(array(
 
 
 class Journal:
-    """Reads of the log, a bounded page at a time; no connection is held between pages."""
+    """Reads of the log, a bounded page at a time; no connection is held between pages.
+
+    The day of an execution stands in the statement itself, so that one partition is planned and locked, and not all of them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._days = OrderedDict[int, date]()
 
     async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[Entry]:
         """The entries after a position, in order: at most `limit`, and no further one once `max_bytes` are full."""
-        rows = await self._database.fetch(
-            _READ, {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
-        )
-        return [_entry(row) for row in rows]
+        given = {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
+        return [_entry(row) for row in await self._fetch(_READ, given)]
 
     async def output(
         self,
@@ -114,7 +120,7 @@ class Journal:
     ) -> AsyncIterator[list[Entry]]:
         """Pages of output entries in order of position, narrowed to one target run, stream or action."""
         narrowed = {"execution": execution_id, "target_run": target_run, "stream": stream, "action": action}
-        while rows := await self._database.fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
+        while rows := await self._fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
@@ -128,7 +134,25 @@ class Journal:
 
     async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[Entry]:
         """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
-        return [_entry(row) for row in await self._database.fetch(_STATES, [execution_id, execution_id, after, upto, limit])]
+        given = {"execution": execution_id, "after": after, "upto": upto, "limit": limit}
+        return [_entry(row) for row in await self._fetch(_STATES, given)]
+
+    async def _fetch(self, query: str, given: Mapping[str, Any]) -> list[DictRow]:
+        day = await self._day(given["execution"])
+        return [] if day is None else await self._database.fetch(query.format(day=f"date '{day.isoformat()}'"), given)
+
+    async def _day(self, execution_id: int) -> date | None:
+        """Return the day of an execution's log, which never changes; None if there is no such execution."""
+        if execution_id in self._days:
+            self._days.move_to_end(execution_id)
+            return self._days[execution_id]
+        row = await self._database.fetch_one(_DAY, [execution_id])
+        if row is None:
+            return None
+        self._days[execution_id] = row["log_day"]
+        if len(self._days) > DAYS_REMEMBERED:
+            self._days.popitem(last=False)
+        return self._days[execution_id]
 
     async def tell_progress(self, execution_id: int, uuid: UUID | str) -> None:
         """Say that the execution has come on."""
