@@ -21,7 +21,7 @@ from opsjobs.store.workers import Workers
 
 DAY = 86_400.0
 EXECUTIONS = 4_000
-UNPUBLISHED = 20_000
+UNPUBLISHED = 80_000
 NOTHING = Keep(1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY)
 UPKEEP = ("workers", "job_schedules", "spent_names", "sessions")
 
@@ -42,10 +42,10 @@ select n %% 16, 'target_run', gen_random_uuid(), 1000000 + n from generate_serie
 
 
 @asynccontextmanager
-async def explained(url: str) -> AsyncIterator[Explaining]:
+async def explained(url: str, *, seqscan: str = "off") -> AsyncIterator[Explaining]:
     """As workers have it, one plan for all; sequential scans are off: where one is left, there is no index to go by."""
     options = DatabaseOptions(url, connections=2, hot_verbs=True)
-    database = Explaining(options, analyze=True, settings={"enable_seqscan": "off"})
+    database = Explaining(options, analyze=True, settings={"enable_seqscan": seqscan})
     await database.open()
     try:
         await database.fetch("select 1")
@@ -98,10 +98,18 @@ async def test_executions_that_go_are_read_once_each_beside_events_that_wait(his
     assert deleting.rows() < gone * 12
 
 
-async def test_shards_that_wait_are_one_look_each(history: str) -> None:
-    async with explained(history) as database:
+@pytest.mark.parametrize("seqscan", ["off", "on"])
+async def test_the_relay_reads_what_waits_and_nothing_that_was_published(history: str, seqscan: str) -> None:
+    async with explained(history, seqscan=seqscan) as database:
         assert sorted(await Outbox(database).shards()) == list(range(16))
         (plan,) = database.take()
-        assert plan.rows() == 16
+        assert plan.rows() == 16, plan.text()
+        async with Outbox(database).batch(3, limit=10) as (facts, _):
+            assert len(facts) == 10
+        assert sum(plan.rows() for plan in database.take()) == 10
+
+
+async def test_shards_where_nothing_waits_are_left_out(history: str) -> None:
+    async with explained(history) as database:
         await database.fetch("update events set published_at = now() where published_at is null and shard <> 7 returning 1")
         assert await Outbox(database).shards() == [7]

@@ -29,11 +29,12 @@ class Fact:
     at: datetime
 
 
-# One look into the index for each shard, however many events wait.
+# One look into the index of what waits for each shard, however much that is. In the order of that index: for any one row a planner who
+# takes most events for unpublished would read the table, and find those first that were published.
 _SHARDS = f"""
 select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
-  select 1 from events e where e.shard = s.n and e.published_at is null limit 1) waiting"""
-# A range of one shard, so that only the index of what waits is in this order, and not the primary key.
+  select 1 from events e where e.shard between s.n and s.n and e.published_at is null order by e.shard, e.id limit 1) waiting"""
+# A range of one shard: with an equality the primary key is in this order, too, and all that was published lies before what waits.
 _NEXT = """
 select id, type, subject, execution_id, from_seq, to_seq, data, at from events
 where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
