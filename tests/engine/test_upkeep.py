@@ -10,11 +10,12 @@ from structlog.testing import capture_logs
 
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner, faults, launch, machines
-from opsjobs.engine.housekeeping import Housekeeper
+from opsjobs.engine.housekeeping import LEFTOVERS_SECONDS, Housekeeper
 from opsjobs.engine.rescuer import Rescuer
 from opsjobs.engine.turn import PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.contents import Contents
+from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
 from opsjobs.store.transaction import Database
 from opsjobs.store.turns import Turns
@@ -48,12 +49,14 @@ def step(log: list[str], name: str, *parts: int | Exception) -> Callable[[], Awa
 def housekeeper(on: Bench) -> Housekeeper:
     return Housekeeper(
         Turn("housekeeping", Turns(on.database), on.metrics),
+        Turns(on.database),
         on.metrics,
         ledger=on.ledger,
         workers=on.workers,
         journal=on.journal,
         partitions=Partitions(on.database),
         contents=Contents(on.database),
+        leftovers=Leftovers(on.database),
     )
 
 
@@ -242,6 +245,41 @@ async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_it
         assert await Partitions(database).wanted() == [broken]
         async with on.worker():
             await until(lambda: _nothing_open(on))
+
+
+async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(database: Database) -> None:
+    async with bench(database) as on:
+        await database.fetch(
+            """insert into targets (uuid, name, host, port, transport, platform, host_key_policy, slots)
+            select gen_random_uuid(), 'web-' || n, '10.0.0.1', 22, 'ssh', 'linux', 'pinned', 10 from generate_series(1, 4) n returning 1"""
+        )
+        await database.fetch(
+            "insert into target_state (target_id, store_id, boot_id) select id::text, 's', 'b' from targets returning 1"
+        )
+        async with on.worker():
+            await on.run("true", 4)
+        execution = await on.launch("true", 2)  # on web-1 and web-2
+        await database.fetch("delete from targets where id in (1, 3) returning 1")
+        assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 2
+        for table in ("target_slots", "target_state"):
+            assert await database.fetch(f"select target_id from {table} order by 1") == [
+                {"target_id": t} for t in ("1", "2", "4")
+            ]
+        async with on.worker():
+            await on.ended(execution)
+        await on.turn(PAUSE_SECONDS)
+        assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 0, "it is for once a day"
+        await on.turn(LEFTOVERS_SECONDS)
+        assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 2
+
+
+async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database: Database) -> None:
+    async with bench(database) as on:
+        execution = await on.launch("true", 2)
+        await database.fetch("delete from target_slots where target_id = '1' returning 1")
+        await housekeeper(on).run_once()
+        async with on.worker():
+            await on.ended(execution)
 
 
 async def test_housekeeping_goes_on_where_mending_fails(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

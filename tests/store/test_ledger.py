@@ -11,7 +11,7 @@ from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, verdict
 from opsjobs.model.failures import Conflict, NotFound, Unavailable
 from opsjobs.store.journal import Journal
-from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Workers
@@ -275,6 +275,15 @@ async def test_slots_that_a_bug_left_taken_are_mended(database: Database) -> Non
     assert (await Ledger(database).recount())["slots_mended"] == 1
     assert (await Ledger(database).reconcile())["unparked"] == 1
     assert len((await Owner(database).claim()).runs) == 1
+
+
+async def test_slots_are_looked_at_in_parts_one_behind_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "RECOUNT_ROWS", 2)
+    await launch(database, machines(5, slots=1))
+    async with database.connection() as connection:
+        await connection.execute("update target_slots set used = 1")
+    ledger = Ledger(database)
+    assert [(await ledger.recount())["slots_mended"] for _ in range(4)] == [2, 2, 1, 0]
 
 
 async def test_every_change_has_one_event_in_order(database: Database) -> None:

@@ -8,11 +8,15 @@ from opsjobs.model.failures import Unavailable
 from opsjobs.store.contents import Contents
 from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import Partitions
+from opsjobs.store.turns import Turns
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
 SERVICE = "housekeeping"
+# The check that reads all open runs: whichever process has the turn makes it when a day is over.
+LEFTOVERS, LEFTOVERS_SECONDS = "leftovers", 86_400.0
 
 
 class Housekeeper:
@@ -21,6 +25,7 @@ class Housekeeper:
     def __init__(
         self,
         turn: Turn,
+        turns: Turns,
         metrics: Metrics,
         *,
         ledger: Ledger,
@@ -28,14 +33,17 @@ class Housekeeper:
         journal: Journal,
         partitions: Partitions,
         contents: Contents,
+        leftovers: Leftovers,
     ) -> None:
         self._turn = turn
+        self._turns = turns
         self._metrics = metrics
         self._ledger = ledger
         self._workers = workers
         self._journal = journal
         self._partitions = partitions
         self._contents = contents
+        self._leftovers = leftovers
 
     async def run_once(self) -> Counts:
         """Do one turn, if it is this process's; return what was done, by step."""
@@ -47,6 +55,7 @@ class Housekeeper:
                 "events_forgotten": self._journal.forget_events,
                 "keys_forgotten": self._journal.forget_keys,
                 "contents_swept": self._contents.sweep,
+                "leftovers_forgotten": self._forget_leftovers,
             }
         )
 
@@ -63,6 +72,11 @@ class Housekeeper:
             self._metrics.upkeep_failures.labels("partitions_made").inc()
             log.error("partitions_not_made", days=failed)
         return 0 if failed else made
+
+    async def _forget_leftovers(self) -> int:
+        if not await self._turns.take(LEFTOVERS, LEFTOVERS_SECONDS):
+            return 0
+        return await self._leftovers.forget()
 
     async def _recount(self) -> int:
         counted = await self._ledger.recount()

@@ -10,6 +10,7 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.turn import ASK_SECONDS, Turn
 from opsjobs.parts import Parts
 from opsjobs.settings import Settings
+from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import Partitions
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.turns import Turns
@@ -17,14 +18,17 @@ from opsjobs.store.turns import Turns
 
 def housekeeping(parts: Parts) -> Loop:
     """Return the loop of the housekeeping."""
+    turns = Turns(parts.database)
     keeper = Housekeeper(
-        Turn(HOUSEKEEPING, Turns(parts.database), parts.metrics),
+        Turn(HOUSEKEEPING, turns, parts.metrics),
+        turns,
         parts.metrics,
         ledger=parts.ledger,
         workers=parts.workers,
         journal=parts.journal,
         partitions=Partitions(parts.database),
         contents=parts.contents,
+        leftovers=Leftovers(parts.database),
     )
     return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
 

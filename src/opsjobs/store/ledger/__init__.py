@@ -167,7 +167,7 @@ class Ledger:
 
     async def recount(self) -> Mapping[str, int]:
         """Check slots and counters against the runs; a difference in counters is a bug of ours."""
-        return await _reconcile.recount(self._database)
+        return await self._reconciler.recount()
 
     async def due_cleaning(self, zone: str, limit: int) -> list[Folder]:
         """Up to `limit` runs that ended a day ago in a store of their target; the caller's for an hour."""

@@ -23,6 +23,8 @@ WAKE_ROWS = 2_000
 # Open executions, and targets, of which one round looks at the state: the next round goes on behind them. What a dead process left
 # is found after so many rounds as there are parts; with fewer open executions than this, in each round.
 PART_ROWS = 4_000
+# Targets whose slots are checked in a minute.
+RECOUNT_ROWS = 20_000
 
 # One process at a time makes a round, and none again before the pause is over.
 _TURN = """
@@ -87,7 +89,8 @@ where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting 
 _SUSPECT_SLOTS = """
 with held as (select target_id, count(*) as n from target_runs where status = 'running' group by 1)
 select s.target_id from target_slots s left join held using (target_id)
-where (s.used > 0 or held.n > 0) and s.used <> coalesce(held.n, 0) limit %(limit)s"""
+where s.target_id > %(after)s and s.target_id <= %(upto)s and (s.used > 0 or held.n > 0) and s.used <> coalesce(held.n, 0)
+limit %(limit)s"""
 
 _RECOUNT_SLOTS = """
 with held as (
@@ -126,6 +129,7 @@ class Reconciler:
         self._database = database
         self._after = 0
         self._after_target = ""
+        self._recounted = ""
 
     async def take_turn(self, pause_seconds: float) -> bool:
         """Return whether the next round is this process's; another one has its turn no earlier than after the pause."""
@@ -149,26 +153,35 @@ class Reconciler:
             "orphans": await _cancel_orphans(database, part),
         }
 
+    async def recount(self) -> Mapping[str, int]:
+        """Make the dearer checks, for once a minute: slots against running runs, counters against runs.
+
+        Slots are looked at in parts, too.
+        """
+        database = self._database
+        part = await self._targets(self._recounted, RECOUNT_ROWS)
+        self._recounted = part["next"]
+        await _advance(database)
+        await resize_all(database, STEP_ROWS, after=part["after"], upto=part["upto"])
+        await wake_held(database, WAKE_ROWS)
+        return {"slots_mended": await _mend_slots(database, part), "miscounted": await _miscounted(database)}
+
+    async def _targets(self, after: str, rows: int) -> Part:
+        """The targets behind one, and where to go on."""
+        found = await self._database.fetch_one(_TARGETS_PART, {"after": after, "rows": rows})
+        assert found is not None
+        return {"after": after, "upto": found["upto"], "next": found["upto"] if found["n"] == rows else ""}
+
     async def _parts(self) -> tuple[Part, Part]:
         """The open executions and the targets of this round, behind those of the round before."""
         part = {"after": self._after, "rows": PART_ROWS}
-        targets = {"after": self._after_target, "rows": PART_ROWS}
         found = await self._database.fetch_one(_PART, part)
-        beside = await self._database.fetch_one(_TARGETS_PART, targets)
         assert found is not None
-        assert beside is not None
-        part["upto"], targets["upto"] = found["upto"], beside["upto"]
+        part["upto"] = found["upto"]
+        targets = await self._targets(self._after_target, PART_ROWS)
         self._after = found["upto"] if found["n"] == PART_ROWS else 0
-        self._after_target = beside["upto"] if beside["n"] == PART_ROWS else ""
+        self._after_target = targets["next"]
         return part, targets
-
-
-async def recount(database: Database) -> Mapping[str, int]:
-    """The dearer checks, for once a minute: slots against running runs, counters against runs."""
-    await _advance(database)
-    await resize_all(database, STEP_ROWS)
-    await wake_held(database, WAKE_ROWS)
-    return {"slots_mended": await _mend_slots(database), "miscounted": await _miscounted(database)}
 
 
 async def _admit(database: Database, part: Part) -> int:
@@ -209,8 +222,8 @@ async def _advance(database: Database) -> None:
         await admit(database, (await advance.read()).others)
 
 
-async def _mend_slots(database: Database) -> int:
-    targets = sorted(r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {"limit": STEP_ROWS}))
+async def _mend_slots(database: Database, part: Part) -> int:
+    targets = sorted(r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {**part, "limit": STEP_ROWS}))
     if not targets:
         return 0
     async with database.pipelined() as connection:

@@ -11,8 +11,9 @@ where target_id = %(target)s and slots <> greatest(%(slots)s::int, used)"""
 
 # What could not be taken away while it was in use; a launch since may have said so, too.
 _OTHER_THAN_KNOWN = """
-select s.target_id, t.slots from target_slots s join targets t on t.id::text = s.target_id
-where s.slots <> greatest(t.slots, s.used) order by 1 limit %s"""
+select s.target_id, t.slots from target_slots s
+join targets t on t.id = case when s.target_id ~ '^[0-9]{1,18}$' then s.target_id::bigint end
+where s.target_id > %(after)s and s.target_id <= %(upto)s and s.slots <> greatest(t.slots, s.used) order by 1 limit %(limit)s"""
 
 
 async def resize(database: Database, target_id: str, slots: int) -> None:
@@ -24,9 +25,12 @@ async def resize(database: Database, target_id: str, slots: int) -> None:
     await admit(database, sorted({row["execution_id"] for row in await unparked.fetchall()}))
 
 
-async def resize_all(database: Database, limit: int) -> int:
-    """Bring slots to the number that the inventory knows, where use has kept them from it; says how many there were."""
-    rows = await database.fetch(_OTHER_THAN_KNOWN, [limit])
+async def resize_all(database: Database, limit: int, *, after: str, upto: str) -> int:
+    """Bring slots to the number that the inventory knows, where use has kept them from it; return how many there were.
+
+    Looks at targets after an id, up to another.
+    """
+    rows = await database.fetch(_OTHER_THAN_KNOWN, {"limit": limit, "after": after, "upto": upto})
     for row in rows:
         await resize(database, row["target_id"], row["slots"])
     return len(rows)
