@@ -84,13 +84,17 @@ async def test_point_08_only_those_named_may_decide(database: Database) -> None:
         for name in ("eve", "zoe"):
             await at.parts.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
         zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
-        _, token = await at.parts.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, zoe)
-        hers = {"Authorization": f"Bearer {token}"}
+        eve = Principal.of_role("eve", "admin", "user", person="eve")
+        _, token = await at.parts.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve)
+        _, token_of_zoe = await at.parts.people.issue_key(NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe)
+        hers, not_hers = ({"Authorization": f"Bearer {one}"} for one in (token, token_of_zoe))
         execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
         problem(await at.http.post(path, json={}, headers=at.ben), 403, "not_an_approver")
         by_name = problem(await at.http.post(path, json={}, headers=at.eve), 403, "not_an_approver")
         assert "an API key" in by_name["detail"], "whoever may make a key could give it her name"
+        by_person = problem(await at.http.post(path, json={}, headers=not_hers), 403, "not_an_approver")
+        assert "only if this person has made it" in by_person["detail"], "zoe knows its token"
         assert (await at.http.post(path, json={}, headers=hers)).json()["status"] == "approved"
         bad = {"approval": {"approvers": 2, "users": ["eve"]}}
         body = {"name": "x", "actions": [{"type": "command", "command": "true"}], "policy": bad}

@@ -100,11 +100,13 @@ class Grant:
 
     permissions: frozenset[str]
     scope: Scope = EVERYWHERE
+    roles: tuple[str, ...] = field(default=(), compare=False)
+    """The roles that it came with."""
 
     @classmethod
     def of_role(cls, role: str, scope: Scope = EVERYWHERE) -> Grant:
         """What a role may do, within a scope."""
-        return cls(permissions_of(role), scope)
+        return cls(permissions_of(role), scope, (role,))
 
     def holds(self, permission: str) -> bool:
         """Whether it gives this permission anywhere at all."""
@@ -163,6 +165,11 @@ class Principal:
         """True where a grant gives the permission for something, however it is spelt (`jobs:read`, `jobs.read`, `read_jobs`)."""
         return any(grant.holds(permission) for grant in self.grants)
 
+    def has_role(self, role: str, labels: Mapping[str, str]) -> bool:
+        """True if the role is held for a thing with these labels: a role within a scope does not count outside of it."""
+        scopes = [grant.scope for grant in self.grants if role in grant.roles]
+        return role in self.roles and (not scopes or any(scope.holds(labels) for scope in scopes))
+
     def reach(self, permission: str) -> Reach:
         """For which things the permission is held."""
         return Reach(tuple(grant.scope for grant in self.grants if grant.holds(permission)))
@@ -176,10 +183,13 @@ class Principal:
     def humans(self) -> frozenset[str]:
         """By which names it is a human: the name of a user or of somebody of the platform, and the person behind a key or a service.
 
-        The name of a key or a service says nothing: whoever may make one chooses it.
+        The name of a key or a service says nothing: whoever may make one chooses it. Nor does the person of a key that another
+        identity has made, which knows its token.
         """
         own = {self.name} if self.kind in ("user", "external") else set()
-        return frozenset(own if self.person is None else {*own, self.person})
+        if self.person is None or not set(self.makers) <= {f"user/{self.person}", f"external/{self.person}"}:
+            return frozenset(own)
+        return frozenset({*own, self.person})
 
     def is_same_person(self, other: Principal) -> bool:
         """False only where two humans are known to be behind these: not of a key and its maker, nor of what may be anybody's."""
@@ -187,7 +197,7 @@ class Principal:
             return True
         if self.person is not None and self.person == other.person:
             return True
-        return self._has_made(other) or other._has_made(self) or self._is_alone_for(other) or other._is_alone_for(self)
+        return self._has_made(other) or other._has_made(self) or self._shares_a_service(other)
 
     @property
     def is_anybody(self) -> bool:
@@ -198,9 +208,9 @@ class Principal:
         mine = {self.identity} if self.person is None else {self.identity, f"user/{self.person}", f"external/{self.person}"}
         return not mine.isdisjoint(other.makers)
 
-    def _is_alone_for(self, other: Principal) -> bool:
-        """Whether this is a service by itself, and the other one the same service on behalf of somebody."""
-        return self.kind == other.kind == "service" and other.name.startswith(f"{self.name}/")
+    def _shares_a_service(self, other: Principal) -> bool:
+        """True for one service, on behalf of whomever it speaks: its key signs all of that."""
+        return self.kind == other.kind == "service" and self.name.partition("/")[0] == other.name.partition("/")[0]
 
 
 def labels_of(tags: Iterable[str]) -> dict[str, str]:

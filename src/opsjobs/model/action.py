@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -20,11 +21,18 @@ from opsjobs.model.wire import Duration, Size, Wire
 KEY = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 SCRIPT_BYTES_MAX = 256 << 10
 _INTERPRETER = r"^(bash|sh|python|powershell|pwsh|cmd|node|perl|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$"
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ACCOUNT = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$"
 
 
 def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _as_reference(value: object) -> object:
+    """A uuid has one spelling here, so that what is named by it can be looked up as text."""
+    text = _as_text(value)
+    return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else text
 
 
 Path = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00-\x1f]+$")]
@@ -155,6 +163,13 @@ class FileTransferAction(ActionDraft):
     group: str | None = Field(default=None, pattern=_ACCOUNT)
     unpack: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_upload_names_a_file(cls, said: Any) -> Any:
+        if isinstance(said, Mapping) and said.get("direction") == "upload" and "source" in said:
+            return {**said, "source": _as_reference(said["source"])}
+        return said
+
     @model_validator(mode="after")
     def _an_upload_has_a_place(self) -> FileTransferAction:
         if self.direction == "upload" and self.destination is None:
@@ -189,7 +204,7 @@ class JobAction(ActionDraft):
     """Run another job and wait for its end: on the same target, unless `targets` says on which."""
 
     type: Literal["job"] = "job"
-    job: Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=200)]
+    job: Annotated[str, BeforeValidator(_as_reference), Field(min_length=1, max_length=200)]
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=100)
 
 

@@ -13,11 +13,12 @@ from typing import Any, cast
 
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import FieldError, Forbidden, Invalid
+from opsjobs.model.failures import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
 
 OVERRIDE = "safety:override"
+NO_LABELS: Mapping[str, str] = {}
 ALONE = (
     "Somebody else has to. Where there is nobody else, who holds safety:override decides alone with override_safety: true "
     "and a reason, which the audit log keeps."
@@ -170,16 +171,20 @@ class Approval:
         override: bool,
         reason: str | None,
         authors: Iterable[Author] = (),
+        approvers: Iterable[Requester] = (),
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> None:
-        """Raises Forbidden where this one may not decide it, Invalid where an override has no reason.
+        """Raise Forbidden if this principal may not decide it, Conflict if it has, Invalid if an override has no reason.
 
-        Who asked, and who wrote what will run (`authors`), does not approve it; rejecting is for everybody.
+        The requester and the `authors` of what will run do not approve it, nor does one person twice (`approvers`: those who
+        have approved so far); rejecting is for everybody. `labels`: of the execution, for which a role has to be held.
         """
         if override:
             check_override(principal, reason)
             return
         named = bool(self.roles or self.users)
-        if named and not set(principal.roles) & set(self.roles) and not principal.humans & set(self.users):
+        in_role = any(principal.has_role(role, labels) for role in self.roles)
+        if named and not in_role and not principal.humans & set(self.users):
             raise Forbidden("not_an_approver", self._for_others(principal))
         if not approve:
             return
@@ -189,12 +194,18 @@ class Approval:
             if author.who.is_person(principal):
                 raise Forbidden("own_work", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
 
+        for approver in approvers:
+            if approver.is_person(principal):
+                raise Conflict("approved_already", _approved_by(principal, approver))
+
     def _for_others(self, principal: Principal) -> str:
         who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
         said = f"This is for {who} to decide, and {principal.name} is none of them."
-        if principal.name not in self.users:
-            return said
-        return f"{said} Users are people: an API key or a service of that name is none; log in, or have a key made with `person`."
+        if set(principal.roles) & set(self.roles):
+            return f"{said} A role within a scope counts only for executions inside of it."
+        if {principal.name, principal.person} & set(self.users):
+            return f"{said} Users are people: an API key counts as one only if this person has made it, a service not by its name. Log in."
+        return said
 
 
 def _why_same(principal: Principal, other: Requester, did: str) -> str:
@@ -205,6 +216,15 @@ def _why_same(principal: Principal, other: Requester, did: str) -> str:
     if other.name != principal.name:
         return f"{other.name} {did}, and {principal.name} may be the same person (as such, as its maker or its service)."
     return f"{principal.name} {did}, and does not approve it, too."
+
+
+def _approved_by(principal: Principal, approver: Requester) -> str:
+    if (principal.name, principal.kind) == (approver.name, approver.kind):
+        return f"{principal.name} has approved already: different people have to approve. Ask another person."
+    return (
+        f"{principal.name} and {approver.name}, who has approved already, may be one person (a key and its maker, or one service): "
+        "different people have to approve. Ask another person, or log in as a user."
+    )
 
 
 def check_override(principal: Principal, reason: str | None) -> None:

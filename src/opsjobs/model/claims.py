@@ -81,8 +81,11 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
     roles = list(dict.fromkeys([*_texts(claims, "role", ROLES_MAX), *_texts(claims, "roles", ROLES_MAX)]))
     permissions = frozenset(normalised(p) for p in _texts(claims, "permissions", CLAIM_PERMISSIONS_MAX))
     scope = _scope(claims)
-    held = frozenset().union(permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles))
-    grants = (Grant(held, scope), *_grants(claims)) if held else _grants(claims)
+    held: frozenset[str] = frozenset().union(
+        permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles)
+    )
+    bounded = bool(roles and scope.requirements)
+    grants = (Grant(held, scope, tuple(roles)), *_grants(claims)) if held or bounded else _grants(claims)
     return Principal(name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat"))
 
 

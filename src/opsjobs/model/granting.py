@@ -54,7 +54,9 @@ Grants = Annotated[list[GrantDraft], Field(min_length=1, max_length=GRANTS_MAX)]
 def grants_of(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
     """Grants as they were kept; a role that this release does not know holds nothing."""
     return tuple(
-        Grant(permissions_of(one["role"]) if one.get("role") else frozenset(one["permissions"]), Scope.parse(one["scope"]))
+        Grant.of_role(one["role"], Scope.parse(one["scope"]))
+        if one.get("role")
+        else Grant(frozenset(one["permissions"]), Scope.parse(one["scope"]))
         for one in kept
     )
 
@@ -100,10 +102,19 @@ def both(first: Principal, second: Principal) -> tuple[Grant, ...]:
     """What two may do together: only what each of them may, only where each of them may."""
     pairs = ((a, b, _common(a.permissions, b.permissions)) for a in first.grants for b in second.grants)
     return tuple(
-        Grant(permissions, Scope(tuple(dict.fromkeys((*a.scope.requirements, *b.scope.requirements)))))
+        Grant(
+            permissions,
+            Scope(tuple(dict.fromkeys((*a.scope.requirements, *b.scope.requirements)))),
+            tuple(role for role in a.roles if role in b.roles),
+        )
         for a, b, permissions in pairs
         if permissions
     )
+
+
+def both_roles(first: Principal, second: Principal) -> tuple[str, ...]:
+    """Return the roles that two have in common, in the order of the first."""
+    return tuple(role for role in first.roles if role in second.roles)
 
 
 def within(held: Principal, bound: Principal) -> Principal:

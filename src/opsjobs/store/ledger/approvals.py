@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from opsjobs.model.access import Principal
 from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Requester, Terms, person_of
 from opsjobs.model.events import EventType
@@ -47,15 +49,16 @@ values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(se
 on conflict (execution_id, action) do nothing returning id"""
 _ASKED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
 _STANDS = """
-select e.cancelling, s.requested_by, s.requester, s.job_name, a.expires_at <= opsjobs_now() as late
+select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels, a.expires_at <= opsjobs_now() as late
 from approvals a join job_executions e on e.id = a.execution_id join execution_specs s on s.execution_id = e.id where a.id = %s"""
 # Who has approved may think again and reject; nobody counts twice.
 _SAY = """
-insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, approve, overridden, reason)
-values (%(id)s, %(person)s, %(by)s, %(kind)s, %(approve)s, %(override)s, %(reason)s)
+insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, decider, approve, overridden, reason)
+values (%(id)s, %(person)s, %(by)s, %(kind)s, %(decider)s, %(approve)s, %(override)s, %(reason)s)
 on conflict (approval_id, person) do update set approve = excluded.approve, overridden = excluded.overridden,
   reason = excluded.reason, at = excluded.at
 where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
+_APPROVED = "select decided_by, decider from approval_decisions where approval_id = %s and approve order by at, person"
 _SAID = "select count(*) as n from approval_decisions where approval_id = %s and approve"
 _SETTLE = """
 update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s, reason = %(reason)s
@@ -109,7 +112,12 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
         approval = await approval_by_id(connection, approval_id)
         stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
         assert stands is not None
-        _check(approval, stands, ruling, await authors_of(connection, execution_id) if ruling.approve else ())
+        authors: Sequence[Author] = ()
+        approvers: Sequence[Requester] = ()
+        if ruling.approve:
+            authors = await authors_of(connection, execution_id)
+            approvers = await _approvers(connection, approval_id)
+        _check(approval, stands, ruling, authors, approvers)
         await _say(connection, approval, ruling)
         status = await _counted(connection, approval, ruling)
         if status is not None:
@@ -152,7 +160,18 @@ async def end_unbegun(database: Database, limit: int) -> int:
     return len(rows)
 
 
-def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling, authors: Sequence[Author]) -> None:
+async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:
+    rows = await (await connection.execute(_APPROVED, [approval_id])).fetchall()
+    return [requester_of(row["decided_by"], row["decider"]) for row in rows]
+
+
+def _check(
+    approval: Approval,
+    stands: Mapping[str, Any],
+    ruling: Ruling,
+    authors: Sequence[Author],
+    approvers: Sequence[Requester],
+) -> None:
     if not approval.status.pending:
         words = f"Approval {approval.id} is decided already: it is {approval.status.value}, see GET /approvals/{approval.id}."
         raise Conflict("approval_decided", words)
@@ -165,7 +184,7 @@ def _check(approval: Approval, stands: Mapping[str, Any], ruling: Ruling, author
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
     said: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
-    approval.check(ruling.principal, requester, **said, authors=authors)
+    approval.check(ruling.principal, requester, **said, authors=authors, approvers=approvers, labels=stands["labels"] or {})
 
 
 async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> None:
@@ -175,6 +194,7 @@ async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> No
         "person": person_of(principal),
         "by": principal.name,
         "kind": principal.kind,
+        "decider": Jsonb(Requester.of(principal).data()),
         "approve": ruling.approve,
         "override": ruling.override,
         "reason": ruling.reason,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.access import Principal, PrincipalKind
-from opsjobs.model.granting import both, principal_of, within
+from opsjobs.model.granting import both, both_roles, principal_of, within
 from opsjobs.store.people.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
 from opsjobs.store.people.attempts import Attempts, LockOut
 from opsjobs.store.people.seen import Seen
@@ -76,7 +76,7 @@ class People(ApiKeys):
         other = await self.standing(user, "user" if kind == "user" else "external")
         if other is None:
             return None
-        return replace(itself, name=name, grants=both(itself, other), person=other.person)
+        return replace(itself, name=name, grants=both(itself, other), roles=both_roles(itself, other), person=other.person)
 
     async def _registered(self, name: str) -> Principal | None:
         """The service, as far as whoever registered it may now. None: it is unknown or disabled, or that one is."""

@@ -1,0 +1,1 @@
+alter table approval_decisions add column decider jsonb;
