@@ -99,7 +99,7 @@ async def test_who_uses_it_outside_keeps_it_from_being_bound_deleted_or_renamed(
         assert usage == [
             {
                 "targets": [],
-                "jobs": [{"id": 2, "name": "careful", "actions": ["last", "then"]}],
+                "jobs": [{"id": 2, "name": "careful", "actions": ["last", "then"], "parameters": []}],
                 "total": {"targets": 0, "jobs": 1},
             },
             {"targets": [{"id": "1", "name": "web-1"}], "jobs": [], "total": {"targets": 1, "jobs": 0}},
