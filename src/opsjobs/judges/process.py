@@ -20,6 +20,8 @@ ANSWER_SECONDS = 8.0
 """Of wall clock. The process itself ends after 2 s of CPU time; this is for one that is stopped, or gets no CPU."""
 ENDING_SECONDS = 2.0
 TIME, MEMORY, CRASH = "time", "memory", "crash"
+_REASONS = {-signal.SIGPROF: TIME, -signal.SIGABRT: MEMORY}
+"""By the exit status of the process. A grammar that gets no memory aborts."""
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 _TOLD = "The safety check cannot run now: try again in a minute."
 
@@ -76,7 +78,7 @@ class JudgeProcess:
             raise Failed(CRASH) from None
         except Failed as failed:
             status = self.end()
-            raise Failed(TIME if status == -signal.SIGPROF else failed.reason) from None
+            raise Failed(_REASONS.get(status or 0, failed.reason)) from None
         if isinstance(found, str):
             self.end()
             raise Failed(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opsjobs.model.safety.budget import check_size, replaced
 from opsjobs.model.safety.environment import Lookup
 from opsjobs.model.safety.powershell.names import ENVIRONMENT
 from opsjobs.model.safety.running import run
@@ -12,7 +13,7 @@ from opsjobs.model.safety.trace import Io, Place, Trace
 from opsjobs.model.safety.words import LATER, MAYBE_EMPTY, SOMETHING, known
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
-_SET = re.compile(r"""(?im)^\s*@?set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(]\s*set\s+(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
+_SET = re.compile(r"""(?im)^[ \t]*+@?set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
 _FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
 _ITEMS_MAX = 16
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
@@ -20,6 +21,7 @@ _SKIPS = frozenset({"call", "@call", "start", "else", "do", "not", "exist", "def
 _LINES_MAX = 4_000
 _WORDS_MAX = 500
 _VARIABLES_MAX = 32
+_WAYS_MAX = 16
 
 
 def read(trace: Trace, text: str, place: Place) -> None:
@@ -34,9 +36,10 @@ def read(trace: Trace, text: str, place: Place) -> None:
         variables.setdefault((found[1] or found[3]).lower(), []).append((found[2] if found[1] else found[4]).strip())
     feeder: tuple[str, ...] = ()
     for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
-        trace.budget.spend()
+        trace.budget.spend(1 + len(command) // 32)
         here = place.of(command)
         for way in _ways(command, variables, place.given.variables):
+            trace.budget.spend(len(way) // 32)
             feeder = _run(trace, way, here, feeder if piped else ())
 
 
@@ -93,7 +96,8 @@ def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[
     """The command with its variables put in, for each value that one of them may have."""
     ways = [command]
     for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
-        ways = [way.replace(written, value) for way in ways for value in _values(found, variables, outer)][:16]
+        values = _values(found, variables, outer)[:_WAYS_MAX]
+        ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
     return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]  # what nobody sets, and more of them than anybody needs
 
 
@@ -111,13 +115,17 @@ def _piece(value: str, how: str) -> str:
     numbers = re.fullmatch(r":~(-?\d+)(?:,(-?\d+))?", how)
     if numbers is None or not known(value):
         old, equals, new = how[1:].partition("=")
-        return (
-            re.sub(re.escape(old), lambda _: new, value, flags=re.IGNORECASE) if equals and old and known(value) else MAYBE_EMPTY
-        )
+        return _changed(value, old, new) if equals and old and known(value) else MAYBE_EMPTY
     start = int(numbers[1]) + (len(value) if int(numbers[1]) < 0 else 0)
     if numbers[2] is None:
         return value[start:]
     return value[start : start + int(numbers[2])] if int(numbers[2]) >= 0 else value[start : int(numbers[2])]
+
+
+def _changed(value: str, old: str, new: str) -> str:
+    pieces = re.split(re.escape(old), value, flags=re.IGNORECASE)
+    check_size(len(value) + len(pieces) * len(new))
+    return new.join(pieces)
 
 
 def _run(trace: Trace, command: str, place: Place, sources: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
+from opsjobs.model.safety.budget import check_size, replaced
 from opsjobs.model.safety.escapes import ansi_c
 from opsjobs.model.safety.words import STAR, cleared, has_glob, known
 
 OUTPUT_CHARACTERS_MAX = 64 << 10
-_FORMAT = re.compile(r"%(%|[-+ #0]*\d*(?:\.\d+)?[sbdiqcxX])")
+_FORMAT = re.compile(r"%(%|[-+ #0]*+\d*+(?:\.\d++)?[sbdiqcxX])")
 _RANGE = re.compile(r"(.)-(.)", re.DOTALL)
 _FINDS_ALL = frozenset({"-print", "-print0", "-xdev", "-mount", "-depth"})
 _CLASSES = {"[:upper:]": "A-Z", "[:lower:]": "a-z", "[:digit:]": "0-9", "[:space:]": " \t\n\r\v\f"}
@@ -67,18 +68,20 @@ def _printf(words: Sequence[str], _: str | None) -> str | None:
         rest.pop(0)
     if not rest or rest[0].startswith("-v"):
         return None
-    form, values = rest[0], rest[1:]
+    form, values = rest[0], rest[:0:-1]
+    check_size(len(form) + sum(map(len, values)))
     if not _FORMAT.search(form):
         return ansi_c(form)
-    out: list[str] = []
+    plain, out, size = ansi_c(form), list[str](), 0
     while True:
-        out.append(_FORMAT.sub(lambda found: "%" if found[1] == "%" else _value(found[1], values), ansi_c(form)))
+        out.append(_FORMAT.sub(lambda found: "%" if found[1] == "%" else _value(found[1], values), plain))
+        check_size(size := size + len(out[-1]))
         if not values or len(out) > 64:
             return "".join(out)
 
 
 def _value(form: str, values: list[str]) -> str:
-    value = values.pop(0) if values else ""
+    value = values.pop() if values else ""
     return ansi_c(value) if form.endswith("b") else value
 
 
@@ -136,7 +139,7 @@ def _sed(words: Sequence[str], fed: str | None) -> str | None:
     found = (
         re.fullmatch(r"s(?P<c>[/|#,])([^\\[\].*^$+?(){}|/#,]+)(?P=c)([^\\&/|#,]*)(?P=c)(g?)", rest[0]) if len(rest) == 1 else None
     )
-    return fed.replace(found[2], found[3], -1 if found[4] else 1) if found is not None and fed is not None else None
+    return replaced(fed, found[2], found[3], -1 if found[4] else 1) if found is not None and fed is not None else None
 
 
 def _crontab(words: Sequence[str], _: str | None) -> str | None:

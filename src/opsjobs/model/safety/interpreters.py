@@ -118,8 +118,10 @@ def _is_code(language: str, word: str) -> bool:
     if word.startswith("--"):
         return word in _LONG_CODE
     letters = _CODE[language]
-    # A shell takes its letters in any order; elsewhere the program follows the letter, and -M, -I and -W are names.
-    return re.fullmatch(rf"-\w*[{letters}]\w*" if language == "bash" else rf"-(?![MImW])\w*[{letters}]", word) is not None
+    if language == "bash":  # it takes its letters in any order
+        return letters in word and re.fullmatch(r"-\w+", word) is not None
+    # The program follows the letter, and -M, -I and -W are names.
+    return re.fullmatch(rf"-(?![MImW])\w*[{letters}]", word) is not None
 
 
 def _takes_value(language: str, word: str) -> bool:

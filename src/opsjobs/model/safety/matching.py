@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
+from opsjobs.model.safety.budget import CHARACTERS_A_STEP, Budget, Spent
 from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.context import Context
 from opsjobs.model.safety.paths import is_unknown, may_be, readings
@@ -18,6 +19,10 @@ ABBREVIATED_MIN = 4
 """`--rec` is `--recursive` to the GNU tools; `--r` may be many things."""
 _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
+MATCHING_STEPS_MAX = 80_000
+"""Beside those of reading. A script that may just be read takes about a quarter of them."""
+WORD_CHARACTERS_MAX = 1_024
+"""Of a word that an expression of a rule is held against; it is cut there."""
 
 Test = Callable[[Call], bool]
 Ready = tuple[Rule, str, tuple[Test, ...]]
@@ -26,7 +31,7 @@ Ready = tuple[Rule, str, tuple[Test, ...]]
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
     """What the rules have to say of it, each rule once for each place, the most severe first."""
     found: dict[tuple[str, str], Finding] = {}
-    for rule, excerpt in _applied(trace, matcher):
+    for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
         if len(found) >= FINDINGS_MAX:
             break
         found.setdefault((rule.name, excerpt), Finding(rule.name, severity(rule, context), rule.reason, excerpt))
@@ -51,13 +56,24 @@ def _holds(condition: Condition, context: Context) -> bool:
     return not condition.labels.isdisjoint(context.labels)
 
 
-def _applied(trace: Trace, matcher: Matcher) -> Iterator[tuple[Rule, str]]:
+def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[Rule, str]]:
     for event, place in trace.events:
         yield matcher.book.events[event], place.excerpt
     for call in trace.calls:
-        for rule, _, tests in matcher.about(call):
-            if all(test(call) for test in tests):
-                yield rule, call.place.excerpt
+        try:
+            ready = tuple(matcher.about(call))
+            budget.spend(len(ready) * (_size(call) + sum(map(_size, call.io.feeders)) // 4))
+            applied = [rule for rule, _, tests in ready if all(test(call) for test in tests)]
+        except Spent:
+            yield matcher.book.events["too_much"], call.place.excerpt
+            return
+        for rule in applied:
+            yield rule, call.place.excerpt
+
+
+def _size(call: Call) -> int:
+    """How many steps it is to hold one rule against it."""
+    return 1 + len(call.words) // 8 + sum(map(len, call.words)) // CHARACTERS_A_STEP
 
 
 class Matcher:
@@ -112,7 +128,7 @@ def _tests(match: Match) -> Iterator[Test]:
     if match.words:
         yield partial(_in_order, match.words)
     if (argument := match.argument) is not None:
-        yield lambda call: any(argument.fullmatch(word) for word in call.words[1:])
+        yield lambda call: any(argument.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in call.words[1:])
     if match.fed_by:
         yield lambda call: not set(match.fed_by).isdisjoint(call.io.sources)
     yield from _path_tests(match)
@@ -179,7 +195,7 @@ def _abbreviates(word: str, spelling: str) -> bool:
 
 def _in_order(patterns: Iterable[re.Pattern[str]], call: Call) -> bool:
     words = iter(call.arguments)
-    return all(any(pattern.fullmatch(word) for word in words) for pattern in patterns)
+    return all(any(pattern.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in words) for pattern in patterns)
 
 
 def _has_value(key: str, patterns: tuple[str, ...], call: Call) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 
+from opsjobs.model.safety.globs import matching
 from opsjobs.model.safety.words import ANY, HOME, LATER, MAYBE_EMPTY, OUTSIDE, SOMETHING, STAR
 
 _UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}{OUTSIDE}]")
 _WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
 _ALL = re.compile(f"[.{ANY}]*{STAR}[{STAR}{ANY}]*")
 """A glob that leaves next to nothing: `*`, `.??*`."""
+_PATH_MAX = 4_096
+"""No kernel takes a longer path; of one only what is below a folder counts."""
 _CLIMBS = 3
 """So many `..` in a row lead to the root of everything, from wherever one is."""
 
@@ -58,6 +61,12 @@ def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
 
 
 @cache
+def _plain(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are one path each."""
+    return tuple(pattern for pattern in patterns if "*" not in pattern and "?" not in pattern)
+
+
+@cache
 def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """One for a whole set: of rules' data, so that there are few of them."""
     return re.compile("|".join(_text(pattern) for pattern in patterns), re.DOTALL)
@@ -70,22 +79,19 @@ def _text(pattern: str) -> str:
     return "".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else "")
 
 
-@lru_cache(maxsize=4096)
-def _globbed(path: str) -> re.Pattern[str]:
-    return re.compile("".join(_WILD.get(c, re.escape(c)) if c in STAR + ANY else re.escape(c) for c in path), re.DOTALL)
-
-
 def may_be(path: str, patterns: tuple[str, ...]) -> bool:
     """Whether a path may be one of these: `/etc` itself, `/home/*` a segment, `/etc/**` whatever is below.
 
     A glob in the path is every name that it may match; what is not known of it is no name that anybody knows.
     """
-    if _expression(patterns).fullmatch(path):
+    if _expression(patterns).fullmatch(path[:_PATH_MAX]):
         return True
     if STAR not in path and ANY not in path:
         return False
-    globbed = _globbed(path)
-    return any(globbed.fullmatch(pattern) for pattern in patterns if "*" not in pattern and "?" not in pattern)
+    slashes = path.count("/")
+    meant = [pattern for pattern in _plain(patterns) if pattern.count("/") == slashes]
+    globbed = matching(path) if meant else None
+    return globbed is not None and any(globbed.fullmatch(pattern) for pattern in meant)
 
 
 def is_unknown(word: str) -> bool:

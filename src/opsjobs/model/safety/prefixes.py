@@ -52,7 +52,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 CLEARED = Change(cleared=True)
 """Elsewhere, or as somebody else: nothing of this environment is there."""
 _CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
-_KEEPS = re.compile(r"-\w*E\w*|--preserve-env.*")
+_KEEPS = re.compile(r"-[^\WE]*+E\w*|--preserve-env.*")
 
 
 def long(*names: str) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
 from opsjobs.model.safety.environment import Change, Given
@@ -111,6 +111,8 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 _WRITING = frozenset({"write_text", "write_bytes", "touch"})
 _CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
+_LINES_MAX = 20
+"""Of an excerpt."""
 _quiet = threading.Lock()
 
 
@@ -140,16 +142,21 @@ class _Reading:
         for node in self._names.nodes:
             if isinstance(node, ast.Call):
                 self._call(node)
-            elif isinstance(node, ast.While) and any(self._is_fork(n) for n in ast.walk(node)):
+            elif isinstance(node, ast.While) and any(self._is_fork(n) for n in self._below(node)):
                 self._trace.event("fork_bomb", self._place(node))
         if "socket.socket" in self._used and self._used & {"os.dup2", "pty.spawn"}:
             self._trace.event("reverse_shell", self._place(self._tree.body[0]))
+
+    def _below(self, node: ast.AST) -> Iterator[ast.AST]:
+        for one in ast.walk(node):
+            self._trace.budget.spend()
+            yield one
 
     def _is_fork(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
 
     def _place(self, node: ast.stmt | ast.expr) -> Place:
-        lines = self._lines[node.lineno - 1 : (node.end_lineno or node.lineno)]
+        lines = self._lines[node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)]
         return self._outer.of(" ".join(lines))
 
     def _call(self, node: ast.Call) -> None:
@@ -240,7 +247,9 @@ class _Reading:
                     self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
 
     def _fetches(self, node: ast.expr) -> bool:
-        names = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)}
+        names = {
+            n.id if isinstance(n, ast.Name) else n.attr for n in self._below(node) if isinstance(n, ast.Name | ast.Attribute)
+        }
         return not names.isdisjoint(_FETCHES)
 
     def _opened(self, node: ast.Call, place: Place) -> None:

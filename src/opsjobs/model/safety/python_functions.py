@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Mapping, Sequence
 
+from opsjobs.model.safety.budget import filled_in, replaced
 from opsjobs.model.safety.constants import decoded
 from opsjobs.model.safety.words import HOME, MAYBE_EMPTY, cleared, known
 
@@ -38,15 +39,13 @@ ARGUMENTS = frozenset({"replace", "format", "joinpath", "rstrip", "removesuffix"
 def called(method: str, text: str, said: Sequence[str]) -> str:
     """What such a method makes of a text; MAYBE_EMPTY where that cannot be said."""
     if method == "format":
-        for word in said:
-            text = text.replace("{}", word, 1)
-        return text
+        return filled_in(text, "{}", said)
     if method == "joinpath":
         return "/".join((text.rstrip("/"), *said))
     if not known(text) or not all(known(word) for word in said):
         return MAYBE_EMPTY
     if method == "replace":
-        return text.replace(said[0], said[1]) if len(said) > 1 else MAYBE_EMPTY
+        return replaced(text, said[0], said[1]) if len(said) > 1 else MAYBE_EMPTY
     return {"rstrip": text.rstrip, "removesuffix": text.removesuffix, "removeprefix": text.removeprefix}[method](said[0])
 
 

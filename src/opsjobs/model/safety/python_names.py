@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 
 from opsjobs.model.safety.budget import Budget
-from opsjobs.model.safety.words import MAYBE_EMPTY
+from opsjobs.model.safety.words import MAYBE_EMPTY, MEANINGS_MAX
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Scope = tuple[str, str]
@@ -37,7 +38,7 @@ class Names:
         """All that the text gives a name: a parameter what its function is called with, another one what is assigned to it."""
         scope = self._scopes.get(id(node))
         assigned = self._assigned.get(node.id, [])
-        return [*self._parameters.get(scope, ()), *assigned] if scope is not None else assigned
+        return [*islice(chain(self._parameters.get(scope, ()), assigned), MEANINGS_MAX)] if scope is not None else assigned
 
     def key(self, node: ast.Name) -> _Scope:
         """The same for all uses of one variable."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, product
 from typing import Any
 
-from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.budget import Budget, check_size, filled_in
 from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, called
 from opsjobs.model.safety.python_names import Names
@@ -73,6 +73,7 @@ class Values:
         self._budget.spend()
         kind = self._kinds.get(type(node))
         found = kind(node) if kind is not None else _UNKNOWN
+        self._budget.read(sum(map(len, found)))
         return found if len(found) == 1 else list(dict.fromkeys(found))[:MEANINGS_MAX] or _UNKNOWN
 
     def text(self, node: ast.expr | None) -> str:
@@ -192,7 +193,7 @@ class Values:
                 argvs = self.argvs(right) or [[text] for text in self.texts(right)]
                 found = [_formatted(text, words) for text, words in islice(product(self.texts(left), argvs), MEANINGS_MAX)]
             case ast.Mult() if isinstance(right, ast.Constant) and isinstance(right.value, int):
-                found = [text * min(max(right.value, 0), 1_000) for text in self.texts(left)]
+                found = [text * min(max(right.value, 0), 1_000, _TEXT_MAX // max(len(text), 1) + 1) for text in self.texts(left)]
             case _:
                 return _UNKNOWN
         return [text[:_TEXT_MAX] for text in found]
@@ -230,7 +231,7 @@ class Values:
         texts = self.texts(function.value)
         if function.attr == "join" and arguments:
             argvs = self.argvs(arguments[0])
-            return [text.join(words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
+            return [_joined(text, words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
         if function.attr in METHODS:
             return [METHODS[function.attr](text) for text in texts]
         if function.attr in ARGUMENTS and arguments:
@@ -240,7 +241,14 @@ class Values:
 
 
 def _put_together(parts: Iterable[Sequence[Sequence[str]]]) -> list[list[str]]:
-    return [[word for words in way for word in words] for way in islice(product(*parts), MEANINGS_MAX)]
+    ways = list(islice(product(*parts), MEANINGS_MAX))
+    check_size(sum(len(words) for way in ways for words in way))
+    return [[word for words in way for word in words] for way in ways]
+
+
+def _joined(text: str, words: Sequence[str]) -> str:
+    check_size(sum(map(len, words)) + len(text) * len(words))
+    return text.join(words)
 
 
 def _constant(value: object) -> str:
@@ -265,6 +273,4 @@ def _joined_path(parts: Sequence[str]) -> str:
 
 
 def _formatted(text: str, words: Sequence[str]) -> str:
-    for word in words:
-        text = text.replace("%s", word, 1)
-    return text
+    return filled_in(text, "%s", words)

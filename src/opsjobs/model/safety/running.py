@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opsjobs.model.safety.budget import replaced
 from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.environment import Given
+from opsjobs.model.safety.globs import matching
 from opsjobs.model.safety.interpreters import Argv, File, Inner, Standard, Text
 from opsjobs.model.safety.paths import is_unknown, normal
 from opsjobs.model.safety.tables import language_at
@@ -22,6 +24,8 @@ UNNAMED = "?"
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _CALL_STEPS = 8
 """What it costs to hold a call against the rules, beside reading it."""
+_GLOB_STEPS = 40
+"""What it costs to hold a glob against all names of commands."""
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
 # What their output sets up is their makers' word, and everybody evaluates it.
@@ -56,8 +60,10 @@ def _names(trace: Trace, word: str) -> list[str]:
         return [UNNAMED]  # a glob of nothing but marks may be every command
     if not has_glob(name):
         return [name]
-    pattern = re.compile("".join({STAR: ".*", ANY: "."}.get(c, re.escape(c)) for c in name))
-    return sorted(n for n in NAMES | trace.names if pattern.fullmatch(n))[:_MATCHES_MAX] or [UNNAMED]
+    trace.budget.spend(_GLOB_STEPS)
+    pattern = matching(name)
+    found = sorted(n for n in NAMES | trace.names if pattern.fullmatch(n)) if pattern is not None else []
+    return found[:_MATCHES_MAX] or [UNNAMED]
 
 
 def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
@@ -87,7 +93,8 @@ def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple
         yield words
     else:
         given = [piece for piece in text.split("\0") if piece] if whole else text.replace("\0", " ").split()
-        yield tuple(w for word in words for w in (given if word == SOMETHING else [word.replace(SOMETHING, " ".join(given))]))
+        all_ = " ".join(given)
+        yield tuple(w for word in words for w in (given if word == SOMETHING else [replaced(word, SOMETHING, all_)]))
 
 
 def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:

@@ -10,31 +10,34 @@ from opsjobs.model.safety.shallow_values import Values
 from opsjobs.model.safety.trace import Io, Place, Trace
 from opsjobs.model.safety.words import as_source
 
-_COMMENT = {"perl": re.compile(r"(?m)^\s*#.*$"), "node": re.compile(r"(?m)^\s*//.*$|/\*.*?\*/", re.DOTALL)}
+_COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)^[^\S\n]*+//.*$")}
+_BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RUNS = {
-    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*\(?\s*(?=[\"'`$])"),
+    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*+\(?\s*+(?=[\"'`$])"),
     "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*"),
 }
 _DYNAMIC = {
-    "perl": re.compile(r"\b(?:system|exec|qx|eval|syscall|do|require)\b\s*\(?\s*[$@(\"'{/|]|`|\bopen\b[^;]*\||\beval\b"),
+    "perl": re.compile(
+        r"\b(?:system|exec|qx|eval|syscall|do|require)\b\s*+\(?\s*+[$@(\"'{/|]|`|\bopen\b[^;|]{0,2000}+\||\beval\b"
+    ),
     "node": re.compile(
         r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
     ),
 }
 # Only a few of them take what is below with it.
 _DELETES = {
-    "perl": re.compile(r"\b(unlink|rmtree|remove_tree)\b\s*\(?\s*(?=[\"'`$])"),
+    "perl": re.compile(r"\b(unlink|rmtree|remove_tree)\b\s*+\(?\s*+(?=[\"'`$])"),
     "node": re.compile(r"\b(rmSync|rm|rmdirSync|rmdir|unlinkSync|unlink|rimraf)\s*\(\s*"),
 }
 _ONE_FILE = frozenset({"unlink", "unlinkSync"})
 _CALL_CHARACTERS_MAX = 2_000
 _WRITES = {
-    "perl": re.compile(r"\bopen\b[^;]*?[\"']\s*>{1,2}[\"']?\s*[,.]?\s*[\"']?(/[^\"';]*)"),
+    "perl": re.compile(r"\bopen\b[^;]{0,200}?[\"']\s*+>{1,2}[\"']?\s*+[,.]?\s*+[\"']?(/[^\"';]*)"),
     "node": re.compile(r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"),
 }
 _OPTIONS = re.compile(r"(cwd|env|stdio|encoding|timeout|shell|input|maxBuffer|\ue000)\b|\ue000\Z")
 _FORKS = re.compile(
-    r"\bfork\s+while\s+fork\b|\bwhile\s*\(?\s*1?\s*\)?\s*\{?\s*fork|\bfork\s+while\s+1|\bfor\s*\(\s*;\s*;\s*\)\s*\{?\s*\w*\.?fork"
+    r"\bfork\s++while\s++(?:fork\b|1)|\bwhile\s*+\(?\s*+1?\s*+\)?\s*+\{?\s*+fork|\bfor\s*+\(\s*+;\s*+;\s*+\)\s*+\{?\s*+(?:\w{0,100}\.)?fork"
 )
 _SOCKET = re.compile(r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)")
 _SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
@@ -51,10 +54,10 @@ def node(trace: Trace, text: str, place: Place) -> None:
 
 
 def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
-    text = _COMMENT[language].sub("", text)
     trace.budget.spend(len(text) // 64 + 1)
+    text = _plain(language, text)
     here = place.of(text)
-    values = Values(language, text, place.given.arguments, is_file=place.depth <= 1)
+    values = Values(language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1)
     for found in _RUNS[language].finditer(text):
         words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
         if len(words) > 1 and not _OPTIONS.match(words[1]):
@@ -73,6 +76,13 @@ def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
     dynamic = _DYNAMIC[language].search(text)
     if dynamic is not None:
         trace.event("dynamic_program", _at(place, dynamic))
+
+
+def _plain(language: str, text: str) -> str:
+    """Without its comments."""
+    if language == "node" and (end := text.rfind("*/") + 2) > 1:  # behind the last end none is closed
+        text = _BLOCK_COMMENT.sub("", text[:end]) + text[end:]
+    return _COMMENT[language].sub("", text)
 
 
 def _at(place: Place, found: re.Match[str]) -> Place:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opsjobs.model.safety.budget import Budget, check_size
 from opsjobs.model.safety.words import LATER, MAYBE_EMPTY
 
-STRING = r"""(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`((?:[^`\\]|\\.)*)`)"""
+# One that is not closed goes to the end, so that each letter is looked at once.
+STRING = r"""(?:"((?:[^"\\]|\\.)*+)(?:"|\Z)|'((?:[^'\\]|\\.)*+)(?:'|\Z)|`((?:[^`\\]|\\.)*+)(?:`|\Z))"""
 _STRING = re.compile(STRING, re.DOTALL)
 _PIECES = re.compile(
-    STRING + r"|[^\s,;()\[\]{}.+\"'`]+(?:\[[^\]]*\])?(?:\.\w+(?:\[[^\]]*\])?(?:\(\d*\))?(?:\[[^\]]*\])?)*|[,;.+()\[\]{}]",
+    STRING
+    + r"|[^\s,;()\[\]{}.+\"'`]++(?:\[[^\]]{0,99}+\])?(?:\.\w++(?:\[[^\]]{0,99}+\])?(?:\(\d*+\))?(?:\[[^\]]{0,99}+\])?)*+|[,;.+()\[\]{}]",
     re.DOTALL,
 )
 _ASSIGNED = {
@@ -18,22 +21,24 @@ _ASSIGNED = {
     "node": re.compile(r"\b(?:const|let|var)\s+(\w+)\s*=(?![=>])\s*([^;\n]{1,2000})"),
 }
 _TAKEN = {
-    "perl": re.compile(r"\b(?:my|our)\s*\(([^)]*)\)\s*=\s*(@ARGV|@_)"),
-    "node": re.compile(r"\b(?:const|let|var)\s*\[([^\]]*)\]\s*=\s*(process\.argv(?:\.slice\(2\))?)"),
+    "perl": re.compile(r"\b(?:my|our)\s*+\(([^)]{0,999}+)\)\s*+=\s*+(@ARGV|@_)"),
+    "node": re.compile(r"\b(?:const|let|var)\s*+\[([^\]]{0,999}+)\]\s*+=\s*+(process\.argv(?:\.slice\(2\))?)"),
 }
 _ARGUMENT = re.compile(r"\$ARGV\[(-?\d+)\]|process\.argv\[(\d+)\]|process\.argv\.slice\(2\)\[(\d+)\]")
 _WITHIN = {
     "perl": re.compile(r"\$ARGV\[\d+\]|\$\{?(\w+)\}?"),
-    "node": re.compile(r"\$\{\s*([^{}]*?)\s*\}"),
+    "node": re.compile(r"\$\{([^{}]{0,999}+)\}"),
 }
 _DEPTH_MAX = 4
+_CHARACTERS_A_STEP = 16
 
 
 class Values:
     """`arguments`: of the program, None where nobody knows them; `is_file`: whether it is a file, as its name is an argument then."""
 
-    def __init__(self, language: str, text: str, arguments: Sequence[str] | None, *, is_file: bool) -> None:
+    def __init__(self, language: str, text: str, arguments: Sequence[str] | None, budget: Budget, *, is_file: bool) -> None:
         self._language = language
+        self._budget = budget
         self._arguments = arguments
         self._is_file = is_file
         self._assigned = {found[1]: found[2] for found in _ASSIGNED[language].finditer(text)}
@@ -46,10 +51,16 @@ class Values:
 
     def words(self, text: str) -> list[str]:
         """The arguments of a call that begins here, as texts; those of a list in it are words, too."""
+        self._budget.spend(len(text) // _CHARACTERS_A_STEP)
         return [self._text(list(expression), 0) for expression in _expressions(text)]
 
     def _text(self, pieces: Sequence[str], depth: int) -> str:
-        return "".join(self._piece(piece, depth) for piece in pieces)
+        made, size = list[str](), 0
+        for piece in pieces:
+            self._budget.spend()
+            made.append(self._piece(piece, depth))
+            check_size(size := size + len(made[-1]))
+        return "".join(made)
 
     def _piece(self, piece: str, depth: int) -> str:
         string = _STRING.fullmatch(piece)
@@ -65,11 +76,19 @@ class Values:
         expression = self._assigned.get(piece.lstrip("$"))
         if expression is None or depth >= _DEPTH_MAX:
             return MAYBE_EMPTY
+        self._budget.spend(len(expression) // _CHARACTERS_A_STEP)
         first = next(_expressions(expression), ())
         return self._text(first, depth + 1)
 
     def _put_in(self, text: str, depth: int) -> str:
-        return _WITHIN[self._language].sub(lambda found: self._piece(found[1] or found[0], depth + 1), text)
+        made, size, at = list[str](), len(text), 0
+        for found in _WITHIN[self._language].finditer(text):
+            self._budget.spend()
+            piece = self._piece((found[1] or found[0]).strip(), depth + 1)
+            check_size(size := size + len(piece))
+            made += (text[at : found.start()], piece)
+            at = found.end()
+        return "".join((*made, text[at:]))
 
     def _argument(self, found: re.Match[str]) -> str:
         if found[2] is None:

@@ -35,7 +35,7 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]*\s+(?=[/\w(\[.])")
 _EXEC = re.compile(r"\s*Exec\w+\s*=\s*[-@:+!|]*(?P<rest>.*)")
 _RECIPE = re.compile(r"(?:\t|[^\s:#=][^:#=]*::?[^=;#]*;)[ \t]*[-@+]*(?P<rest>.*)")
 _OF_MAKE = re.compile(r"\$\$|\$\([^()]*\)|\$\{[^{}]*\}|\$[@<^?*%+]")
-_SHELL_OF_MAKE = re.compile(r"\$\(shell\s+([^()]*(?:\([^()]*\)[^()]*)*)\)")
+_SHELL_OF_MAKE = re.compile(r"\$\(shell\s++((?:[^()]++|\([^()]*+\))*+)\)")
 
 
 def language_at(path: str) -> str | None:

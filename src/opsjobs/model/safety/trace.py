@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from opsjobs.model.safety.budget import DEPTH_MAX, Budget, Spent
+from opsjobs.model.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.model.safety.environment import NOBODY, Given
+from opsjobs.model.safety.globs import wildcards
 from opsjobs.model.safety.paths import emptied, normal, readings
-from opsjobs.model.safety.words import ANY, STAR, shown
+from opsjobs.model.safety.words import ANY, MAYBE_EMPTY, STAR, shown
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]
 Reader = Callable[["Trace", str, "Place"], None]
@@ -18,6 +19,8 @@ Reader = Callable[["Trace", str, "Place"], None]
 
 WINDOWS = frozenset({"powershell", "cmd"})
 EXCERPT_CHARACTERS_MAX = 200
+WILDCARDS_MAX = 16
+"""Runs of wildcards in a word; the names of no files need as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Io:
         try:
             return self.text() if self.text is not None else None
         except Spent:
-            return None  # the next step says so
+            return MAYBE_EMPTY  # it is too long, or the next step says so
 
 
 NOTHING = Io()
@@ -154,7 +157,10 @@ class Trace:
 
     def call(self, words: Sequence[str], place: Place, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
         """One more call. A text that makes too many of them is told so by the budget."""
-        self.budget.spend(2 + len(words) // 8)
+        characters = sum(map(len, words))
+        self.budget.spend(2 + len(words) // 8 + characters // CHARACTERS_A_STEP)
+        if any(wildcards(word) > WILDCARDS_MAX for word in (*words, *(path for _, path in io.writes), *io.reads)):
+            self.event("too_many_wildcards", place)
         self.calls.append(Call(tuple(words), place, dialect, io))
 
     def event(self, name: str, place: Place) -> None:
@@ -167,6 +173,9 @@ class Trace:
         if place.depth >= DEPTH_MAX:
             self.event("too_deep", place)
             return
+        if len(text) > TEXT_BYTES_MAX:
+            self.event("too_large", place)
+            return
         reader = self.languages.get(language)
         if reader is None:
             self.event("unknown_language", place)
@@ -175,7 +184,10 @@ class Trace:
         reader(self, text, place.deeper())
 
 
+_SEEN_MAX = 2_000
+
+
 def excerpt_of(text: str) -> str:
     """A piece of a text in one line, cut to what people read."""
-    line = " ".join(text.split())
+    line = " ".join(text[:_SEEN_MAX].split())
     return line if len(line) <= EXCERPT_CHARACTERS_MAX else line[: EXCERPT_CHARACTERS_MAX - 1] + "…"

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice, product
 
+from opsjobs.model.safety.budget import check_size
+
 MAYBE_EMPTY = "\ue000"
 """Something that is not known, and may be nothing at all: a variable that nobody sets."""
 SOMETHING = "\ue001"
@@ -133,13 +135,19 @@ def _braces(word: str) -> list[str]:
         if found is None:
             done.append(one)
         else:
-            left[:0] = [one[: found.start()] + piece + one[found.end() :] for piece in found[1].split(COMMA)]
+            pieces = found[1].split(COMMA)
+            check_size((len(pieces) - 1) * (len(one) - len(found[0])))
+            left[:0] = [one[: found.start()] + piece + one[found.end() :] for piece in pieces]
     return done + left
 
 
 def joined(parts: Iterable[Sequence[str]]) -> list[str]:
-    """All meanings of a word of several parts, each with its own meanings; SOMETHING-like where there are too many."""
+    """All meanings of a word of several parts, each with its own meanings; SOMETHING-like where there are too many.
+
+    Raises Spent where one of them would be too long.
+    """
     parts = list(parts)
+    check_size(sum(len(max(part, key=len, default="")) for part in parts))
     if all(len(part) == 1 for part in parts):
         return ["".join(part[0] for part in parts)]
     found = list(dict.fromkeys("".join(pieces) for pieces in islice(product(*parts), MEANINGS_MAX + 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from opsjobs.model.safety.budget import Spent, replaced
 from opsjobs.model.safety.environment import SAME, Change
 from opsjobs.model.safety.interpreters import LANGUAGES, Argv, File, Inner, Standard, Text, Words, interpreted, language_of
 from opsjobs.model.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
@@ -14,6 +15,12 @@ _XARGS = Prefix("adEILnPsl", long("arg-file", "delimiter", "max-args", "max-proc
 _FLOCK = Prefix("wEn".replace("n", ""), long("timeout", "wait", "conflict-exit-code"), skip=1)
 _WATCH = Prefix("n", long("interval"))
 _SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
+_COMMANDS_MAX = 128
+"""Of one `find`."""
+# Each string as a whole, so that each letter is looked at once.
+_RUN_BY_AWK = re.compile(
+    r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<after>\s*+\|\s*+getline)?', re.DOTALL
+)
 _CONTAINERS = {
     ("docker", "exec"): Prefix("euw", long("env", "user", "workdir", "env-file", "detach-keys")),
     ("docker", "run"): Prefix(
@@ -67,7 +74,7 @@ def _xargs(words: Words) -> list[Inner]:
     rest = _XARGS.rest(words) or ("echo",)
     mark = _replaced(words)
     if mark:
-        return [Argv(tuple(w.replace(mark, SOMETHING) for w in rest), fed=False)]
+        return [Argv(tuple(replaced(w, mark, SOMETHING) for w in rest), fed=False)]
     whole = any(re.match(r"-\w*[0d]|--null|--delimiter", word) for word in words[1:] if word.startswith("-"))
     return [Argv((*rest, SOMETHING), fed=False, whole=whole)]
 
@@ -89,7 +96,7 @@ def _parallel(words: Words) -> list[Inner]:
     cut = next((n for n, w in enumerate(rest) if w.startswith(":::")), len(rest))
     given = [w for w in rest[cut:] if not w.startswith(":::")] or [SOMETHING]
     text = " ".join(rest[:cut])
-    return [Text("bash", text.replace("{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
+    return [Text("bash", replaced(text, "{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
 
 
 def _find(words: Words) -> list[Inner]:
@@ -110,7 +117,9 @@ def _find(words: Words) -> list[Inner]:
                 w in ("-name", "-iname", "-path", "-regex", "-mtime", "-mmin", "-size", "-type", "-empty") for w in words
             )
             where = [*roots, SOMETHING] if whole else [f"{root}/{SOMETHING}" for root in roots] or [SOMETHING]
-            found += [Argv(tuple(w.replace("{}", place) for w in command)) for place in where[:16]]
+            found += [Argv(tuple(replaced(w, "{}", place) for w in command)) for place in where[:16]]
+            if len(found) > _COMMANDS_MAX:
+                raise Spent
     return [one for one in found if isinstance(one, Argv) and one.words]
 
 
@@ -208,13 +217,11 @@ def _make(words: Words) -> list[Inner]:
 
 def _awk(words: Words) -> list[Inner]:
     text = "\n".join(words[1:])
-    found: list[Inner] = [Text("bash", said[1]) for said in re.finditer(r'system\s*\(\s*"((?:[^"\\]|\\.)*)"', text)]
-    found += [
-        Text("bash", said[1])
-        for said in re.finditer(r'\|\s*"((?:[^"\\]|\\.)*)"|"((?:[^"\\]|\\.)*)"\s*\|\s*getline', text)
-        if said[1]
+    found: list[Inner] = [
+        Text("bash", said["text"])
+        for said in _RUN_BY_AWK.finditer(text)
+        if said["before"] is not None or said["after"] is not None
     ]
-    found += [Text("bash", said[1]) for said in re.finditer(r'"((?:[^"\\]|\\.)*)"\s*\|\s*getline', text)]
     if not found and re.search(r"system\s*\(", text):
         found.append(Text("bash", MAYBE_EMPTY))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tree_sitter import Node
 
-from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.budget import Budget, filled_in
 from opsjobs.model.safety.posix.parsing import Script
 from opsjobs.model.safety.posix.values import Values
 from opsjobs.model.safety.posix.variables import Assigned, Frame, shifts_in
@@ -36,6 +36,7 @@ class Definitions:
         self.aliases: dict[str, list[str]] = {}
         self.exports: set[str] = set()
         self.preloads: list[Node] = []
+        self._shifts: int | None = None
 
     def collect(self, root: Node) -> None:
         """Take note of all that is defined below a node."""
@@ -65,7 +66,9 @@ class Definitions:
             self.functions[self._script.text(name)] = node
 
     def _tested(self, node: Node) -> None:
-        self._values.variables.checked.update(_TESTED.findall(self._script.text(node)))
+        text = self._script.text(node)
+        self._budget.read(len(text))
+        self._values.variables.checked.update(_TESTED.findall(text))
 
     def _assigned(self, node: Node) -> None:
         name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
@@ -82,7 +85,9 @@ class Definitions:
 
     def _declares(self, node: Node) -> None:
         """`export X`, `declare -x X`, and `declare -n X=Y`, by which X is another name of Y."""
-        words = self._script.text(node).split(maxsplit=DECLARED_MAX)
+        text = self._script.text(node)
+        self._budget.read(len(text))
+        words = text.split(maxsplit=DECLARED_MAX)
         letters = "".join(word for word in words[1:] if word[:1] == "-")
         if words[0] == "export" or "x" in letters:
             self.exports.update(word.partition("=")[0] for word in words[1:] if word[:1] != "-")
@@ -126,14 +131,13 @@ class Definitions:
     def _set(self, words: Sequence[str]) -> None:
         """`set -- a b`, `set -a`."""
         if "--" in words:
-            shifts = shifts_in(self._script.text(self._script.root))
-            self._values.variables.positional.append(Frame(tuple(words[words.index("--") + 1 :]), shifts))
+            if self._shifts is None:
+                self._shifts = shifts_in(self._script.text(self._script.root))
+            self._values.variables.positional.append(Frame(tuple(words[words.index("--") + 1 :]), self._shifts))
         elif "-a" in words or "allexport" in words:
             self.exports.add(ALL)
 
     @staticmethod
     def _formatted(words: Sequence[str]) -> Iterator[str]:
-        text = words[0]
-        for word in words[1:]:
-            text = text.replace("%s", word, 1)
+        text = filled_in(words[0], "%s", words[1:])
         yield text if "%" not in text else MAYBE_EMPTY

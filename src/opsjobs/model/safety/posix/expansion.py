@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from opsjobs.model.safety.words import ANY, MAYBE_EMPTY, SOMETHING, SPLIT, STAR, known, marked
+from opsjobs.model.safety.budget import Budget, check_size, replaced
+from opsjobs.model.safety.globs import beginning, wildcards
+from opsjobs.model.safety.words import MAYBE_EMPTY, SOMETHING, SPLIT, known, marked
 
 _SHAPE = re.compile(r"\$\{([!#]?)([A-Za-z_]\w*|\d+|[@*#?$!0-])(\[[^\]]*\])?(.*)\}\Z", re.DOTALL)
 _PIECE = re.compile(r":\s*(-?\d+|\(-?\d+\))\s*(?::\s*(-?\d+))?\Z")
@@ -17,13 +19,18 @@ _CASES: dict[str, Callable[[str], str]] = {
 }
 
 Lookup = Callable[[str], list[str]]
+_SEARCHED_MAX = 1_000
+"""Characters of a value in which a glob is looked for at every place."""
 
 
-def expanded(text: str, lookup: Lookup, default: Callable[[], list[str]], slash: Callable[[str], bool]) -> list[str]:
+def expanded(
+    text: str, lookup: Lookup, default: Callable[[], list[str]], slash: Callable[[str], bool], budget: Budget
+) -> list[str]:
     """The values of one `${…}`, as written in `text`.
 
     `lookup`: the values of a name; `default`: those of the word after `:-`; `slash`: whether a name's value begins with `/`.
     """
+    budget.read(len(text))
     found = _SHAPE.match(text)
     if found is None:
         return [MAYBE_EMPTY]
@@ -37,7 +44,8 @@ def expanded(text: str, lookup: Lookup, default: Callable[[], list[str]], slash:
         values = _element(values, index[1:-1])
     if not rest:
         return values
-    return _operated(rest, values, default, slash(name))
+    budget.read(sum(map(len, values)))
+    return _operated(rest, values, default, slash(name), budget)
 
 
 def _element(values: list[str], index: str) -> list[str]:
@@ -46,7 +54,7 @@ def _element(values: list[str], index: str) -> list[str]:
     return [(parts[int(index)] if int(index) < len(parts) else "") for value in values for parts in [value.split(SPLIT)]]
 
 
-def _operated(rest: str, values: list[str], default: Callable[[], list[str]], absolute: bool) -> list[str]:
+def _operated(rest: str, values: list[str], default: Callable[[], list[str]], absolute: bool, budget: Budget) -> list[str]:
     head = rest[:2] if rest[0] == ":" and rest[1:2] in tuple("-=?+") else rest[:1]
     if head in (":-", "-", ":=", "="):
         unset = any(MAYBE_EMPTY in v or not v for v in values)
@@ -60,7 +68,7 @@ def _operated(rest: str, values: list[str], default: Callable[[], list[str]], ab
     piece = _PIECE.match(rest)
     if piece is not None:
         return _pieces(values, int(piece[1].strip("()")), piece[2], absolute)
-    return [_changed(value, rest) for value in values]
+    return [_changed(value, rest, budget) for value in values]
 
 
 def _pieces(values: list[str], at: int, length: str | None, absolute: bool) -> list[str]:
@@ -76,7 +84,7 @@ def _piece(value: str, at: int, length: int | None) -> str:
     return value[start : start + length] if length >= 0 else value[start:length]
 
 
-def _changed(value: str, rest: str) -> str:
+def _changed(value: str, rest: str, budget: Budget) -> str:
     if not known(value):
         # What is cut off a name leaves a part of it; what may be empty, may still be.
         return MAYBE_EMPTY
@@ -85,33 +93,45 @@ def _changed(value: str, rest: str) -> str:
     if rest[0] in "#%":
         return _trimmed(value, rest)
     if rest[0] == "/" and "/" in rest[1:]:
-        return _replaced(value, rest)
+        return _replaced(value, rest, budget)
     return value if rest[0] == "@" else MAYBE_EMPTY
 
 
-def _regex(pattern: str, *, greedy: bool) -> str | None:
+def _glob(pattern: str) -> str | None:
+    """The pattern as a glob; None where a value of the script is in it."""
     if "$" in pattern or "`" in pattern:
         return None
-    star = ".*" if greedy else ".*?"
-    return "".join({STAR: star, ANY: "."}.get(c, re.escape(c)) for c in marked(pattern.replace('"', "").replace("'", "")))
+    return marked(pattern.replace('"', "").replace("'", ""))
 
 
 def _trimmed(value: str, rest: str) -> str:
-    greedy = rest[:2] in ("##", "%%")
-    pattern = _regex(rest[2:] if greedy else rest[1:], greedy=greedy)
-    if pattern is None:
+    longest = rest[:2] in ("##", "%%")
+    glob = _glob(rest[2:] if longest else rest[1:])
+    if glob is None:
         return MAYBE_EMPTY
     if rest[0] == "#":
-        return re.sub(rf"\A(?:{pattern})", "", value, count=1, flags=re.DOTALL)
-    starts = range(len(value) + 1) if greedy else range(len(value), -1, -1)
-    cut = next((n for n in starts if re.fullmatch(pattern, value[n:], re.DOTALL)), None)
-    return value if cut is None else value[:cut]
+        return value[_length(value, glob, longest) :]
+    return value[: len(value) - _length(value[::-1], glob[::-1], longest)]
 
 
-def _replaced(value: str, rest: str) -> str:
+def _length(value: str, glob: str, longest: bool) -> int:
+    """Of the beginning that fits."""
+    found = beginning(glob, longest=longest).match(value)
+    return 0 if found is None else found.end()
+
+
+def _replaced(value: str, rest: str, budget: Budget) -> str:
     every = rest.startswith("//")
     old, _, new = rest[2 if every else 1 :].partition("/")
-    pattern = _regex(old.lstrip("#%"), greedy=True)
-    if pattern is None or "$" in new or "`" in new or not pattern:
+    glob = _glob(old.lstrip("#%"))
+    if not glob or "$" in new or "`" in new:
         return MAYBE_EMPTY
-    return re.sub(pattern, lambda _: new.strip("\"'"), value, count=0 if every else 1, flags=re.DOTALL)
+    new, count = new.strip("\"'"), -1 if every else 1
+    if not wildcards(glob):
+        return replaced(value, glob, new, count)
+    if len(value) > _SEARCHED_MAX:
+        return MAYBE_EMPTY
+    budget.read(len(value), len(value))  # a place that does not fit is seen to the end of the value
+    made = beginning(glob, longest=True).sub(lambda _: new, value, count=max(count, 0))
+    check_size(len(made))
+    return made

@@ -56,6 +56,7 @@ class Inputs:
         waiting = list(node.named_children)
         while waiting:
             child = waiting.pop()
+            self._values.budget.spend()
             if child.type == "command" and (name := child.child_by_field_name("name")) is not None:
                 found += [normal(n).rpartition("/")[2] for n in self._values.of(name)]
             waiting += child.named_children
@@ -63,6 +64,7 @@ class Inputs:
 
     def substituted(self, words: Sequence[Node], io: Io) -> Io:
         """`sh <(…)`, `eval "$(…)"`: what is printed there is what is read here."""
+        self._values.budget.read(sum(w.end_byte - w.start_byte for w in words))
         inner = [
             w
             for w in words[1:]

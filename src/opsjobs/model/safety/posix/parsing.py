@@ -21,6 +21,10 @@ _OURS_OR_BARE = re.compile(f"{_OURS.pattern}|{_BARE.pattern}")
 _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 
 
+EXCERPT_BYTES_MAX = 2_000
+_WORD_BYTES_MAX = 256
+
+
 class Script:
     """A parsed text: nodes, the bytes that they are of, and what was written in their place."""
 
@@ -52,9 +56,9 @@ class Script:
         self.root = parsed(_LANGUAGE, self.source, self._budget)
 
     def written(self, node: Node) -> str:
-        """What stands there in the text as it came."""
+        """What stands there in the text as it came, its beginning where it is long."""
         start, end = self._origin(node.start_byte), self._origin(node.end_byte)
-        return self._written[start:end].decode(errors="replace")
+        return self._written[start : min(end, start + EXCERPT_BYTES_MAX)].decode(errors="replace")
 
     def _origin(self, byte: int) -> int:
         at = bisect_right(self._moved, byte, key=lambda moved: moved[0])
@@ -65,6 +69,11 @@ class Script:
         if self._plain is not None:
             return self._plain[node.start_byte : node.end_byte]
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
+
+    def first_word(self, node: Node) -> str:
+        """The first word of what is written there, where it is a short one."""
+        words = self.between(node.start_byte, min(node.end_byte, node.start_byte + _WORD_BYTES_MAX)).split(maxsplit=1)
+        return words[0] if words else ""
 
     def between(self, start: int, end: int) -> str:
         """What is written between two bytes."""

@@ -133,7 +133,9 @@ class Walk:
 
     def _declared(self, node: Node, io: Io) -> None:
         self._within(node, io)
-        self._trace.call(self._script.text(node).split(maxsplit=DECLARED_MAX), self._place(node), io=io)
+        text = self._script.text(node)
+        self._trace.budget.read(len(text))
+        self._trace.call(text.split(maxsplit=DECLARED_MAX), self._place(node), io=io)
 
     def _definition(self, node: Node, _: Io) -> None:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
@@ -146,7 +148,7 @@ class Walk:
         while waiting:
             node = waiting.pop()
             self._trace.budget.spend()
-            called = [c for c in node.named_children if c.type == "command" and self._script.text(c).split()[:1] == [name]]
+            called = [c for c in node.named_children if c.type == "command" and self._script.first_word(c) == name]
             if node.type == "pipeline" and len(called) > 1:
                 return True
             if called and any(c.type == "&" for c in node.children):

@@ -8,7 +8,7 @@ from itertools import islice, product
 
 from tree_sitter import Node
 
-from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.budget import CHARACTERS_A_STEP, Budget
 from opsjobs.model.safety.constants import printed
 from opsjobs.model.safety.escapes import ansi_c, double
 from opsjobs.model.safety.posix.expansion import expanded
@@ -60,7 +60,7 @@ class Values:
 
     def __init__(self, script: Script, budget: Budget) -> None:
         self._script = script
-        self._budget = budget
+        self.budget = budget
         self.variables = Variables(self.of)
         self._kinds: dict[str, Callable[[Node], list[str]]] = {
             "word": lambda node: [self._bare(node)],
@@ -85,9 +85,11 @@ class Values:
 
     def of(self, node: Node) -> list[str]:
         """The meanings of one word, at most MEANINGS_MAX; marks where it is not known."""
-        self._budget.spend()
+        self.budget.spend()
         kind = self._kinds.get(node.type)
-        return kind(node) if kind is not None else [marked(self._script.text(node))]
+        found = kind(node) if kind is not None else [marked(self._script.text(node))]
+        self.budget.read(sum(map(len, found)))
+        return found
 
     def argvs(self, nodes: Sequence[Node]) -> list[list[str]]:
         """What a command line may be, word by word; where there are too many ways, the rest is one that holds all words."""
@@ -95,6 +97,7 @@ class Values:
         if all(len(each) == 1 for each in meanings):
             return [_argv([each[0] for each in meanings], quoted)]
         ways = list(islice(product(*meanings), MEANINGS_MAX + 1))
+        self.budget.read(sum(len(word) for each in meanings for word in each), len(ways))
         found = [_argv(way, quoted) for way in ways[:MEANINGS_MAX]]
         if len(ways) > MEANINGS_MAX:
             first, *rest = meanings
@@ -170,6 +173,7 @@ class Values:
             self.variables.of,
             lambda: joined([self.of(w) for w in words]) if words else [""],
             self.variables.begins_with_slash,
+            self.budget,
         )
 
     def _substituted(self, node: Node) -> list[str]:
@@ -213,7 +217,7 @@ class Values:
         return "".join(known_) if texts and len(known_) == len(texts) else None
 
     def _printed(self, node: Node, fed: str | None) -> str | None:
-        self._budget.spend()
+        self.budget.spend(1 + len(fed or "") // CHARACTERS_A_STEP)
         match node.type:
             case "command":
                 return self._printed_command(node, fed)
@@ -268,6 +272,7 @@ class Values:
         if body is None:
             return ""
         text = self._script.text(body)
+        self.budget.read(len(text))
         if start is not None and self._script.text(start)[:1] in "'\"\\":
             return text
         parts: list[list[str]] = []

@@ -6,10 +6,10 @@ import base64
 import re
 from collections.abc import Callable
 
+from opsjobs.model.safety.budget import check_size, replaced
 from opsjobs.model.safety.words import MAYBE_EMPTY, cleared, known
 
-_TEXT_MAX = 64 << 10
-_PLACE = re.compile(r"\{(\d+)[^}]*\}")
+_PLACE = re.compile(r"\{(\d{1,9})[^{}]*\}")
 _NARROWS_NOT = {"-path", "-literalpath", "-force", "-recurse", "-directory", "-file"}
 
 
@@ -40,7 +40,7 @@ def _remove(text: str, said: list[str]) -> str:
 
 
 def _replace(text: str, said: list[str]) -> str:
-    return text.replace(said[0], said[1])[:_TEXT_MAX] if len(said) > 1 and said[0] else MAYBE_EMPTY
+    return replaced(text, said[0], said[1]) if len(said) > 1 and said[0] else MAYBE_EMPTY
 
 
 METHODS: dict[str, Callable[[str, list[str]], str]] = {
@@ -83,12 +83,19 @@ def string_of(text: str, encoding: str) -> str:
 def formatted(said: list[str]) -> str:
     """`"{0}-{1}" -f a, b`."""
     items = said[1:]
+    places = [int(found[1]) for found in _PLACE.finditer(said[0])]
+    check_size(len(said[0]) + sum(len(items[place]) for place in places if place < len(items)))
     return _PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0])
+
+
+def _join(said: list[str]) -> str:
+    check_size(sum(map(len, said)) + len(said[0]) * len(said))
+    return said[0].join(said[1:])
 
 
 STATIC: dict[str, Callable[[list[str]], str]] = {
     "convert::frombase64string": lambda said: _bytes(said[0]),
-    "string::join": lambda said: said[0].join(said[1:]),
+    "string::join": _join,
     "string::concat": "".join,
     "string::new": "".join,
     "string::format": formatted,

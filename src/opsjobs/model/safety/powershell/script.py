@@ -25,13 +25,14 @@ _RUNS_TEXT = (
 )
 _DELETES = ("io.file::delete", "io.directory::delete")
 _BACKTICK = re.compile(r"`(\r?\n)?")
-_REMARKS = re.compile(r"<#.*?#>|#[^\n]*", re.DOTALL)
+_REMARKS = re.compile(r"<#.*?(?:#>|\Z)|#[^\n]*", re.DOTALL)
 _NO_NAME = re.compile(r"\s*(?:\{|-?\d+\.\.)")
 _MATCHES_MAX = 64
 _FOR_EVER = re.compile(
     r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b)).*\b(start-process|saps|start-job)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_FOR_EVER_WORDS = 8
 # Commands that fetch, and the option that says where to.
 _SAVES = {"invoke-webrequest": "-outfile", "invoke-restmethod": "-outfile", "start-bitstransfer": "-destination"}
 _SAVES_MIN = 3
@@ -61,8 +62,10 @@ class _Reading:
             values.define(node)
             if node.type == "function_statement":
                 self._functions.add(name_of(node))
-            elif node.type == "while_statement" and _FOR_EVER.match(values.text(node)):
-                self._trace.event("fork_bomb", self._place(node))
+            elif node.type == "while_statement":
+                self._trace.budget.read(node.end_byte - node.start_byte, _FOR_EVER_WORDS)
+                if _FOR_EVER.match(values.text(node)):
+                    self._trace.event("fork_bomb", self._place(node))
         values.begin()
         for node in nodes if self._functions else ():
             if node.type == "command" and (name := self._written(node)) in self._functions:
@@ -74,7 +77,7 @@ class _Reading:
                 (self._chain if node.type == "pipeline_chain" else self._method)(node)
 
     def _place(self, node: Node) -> Place:
-        return self._outer.of(self._values.text(node))
+        return self._outer.of(self._values.beginning(node))
 
     def _chain(self, node: Node) -> None:
         fed: list[str] | None = None
@@ -102,6 +105,7 @@ class _Reading:
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
         """Whether what comes of a stage came over the network: then as if curl had fetched it."""
+        self._trace.budget.read(node.end_byte - node.start_byte, len(FETCHES))
         text = self._values.text(node).lower().replace("`", "")
         return ("curl",) if any(word in text for word in FETCHES) else ()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tree_sitter import Node
 
-from opsjobs.model.safety.budget import Budget
+from opsjobs.model.safety.budget import Budget, check_size, replaced
 from opsjobs.model.safety.environment import NOBODY, Given
 from opsjobs.model.safety.powershell.methods import METHODS, STATIC, character, contents, formatted, string_of
 from opsjobs.model.safety.powershell.names import CONSTANTS, ENVIRONMENT
@@ -17,6 +17,10 @@ from opsjobs.model.safety.words import LATER, MAYBE_EMPTY, SOMETHING, known
 
 _UNKNOWN = [MAYBE_EMPTY]
 _ITEMS_MAX = 512
+_TEXTS_MAX = 16
+_SEEN_BYTES_MAX = 2_000
+_PATTERN_STEPS = 40
+"""What it costs to make an expression for a name."""
 _LISTS = frozenset({"get-childitem", "gci", "ls", "dir"})
 _TEXT_MAX = 64 << 10
 _VARIABLE = re.compile(r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL)
@@ -63,6 +67,10 @@ class Values:
     def text(self, node: Node) -> str:
         """What is written there."""
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
+
+    def beginning(self, node: Node) -> str:
+        """What is written there, its beginning where it is long: for people."""
+        return self.source[node.start_byte : min(node.end_byte, node.start_byte + _SEEN_BYTES_MAX)].decode(errors="replace")
 
     def nodes(self) -> Iterator[Node]:
         """All of them, from the top."""
@@ -127,7 +135,11 @@ class Values:
                 node = inner[0]
                 continue
             kind = self._kinds.get(node.type)
-            return (kind(node) if kind is not None else _UNKNOWN)[:_ITEMS_MAX]
+            found = (kind(node) if kind is not None else _UNKNOWN)[:_ITEMS_MAX]
+            size = sum(map(len, found))
+            check_size(size // _TEXTS_MAX)
+            self._budget.read(size)
+            return found
 
     def one(self, node: Node) -> str:
         """Its value as one text."""
@@ -186,7 +198,16 @@ class Values:
 
     def expanded(self, text: str) -> str:
         """Variables put in, backticks undone."""
-        return _VARIABLE.sub(self._part, text) if "$" in text or "`" in text else text
+        if "$" not in text and "`" not in text:
+            return text
+        made, size, at = list[str](), len(text), 0
+        for found in _VARIABLE.finditer(text):
+            self._budget.spend()
+            piece = self._part(found)
+            check_size(size := size + len(piece))
+            made += (text[at : found.start()], piece)
+            at = found.end()
+        return "".join((*made, text[at:]))
 
     def expansions(self, text: str) -> list[str]:
         """The same, where one of the variables may be several things."""
@@ -194,8 +215,10 @@ class Values:
         many = next((name for name in names if name and len(self.variable(name)) > 1), None)
         if many is None:
             return [self.expanded(text)]
+        self._budget.spend(_PATTERN_STEPS)
         is_it = re.compile(rf"\$\{{?{re.escape(many)}\}}?(?!\w)")
         values = [value.replace("$", "").replace("\\", "\\\\") for value in self.variable(many)[:16]]
+        check_size(len(text) + text.count("$") * max(map(len, values)))
         return [self.expanded(is_it.sub(value, text)) for value in values]
 
     def _part(self, found: re.Match[str]) -> str:
@@ -236,11 +259,13 @@ class Values:
             return _UNKNOWN
         left, operator, right = self.of(parts[0]), self.text(parts[1]).lower(), self.of(parts[2])
         if operator == "-join":
-            return ["".join(right).join(left)]
+            between = "".join(right)
+            check_size(len(between) * len(left) + sum(map(len, left)))
+            return [between.join(left)]
         if operator in ("-replace", "-creplace", "-ireplace") and right and all(known(t) for t in (*left, *right)):
             pattern = right[0]
             to = right[1] if len(right) > 1 else ""
-            return [text.replace(pattern, to) for text in left] if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern) else _UNKNOWN
+            return [replaced(text, pattern, to) for text in left] if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern) else _UNKNOWN
         if operator in ("-split", "-csplit", "-isplit") and right:
             return [piece for text in left for piece in (text.split(right[0]) if right[0] else list(text))]
         return _UNKNOWN
