@@ -15,10 +15,14 @@ from typing import Protocol
 
 from opsjobs import failpoints
 from opsjobs.api import frames
+from opsjobs.api.endings import Endings
 from opsjobs.model.execution import Execution
 from opsjobs.model.failures import Unavailable
 from opsjobs.store.journal import Entry
 from opsjobs.telemetry import log
+
+CLOSE_SECONDS = 3.0
+"""How long a process that stops waits for its readers."""
 
 
 class Reading(Protocol):
@@ -114,7 +118,7 @@ class Follower:
         self._rung = asyncio.Event()
         self._rung.set()
         self._grown = asyncio.Event()
-        self._tasks = [
+        self.tasks = [
             asyncio.create_task(self._read_on(), name=f"follow-{execution_id}"),
             asyncio.create_task(self._listen(), name=f"bells-{execution_id}"),
         ]
@@ -126,13 +130,10 @@ class Follower:
                 raise RuntimeError(f"the log of execution {self._execution_id} cannot be followed") from self.failure
             await self._grown.wait()
 
-    async def close(self) -> None:
-        """Stop reading; who waits is told."""
+    def stop(self) -> None:
+        """Read no more, even if `tasks` do not hear their cancel; who waits is told."""
         self.stopped = True
         self._tell()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> None:
         async with self._bells.listen(f"opsjobs.log.{self._execution_id}") as messages:
@@ -143,13 +144,13 @@ class Follower:
     async def _read_on(self) -> None:
         try:
             await self._read_page()
-            if self.ended_at is None:
+            if self.ended_at is None and not self.stopped:
                 await self._bell_or_poll()  # the subscription is in force: what came before it is read, too
                 await self._read_page()
             # Neither was a bell's doing, so the first bells are answered at once; from then on they are merged.
             now, pace = asyncio.get_running_loop().time, self._pace
             paid_until = now()
-            while self.ended_at is None:
+            while self.ended_at is None and not self.stopped:
                 await self._bell_or_poll()
                 await self._read_page()
                 paid_until = max(paid_until, now()) + pace.merge_seconds
@@ -201,6 +202,7 @@ class Followers:
         self._bells = bells
         self._pagers = asyncio.Semaphore(self.pace.pagers)
         self._following: dict[int, Follower] = {}
+        self._endings = Endings()
 
     async def batches(
         self, execution: Execution, after: int, idle_seconds: Callable[[], float] | None = None
@@ -224,18 +226,35 @@ class Followers:
                 position, ended = batch.position, batch.ended
 
     async def await_end(self, execution: Execution, seconds: float) -> None:
-        """Returns once the execution has ended, the seconds are over or the process stops; holds no connection meanwhile."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), aclosing(self.batches(execution, execution.last_seq)) as batches:
-                async for _ in batches:
-                    continue
+        """Returns once the execution has ended, the seconds are over or the process stops; holds no connection meanwhile.
+
+        Never later: it waits beside the reading, which may not hear its cancel at once.
+        """
+        reading = asyncio.create_task(self._read_to_the_end(execution), name=f"await-{execution.id}")
+        try:
+            await asyncio.wait({reading}, timeout=seconds)
+        finally:
+            if not reading.done():
+                self._endings.begin(reading)
+        if reading.done():
+            reading.result()
 
     async def close(self) -> None:
-        """End every stream of this process, and every reader."""
+        """End every stream of this process, and every reader; a reader that does not hear it is not waited for."""
         self.closing.set()
         followers, self._following = self._following, {}
         for follower in followers.values():
-            await follower.close()
+            self._end(follower)
+        await self._endings.wait(CLOSE_SECONDS)
+
+    def _end(self, follower: Follower) -> None:
+        follower.stop()
+        self._endings.begin(*follower.tasks)
+
+    async def _read_to_the_end(self, execution: Execution) -> None:
+        async with aclosing(self.batches(execution, execution.last_seq)) as batches:
+            async for _ in batches:
+                continue
 
     async def _next(self, follower: Follower, execution_id: int, position: int, idle_seconds: float) -> Batch:
         ring = follower.ring
@@ -295,4 +314,4 @@ class Followers:
             if not follower.viewers:
                 if self._following.get(execution.id) is follower:
                     del self._following[execution.id]
-                await follower.close()
+                self._end(follower)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api import frames
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.connection import DROP
+from opsjobs.api.endings import ended
 from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
 from opsjobs.api.lasting import Streams
@@ -141,13 +142,11 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:
-    """Returns, or raises, with the first of these that ends; the others are cancelled and waited for."""
+    """Returns, or raises, with the first of these that ends; the others are cancelled until they have ended."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)

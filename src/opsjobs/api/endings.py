@@ -1,0 +1,45 @@
+"""Ending tasks for sure: a cancel can be lost in a library, so it is repeated until the task has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+AGAIN_SECONDS = 1.0
+"""Between two cancels: time for a task to clean up after the first one."""
+
+Task = asyncio.Task[Any]
+
+
+async def ended(*tasks: Task, again_seconds: float = AGAIN_SECONDS) -> None:
+    """Cancel the tasks, and return once all have ended. What they raise is dropped.
+
+    A cancel is lost if it comes at the moment at which what the task waits for is done: `asyncio.wait_for` of Python 3.11, which
+    the pool of connections uses, then goes on as if nobody had said it.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=again_seconds)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Endings:
+    """Ends tasks in the background, so that nobody waits for one that does not hear."""
+
+    def __init__(self) -> None:
+        self._at_work: set[Task] = set()
+
+    def begin(self, *tasks: Task) -> None:
+        """Cancel these tasks now, and again until they have ended."""
+        for task in tasks:
+            task.cancel()
+        work = asyncio.create_task(ended(*tasks), name="endings")
+        self._at_work.add(work)
+        work.add_done_callback(self._at_work.discard)
+
+    async def wait(self, seconds: float) -> None:
+        """Return once all have ended, or the seconds are over."""
+        if self._at_work:
+            await asyncio.wait(self._at_work, timeout=seconds)

@@ -1,0 +1,147 @@
+"""Streams, readers and waits end with whoever asked for them, although a library loses the cancel that is to end them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from api.live import Live, live
+from kit.story import Story
+from opsjobs.api import endings
+from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
+from opsjobs.store.journal import Entry, Journal
+from opsjobs.store.transaction import Database
+
+QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
+
+
+@pytest.fixture(autouse=True)
+def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def soon(*tasks: endings.Task, again_seconds: float = 0.05) -> None:
+        await real(*tasks, again_seconds=again_seconds)
+
+    real = endings.ended
+    monkeypatch.setattr(endings, "ended", soon)
+    monkeypatch.setattr("opsjobs.api.stream.ended", soon)
+
+
+class Deaf(Journal):
+    """Loses the first cancel of each of its readers, as `asyncio.wait_for` does at a bad moment."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.lost = 0
+        self._heard: set[asyncio.Task[Any]] = set()
+
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[Entry]:
+        me = asyncio.current_task()
+        assert me is not None
+        try:
+            found = await super().read(execution_id, after=after, limit=limit, max_bytes=max_bytes)
+            if not found:
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            if me in self._heard:
+                raise
+            self._heard.add(me)
+            self.lost += 1
+            return []
+        return found
+
+
+class Mute:
+    """Bells that do not hear their first cancel either."""
+
+    @asynccontextmanager
+    async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
+        yield _never()
+
+
+async def _never() -> AsyncIterator[tuple[str, bytes]]:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.Event().wait()
+    yield "", b""
+
+
+def left() -> list[str]:
+    """The readers of logs that are still at it."""
+    names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
+    return [name for name in names if name.startswith(("follow-", "bells-", "await-"))]
+
+
+async def until(what: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
+    execution = await Story(database).launch()
+    journal = Deaf(database)
+    followers = Followers(journal, Mute(), QUICK)
+    for _ in range(20):
+        async with aclosing(followers.batches(execution, 0)) as batches:
+            async for _batch in batches:
+                break
+    await until(lambda: left() == [])
+    assert journal.lost
+
+
+async def test_a_wait_ends_in_its_time_and_leaves_no_reader(database: Database) -> None:
+    execution = await Story(database).launch()
+    followers = Followers(Deaf(database), Mute(), QUICK)
+    began = time.monotonic()
+    await asyncio.gather(*(followers.await_end(execution, 0.3) for _ in range(20)))
+    assert time.monotonic() - began < 10, "one that is lost would go on until the execution ends: for ever"
+    await until(lambda: left() == [])
+
+
+async def test_close_does_not_wait_for_a_reader_that_hears_nothing(database: Database) -> None:
+    execution = await Story(database).launch()
+
+    class Stone(Journal):
+        async def read(self, *_: Any, **__: Any) -> list[Entry]:
+            while not over.is_set():
+                try:
+                    await over.wait()
+                except asyncio.CancelledError:
+                    continue
+            return []
+
+    over = asyncio.Event()
+    followers = Followers(Stone(database), Mute(), QUICK)
+    viewing = asyncio.create_task(followers.await_end(execution, 600))
+    await until(lambda: any(name.startswith("follow-") for name in left()))
+    async with asyncio.timeout(CLOSE_SECONDS + 20):
+        await followers.close()
+    over.set()
+    await viewing
+    await until(lambda: left() == [])
+
+
+async def opened(on: Live, path: str) -> asyncio.StreamWriter:
+    """A stream whose first bytes have come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {on.token}\r\n\r\n".encode())
+    assert b" 200 " in await reader.readline()
+    return writer
+
+
+async def test_of_many_streams_that_are_opened_and_dropped_none_is_left_to_their_owner(database: Database) -> None:
+    async with live(database) as on:
+        deaf = Deaf(database)
+        on.followers._journal = deaf
+        executions = [await on.story.launch() for _ in range(5)]
+        for _ in range(6):
+            streams = await asyncio.gather(*(opened(on, f"/executions/{e.id}/events") for e in executions for _ in range(6)))
+            for writer in streams:
+                writer.transport.abort()
+        await until(lambda: on.followers.streams == 0 and left() == [])
+        assert not on.app.state.streams._open
