@@ -277,6 +277,15 @@ def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
     assert runner.upgrade(first_url, [AUDIT_KEY]).up_to_date
 
 
+def test_a_release_leaves_the_schema_of_a_newer_one_as_it_is(first_url: str) -> None:
+    """The way back from an upgrade is the old processes on the new schema: `opsjobs up` upgrades when it starts."""
+    head = runner.upgrade(first_url, [AUDIT_KEY]).head
+    with psycopg.connect(first_url) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+    assert runner.upgrade(first_url) == runner.check(first_url) == runner.SchemaState("9999", head)
+    assert runner.check(first_url).up_to_date
+
+
 def test_an_index_is_built_while_rows_are_written(first_url: str) -> None:
     bring_to(first_url, BEFORE)
     insert = "insert into events (shard, type, subject) values (0, 'x.y', gen_random_uuid())"

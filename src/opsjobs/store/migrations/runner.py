@@ -34,15 +34,15 @@ _BUSY = (LockNotAvailable, DeadlockDetected)
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The database's revision, this release's, and whether they are the same."""
+    """The database's revision and this release's."""
 
     current: str | None
     head: str
 
     @property
     def up_to_date(self) -> bool:
-        """True where nothing is left to do."""
-        return self.current == self.head
+        """True if nothing is left to do, also if a newer release was here: this one works on its schema."""
+        return self.current is not None and self.current >= self.head
 
 
 def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
