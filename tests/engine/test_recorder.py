@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from opsjobs.clock import SystemClock
 from opsjobs.engine import record as records
+from opsjobs.engine import recorder as recording
 from opsjobs.engine.record import ActionEnd, Page, RunRecord
 from opsjobs.engine.recorder import Recorder
 from opsjobs.model.execution import RunStatus, WaitingFor
@@ -235,22 +236,47 @@ async def until_in_flight(at: Desk) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_flood_shares_each_flush_with_its_neighbours() -> None:
+def flood(at: Desk, run_id: int, pieces: int) -> None:
+    page = at.run(run_id).begin("step-1", 1, NOW)
+    for n in range(pieces):
+        page.output("stdout", n * 60_000, b"x" * 60_000)
+
+
+def said_by(run_id: int, at: Desk) -> list[int]:
+    """How many bytes of a run each flush that has some stores."""
+    sizes = [sum(len(line.data or b"") for line in f.lines if line.run_id == run_id) for f in at.book.stored]
+    return [size for size in sizes if size]
+
+
+async def test_a_flood_alone_has_the_largest_share_of_each_flush() -> None:
     async with desk() as at:
         at.book.open.clear()
-        flood, small = at.run(1), at.run(2)
-        page = flood.begin("step-1", 1, NOW)
-        for n in range(40):
-            page.output("stdout", n * 60_000, b"x" * 60_000)
+        flood(at, 1, 60)
+        small = at.run(2)
         end(small.begin("step-1", 1, NOW))
         at.book.open.set()
         await at.recorder.drained()
-        first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
-        assert sum(len(line.data or b"") for line in first.lines) <= records.RUN_FLUSH_BYTES + records.CHUNK_BYTES
-        assert at.book.stored.index(first) <= 1
         assert at.book.end_of(2) is RunStatus.SUCCEEDED
+        first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
+        assert at.book.stored.index(first) <= 1
         offsets = [line.start_offset for flush in at.book.stored for line in flush.lines if line.event == "output"]
-        assert offsets == [n * 60_000 for n in range(40)]
+        assert offsets == [n * 60_000 for n in range(60)]
+        assert len(said_by(1, at)) == 4
+        assert max(said_by(1, at)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
+
+
+async def test_floods_beside_each_other_share_each_flush() -> None:
+    async with desk() as at:
+        at.book.open.clear()
+        for run_id in (1, 2, 3, 4):
+            flood(at, run_id, 40)
+        at.book.open.set()
+        await at.recorder.drained()
+        share = recording.FLUSH_BYTES // 4
+        for run_id in (1, 2, 3, 4):
+            assert said_by(run_id, at)[0] <= share + records.CHUNK_BYTES
+        for stored in at.book.stored:
+            assert sum(len(line.data or b"") for line in stored.lines) <= recording.FLUSH_BYTES + 4 * records.CHUNK_BYTES
 
 
 async def test_a_machines_words_that_a_hold_awaits_are_such_as_can_be_stored() -> None:

@@ -16,11 +16,14 @@ from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMov
 from opsjobs.store.ledger.lines import result_line, status_line
 
 CHUNK_BYTES = 64 << 10
-# A run whose unwritten output is over this waits; so does everybody once all of the worker's is over its own limit.
-RUN_UNWRITTEN_BYTES = 1 << 20
+# A run whose unwritten output is over this waits; so does everybody once all of the worker's is over its own limit. The next
+# flush must find its bytes here while the last one is being committed.
+RUN_UNWRITTEN_BYTES = 2 << 20
 WORKER_UNWRITTEN_BYTES = 32 << 20
-# One run's share of a flush, so that a flood leaves room for its neighbours.
+# One run's share of a flush, so that a flood leaves room for its neighbours: at least the first, and of what they leave of the
+# flush at most the second. Each connection to PostgreSQL keeps buffers as large as the largest flush that it has sent.
 RUN_FLUSH_BYTES = 256 << 10
+RUN_FLUSH_BYTES_MAX = 1 << 20
 # What a log entry counts for besides its data: a flush of 2 MiB has at most some 2,000 entries, whatever their size.
 LINE_BYTES = 1_000
 # What a machine says of itself in an error (a banner, a signal's name) is cut to this.
@@ -326,12 +329,12 @@ class RunRecord:
         """True where nothing waits to be written."""
         return not self._steps
 
-    def take(self, draft: Draft) -> int:
+    def take(self, draft: Draft, share_bytes: int = RUN_FLUSH_BYTES) -> int:
         """Move steps into the draft, up to the run's share; says how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
         store: _Identify | None = None
         states: dict[Page, ResultState] = {}
-        while self._steps and taken < RUN_FLUSH_BYTES:
+        while self._steps and taken < share_bytes:
             page, step = self._steps.popleft()
             if page is not None and page not in states:
                 states[page] = page.state()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from opsjobs.clock import Clock
-from opsjobs.engine.record import ActionEnd, Draft, RunRecord
+from opsjobs.engine.record import RUN_FLUSH_BYTES, RUN_FLUSH_BYTES_MAX, ActionEnd, Draft, RunRecord
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.failures import TooSlow, Unavailable
 from opsjobs.model.masking import NOTHING, Mask
@@ -108,7 +108,8 @@ class Recorder:
             began = time.monotonic()
             self._hurried.clear()
             await self._flush()
-            await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
+            if self.unwritten_bytes < RUN_FLUSH_BYTES_MAX:  # so much has company enough
+                await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
@@ -156,6 +157,7 @@ class Recorder:
     def _draft(self) -> tuple[Flush, dict[int, RunRecord], int]:
         draft = Draft()
         records: dict[int, RunRecord] = {}
+        share_bytes = _share(self._dirty.values())
         # Those who were first to have something to say come first; who was cut short goes to the end of the queue.
         for run_id, record in list(self._dirty.items()):
             if draft.size_bytes >= FLUSH_BYTES:
@@ -163,7 +165,7 @@ class Recorder:
             del self._dirty[run_id]
             records[run_id] = record
             record.in_flight = True
-            draft.size_bytes += record.take(draft)
+            draft.size_bytes += record.take(draft, share_bytes)
             if not record.silent:
                 self._dirty[run_id] = record
         self.unwritten_bytes -= draft.size_bytes
@@ -243,3 +245,14 @@ class Recorder:
             else:
                 self.committing_since = time.monotonic()
                 return settled
+
+
+def _share(records: Iterable[RunRecord]) -> int:
+    """How much of the next flush each of these may fill: what the small ones leave is divided among the others."""
+    small, large = 0, 0
+    for record in records:
+        if record.unwritten_bytes > RUN_FLUSH_BYTES:
+            large += 1
+        else:
+            small += record.unwritten_bytes
+    return min(max(RUN_FLUSH_BYTES, (FLUSH_BYTES - small) // max(large, 1)), RUN_FLUSH_BYTES_MAX)

@@ -1,8 +1,8 @@
 """Secrets in what machines print are replaced byte for byte by `*`, however the bytes are cut into pieces on their way.
 
-One pass in linear time, whatever the text and however many secrets: of the text every fourth group of four bytes is looked up in
-a set of all groups that secrets have there; only where one is found is anything compared. Bytes that may be the beginning of a
-secret are held back until it is known, and nothing else is.
+One pass in linear time, whatever the text and however many secrets: of the text a group of four bytes at every fourth place, or
+at every 16th if no secret is short, is looked up in a set of all groups that secrets have there; only where one is found is
+anything compared. Bytes that may be the beginning of a secret are held back until it is known, and nothing else is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _GRAM = 4
 _STRETCH = 128
 # From this length on a piece has a whole group of four at one of every four places.
 _INDEXED_BYTES_MIN = 2 * _GRAM - 1
+# Groups are so many groups apart at most: the shortest piece must have a whole one, wherever it begins.
+_STRIDE_MAX = 4
 _BREAK = re.compile(rb"[\r\n]")
 _STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
 
@@ -37,14 +39,17 @@ Span = tuple[int, int]
 class Forms:
     """All spellings of some secrets, ready to be looked for; made once and shared by everything that may print them."""
 
-    __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_within")
+    __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_stride", "_within")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         pieces = {piece for form in spellings(secrets) for piece in _cut(form)}
         self._pieces = sorted(pieces)
         self._longest = max(map(len, pieces), default=0)
         self._short = [piece for piece in self._pieces if len(piece) < _INDEXED_BYTES_MIN]
-        self._grams = {int.from_bytes(p[at : at + _GRAM], sys.byteorder) for p in self._indexed for at in range(_GRAM)}
+        shortest = min(map(len, self._indexed), default=_INDEXED_BYTES_MIN)
+        self._stride = min(_STRIDE_MAX, (shortest - _GRAM + 1) // _GRAM)
+        places = range(_GRAM * self._stride)
+        self._grams = {int.from_bytes(p[at : at + _GRAM], sys.byteorder) for p in self._indexed for at in places}
         self._heads = {piece[:_GRAM] for piece in self._pieces}
         self._within = _prefixes(self._pieces)
 
@@ -58,18 +63,18 @@ class Forms:
     def found_in(self, text: bytes) -> list[Span]:
         """Where pieces stand in a text without line breaks; they may overlap."""
         spans = [span for piece in self._short for span in _each(piece, text)]
-        groups = memoryview(text)[: len(text) // _GRAM * _GRAM].cast("I")
+        groups = memoryview(text)[: len(text) // _GRAM * _GRAM].cast("I")[:: self._stride]
         for first in range(0, len(groups), _STRETCH):
             stretch = groups[first : first + _STRETCH]
             if not self._grams.isdisjoint(stretch):
                 for number, group in enumerate(stretch, first):
                     if group in self._grams:
-                        spans += self._around(text, number * _GRAM)
+                        spans += self._around(text, number * _GRAM * self._stride)
         return spans
 
     def _around(self, text: bytes, at: int) -> Iterator[Span]:
-        """The pieces whose first whole group stands here; of those that begin at one place the longest."""
-        for start in range(max(at - _GRAM + 1, 0), at + 1):
+        """The pieces whose first whole group of those looked at stands here; of those that begin at one place the longest."""
+        for start in range(max(at - _GRAM * self._stride + 1, 0), at + 1):
             if text[start : start + _GRAM] in self._heads and (size := self._size_at(text[start : start + self._longest])):
                 yield start, start + size
 
