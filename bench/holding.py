@@ -2,12 +2,20 @@
 
 A round is `echo ok` on every machine, N at a time; `cold` lets go of all connections first. Not imported: started by peers.py
 as `python holding.py asyncssh|parallel-ssh KEY_FILE MACHINES.json`, so that each peer's CPU can be told from ours.
+
+`.venv/bin/python bench/holding.py memory [HANDSHAKES]` is another measurement: so many cold handshakes through a worker's own
+pool, to 2,000 targets in turn with at most 1,000 connections open, against a light server in a process of its own. It prints the
+resident memory before, at most and when all connections are closed, and the longest pauses of the loop and of the collector.
+It ends with 1 if it is over a goal: at most +100 MB, +30 MB when idle, no pause of the collector over 200 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -131,5 +139,147 @@ def serve(kind: str, key_file: str, machine_file: str) -> None:
     fleet.close()
 
 
+TARGETS = 2_000
+AT_ONCE = 100
+IDLE_SECONDS = 10.0
+PEAK_MB, IDLE_MB, PAUSE_SECONDS = 100.0, 30.0, 0.2
+
+
+async def light_server() -> None:
+    """An SSH server that lets everybody in and says hi; prints its port and its host key."""
+    import asyncssh  # noqa: PLC0415  as above
+
+    class Open(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:  # noqa: ARG002  whoever it is
+            return False
+
+    def greet(process: Any) -> None:
+        process.stdout.write("hi\n")
+        process.exit(0)
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    options: Any = {"server_host_keys": [key], "process_factory": greet, "line_editor": False}
+    server = await asyncssh.create_server(Open, "127.0.0.1", 0, **options)
+    print(server.get_port(), key.export_public_key().decode().strip(), flush=True)
+    await asyncio.Event().wait()
+
+
+def resident_mb() -> float:
+    """What this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+class Pauses:
+    """The longest the loop did not turn, in time and in CPU, and the longest collection of garbage, in CPU."""
+
+    def __init__(self) -> None:
+        self.loop = self.loop_cpu = self.collector = 0.0
+        self.collections = 0
+        self._began = 0.0
+        gc.callbacks.append(self._collected)
+
+    def _collected(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+            return
+        self.collections += 1
+        self.collector = max(self.collector, time.thread_time() - self._began)
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            began, cpu = time.monotonic(), time.thread_time()
+            await asyncio.sleep(0.005)
+            self.loop = max(self.loop, time.monotonic() - began - 0.005)
+            self.loop_cpu = max(self.loop_cpu, time.thread_time() - cpu)
+
+
+class KeptElsewhere:
+    """Circuits as a worker has them: in PostgreSQL, and not in this process."""
+
+    async def ask(self, asks: Any) -> Any:
+        """Everybody may log in."""
+        from opsjobs.model.circuit import Circuit, Right  # noqa: PLC0415  peers have no opsjobs
+
+        return [(Right.FREE, Circuit(ask.login)) for ask in asks]
+
+    async def tell(self, reports: Any) -> Any:
+        """Nothing is changed by it."""
+        return [None for _ in reports]
+
+    async def watch(self, held: Any) -> Any:  # noqa: ARG002  all are well
+        """None that is not well."""
+        return set()
+
+
+async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
+    """Whether all goals were met."""
+    import asyncssh  # noqa: PLC0415  as above
+
+    from opsjobs.model.secret import Credential, CredentialType, Secret  # noqa: PLC0415  peers have no opsjobs
+    from opsjobs.model.target import Endpoint, Target, Transport  # noqa: PLC0415
+    from opsjobs.parts.memory import give_back, spare_the_collector  # noqa: PLC0415
+    from opsjobs.remote.breaker import Breaker  # noqa: PLC0415
+    from opsjobs.remote.pool import PoolLimits, SshPool  # noqa: PLC0415
+    from opsjobs.remote.ssh.connect import Connector  # noqa: PLC0415
+
+    key = Secret(asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode())
+    login = Credential("1", 1, "login", CredentialType.SSH_KEY, "deploy", private_key=key)
+    limits = PoolLimits(handshakes_per_host=AT_ONCE, handshakes_a_second=0, idle_seconds=IDLE_SECONDS)
+    pool = SshPool(Connector(), limits, breaker=Breaker(KeptElsewhere()))
+    pauses, peak, done = Pauses(), 0.0, 0
+
+    async def work() -> None:
+        nonlocal done, peak
+        while done < handshakes:
+            done += 1
+            nth = done
+            name = f"web-{nth % TARGETS}"
+            target = Target(name, name, "127.0.0.1", port, Transport.SSH, host_keys=(host_key,))
+            async with pool.session(Endpoint(target, login)) as session:
+                async for _ in await session.start("echo hi"):
+                    pass
+            peak = max(peak, resident_mb())
+            if nth % 5_000 == 0:
+                print(f"{nth:6}  {resident_mb():6.0f} MB  {time.monotonic() - began:5.0f} s", flush=True)
+
+    spare_the_collector()
+    base, began, cpu = resident_mb(), time.monotonic(), time.process_time()
+    watching = asyncio.create_task(pauses.watch())
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    cpu = time.process_time() - cpu
+    while pool.connections:
+        await asyncio.sleep(0.1)
+    await give_back()
+    idle = resident_mb()
+    watching.cancel()
+    await pool.close()
+    print(f"{handshakes} handshakes in {time.monotonic() - began:.0f} s, {cpu / handshakes * 1000:.1f} ms of CPU each")
+    print(f"memory: {base:.0f} MB before, +{peak - base:.0f} MB at most, +{idle - base:.0f} MB when idle")
+    print(f"longest pause: loop {pauses.loop * 1000:.0f} ms ({pauses.loop_cpu * 1000:.0f} ms of CPU), ", end="")
+    print(f"collector {pauses.collector * 1000:.0f} ms of CPU in {pauses.collections} collections")
+    return peak - base <= PEAK_MB and idle - base <= IDLE_MB and pauses.collector <= PAUSE_SECONDS
+
+
+def memory(handshakes: int) -> int:
+    """The measurement; the exit code."""
+    import uvloop  # noqa: PLC0415  as in a worker
+
+    server = subprocess.Popen([sys.executable, __file__, "light-server"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port, host_key = server.stdout.readline().strip().split(" ", 1)
+        return 0 if uvloop.run(shake_hands(handshakes, int(port), host_key)) else 1
+    finally:
+        server.kill()
+        server.wait()
+
+
 if __name__ == "__main__":
-    serve(*sys.argv[1:4])
+    match sys.argv[1:]:
+        case ["memory", *more]:
+            sys.exit(memory(int(more[0]) if more else 50_000))
+        case ["light-server"]:
+            asyncio.run(light_server())
+        case _:
+            serve(*sys.argv[1:4])

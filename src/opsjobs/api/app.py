@@ -59,7 +59,8 @@ from opsjobs.api.strangers import Strangers
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.parts import Parts, build, descriptors, serve_metrics, spare_the_collector
+from opsjobs.parts import Parts, build, descriptors, serve_metrics
+from opsjobs.parts.memory import spare_the_collector
 from opsjobs.settings import Settings
 
 ADMIN = "admin"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -366,13 +365,3 @@ def serve_metrics(settings: Settings, metrics: Metrics) -> None:
     wanted = settings.telemetry
     if wanted.enable_metrics and wanted.metrics_port is not None:
         metrics.serve(wanted.metrics_host, wanted.metrics_port)
-
-
-def spare_the_collector() -> None:
-    """Once everything is loaded: it stays, so the garbage collector need not walk it again and again.
-
-    Its default pace was 15 % of a worker's time, in pauses of up to 150 ms (measured).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)

@@ -9,7 +9,8 @@ from opsjobs.doorbell.beat import run_scheduler
 from opsjobs.engine.scheduler import Scheduler
 from opsjobs.engine.sealing import SEAL_SECONDS, Sealer
 from opsjobs.engine.service import Loop
-from opsjobs.parts import build, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts import build, firing, relay, rescuer, serve_metrics
+from opsjobs.parts.memory import spare_the_collector
 from opsjobs.parts.upkeep import housekeeping
 from opsjobs.settings import Settings
 

@@ -18,7 +18,8 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.parts import Parts, build, descriptors, firing, relay, rescuer, serve_metrics, spare_the_collector
+from opsjobs.parts import Parts, build, descriptors, firing, relay, rescuer, serve_metrics
+from opsjobs.parts.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
 from opsjobs.parts.upkeep import housekeeping, retention
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
@@ -102,6 +103,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         retention(settings, parts),
         Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
+        Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=parts.metrics),
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),
         Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
     ]

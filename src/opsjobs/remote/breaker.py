@@ -265,7 +265,10 @@ class Batch(Generic[Question, Reply]):
         self._waiting.append((question, reply))
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
-        return await reply
+        try:
+            return await reply
+        finally:
+            del reply  # its exception refers to this frame
 
     def keep(self, doing: asyncio.Future[Any]) -> None:
         """Hold on to something that nobody waits for."""

@@ -57,6 +57,8 @@ class Outflow:
         """All output was put; only the first word on the end counts."""
         if self._end is None:
             self._end = outcome
+            # The source may refer to this outflow: without a circle both are freed with their last use.
+            self._pause = self._resume = _nothing
             self.settled.set()
             self._wake()
 
@@ -79,5 +81,6 @@ class Outflow:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         if isinstance(self._end, RemoteFailure):
-            raise self._end
+            # One of its own for each reader: one that is raised refers to the frames that it came through, and is kept here.
+            raise RemoteFailure(self._end.code, self._end.message, because=self._end.because)
         yield self._end

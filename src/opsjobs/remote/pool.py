@@ -183,8 +183,9 @@ class SshPool:
         self._room.leave()
         if jump is not None:
             jump.leave()
-        if line.lost is not None:
-            line.lost()
+        lost, line.lost = line.lost, None
+        if lost is not None:
+            lost()
 
     @asynccontextmanager
     async def _jump(self, endpoint: Endpoint) -> AsyncIterator[Place | RemoteFailure | None]:

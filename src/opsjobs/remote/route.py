@@ -119,6 +119,8 @@ class Route:
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
+        finally:
+            del waiter  # its exception refers to this frame
 
     def _give_up(self, waiter: asyncio.Future[Line]) -> None:
         if waiter in self._waiters:

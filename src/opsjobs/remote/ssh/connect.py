@@ -26,6 +26,7 @@ from opsjobs.remote.ssh.hostkeys import KEY_KINDS, HostKeyJudge, shown
 from opsjobs.remote.ssh.logins import Login, Logins
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.reasons import Attempt
+from opsjobs.remote.ssh.release import forget_frames, release
 from opsjobs.remote.ssh.sending import without_ignored
 
 # AES-GCM before asyncssh's first choice, ChaCha20: as strong, done by the processor, a third of the work a run (measured
@@ -91,6 +92,7 @@ class _Client(asyncssh.SSHClient):
         self._refused = False
         self._more: str | None = None
         self._prompts: list[str] = []
+        self._wire: asyncssh.SSHClientConnection | None = None
         self.connection: Connection | None = None
 
     @property
@@ -104,10 +106,18 @@ class _Client(asyncssh.SSHClient):
             return f"`{self._prompts[-1]}`"
         return None if self._refused else self._more
 
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """The connection is there; the login comes."""
+        self._wire = conn
+
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The connection ended."""
-        if self.connection is not None:
-            self.connection.lost()
+        """The connection ended, before or after the login."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.lost()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            asyncio.get_running_loop().call_soon(release, wire)
 
     def validate_host_public_key(self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey) -> bool:
         """Asked about a host key that is not pinned."""
@@ -222,16 +232,20 @@ class Connector:
         except TimeoutError:
             raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
         except (asyncssh.Error, OSError, ValueError) as error:
-            failure = attempt.failed(error, judge, second_factor=client.second_factor)
-            if failure.code is ErrorCode.HOST_KEY:
-                self._alarm(target, failure.message)
-            raise failure from None
+            raise self._failed(error, attempt, judge, client) from None
         without_ignored(wire)
         timing.finished = time.monotonic()
         self._observe(timing.finished - timing.started)
         logged_in = LoggedIn(timing.exchanged or timing.finished, timing.finished)
         client.connection = Connection(wire, target, self.options, logged_in, login.good_until)
         return client.connection
+
+    def _failed(self, error: Exception, attempt: Attempt, judge: HostKeyJudge, client: _Client) -> RemoteFailure:
+        failure = attempt.failed(error, judge, second_factor=client.second_factor)
+        forget_frames(error)
+        if failure.code is ErrorCode.HOST_KEY:
+            self._alarm(attempt.target, failure.message)
+        return failure
 
     @asynccontextmanager
     async def _way(self, target: Target, through: Connection | None, deadline: float) -> AsyncIterator[dict[str, Any]]:

@@ -62,15 +62,17 @@ class Connection:
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Call once, when the connection ends for whatever reason."""
-        self._on_lost = callback
-        if not self.alive:
+        if self.alive:
+            self._on_lost = callback
+        else:
             callback()
 
     def lost(self) -> None:
         """Told by the protocol that the connection is gone."""
         self._lost = True
-        if self._on_lost is not None:
-            self._on_lost()
+        callback, self._on_lost = self._on_lost, None
+        if callback is not None:
+            callback()
 
     def close(self) -> None:
         """Say goodbye and let go; returns at once."""

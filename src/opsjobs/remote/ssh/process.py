@@ -117,7 +117,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.requested = False
         """True once the start request may have been written."""
         self.outflow = Outflow(pause=self._pause, resume=self._resume)
-        self._early: Callable[[], None] | None = None
+        self._early: tuple[bytes, bool] | None = None
         self._given_up = False
         self._resuming = False
         self._pauses_next = False
@@ -139,7 +139,8 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.requested = True
         if self._early is not None:
             # asyncssh writes the request before it waits for anything.
-            asyncio.get_running_loop().call_soon(self._early)
+            (stdin, end), self._early = self._early, None
+            asyncio.get_running_loop().call_soon(partial(self.send, stdin, end=end))
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Output of the command."""
@@ -204,7 +205,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         A POSIX machine's server keeps what comes in their order. Others may take the end of the input for that of the session.
         """
         if stdin or end:
-            self._early = partial(self.send, stdin, end=end)
+            self._early = stdin, end
 
     def send(self, stdin: bytes, *, end: bool) -> None:
         """Write the command's standard input, and end it there."""
