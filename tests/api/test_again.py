@@ -53,7 +53,7 @@ async def test_what_failed_is_retried_from_the_step_that_failed(database: Databa
         assert [told[k] for k in ("parent", "triggered_by", "job_version", "number", "reason", "requested_by", "status")] == [
             first, "retry", 1, 2, "fixed", "ada", "queued",
         ]  # fmt: skip
-        assert told == (await desk.http.get(f"/executions/{told['id']}")).json()
+        assert told == (await desk.http.get(f"/executions/{told['id']}")).json() | {"waiting_on": None}
         assert await targets_of(desk, told["id"]) == ["web-2", "db-1"]
         assert desk.rung == ["default"]
         results = (await desk.http.get(f"/executions/{told['id']}/results")).json()["items"]
@@ -286,3 +286,43 @@ async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(databa
         assert first["parameters"]["token"] != second["parameters"]["token"]
         opened = desk.parts.vault.open_parameters(UUID(again["uuid"]), second["parameters"])
         assert (opened["token"].reveal(), opened["service"]) == ("hush-hush", "nginx")
+
+
+async def test_what_was_retried_is_not_retried_again_unawares(database: Database) -> None:
+    async with live(database) as desk:
+        first = await ended(desk, 0, 3, 4)
+        retry = f"/executions/{first}/retry"
+        one = (await desk.http.post(retry, json={"targets": ["web-2"]})).json()["id"]
+        other = (await desk.http.post(retry, json={"targets": ["db-1"]})).json()["id"]
+        told = problem(await desk.http.post(retry, json={"which": "failed"}), 409, "already_retried")
+        assert f"by {one} (queued), {other} (queued)" in told["detail"]
+        problem(await desk.http.post(retry, json={"targets": ["web-2"]}), 409, "already_retried")
+        assert (await desk.http.get(f"/executions/{first}")).json()["retries"] == [one, other]
+        before = await database.fetch("select id from job_executions")
+        looked = await desk.http.post(retry, json={"which": "failed", "dry_run": True})
+        assert (looked.status_code, looked.json()) == (
+            200,
+            {
+                "execution": first,
+                "targets": [
+                    {"id": "2", "name": "web-2", "host": "10.0.0.2", "status": "failed", "error": "nonzero_exit"},
+                    {"id": "3", "name": "db-1", "host": "10.0.0.3", "status": "failed", "error": "nonzero_exit"},
+                ],
+                "total_targets": 2,
+                "retries": [{"id": one, "status": "queued"}, {"id": other, "status": "queued"}],
+                "needs_approval": False,
+            },
+        )
+        assert await database.fetch("select id from job_executions") == before
+        third = await desk.http.post(retry, json={"which": "failed", "again": True})
+        assert third.status_code == 202
+        assert (await desk.http.get(f"/executions/{first}")).json()["retries"] == [one, other, third.json()["id"]]
+
+
+async def test_of_retries_at_once_only_one_is_launched(database: Database) -> None:
+    async with live(database) as desk:
+        first = await ended(desk, 3, 3, 3)
+        answers = await asyncio.gather(
+            *(desk.http.post(f"/executions/{first}/retry", json={"which": "failed"}) for _ in range(5))
+        )
+        assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409, 409]

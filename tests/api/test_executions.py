@@ -31,7 +31,7 @@ async def test_a_job_is_executed(database: Database) -> None:
             "because",
         )
         assert (await desk.http.get("/executions/1")).json() | {"waiting_on": None} == told
-        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() == told
+        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() | {"waiting_on": None} == told
         assert desk.rung == ["default"]
 
 

@@ -103,3 +103,21 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         assert (await desk.http.get("/approvals", headers=viewer)).status_code == 200
         problem(await desk.http.post(f"/approvals/{asked.id}/approve", headers=operator), 403, "forbidden")
         assert (await desk.http.post(f"/approvals/{asked.id}/approve", headers=manager)).status_code == 200
+
+
+async def test_a_resume_says_which_failures_it_accepts(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2", "web-3")
+        policy = {"max_fail": 0, "waves": [2, "100%"], "gate": {"pause_on_fail": True}}
+        body = {"actions": [{"command": "true"}], "targets": {"ids": ["web-1", "web-2", "web-3"]}, "policy": policy}
+        desk.story.execution_id = (await desk.http.post("/run", json=body)).json()["id"]
+        await desk.story.begin()
+        await desk.story.finish("web-1", 3)
+        await desk.story.finish("web-2", 3)
+        await desk.http.post("/executions/1/resume")  # looks at what came in: it stops at the failures
+        assert (await desk.http.get("/executions/1")).json()["waiting_on"]["kind"] == "max_fail"
+        resumed = (await desk.http.post("/executions/1/resume")).json()
+        assert (resumed["status"], resumed["accepted"]) == ("running", {"failures": 2, "max_fail": 0})
+        assert (await desk.http.post("/executions/1/resume")).json()["accepted"] is None
+        log = (await desk.http.get("/executions/1/log")).json()["items"]
+        assert [(e["data"]["accepts"], e["data"]["max_fail"]) for e in log if "accepts" in e["data"]] == [(2, 0)]

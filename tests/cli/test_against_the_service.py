@@ -286,3 +286,57 @@ def test_a_target_is_changed_labelled_and_put_under_maintenance(folder: Path) ->
     shown = json.loads(opsjobs(folder, "targets", "show", "web-9", "-o", "json")[1])
     assert (shown["labels"], shown["groups"], shown["zone"]) == ({"team": "a"}, ["odd"], "default")
     assert opsjobs(folder, "targets", "rm", "web-9")[0] == 0
+
+
+def _failed(folder: Path) -> str:
+    """An execution that fails on one of the three machines; its id."""
+    command = 'echo out; echo first >&2; echo last words >&2; test "$OPSJOBS_TARGET" != ' + names(folder)[1]
+    code, _, err = opsjobs(folder, "run", command, "-l", "lab=true")
+    assert code == 3, err
+    assert f"{names(folder)[1]} failed, exit 1: last words" in err
+    return opsjobs(folder, "executions", "list", "--limit", "1", "-o", "name")[1].decode().strip()
+
+
+def test_why_a_run_failed_is_seen_at_once(folder: Path) -> None:
+    number, bad = _failed(folder), names(folder)[1]
+    code, out, err = opsjobs(folder, "executions", "show", number)
+    assert code == 0, err
+    rows = {line.split()[0]: line for line in out.decode().splitlines()}
+    assert rows["TARGET"].split() == ["TARGET", "STATUS", "STEP", "TOOK", "EXIT", "ERROR", "MESSAGE"]
+    assert rows[bad].split()[1:3] == ["failed", "step-1"]
+    assert rows[bad].endswith("nonzero_exit  last words")
+    grouped = opsjobs(folder, "executions", "groups", number)[1].decode()
+    assert f"1 target: failed, exit 1: {bad}\n    out\n    ! first\n    ! last words\n" in grouped
+    assert "2 targets: succeeded, exit 0" in grouped
+
+
+def test_lines_of_a_log_are_picked(folder: Path) -> None:
+    number, bad = _failed(folder), names(folder)[1]
+
+    def lines(*options: str) -> list[str]:
+        code, out, err = opsjobs(folder, "executions", "logs", number, *options)
+        assert code == 0, err
+        return out.decode().splitlines()
+
+    assert len(lines()) == 3 * LAB
+    assert sorted(lines("--failed")) == sorted([f"{bad} | out", f"{bad} | first", f"{bad} | last words"])
+    assert lines("--failed", "--stderr", "--tail", "1") == [f"{bad} | last words"]
+    assert len(lines("--stderr", "--tail", "1")) == LAB
+    assert lines("--action", "nothing") == []
+    (stamped,) = lines("-t", bad, "--stderr", "--tail", "1", "--timestamps")
+    moment, _, line = stamped.partition(" ")
+    assert (line, moment[-1], len(moment)) == (f"{bad} | last words", "Z", 24)
+    assert opsjobs(folder, "executions", "logs", number, "--failed", "--json")[0] == 2
+    assert opsjobs(folder, "executions", "logs", number, "--failed", "-t", "nothing")[0] == 4
+
+
+def test_a_retry_is_looked_at_and_not_repeated_unawares(folder: Path) -> None:
+    number, bad = _failed(folder), names(folder)[1]
+    code, out, err = opsjobs(folder, "executions", "retry", number, "--dry-run")
+    assert (code, out.decode().splitlines()[1].split()) == (0, [bad, "failed", "nonzero_exit"]), err
+    assert opsjobs(folder, "executions", "retry", number)[0] == 3
+    code, _, err = opsjobs(folder, "executions", "retry", number)
+    assert code == 6
+    assert "--again" in err
+    assert opsjobs(folder, "executions", "retry", number, "--again")[0] == 3
+    assert "retried by " in opsjobs(folder, "executions", "show", number)[2]

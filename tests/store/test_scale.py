@@ -85,7 +85,7 @@ async def test_a_resume_of_more_than_one_statement_admits_makes_all_ready(databa
     runs = (await owner.claim(targets)).runs
     await ledger.pause(execution.id, by="ada", reason=None)
     await owner.give_back(runs)
-    assert await ledger.resume(execution.id, by="ada") == {"default": targets}
+    assert (await ledger.resume(execution.id, by="ada")).ready == {"default": targets}
 
 
 @pytest.mark.parametrize("verb", ["claim", "settle"])

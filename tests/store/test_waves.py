@@ -71,7 +71,7 @@ async def test_a_gate_waits_for_a_person(database: Database) -> None:
     shown = await read(database, execution)
     assert shown.status is ExecutionStatus.PAUSED
     assert (await Ledger(database).reconcile())["admitted"] == 0
-    assert await Ledger(database).resume(execution.id, by="ada") == {"default": 1}
+    assert (await Ledger(database).resume(execution.id, by="ada")).ready == {"default": 1}
     await owner.finish((await owner.claim()).runs)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
     assert await faults(database) == []
@@ -132,7 +132,8 @@ async def test_failures_pause_where_the_gate_says_so_and_a_resume_accepts_them(d
     await fail(owner, (await owner.claim()).runs)
     assert (await read(database, execution)).status is ExecutionStatus.PAUSED
     assert not (await owner.claim()).runs
-    await ledger.resume(execution.id, by="ada")
+    resumed = await ledger.resume(execution.id, by="ada")
+    assert (resumed.accepts, resumed.max_fail) == (1, 0)
     await owner.finish((await owner.claim()).runs)
     assert (await state(database, execution))["open_wave"] == 1
     await fail(owner, (await owner.claim()).runs)
@@ -140,6 +141,24 @@ async def test_failures_pause_where_the_gate_says_so_and_a_resume_accepts_them(d
     await ledger.resume(execution.id, by="ada")
     await owner.finish((await owner.claim()).runs)
     assert (await read(database, execution)).status is ExecutionStatus.PARTIAL
+    assert await faults(database) == []
+
+
+async def test_failures_that_come_in_during_a_pause_by_hand_are_not_accepted_by_its_resume(database: Database) -> None:
+    policy = {"max_fail": 1, "gate": {"pause_on_fail": True}}
+    execution = await launch(database, machines(6), strategy=strategy([4, 2], **policy))
+    owner, ledger = Owner(database), Ledger(database)
+    runs = (await owner.claim()).runs
+    await ledger.pause(execution.id, by="ada", reason=None)
+    await fail(owner, runs)
+    resumed = await ledger.resume(execution.id, by="ada")
+    assert resumed.accepts is None
+    assert (await read(database, execution)).waiting_on == {
+        "kind": "max_fail", "reason": "4 of 6 runs failed, and max_fail allows 1", "by": None,
+    }  # fmt: skip
+    resumed = await ledger.resume(execution.id, by="ada")
+    assert (resumed.accepts, resumed.max_fail, resumed.ready) == (4, 1, {"default": 2})
+    await owner.finish((await owner.claim()).runs)
     assert await faults(database) == []
 
 
@@ -274,8 +293,8 @@ async def test_of_a_paused_execution_nothing_new_starts(database: Database) -> N
     await owner.finish(runs)
     assert not (await owner.claim()).runs
     assert (await ledger.reconcile())["admitted"] == 0
-    assert await ledger.resume(execution.id, by="ada") == {"default": 2}
-    assert await ledger.resume(execution.id, by="ada") == {}
+    assert (await ledger.resume(execution.id, by="ada")).ready == {"default": 2}
+    assert (await ledger.resume(execution.id, by="ada")).ready == {}
     await owner.finish((await owner.claim()).runs)
     told = [e.body for e in await Journal(database).read(execution.id) if e.target_run is None and e.event == "status"]
     assert [body["status"] for body in told if body] == ["queued", "running", "paused", "running", "completed"]

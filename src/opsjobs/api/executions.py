@@ -29,6 +29,7 @@ from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob
+from opsjobs.store.ledger.pausing import Resumed
 from opsjobs.store.paging import PageRequest
 
 WAIT_SECONDS_MAX = 60
@@ -160,7 +161,7 @@ async def groups(
     page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
     action: ActionKey = None,
 ) -> Response:
-    """The largest group first: same status, same exit code, same output (its first 64 KiB and its length)."""
+    """The largest group first: same status, exit code, error and output (first 64 KiB), and stderr of what did not succeed."""
     return listed(request, await request.app.state.parts.executions.groups(execution, page, action=action))
 
 
@@ -205,11 +206,13 @@ async def pause(request: Request, execution: Known, draft: CancelDraft | None = 
     summary="Resume an execution",
 )
 async def resume(request: Request, execution: Known) -> Response:
-    """It goes on; where a gate between two waves paused it, past that gate. 409 as of pause; one that is not paused: no change."""
+    """Continues it, past the gate if a gate paused it; `accepted`: failures over `max_fail`. 409 as of pause; idempotent."""
     parts = request.app.state.parts
-    for zone in await parts.ledger.resume(execution.id, by=principal_of(request).name):
+    resumed: Resumed = await parts.ledger.resume(execution.id, by=principal_of(request).name)
+    for zone in resumed.ready:
         parts.doorbell.ring(zone)
-    return JSONResponse((await _read(request, execution.id)).data())
+    accepted = {"failures": resumed.accepts, "max_fail": resumed.max_fail} if resumed.accepts is not None else None
+    return JSONResponse({**(await _read(request, execution.id)).data(), "accepted": accepted})
 
 
 @router.post(
@@ -221,11 +224,14 @@ async def resume(request: Request, execution: Known) -> Response:
 async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
     """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end.
 
-    Needs `jobs:execute`, too.
+    409 `already_retried` if a retry was for one of them before, unless `again` is true. `dry_run`: launches nothing; 200 with
+    what it would be for. Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.OBJECT)
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
+    if draft.dry_run:
+        return JSONResponse(await request.app.state.parts.again.preview(id, draft, bounds=limits, **await requester(request)))
     launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
     return await answered(request, launched, prefer)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.artifacts import artifacts
-from opsjobs.cli.client import Json, connect, path_of
+from opsjobs.cli.client import Client, Json, Refused, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.holds import hold_of
 from opsjobs.cli.launching import launch, patience
+from opsjobs.cli.logs import logs
 from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
 from opsjobs.cli.watch import watch
 from opsjobs.model.again import Which
-from opsjobs.model.execution import ExecutionStatus, RunStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 
 app = typer.Typer(help="Executions: what ran, what runs, what it said.", no_args_is_help=True)
 
@@ -42,18 +45,52 @@ COLUMNS = (
     Column("via", lambda e: e.get("triggered_by"), wide=True),
     Column("uuid", lambda e: e["uuid"], wide=True),
 )
+
+
+def took(run: Mapping[str, Any]) -> str:
+    """How long a run took, or has taken so far."""
+    began, ended = run.get("started_at"), run.get("finished_at")
+    if not isinstance(began, str):
+        return "-"
+    until = datetime.fromisoformat(ended) if isinstance(ended, str) else datetime.now(UTC)
+    return seconds(max((until - datetime.fromisoformat(began)).total_seconds(), 0.0) * 1_000)
+
+
+def message(run: Mapping[str, Any]) -> str | None:
+    """What went wrong with a run: its last line of stderr if its command failed, else the error's own words."""
+    error = run.get("error") or {}
+    if run.get("contact_lost_at") and not run.get("finished_at"):
+        return f"contact lost {ago(run['contact_lost_at'])}; its command is looked for"
+    if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
+        return str(run["last_stderr"])
+    return error.get("message")
+
+
 RUN_COLUMNS = (
     Column("target", lambda r: r["target"]["name"]),
     Column("host", lambda r: r["target"]["host"], wide=True),
     Column("status", lambda r: r["status"]),
-    Column("waits for", waits_for, wide=True),
+    Column("step", lambda r: r.get("step")),
+    Column("wave", lambda r: None if r.get("wave") is None else r["wave"] + 1),
+    Column("took", took),
+    Column("waits for", waits_for),
     Column("exit", lambda r: r.get("exit_code")),
     Column("attempt", lambda r: r.get("attempt"), wide=True),
     Column("worker", lambda r: r.get("worker"), wide=True),
-    Column("cancel proof", lambda r: r.get("cancel_proof"), wide=True),
+    Column("cancel proof", lambda r: r.get("cancel_proof")),
     Column("error", lambda r: (r.get("error") or {}).get("code")),
-    Column("message", lambda r: (r.get("error") or {}).get("message")),
+    Column("message", message),
 )
+
+
+def _shown(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[Column]:
+    """The columns that say something of these runs; -o wide has all."""
+    if form is Form.WIDE or not runs:
+        return RUN_COLUMNS
+    always = ("target", "status", "step", "took")
+    told = [c for c in RUN_COLUMNS if c.heading in always or any(c.value(run) not in (None, "", "-") for run in runs)]
+    one_wave = len({run.get("wave") for run in runs}) < 2
+    return [c for c in told if not (c.heading == "wave" and one_wave)]
 
 
 @app.command("list")
@@ -78,16 +115,21 @@ def show(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """Show an execution and how it went on each target."""
+    """Show an execution and how it went on each target.
+
+    A failed target has the step that failed and the last line of its stderr; above the table stand what holds the execution,
+    its retries, and the last good run of its job.
+    """
     with connect() as client:
         path = path_of("execution", execution)
         found = client.get(path)
         runs, more = client.items(f"{path}/targets", limit=limit, status=status)
+        good = last_good(client, found)
     if output not in (Form.TABLE, Form.WIDE):
-        show_one({**found, "targets": runs}, output, name="id")
+        show_one({**found, "targets": runs, "last_good": good}, output, name="id")
         return
-    tell(_headline(found))
-    show_list(runs, RUN_COLUMNS, output)
+    tell(headline(found, good))
+    show_list(runs, _shown(runs, output), output)
     options.tell_more(more, limit)
 
 
@@ -100,25 +142,6 @@ def follow(execution: Execution, as_json: options.AsJson = False, wait_limit: op
     with connect() as client:
         found = client.get(path_of("execution", execution))
         raise typer.Exit(watch(client, found, None, as_json=as_json, waits_seconds=patience(wait_limit)))
-
-
-@app.command()
-def logs(
-    execution: Execution,
-    target: Annotated[str | None, typer.Option("-t", "--target", help="Only this target's lines.")] = None,
-    stream: Annotated[
-        str | None, typer.Option(metavar="stdout|stderr", help="With -t: exactly the bytes of this stream.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Log entries, one line of JSON each.")] = False,
-) -> None:
-    """Print what an execution has written so far."""
-    if stream is not None and (stream not in ("stdout", "stderr") or target is None):
-        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", Exit.USAGE)
-    with connect() as client:
-        form = "ndjson" if as_json else "text"
-        for portion in client.raw(f"{path_of('execution', execution)}/log", format=form, target=target, stream=stream):
-            sys.stdout.buffer.write(portion)
-    sys.stdout.buffer.flush()
 
 
 @app.command()
@@ -142,10 +165,15 @@ def pause(execution: Execution, reason: options.Reason = None) -> None:
 
 @app.command()
 def resume(execution: Execution) -> None:
-    """Let a paused execution go on; where it stands between two waves, with the next one."""
+    """Continue a paused execution; if it stands between two waves, with the next one."""
     with connect() as client:
         asked = client.post(f"{path_of('execution', execution)}/resume")
+    if (accepted := asked.get("accepted")) is not None:
+        allowed = f"max_fail is {accepted['max_fail']}" if accepted.get("max_fail") is not None else "the wave's check failed"
+        tell(f"execution {asked['id']}: this accepts {counted(accepted['failures'], 'failure')}; {allowed}")
     tell(f"execution {asked['id']} is {asked['status']}")
+    if (hold := hold_of(asked)) is not None:
+        tell(hold)
 
 
 @app.command()
@@ -156,31 +184,56 @@ def retry(
     target: Annotated[
         list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Just these targets. May be repeated.")
     ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also targets that a retry of this execution was for already.")] = False,
+    dry_run: options.DryRun = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
-    """Do again, live, what did not end well, from the step where it went wrong.
+    """Retry the failed targets of an execution, live, starting at the step that failed.
 
     It is a new execution; what succeeded is not run again. Exit codes as of `opsjobs run`.
     """
     if which is not None and target:
         raise CommandFailed("--which and --target do not go together: name one of the two.", Exit.USAGE)
     body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
-    body |= options.because(reason, override_safety)
+    body |= options.because(reason, override_safety) | ({"again": True} if again else {})
     with connect() as client:
-        raise typer.Exit(
-            launch(
-                client, f"{path_of('execution', execution)}/retry", body, as_json=as_json, detach=detach, wait_limit=wait_limit
-            )
-        )
+        path = f"{path_of('execution', execution)}/retry"
+        if dry_run:
+            _show_retry(client.post(path, {**body, "dry_run": True}), as_json=as_json)
+            return
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
+
+
+RETRIED = (
+    Column("target", lambda t: t["name"]),
+    Column("host", lambda t: t["host"], wide=True),
+    Column("status", lambda t: t["status"]),
+    Column("error", lambda t: t.get("error")),
+)
+
+
+def _show_retry(told: Json, *, as_json: bool) -> None:
+    if as_json:
+        show_one(told, Form.JSON)
+        return
+    tell(
+        f"would retry {counted(told['total_targets'], 'target')} of execution {told['execution']}, starting at the step that failed:"
+    )
+    show_list(told["targets"], RETRIED, Form.TABLE)
+    if told["retries"]:
+        before = ", ".join(f"{one['id']} ({one['status']})" for one in told["retries"])
+        tell(f"already retried by {before}: repeating it takes --again")
+    if told["needs_approval"]:
+        tell("it would wait for an approval")
 
 
 @app.command()
 def groups(execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50) -> None:
-    """Show which targets came to the same."""
+    """Group the targets of an execution by identical result."""
     with connect() as client:
         found, more = client.items(f"{path_of('execution', execution)}/groups", limit=limit)
     if output in (Form.TABLE, Form.WIDE):
@@ -190,6 +243,7 @@ def groups(execution: Execution, output: options.Output = Form.TABLE, limit: opt
     options.tell_more(more, limit)
 
 
+app.command("logs")(logs)
 app.command("artifacts")(artifacts)
 
 GROUP_NAMES_SHOWN = 8
@@ -201,15 +255,42 @@ def block(group: dict[str, object]) -> str:
     names = [plain(t["name"] if isinstance(t, dict) else t) for t in targets] if isinstance(targets, list) else []
     who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
     exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
-    said = str(group.get("stdout") or "").rstrip("\n")
-    body = "".join(f"    {plain(line)}\n" for line in said.split("\n")) if said else ""
-    return f"{counted(int(str(group['count'])), 'target')}: {group['status']}{exit_code}: {who}\n{body}"
+    code = group.get("error_code")
+    error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
+    body = _indented(group.get("stdout"), "    ") + _indented(group.get("stderr"), "    ! ")
+    return f"{counted(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: {who}\n{body}"
 
 
-def _headline(e: Json) -> str:
+def _indented(said: object, by: str) -> str:
+    text = str(said or "").rstrip("\n")
+    return "".join(f"{by}{plain(line)}\n" for line in text.split("\n")) if text else ""
+
+
+def last_good(client: Client, e: Json) -> Json | None:
+    """The last execution of the same job before this one that completed; None if there is none, or no job."""
+    if e.get("job_id") is None:
+        return None
+    try:
+        found, _ = client.items(f"/jobs/{e['job_id']}/executions", limit=LAST_GOOD_SEARCHED, status=ExecutionStatus.COMPLETED)
+    except Refused:  # the job was deleted, or is out of sight
+        return None
+    return next(({name: one[name] for name in ("id", "finished_at")} for one in found if one["id"] < e["id"]), None)
+
+
+LAST_GOOD_SEARCHED = 20
+
+
+def headline(e: Json, good: Json | None) -> str:
+    """What an execution is and how it stands, in a few lines."""
     number = "" if e.get("number") is None else f" (number {e['number']})"
-    standing = e.get("error") or (e.get("waiting_on") or {}).get("reason")
-    error = f"\n{plain(standing)}" if standing else ""
-    by = f"{plain(e.get('requested_by'))} by {e.get('triggered_by')}, {ago(e.get('created_at'))}"
-    took = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
-    return f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{took}; for {by}{error}"
+    duration = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
+    asked = f"started by {plain(e.get('requested_by'))} ({e.get('triggered_by')}), {ago(e.get('created_at'))}"
+    lines = [f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"]
+    lines += [plain(told) for told in (e.get("error"), hold_of(e)) if told]
+    if e.get("parent") is not None and e.get("triggered_by") == TriggeredBy.RETRY:
+        lines.append(f"retries execution {e['parent']}")
+    if e.get("retries"):
+        lines.append(f"retried by {', '.join(str(one) for one in e['retries'])}")
+    if good is not None and e["status"] != ExecutionStatus.COMPLETED:
+        lines.append(f"last good run: execution {good['id']}, {ago(good['finished_at'])}")
+    return "\n".join(lines)

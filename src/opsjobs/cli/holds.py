@@ -39,7 +39,7 @@ def hold_of(execution: Mapping[str, Any]) -> str | None:
             approval = held.get("approval")
             what = f"waiting for approval {approval}: {reason}"
             answer = f"See: opsjobs approvals show {approval}. Another person answers: opsjobs approvals approve {approval}"
-        case "exclusive":
+        case "exclusive" if held.get("execution") is not None:
             answer = f"See: opsjobs executions show {held.get('execution')}"
         case "workers":
             answer = f"Start one with: opsjobs worker --zone {plain((held.get('zones') or ['default'])[0])}"

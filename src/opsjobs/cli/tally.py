@@ -12,11 +12,11 @@ from typing import Any
 from opsjobs.cli.lines import bytes_of
 from opsjobs.cli.render import counted, counts, plain, seconds
 from opsjobs.model.execution import ErrorCode, RunStatus
+from opsjobs.model.runs import last_line
 
 FAILURES_SHOWN = 20
 NAMES_SHOWN = 8
 LAST_WORDS_BYTES = 1_024
-LAST_WORDS_CHARACTERS = 200
 SLOWEST_SHOWN = 3
 
 
@@ -155,12 +155,6 @@ def failure(reason: str, names: Sequence[str]) -> str:
         return f"{names[0]} {reason}"
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{len(names)} {reason} ({', '.join(names[:NAMES_SHOWN])}{more})"
-
-
-def last_line(text: str) -> str:
-    """Return the last line that is not blank, cut to what fits into a message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][-LAST_WORDS_CHARACTERS:] if lines else ""
 
 
 def _took_ms(result: Mapping[str, Any]) -> float:

@@ -22,7 +22,7 @@ from opsjobs.store import dead_letters, idempotency
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger import Ledger, NewExecution
-from opsjobs.store.parents import Parents
+from opsjobs.store.parents import Parents, check_not_retried
 from opsjobs.store.transaction import Connection, Database
 
 # Executions that one revive makes at most: they are one transaction, and none of ours is long.
@@ -64,20 +64,15 @@ class Again:
     ) -> Launched:
         """A new execution of these runs of one that has ended. Those that are dead letters are answered by it.
 
-        Raises NotFound, Conflict (it has not ended, its job is gone), Invalid (nothing to retry, no such target), Forbidden
-        where its job or one of the targets, as they are now, is out of bounds.
+        Raises NotFound, Conflict (it has not ended, its job is gone, it was retried before), Invalid (nothing to retry, no such
+        target), Forbidden where its job or one of the targets, as they are now, is out of bounds.
         """
-        parent = await self._parents.get(ref)
-        if not parent.ended:
-            detail = f"Execution {parent.id} has not ended: wait for its end, or cancel it, and retry then."
-            raise Conflict("execution_not_ended", detail)
-        runs = _meant(parent, await self._parents.runs(parent.id), draft)
-        known = await self._targets.known([run.target.id for run in runs])
-        await self._check_bounds(bounds, [parent], runs, known)
         by: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
-        new = await self._heir(parent, runs, known, reason=draft.reason, override=draft.override, **by)
+        parent, runs, new = await self._drafted(ref, draft, bounds, **by)
 
         async def revive(connection: Connection, execution: Execution) -> None:
+            if not draft.again:
+                await check_not_retried(connection, parent.id, [run.target.id for run in runs], execution.id)
             ids = [run.id for run in runs]
             answered = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
             if answered:
@@ -86,6 +81,38 @@ class Again:
 
         with _its_job_is_there(parent):
             return await self._launcher.start(new, idem, also=revive)
+
+    async def preview(
+        self, ref: str, draft: RetryDraft, *, requested_by: str, requested_by_kind: IdentityKind, bounds: Bounds = NO_BOUNDS
+    ) -> dict[str, Any]:
+        """Return what a retry would be for, and by which retries it was done before. Raises as `retry`, but for those."""
+        parent, runs, new = await self._drafted(
+            ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
+        )
+        before = await self._parents.retries(parent.id, [run.target.id for run in runs])
+        return {
+            "execution": parent.id,
+            "targets": [
+                {**run.target.data(), "status": run.status.value, "error": run.error_code and run.error_code.value}
+                for run in runs
+            ],
+            "total_targets": len(runs),
+            "retries": [{"id": row["id"], "status": row["status"]} for row in before],
+            "needs_approval": new.question is not None,
+        }
+
+    async def _drafted(
+        self, ref: str, draft: RetryDraft, bounds: Bounds, **by: Any
+    ) -> tuple[Parent, Sequence[PastRun], NewExecution]:
+        """The execution that is retried, the runs that are meant, and what would be written."""
+        parent = await self._parents.get(ref)
+        if not parent.ended:
+            detail = f"Execution {parent.id} has not ended: wait for its end, or cancel it, and retry then."
+            raise Conflict("execution_not_ended", detail)
+        runs = _meant(parent, await self._parents.runs(parent.id), draft)
+        known = await self._targets.known([run.target.id for run in runs])
+        await self._check_bounds(bounds, [parent], runs, known)
+        return parent, runs, await self._heir(parent, runs, known, reason=draft.reason, override=draft.override, **by)
 
     async def revive(
         self,

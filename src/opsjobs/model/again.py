@@ -32,10 +32,16 @@ TargetRef = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RetryDraft(Overriding):
-    """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets` (ids or names)."""
+    """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets` (ids or names).
+
+    `again`: also those that a retry of this execution was for already. `dry_run`: launch nothing; the answer is 200 with what
+    would be retried.
+    """
 
     which: Which | None = None
     targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
+    again: bool = False
+    dry_run: bool = False
 
     @model_validator(mode="before")
     @classmethod

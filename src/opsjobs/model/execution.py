@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -205,7 +205,7 @@ class Execution:
     `halt_reason`: why what had not begun was skipped. `paused_by` is None where a gate paused it.
     `waves`: {open, total}, of an execution that has several. `waiting_on`: for what
     it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`: {verdict, findings}
-    of the safety check; None: it was not asked.
+    of the safety check; None: it was not asked. `retries`: the first 100 executions that retry runs of it.
     """
 
     id: int
@@ -236,6 +236,7 @@ class Execution:
     waves: Mapping[str, int] | None = None
     waiting_on: Mapping[str, Any] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    retries: Sequence[int] = ()
     judgement: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
@@ -270,6 +271,7 @@ class Execution:
             "verdict": self.judgement["verdict"] if self.judgement is not None else None,
             "findings": list(self.judgement["findings"]) if self.judgement is not None else [],
             "parent": self.parent,
+            "retries": list(self.retries),
             "links": {
                 "self": path,
                 "events": f"{path}/events",

@@ -29,6 +29,7 @@ class TargetRun:
 
     `awaits`: what a waiting run waits for, by name: the action of a barrier or an approval, the uuid of a child execution, the
     reason of a hold; beside a timer or a back-off, what else is awaited. `not_before`: when its timer, back-off or hold is over.
+    `step`: the action at which it is, or at which it did not succeed. `last_stderr`: the last line there, of what did not succeed.
     """
 
     id: int
@@ -48,6 +49,8 @@ class TargetRun:
     late_result: Mapping[str, Any] | None = None
     awaits: str | None = None
     not_before: datetime | None = None
+    step: str | None = None
+    last_stderr: str | None = None
 
     def data(self) -> dict[str, Any]:
         """An item of GET /executions/{id}/targets, which is also the `data` of the run's events."""
@@ -61,6 +64,8 @@ class TargetRun:
             "not_before": moment(self.not_before),
             "attempt": self.attempt,
             "wave": self.wave,
+            "step": self.step,
+            "last_stderr": self.last_stderr,
             "worker": self.worker,
             "error": _error(self.error),
             "exit_code": self.exit_code,
@@ -146,13 +151,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Targets whose runs ended alike: same status, same exit code, same output."""
+    """Targets whose runs ended alike: same status, exit code, error and output; `stderr`: of what did not succeed."""
 
     digest: str
     exit_code: int | None
     status: RunStatus
     stdout: Captured
     targets: Sequence[TargetName]
+    error_code: str | None = None
+    stderr: bytes = b""
 
     def data(self) -> dict[str, Any]:
         """An item of GET /executions/{id}/groups."""
@@ -160,10 +167,21 @@ class Group:
             "digest": self.digest,
             "exit_code": self.exit_code,
             "status": self.status.value,
+            "error_code": self.error_code,
             **self.stdout.data("stdout"),
+            "stderr": self.stderr.decode("utf-8", "replace"),
             "count": len(self.targets),
             "targets": [t.data() for t in self.targets],
         }
+
+
+LAST_LINE_CHARACTERS = 200
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, cut to what fits into a message; empty if there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-LAST_LINE_CHARACTERS:] if lines else ""
 
 
 def _error(error: RunError | None) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from opsjobs.model.action import line_of
 from opsjobs.model.exclusive import shown
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
 from opsjobs.model.failures import NotFound
-from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun
+from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
 from opsjobs.store.holding import held_runs
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
@@ -22,6 +22,7 @@ from opsjobs.store.reference import Reference
 from opsjobs.store.standing import WAITING_ON, WAVES
 from opsjobs.store.transaction import Database
 
+_NOTHING_WENT_WRONG = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
 INLINE_BYTES = 64 << 10
 """How much of a stream stands in a result; the log has the rest."""
 PAGE_BYTES = 8 << 20
@@ -36,7 +37,9 @@ select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_
        s.requested_by_kind, s.labels, s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
        s.judgement,
        case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
-       {WAVES} as waves, {WAITING_ON} as waiting_on
+       {WAVES} as waves, {WAITING_ON} as waiting_on,
+       array(select k.execution_id from execution_specs k where k.parent_id = e.id and k.triggered_by = 'retry'
+             order by k.execution_id limit 100) as retries
 from job_executions e join execution_specs s on s.execution_id = e.id"""
 EXECUTIONS = Listing(
     _EXECUTION,
@@ -60,8 +63,21 @@ select id, uuid, position, target_id, target_name, target_host, status, waiting_
        case when status = 'waiting' and waiting_for is null and zone <> all (array(
          select w.zone from workers w where w.buried_at is null and w.expires_at > (select opsjobs_now())))
        then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
-       nullif(not_before, 'infinity') as not_before
+       nullif(not_before, 'infinity') as not_before,
+       (select x.action from job_execution_results x where x.target_run_id = target_runs.id
+        order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
 from target_runs"""
+# Of each run the end of the last pieces of stderr, if they are among its last 50 pieces of output.
+_LAST_STDERR = """
+select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral (
+  select string_agg(t.tail, ''::bytea order by t.seq) as tail from (
+    select p.seq, substring(p.data from greatest(length(p.data) - 1023, 1)) as tail from (
+      select seq, stream, data from execution_log
+      where execution_id = %(execution)s and target_run_id = r.id and event = 'output'
+        and log_day = (select e.log_day from job_executions e where e.id = %(execution)s)
+      order by seq desc limit 50) p
+    where p.stream = 'stderr' and p.data is not null order by p.seq desc limit 3) t) l
+where l.tail is not null"""
 RUNS = Listing(
     f"{_RUN} where execution_id = %(execution)s",
     {
@@ -118,21 +134,26 @@ select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.atte
 from {of} as r join job_execution_results x on x.target_run_id = r.id
 where %(action)s::text is null or x.action = %(action)s
 order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null, x.attempt desc"""
-_STDOUT_HEADS = """
+_STREAM_HEADS = """
 select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s) as head
 from counting c join execution_log l on l.target_run_id = c.target_run_id and l.action = c.action and l.attempt = c.attempt
-where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and l.stream = 'stdout'
+where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and {which}
   and l.data is not null and l.start_offset < %(inline)s
 group by l.target_run_id"""
-# Targets are alike when status, exit code, the first 64 KiB of stdout and its length are. Two stages keep memory small:
-# the bytes of one run at a time become a digest, and only digests are grouped.
+_STDOUT_HEADS = _STREAM_HEADS.format(which="l.stream = 'stdout'")
+# What an action that succeeded says on stderr is no difference.
+_STDERR_HEADS = _STREAM_HEADS.format(which="l.stream = 'stderr' and c.status <> 'succeeded'")
+# Targets are alike when status, exit code, error, the first 64 KiB of stdout and its length are, and of what failed the first
+# 64 KiB of stderr. Two stages keep memory small: the bytes of one run at a time become a digest, and only digests are grouped.
 _GROUPS = f"""
 with run as materialized (
-  select id, position, target_id, target_name, target_host, status, exit_code from target_runs
+  select id, position, target_id, target_name, target_host, status, exit_code, error_code from target_runs
   where execution_id = %(execution)s and finished_at is not null
 ), counting as materialized ({_COUNTING.format(of="run")}
 ), head as (
   select target_run_id, sha256(head) as sha from ({_STDOUT_HEADS}) h
+), complaint as (
+  select target_run_id, sha256(head) as sha from ({_STDERR_HEADS}) h
 ), size as (
   select target_run_id, sum(bytes)::bigint as bytes, max(exit_code) as exit_code, max(status) as status
   from counting group by target_run_id
@@ -140,22 +161,23 @@ with run as materialized (
   select run.id, run.position, run.target_id, run.target_name, run.target_host,
          case when %(action)s::text is null then run.status else size.status end as status,
          case when %(action)s::text is null then run.exit_code else size.exit_code end as exit_code,
-         coalesce(size.bytes, 0) as bytes, head.sha
-  from run left join head on head.target_run_id = run.id left join size on size.target_run_id = run.id
+         run.error_code, coalesce(size.bytes, 0) as bytes, head.sha, complaint.sha as complaint
+  from run left join head on head.target_run_id = run.id
+  left join complaint on complaint.target_run_id = run.id left join size on size.target_run_id = run.id
   where %(action)s::text is null or size.target_run_id is not null
 ), alike as (
-  select encode(sha256(convert_to(concat_ws('/', status, coalesce(exit_code::text, '-'), bytes, encode(sha, 'hex')), 'UTF8')),
-                'hex') as digest, status, exit_code, bytes, count(*) as count,
+  select encode(sha256(convert_to(concat_ws('/', status, coalesce(exit_code::text, '-'), bytes, encode(sha, 'hex'),
+                  error_code, encode(complaint, 'hex')), 'UTF8')), 'hex') as digest, status, exit_code, bytes, error_code, count(*) as count,
          (array_agg(id order by position))[1] as id,
          array_agg(target_id order by position) as ids, array_agg(target_name order by position) as names,
          array_agg(target_host order by position) as hosts
-  from told group by 1, 2, 3, 4
+  from told group by 1, 2, 3, 4, 5
 )
 select * from alike"""
 GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count")
 _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
-) {_STDOUT_HEADS.strip()}"""
+) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr', c.* from ({_STDERR_HEADS.strip()}) c"""
 
 _ACTED = """
 select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt, x.started_at, x.finished_at,
@@ -215,7 +237,11 @@ class Executions:
 
     async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
         """Target runs in the order of launch; filters and orders are those of RUNS."""
-        return (await RUNS.page(self._database, request, {"execution": execution_id})).map(_run)
+        page = await RUNS.page(self._database, request, {"execution": execution_id})
+        failed = [row["id"] for row in page.items if row["status"] not in _NOTHING_WENT_WRONG]
+        tails = await self._database.fetch(_LAST_STDERR, {"execution": execution_id, "runs": failed}) if failed else []
+        words = {row["id"]: last_line(row["tail"].decode("utf-8", "replace")) or None for row in tails}
+        return page.map(lambda row: replace(_run(row), last_stderr=words.get(row["id"])))
 
     async def runs_by_id(self, run_ids: Collection[int]) -> dict[int, TargetRun]:
         """These target runs as they stand, by id; the caller bounds how many."""
@@ -265,8 +291,8 @@ class Executions:
         page = await GROUPS.page(self._database, request, of)
         shown = [row["id"] for row in page.items]
         rows = await self._database.fetch(_GROUP_HEADS, {**of, "runs": shown}) if page.items else []
-        heads = {row["target_run_id"]: row["head"] for row in rows}
-        return page.map(lambda row: _group(row, heads.get(row["id"], b"")))
+        heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
+        return page.map(lambda row: _group(row, heads.get((row["id"], "stdout"), b""), heads.get((row["id"], "stderr"), b"")))
 
 
 def _of(execution: Execution) -> dict[str, Any]:
@@ -310,6 +336,7 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         pause_reason=row["pause_reason"],
         waves=row["waves"],
         waiting_on=shown(row["waiting_on"], everything=everything),
+        retries=row["retries"],
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],
         judgement=row["judgement"],
@@ -335,6 +362,7 @@ def _run(row: Mapping[str, Any]) -> TargetRun:
         late_result=row["late_result"],
         awaits=row["awaits"],
         not_before=row["not_before"],
+        step=row["step"],
     )
 
 
@@ -366,9 +394,10 @@ def _captured(head: bytes, total_bytes: int) -> Captured:
     return Captured(head, max(total_bytes, len(head)))
 
 
-def _group(row: Mapping[str, Any], stdout: bytes) -> Group:
+def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> Group:
     targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
-    return Group(row["digest"], row["exit_code"], RunStatus(row["status"]), Captured(stdout, row["bytes"]), targets)
+    said = Captured(stdout, row["bytes"])
+    return Group(row["digest"], row["exit_code"], RunStatus(row["status"]), said, targets, row["error_code"], stderr)
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:

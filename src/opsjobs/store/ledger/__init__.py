@@ -28,6 +28,7 @@ from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
+from opsjobs.store.ledger.pausing import Resumed
 from opsjobs.store.ledger.pending import Question
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
@@ -107,8 +108,8 @@ class Ledger:
         """Start nothing new of it. Raises NotFound, or Conflict where it is being cancelled or has ended."""
         await self._database.repeat(lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason))
 
-    async def resume(self, execution_id: int, *, by: str) -> Mapping[str, int]:
-        """Go on, past the gate where it stands at one; says how many runs became ready, by zone. Raises as `pause`."""
+    async def resume(self, execution_id: int, *, by: str) -> Resumed:
+        """Go on, past the gate where it stands at one. Raises as `pause`."""
         return await self._database.repeat(lambda: _pausing.resume(self._database, execution_id, by=by))
 
     async def ask_approval(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store import audit
@@ -30,7 +31,8 @@ from moved"""
 # A resume at a gate is the word that the gate waited for: the next wave opens, and what has failed so far is accepted.
 _RESUME = f"""
 with stood as (
-  select e.id, g.waves, g.cause, g.per_wave, {FAILURES} as failures, (g.cause is not null and {WAVE_OVER}) is true as opens
+  select e.id, g.waves, g.cause, g.per_wave, {FAILURES} as failures, {FAILURES} - g.fail_base as counted,
+    g.limits[e.open_wave + 1] as allowed, (g.cause is not null and {WAVE_OVER}) is true as opens
   from job_executions e left join execution_gates g on g.execution_id = e.id where e.id = %(id)s and e.paused
 ), moved as (
   update job_executions e set paused = false, last_seq = e.last_seq + 1, open_wave = e.open_wave + s.opens::int,
@@ -42,13 +44,28 @@ with stood as (
   from stood s where g.execution_id = s.id
 ), worded as (
   update execution_specs set paused_by = null, pause_reason = null where execution_id = (select id from stood)
+), accepted as (
+  select counted as failures, allowed as max_fail from stood where cause = 'max_fail'
+), logged as (
+  insert into execution_log (log_day, execution_id, seq, event, body)
+  select m.log_day, m.id, m.last_seq, 'status',
+         jsonb_build_object('execution', m.id, 'status', case when m.started_at is null then 'queued' else 'running' end,
+                            'error', null, 'by', %(by)s::text)
+           || case when s.opens then jsonb_build_object('wave', m.open_wave + 1, 'waves', cardinality(s.waves)) else '{{}}' end
+           || coalesce((select jsonb_build_object('accepts', a.failures, 'max_fail', a.max_fail) from accepted a), '{{}}')
+  from moved m join stood s on s.id = m.id
 )
-insert into execution_log (log_day, execution_id, seq, event, body)
-select m.log_day, m.id, m.last_seq, 'status',
-       jsonb_build_object('execution', m.id, 'status', case when m.started_at is null then 'queued' else 'running' end,
-                          'error', null, 'by', %(by)s::text)
-         || case when s.opens then jsonb_build_object('wave', m.open_wave + 1, 'waves', cardinality(s.waves)) else '{{}}' end
-from moved m join stood s on s.id = m.id"""
+select failures, max_fail from accepted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a resume came to: runs that became ready, by zone, and of a pause by max_fail the failures that it accepts."""
+
+    ready: Mapping[str, int]
+    accepts: int | None = None
+    max_fail: int | None = None
+    """What the policy allows; None: it was the check of the wave that failed."""
 
 
 async def pause(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
@@ -60,8 +77,8 @@ async def pause(database: Database, execution_id: int, *, by: str, reason: str |
         await audit.record(connection, "execution.paused", "execution", execution_id, reason=reason)
 
 
-async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[str, int]:
-    """Go on, past the gate where it stands at one; says how many runs became ready, by zone.
+async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
+    """Go on, past the gate where it stands at one.
 
     Asked of one that is not paused: nothing. Raises NotFound, and Conflict where it ends or has ended.
     """
@@ -70,7 +87,7 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[s
     async with database.transaction() as connection:
         await _open(connection, execution_id)
         async with connection.pipeline():
-            await connection.execute(_RESUME, asked)
+            resumed = await connection.execute(_RESUME, asked)
             admitted = await connection.execute(ADMIT, {"executions": [execution_id]})
             await advance.send(connection)
             await audit.record(connection, "execution.resumed", "execution", execution_id)
@@ -79,7 +96,9 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Mapping[s
     ready = {row["zone"]: row["admitted"] for row in await admitted.fetchall()}
     others = [*advanced.others, *([execution_id] if admitted_in_part(ready) else ())]
     later = await admit_after(database, sorted(set(others)))
-    return joined(ready, advanced.admitted, later)
+    accepted = await resumed.fetchone()
+    told = (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
+    return Resumed(joined(ready, advanced.admitted, later), *told)
 
 
 async def _open(connection: Connection, execution_id: int) -> None:

@@ -1,0 +1,106 @@
+"""`opsjobs executions logs`: what an execution has written, as bytes, as lines of JSON, or as lines that were picked."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs.cli.client import Client, connect, path_of
+from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.lines import Lines
+from opsjobs.cli.terminal import Terminal
+from opsjobs.model.execution import RunStatus
+
+SUCCEEDED = frozenset({RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SKIPPED})
+
+
+def logs(
+    execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")],
+    *,
+    target: Annotated[str | None, typer.Option("-t", "--target", help="Only this target's lines.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(metavar="stdout|stderr", help="With -t: exactly the bytes of this stream.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only targets that did not succeed.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only what was written to stderr.")] = False,
+    action: Annotated[str | None, typer.Option(metavar="KEY", help="Only this action's lines.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")] = None,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Log entries, one line of JSON each.")] = False,
+) -> None:
+    """Print what an execution has written so far."""
+    if stream is not None and (stream not in ("stdout", "stderr") or target is None):
+        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", Exit.USAGE)
+    picks = failed or stderr or action is not None or tail is not None or timestamps
+    if picks and (as_json or stream is not None):
+        raise CommandFailed("--json and --stream print the log as it is: leave the options that pick lines out.", Exit.USAGE)
+    with connect() as client:
+        path = path_of("execution", execution)
+        if picks:
+            _picked(client, path, target, only=_only(stderr, action), failed=failed, tail=tail, timestamps=timestamps)
+            return
+        form = "ndjson" if as_json else "text"
+        terminal = Terminal()
+        for portion in client.raw(f"{path}/log", format=form, target=target, stream=stream):
+            terminal.write("stdout", portion)
+        terminal.flush()
+
+
+def _only(stderr: bool, action: str | None) -> Callable[[dict[str, Any]], bool]:
+    def wanted(data: dict[str, Any]) -> bool:
+        return (not stderr or data.get("stream") == "stderr") and action in (None, data.get("action"))
+
+    return wanted
+
+
+def _picked(
+    client: Client,
+    path: str,
+    target: str | None,
+    *,
+    only: Callable[[dict[str, Any]], bool],
+    failed: bool,
+    tail: int | None,
+    timestamps: bool,
+) -> None:
+    runs, _ = client.items(f"{path}/targets", limit=0)
+    known = {str(run["target"]["id"]): str(run["target"]["name"]) for run in runs}
+    if target is not None and target not in (*known, *known.values()):
+        raise CommandFailed(f"{target}: the execution has no such target. See: opsjobs executions show", Exit.NOT_FOUND)
+    bad = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
+    meant = {i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)}
+    terminal = Terminal()
+    kept: dict[str, deque[bytes]] = {}
+    at = [""]
+
+    def put(_stream: str, portion: bytes) -> None:
+        for line in portion.splitlines(keepends=True):
+            stamped = f"{at[0]} ".encode() + line if timestamps else line
+            if tail is None:
+                terminal.write("stdout", stamped)
+            else:
+                kept.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(stamped)
+
+    lines = Lines(put, lambda i: known.get(i, i))
+    for item in _items(client.raw(f"{path}/log", format="ndjson")):
+        data = item["data"]
+        if item["event"] == "output" and str(data.get("target")) in meant and only(data):
+            at[0] = str(item["at"])
+            lines.output(data)
+    lines.finish()
+    for lasts in kept.values():
+        terminal.write("stdout", b"".join(lasts))
+    terminal.flush()
+
+
+def _items(portions: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    held = b""
+    for portion in portions:
+        *whole, held = (held + portion).split(b"\n")
+        yield from (json.loads(line) for line in whole if line)
+    if held:
+        yield json.loads(held)
