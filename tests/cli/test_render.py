@@ -118,3 +118,16 @@ def test_a_name_or_an_address_is_never_folded_however_narrow_the_terminal(
     assert ("not shown" in told.err) == bool(hidden)
     assert all(name in told.err for name in hidden)
     assert not hidden if width >= 80 else True
+
+
+def test_what_is_empty_is_left_out_before_what_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    run = {"target": "web-1", "status": "waiting", "waits for": "a worker: zone paris has none", "cancel proof": None}
+    columns = [Column(name, lambda i, name=name: i[name]) for name in run]  # type: ignore[misc]
+    show_list([run], [*columns, Column("message", lambda _: None)], Form.TABLE)
+    told = capsys.readouterr()
+    assert "not shown, for this terminal is too narrow: cancel proof, message" in told.err
+    assert "WAITS FOR" in told.out

@@ -99,6 +99,19 @@ async def test_a_dry_run_says_what_would_be_and_keeps_nothing(database: Database
     assert await known(inventory_on(database)) == {"web-1": "10.0.0.1"}
 
 
+async def test_a_dry_run_takes_no_ids(database: Database) -> None:
+    first = await take_in(database, host(1, groups=["web"]))
+    for _ in range(3):
+        tried = await take_in(
+            database, *(host(n, groups=["web"], jump="web-1" if n % 2 else None) for n in range(2, 40)), dry_run=True
+        )
+        assert {(outcome.outcome, outcome.id) for outcome in tried.outcomes} == {("created", None)}
+    last = await take_in(database, host(2, groups=["web", "db"]), host(3, jump="web-1"))
+    assert [outcome.id for outcome in (*first.outcomes, *last.outcomes)] == ["1", "2", "3"]
+    groups = await database.fetch("select id, name from target_groups order by id")
+    assert [(row["id"], row["name"]) for row in groups] == [(1, "web"), (2, "db")]
+
+
 async def test_a_thousand_are_one_request(database: Database) -> None:
     entries = [
         {"name": f"web-{n}", "host": f"10.0.{n // 250}.{n % 250}", "groups": ["web"], "labels": {"n": str(n)}}

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,9 +23,11 @@ FOLDED_COLUMNS = 16
 """A column is folded to no less; if there is no room for that, it is not shown."""
 NEVER_FOLDED = frozenset({
     "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution", "credential", "user", "username", "service",
-    "group", "file", "key", "zone", "jump", "worker",
+    "group", "file", "key", "zone", "jump",
 })  # fmt: skip
 """Headings of columns whose cells are typed again: folded, one name or address would read as another."""
+REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})
+"""Headings of columns that say why: the last to go but for names."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STYLE_OF = {
@@ -216,7 +218,8 @@ def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Non
     rows = [[cell(column.value(item)) for column in columns] for item in items]
     widths = [max((text.cell_len for text in texts), default=0) for texts in _by_column(columns, rows)]
     room = console(sys.stdout).width if sys.stdout.isatty() else PIPE_COLUMNS
-    kept = _fitting(columns, widths, room)
+    empty = {i for i in range(len(columns)) if all(row[i].plain == "-" for row in rows)}
+    kept = _fitting(columns, widths, room, empty)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for position in kept:
         whole = _is_whole(columns[position], widths[position])
@@ -244,13 +247,15 @@ def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]
     return sum((widths[i] if _is_whole(columns[i], widths[i]) else FOLDED_COLUMNS) + GAP for i in kept) - GAP
 
 
-def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
-    """Return the positions of the columns that have room: the last long ones go first, names and ids at the very last."""
+def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]) -> list[int]:
+    """Return the positions of the columns that have room: empty ones go first, names and ids at the very last."""
     kept = list(range(len(columns)))
 
-    def worth(position: int) -> tuple[bool, bool, int]:
-        named = columns[position].heading in NEVER_FOLDED
-        return named, _is_whole(columns[position], widths[position]), -position
+    def worth(position: int) -> tuple[int, int]:
+        heading = columns[position].heading
+        if heading in NEVER_FOLDED:
+            return 3, -position
+        return (0 if position in empty else 2 if heading in REASONS else 1), -position
 
     going = sorted(kept, key=worth)
     while len(kept) > 1 and _least(columns, widths, kept) > room:

@@ -12,7 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import plain, tell
-from opsjobs.cli.target_choice import All, Chosen, Group, chosen
+from opsjobs.cli.target_choice import All, Chosen, Group, chosen, told_of
 from opsjobs.cli.target_words import changes_in_words, warn_of_twins_of, warn_of_zones
 from opsjobs.model.importing import differences
 from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
@@ -135,7 +135,7 @@ def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Js
             if len(targets) == 1:
                 raise
             failed = wrong
-            tell(f"{plain(target['name'])}: {wrong}")
+            tell(told_of(target, wrong))
             continue
         words = changes_in_words(differences(_writable(target), _writable(after)))
         tell(f"{plain(target['name'])}: {plain(words) or 'nothing is different'}")

@@ -11,6 +11,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.render import plain
 
 AT_A_TIME = 8
 """Requests to machines that one command makes side by side: the API connects to each of them."""
@@ -66,6 +67,12 @@ def _group(client: Client, ref: str) -> object:
     if named is None:
         raise CommandFailed(f"There is no group {ref}: `opsjobs groups list` shows them.", Exit.NOT_FOUND)
     return named
+
+
+def told_of(target: Json, wrong: CommandFailed) -> str:
+    """Return what went wrong with a target, with its name before it unless the words begin with it."""
+    name = plain(target["name"])
+    return str(wrong) if str(wrong).startswith((f"{name} ", f"{name}:")) else f"{name}: {wrong}"
 
 
 def labels_of(option: str, pairs: Sequence[str] | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
-from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each
+from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each, told_of
 from opsjobs.model.target import REVOKED, HostKeyPolicy
 
 STEP_COLUMNS = (
@@ -110,7 +110,7 @@ def trust(
                 _trust(client, target, scanned, yes=yes, replace=replace)
             except CommandFailed as wrong:
                 failed.append(wrong)
-                tell(f"{plain(target['name'])}: {wrong}")
+                tell(told_of(target, wrong))
     if failed and len(found) > 1:
         tell(f"{len(found) - len(failed)} of {counted(len(found), 'target')} are trusted")
     usage = any(wrong.exit_code is Exit.USAGE for wrong in failed)

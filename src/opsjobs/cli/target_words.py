@@ -28,7 +28,7 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
         return
     for zone in asked:
         if zone not in served:
-            tell(f"warning: zone {zone} has no worker now: runs on its targets wait until one is started (opsjobs worker).")
+            tell(f"warning: zone {plain(zone)} has no worker now. Start one with: opsjobs worker --zone {plain(zone)}")
 
 
 def warn_of_twins(items: Sequence[Json]) -> None:

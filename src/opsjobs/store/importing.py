@@ -52,7 +52,10 @@ class Imports:
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
                 outcomes = await self._all(connection, draft, bounds, uses_logins or _freely)
-                imported = Imported(await _with_twins(connection, outcomes, bounds), draft.dry_run)
+                told = await _with_twins(connection, outcomes, bounds)
+            if draft.dry_run:  # an id that was tried is none
+                told = [replace(outcome, id=None) if outcome.outcome == "created" else outcome for outcome in told]
+            imported = Imported(told, draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported
@@ -63,7 +66,7 @@ class Imports:
         entries = draft.entries
         known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
         # Those with a scope are looked at one by one.
-        outcomes = await self._new(connection, entries, known) if bounds.act.everywhere else {}
+        outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
         seen: set[str] = set()
         for position in jumps_first(entries):
             name = str(entries[position].get("name") or "")
@@ -76,13 +79,11 @@ class Imports:
             seen.add(name)
         return [outcomes[position] for position in sorted(outcomes)]
 
-    async def _new(
-        self, connection: Connection, entries: Sequence[Mapping[str, Any]], known: Mapping[str, StoredTarget]
-    ) -> dict[int, Outcome]:
+    async def _new(self, connection: Connection, draft: ImportDraft, known: Mapping[str, StoredTarget]) -> dict[int, Outcome]:
         """Make those at which nothing can be wrong, all at once. What is left is seen to one by one, and says why."""
         drafts: dict[int, TargetDraft] = {}
         names: set[str] = set(known)
-        for position, entry in enumerate(entries):
+        for position, entry in enumerate(draft.entries):
             with suppress(ValidationError):
                 wanted = TargetDraft.model_validate(entry)
                 if wanted.name not in names and wanted.jump is None and (self._local or wanted.transport is not Transport.LOCAL):
@@ -91,7 +92,7 @@ class Imports:
         uuids = [uuid7(self._clock.now()) for _ in drafts]
         with suppress(Refusal):
             async with connection.transaction():
-                ids = await inventory.insert_many(connection, [*drafts.values()], uuids)
+                ids = await inventory.insert_many(connection, [*drafts.values()], uuids, kept=not draft.dry_run)
             return {
                 position: Outcome(position, wanted.name, "created", str(made))
                 for (position, wanted), made in zip(drafts.items(), ids, strict=True)
@@ -127,7 +128,7 @@ class Imports:
             check_written(wanted.transport, was_transport, allowed=self._local, everywhere=bounds.act.everywhere)
             await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
-                return await self._write(connection, position, wanted, old, bounds)
+                return await self._write(connection, position, wanted, old, bounds, kept=not draft.dry_run)
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = "".join(f"/{part}" for part in first["loc"])
@@ -136,12 +137,19 @@ class Imports:
             return _refused(position, name, refusal.code, refusal.detail)
 
     async def _write(
-        self, connection: Connection, position: int, wanted: TargetDraft, old: StoredTarget | None, bounds: Bounds
+        self,
+        connection: Connection,
+        position: int,
+        wanted: TargetDraft,
+        old: StoredTarget | None,
+        bounds: Bounds,
+        *,
+        kept: bool,
     ) -> Outcome:
         if old is not None:
             stored = await inventory.change(connection, int(old.target.id), wanted)
             return Outcome(position, wanted.name, "updated", old.target.id, changes=differences(_fields(old), _fields(stored)))
-        made = await inventory.insert(connection, wanted, uuid7(self._clock.now()))
+        made = await inventory.insert(connection, wanted, uuid7(self._clock.now()), kept=kept)
         await check_target_name(connection, wanted.name, bounds)
         return Outcome(position, wanted.name, "created", str(made))
 

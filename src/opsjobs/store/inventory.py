@@ -125,6 +125,10 @@ _COLUMNS = (
 )
 _INSERT = f"""
 insert into targets (uuid, {", ".join(_COLUMNS)}) values (%(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
+# With an id below all others: what is rolled back again takes none from those to come.
+_TRY = f"""
+insert into targets (id, uuid, {", ".join(_COLUMNS)}) overriding system value
+values ((select least(min(id), 0) - 1 from targets), %(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
 
 _REPLACE = f"""
 update targets t set {", ".join(f"{c} = %({c})s" for c in _COLUMNS)}, version = version + 1, updated_at = opsjobs_now()
@@ -289,11 +293,11 @@ class Inventory:
         return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(_stored)
 
 
-async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
-    """Store a target; its id. Raises Conflict("name_taken"), Invalid."""
+async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept: bool = True) -> int:
+    """Store a target; its id. `kept`: False if it is only tried, and rolled back. Raises Conflict("name_taken"), Invalid."""
     values = {**await _values(connection, draft, None), "uuid": uuid}
     with unique_name("target", draft.name):
-        row = await (await connection.execute(_INSERT, values)).fetchone()
+        row = await (await connection.execute(_INSERT if kept else _TRY, values)).fetchone()
     assert row is not None
     if draft.durable != "auto":
         await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
@@ -303,7 +307,9 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID) -> int:
     return int(row["id"])
 
 
-async def insert_many(connection: Connection, drafts: Sequence[TargetDraft], uuids: Sequence[UUID]) -> list[int]:
+async def insert_many(
+    connection: Connection, drafts: Sequence[TargetDraft], uuids: Sequence[UUID], *, kept: bool = True
+) -> list[int]:
     """Store targets that have no jump host, with names that nobody has; their ids, in order. Raises Conflict, Invalid."""
     logins = {
         name: await _named(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
@@ -311,7 +317,9 @@ async def insert_many(connection: Connection, drafts: Sequence[TargetDraft], uui
     rows = [{**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None} for draft in drafts]
     async with connection.cursor() as cursor:
         with unique_name("target", "of this import"):
-            await cursor.executemany(_INSERT, [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)])
+            await cursor.executemany(
+                _INSERT if kept else _TRY, [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)]
+            )
         found = await cursor.execute("select id, uuid from targets where uuid = any(%s)", [list(uuids)])
         ids = {row["uuid"]: int(row["id"]) for row in await found.fetchall()}
         told = [

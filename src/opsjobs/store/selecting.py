@@ -49,7 +49,11 @@ with recursive held(name) as (
 select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
 _GROUPS = """
 select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
-_MAKE_KNOWN = "insert into target_groups (name) select distinct unnest(%s::text[]) order by 1 on conflict (name) do nothing"
+# Those that are there are left out beforehand: an insert that comes to nothing takes an id all the same.
+_MAKE_KNOWN = """
+insert into target_groups (name)
+select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g where g.name = n) order by 1
+on conflict (name) do nothing"""
 
 
 async def select(
