@@ -78,6 +78,11 @@ class Bus:
         """Whether the last attempt to send failed; True without a Redis."""
         return self._redis is None or self._away
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is a Redis by the settings."""
+        return self._redis is not None
+
     async def ping(self) -> bool:
         """Whether Redis answers now; at most ANSWER_SECONDS_AT_MOST."""
         return await self._answered([("PING",)])

@@ -19,6 +19,7 @@ from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.forecast import Forecasts
+from opsjobs.engine.inspection import Inspection
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.identity.passwords import Passwords
 from opsjobs.judges.pool import JudgePool
@@ -38,6 +39,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.firings import Firings
+from opsjobs.store.fitness import Fitness
 from opsjobs.store.groups import Groups
 from opsjobs.store.importing import Imports
 from opsjobs.store.inventory import Inventory
@@ -122,6 +124,7 @@ def parts_on(
         access=access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
         vault=vault,
         keys=Keys(database, keys),
+        inspection=Inspection(Fitness(database, Keys(database, keys)), clock, space=True),
         inventory=inventory,
         launcher=launcher,
         authoring=Authoring(launcher, jobs, files),

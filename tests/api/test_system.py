@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.kit import problem
+from api.kit import job, problem
 from api.live import Channel, live
+from opsjobs.api.app import _admit_admin, create_app
 from opsjobs.api.system import fleet_gauges
+from opsjobs.model.failures import DiskFull
+from opsjobs.model.secret import Secret
+from opsjobs.store.envelope import new_key
+from opsjobs.store.fitness import Complaint
 from opsjobs.store.fleet import HEAD, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Workers
+from store.cast import password
 
 NOWHERE = DatabaseOptions("postgresql://nobody@127.0.0.1:1/nothing", connections=2)
 
@@ -26,9 +34,76 @@ async def test_the_probes_answer_without_a_token_and_without_detail(database: Da
 async def test_without_redis_the_service_is_degraded_and_goes_on(database: Database) -> None:
     async with live(database, Channel(answers=False)) as desk:
         answer = await desk.http.get("/health")
-        assert (answer.status_code, answer.json()) == (200, {"status": "degraded"})
+        assert (answer.status_code, answer.json()) == (200, {"status": "degraded", "reasons": ["redis_away"]})
         assert (await desk.http.get("/readyz")).status_code == 200
         assert (await desk.http.get("/status")).json()["redis"] == "away"
+
+
+async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) -> None:
+    channel = Channel(answers=False)
+    channel.configured = False
+    async with live(database, channel) as desk:
+        answer = await desk.http.get("/health")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        told = (await desk.http.get("/status")).json()
+        assert (told["status"], told["redis"], told["reasons"]) == ("ok", "not configured", [])
+
+
+async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(database: Database) -> None:
+    async with live(database) as desk:
+        await Vault(database, [new_key()]).create(password("ada"))
+        await desk.parts.inspection.run_once()
+        answer = await desk.http.get("/health")
+        assert (answer.status_code, answer.json()) == (200, {"status": "degraded", "reasons": ["secrets_not_readable"]})
+        assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["secrets_not_readable"]}
+        told = (await desk.http.get("/status")).json()
+        assert told["status"] == "degraded"
+        assert "1 credentials" in told["reasons"][0]["detail"]
+
+
+async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(database) as desk:
+        async with database.connection() as connection:
+            await connection.execute(_FULL)
+        answer = await desk.http.post("/jobs", json=job(targets={"ids": []}))
+        problem(answer, 503, "database_disk_full")
+        assert "disk of the database is full" in answer.json()["detail"]
+        full = Complaint(DiskFull.code, DiskFull("").told)
+        monkeypatch.setattr(desk.parts.inspection, "complaints", [full])
+        assert (await desk.http.get("/health")).json() == {"status": "degraded", "reasons": ["database_disk_full"]}
+        assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["database_disk_full"]}
+        assert (await desk.http.get("/status")).json()["reasons"] == [{"code": full.code, "detail": full.detail}]
+
+
+# What PostgreSQL raises when a table cannot grow.
+_FULL = """
+create function full_disk() returns trigger language plpgsql as $$
+begin raise exception 'could not extend file "base/5/16384": No space left on device' using errcode = '53100'; end $$;
+create trigger full_disk before insert on jobs for each row execute function full_disk()"""
+
+
+async def test_a_database_that_cannot_be_used_makes_the_service_not_ready(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live(database) as desk:
+        monkeypatch.setattr(desk.parts.inspection, "complaints", [Complaint("database_encoding", "LATIN1", fatal=True)])
+        for path in ("/readyz", "/health"):
+            answer = await desk.http.get(path)
+            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database_encoding"]})
+
+
+async def test_the_service_is_ready_only_once_the_admin_token_is_good(database: Database) -> None:
+    token = Secret("a-token-of-thirty-two-characters-")
+    async with live(database) as desk:
+        probes = desk.app.state.probes
+        probes.admin_waits = True
+        answer = await desk.http.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["admin_token"]})
+        await _admit_admin(desk.parts, token, probes)
+        assert (await desk.http.get("/readyz")).status_code == 200
+        assert (await desk.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})).status_code == 200
+    assert create_app(desk.parts, admin_token=token).state.probes.admin_waits
+    assert not create_app(desk.parts).state.probes.admin_waits
 
 
 async def test_without_migrations_the_service_is_not_ready(database: Database) -> None:
@@ -47,7 +122,7 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(da
         async with live(database) as desk:
             desk.parts.fleet._database = away
             answer = await desk.http.get("/health")
-            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database"]})
             assert answer.elapsed.total_seconds() < 20
             assert (await desk.http.get("/livez")).status_code == 200
     finally:

@@ -59,7 +59,7 @@ from opsjobs.api.strangers import Strangers
 from opsjobs.model.access import Role
 from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.parts import Parts, build, descriptors, serve_metrics
+from opsjobs.parts import Parts, build, descriptors, inspecting, serve_metrics
 from opsjobs.parts.memory import spare_the_collector
 from opsjobs.settings import Settings
 
@@ -88,7 +88,7 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         lifespan=_lifespan(parts, admin_token),
     )
     app.state.parts = parts
-    app.state.probes = Probes(parts)
+    app.state.probes = Probes(parts, admin_waits=admin_token is not None)
     app.state.streams = Streams(parts.limits.streams_a_caller)
     app.state.followers = Followers(parts.journal, parts.bus)
     for noun in (
@@ -142,10 +142,13 @@ def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], A
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await parts.open()
         spare_the_collector()
-        admin = asyncio.create_task(_admit_admin(parts, admin_token))
+        admin = asyncio.create_task(_admit_admin(parts, admin_token, app.state.probes))
+        inspection = inspecting(parts)
+        inspection.start()
         try:
             yield
         finally:
+            await inspection.stop()
             admin.cancel()
             with suppress(asyncio.CancelledError):
                 await admin
@@ -155,7 +158,12 @@ def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], A
     return lifespan
 
 
-async def _admit_admin(parts: Parts, token: Secret | None) -> None:
+async def _admit_admin(parts: Parts, token: Secret | None, probes: Probes) -> None:
+    await _make_valid(parts, token)
+    probes.admin_waits = False
+
+
+async def _make_valid(parts: Parts, token: Secret | None) -> None:
     # PostgreSQL may come up after us: until the token is in, every request is refused anyway.
     while token is not None:
         try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from opsjobs.model.failures import Unavailable
+from opsjobs.store.fitness import Complaint
 from opsjobs.store.fleet import HEAD
 from opsjobs.telemetry import log
 
@@ -14,6 +15,8 @@ PROBE_SECONDS = 2.0
 """A probe is answered within this, whatever PostgreSQL does."""
 KEPT_SECONDS = 1.0
 """How old what somebody hears may be who asks too often."""
+
+REDIS_AWAY = Complaint("redis_away", "Redis does not answer: everything goes on, by polling once a second.")
 
 Found = TypeVar("Found")
 
@@ -40,12 +43,29 @@ class Look(Generic[Found]):
 
 
 class Probes:
-    """`trouble`: why no request can be served, or None; `redis`: whether it answers. `parts` has `fleet` and `bus`."""
+    """`trouble`: why no request can be served, or None; `redis`: whether it answers. `parts`: fleet, bus, inspection.
 
-    def __init__(self, parts: Any) -> None:
+    `admin_waits`: the admin token of the settings is not valid yet.
+    """
+
+    def __init__(self, parts: Any, *, admin_waits: bool = False) -> None:
         self._parts = parts
+        self.admin_waits = admin_waits
         self.trouble = Look(self._trouble)
         self.redis = Look(self._redis)
+
+    @property
+    def complaints(self) -> Sequence[Complaint]:
+        """What the last inspection of the database and the keys has found."""
+        found: Sequence[Complaint] = self._parts.inspection.complaints
+        return found
+
+    async def reasons(self, *, in_a_hurry: bool) -> Sequence[Complaint]:
+        """Why the service is not quite well although requests are served."""
+        found = list(self.complaints)
+        if self._parts.bus.configured and not await self.redis(in_a_hurry=in_a_hurry):
+            found.append(REDIS_AWAY)
+        return found
 
     async def _redis(self) -> bool:
         answers: bool = await self._parts.bus.ping()
@@ -62,4 +82,5 @@ class Probes:
         if schema is None or schema < HEAD:
             log.warning("not ready: migrations are missing, run `opsjobs db upgrade`", schema=schema, needed=HEAD)
             return "migrations"
-        return None
+        fatal = next((complaint.code for complaint in self.complaints if complaint.fatal), None)
+        return fatal or ("admin_token" if self.admin_waits else None)

@@ -11,7 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
 from opsjobs.api.auth import requires
+from opsjobs.api.probing import REDIS_AWAY
 from opsjobs.model.failures import Unavailable
+from opsjobs.store.fitness import Complaint
 from opsjobs.store.fleet import HEAD, Queue, Upkeep, Worker
 
 SCHEDULER_LATE_SECONDS = 10.0
@@ -28,34 +30,38 @@ async def livez() -> Response:
 
 @router.get("/readyz", summary="May requests be sent here")
 async def readyz(request: Request) -> Response:
-    """503 without PostgreSQL or with migrations missing."""
-    ready = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry) is None
-    return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
+    """503 without PostgreSQL, with migrations missing, with a database that cannot be used, and until the admin token is valid."""
+    trouble = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry)
+    if trouble is not None:
+        return JSONResponse({"status": "unavailable", "reasons": [trouble]}, 503)
+    reasons = _codes(request.app.state.probes.complaints)
+    return JSONResponse({"status": "ok", "reasons": reasons} if reasons else {"status": "ok"})
 
 
 @router.get("/health", summary="How the service is, in one word")
 async def health(request: Request) -> Response:
-    """ok; degraded (200) without Redis: slower, not wrong; unavailable (503) without PostgreSQL or with migrations missing."""
+    """ok; degraded (200): Redis does not answer, or something will fail sooner or later; unavailable (503): as /readyz."""
     probes, hurry = request.app.state.probes, request.state.in_a_hurry
-    trouble, redis = await asyncio.gather(probes.trouble(in_a_hurry=hurry), probes.redis(in_a_hurry=hurry))
+    trouble, reasons = await asyncio.gather(probes.trouble(in_a_hurry=hurry), probes.reasons(in_a_hurry=hurry))
     if trouble is not None:
-        return JSONResponse({"status": "unavailable"}, 503)
-    return JSONResponse({"status": "ok" if redis else "degraded"})
+        return JSONResponse({"status": "unavailable", "reasons": [trouble]}, 503)
+    return JSONResponse({"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"})
 
 
 @router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full")
 async def status(request: Request) -> Response:
     """Version, workers, scheduler, queues, servers, and what the housekeeping has to keep small."""
     parts = request.app.state.parts
-    redis = await parts.bus.ping()
+    reasons = await request.app.state.probes.reasons(in_a_hurry=False)
     workers, queues, upkeep = await parts.fleet.workers(), await parts.fleet.queues(), await parts.fleet.upkeep()
     schema = await parts.fleet.schema()
     return JSONResponse(
         {
-            "status": "ok" if redis else "degraded",
+            "status": "degraded" if reasons else "ok",
+            "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
             "database": {"version": await parts.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
-            "redis": "ok" if redis else "away",
+            "redis": _redis(parts.bus.configured, reasons),
             "scheduler": _scheduler(upkeep),
             "workers": [worker.data() for worker in workers],
             "queues": [queue.data() for queue in queues],
@@ -135,6 +141,16 @@ def _labels(labels: Mapping[str, str]) -> str:
         return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
     return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}" if labels else ""
+
+
+def _codes(reasons: Iterable[Complaint]) -> list[str]:
+    return list(dict.fromkeys(reason.code for reason in reasons))
+
+
+def _redis(configured: bool, reasons: Iterable[Complaint]) -> str:
+    if not configured:
+        return "not configured"
+    return "away" if REDIS_AWAY in reasons else "ok"
 
 
 def _scheduler(upkeep: Upkeep) -> dict[str, Any]:

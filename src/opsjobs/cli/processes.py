@@ -90,7 +90,13 @@ def upgrade() -> None:
 
 @db.command()
 def check() -> None:
-    """Say whether the database has the schema of this release; exit code 1 where not."""
+    """Say whether the database has the schema of this release and the rights it needs; exit code 1 if not.
+
+    Its version and its encoding are checked, too.
+    """
+    complaints = _called("opsjobs.store.migrations.runner", "inspect", _database_url())
+    if complaints:
+        raise CommandFailed("\n".join(complaint.detail for complaint in complaints))
     state = _called("opsjobs.store.migrations.runner", "check", _database_url())
     if not state.up_to_date:
         raise CommandFailed(

@@ -53,7 +53,8 @@ def status(output: options.Output = Form.TABLE) -> None:
     if output not in (Form.TABLE, Form.WIDE):
         show_one(found, output, name="status")
         return
-    show_one({"opsjobs": f"{found['version']} at {url}", "status": found["status"], **_parts(found)}, output)
+    reasons = {f"! {n}": reason["detail"] for n, reason in enumerate(found["reasons"], start=1)}
+    show_one({"opsjobs": f"{found['version']} at {url}", "status": found["status"], **reasons, **_parts(found)}, output)
     for heading, columns in (("workers", WORKER_COLUMNS), ("queues", QUEUE_COLUMNS)):
         print()
         show_list(found[heading], columns, output)
@@ -68,7 +69,7 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     ticked = scheduler["ticked_seconds_ago"]
     return {
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
-        "redis": "ok" if found["redis"] == "ok" else "away: slower, not wrong",
+        "redis": "away: slower, not wrong" if found["redis"] == "away" else found["redis"],
         "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {ticked:g} s ago"),
         "executions": counts(found["executions"]),
         "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {counted(found['events_unpublished'], 'event')} to publish",

@@ -16,11 +16,13 @@ from opsjobs.engine.authoring import Authoring
 from opsjobs.engine.elsewhere import Elsewhere
 from opsjobs.engine.firing import FiringService, Triggers
 from opsjobs.engine.forecast import Forecasts
+from opsjobs.engine.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.judging import Judging
 from opsjobs.engine.launch import Launcher, LaunchLimits
 from opsjobs.engine.preparing import Preparer
 from opsjobs.engine.relay import Relay
 from opsjobs.engine.rescuer import Rescuer
+from opsjobs.engine.service import Loop
 from opsjobs.judges.pool import JudgePool
 from opsjobs.model.addresses import Network
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
@@ -52,6 +54,7 @@ from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.firings import Firings
+from opsjobs.store.fitness import Fitness
 from opsjobs.store.fleet import Fleet
 from opsjobs.store.groups import Groups
 from opsjobs.store.importing import Imports
@@ -135,6 +138,7 @@ class Parts:
     forecasts: Forecasts
     audit_log: AuditLog
     seals: Seals
+    inspection: Inspection
 
     @property
     def people(self) -> People:
@@ -177,7 +181,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
     doorbell = Doorbell(settings.redis.url, metrics)
-    compiled = Compiled()
+    compiled, keys = Compiled(), Keys(database, settings.security.encryption_keys)
     schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
     calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
@@ -190,7 +194,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         limits=_limits(settings),
         fleet=Fleet(database),
         jobs=jobs,
-        keys=Keys(database, settings.security.encryption_keys),
+        keys=keys,
         inventory=inventory,
         access=access(settings, known, clock),
         executions=Executions(database),
@@ -221,6 +225,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         forecasts=Forecasts(outlook, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
+        inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
     )
 
 
@@ -353,6 +358,11 @@ def firing(parts: Parts) -> FiringService:
         ledger=parts.ledger,
         metrics=parts.metrics,
     )
+
+
+def inspecting(parts: Parts) -> Loop:
+    """The loop that says what is wrong with the database or the keys, at start and later."""
+    return Loop("inspection", parts.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=parts.metrics)
 
 
 def relay(parts: Parts) -> Relay:

@@ -9,7 +9,7 @@ from opsjobs.doorbell.beat import run_scheduler
 from opsjobs.engine.scheduler import Scheduler
 from opsjobs.engine.sealing import SEAL_SECONDS, Sealer
 from opsjobs.engine.service import Loop
-from opsjobs.parts import build, firing, relay, rescuer, serve_metrics
+from opsjobs.parts import build, firing, inspecting, relay, rescuer, serve_metrics
 from opsjobs.parts.memory import spare_the_collector
 from opsjobs.parts.upkeep import housekeeping
 from opsjobs.settings import Settings
@@ -34,6 +34,7 @@ class HostedScheduler:
         self._loops = [
             Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics),
             housekeeping(self.parts),
+            inspecting(self.parts),
         ]
 
     async def start(self) -> None:

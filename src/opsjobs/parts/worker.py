@@ -18,7 +18,7 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.target_run import RunLimits
 from opsjobs.engine.transfer import TransferTools
 from opsjobs.engine.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.parts import Parts, build, descriptors, firing, relay, rescuer, serve_metrics
+from opsjobs.parts import Parts, build, descriptors, firing, inspecting, relay, rescuer, serve_metrics
 from opsjobs.parts.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
 from opsjobs.parts.upkeep import housekeeping, retention
 from opsjobs.remote.files.finding import FindLimits
@@ -100,6 +100,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
         housekeeping(parts),
+        inspecting(parts),
         retention(settings, parts),
         Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
         Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 from opsjobs.model.failures import Failure
@@ -52,6 +53,11 @@ def main(path: str, *flags: str) -> int:
         asyncio.run(prepare(settings, DataFolder(Path(path)), lab=WITH_LAB in flags, own_database=OWN_DATABASE in flags))
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
+        return 1
+    except Exception as bug:  # noqa: BLE001  the last line is what `up` shows; the log has all of it
+        traceback.print_exc()
+        first = str(bug).strip().partition("\n")[0]
+        sys.stderr.write(f"{type(bug).__name__}: {first}\n")
         return 1
     return 0
 

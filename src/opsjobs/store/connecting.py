@@ -43,6 +43,8 @@ NETWORK: Mapping[str, Any] = {
     "keepalives_count": 3,
     # Keepalives are not sent while data is unacknowledged: then Linux alone would try for 15 minutes.
     "tcp_user_timeout": 10_000,
+    # Whatever the environment or the database says: what cannot be stored is then told by the server, and texts are texts.
+    "client_encoding": "UTF8",
 }
 
 _APPLY = """

@@ -15,14 +15,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable
+from psycopg.rows import dict_row
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.failures import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.store.connecting import NETWORK, driver_url
+from opsjobs.store.fitness import FACTS, Complaint, judge
 from opsjobs.store.migrations.files import Index, indexes
 from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
 
@@ -51,9 +53,9 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     A new database is made whole or not at all. Another one is brought on migration by migration, each in a transaction of its own,
     and the next call goes on where one has failed. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the audit
     log is signed at its beginning. Raises Unavailable if a table is in use for too long without a pause, Failure if the keys are
-    needed and none is given.
+    needed and none is given, Refusal if the database or the role's rights are not such that it can be done.
     """
-    with _alone(url), _connected(url) as connection:
+    with _fit(url), _alone(url), _connected(url) as connection:
         if check(url).current is None:
             _insist(partial(_run, connection, keys, "head"))
         while (migration := _next(check(url))) is not None:
@@ -64,6 +66,32 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
         for day in _days(connection):
             _insist(partial(_make_partition, connection, day))
         return check(url)
+
+
+@contextmanager
+def _fit(url: str) -> Iterator[None]:
+    """Refuse a database that is not fit for the schema, and name a right that turns out to be missing."""
+    if complaints := inspect(url, upgrading=True):
+        raise Refusal(complaints[0].code, " ".join(complaint.detail for complaint in complaints))
+    try:
+        yield
+    except (ProgrammingError, InsufficientPrivilege) as denied:
+        cause = denied.orig if isinstance(denied, ProgrammingError) else denied
+        if not isinstance(cause, InsufficientPrivilege):
+            raise
+        detail = (
+            f"The role of DATABASE_URL lacks a right that the upgrade needs: {cause}. "
+            "Upgrade as the role that owns the tables, or: grant OWNER to ROLE."
+        )
+        raise Refusal("database_rights", detail) from denied
+
+
+def inspect(url: str, *, upgrading: bool = False) -> list[Complaint]:
+    """Return what is wrong with the database and the role's rights; nothing is changed. Raises Unavailable."""
+    with _driver(url) as connection:
+        facts = connection.cursor(row_factory=dict_row).execute(FACTS.encode()).fetchone()
+        assert facts is not None
+        return judge(facts, upgrading=upgrading)
 
 
 def _insist(step: Callable[[], None]) -> None:

@@ -88,6 +88,10 @@ class Keys:
             for key in ids
         ]
 
+    async def missing(self) -> list[KeyState]:
+        """The keys that something is sealed under and that ENCRYPTION_KEYS does not hold."""
+        return [state for state in await self.states() if not state.known]
+
     async def rotate(self, seconds: float, batch_rows: int = BATCH_ROWS) -> Rotated:
         """Seal what is under older keys under the current one, for about so long; asked again, it goes on.
 

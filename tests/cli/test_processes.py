@@ -1,0 +1,46 @@
+"""What `opsjobs db` and the preparation of `up` say of a database that cannot be used: a sentence, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit import servers
+from store.test_fitness import made
+
+COMMANDS = (("opsjobs", "db", "check"), ("opsjobs", "db", "upgrade"), ("opsjobs.standalone.prepare", "/nowhere"))
+
+
+def said(url: str, *command: str) -> tuple[int, list[str]]:
+    """The exit code and the lines on stderr."""
+    environment = {**os.environ, "DATABASE_URL": url, "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal() + "=", "HOME": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return done.returncode, done.stderr.strip().splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_encoding_that_cannot_be_used_is_one_line(databases: servers.Databases, command: tuple[str, ...]) -> None:
+    with made(databases, "LATIN1") as url:
+        code, lines = said(url, *command)
+    assert (code, len(lines)) == (1, 1), lines
+    assert "has the encoding LATIN1" in lines[0]
+    assert "create database NAME template template0 encoding 'UTF8'" in lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_schema_in_which_nothing_may_be_made_is_one_line(databases: servers.Databases, command: tuple[str, ...]) -> None:
+    name = databases.create()
+    try:
+        databases._admin.execute("create role lodger")
+        code, lines = said(f"{databases.url_of(name)}&options=-c%20role%3Dlodger%20-c%20search_path%3Dpg_catalog", *command)
+    finally:
+        databases.drop(name)
+        databases._admin.execute("drop role lodger")
+    assert (code, len(lines)) == (1, 1), lines
+    assert "The role lodger may not create tables in the schema pg_catalog." in lines[0]
