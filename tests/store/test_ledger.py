@@ -277,6 +277,30 @@ async def test_slots_that_a_bug_left_taken_are_mended(database: Database) -> Non
     assert len((await Owner(database).claim()).runs) == 1
 
 
+async def test_a_step_of_a_round_that_fails_ends_no_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await launch(database, machines(2))
+    async with database.connection() as connection:
+        await connection.execute("update job_executions set cancelling = true")
+        await connection.execute("update target_slots set used = 1")
+
+    async def broken(*_: object, **__: object) -> int:
+        raise ZeroDivisionError
+
+    async def slow(*_: object, **__: object) -> int:
+        raise Unavailable("canceling statement due to lock timeout")
+
+    monkeypatch.setattr(reconcile, "expire", slow)
+    monkeypatch.setattr(reconcile, "wake", broken)
+    monkeypatch.setattr(reconcile, "wake_held", broken)
+    with pytest.raises(ZeroDivisionError) as failed:
+        await Ledger(database).reconcile()
+    assert failed.value.__notes__ == ["in the step 'woken'"]
+    assert await database.fetch("select 1 from job_executions where finished_at is null") == []
+    with pytest.raises(ZeroDivisionError):
+        await Ledger(database).recount()
+    assert await faults(database) == []
+
+
 async def test_slots_are_looked_at_in_parts_one_behind_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "RECOUNT_ROWS", 2)
     await launch(database, machines(5, slots=1))

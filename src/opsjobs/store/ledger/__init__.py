@@ -164,7 +164,7 @@ class Ledger:
 
     async def reconcile(self) -> Mapping[str, int]:
         """Find and mend what was left behind; says how much, by kind."""
-        return await self._database.repeat(self._reconciler.run_once)
+        return await self._reconciler.run_once()
 
     async def recount(self) -> Mapping[str, int]:
         """Check slots and counters against the runs; a difference in counters is a bug of ours."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
+from opsjobs.model.failures import Unavailable
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
@@ -17,6 +19,7 @@ from opsjobs.store.transaction import Database
 
 # What a round looks at: `after` and `upto` bound it.
 Part = dict[str, Any]
+Step = Callable[[], Awaitable[int]]
 
 STEP_ROWS = 200
 WAKE_ROWS = 2_000
@@ -136,35 +139,61 @@ class Reconciler:
         return await self._database.fetch_one(_TURN, [pause_seconds]) is not None
 
     async def run_once(self) -> Mapping[str, int]:
-        """Make one round; return how many of each kind were mended."""
+        """Make one round; return how many of each kind were mended. Raises what a step raised, once the others are done."""
         database = self._database
         part, targets = await self._parts()
-        return {
-            "cut_off": len(await database.fetch(_CUT_OFF, [STEP_ROWS])),  # first: the others may wait for locks of theirs
-            "approvals_expired": await expire(database, STEP_ROWS),
-            "unbegun_ended": await end_unbegun(database, STEP_ROWS),
-            "names_granted": len(await database.fetch(GRANT_NAMES_IF_FREE)),
-            "woken": await wake(database, WAKE_ROWS, after=part["after"], upto=part["upto"]),
-            "admitted": await _admit(database, part),
-            "unparked": await _unpark(database, targets),
-            "cancelled": await _end(database, _CANCELLING, cancelling=True),
-            "expired": await _end(database, _EXPIRED, cancelling=False),
-            "skipped": sum([await skip_halted(database, r["id"]) for r in await database.fetch(_HALTED, [STEP_ROWS])]),
-            "orphans": await _cancel_orphans(database, part),
-        }
+        return await self._each(
+            {
+                "cut_off": partial(_cut_off, database),  # first: the others may wait for locks of theirs
+                "approvals_expired": partial(expire, database, STEP_ROWS),
+                "unbegun_ended": partial(end_unbegun, database, STEP_ROWS),
+                "names_granted": partial(_grant_names, database),
+                "woken": partial(wake, database, WAKE_ROWS, after=part["after"], upto=part["upto"]),
+                "admitted": partial(_admit, database, part),
+                "unparked": partial(_unpark, database, targets),
+                "cancelled": partial(_end, database, _CANCELLING, cancelling=True),
+                "expired": partial(_end, database, _EXPIRED, cancelling=False),
+                "skipped": partial(_skip_halted, database),
+                "orphans": partial(_cancel_orphans, database, part),
+            }
+        )
 
     async def recount(self) -> Mapping[str, int]:
         """Make the dearer checks, for once a minute: slots against running runs, counters against runs.
 
-        Slots are looked at in parts, too.
+        Slots are looked at in parts, too. Raises what a step raised, once the others are done.
         """
         database = self._database
         part = await self._targets(self._recounted, RECOUNT_ROWS)
         self._recounted = part["next"]
-        await _advance(database)
-        await resize_all(database, STEP_ROWS, after=part["after"], upto=part["upto"])
-        await wake_held(database, WAKE_ROWS)
-        return {"slots_mended": await _mend_slots(database, part), "miscounted": await _miscounted(database)}
+        done = await self._each(
+            {
+                "advanced": partial(_advance, database),
+                "resized": partial(resize_all, database, STEP_ROWS, after=part["after"], upto=part["upto"]),
+                "unheld": partial(wake_held, database, WAKE_ROWS),
+                "slots_mended": partial(_mend_slots, database, part),
+                "miscounted": partial(_miscounted, database),
+            }
+        )
+        return {name: done[name] for name in ("slots_mended", "miscounted")}
+
+    async def _each(self, steps: Mapping[str, Step]) -> Mapping[str, int]:
+        """Make every step, whatever becomes of the others; then raise what the first one that failed has raised.
+
+        Ends at once if PostgreSQL is away: then so are the others.
+        """
+        done, failed = dict[str, int](), list[Exception]()
+        for name, step in steps.items():
+            try:
+                done[name] = await self._database.repeat(step)
+            except Exception as error:  # noqa: BLE001  it is raised in the end
+                error.add_note(f"in the step {name!r}")
+                failed.append(error)
+                if isinstance(error, Unavailable):
+                    await self._database.fetch("select 1")
+        if failed:
+            raise next((error for error in failed if not isinstance(error, Unavailable)), failed[0])
+        return done
 
     async def _targets(self, after: str, rows: int) -> Part:
         """The targets behind one, and where to go on."""
@@ -182,6 +211,18 @@ class Reconciler:
         self._after = found["upto"] if found["n"] == PART_ROWS else 0
         self._after_target = targets["next"]
         return part, targets
+
+
+async def _cut_off(database: Database) -> int:
+    return len(await database.fetch(_CUT_OFF, [STEP_ROWS]))
+
+
+async def _grant_names(database: Database) -> int:
+    return len(await database.fetch(GRANT_NAMES_IF_FREE))
+
+
+async def _skip_halted(database: Database) -> int:
+    return sum([await skip_halted(database, row["id"]) for row in await database.fetch(_HALTED, [STEP_ROWS])])
 
 
 async def _admit(database: Database, part: Part) -> int:
@@ -213,13 +254,15 @@ async def _cancel_orphans(database: Database, part: Part) -> int:
     return sum([await cancel_children(database, r["id"], words) for r in await database.fetch(_ORPHANS, part)])
 
 
-async def _advance(database: Database) -> None:
-    for row in await database.fetch(_STANDING, [STEP_ROWS]):
+async def _advance(database: Database) -> int:
+    rows = await database.fetch(_STANDING, [STEP_ROWS])
+    for row in rows:
         advance = Advance([row["id"]])
         async with database.pipelined() as connection:
             await connection.execute(LOCK, {"executions": [row["id"]]})
             await advance.send(connection)
         await admit(database, (await advance.read()).others)
+    return len(rows)
 
 
 async def _mend_slots(database: Database, part: Part) -> int:
