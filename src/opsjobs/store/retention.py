@@ -20,7 +20,7 @@ FIRINGS = 5_000
 SCHEDULES = 200
 NAMES = 5_000
 # Parts of executions that stay, one after another, before a call ends.
-LOOKS = 20
+LOOKS = 200
 _BEGINNING = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": 0}
 # Detaching a day needs the log for itself for a moment. Who waits for that moment keeps all others waiting behind him.
 LOCK_WAIT_MS = 200
