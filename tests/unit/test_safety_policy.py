@@ -6,7 +6,7 @@ import pytest
 
 from opsjobs.model.safety import Context
 from opsjobs.model.safety_policy import read
-from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.model.verdict import UNJUDGED, Finding, Verdict
 
 WARN = Finding("stop-service", Verdict.WARN, "A service stops", "systemctl stop x")
 TEXT = """
@@ -84,3 +84,10 @@ def test_what_is_wrong_with_the_file_is_said(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read(text)
     assert read("").policies == []
+
+
+def test_no_policy_makes_less_of_a_text_that_could_not_be_judged() -> None:
+    unjudged = Finding(UNJUDGED, Verdict.NEEDS_APPROVAL, "It takes too long.", "x")
+    for verdict, severity in (("allow", Verdict.NEEDS_APPROVAL), ("block", Verdict.BLOCK)):
+        policies = read(f"policies: [{{name: all, rules: {{unjudged: {verdict}}}}}]")
+        assert [f.severity for f in policies.judged([unjudged], Context(), [set()])] == [severity]

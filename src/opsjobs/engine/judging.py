@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.judges.pool import RULE as UNJUDGED
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobDraft
@@ -18,7 +17,7 @@ from opsjobs.model.safety import Context, Question
 from opsjobs.model.safety_policy import SafetyPolicies
 from opsjobs.model.strategy import with_check
 from opsjobs.model.target import Target
-from opsjobs.model.verdict import Finding, Judgement, Verdict
+from opsjobs.model.verdict import UNJUDGED, Finding, Judgement, Verdict
 from opsjobs.peers.targets import Targets
 
 KEPT = 10_000

@@ -16,7 +16,7 @@ from opsjobs.model.failures import Unavailable
 from opsjobs.model.safety.budget import TEXT_BYTES_MAX
 from opsjobs.model.safety.question import Question
 from opsjobs.model.safety.trace import excerpt_of
-from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.model.verdict import UNJUDGED, Finding, Verdict
 from opsjobs.telemetry import log
 
 PROCESSES_MAX = 2
@@ -28,7 +28,6 @@ TRIES = 2
 """A process may also be killed by somebody, or by a machine that is out of memory: that is not the text's fault, once."""
 FAILURES_KEPT = 1_000
 FAILURE_SECONDS = 600.0
-RULE = "unjudged"
 _REASONS = {
     TIME: "Judging it takes more time than a text may take.",
     MEMORY: "Judging it takes more memory than a text may take.",
@@ -115,7 +114,7 @@ class JudgePool:
         raise AssertionError("unreachable")
 
     def _told(self, asked: Question, digest: bytes, reason: str) -> Finding:
-        finding = Finding(RULE, Verdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
+        finding = Finding(UNJUDGED, Verdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
             if len(self._failures) > FAILURES_KEPT:

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.safety import Context
-from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.model.verdict import UNJUDGED, Finding, Verdict
 from opsjobs.model.wire import Wire
 
 POLICIES_MAX = 100
@@ -73,7 +73,9 @@ class SafetyPolicies(Wire):
         for policy in self._holding(context):
             lowers = all(policy.holds(here) for here in each)
             changed = [(finding, policy.judged(finding)) for finding in findings]
-            findings = [new if lowers or new.severity.rank > old.severity.rank else old for old, new in changed]
+            findings = [
+                new if (lowers and old.rule != UNJUDGED) or new.severity.rank > old.severity.rank else old for old, new in changed
+            ]
         return tuple(finding for finding in findings if finding.severity is not Verdict.ALLOW)
 
     def floor(self, context: Context) -> tuple[Finding, ...]:

@@ -27,6 +27,10 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: verdict.rank, default=Verdict.ALLOW)
 
 
+UNJUDGED = "unjudged"
+"""The rule of a finding that says that a text could not be judged. No policy makes less of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that a rule found. `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.

@@ -21,6 +21,8 @@ _BARE = re.compile(
     r"""|(?P<item>(?<=[\s,])[A-Za-z*][\w:\\./*-]*(?=[ \t]*,)|(?<=,)[A-Za-z*][\w:\\./*-]*|(?<=,[ \t])[A-Za-z*][\w:\\./*-]*)""",
     re.IGNORECASE,
 )
+_REPAIRED_BYTES_MAX = 32 << 10
+"""A text of more commands than that is not read to its end anyway, and one that makes no sense takes long to read."""
 _PARAM = re.compile(r"\bparam\s*\(", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])(\d+)[kmgtp]b\b", re.IGNORECASE)
 _OPENS = {'@"': '"@', "@'": "'@", "<#": "#>"}
@@ -30,7 +32,7 @@ def understood(text: str, budget: Budget) -> tuple[bytes, Node]:
     """The text as it was understood, in bytes, and its tree. Raises Spent."""
     source = text.encode()
     root = parsed(_LANGUAGE, source, budget)
-    if root.has_error:
+    if root.has_error and len(source) <= _REPAIRED_BYTES_MAX:
         repaired = "\n".join(_repaired(_broken(text).split("\n"))).encode()
         other = parsed(_LANGUAGE, repaired, budget)
         if not other.has_error:
