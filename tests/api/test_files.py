@@ -115,7 +115,7 @@ async def test_files_are_listed_and_deleted(database: Database) -> None:
     async with desk(database) as ada:
         for n in range(3):
             await upload(ada, str(n).encode(), f"{n}.conf")
-        items = (await ada.http.get("/files", params={"sort": "name"})).json()["items"]
+        items = (await ada.http.get("/files", params={"sort": "id"})).json()["items"]
         assert [item["name"] for item in items] == ["0.conf", "1.conf", "2.conf"]
         assert (await ada.http.delete(f"/files/{items[0]['id']}")).status_code == 204
         problem(await ada.http.get(f"/files/{items[0]['id']}"), 404, "file_not_found")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.failures import Invalid
-from opsjobs.store.paging import Column, Listing, PageRequest
+from opsjobs.store.paging import Column, IndexWalk, Listing, PageRequest
 from opsjobs.store.transaction import Database
 
 NUMBERS = Listing(
@@ -139,3 +139,55 @@ async def test_pages_by_number_count_the_total_and_end_empty(database: Database)
     assert [[row["id"] for row in page.items] for page in pages] == [[1, 2, 3], [7], []]
     assert {page.total for page in pages} == {7}
     assert [page.next is None for page in pages] == [False, True, True]
+
+
+async def test_numbered_pages_end_and_so_does_the_total(database: Database) -> None:
+    upto = {"upto": 10_001}
+    page = await NUMBERS.page(database, PageRequest(page=1, limit=3), upto)
+    assert (len(page.items), page.total) == (3, None)
+    last = await NUMBERS.page(database, PageRequest(page=50, limit=200), {"upto": 10_000})
+    assert ([row["id"] for row in last.items[-2:]], last.total) == ([9_999, 10_000], 10_000)
+    with pytest.raises(Invalid, match="Page 51 of 200 ends behind row 10000: follow `next` by cursor, or filter"):
+        await NUMBERS.page(database, PageRequest(page=51, limit=200), upto)
+
+
+WALKED = Listing(
+    NUMBERS._select,
+    {
+        "id": Column("integer", sort=True),
+        "third": Column("integer", walk=IndexWalk("third", cases={"9": "even"})),
+        "name": Column("text", beside=("third",)),
+        "seen_at": Column("moment", sort=True, indexed=True, by_id=True),
+    },
+    default_sort="id",
+)
+
+
+async def test_a_filter_without_an_index_is_taken_beside_one(database: Database) -> None:
+    beside = PageRequest(filters={"name": ["n-4"], "third": ["1"]})
+    assert [row["id"] for row in (await WALKED.page(database, beside, {"upto": 7})).items] == [4]
+    with pytest.raises(Invalid, match="The filter name is taken only beside one of these: third"):
+        await WALKED.page(database, PageRequest(filters={"name": ["n-4"]}), {"upto": 7})
+
+
+@pytest.mark.parametrize("sort", ["id", "-id", "seen_at", "-seen_at"])
+@pytest.mark.parametrize("third", [["1"], ["1", "2"], ["2", "0", "0"], ["9"], ["8"]])
+async def test_pages_along_an_index_follow_each_other_without_a_gap(database: Database, sort: str, third: list[str]) -> None:
+    found: list[int] = []
+    cursor = None
+    while True:
+        request = PageRequest(limit=3, cursor=cursor, sort=sort, filters={"third": third})
+        page = await WALKED.page(database, request, {"upto": 20})
+        found += [row["id"] for row in page.items]
+        cursor = page.next
+        if cursor is None:
+            break
+    wanted = [n for n in range(1, 21) if (n % 2 == 0 if third == ["9"] else str(n % 3) in third)]
+    assert found == (wanted[::-1] if sort.startswith("-") else wanted)
+
+
+async def test_what_is_filtered_by_a_moment_alone_comes_in_its_order(database: Database) -> None:
+    request = PageRequest(limit=2, filters={"seen_after": ["2026-01-01T04:00:00Z"]})
+    page = await WALKED.page(database, request, {"upto": 7})
+    following = await WALKED.page(database, PageRequest(limit=2, cursor=page.next, filters=request.filters), {"upto": 7})
+    assert [[row["id"] for row in p.items] for p in (page, following)] == [[4, 5], [6, 7]]

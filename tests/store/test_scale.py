@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kit import large
+from kit import large, lists
 from kit.ledgering import Owner, launch, machines
 from kit.plans import Explaining, Plan
 from kit.servers import Databases
@@ -169,3 +169,22 @@ async def test_one_process_at_a_time_makes_a_round(database: Database) -> None:
     assert not await second.take_round(60)
     assert not await first.take_round(60)
     assert await second.take_round(0)
+
+
+# Of these no page may read all, whatever it is filtered by.
+UNENDING = ("executions", "approvals", "audit", "firings of one schedule", "files", "files of one")
+ROWS_A_PAGE = 1_500
+
+
+@pytest.mark.parametrize("name", UNENDING)
+async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(history: str, name: str) -> None:
+    async with explained(history, hot=False, seqscan="off") as database:
+        row = await database.fetch_one("select (now() - interval '300 days')::timestamptz(0)::text as moment")
+        assert row is not None
+        asked = next(a for a in lists.lists(1, row["moment"].replace(" ", "T")) if a.name == name)
+        for question in lists.questions(asked):
+            if question.request.page is None:
+                database.take()
+                await question.ask(database)
+                read = {plan.text(): plan.rows() for plan in database.take()}
+                assert sum(read.values()) < ROWS_A_PAGE, question.name

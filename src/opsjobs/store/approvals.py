@@ -13,8 +13,7 @@ from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
 from opsjobs.store.ledger.authors import authors_of
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reaching import OF_EXECUTION
+from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
@@ -22,16 +21,17 @@ APPROVALS = Listing(
     APPROVAL,
     {
         "id": Column("integer", sort=True),
-        "status": Column("text"),
-        "execution_id": Column("integer", sort=True),
-        "action": Column("text"),
-        "kind": Column("text"),
+        "execution_id": Column("integer"),
+        "decided_by": Column("text", walk=IndexWalk("decided_by")),
+        "status": Column("text", walk=IndexWalk("status")),
+        "action": Column("text", beside=("status", "execution_id", "decided_by")),
+        "kind": Column("text", beside=("status", "execution_id", "decided_by")),
         "requested_by": Column("text"),
-        "decided_by": Column("text"),
-        "asked_at": Column("moment", sort=True),
-        "expires_at": Column("moment", sort=True, expression="coalesce(expires_at, 'infinity')"),
+        "asked_at": Column("moment", beside=("status", "execution_id", "decided_by")),
+        "expires_at": Column("moment", beside=("status", "execution_id", "decided_by")),
     },
-    labels=OF_EXECUTION.format("listed.execution_id"),
+    labels="labels",
+    label_rows="execution_id",
 )
 
 _ABOUT = """

@@ -15,7 +15,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.signing import Part, Proof, Signature, SigningKeys
 from opsjobs.store import audit_chain
 from opsjobs.store.audit_chain import Chain, key_missing
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
 # Rows that one verification or one copy looks at; whoever wants more goes on from where it ended.
@@ -29,16 +29,16 @@ AUDIT = Listing(
     f"select {_COLUMNS}, encode(hash, 'hex') as hash from audit_log",
     {
         "id": Column("integer", sort=True),
-        "at": Column("moment"),
-        "actor": Column("text"),
-        "actor_kind": Column("text"),
-        "person": Column("text"),
-        "address": Column("text"),
-        "request_id": Column("text"),
-        "action": Column("text"),
-        "thing": Column("text"),
-        "thing_id": Column("text"),
-        "thing_name": Column("text"),
+        "at": Column("moment", indexed=True),
+        "request_id": Column("text", walk=IndexWalk("request_id")),
+        "thing_id": Column("text", walk=IndexWalk("thing_id")),
+        "thing_name": Column("text", walk=IndexWalk("thing_name")),
+        "address": Column("text", walk=IndexWalk("address")),
+        "person": Column("text", walk=IndexWalk("person")),
+        "actor": Column("text", walk=IndexWalk("actor")),
+        "action": Column("text", walk=IndexWalk("action")),
+        "thing": Column("text", walk=IndexWalk("thing")),
+        "actor_kind": Column("text", walk=IndexWalk("actor_kind")),
     },
 )
 _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"

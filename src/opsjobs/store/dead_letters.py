@@ -35,8 +35,8 @@ DEAD_LETTERS = Listing(
         "target": Column("texts"),
         "error": Column("text"),
         "status": Column("text"),
-        "execution": Column("integer", sort=True),
-        "at": Column("moment", sort=True),
+        "execution": Column("integer"),
+        "at": Column("moment"),
     },
     labels="labels",
 )

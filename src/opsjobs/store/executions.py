@@ -16,7 +16,7 @@ from opsjobs.model.failures import NotFound
 from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
 from opsjobs.store.holding import held_runs
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
 from opsjobs.store.standing import WAITING_ON, WAVES
@@ -39,22 +39,34 @@ select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_
        case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
        {WAVES} as waves, {WAITING_ON} as waiting_on,
        array(select k.execution_id from execution_specs k where k.parent_id = e.id and k.triggered_by = 'retry'
-             order by k.execution_id limit 100) as retries
+             order by k.execution_id limit 100) as retries,
+       s.execution_id as spec_id, e.status as row_status, e.cancelling as asked_cancel, e.paused as asked_pause
 from job_executions e join execution_specs s on s.execution_id = e.id"""
 EXECUTIONS = Listing(
     _EXECUTION,
     {
         "id": Column("integer", sort=True),
-        "status": Column("text"),
-        "job_id": Column("integer"),
-        "job_name": Column("text", sort=True),
-        "triggered_by": Column("text"),
-        "requested_by": Column("text", sort=True),
         "parent": Column("integer"),
-        "created_at": Column("moment", sort=True),
-        "finished_at": Column("moment", sort=True, expression="coalesce(finished_at, 'infinity')"),
+        "job_id": Column("integer", walk=IndexWalk("job_id")),
+        "job_name": Column("text", walk=IndexWalk("job_name", "spec_id")),
+        "requested_by": Column("text", walk=IndexWalk("requested_by", "spec_id")),
+        "status": Column(
+            "text",
+            walk=IndexWalk(
+                "row_status",
+                also="(finished_at is not null or not (asked_pause or asked_cancel))",
+                cases={
+                    "cancelling": "finished_at is null and asked_cancel",
+                    "paused": "finished_at is null and asked_pause and not asked_cancel",
+                },
+            ),
+        ),
+        "triggered_by": Column("text", walk=IndexWalk("triggered_by", "spec_id")),
+        "created_at": Column("moment", sort=True, indexed=True, by_id=True),
+        "finished_at": Column("moment", indexed=True),
     },
     labels="labels",
+    label_rows="id",
 )
 # The zones that are served are read once, not for each run.
 _RUN = """
@@ -174,7 +186,7 @@ with run as materialized (
   from told group by 1, 2, 3, 4, 5
 )
 select * from alike"""
-GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count")
+GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count", keyed=False)
 _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
 ) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr', c.* from ({_STDERR_HEADS.strip()}) c"""

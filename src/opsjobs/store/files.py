@@ -14,7 +14,7 @@ from opsjobs.model.failures import Conflict
 from opsjobs.store import audit, idempotency
 from opsjobs.store.contents import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.reference import find
 from opsjobs.store.transaction import Database
 
@@ -25,11 +25,10 @@ FILES = Listing(
     f"{_SELECT} where %(by)s::text is null or (f.created_by, f.created_by_kind) = (%(by)s, %(kind)s)",
     {
         "id": Column("integer", sort=True),
-        "name": Column("text", sort=True),
-        "size": Column("integer", sort=True),
+        "name": Column("text", walk=IndexWalk("name")),
         "sha256": Column("text"),
-        "created_by": Column("text"),
-        "created_at": Column("moment", sort=True),
+        "created_by": Column("text", walk=IndexWalk("created_by")),
+        "created_at": Column("moment", sort=True, indexed=True, by_id=True),
     },
 )
 _CREATE = "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, %s, %s, %s) returning id"

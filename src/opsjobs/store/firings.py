@@ -86,13 +86,11 @@ from schedule_executions f"""
 FIRINGS = Listing(
     f"{FIRING} where f.schedule_id = %(schedule)s",
     {
-        "id": Column("integer", sort=True),
-        "kind": Column("text"),
+        "id": Column("integer"),
         "status": Column("text"),
         "rule": Column("text"),
         "execution_id": Column("integer"),
         "due_at": Column("moment", sort=True),
-        "fired_at": Column("moment"),
     },
     default_sort="-due_at",
 )

@@ -24,7 +24,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -34,7 +34,7 @@ from psycopg.rows import DictRow
 from opsjobs.model.access import Reach
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.instants import read_instant
-from opsjobs.store.reaching import condition
+from opsjobs.store.reaching import condition, marks
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.store.transaction import Database
 
@@ -45,9 +45,25 @@ Kind = Literal["text", "integer", "moment", "uuid", "boolean", "texts"]
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
-PAGE_MAX = 1_000_000
+PAGE_MAX = 10_000
+ROWS_MAX = 10_000
+"""How far numbered pages go, and how far `total` is counted: a longer list has none."""
 FILTER_VALUES_MAX = 100
 CURSOR_CHARACTERS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class IndexWalk:
+    """An index that gives the rows with one value of a column in the order of their ids.
+
+    `key` and `id` are columns of the select, of one table that has an index on both in this order. `also`: what else must hold.
+    `cases`: values that the key does not have, each with the condition it stands for, which has an index of its own.
+    """
+
+    key: str
+    id: str = "id"
+    also: str | None = None
+    cases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +72,19 @@ class Column:
 
     `expression` (SQL over the select's columns) is what is sorted by, where that is not the column itself: it must never
     be NULL, so a nullable column says `coalesce(finished_at, 'infinity')`. `texts` is an array: the filter means "holds".
+    Of a list that grows without end: `walk` is the index behind the filter; a filter without one is given `beside` one of these.
+    A moment with `indexed` orders the list if it is filtered by and nothing else says how. `filter` False: there is none.
     """
 
     kind: Kind = "text"
     sort: bool = False
     expression: str | None = None
+    walk: IndexWalk | None = None
+    beside: tuple[str, ...] = ()
+    indexed: bool = False
+    filter: bool = True
+    by_id: bool = False
+    """In the order of ids, for which it stands where the list is filtered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +104,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list. `total` is counted only where the caller asked by page number."""
+    """One page of a list. `total` is counted only if the caller asked by page number, and only up to ROWS_MAX."""
 
     items: list[T]
     next: str | None = None
@@ -92,13 +116,26 @@ class Page(Generic[T]):
 
 
 class Listing:
-    """What one list shows and by what it may be filtered and sorted."""
+    """What one list shows and by what it may be filtered and sorted.
+
+    `labels` is what a scope is held against. `label_rows`: the column with the execution of whose labels there are rows, so that what
+    a scope sees is found by them; "id" where the list is one of executions. `keyed`: `id` is a column of a table.
+    """
 
     def __init__(
-        self, select: str, columns: Mapping[str, Column], *, default_sort: str = "-id", labels: str | None = None
+        self,
+        select: str,
+        columns: Mapping[str, Column],
+        *,
+        default_sort: str = "-id",
+        labels: str | None = None,
+        label_rows: str | None = None,
+        keyed: bool = True,
     ) -> None:
         self.columns = columns
         self.default_sort = default_sort
+        self._label_rows = label_rows
+        self._keyed = keyed
         self._select = select
         self._labels = labels
 
@@ -107,11 +144,18 @@ class Listing:
         """The names that a request may filter by, with the kind of their values."""
         names: dict[str, Kind] = {}
         for name, column in self.columns.items():
+            if not column.filter:
+                continue
             if column.kind == "moment":
                 names |= {f"{_stem(name)}_after": "moment", f"{_stem(name)}_before": "moment"}
             else:
                 names[name] = column.kind
         return names
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a scope may look at a part of it."""
+        return self._labels is not None
 
     @property
     def sorts(self) -> list[str]:
@@ -132,19 +176,33 @@ class Listing:
         """
         if not 1 <= request.limit <= LIMIT_MAX:
             raise _wrong("limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}.")
-        order = self._order(request.sort)
-        wheres, values = self._wheres(request.filters)
+        walk = self._walk(request)
+        order = self._order(request, walk)
+        wheres, values = self._wheres(request.filters, walk)
         within, reaching = condition(reach, self._labelled(reach))
+        found = marks(reach) if self._label_rows is not None else None
+        if found is not None and self._label_rows != "id":
+            wheres.append(_LABELLED.format(execution=self._label_rows))
+            values["marks"] = found
+        elif found is not None and not order.walks and order.expression == "id":
+            order = replace(order, walks=tuple(_labelled_walk(number) for number in range(len(found))), repeats=len(found) > 1)
+            values |= {f"walk_{number}": mark for number, mark in enumerate(found)}
         wheres = [*wheres, within] if within else wheres
         bound = {**(parameters or {}), **values, **reaching}
         if request.page is not None:
             return await self._numbered(database, request, order, wheres, bound)
+        after = ""
         if request.cursor is not None:
             key, last_id = _read_cursor(request.cursor, order)
             sign = "<" if order.down else ">"
-            wheres = [*wheres, f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"]
+            if order.walks:
+                bound |= {"walk_high" if order.down else "walk_low": last_id - 1 if order.down else last_id + 1}
+                after = f"listed.id {sign} %(cursor_id)s::bigint"
+            else:
+                after = f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"
             bound |= {"cursor_key": key, "cursor_id": last_id}
-        rows = await database.fetch(self._query(order, wheres), {**bound, "page_limit": request.limit + 1, "page_offset": 0})
+        query = self._query("*", order, [*wheres, after] if after else wheres)
+        rows = await database.fetch(query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0})
         return _page(rows, request.limit, order)
 
     def _labelled(self, reach: Reach | None) -> str:
@@ -158,28 +216,91 @@ class Listing:
             raise _wrong("page", f"page is {request.page}: write a number from 1 to {PAGE_MAX}.")
         if request.cursor is not None:
             raise _wrong("page", "page and cursor cannot be given together: follow `next` by cursor alone.")
-        offset = (request.page - 1) * request.limit
-        rows = await database.fetch(self._query(order, wheres), {**bound, "page_limit": request.limit + 1, "page_offset": offset})
-        count = await database.fetch_one(f"select count(*) as n from ({self._select}) listed {_where(wheres)}", bound)
+        if request.page * request.limit > ROWS_MAX:
+            detail = f"Page {request.page} of {request.limit} ends behind row {ROWS_MAX}: follow `next` by cursor, or filter."
+            raise _wrong("page", detail)
+        bound = {**_WHOLE, **bound}
+        asked = {"page_limit": request.limit + 1, "page_offset": (request.page - 1) * request.limit}
+        wanted = wheres
+        if self._keyed and asked["page_offset"]:
+            # Rows that are passed over are not made.
+            ids = [row["id"] for row in await database.fetch(self._query("id", order, wheres), {**bound, **asked})]
+            wanted, asked = ["id = any(%(page_ids)s::bigint[])"], {"page_limit": request.limit + 1, "page_offset": 0}
+            order, bound = replace(order, walks=()), {**bound, "page_ids": ids}
+        rows = await database.fetch(self._query("*", order, wanted), {**bound, **asked})
         page = _page(rows, request.limit, order)
-        return Page(page.items, page.next, int(count["n"]) if count else 0)
+        if page.items and page.next is None:
+            total: int | None = (request.page - 1) * request.limit + len(page.items)
+        else:
+            total = await self._count(database, order, wheres, bound)
+        return Page(page.items, page.next, total)
 
-    def _query(self, order: _Order, wheres: list[str]) -> str:
-        way = "desc" if order.down else "asc"
-        return (
-            f"select *, ({order.expression})::text as page_key from ({self._select}) listed {_where(wheres)}"
-            f" order by {order.expression} {way}, id {way} limit %(page_limit)s offset %(page_offset)s"
+    async def _count(self, database: Database, order: _Order, wheres: list[str], bound: dict[str, Any]) -> int | None:
+        query = self._query("id", order, wheres)
+        row = await database.fetch_one(
+            f"select count(*) as n from ({query}) counted", {**bound, "page_limit": ROWS_MAX + 1, "page_offset": 0}
         )
+        count = int(row["n"]) if row else 0
+        return count if count <= ROWS_MAX else None
 
-    def _order(self, sort: str | None) -> _Order:
-        text = sort or self.default_sort
+    def _query(self, columns: str, order: _Order, wheres: list[str]) -> str:
+        way = "desc" if order.down else "asc"
+        shown = f"select {columns}, ({order.expression})::text as page_key" if columns == "*" else f"select {columns}"
+        last = "limit %(page_limit)s offset %(page_offset)s"
+        if not order.walks:
+            by = (
+                f"order by {order.expression} {way}, id {way}"
+                if columns == "*" or order.expression != "id"
+                else f"order by id {way}"
+            )
+            return f"{shown} from ({self._select}) listed {_where(wheres)} {by} {last}"
+        shown = shown.replace("select ", "select listed.", 1)
+        parts = [
+            f"({shown} from ({self._select}) listed {walk.join} {_where([*wheres, walk.condition])} order by {walk.order.format(way=way)}"
+            " limit %(page_limit)s::bigint + %(page_offset)s)"
+            for walk in order.walks
+        ]
+        once = "distinct on (id) *" if order.repeats else "*"
+        return f"select {once} from ({' union all '.join(parts)}) walked order by id {way} {last}"
+
+    def _walk(self, request: PageRequest) -> str | None:
+        """The filter whose index is walked along: the first that the list names, if nothing but ids orders it."""
+        sorted_by = (request.sort or self.default_sort).removeprefix("-")
+        if sorted_by != "id" and not self.columns.get(sorted_by, Column()).by_id:
+            return None
+        return next((name for name, column in self.columns.items() if column.walk and request.filters.get(name)), None)
+
+    def _order(self, request: PageRequest, walk: str | None) -> _Order:
+        text = request.sort or self.default_sort
         name = text.removeprefix("-")
         column = self.columns.get(name, Column())
         if not column.sort:
             raise _wrong("sort", f"The list cannot be sorted by {name[:60]!r}: it can by {', '.join(self.sorts)}.")
-        return _Order(text, column.expression or name, _TYPE[column.kind], text.startswith("-"))
+        down = text.startswith("-")
+        if walk is not None:
+            return _Order(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
+        if request.sort is None and (moment := self._moment(request.filters)) is not None:
+            return _Order(f"{'-' if down else ''}{moment}", moment, "timestamptz", down)
+        return _Order(text, column.expression or name, _TYPE[column.kind], down)
 
-    def _wheres(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, Any]]:
+    def _moment(self, filters: Mapping[str, Sequence[str]]) -> str | None:
+        given = (name for name, column in self.columns.items() if column.indexed and column.filter)
+        return next((name for name in given if {f"{_stem(name)}_after", f"{_stem(name)}_before"} & set(filters)), None)
+
+    def _walks(self, name: str, values: Sequence[str]) -> tuple[_Along, ...]:
+        """A condition and an order for each value: between two ends of an index nothing else is read, whatever is known of it."""
+        column = self.columns[name]
+        assert column.walk is not None
+        walk = column.walk
+        found: dict[str, _Along] = {}
+        for number, value in enumerate(values):
+            case = walk.cases.get(value)
+            along = _between(walk.key, walk.id, f"%(walk_{number})s::{_TYPE[column.kind]}")
+            also = f"{along.condition} and {walk.also}" if walk.also else along.condition
+            found[value] = _Along(case, "listed.id {way}") if case else replace(along, condition=also)
+        return tuple(found.values())
+
+    def _wheres(self, filters: Mapping[str, Sequence[str]], walk: str | None) -> tuple[list[str], dict[str, Any]]:
         known = self.filters
         wheres: list[str] = []
         values: dict[str, Any] = {}
@@ -188,19 +309,38 @@ class Listing:
                 raise _wrong(name[:60], f"There is no filter {name[:60]!r}: there are {', '.join(known)}.")
             if len(texts) > FILTER_VALUES_MAX:
                 raise _wrong(name, f"The filter {name} has {len(texts)} values, the limit is {FILTER_VALUES_MAX}.")
+            beside = self._column(name).beside
+            if beside and not any(filters.get(other) for other in beside):
+                raise _wrong(name, f"The filter {name} is taken only beside one of these: {', '.join(beside)}.")
+            read = [_READ[known[name]](name, text) for text in texts]
+            if name == walk:
+                values |= {f"walk_{n}": value for n, value in enumerate(read)}
+                continue
             parameter = f"filter_{number}"
-            values[parameter] = [_READ[known[name]](name, text) for text in texts]
-            wheres.append(self._condition(name, parameter))
+            values[parameter] = read
+            wheres.append(self._condition(name, parameter, len(read)))
         return wheres, values
 
-    def _condition(self, name: str, parameter: str) -> str:
+    def _column(self, name: str) -> Column:
+        return self.columns[name] if name in self.columns else self.columns[self._moment_of(name)]
+
+    def _moment_of(self, name: str) -> str:
+        """The moment x_at of a filter x_after or x_before."""
+        stem = name.rpartition("_")[0]
+        return next(c for c, k in self.columns.items() if k.kind == "moment" and _stem(c) == stem)
+
+    def _condition(self, name: str, parameter: str, values: int) -> str:
         column = self.columns.get(name)
-        if column is None:  # x_after, x_before of the moment x_at
-            stem, _, side = name.rpartition("_")
-            moment = next(c for c, k in self.columns.items() if k.kind == "moment" and _stem(c) == stem)
-            return f"{moment} {'>=' if side == 'after' else '<'} any(%({parameter})s::timestamptz[])"
+        if column is None:
+            way = ">=" if name.endswith("_after") else "<"
+            # Any of them: that is the widest.
+            widest = "min" if way == ">=" else "max"
+            return f"{self._moment_of(name)} {way} (select {widest}(m) from unnest(%({parameter})s::timestamptz[]) m)"
         if column.kind == "texts":
             return f"{name} && %({parameter})s::text[]"
+        # Of one value an index gives the rows in order, of any of several it does not.
+        if values == 1:
+            return f"{name} = (%({parameter})s::{_TYPE[column.kind]}[])[1]"
         return f"{name} = any(%({parameter})s::{_TYPE[column.kind]}[])"
 
 
@@ -210,6 +350,37 @@ class _Order:
     expression: str
     type: str
     down: bool
+    walks: tuple[_Along, ...] = ()
+    repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Along:
+    """A stretch of an index: the condition that holds there, and its order. `join`: where the index is of another table."""
+
+    condition: str
+    order: str
+    join: str = ""
+
+
+def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
+    pair = f"({key}, {id_})"
+    condition = f"{pair} >= ({value}, %(walk_low)s::bigint) and {pair} <= ({value}, %(walk_high)s::bigint)"
+    return _Along(condition, f"{key} {{way}}, {id_} {{way}}", join)
+
+
+_MARK = "md5(l.key || '=' || l.value)"
+# What a scope sees of a list of something else, if that is little.
+_LABELLED = f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = any(%(marks)s::text[]))"
+
+
+def _labelled_walk(number: int) -> _Along:
+    join = "join execution_labels l on l.execution_id = listed.id"
+    return _between(_MARK, "l.execution_id", f"%(walk_{number})s::text", join)
+
+
+# Between these lie all ids of a walk.
+_WHOLE = {"walk_low": 0, "walk_high": BIGINT_MAX}
 
 
 _TYPE: Mapping[Kind, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import md5
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,26 @@ def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
     numbers = count()
     scopes = " or ".join(_scope(scope, values, numbers) for scope in reach.scopes) or "false"
     return f"coalesce((select {scopes} from (select {labels} as l offset 0) labelled), false)", values
+
+
+def marks(reach: Reach | None) -> list[str] | None:
+    """Return the marks of execution_labels by which all within reach are found; None if they cannot be found by labels alone.
+
+    Of each scope one requirement is enough to find what it sees, and some more: `condition` has still to hold.
+    """
+    if reach is None or reach.everywhere or not reach.scopes:
+        return None
+    found: list[str] = []
+    for scope in reach.scopes:
+        requirement = next((r for r in scope.requirements if r.values), None)
+        if requirement is None:
+            return None
+        found += [_mark(requirement.key, value) for value in requirement.values]
+    return found
+
+
+def _mark(key: str, value: str) -> str:
+    return md5(f"{key}={value}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _scope(scope: Scope, values: dict[str, Any], numbers: Iterator[int]) -> str:

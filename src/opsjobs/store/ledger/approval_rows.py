@@ -18,7 +18,7 @@ coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.a
 
 APPROVAL = f"""
 select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at, a.decided_at, a.decided_by, a.reason,
-       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, {_DECISIONS} as decisions
+       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, s.labels, {_DECISIONS} as decisions
 from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 
 
@@ -32,7 +32,7 @@ async def approval_by_id(connection: Connection, approval_id: int) -> Approval:
 def approval_of(row: Mapping[str, Any]) -> Approval:
     """From a row of APPROVAL."""
     kept = {
-        **row,
+        **{name: value for name, value in row.items() if name != "labels"},
         "uuid": str(row["uuid"]),
         "kind": ApprovalKind(row["kind"]),
         "status": ApprovalStatus(row["status"]),

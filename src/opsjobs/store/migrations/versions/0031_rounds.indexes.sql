@@ -9,5 +9,4 @@ create index job_executions_created on job_executions (created_at, id);
 create index execution_specs_job_name on execution_specs (job_name, execution_id);
 create index execution_specs_requested_by on execution_specs (requested_by, execution_id);
 create index execution_specs_triggered_by on execution_specs (triggered_by, execution_id);
-create index execution_specs_labels on execution_specs using gin (labels);
 create index exclusive_locks_line on exclusive_locks (name, execution_id) where not granted;
