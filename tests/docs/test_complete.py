@@ -21,6 +21,7 @@ from opsjobs.cli.exits import Exit
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import Unavailable
+from opsjobs.parts import Limits
 from opsjobs.settings import describe
 from opsjobs.store.fleet import Queue, Upkeep
 from opsjobs.telemetry import Metrics
@@ -40,11 +41,11 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def application() -> FastAPI:
-    limits = SimpleNamespace(
-        docs=True, body_bytes=1, max_actions=1, trusted_proxies=(), requests_a_second=0, strangers_a_second=0, streams_a_caller=0
-    )
+    limits = Limits(max_actions=1, body_bytes=1, docs=True)
     access = SimpleNamespace(judge=None)
-    parts: Any = SimpleNamespace(limits=limits, clock=None, journal=None, bus=None, access=access, metrics=Metrics())
+    parts: Any = SimpleNamespace(
+        limits=limits, clock=None, journal=None, bus=None, executions=None, access=access, metrics=Metrics()
+    )
     return create_app(parts)
 
 

@@ -41,6 +41,7 @@ _SETTINGS = {
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
     # So long that none of them is over before its test has looked, however slow the machine is.
     "OPSJOBS_DRAIN_SECONDS": "90",
+    "OPSJOBS_OUTPUT_LIMIT_BYTES": "64MiB",
     "CONNECTION_TIMEOUT": "90s",
     # What they start would need an approval from people: shells in shells, kills, files that are written and run.
     "ENABLE_SAFETY_CHECKS": "off",

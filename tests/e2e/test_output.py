@@ -184,7 +184,7 @@ def test_50_mb_are_kept_whole_where_the_limit_lets_them_and_memory_stays_small(h
 
 def test_a_flood_of_1_gib_keeps_head_and_tail_and_says_what_is_missing(house: House) -> None:
     memory = Memory(house)
-    execution = house.run("head -c 1G /dev/zero; echo the end", house.names(2, 2))
+    execution = house.run("head -c 1G /dev/zero; echo the end", house.names(2, 2), output_limit="10MiB")
     assert house.ended(execution)["status"] == "completed"
     memory.has_grown_by_at_most(64)
     sizes = """

@@ -54,6 +54,7 @@ from opsjobs.api.frame import Frame
 from opsjobs.api.lasting import Streams
 from opsjobs.api.methods import MethodCheck, Methods
 from opsjobs.api.probing import Probes
+from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rates import Rates
 from opsjobs.api.strangers import Strangers
 from opsjobs.model.access import Role
@@ -90,6 +91,8 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.probes = Probes(parts, admin_waits=admin_token is not None)
     app.state.streams = Streams(parts.limits.streams_a_caller)
+    app.state.open_executions = OpenExecutions(parts.limits.open_executions, parts.executions, parts.clock)
+    app.state.file_quota = FileQuota(parts.limits.files_bytes, parts.limits.files_a_caller_bytes)
     app.state.followers = Followers(parts.journal, parts.bus)
     for noun in (
         executions,  # first what is asked for most: a router takes a request after all those before it were tried

@@ -12,6 +12,7 @@ from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.overriding import check_override
+from opsjobs.api.quotas import check_open
 from opsjobs.api.sight import bounds, reach, requester
 from opsjobs.model.again import DiscardDraft, ReviveDraft
 from opsjobs.model.wire import Moment
@@ -46,6 +47,7 @@ async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Resp
     """
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
+    await check_open(request)
     revived = await request.app.state.parts.again.revive(
         draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **await requester(request)
     )

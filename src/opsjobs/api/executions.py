@@ -17,6 +17,7 @@ from opsjobs.api.conditions import Idempotent
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
+from opsjobs.api.quotas import check_open
 from opsjobs.api.sight import admitted, bounds, reach, requester
 from opsjobs.engine.launch import Launched
 from opsjobs.engine.preview import preview
@@ -232,6 +233,7 @@ async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, 
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:
         return JSONResponse(await request.app.state.parts.again.preview(id, draft, bounds=limits, **await requester(request)))
+    await check_open(request)
     launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
     return await answered(request, launched, prefer)
 
@@ -261,6 +263,7 @@ async def _previewed(request: Request, order: LaunchOrder) -> Response:
 
 
 async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
+    await check_open(request)
     launched = await request.app.state.parts.launcher.launch(
         order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
     )

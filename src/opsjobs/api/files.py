@@ -18,6 +18,7 @@ from opsjobs.api.conditions import Idempotent
 from opsjobs.api.lasting import Download
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.problems import Problem
+from opsjobs.api.quotas import FileQuota
 from opsjobs.api.sight import is_his, reach
 from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.naming import Title
@@ -66,13 +67,18 @@ async def upload(request: Request, idem: Idempotent, name: FileName = "file") ->
     limit = request.app.state.parts.limits.file_bytes
     if (refusal := _refusal(request, limit)) is not None:
         return refusal
+    quota: FileQuota = request.app.state.file_quota
+    room = await quota.room(request.app.state.parts.files, principal_of(request))
+    at_most = limit if room is None else min(limit, room)
     try:
-        written = await request.app.state.parts.contents.write(_pieces(request), limit_bytes=limit)
+        written = await request.app.state.parts.contents.write(_pieces(request), limit_bytes=at_most)
         by = principal_of(request)
         stored = await request.app.state.parts.files.create(
             name, written, by.name, _named(idem, name, written), created_by_kind=by.kind
         )
     except TooManyBytes:
+        if room is not None and room < limit:
+            raise quota.too_large(room) from None
         return _too_large(request, limit)
     except TimeoutError:
         detail = f"Nothing of the body came for {SILENCE_SECONDS_MAX} seconds."

@@ -14,11 +14,13 @@ from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import admitted, bounds, is_his, reach
 from opsjobs.engine.judging import refuse_blocked
-from opsjobs.model.action import RunningAction
+from opsjobs.model.action import ApprovalAction, RunningAction, WaitAction
 from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.job import JobBody, JobDraft, RunDraft
+from opsjobs.model.units import format_duration, format_size
 from opsjobs.model.verdict import Vetted
 from opsjobs.model.wire import Overriding
+from opsjobs.parts import Limits
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import PageRequest
@@ -60,7 +62,8 @@ def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
 
 
 def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Invalid for too many actions or attempts."""
+    """Raises Invalid for too many actions or attempts, too much output, or too long waits."""
+    _check_sizes(request.app.state.parts.limits, draft)
     limit = request.app.state.parts.limits.max_actions
     if len(draft.actions) > limit:
         detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
@@ -73,6 +76,27 @@ def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
             raise Invalid(
                 "too_many_attempts", detail, errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")]
             )
+
+
+def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
+    gate = draft.policy.gate
+    checked = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
+    for pointer, action in [*checked, ("/policy/gate/check", gate and gate.check)]:
+        if isinstance(action, RunningAction) and (action.output_limit or 0) > limits.output_bytes:
+            detail = (
+                f"An output_limit of {format_size(action.output_limit or 0)} is more than {format_size(limits.output_bytes)} "
+                "(OPSJOBS_OUTPUT_LIMIT_BYTES): ask for less, or write the output to a file and fetch that."
+            )
+            raise Invalid("output_limit", detail, errors=[FieldError(f"{pointer}/output_limit", detail, "output_limit")])
+    waits = [(f"/actions/{n}/duration", a.duration) for n, a in enumerate(draft.actions) if isinstance(a, WaitAction)]
+    waits += [(f"/actions/{n}/expires_in", a.expires_in) for n, a in enumerate(draft.actions) if isinstance(a, ApprovalAction)]
+    for pointer, seconds in [*waits, ("/policy/hold_offline", draft.policy.hold_offline)]:
+        if seconds > limits.wait_seconds:
+            detail = (
+                f"{format_duration(seconds)} is more than {format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT): wait for less, or "
+                "make a schedule of a second job."
+            )
+            raise Invalid("wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")])
 
 
 async def known(id: str, request: Request) -> StoredJob:

@@ -19,6 +19,7 @@ from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
+from opsjobs.api.quotas import check_open
 from opsjobs.api.sight import admit, bounds, owner, reach, requester
 from opsjobs.model.clock_face import in_words
 from opsjobs.model.explaining import explained
@@ -165,6 +166,7 @@ async def trigger(
         admit(request, "schedule", schedule.id, labels, sees="schedules:read", permission="jobs:execute")
     if draft is not None:
         check_override(request, draft)
+    await check_open(request)
     launched = await parts.triggers.trigger(
         str(schedule.id),
         triggered_by=triggered_by(request),

@@ -174,7 +174,8 @@ class Attempt:
 
     def _work(self, page: Page) -> Work:
         action, limits = self._action, self._state.tools.limits
-        limit = limits.output_bytes if action.get("output_limit") is None else parse_size(action["output_limit"])
+        asked = action.get("output_limit")
+        limit = limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
         heard = self._words.add if self._words is not None else None
         self._capture = Capture(page, limit, page.stored, heard=heard, again=self._durable)
         seconds = limits.command_seconds if action.get("timeout") is None else parse_duration(action["timeout"])

@@ -92,6 +92,11 @@ class Limits:
     streams_a_caller: int = 100
     stream_check_seconds: float = 15.0
     download_seconds: float = 3_600.0
+    output_bytes: int = 10 << 20
+    wait_seconds: float = 7 * 86_400.0
+    open_executions: int = 2_000
+    files_bytes: int = 100 << 30
+    files_a_caller_bytes: int = 10 << 30
 
 
 @dataclass(frozen=True)
@@ -274,6 +279,11 @@ def _limits(settings: Settings) -> Limits:
         settings.api.streams_per_caller,
         settings.api.stream_check,
         settings.api.download_time,
+        wanted.output_limit_bytes,
+        wanted.wait_limit,
+        wanted.open_executions_per_caller,
+        wanted.files_limit_bytes,
+        wanted.files_per_caller_bytes,
     )
 
 

@@ -110,7 +110,7 @@ class ExecutionSettings:
         "OUTPUT_LIMIT_BYTES",
         size(0, 1 << 40),
         "10MiB",
-        "What is kept of each output stream of an action, unless its output_limit says.",
+        "What is kept of each output stream of an action; its output_limit may say less, not more.",
     )
     reattach_window: float = setting(
         "REATTACH_WINDOW",
@@ -129,6 +129,27 @@ class ExecutionSettings:
         size(1, 1 << 40),
         "1GiB",
         "The largest file that may be uploaded, and the most that one action may download from one target.",
+    )
+    files_limit_bytes: int = setting(
+        "FILES_LIMIT_BYTES", size(0, 1 << 50), "100GiB", "What all uploaded files may have together (409 above). 0: no limit."
+    )
+    files_per_caller_bytes: int = setting(
+        "FILES_PER_CALLER_BYTES",
+        size(0, 1 << 50),
+        "10GiB",
+        "What the files of one caller may have together (409 above). 0: no limit.",
+    )
+    open_executions_per_caller: int = setting(
+        "OPEN_EXECUTIONS_PER_CALLER",
+        whole(0, 10_000_000),
+        "2000",
+        "Executions of one caller that have not ended: the next launch is 429. Those of schedules are not refused. 0: no limit.",
+    )
+    wait_limit: float = setting(
+        "WAIT_LIMIT",
+        seconds(1, 366 * 86_400),
+        "7d",
+        "The longest that a wait, an approval or hold_offline of a job may last (422 above).",
     )
     exclusive_time: float = setting(
         "EXCLUSIVE_TIME",

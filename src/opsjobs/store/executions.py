@@ -202,6 +202,12 @@ where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null and
 order by x.started_at, x.id"""
 
 
+_OPEN_OF = """
+select count(*) as n from (
+  select from job_executions e join execution_specs s on s.execution_id = e.id
+  where e.finished_at is null and s.requested_by = %s and s.requested_by_kind = %s limit %s) counted"""
+
+
 class Executions:
     """Reads only, each a bounded number of rows. Raises Invalid for a filter, order or cursor that is wrong."""
 
@@ -224,6 +230,12 @@ class Executions:
         if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
             return execution
         return replace(execution, waiting_on=await held_runs(self._database, execution.id))
+
+    async def count_open(self, requested_by: str, kind: str, *, at_most: int) -> int:
+        """Count the executions of an identity that have not ended, up to a number."""
+        row = await self._database.fetch_one(_OPEN_OF, [requested_by, kind, at_most])
+        assert row is not None
+        return int(row["n"])
 
     async def approved_as_of(self, executions: Sequence[int]) -> datetime | None:
         """When the first approval was asked for that one of these executions has; None where none was approved."""

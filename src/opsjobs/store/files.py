@@ -39,6 +39,20 @@ where e.finished_at is null
   and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
 
 
+_USED = """
+select coalesce(sum(c.size), 0) as all_bytes,
+  coalesce(sum(c.size) filter (where f.created_by = %(by)s and f.created_by_kind = %(kind)s), 0) as caller_bytes
+from files f join file_contents c on c.id = f.content_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Bytes in files."""
+
+    all_bytes: int
+    caller_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """An uploaded file. `sha256` is in hexadecimal, `content_id` where its bytes are."""
@@ -103,6 +117,12 @@ class Files:
     async def get(self, ref: str | int) -> StoredFile:
         """By id or uuid. Raises NotFound."""
         return _file(await find(self._database, "file", ref, _SELECT, "f."))
+
+    async def used(self, name: str, kind: str) -> Used:
+        """How many bytes all files have, and those of this identity; of equal files each one counts."""
+        row = await self._database.fetch_one(_USED, {"by": name, "kind": kind})
+        assert row is not None
+        return Used(int(row["all_bytes"]), int(row["caller_bytes"]))
 
     async def list(self, request: PageRequest, of: tuple[str, str] | None = None) -> Page[StoredFile]:
         """The newest first, of one identity (name and kind) or of all; filters and orders are those of FILES."""

@@ -1,0 +1,136 @@
+"""Point 25: one caller fills neither the disk nor the ledger; each refusal names the limit and the way out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from api.kit import desk, job, problem
+from api.live import live
+from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
+from opsjobs.store.transaction import Database
+
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"actions": [{"command": "id", "output_limit": "1000GiB"}]}, "/actions/0/output_limit"),
+        ({"actions": [{"type": "script", "script": "id", "output_limit": "11MiB"}]}, "/actions/0/output_limit"),
+        (
+            {"policy": {"waves": [1, "100%"], "gate": {"check": {"command": "id", "output_limit": "11MiB"}}}},
+            "/policy/gate/check/output_limit",
+        ),
+    ],
+)
+async def test_point_25_an_output_limit_is_no_more_than_the_setting(
+    database: Database, fields: dict[str, Any], pointer: str
+) -> None:
+    async with desk(database, output_bytes=10 << 20) as ada:
+        refused = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "output_limit")
+        assert "OPSJOBS_OUTPUT_LIMIT_BYTES" in refused["detail"]
+        assert refused["errors"][0]["pointer"] == pointer
+        body = {key: value for key, value in job(**fields).items() if key != "name"}
+        problem(await ada.http.post("/run", json=body), 422, "output_limit")
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"actions": [{"type": "wait", "duration": "30d"}]}, "/actions/0/duration"),
+        ({"actions": [{"type": "approval", "expires_in": "30d"}]}, "/actions/0/expires_in"),
+        ({"policy": {"hold_offline": "30d"}}, "/policy/hold_offline"),
+    ],
+)
+async def test_point_25_nothing_waits_longer_than_the_setting(database: Database, fields: dict[str, Any], pointer: str) -> None:
+    async with desk(database) as ada:
+        refused = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "wait_too_long")
+        assert "OPSJOBS_WAIT_LIMIT" in refused["detail"]
+        assert refused["errors"][0]["pointer"] == pointer
+        ada.parts.limits = replace(ada.parts.limits, wait_seconds=31 * 86_400.0)
+        assert (await ada.http.post("/jobs", json=job("fits", **fields))).status_code == 201
+
+
+async def test_point_25_a_caller_has_so_many_open_executions_by_every_door_and_others_have_theirs(database: Database) -> None:
+    async with live(database) as on:
+        on.app.state.open_executions = OpenExecutions(2, on.parts.executions, on.parts.clock)
+        await on.targets("web-1")
+        run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
+        made = (await on.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))).json()
+        first = (await on.http.post("/run", json=run)).json()
+        assert (await on.http.post(f"/jobs/{made['id']}/execute")).status_code == 202
+        for path, body in (
+            ("/run", run),
+            (f"/jobs/{made['id']}/execute", {}),
+            (f"/executions/{first['id']}/retry", {"which": "not_started"}),
+        ):
+            answer = await on.http.post(path, json=body)
+            refused = problem(answer, 429, "too_many_executions")
+            assert "OPSJOBS_OPEN_EXECUTIONS_PER_CALLER" in refused["detail"]
+            assert answer.headers["retry-after"]
+        assert (await on.http.post("/run", json=run, headers=await on.as_role("operator"))).status_code == 202
+        assert (await on.http.post(f"/executions/{first['id']}/cancel")).status_code == 202
+        assert (await on.http.post("/run", json=run)).status_code == 202
+
+
+class Ticking:
+    """A clock set by the test."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Counting:
+    """Executions that are counted, and how often."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.asked = 0
+
+    async def count_open(self, *_: Any, **__: Any) -> int:
+        self.asked += 1
+        return self.open
+
+
+async def test_point_25_the_database_is_asked_for_the_count_once_in_a_while_only(database: Database) -> None:
+    async with desk(database) as ada:
+        caller = await ada.parts.people.by_token(ada.token)
+    executions: Any = Counting()
+    clock: Any = Ticking()
+    quota = OpenExecutions(1_000, executions, clock)
+    for _ in range(100):
+        await quota.check(caller)
+    assert executions.asked == 1
+    clock.now = KNOWN_SECONDS
+    await quota.check(caller)
+    assert executions.asked == 2
+
+
+async def test_point_25_the_files_of_one_caller_and_of_all_have_a_limit(database: Database) -> None:
+    async with live(database) as on:
+        on.app.state.file_quota = FileQuota(all_bytes=250, caller_bytes=100)
+
+        async def put(size: int, headers: dict[str, str] | None = None) -> Any:
+            return await on.http.post("/files?name=x", content=b"x" * size, headers={**BYTES, **(headers or {})})
+
+        first = await put(60)
+        assert first.status_code == 201
+        refused = problem(await put(41), 409, "files_full")
+        assert "OPSJOBS_FILES_PER_CALLER_BYTES" in refused["detail"]
+        assert "opsjobs files rm" in refused["detail"]
+        assert (await put(40)).status_code == 201
+        problem(await put(1), 409, "files_full")
+        for role in ("operator", "developer"):
+            headers = await on.as_role(role)
+            answer = await put(75 if role == "operator" else 76, headers)
+            if role == "operator":
+                assert answer.status_code == 201
+            else:
+                assert "OPSJOBS_FILES_LIMIT_BYTES" in problem(answer, 409, "files_full")["detail"]
+        assert (await on.http.delete(f"/files/{first.json()['id']}")).status_code == 204
+        assert (await put(60)).status_code == 201
