@@ -17,6 +17,7 @@ from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.addresses import AddressPolicy
+from opsjobs.remote.pool import PoolLimits
 from opsjobs.remote.session import Exit
 from remote.conftest import pool
 
@@ -126,3 +127,12 @@ async def test_the_credential_of_the_target_is_not_shown_to_the_jump_host(bastio
         assert (await run(sessions, where, "echo in"))[0] == b"in\n"
         assert small.logins == ["key ada"] * len(small.logins)
         assert "ada" not in bastion.log
+
+
+async def test_jump_hosts_that_fill_the_pool_leave_room_for_the_machines_behind_them(server: Sshd, bastion: Sshd) -> None:
+    async with pool(limits=PoolLimits(connections=4)) as sessions:
+        ways = [(endpoint_of(bastion, name=f"edge-{n}"), endpoint_of(bastion, name=f"core-{n}")) for n in range(8)]
+        targets = [endpoint_of(server, name=f"web-{n}", jumps=way[n % 2 :]) for n, way in enumerate(ways)]
+        async with asyncio.timeout(60):
+            results = await asyncio.gather(*(run(sessions, target, "echo here") for target in targets))
+    assert [out for out, _, _ in results] == [b"here\n"] * 8

@@ -348,7 +348,10 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
 
     observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
     connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)
-    pool = SshPool(connector, PoolLimits(handshakes_a_second=settings.connection.rate), breaker=breaker)
+    # Each run at work has a connection, and some have a second one or a jump host.
+    connections = max(PoolLimits().connections, settings.worker.concurrency * 5 // 4)
+    limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
+    pool = SshPool(connector, limits, breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
 

@@ -90,7 +90,7 @@ class SshPool:
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
         """A session to the machine, connecting where there is no connection with room. Raises RemoteFailure."""
-        session = PooledSession(await self._take(endpoint, tunnel=False))
+        session = PooledSession(await self._take(endpoint, behind=0))
         try:
             yield session
         finally:
@@ -127,42 +127,43 @@ class SshPool:
             await route.close()
         await self._breaker.close()
 
-    async def _take(self, endpoint: Endpoint, *, tunnel: bool) -> Place:
+    async def _take(self, endpoint: Endpoint, *, behind: int) -> Place:
+        """A place on a connection. `behind`: how many hops go on through it; 0: commands run on it."""
         if self._closed:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started.")
-        key = (*_key(endpoint), tunnel)
+        key = (*_key(endpoint), behind)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = self._route(endpoint, key, tunnel=tunnel)
+            route = self._routes[key] = self._route(endpoint, key, behind=behind)
         self._insisting[key] += endpoint.insist
         try:
             return await route.take()
         finally:
             self._insisting[key] -= endpoint.insist
 
-    def _route(self, endpoint: Endpoint, key: Key, *, tunnel: bool) -> Route:
+    def _route(self, endpoint: Endpoint, key: Key, *, behind: int) -> Route:
         limits = self._limits
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
         return Route(
-            lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0)),
-            places=limits.tunnels_per_connection if tunnel else limits.channels_per_connection,
+            lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0), behind),
+            places=limits.tunnels_per_connection if behind else limits.channels_per_connection,
             lines=limits.connections_per_key,
             now=self._clock.monotonic,
             today=self._clock.now,
             idle=self._room.wake,
         )
 
-    async def _connect(self, endpoint: Endpoint) -> Line:
+    async def _connect(self, endpoint: Endpoint, behind: int) -> Line:
         """One more connection, with a place in the house and at the host's door, and through its jump host."""
         async with self._breaker.attempt(endpoint, insist=endpoint.insist) as permit:
             try:
-                jump = await self._take(_last_jump(endpoint), tunnel=True) if endpoint.jumps else None
+                jump = await self._take(_last_jump(endpoint), behind=behind + 1) if endpoint.jumps else None
             except RemoteFailure:
                 permit.spare()
                 raise
             try:
-                line = await self._enter(endpoint, jump)
+                line = await self._enter(endpoint, jump, behind)
             except BaseException:
                 if jump is not None:
                     jump.leave()
@@ -170,8 +171,8 @@ class SshPool:
         line.connection.when_lost(lambda: self._gone(line, jump))
         return line
 
-    async def _enter(self, endpoint: Endpoint, jump: Place | None) -> Line:
-        await self._room.enter()
+    async def _enter(self, endpoint: Endpoint, jump: Place | None, behind: int) -> Line:
+        await self._room.enter(behind)
         try:
             async with self._gate(endpoint):
                 return Line(await self._connector.connect(endpoint, jump.line.connection if jump is not None else None))
@@ -193,7 +194,7 @@ class SshPool:
             yield None
             return
         try:
-            place = await self._take(_last_jump(endpoint), tunnel=True)
+            place = await self._take(_last_jump(endpoint), behind=1)
         except RemoteFailure as failure:
             yield failure
             return
@@ -385,18 +386,25 @@ class _Gate:
 
 
 class _Room:
-    """Counts connections, and makes who would be one too many wait until one is closed."""
+    """Counts connections, and makes who would be one too many wait until one is closed.
+
+    Jump hosts' connections are kept while hops behind them wait for room. So each hop further away from the machine leaves a
+    tenth of the room to those nearer to it: there is always some for connections on which commands run, and they end.
+    """
 
     def __init__(self, limit: int, make_room: Callable[[], bool]) -> None:
         self._limit = limit
+        self._reserve = max(1, limit // 10)
         self._make_room = make_room
         self._changed = asyncio.Event()
         self.taken = 0
 
-    async def enter(self) -> None:
-        while self.taken >= self._limit:
+    async def enter(self, behind: int) -> None:
+        """Wait for room for a connection through which so many hops go on."""
+        limit = max(1, self._limit - behind * self._reserve)
+        while self.taken >= limit:
             self._changed.clear()
-            if not self._make_room() or self.taken >= self._limit:
+            if not self._make_room() or self.taken >= limit:
                 await self._changed.wait()
         self.taken += 1
 
