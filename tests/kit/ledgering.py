@@ -85,9 +85,9 @@ class Owner:
         """What is ready."""
         return await Ledger(self.database).claim(owner=self.id, worker=self.name, zone=self.zone, limit=limit, floor=floor)
 
-    async def take_over(self, limit: int = 100) -> list[Claimed]:
+    async def take_over(self, limit: int = 100, *, waited: bool = False) -> list[Claimed]:
         """What the dead left."""
-        return await Ledger(self.database).take_over(owner=self.id, worker=self.name, zone=self.zone, limit=limit)
+        return await Ledger(self.database).take_over(owner=self.id, worker=self.name, zone=self.zone, limit=limit, waited=waited)
 
     def flush(
         self,

@@ -33,6 +33,8 @@ async def passed_on(database: Database, deaths: int, *, first: int = 1) -> list[
     for number in range(first, first + deaths):
         heir = await Owner(database, f"heir-{number}").register()
         taken = await heir.take_over()
+        while more := await heir.take_over(waited=True):
+            taken += more
         if number < first + deaths - 1:
             await heir.die()
     return taken
@@ -325,6 +327,56 @@ async def test_poison_beside_others_leaves_those_to_be_taken_over(database: Data
     assert {r.id for r in taken} == {r.id for r in good}
     assert (await database.fetch("select status from target_runs where id = %s", [poison.id])) == [{"status": "dead"}]
     assert await faults(database) == []
+
+
+async def twice_in_dead_hands(database: Database, count: int) -> Owner:
+    """So many runs whose last two workers died with all of them; and who comes next."""
+    await launch(database, machines(count))
+    first, second = await Owner(database).register(), await Owner(database, "second").register()
+    assert len((await first.claim()).runs) == count
+    await first.die()
+    assert len(await second.take_over()) == count
+    await second.die()
+    return await Owner(database, "third").register()
+
+
+async def test_after_two_deaths_runs_are_handed_out_one_by_one(database: Database) -> None:
+    third = await twice_in_dead_hands(database, 4)
+    (one,) = await third.take_over()
+    assert await third.take_over() == []
+    await third.identify([one], STORE)
+    (two,) = await third.take_over()
+    assert await third.take_over() == []
+    (three,) = await third.take_over(waited=True)
+    await third.settle(third.flush([two, three]))
+    (four,) = await third.take_over()
+    assert len({one.id, two.id, three.id, four.id}) == 4
+
+
+async def test_poison_does_not_take_its_neighbours_along(database: Database) -> None:
+    heir = await twice_in_dead_hands(database, 3)
+    for number in range(CLAIMS_AT_MOST - 1):
+        (suspect,) = await heir.take_over()
+        await heir.die()
+        heir = await Owner(database, f"heir-{number}").register()
+    (other,) = await heir.take_over()
+    dead = await database.fetch("select id from target_runs where status = 'dead'")
+    assert [row["id"] for row in dead] == [suspect.id]
+    living = await database.fetch("select id, claims from target_runs where status = 'running' order by id")
+    assert [row["claims"] for row in living] == [2, 1], "a run that waits for its turn counts no deaths"
+    assert living[0]["id"] == other.id
+    assert await faults(database) == []
+
+
+async def test_runs_without_suspicion_do_not_wait_behind_a_suspect(database: Database) -> None:
+    third = await twice_in_dead_hands(database, 2)
+    await launch(database, machines(3, first=10))
+    other = await Owner(database, "other").register()
+    fresh = (await other.claim()).runs
+    await other.die()
+    taken = await third.take_over()
+    assert {run.id for run in fresh} < {run.id for run in taken}
+    assert len(taken) == len(fresh) + 1
 
 
 async def test_two_who_take_over_at_once_bury_a_poisonous_run_once(database: Database) -> None:

@@ -27,6 +27,7 @@ from opsjobs.peers.targets import Targets
 from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.session import Sessions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled
+from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.telemetry import Metrics, log
@@ -37,6 +38,8 @@ CLAIM_RUNS = 200
 STOPS_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
 LET_GO_SECONDS = 5.0
+# For so long a run whose last workers died is in hand alone, without others of its kind, unless it gives a sign of life before.
+SUSPECT_SECONDS = 10.0
 # The pause after a claim that failed.
 CLAIM_AGAIN_SECONDS = 0.5
 
@@ -108,6 +111,7 @@ class Life:
         self._floor = 0
         self._floor_at = 0.0
         self._take_over_at = 0.0
+        self._suspect_at = -SUSPECT_SECONDS
         # Since when no claim has come back; None while none is waited for.
         self._claiming_since: float | None = None
         # Whether the ledger may hold runs of ours that are not in `runs`.
@@ -248,8 +252,14 @@ class Life:
             return ()
         self._take_over_at, asked_at = time.monotonic(), self._tools.clock.monotonic()
         taken = await self._tools.ledger.take_over(
-            owner=self._incarnation.id, worker=self._options.name, zone=self._options.zone, limit=min(self._room, CLAIM_RUNS)
+            owner=self._incarnation.id,
+            worker=self._options.name,
+            zone=self._options.zone,
+            limit=min(self._room, CLAIM_RUNS),
+            waited=time.monotonic() - self._suspect_at >= SUSPECT_SECONDS,
         )
+        if any(run.claims >= SUSPECT_CLAIMS for run in taken):
+            self._suspect_at = time.monotonic()
         await self._begin(taken, asked_at)
         return taken
 

@@ -71,13 +71,14 @@ class Ledger:
                 lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
             )
 
-    async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
+    async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int, waited: bool = False) -> list[Claimed]:
         """Up to `limit` runs whose owner was buried, now under this owner and the next fence.
 
-        A run whose owners died too often without a sign of life of it ends `dead` instead (10-ledger.md rule 12).
+        A run whose owners died too often without a sign of life of it ends `dead` instead (10-ledger.md rule 12). From the second
+        death on such runs are handed out one by one: the next once the last has given a sign, or was `waited` for long enough.
         """
         return await self._database.repeat(
-            lambda: _takeover.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit)
+            lambda: _takeover.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit, waited=waited)
         )
 
     async def unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:

@@ -27,6 +27,7 @@ class Claimed:
 
     `taken_over`: another worker, now buried, held it before, and its command may have been started: in the store of `identity`
     alone (None: nowhere yet), or, where `direct`, outside any store. Of a fresh claim `identity` is what is known of the target.
+    `claims`: how many workers in a row have died while they had it, without a sign of life of its own.
     `age_seconds`: of the first claim since it waited last; nothing of it that has not ended was begun before that.
     `seconds_left`: until the execution's deadline at the moment of the claim; None without one. `hold_seconds`: for so long an
     unreachable target may still be waited for; None where it may not. `passed`: barriers that have opened for this run.
@@ -51,6 +52,7 @@ class Claimed:
     passed: frozenset[str] = frozenset()
     watched: bool = False
     age_seconds: float = 0.0
+    claims: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,4 +354,5 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         passed=frozenset(row["passed"] or ()),
         watched=row["watched"],
         age_seconds=row.get("age_seconds") or 0.0,
+        claims=row.get("claims") or 0,
     )

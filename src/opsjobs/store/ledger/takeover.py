@@ -18,15 +18,25 @@ from opsjobs.store.transaction import Database
 
 # Of so many owners in a row a run may have been the last work, without a sign of life of its own.
 CLAIMS_AT_MOST = 5
+# From so many on it is a suspect, and handed out alone: else each death would count for all that the worker had in its hands.
+SUSPECT_CLAIMS = 2
 
 # Who was buried and does not know it yet takes nothing, its own runs least of all. A worker that stopped in order left its runs
 # to others: that is nothing against them. `action` is read of poisonous runs alone; one that has no action left can do no harm
 # any more, and is handed out.
 _CANDIDATES = f"""
-with r as materialized (
+with suspect as materialized (
+  select r.id from target_runs r join workers w on w.id = r.owner
+  where r.status = 'running' and r.zone = %(zone)s and w.buried_at is not null
+    and r.claims + (w.stopped_at is null)::int between {SUSPECT_CLAIMS} and {CLAIMS_AT_MOST}
+    and (%(waited)s or not exists (
+      select 1 from target_runs mine where mine.owner = %(owner)s and mine.status = 'running' and mine.claims >= {SUSPECT_CLAIMS}))
+  order by r.id limit 1 for update of r skip locked
+), r as materialized (
   select r.id, r.execution_id, r.target_id, r.fence, r.attempt, r.claims + (w.stopped_at is null)::int as claims
   from target_runs r join workers w on w.id = r.owner
   where r.status = 'running' and r.zone = %(zone)s and w.buried_at is not null
+    and (r.claims + (w.stopped_at is null)::int not between {SUSPECT_CLAIMS} and {CLAIMS_AT_MOST} or r.id = (select id from suspect))
     and not exists (select 1 from workers me where me.id = %(owner)s and me.buried_at is not null)
   order by r.id limit %(limit)s for update of r skip locked
 )
@@ -41,22 +51,27 @@ with moved as (
   from workers w
   where r.id = any(%(runs)s::bigint[]) and r.status = 'running' and w.id = r.owner and w.buried_at is not null
   returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id, r.boot_id,
-    r.passed, r.claimed_at
+    r.passed, r.claimed_at, r.claims
 )
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       m.store_id, m.boot_id, m.passed, e.log_day, e.watched,
+       m.store_id, m.boot_id, m.passed, m.claims, e.log_day, e.watched,
        extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
        extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds
 from moved m join job_executions e on e.id = m.execution_id"""
 
 
-async def take_over(database: Database, *, owner: UUID, worker: str, zone: str, limit: int) -> list[Claimed]:
-    """Up to `limit` running runs of buried owners, now under this owner and the next fence."""
+async def take_over(
+    database: Database, *, owner: UUID, worker: str, zone: str, limit: int, waited: bool = False
+) -> list[Claimed]:
+    """Up to `limit` running runs of buried owners, now under this owner and the next fence; at most one of them a suspect.
+
+    While a suspect of this owner has given no sign of life, none is added, unless it was `waited` for long enough.
+    """
     async with database.begun() as connection:
         async with connection.pipeline():
             await connection.begin()
-            candidates = await connection.execute(_CANDIDATES, {"zone": zone, "limit": limit, "owner": owner})
+            candidates = await connection.execute(_CANDIDATES, {"zone": zone, "limit": limit, "owner": owner, "waited": waited})
         seen = await candidates.fetchall()
         if not seen:
             return []
