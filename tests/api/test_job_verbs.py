@@ -185,3 +185,16 @@ async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) 
         for path, body in (("/jobs/1/pause", None), ("/jobs/1/clone", None), ("/jobs/apply", {"jobs": [job("x")]})):
             problem(await desk.http.post(path, json=body, headers=ben), 403, "forbidden")
         assert (await desk.http.post("/jobs/1/validate", headers=ben)).status_code == 200
+
+
+async def test_what_is_probably_a_mistake_is_warned_of_where_a_job_is_validated_planned_and_applied(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}})
+        declared = [{"name": "dir", "type": "string"}]
+        body = job(actions=[{"command": "rm -rf ${dri} ${target.labels.nope}"}], targets={"ids": ["web-1"]}, parameters=declared)
+        codes = ["undeclared_name", "unknown_label", "unused_parameter"]
+        validated = (await ada.http.post("/jobs/validate", json=body)).json()
+        assert (validated["valid"], [w["code"] for w in validated["warnings"]]) == (True, codes)
+        for query in ("?dry_run=true", ""):
+            (item,) = (await ada.http.post(f"/jobs/apply{query}", json={"jobs": [body]})).json()["items"]
+            assert [warning["code"] for warning in item["warnings"]] == codes

@@ -10,8 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.desk import Answer, Asked, Desk, open_desk
+from cli.desk import Answer, Asked, Desk, open_desk, problem
+from cli.terminal import on_terminal
 from opsjobs.cli.app import app
+from opsjobs.cli.documents import bodies
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.run import what
 
@@ -129,3 +131,122 @@ def test_a_parameter_without_a_value_is_usage(monkeypatch: pytest.MonkeyPatch) -
         done = told(desk, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
     assert isinstance(done.exception, CommandFailed | typer.Exit | SystemExit)
     assert desk.asked == []
+
+
+SECRET_JOB = {
+    "id": 5,
+    "name": "rotate",
+    "status": "completed",
+    "version": 3,
+    "parameters": [
+        {"name": "token", "type": "secret", "secret": True, "required": True, "pattern": None},
+        {"name": "days", "type": "integer", "secret": False, "default": 7},
+        {"name": "db", "type": "secret", "secret": True, "required": False, "from_credential": "db-prod"},
+    ],
+    "targets": {"ids": [], "groups": ["web"], "selector": None},
+    "actions": [
+        {
+            "key": "go",
+            "type": "script",
+            "interpreter": "bash",
+            "script": "set -eu\nrotate\n",
+            "timeout": "30s",
+            "env": {},
+            "when": None,
+        }
+    ],
+    "policy": {"max_fail": "20%", "order": "inventory", "gate": None, "priority": 5},
+    "description": "",
+    "tags": [],
+}
+
+
+def rotate(one: Asked) -> Answer:
+    """A service with the job `rotate`, which launches it with --detach."""
+    if one.method == "GET":
+        return Answer(body=SECRET_JOB)
+    return Answer(202, {"id": 9, "total_targets": 1, "job_id": 5, "job_name": "rotate"})
+
+
+def test_a_job_is_shown_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_desk(rotate) as desk:
+        shown = told(desk, monkeypatch, "jobs", "show", "5")
+        assert shown.stdout.splitlines() == [
+            "rotate: completed, version 3, id 5",
+            "targets: groups web",
+            "parameters:",
+            "  token: secret, required",
+            "  days: integer, default 7",
+            "  db: secret, from the credential db-prod",
+            "steps:",
+            "  1. go: script (bash)",
+            "       timeout: 30s",
+            "       | set -eu",
+            "       | rotate",
+            "policy:",
+            "  max_fail: 20%",
+        ]
+        lines = told(desk, monkeypatch, "jobs", "show", "5", "-o", "yaml").stdout.splitlines()
+        assert lines[0] == "name: rotate"
+        assert lines[lines.index("  script: |") + 1] == "    set -eu"
+
+
+def test_scripts_are_exported_as_blocks_with_the_name_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = ["set -eu\necho a\n", "one\n\n  two", "tab\t\nend\n\n", "x: y # no\n", "\nlate\n", "dos\r\n", "single"]
+    jobs = [{"actions": [{"script": text} for text in texts], "name": "a"}]
+    with open_desk(lambda _: Answer(body={"jobs": jobs})) as desk:
+        written = told(desk, monkeypatch, "jobs", "export").stdout
+    assert written.startswith("---\nname: a\nactions:\n- script: |\n    set -eu\n    echo a\n")
+    file = tmp_path / "jobs.yaml"
+    file.write_text(written)
+    assert bodies([str(file)]) == jobs
+
+
+def test_a_secret_comes_from_a_file_or_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hunter2\n")
+    with open_desk(rotate) as desk:
+        done = told(desk, monkeypatch, "jobs", "run", "5", "--detach", "--param-file", f"token={file}", "-p", "days=3")
+        assert (done.exit_code, desk.asked[-1].body["parameters"]) == (0, {"token": "hunter2", "days": "3"})
+        assert "warning" not in done.output
+        warned = told(desk, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
+        assert "warning: -p token=… shows a secret" in warned.output
+        both = told(desk, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}")
+        assert "given by --param and by --param-file" in str(both.exception)
+        twice = told(desk, monkeypatch, "jobs", "run", "5", "--param-file", "token=-", "--param-file", "days=-")
+        assert "standard input holds one value" in str(twice.exception)
+
+
+def test_a_missing_secret_is_asked_for_without_echo() -> None:
+    with open_desk(rotate) as desk:
+        code, shown = on_terminal("jobs", "run", "5", "--detach", url=desk.url, answers=[(b"token: ", b"hunter2\r")])
+        assert (code, desk.asked[-1].body) == (0, {"parameters": {"token": "hunter2"}})
+    assert "hunter2" not in shown
+
+
+def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(count: int) -> Any:
+        errors = [{"pointer": f"/parameters/{n}", "detail": "it is required"} for n in range(count)]
+        return problem(422, "invalid_parameters", f"/parameters/0: it is required. ({count - 1} more in errors)", errors)
+
+    with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(3)) as desk:
+        done = told(desk, monkeypatch, "jobs", "run", "5")
+        assert str(done.exception).splitlines() == [
+            "/parameters/0: it is required.",
+            "  /parameters/1: it is required",
+            "  /parameters/2: it is required",
+        ]
+    with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(80)) as desk:
+        lines = str(told(desk, monkeypatch, "jobs", "run", "5").exception).splitlines()
+        assert (len(lines), lines[-1]) == (52, "  and 29 more")
+
+
+def test_warnings_of_an_applied_job_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("name: a\n")
+    warning = {"pointer": "/actions/0/command", "detail": "no parameter is called dri", "code": "undeclared_name"}
+    item = {"name": "a", "change": "created", "paths": ["/"], "version": 1, "warnings": [warning]}
+    with open_desk(lambda _: Answer(body={"items": [item]})) as desk:
+        for command in ("plan", "apply"):
+            done = told(desk, monkeypatch, "jobs", command, "-f", str(file))
+            assert "a: warning at /actions/0/command: no parameter is called dri (undeclared_name)" in done.output

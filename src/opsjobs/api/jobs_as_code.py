@@ -13,6 +13,7 @@ from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.overriding import check_override
 from opsjobs.api.sight import bounds, reach
+from opsjobs.engine.validation import warnings_of
 from opsjobs.model.differences import written
 from opsjobs.model.fault import fault
 from opsjobs.model.job import JobDraft
@@ -69,7 +70,8 @@ async def export(
 async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> Response:
     """Creates what is not there and makes the next version of what differs (needs `jobs:update`, too); all or none.
 
-    `dry_run=true` says what would change: created, updated (with JSON Pointers to what differs) or unchanged.
+    `dry_run=true` says what would change: created, updated (with JSON Pointers to what differs) or unchanged. `warnings` of an
+    item: what is probably a mistake, such as a name that nothing replaces.
     """
     check(request, "jobs:update", within=Within.BODY)
     await _check_written(request, draft.jobs)
@@ -77,7 +79,10 @@ async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> R
     vetted = await _vetted(request, draft, dry_run=dry_run)
     by, within = principal_of(request).name, bounds(request, "jobs:create")
     done = await request.app.state.parts.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
-    return JSONResponse({"items": [{**one.data(), **_said(vetted[one.name])} for one in done], "dry_run": dry_run})
+    launcher, limits = request.app.state.parts.launcher, bounds(request, "jobs:create")
+    warnings = {job.name: await warnings_of(launcher, job, limits) for job in draft.jobs}
+    items = [{**one.data(), **_said(vetted[one.name]), "warnings": warnings[one.name]} for one in done]
+    return JSONResponse({"items": items, "dry_run": dry_run})
 
 
 async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict[str, Vetted]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -29,6 +30,7 @@ PAUSE_SECONDS_AT_MOST = 5.0
 SENDS_AT_MOST = 3
 PATCHES_AT_MOST = 5
 PAGE_ITEMS = 200
+ERRORS_SHOWN = 50
 
 Json = dict[str, Any]
 
@@ -229,8 +231,13 @@ class Client:
     def _told(self, status: int, problem: Json, errors: list[Json]) -> str:
         """A refusal in words: the problem's own, each of its errors, and what to do about it."""
         words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
-        more = [e for e in errors if str(e.get("detail")) not in words]
-        lines = [words, *(f"  {e.get('pointer') or e.get('parameter') or 'the whole'}: {e.get('detail', '')}" for e in more)]
+        # The problem's own words are mostly those of its first error; all others are shown.
+        more = errors[1:] if errors and str(errors[0].get("detail") or "\0") in words else errors
+        if more:
+            words = _MORE_IN_ERRORS.sub("", words)
+        lines = [words, *(_fault(error) for error in more[:ERRORS_SHOWN])]
+        if len(more) > ERRORS_SHOWN:
+            lines.append(f"  and {len(more) - ERRORS_SHOWN} more")
         if status == 401 and self._login is not None:
             lines.append(f"The login at {self.place.url} has ended: `opsjobs login NAME` begins a new one.")
         elif status == 401 and problem.get("code") != "login_failed":
@@ -249,6 +256,13 @@ class Client:
                 return CommandFailed(f"opsjobs does not answer at {url}: start it with `opsjobs up`.")
             return CommandFailed(f"opsjobs does not answer at {url} ({lost}): is OPSJOBS_URL right, and is it running there?")
         return CommandFailed(f"{url} broke off ({str(lost) or type(lost).__name__}): try again, and look at the service's log.")
+
+
+_MORE_IN_ERRORS = re.compile(r" ?\(\d+ more in errors\)")
+
+
+def _fault(error: Json) -> str:
+    return f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: {error.get('detail', '')}"
 
 
 LOST = "the connection to the service is lost"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import LiteralScalarString
 
 from opsjobs.cli.exits import CommandFailed, Exit
 
@@ -37,6 +38,22 @@ def one(file: str, noun: str) -> dict[str, Any]:
     return found[0]
 
 
+def readable(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body as people read it: its name first, and texts of several lines as literal blocks."""
+    order: dict[str, Any] = {name: body[name] for name in ("name", "description") if name in body}
+    order.update(body)
+    return {name: literal(value) for name, value in order.items()}
+
+
+def literal(value: Any) -> Any:
+    """Return the value with texts of several lines as YAML's literal blocks."""
+    if isinstance(value, dict):
+        return {str(name): literal(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value and "\r" not in value else value
+
+
 def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
     """Write a stream of YAML documents to stdout, each with its comment, if there is one, above its first line."""
     yaml = YAML()
@@ -45,7 +62,7 @@ def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
     for position, value in enumerate(values):
         comment = comments[position] if position < len(comments) else ""
         sys.stdout.write("---\n" + "".join(f"# {line}\n" for line in comment.splitlines()))
-        yaml.dump(value, sys.stdout)
+        yaml.dump(readable(value), sys.stdout)
 
 
 def _bodies_of(file: str, noun: str, fields: str) -> Iterator[dict[str, Any]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from opsjobs.cli import documents, options
+from opsjobs.cli import documents, jobs_view, options
 from opsjobs.cli.client import connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.launching import launch
+from opsjobs.cli.params import values_of
 from opsjobs.cli.previewing import show_preview
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 
@@ -53,9 +55,13 @@ def list_jobs(output: options.Output = Form.TABLE, limit: options.Limit = 100) -
 
 @app.command()
 def show(job: Job, output: options.Output = Form.TABLE) -> None:
-    """Show one job as it is now."""
+    """Show one job as it is now: its parameters, its steps, and what of its policy is not the default."""
     with connect() as client:
-        show_one(client.by_name("job", job), output)
+        found = client.by_name("job", job)
+    if output in (Form.TABLE, Form.WIDE):
+        sys.stdout.write("".join(f"{line}\n" for line in jobs_view.lines(found)))
+    else:
+        show_one(documents.readable(found), output)
 
 
 @app.command()
@@ -66,6 +72,7 @@ def run(
     groups: options.Groups = None,
     selector: options.Selector = None,
     params: options.Params = None,
+    param_files: options.ParamFiles = None,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
@@ -75,13 +82,14 @@ def run(
 ) -> None:
     """Run a job, live, on all of its targets or on some of them.
 
-    Exit codes as of `opsjobs run`.
+    A required secret that is not given is asked for, without echo. Exit codes as of `opsjobs run`.
     """
-    narrowed = options.selection(targets, groups, selector)
-    given = {"targets": narrowed, "parameters": options.pairs("--param", params), **options.because(reason, override_safety)}
-    body = {name: value for name, value in given.items() if value}
+    narrowed, because = options.selection(targets, groups, selector), options.because(reason, override_safety)
     with connect() as client:
-        path = f"{path_of('job', client.by_name('job', job)['id'])}/execute"
+        found = client.by_name("job", job)
+        given = {"targets": narrowed, "parameters": values_of(found, params, param_files), **because}
+        body = {name: value for name, value in given.items() if value}
+        path = f"{path_of('job', found['id'])}/execute"
         if dry_run:
             raise typer.Exit(show_preview(client, path, body, as_json=as_json))
         raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
@@ -194,5 +202,10 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
         body = {"jobs": bodies, **options.because(None, override)}
         told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
     show_list(told["items"], CHANGES, output)
+    for item in told["items"]:
+        for warning in item.get("warnings") or ():
+            tell(
+                plain(f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})")
+            )
     changed = sum(item["change"] != "unchanged" for item in told["items"])
     tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} stay as they are")

@@ -32,6 +32,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one l
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
 ]
+ParamFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param-file", metavar="NAME=FILE", help="A parameter's value from a file; - is standard input. May be repeated."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")]
 TakesOver = Annotated[
     bool, typer.Option("--takes-over", help="The name was another one's before: the new one is to have what that one left.")

@@ -10,6 +10,7 @@ from opsjobs.engine.launch import Launcher
 from opsjobs.engine.sources import names_a_file
 from opsjobs.model.action import Action, FileTransferAction, JobAction, RunningAction
 from opsjobs.model.bounds import NO_BOUNDS, Bounds
+from opsjobs.model.doubts import doubts
 from opsjobs.model.exclusive import check_names
 from opsjobs.model.failures import FieldError, Forbidden, Invalid
 from opsjobs.model.job import JobDraft, LaunchOrder
@@ -80,6 +81,8 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if gate is not None and gate.pause_on_fail and gate.check is None and draft.policy.max_fail is None:
         words = "without a check and without max_fail no failure stops an execution, so none pauses it"
         found.warnings.append(FieldError("/policy/gate/pause_on_fail", words, "never_paused"))
+    labels = None if targets is None else {label for target in targets for label in target.labels}
+    found.warnings += doubts(draft, labels or None)
     if draft.state == "draft":
         found.warnings.append(FieldError("/state", "a draft is not executed", "job_is_draft"))
     return found
@@ -130,6 +133,14 @@ async def _check_secrets(launcher: Launcher, draft: JobDraft, sight: Sight, foun
 def _unseen(pointer: str, credential: str) -> FieldError:
     words = f"the credential {credential!r} was not looked up: that takes credentials:use"
     return FieldError(pointer, words, "not_looked_up")
+
+
+async def warnings_of(launcher: Launcher, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> list[dict[str, str]]:
+    """Return what is probably a mistake in this job, for an answer that stores it or says what would be stored."""
+    order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
+    targets = await _asked(launcher.selected(order), Judgement(), "/targets")
+    labels = {label for target in targets or () for label in target.labels}
+    return [_shown(doubt) for doubt in doubts(draft, labels or None)]
 
 
 async def _id_of(jobs: Jobs, name: str) -> int | None:

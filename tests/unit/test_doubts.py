@@ -1,0 +1,88 @@
+"""Warnings of a job: names that nothing replaces, labels that no target has, parameters that nothing reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opsjobs.model.doubts import doubts
+from opsjobs.model.job import JobDraft
+
+DIR = {"name": "dir", "type": "string"}
+
+
+def told(action: dict[str, Any], *parameters: dict[str, Any], labels: set[str] | None = None) -> list[tuple[str, str]]:
+    draft = JobDraft.model_validate(
+        {"name": "clean", "actions": [action], "targets": {"ids": ["1"]}, "parameters": list(parameters)}
+    )
+    return [(doubt.code, doubt.pointer) for doubt in doubts(draft, labels)]
+
+
+def test_a_mistyped_parameter_is_told_with_the_one_that_is_meant() -> None:
+    draft = JobDraft.model_validate(
+        {"name": "clean", "actions": [{"command": "rm -rf ${dri}/cache"}], "targets": {"ids": ["1"]}, "parameters": [DIR]}
+    )
+    assert [(d.code, d.pointer, d.detail) for d in doubts(draft, None)] == [
+        (
+            "undeclared_name",
+            "/actions/0/command",
+            "no parameter is called dri; the shell will read ${dri}. Did you mean dir?",
+        ),
+        ("unused_parameter", "/parameters/0", "the parameter dir is never used"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo ${HOME} ${PATH}",
+        "for f in *.log; do echo ${f}; done",
+        "n=3; echo ${n}",
+        "read answer; echo ${answer}",
+        "local x=1; echo ${x}",
+        "echo ${dri:-/tmp}",
+        "echo $dri",
+    ],
+)
+def test_a_name_of_the_shell_is_no_mistake(command: str) -> None:
+    assert told({"command": command}) == []
+
+
+def test_names_in_other_places_are_looked_at_too() -> None:
+    script = {
+        "type": "script",
+        "interpreter": "bash",
+        "script": "echo ${dir}",
+        "args": ["${dri}"],
+        "env": {"A": "${dir}", "B": "x"},
+    }
+    assert told(script, DIR) == [("unreplaced_name", "/actions/0/script"), ("undeclared_name", "/actions/0/args/0")]
+    assert told({**script, "script": "dir=/tmp; echo ${dir}", "args": []}, DIR) == []
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"command": "ls ${dir}"},
+        {"command": 'ls "$OPSJOBS_PARAM_DIR"'},
+        {"command": "ls", "when": "parameters.dir == 'x'"},
+        {"type": "script", "interpreter": "python", "script": "import os; os.environ['OPSJOBS_PARAM_DIR']"},
+        {"type": "script", "interpreter": "bash", "script_base64": "/w=="},
+        {"type": "job", "job": "inner", "parameters": {"where": "${dir}"}},
+    ],
+)
+def test_a_parameter_that_is_read_is_not_told(action: dict[str, Any]) -> None:
+    assert told(action, DIR) == []
+
+
+def test_a_secret_is_used_where_its_folder_is_read() -> None:
+    secret = {"name": "token", "type": "secret"}
+    assert told({"command": 'login <"$OPSJOBS_SECRETS/token"'}, secret) == []
+    assert told({"command": "login"}, secret) == [("unused_parameter", "/parameters/0")]
+
+
+def test_a_label_that_no_target_has_is_told() -> None:
+    action = {"command": "echo ${target.labels.nope} ${target.labels.env}"}
+    assert told(action, labels={"env"}) == [("unknown_label", "/actions/0/command")]
+    assert told(action, labels=None) == []
