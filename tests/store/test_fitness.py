@@ -128,6 +128,16 @@ async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database)
     assert [line["event"] for line in said] == ["not_fit_for_service", "fit_for_service_again"]
 
 
+async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(database: Database) -> None:
+    inspection = Inspection(Fitness(database, Keys(database, [AUDIT_KEY])), SystemClock())
+    async with database.connection() as connection:
+        await connection.execute("alter table credentials rename to credentials_gone")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await inspection.run_once()
+    await inspection.run_once()
+    assert inspection.complaints == []
+
+
 async def test_a_full_disk_is_found_and_its_end_too() -> None:
     with servers.open_folder() as folder:
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", str(folder)], check=False)

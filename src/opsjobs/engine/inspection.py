@@ -10,8 +10,8 @@ from opsjobs.store.fitness import Complaint, Fitness
 from opsjobs.telemetry import log
 
 INSPECTION_SECONDS = 10.0
-# Counting what is sealed under which key reads more rows.
-SECRETS_SECONDS = 600.0
+# Counting what is sealed under which key reads every row that is sealed.
+SECRETS_SECONDS = 3_600.0
 
 
 class Inspection:
@@ -43,8 +43,8 @@ class Inspection:
     async def _unreadable(self) -> Sequence[Complaint]:
         now = self._clock.monotonic()
         if now - self._secrets_at >= SECRETS_SECONDS:
+            self._secrets_at = now  # first: a count that takes too long is not tried again at once
             self._secrets = await self._fitness.secrets()
-            self._secrets_at = now
         return self._secrets
 
     def _tell(self, found: Sequence[Complaint]) -> None:

@@ -31,13 +31,15 @@ PLANNED_ONCE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 
 ANSWER_SECONDS = STATEMENT_SECONDS + 5.0
 """How long an answer may take: longer than the server lets a statement run, so the server or the way to it is gone."""
+DIAL_SECONDS = 5
+"""How long a host may take to let us in, and then to take our limits."""
 PING_SECONDS = 2.0
 """How long a connection that lay idle may take to prove that it still works."""
 REDIAL_SECONDS = 0.5
 """The pause between two attempts to connect while the database is away."""
 
 NETWORK: Mapping[str, Any] = {
-    "connect_timeout": 5,
+    "connect_timeout": DIAL_SECONDS,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -143,7 +145,9 @@ async def dial(url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any) 
         driver_url(url), autocommit=True, row_factory=dict_row, **{**NETWORK, **options}
     )
     try:
+        connection.answer_seconds = DIAL_SECONDS
         await connection.limit(limits)
+        connection.answer_seconds = ANSWER_SECONDS
     except BaseException:
         await connection.close()
         raise

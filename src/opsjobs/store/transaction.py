@@ -130,9 +130,12 @@ class Database:
     def _judge(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
         if connection.silent:
             return Unavailable(f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed")
-        if connection.pooled and isinstance(error, _NOT_PREPARED) and self._prepared_after is not None:
-            self._prepared_after = None
-            log.warning("prepared_statements_off", reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)")
+        if connection.pooled and isinstance(error, _NOT_PREPARED):
+            if self._prepared_after is not None:
+                log.warning(
+                    "prepared_statements_off", reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)"
+                )
+            self._prepared_after = None  # those that are at work beside this one may still find out for themselves
             return Unavailable(f"the pooler lost a prepared statement: {error}")
         return unavailable(error)
 
