@@ -148,7 +148,7 @@ async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(database: 
         await at.http.post(f"/executions/{execution['id']}/cancel")
         schedule = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
         for path, body in (
-            (f"/executions/{execution['id']}/retry", {"which": "unsuccessful"}),
+            (f"/executions/{execution['id']}/retry", {"which": "unsuccessful", "again": True}),
             (f"/schedules/{schedule.json()['id']}/trigger", {}),
         ):
             answer = await at.http.post(path, json=body)

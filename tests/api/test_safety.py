@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+
 from api.kit import desk, problem
 from opsjobs.parts import build
 from opsjobs.settings import load
@@ -60,3 +64,22 @@ async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(data
     async with desk(database) as ada:
         ada.parts.judges = None
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")
+
+
+async def test_a_text_that_takes_long_holds_up_no_other_request(database: Database) -> None:
+    async with desk(database) as ada:
+        viewer = await ada.token_of("viewer")
+        await ada.http.post("/safety/check", json={"text": "ls"}, headers=viewer)
+        pids = ada.parts.judges.pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        text = {"text": "rm " + "*" * 400}
+        slow = asyncio.create_task(ada.http.post("/safety/check", json=text, headers=viewer))
+        while not ada.parts.judges.is_busy:
+            await asyncio.sleep(0)
+        assert (await ada.http.get("/livez")).status_code == 200
+        assert (await ada.http.get("/jobs")).status_code == 200
+        assert not slow.done()
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        assert (await slow).json()["verdict"] == "needs_approval"

@@ -71,7 +71,7 @@ async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None
         (first,) = made.pids()
         os.kill(first, signal.SIGSTOP)  # in the middle of its answer
         answer = asyncio.create_task(made.judge(asked("rm -rf /")))
-        await until(lambda: bool(made._asking))
+        await until(lambda: made.is_busy)
         os.kill(first, signal.SIGKILL)
         (finding,) = await answer
         assert (finding.rule, failed, made.pids() == [first]) == ("delete-everything", [], False)
@@ -247,7 +247,7 @@ async def test_equal_questions_are_asked_once_also_if_the_first_caller_gives_up(
         (pid,) = made.pids()
         os.kill(pid, signal.SIGSTOP)
         first = asyncio.create_task(made.judge(asked("rm -rf /")))
-        await until(lambda: bool(made._asking))
+        await until(lambda: made.is_busy)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -256,4 +256,4 @@ async def test_equal_questions_are_asked_once_also_if_the_first_caller_gives_up(
         assert (len(made._asking), made.pids()) == (1, [pid])
         os.kill(pid, signal.SIGCONT)
         assert [finding.rule for finding in await second] == ["delete-everything"]
-        await until(lambda: not made._asking)
+        await until(lambda: not made.is_busy)

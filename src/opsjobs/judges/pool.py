@@ -93,6 +93,11 @@ class JudgePool:
         """The processes that are there now."""
         return self._processes.pids()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a text is judged, or waits for it."""
+        return bool(self._asking)
+
     def close(self) -> None:
         """End the processes; what is asked now fails."""
         if self._retiring is not None:
@@ -140,7 +145,7 @@ class JudgePool:
         self._retiring = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
 
     def _retire(self) -> None:
-        if not self._asking:
+        if not self.is_busy:
             self._processes.end_idle()
 
 
