@@ -10,6 +10,7 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from engine.test_durable import half_done, launch, stored
+from opsjobs.engine import aftercare
 from opsjobs.engine.aftercare import Aftercare
 from opsjobs.engine.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialDraft
@@ -19,9 +20,9 @@ from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.secret import CredentialType
-from opsjobs.model.target import SelectionDraft
-from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.model.target import Endpoint, SelectionDraft
+from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
+from opsjobs.remote.session import Exit, Output, Session
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential
 
@@ -197,3 +198,42 @@ async def test_what_another_user_left_stays_while_we_may_not_become_that_user_an
         await on.vault.delete(str(known.id))
         assert (await care(on).run_once())["cleaned"] == 1
         assert (await kept(on, theirs), await kept(on, ours)) == (True, False)
+
+
+async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More runs are due than are taken ahead, and the first machine never answers."""
+    monkeypatch.setattr(aftercare, "FOLDERS_AHEAD", 4)
+    async with bench(database) as on:
+        for n in range(1, 21):
+            on.machine(f"web-{n}").reply([Exit(0)])
+        async with on.worker():
+            execution = await on.ended(await on.launch("true", 20, durable="auto"))
+        await on.turn(DAY_SECONDS + 1)
+        sessions = Hanging(on)
+        caring = Aftercare(on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2)
+        cleaning = asyncio.create_task(caring.clean_once())
+
+        async def all_others_are_clean() -> bool:
+            rows = await on.rows(execution)
+            return [row["target_name"] for row in rows if row["spool_due"] is not None] == ["web-1"]
+
+        await until(all_others_are_clean)
+        assert not cleaning.done()
+        cleaning.cancel()
+        await asyncio.gather(cleaning, return_exceptions=True)
+
+
+class Hanging(FakeSessions):
+    """The first machine takes a connection, and says nothing."""
+
+    def __init__(self, on: Bench) -> None:
+        super().__init__(on.clock)
+        self.machines = on.sessions.machines
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session, but for that one."""
+        if endpoint.target.name == "web-1":
+            await asyncio.Event().wait()
+        async with super().session(endpoint) as session:
+            yield session

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
@@ -24,16 +25,24 @@ from opsjobs.store.ledger import Folder, Ledger, Sweep
 from opsjobs.store.vault import Vault
 
 T = TypeVar("T")
+Visit = tuple[int, Coroutine[Any, Any, int]]
+"""A visit to be made, and for how many runs it is."""
 
 AT_ONCE = 8
-FOLDERS_A_ROUND = 500
-SWEEPS_A_ROUND = 50
+# Runs that are taken ahead of their visits. They are leased: all must be seen to before that ends.
+FOLDERS_AHEAD = 500
+SWEEPS_AHEAD = 50
+# While visits last, what has become due is looked for as often.
+REFILL_SECONDS = 10.0
 # One machine's visit may take so long; what is not done then comes again later.
 VISIT_SECONDS = 90.0
 
 
 class Aftercare:
-    """Visits machines of one zone: a bounded number a round, a few at a time, each at most once in a while."""
+    """Visits machines of one zone, a few at a time, each at most once in a while.
+
+    Sweeps and cleaning have doors of their own, and take what is due as visits end: a machine that hangs holds up one door.
+    """
 
     def __init__(
         self,
@@ -55,41 +64,52 @@ class Aftercare:
         self._zone = zone
         self._grace_seconds = grace_seconds
         self._fetch = fetch
-        self._doors = asyncio.Semaphore(AT_ONCE)
+        self._sweep_doors = asyncio.Semaphore(AT_ONCE)
+        self._clean_doors = asyncio.Semaphore(AT_ONCE)
 
     async def run_once(self) -> Counts:
-        """One round; says how many runs were cleaned up after, and of how many the end was found out."""
-        return {"settled_late": await self._sweep(), "cleaned": await self._clean()}
+        """Do all that is due; return how many runs were cleaned up after, and of how many the end was found out."""
+        return {**await self.sweep_once(), **await self.clean_once()}
 
-    async def _clean(self) -> int:
-        due = sorted(await self._ledger.due_cleaning(self._zone, FOLDERS_A_ROUND), key=lambda folder: folder.target_id)
+    async def sweep_once(self) -> Counts:
+        """Find out ends until none is due; return how many were found."""
+        return {"settled_late": await _all(self._due_sweeps, SWEEPS_AHEAD)}
+
+    async def clean_once(self) -> Counts:
+        """Clean up until nothing is due; return after how many runs."""
+        return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
+
+    async def _due_cleaning(self, at_most: int) -> list[Visit]:
+        due = sorted(await self._ledger.due_cleaning(self._zone, at_most), key=lambda folder: folder.target_id)
         visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
         ways = await self._ways([target_id for target_id, _ in visits])
         opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
-        return sum(await asyncio.gather(*(self._clean_one(ways.get(target), folders, opened) for target, folders in visits)))
+        return [(len(folders), self._clean_one(ways.get(target), folders, opened)) for target, folders in visits]
 
     async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> int:
         runs = {folder.run_id for folder in folders}
         left: set[int] | None = set()  # a target that is out of the inventory is out of reach for good
         if way is not None:
-            left = await self._visit(way, lambda durable: _not_cleaned(durable, folders, opened))
+            left = await self._visit(way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened))
         refused = left is not None
         left = runs if left is None else left
         await self._ledger.not_cleaned(sorted(left), refused=refused)
         await self._ledger.cleaned(sorted(runs - left))
         return len(runs - left)
 
-    async def _sweep(self) -> int:
-        due = await self._ledger.due_sweeps(self._zone, SWEEPS_A_ROUND)
+    async def _due_sweeps(self, at_most: int) -> list[Visit]:
+        due = await self._ledger.due_sweeps(self._zone, at_most)
         # A machine that was away is looked for, whatever its circuit says: a command may still run there.
         ways = {i: replace(way, insist=True) for i, way in (await self._ways(sorted({s.target_id for s in due}))).items()}
-        return sum(await asyncio.gather(*(self._sweep_one(ways.get(sweep.target_id), sweep) for sweep in due)))
+        return [(1, self._sweep_one(ways.get(sweep.target_id), sweep)) for sweep in due]
 
     async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
         actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
         action = next(action for action in actions if action["key"] == sweep.key.action)
         opened = await self._opened([action["become"]] if action.get("become") else [])
-        found = await self._visit(way, lambda durable: self._settled(durable, sweep, action, opened)) if way else None
+        found: Settlement | None = None
+        if way is not None:
+            found = await self._visit(way, self._sweep_doors, lambda durable: self._settled(durable, sweep, action, opened))
         if found is None:
             await self._ledger.sweep_again([sweep.run_id])
             return 0
@@ -122,14 +142,46 @@ class Aftercare:
     async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         return await self._targets.endpoints(target_ids) if target_ids else {}
 
-    async def _visit(self, way: Endpoint, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
+    async def _visit(self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
         """The errand's answer; None where the machine cannot be reached now, or takes too long."""
         try:
-            async with self._doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
+            async with doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
                 durable = session.durable()
                 return await errand(durable) if durable is not None else None
         except (RemoteFailure, NoSpool, TimeoutError):
             return None
+
+
+async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
+    """Make the visits that are due, and those that become due meanwhile, until there are none; return the sum of their answers.
+
+    `ahead`: how many runs are taken at most before their visits. What a visit raises is told at the end: no other one waits for it.
+    """
+    under_way: dict[asyncio.Task[int], int] = {}
+    done, failure = 0, None
+    more, looked_at = True, time.monotonic()
+    try:
+        while True:
+            room = ahead - sum(under_way.values())
+            again = more or time.monotonic() - looked_at >= REFILL_SECONDS
+            if failure is None and (not under_way or (again and room >= ahead // 2)):
+                visits = await due(room)
+                more, looked_at = sum(runs for runs, _ in visits) >= room, time.monotonic()
+                under_way |= {asyncio.ensure_future(visit): runs for runs, visit in visits}
+            if not under_way:
+                break
+            ended, _ = await asyncio.wait(under_way, timeout=REFILL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for visit in ended:
+                del under_way[visit]
+                failure = failure or visit.exception()
+                done += 0 if visit.exception() is not None else visit.result()
+    finally:
+        for visit in under_way:
+            visit.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+    if failure is not None:
+        raise failure
+    return done
 
 
 async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> set[int]:

@@ -95,10 +95,12 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
     sealer = Sealer(parts.seals, behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
+    care = aftercare(parts, wanted.zone)
     mending = rescuer(parts, lambda: worker.may_bury, lambda: worker.database_now)
     background += [
         Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
-        Loop("aftercare", aftercare(parts, wanted.zone).run_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
+        Loop("sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
+        Loop("cleaning", care.clean_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
         housekeeping(parts),
         inspecting(parts),
         retention(settings, parts),
