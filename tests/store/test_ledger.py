@@ -395,3 +395,19 @@ async def test_error_messages_of_any_kind_are_stored_as_they_are(database: Datab
     await owner.settle(owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, nasty)))
     row = await database.fetch_one("select error_message from target_runs")
     assert row == {"error_message": nasty}
+
+
+async def test_what_ends_by_itself_while_it_is_cancelled_has_a_proof(database: Database) -> None:
+    execution = await launch(database, machines(3))
+    owner, ledger = Owner(database), Ledger(database)
+    runs = (await owner.claim()).runs
+    await owner.finish(runs[:1])
+    await ledger.cancel(execution.id, by="ada", reason=None)
+    await owner.finish(runs[1:2])
+    await owner.settle(owner.flush(runs[2:], RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1")))
+    rows = await database.fetch(
+        "select status, cancel_proof from target_runs where execution_id = %s order by id", [execution.id]
+    )
+    assert [(row["status"], row["cancel_proof"]) for row in rows] == [
+        ("succeeded", None), ("succeeded", "already_finished"), ("failed", "already_finished"),
+    ]  # fmt: skip

@@ -59,8 +59,6 @@ def took(run: Mapping[str, Any]) -> str:
 def message(run: Mapping[str, Any]) -> str | None:
     """What went wrong with a run: its last line of stderr if its command failed, else the error's own words."""
     error = run.get("error") or {}
-    if run.get("contact_lost_at") and not run.get("finished_at"):
-        return f"contact lost {ago(run['contact_lost_at'])}; its command is looked for"
     if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
         return str(run["last_stderr"])
     return error.get("message")

@@ -50,6 +50,7 @@ _SWEEP_DUE = f"""case when m.status <> 'waiting' and (
                         and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> '{DIRECT}')
                      then (select opsjobs_now()) + interval '1 minute' end"""
 
+# What ended by itself before its worker heard of a cancel is proven to have finished, too: each target of a cancel has a proof.
 # Every step is linear in what the flush holds, whatever plan is chosen: rows are looked up one by one by their keys (lateral,
 # offset 0), and what is stale is left out by a hashed `not in`.
 SETTLE = f"""
@@ -99,10 +100,13 @@ with seen as materialized (
     stderr_stored = excluded.stderr_stored, stdout_bytes = excluded.stdout_bytes, stderr_bytes = excluded.stderr_bytes,
     finished_at = excluded.finished_at, store_id = coalesce(excluded.store_id, s.store_id),
     boot_id = coalesce(excluded.boot_id, s.boot_id), outputs = excluded.outputs, again_at = excluded.again_at
+), cancelling as materialized (
+  select e.id from job_executions e where e.id = any(%(execution)s::bigint[]) and e.cancelling
 ), moved as (
   update target_runs t set
     status = m.status, exit_code = m.exit_code, error_code = m.error_code, error_message = m.error_message,
-    cancel_proof = m.cancel_proof,
+    cancel_proof = coalesce(m.cancel_proof, case
+      when m.status in ('succeeded', 'failed') and m.execution_id in (select id from cancelling) then 'already_finished' end),
     waiting_for = case when m.status = 'waiting' then coalesce(m.waiting_for, 'admission') end,
     not_before = case when m.wake is not null then opsjobs_now() + make_interval(secs => m.wake) end, awaits = m.awaits,
     owner = case when m.status = 'waiting' then null else t.owner end,
