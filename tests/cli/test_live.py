@@ -97,6 +97,30 @@ def test_no_color_takes_colours_away_and_stderr_is_red_without_it() -> None:
     assert "web-1 failed, exit 3: boom" in plain
 
 
+HOSTILE = "begun\rweb-2 | all backups deleted\x1b[K\x1b]52;c;ZXZpbA==\x07\n"
+
+
+@pytest.mark.parametrize("command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]])
+def test_no_machine_writes_to_the_terminal_unless_it_is_asked_for(command: list[str]) -> None:
+    service = Service(["web-1", "web-2"], [said(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))])
+    with open_desk(service.reply) as desk:
+        _, shown = on_terminal(*command, url=desk.url)
+        _, raw = on_terminal(*command, "--raw", url=desk.url)
+    assert "web-1 | begun^Mweb-2 | all backups deleted^[[K^[]52;c;ZXZpbA==^G\r\n" in shown
+    assert "\x1b]52" not in shown
+    assert f"web-1 | {HOSTILE[:-1]}" in raw
+    code, piped, _, _ = opsjobs(service, *command)
+    assert (code, piped) == (0, f"web-1 | {HOSTILE}".encode()), "what is piped stays as it is"
+
+
+def ended(run: int) -> Any:
+    return resulted(run, 0)
+
+
+def succeeded(run: int) -> Any:
+    return became(run, "succeeded")
+
+
 @pytest.mark.parametrize("command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]])
 def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(command: list[str]) -> None:
     code, _, err, asked = opsjobs(waves(ends=False, holds=ASKED), *command, "--wait-limit", "0s")

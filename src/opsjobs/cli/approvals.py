@@ -9,6 +9,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
+from opsjobs.cli.would_run import action_lines, policy_lines
 from opsjobs.model.approval import ApprovalStatus
 
 app = typer.Typer(help="Approvals: what executions wait for, until somebody decides.", no_args_is_help=True)
@@ -68,7 +69,8 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
         *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),
         f"on        {counted(would['total_targets'], 'target')}: {_names(would)}",
         *(f"with      {name} = {value}" for name, value in would["parameters"].items()),
-        *(f"does      {line}" for action in would["actions"] for line in _does(action)),
+        *(f"does      {line}" for action in would["actions"] for line in action_lines(action)),
+        *(f"policy    {line}" for line in policy_lines(would["policy"])),
         f"hash      {found['hash']}",
         *(f"said      {_said(decision)}" for decision in found["decisions"]),
     ]
@@ -106,17 +108,9 @@ def _who(found: Json) -> str:
 
 
 def _names(would: Json) -> str:
-    names = [target["name"] for target in would["targets"][:NAMES_SHOWN]]
+    names = [f"{target['name']} ({target['host']})" for target in would["targets"][:NAMES_SHOWN]]
     more = would["total_targets"] - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def _does(action: Json) -> list[str]:
-    """What an action starts, as it is written; of a script all lines."""
-    if action.get("script") is not None:
-        return [f"{action['key']}: {action['interpreter']} script", *(f"  {line}" for line in action["script"].splitlines())]
-    what = action.get("command") or action.get("job") or action.get("message") or action["type"]
-    return [f"{action['key']}: {what}"]
 
 
 def _said(decision: Json) -> str:

@@ -132,14 +132,16 @@ def show(
 
 
 @app.command()
-def follow(execution: Execution, as_json: options.AsJson = False, wait_limit: options.WaitLimit = None) -> None:
+def follow(
+    execution: Execution, as_json: options.AsJson = False, raw: options.Raw = False, wait_limit: options.WaitLimit = None
+) -> None:
     """Show an execution from its first line to its end, live.
 
     Ctrl-C leaves and cancels nothing. Exit codes as of `opsjobs run`.
     """
     with connect() as client:
         found = client.get(path_of("execution", execution))
-        raise typer.Exit(watch(client, found, None, as_json=as_json, waits_seconds=patience(wait_limit)))
+        raise typer.Exit(watch(client, found, None, as_json=as_json, raw=raw, waits_seconds=patience(wait_limit)))
 
 
 @app.command()
@@ -187,6 +189,7 @@ def retry(
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
+    raw: options.Raw = False,
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
@@ -203,7 +206,7 @@ def retry(
         if dry_run:
             _show_retry(client.post(path, {**body, "dry_run": True}), as_json=as_json)
             return
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
 
 RETRIED = (

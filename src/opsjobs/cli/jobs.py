@@ -77,6 +77,7 @@ def run(
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
+    raw: options.Raw = False,
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
@@ -92,7 +93,7 @@ def run(
         path = f"{path_of('job', found['id'])}/execute"
         if dry_run:
             raise typer.Exit(show_preview(client, path, body, as_json=as_json))
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
 
 @app.command()

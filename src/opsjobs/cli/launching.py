@@ -20,13 +20,15 @@ UNATTENDED_SECONDS = 600.0
 """For so long a person is waited for if nobody watches at a terminal."""
 
 
-def launch(client: Client, path: str, body: Json, *, as_json: bool, detach: bool, wait_limit: str | None = None) -> Exit:
+def launch(
+    client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
+) -> Exit:
     """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
     waits_seconds = patience(wait_limit)
     with Interrupts() as interrupts:
         execution = _started(client, path, body)
         if not detach:
-            return watch(client, execution, interrupts, as_json=as_json, waits_seconds=waits_seconds)
+            return watch(client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds)
     tell(f"{header(execution)}. Watch it with: opsjobs executions follow {execution['id']}")
     if (hold := hold_of(execution)) is not None:
         tell(hold)

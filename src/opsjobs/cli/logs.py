@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.lines import Lines
@@ -31,6 +32,7 @@ def logs(
     tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Log entries, one line of JSON each.")] = False,
+    raw: options.Raw = False,
 ) -> None:
     """Print what an execution has written so far."""
     if stream is not None and (stream not in ("stdout", "stderr") or target is None):
@@ -41,13 +43,15 @@ def logs(
     with connect() as client:
         path = path_of("execution", execution)
         if picks:
-            _picked(client, path, target, only=_only(stderr, action), failed=failed, tail=tail, timestamps=timestamps)
+            terminal = Terminal(raw=raw)
+            only = _only(stderr, action)
+            _picked(client, path, target, terminal, only=only, failed=failed, tail=tail, timestamps=timestamps)
             return
         form = "ndjson" if as_json else "text"
-        terminal = Terminal()
+        terminal = Terminal(raw=raw)
         for portion in client.raw(f"{path}/log", format=form, target=target, stream=stream):
             terminal.write("stdout", portion)
-        terminal.flush()
+        terminal.close_line()
 
 
 def _only(stderr: bool, action: str | None) -> Callable[[dict[str, Any]], bool]:
@@ -61,6 +65,7 @@ def _picked(
     client: Client,
     path: str,
     target: str | None,
+    terminal: Terminal,
     *,
     only: Callable[[dict[str, Any]], bool],
     failed: bool,
@@ -73,7 +78,6 @@ def _picked(
         raise CommandFailed(f"{target}: the execution has no such target. See: opsjobs executions show", Exit.NOT_FOUND)
     bad = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
     meant = {i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)}
-    terminal = Terminal()
     kept: dict[str, deque[bytes]] = {}
     at = [""]
 
@@ -94,7 +98,7 @@ def _picked(
     lines.finish()
     for lasts in kept.values():
         terminal.write("stdout", b"".join(lasts))
-    terminal.flush()
+    terminal.close_line()
 
 
 def _items(portions: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,9 @@ OverrideSafety = Annotated[
     str | None,
     typer.Option("--override-safety", metavar="REASON", help="Pass the safety check and approvals, for this reason; audited."),
 ]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="On a terminal too: pass controls of the remote output on, instead of showing them.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
+
+from opsjobs.cli.controls import escaped, shown
 
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2
@@ -206,12 +209,13 @@ def counts(by_status: Mapping[str, int]) -> str:
 
 def _structured(value: object, form: Form) -> None:
     if form is Form.JSON:
-        json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
+        sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
         return
     yaml = YAML()
     yaml.default_flow_style = False
-    yaml.dump(value, sys.stdout)
+    text = io.StringIO()
+    yaml.dump(value, text)
+    sys.stdout.write(shown(text.getvalue().encode()).decode() if sys.stdout.isatty() else text.getvalue())
 
 
 def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:

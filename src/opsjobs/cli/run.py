@@ -52,6 +52,7 @@ def run(
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
+    raw: options.Raw = False,
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
@@ -81,7 +82,7 @@ def run(
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
-        raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach, wait_limit=wait_limit))
+        raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
 
 def wish(become: bool, **how: str | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect
+from opsjobs.cli.controls import escaped
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
 
@@ -48,7 +49,7 @@ def check(
         body = {"interpreter": interpreter, "text": _text(file), "labels": label or [], "become": become}
         answer = client.post("/safety/check", body)
     if as_json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(escaped(json.dumps(answer, ensure_ascii=False)))
     else:
         _print(answer)
     code = _EXIT.get(answer["verdict"])

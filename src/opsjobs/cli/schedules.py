@@ -135,6 +135,7 @@ def trigger(
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
     as_json: options.AsJson = False,
+    raw: options.Raw = False,
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
@@ -145,7 +146,7 @@ def trigger(
     with connect() as client:
         path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
         body = options.because(reason, override_safety)
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, wait_limit=wait_limit))
+        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
 
 @app.command()

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+from opsjobs.cli.controls import Shown
 from opsjobs.cli.render import colours, painted
 
 _CLEAR = b"\r\x1b[K"
@@ -16,11 +17,13 @@ _CLEAR = b"\r\x1b[K"
 class Terminal:
     """Bytes to stdout and stderr in the order in which they came, also if both are the same terminal.
 
-    The status line is drawn only if stderr is a terminal, and only below whole lines; it is never part of what is piped. Any
-    thread may call.
+    On a terminal controls in remote bytes are shown, not obeyed (controls.py), unless `raw`. The status line is drawn only if
+    stderr is a terminal, and only below whole lines; it is never part of what is piped. Any thread may call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw
+        self._shown = {"stdout": Shown(), "stderr": Shown()}
         self._lock = threading.RLock()
         self._last = "stdout"
         self._open_line = False
@@ -31,6 +34,11 @@ class Terminal:
 
     def write(self, stream: str, portion: bytes) -> None:
         """Put remote bytes on one of the two; what waits for the other one goes out first. All remote bytes pass here."""
+        if not self._raw and self._file(stream).isatty():
+            portion = self._shown[stream].feed(portion)
+        self._write(stream, portion)
+
+    def _write(self, stream: str, portion: bytes) -> None:
         if not portion:
             return
         with self._lock:
@@ -70,6 +78,8 @@ class Terminal:
     def close_line(self) -> None:
         """Begin a new line if the remote output ended without one on a terminal."""
         with self._lock:
+            for stream, shown in self._shown.items():
+                self._write(stream, shown.feed(b"", final=True))
             if self._open_line:
                 self._erase()
                 self._file(self._last).write(b"\n")

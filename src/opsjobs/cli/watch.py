@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from opsjobs.cli.client import Client, Json, Refused
+from opsjobs.cli.controls import escaped
 from opsjobs.cli.exits import CommandFailed, Exit, of_execution
 from opsjobs.cli.lines import Lines
 from opsjobs.cli.live import LiveView
@@ -57,13 +58,14 @@ def watch(
     interrupts: Interrupts | None,
     *,
     as_json: bool = False,
+    raw: bool = False,
     waits_seconds: float | None = None,
 ) -> Exit:
     """Show an execution until it has ended, then its summary; the exit code. Without `interrupts` Ctrl-C just leaves.
 
     `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None: never.
     """
-    terminal = Terminal()
+    terminal = Terminal(raw=raw)
     if interrupts is not None:
         interrupts.cancels(lambda: _cancel(client, int(execution["id"]), terminal.notice))
     names = Names(client, int(execution["id"]))
@@ -149,7 +151,7 @@ def _line(event: Event, data: Json) -> bytes:
     """Return an event as a line of JSON."""
     position = int(event.id) if event.id.isdigit() else None
     line = json.dumps({"id": position, "event": event.event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-    return line.encode("utf-8", "backslashreplace") + b"\n"
+    return escaped(line).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _ended(client: Client, execution: Json, tally: Tally) -> Json:

@@ -1,0 +1,79 @@
+"""No machine writes to the person's terminal: controls are shown, only colours and line ends are obeyed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsjobs.cli.controls import Shown, escaped, shown
+
+ATTACKS = {
+    b"\x1b]52;c;ZXZpbA==\x07": b"^[]52;c;ZXZpbA==^G",  # the clipboard
+    b"\x1b]0;title\x1b\\": b"^[]0;title^[\\",
+    b"\x1b[2J\x1b[H": b"^[[2J^[[H",
+    b"\x1b[c": b"^[[c",
+    b"\rlab-3 | all backups deleted\x1b[K": b"^Mlab-3 | all backups deleted^[[K",
+    b"\x08\x08\x7f\x0b\x0c": b"^H^H^?^K^L",
+    "\u009b2J".encode(): b"<9b>2J",
+    b"\x9b2J": b"\\x9b2J",
+    "a\u202eb\u2066c\u2028d\u200fe".encode(): b"a<U+202E>b<U+2066>c<U+2028>d<U+200F>e",
+    b"\x1b[8mhidden": b"^[[8mhidden",
+    b"\x1b[1;8mhidden": b"^[[1;8mhidden",
+}
+FINE = [
+    (b"plain\ttext\n", b"plain\ttext\n"),
+    (b"dos\r\nlines\r\n", b"dos\nlines\n"),
+    ("héllo 日本 👩‍🚀\n".encode(), "héllo 日本 👩‍🚀\n".encode()),
+    (b"\x1b[1;31mred\x1b[0m", b"\x1b[1;31mred\x1b[0m\x1b[0m"),
+    (b"\x1b[38;5;8mgrey", b"\x1b[38;5;8mgrey\x1b[0m"),
+    (b"\x1b[48;2;8;8;8mdark", b"\x1b[48;2;8;8;8mdark\x1b[0m"),
+    (b"\x1b[32mgreen\nnext", b"\x1b[32mgreen\x1b[0m\nnext"),
+]
+
+
+@pytest.mark.parametrize("sent", ATTACKS)
+def test_a_control_is_shown_and_not_obeyed(sent: bytes) -> None:
+    assert shown(sent) == ATTACKS[sent]
+
+
+@pytest.mark.parametrize(("sent", "seen"), FINE)
+def test_text_lines_and_colours_pass(sent: bytes, seen: bytes) -> None:
+    assert shown(sent) == seen
+
+
+HOSTILE = st.lists(
+    st.one_of(
+        st.binary(max_size=6),
+        st.sampled_from([*ATTACKS, *(sent for sent, _ in FINE), b"\x1b", b"\x1b[", b"\x1b[3", b"\r", b"\n"]),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@given(data=HOSTILE, cuts=st.lists(st.integers(0, 200), max_size=8))
+def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None:
+    stream = Shown()
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    pieces = [stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
+    assert b"".join([*pieces, stream.feed(b"", final=True)]) == shown(data)
+
+
+@given(data=HOSTILE)
+def test_nothing_that_a_terminal_obeys_is_left(data: bytes) -> None:
+    left = re.sub(r"\x1b\[[0-9;:]*m", "", shown(data).decode())
+    assert [c for c in left if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"] == []
+    assert not set(left) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+
+
+def test_json_has_no_control_that_a_terminal_obeys() -> None:
+    value = {"stdout": "a\u009b2Jb\u202ec\u0085\u2028\x1b[K\x7f", "näme": "é"}
+    text = escaped(json.dumps(value, ensure_ascii=False, indent=2))
+    assert json.loads(text) == value
+    assert [c for c in text if not c.isprintable() and c != "\n"] == []
+    assert "näme" in text
