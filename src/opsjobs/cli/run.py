@@ -67,8 +67,7 @@ def run(
       opsjobs run 'systemctl restart nginx' -t web-1,web-2 --become --parallel 1
       opsjobs run --script clean.sh -g web -- --older-than 7d
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
-    selected = options.selection(targets, groups, selector)
-    if not selected:
+    if not (selected := options.selection(targets, groups, selector)):
         raise CommandFailed(_WHERE, Exit.USAGE)
     action = {
         **what(words or [], script, interpreter),
@@ -77,8 +76,8 @@ def run(
         "timeout": options.duration("--timeout", timeout),
         "become": wish(become, user=become_user, method=become_method, credential=become_credential),
     }
-    why, values = options.because(reason, override_safety), options.pairs("--param", params)
-    body = request(action, selected, parallel=parallel, parameters=values or None, **why)
+    why = options.because(reason, override_safety)
+    body = request(action, selected, parallel=parallel, parameters=options.pairs("--param", params) or None, **why)
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
