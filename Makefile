@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench chaos fuzz clean audit sbom
+.PHONY: help demo test check format bench scale chaos fuzz clean audit sbom
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/unit -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -12,6 +12,7 @@ help:
 	@echo "make check   format, lint, types, floors, dependencies"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
+	@echo "make scale   plans and times in a database of a million executions; fails where a goal is missed"
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
 	@echo "make audit   asks the advisory service about every package that is installed"
@@ -43,6 +44,10 @@ format:
 bench:
 	@scripts/environment dev
 	@$(PYTHON) bench/run.py $(ARGS)
+
+scale:
+	@scripts/environment dev
+	@$(PYTHON) bench/scale.py $(ARGS)
 
 chaos:
 	@scripts/environment dev

@@ -201,7 +201,9 @@ class Listing:
             else:
                 after = f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"
             bound |= {"cursor_key": key, "cursor_id": last_id}
-        query = self._query("*", order, [*wheres, after] if after else wheres)
+        # Along an index no row is passed over.
+        whole = bool(order.walks) or not self._keyed
+        query = self._query("*", order, [*wheres, after] if after else wheres, whole=whole)
         rows = await database.fetch(query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0})
         return _page(rows, request.limit, order)
 
@@ -221,13 +223,7 @@ class Listing:
             raise _wrong("page", detail)
         bound = {**_WHOLE, **bound}
         asked = {"page_limit": request.limit + 1, "page_offset": (request.page - 1) * request.limit}
-        wanted = wheres
-        if self._keyed and asked["page_offset"]:
-            # Rows that are passed over are not made.
-            ids = [row["id"] for row in await database.fetch(self._query("id", order, wheres), {**bound, **asked})]
-            wanted, asked = ["id = any(%(page_ids)s::bigint[])"], {"page_limit": request.limit + 1, "page_offset": 0}
-            order, bound = replace(order, walks=()), {**bound, "page_ids": ids}
-        rows = await database.fetch(self._query("*", order, wanted), {**bound, **asked})
+        rows = await database.fetch(self._query("*", order, wheres, whole=not self._keyed), {**bound, **asked})
         page = _page(rows, request.limit, order)
         if page.items and page.next is None:
             total: int | None = (request.page - 1) * request.limit + len(page.items)
@@ -243,8 +239,15 @@ class Listing:
         count = int(row["n"]) if row else 0
         return count if count <= ROWS_MAX else None
 
-    def _query(self, columns: str, order: _Order, wheres: list[str]) -> str:
+    def _query(self, columns: str, order: _Order, wheres: list[str], *, whole: bool = True) -> str:
+        """A page. Unless `whole`, its ids are found first: columns that cost something are not made for rows that are passed over."""
         way = "desc" if order.down else "asc"
+        if not whole:
+            ids = self._query("id", order, wheres)
+            return (
+                f"select *, ({order.expression})::text as page_key from ({self._select}) listed where id = any(array({ids}))"
+                f" order by {order.expression} {way}, id {way}"
+            )
         shown = f"select {columns}, ({order.expression})::text as page_key" if columns == "*" else f"select {columns}"
         last = "limit %(page_limit)s offset %(page_offset)s"
         if not order.walks:
