@@ -22,7 +22,7 @@ from kit.servers import open_folder
 from kit.sshd import needs_sshd, sshd
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-ACTORS = ("apt-get", "needs-restarting", "shutdown", "systemctl", "nginx", "curl", "pg_dump", "lbctl", "df", "getent")
+ACTORS = ("apt-get", "needrestart", "shutdown", "systemctl", "nginx", "curl", "pg_dump", "lbctl", "df", "getent")
 MACHINES = 100
 FEW = 4
 # Who it is, where, and with which words; then whatever the test has for it there.
@@ -150,7 +150,8 @@ def test_each_example_is_a_job_and_is_told_of_in_their_readme(lab: Lab) -> None:
 
 
 def test_patch_and_reboot_restarts_those_that_must(lab: Lab) -> None:
-    lab.says("needs-restarting", "exit 1", machine=2)
+    lab.says("needrestart", "exit 2", machine=2)
+    lab.says("systemctl", "echo degraded; exit 1")
     assert lab.execute(lab.job("patch-and-reboot"), FEW)["counts"] == {"succeeded": FEW}
     assert lab.calls("shutdown") == [(2, "shutdown -r +1")]
     assert {machine for machine, _ in lab.calls("systemctl is-system-running")} == {1, 2, 3, 4}
