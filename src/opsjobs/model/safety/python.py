@@ -110,6 +110,7 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "chmod": ("chmod",),
 }
 _WRITING = frozenset({"write_text", "write_bytes", "touch"})
+_READING = frozenset({"read_text", "read_bytes"})
 _CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
 _LINES_MAX = 20
 """Of an excerpt."""
@@ -257,6 +258,11 @@ class _Reading:
         if self._is_writing(modes):
             how = "append" if "a" in self._values.text(modes[0]) else "write"
             self._writes(self._values.texts(node.args[0]), how, place)
+        else:
+            self._reads(self._values.texts(node.args[0]), place)
+
+    def _reads(self, paths: Sequence[str], place: Place) -> None:
+        self._trace.call((":",), place, io=Io(reads=tuple(paths)))
 
     def _writes(self, paths: Sequence[str], how: str, place: Place) -> None:
         self._trace.call((":",), place, io=Io(writes=tuple((how, path) for path in paths)))
@@ -278,6 +284,8 @@ class _Reading:
             run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)
         elif function.attr in _WRITING or (function.attr == "open" and self._is_writing(node.args[:1])):
             self._writes(paths, "write", place)
+        elif function.attr in _READING or function.attr == "open":
+            self._reads(paths, place)
 
     def _is_writing(self, modes: Sequence[ast.expr]) -> bool:
         return any(not set(self._values.text(mode)).isdisjoint("wax+") for mode in modes)

@@ -18,7 +18,7 @@ _KEYS = frozenset({"name", "severity", "reason", "stricter", "any", "finds", "pa
 _MATCH_KEYS = frozenset(
     {
         *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
-        *("redirect", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from"),
+        *("redirect", "empties", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from"),
     }
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
@@ -40,7 +40,8 @@ class Match:
     `argument`: one of them fits whole. `path`, `redirect`, `reads` (of `<`): patterns of paths. `if_empty`: paths it becomes where a variable is
     empty. `values`: patterns of paths after `key=`. `fed_by`: names of what its input comes from. `says`: found in all its text.
     `to`: patterns of paths of where a command that copies puts it. `unseen`: what it writes stands nowhere in the text. `other_than`:
-    it has none of these names. `fed_from`: patterns of paths that what feeds it works on.
+    it has none of these names. `fed_from`: patterns of paths that what feeds it works on. `empties`: a redirection that appends does
+    not count.
     """
 
     command: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class Match:
     if_empty: tuple[str, ...] = ()
     values: tuple[tuple[str, tuple[str, ...]], ...] = ()
     redirect: tuple[str, ...] = ()
+    empties: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     fed_by: tuple[str, ...] = ()
     says: re.Pattern[str] | None = None
@@ -245,6 +247,7 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
         if_empty=_paths(body.get("if_empty"), sets),
         values=tuple((key, _paths(patterns, sets)) for key, patterns in body.get("values", {}).items()),
         redirect=_paths(body.get("redirect"), sets),
+        empties=_paths(body.get("empties"), sets),
         reads=_paths(body.get("reads"), sets),
         fed_by=_texts(body.get("fed_by")),
         says=_regex(body.get("says")),

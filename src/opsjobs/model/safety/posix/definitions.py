@@ -19,13 +19,16 @@ ALL = "*"
 _NODES_A_STEP = 2
 """To look at a node takes about half of what other steps do."""
 _PRELOADS = frozenset({"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"})
+_HISTORY = "HIST"
+"""How the variables begin that say what a shell keeps of what it is told."""
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 
 
 class Definitions:
     """Collected before anything is run, so that an assignment counts wherever it stands; variables go into `values`.
 
-    `functions`, `aliases`: by name; `exports`: names of variables; `preloads`: assignments that have programs load something.
+    `functions`, `aliases`: by name; `exports`: names of variables; `preloads`: assignments that have programs load something;
+    `histories`: those of what the shell keeps of its commands.
     """
 
     def __init__(self, script: Script, values: Values, budget: Budget) -> None:
@@ -36,6 +39,7 @@ class Definitions:
         self.aliases: dict[str, list[str]] = {}
         self.exports: set[str] = set()
         self.preloads: list[Node] = []
+        self.histories: list[Node] = []
         self._shifts: int | None = None
 
     def collect(self, root: Node) -> None:
@@ -77,6 +81,8 @@ class Definitions:
         plain = self._script.text(name)
         if plain in _PRELOADS:
             self.preloads.append(node)
+        if plain.startswith(_HISTORY):
+            self.histories.append(node)
         adds = any(c.type == "+=" for c in node.children)
         if name.type == "subscript":
             self._values.variables.give(plain.partition("[")[0], Assigned(None, (MAYBE_EMPTY,)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 from tree_sitter import Node
@@ -78,6 +79,8 @@ class Walk:
         self._defined.collect(self._script.root)
         for node in self._defined.preloads:
             self._trace.event("preload", self._place(node))
+        for node in self._defined.histories:
+            self._trace.call(("export", self._script.text(node)), self._place(node))
         self._statement(self._script.root, NOTHING)
         for name, node in self._defined.functions.items():
             if name not in self._inlined:
@@ -230,8 +233,10 @@ class Walk:
         if not words:
             return
         if not all(_is_plain(word) for word in words):
+            begun = len(self._trace.calls)
             self._within(node, io)
             io = self._inputs.substituted(words, io)
+            io = replace(io, feeders=(*io.feeders, *self._trace.calls[begun:])[-_FEEDERS_MAX:])
         place = self._place(node)
         if set_here:
             given = self._children.with_variables(lambda name: self._values.of(set_here[name]), set_here)
