@@ -207,8 +207,8 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) 
     spoilt: set[int] = set()
     take = RunRecord.take
 
-    def spoil(record: RunRecord, draft: object) -> int:
-        taken = take(record, draft)  # type: ignore[arg-type]
+    def spoil(record: RunRecord, draft: object, *share: int) -> int:
+        taken = take(record, draft, *share)  # type: ignore[arg-type]
         for line in draft.lines:  # type: ignore[attr-defined]
             if line.run_id in spoilt and which(line):
                 line.body, line.stream = {"words": "\x00"}, line.stream
