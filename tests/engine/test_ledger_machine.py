@@ -20,7 +20,7 @@ from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, Run
 from opsjobs.model.failures import Conflict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
-from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
+from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST, SUSPECT_CLAIMS
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Workers
 
@@ -321,8 +321,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def take_over(self, which: int, limit: int) -> None:
         self.inherit(self.one_of(self.living, which), limit)
 
+    def handed_out(self, worker: Worker) -> list[int]:
+        """Orphans in their order; of those that died with two workers or more the first one, if this worker has none in hand."""
+        claims = {run: self.inherited(run, worker).claims for run in self.orphans}
+        suspects = [run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_AT_MOST]
+        in_hand = any(held.owner == worker.id and held.claims >= SUSPECT_CLAIMS for held in self.holds.values())
+        later = suspects if in_hand else suspects[1:]
+        return [run for run in claims if run not in later]
+
     def inherit(self, worker: Worker, limit: int) -> None:
-        due = self.orphans[:limit]
+        due = self.handed_out(worker)[:limit]
         dead = {run for run in due if self.inherited(run, worker).claims > CLAIMS_AT_MOST}
         taken = self.do(self.ledger.take_over(owner=worker.id, worker=worker.name, zone="default", limit=limit))
         assert {run.id for run in taken} == {*due} - dead
