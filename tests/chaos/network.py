@@ -23,12 +23,31 @@ class Network:
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._thread.start()
         self.proxies: dict[str, Proxy] = {}
+        self._database: Proxy | None = None
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # writes to broken connections are what this is for
         self._do(self._open(places))
 
     async def _open(self, places: Sequence[tuple[str, int]]) -> None:
         for address, port in places:
             self.proxies[address] = await self._stack.enter_async_context(proxy(address, port, listen=address))
+
+    def database(self, folder: str) -> Proxy:
+        """The way to PostgreSQL, whose socket is in this folder."""
+        if self._database is None:
+            self._do(self._open_database(folder))
+        assert self._database is not None
+        return self._database
+
+    async def _open_database(self, folder: str) -> None:
+        self._database = await self._stack.enter_async_context(proxy(folder, 5432))
+
+    def silence(self, way: Proxy) -> None:
+        """Nothing comes through over what is open, which stays open; new connections are good."""
+
+        async def silenced() -> None:
+            way.silence_all()
+
+        self._do(silenced())
 
     def stall(self, addresses: Sequence[str]) -> None:
         """From now on nothing comes through; all of it comes later."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
+
 import redis
 
 from chaos.play import Fault
 from chaos.scene import Scene
+
+SILENT_CLIENTS = 1_100
 
 
 def redis_stopped(scene: Scene) -> None:
@@ -89,6 +94,41 @@ def postgres_disk_full(scene: Scene) -> None:
     scene.stage.free_postgres_disk()
 
 
+def postgres_silent(scene: Scene) -> None:
+    """Its host is gone without a word, and another one answers: what is open stays open and silent, new connections are good."""
+    way = scene.stage.reach_postgres_by_proxy()
+    scene.launch(3.0)
+    scene.begun()
+    scene.moment(1.0)
+    scene.stage.network.silence(way)
+    scene.cancel()
+    scene.pause(scene.longer(4.0, 8.0))
+
+
+def clock_stepped(scene: Scene) -> None:
+    """By more than a lease, and back."""
+    scene.launch(4.0)
+    scene.begun()
+    scene.moment(1.0)
+    scene.stage.step_clock(scene.chance.choice((-30.0, 30.0)))
+    scene.pause(scene.longer(3.0, 6.0))
+    scene.cancel()
+    scene.stage.step_clock(0)
+
+
+def api_clients_silent(scene: Scene) -> None:
+    """More connections than a process may usually have open, which say nothing; work goes on beside them."""
+    with ExitStack() as stack:
+        for _ in range(SILENT_CLIENTS):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", scene.stage.port))
+        scene.launch()
+        scene.begun()
+        scene.cancel()
+        scene.pause(scene.longer(1.0, 3.0))
+
+
 FAULTS = (
     Fault("Redis stopped", "SIGKILL of Redis while there is work, and launches without it", redis_stopped),
     Fault("Redis hung", "SIGSTOP of Redis: it accepts and says nothing", redis_hung),
@@ -98,5 +138,8 @@ FAULTS = (
     Fault("PostgreSQL session killed", "SIGKILL of one session: PostgreSQL drops all of them", postgres_session_killed),
     Fault("PostgreSQL hung", "SIGSTOP of PostgreSQL for longer than a lease", postgres_hung),
     Fault("PostgreSQL read-only", "default_transaction_read_only for 6 s", postgres_read_only),
+    Fault("PostgreSQL silent", "every open connection to PostgreSQL is silent for good; new ones are good", postgres_silent),
+    Fault("clock stepped", "PostgreSQL's clock jumps by 30 s, forwards or backwards, and back", clock_stepped),
+    Fault("clients silent", "1,100 connections to the API that never say anything", api_clients_silent),
     Fault("PostgreSQL's disk full", "not a block left for 6 s", postgres_disk_full, needs_root=True),
 )

@@ -18,6 +18,8 @@ from chaos.work import Nasty
 from e2e.house import WORKERS, House
 from e2e.processes import Running, still_running, until
 from kit import servers
+from kit.pgproxy import ROLE, parts_of
+from kit.proxy import Proxy
 from kit.servers import AUDIT_KEY, open_folder
 from kit.witness import Witness
 from opsjobs.settings import names as settings
@@ -101,6 +103,25 @@ class Stage(House):
         started = self.spawn(name, OPSJOBS_FAILPOINT=failpoint)
         until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
 
+    def reach_postgres_by_proxy(self) -> Proxy:
+        """Start all processes anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
+        folder, database = parts_of(self.postgres.url)
+        way = self.network.database(folder)
+        url = f"postgresql://{ROLE}@127.0.0.1:{way.port}/{database}?sslmode=disable"
+        for name in PROCESSES:
+            self.running[name].kill()
+            self._armed.add(name)
+            self.spawn(name, DATABASE_URL=url)
+        for name in PROCESSES:
+            started = self.running[name]
+            until(lambda started=started: self._works(started), f"{name} works")
+        return way
+
+    def step_clock(self, seconds: float) -> None:
+        """PostgreSQL's clock, as leases and deadlines know it, is that far from the truth."""
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute("update opsjobs_clock set shift = make_interval(secs => %s)", [seconds])
+
     def revive(self, name: str) -> None:
         """Start it again if it is dead, as whoever looks after services does."""
         if not self.running[name].alive:
@@ -120,6 +141,7 @@ class Stage(House):
             self.thaw(server)
         super().heal()
         self.set_read_only(False)
+        self.step_clock(0)
         until(self._api_is_ready, "the API is ready")
 
     def _works(self, started: Running) -> bool:
