@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ def secrets() -> dict[str, str]:
     """One of each kind."""
     return {
         "password": "s3cr3t-pass/w+rd&",
+        "passphrase": "correct horse 'battery' staple",
         "Ed25519 key": ed25519.Ed25519PrivateKey.generate().private_bytes(*_OPENSSH).decode(),
         "RSA key, 4096 bits": rsa.generate_private_key(65537, 4096).private_bytes(*_OPENSSH).decode(),
     }
@@ -35,6 +37,10 @@ def texts(secret: str) -> dict[str, bytes]:
     return {
         "log lines": log,
         "base64": base64.encodebytes(random.Random(7).randbytes(700_000)),
+        "indented JSON": json.dumps(
+            [{"name": f"item {n}", "size": n * 7919, "tags": ["a", "b"]} for n in range(12_000)], indent=2
+        ).encode(),
+        "coloured lines": log.replace(b"INFO", b"\x1b[32mINFO\x1b[0m"),
         "the secret": secret.encode() * (1_000_000 // len(secret)),
     }
 

@@ -148,11 +148,12 @@ def test_words_and_values_of_json() -> None:
     assert Mask().tree({"a": "hunter22"}) == {"a": "hunter22"}
 
 
-_SECRETS = ["hunter22", "abababab", "abcd", "grüße/123", KEY]
+_SECRETS = ["hunter22", "abababab", "abcd", "grüße/123", "correct horse battery", KEY]
 _FORMS = Forms(_SECRETS)
 _BITS = [
     b"hunter22", b"hunt", b"er22", b"ababab", b"ab", b"abcd", b"\n", b"\r\n", b" ", b"x", "grüße/123".encode(), b"gr\xc3",
     base64.encodebytes(KEY.encode()), base64.b64encode(b"-hunter22-"), KEY.encode()[:200], b"aHVu", b"dGVyMjI", b"\n" * 300,
+    b"\n  ", b"\r\n\t", b"\\\n ", b"\\", b"\x1b[31m", b"\x1b[", b"m", b"correct", b"horse", b"battery",
 ]  # fmt: skip
 _texts = some.lists(some.sampled_from(_BITS), max_size=12).map(b"".join)
 

@@ -11,17 +11,17 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
-from opsjobs.model.spelling import spellings
+from opsjobs.model.spelling import has_blanks, spellings
+from opsjobs.model.views import Span, View, starred, views
 
 PIECE_BYTES = 64
 """A long spelling is looked for in pieces of this size (the last one is up to twice as long), so that parts of it are found, too."""
 ACROSS_BYTES_MIN = 8
 """What is shorter is not found across a line break, and no less at the end of a whole line makes that line wait."""
-SPAN_BYTES = 512
-"""How far apart in the text the first and the last byte of a piece may be, with the line breaks between them."""
+SPAN_BYTES = 1024
+"""How far apart in the text the first and the last byte of a piece may be, with line breaks, indentation and colours in between."""
 
 _GRAM = 4
 # So many groups are asked about at once; only where one of them is known, they are looked at one by one.
@@ -31,17 +31,15 @@ _INDEXED_BYTES_MIN = 2 * _GRAM - 1
 # Groups are so many groups apart at most: the shortest piece must have a whole one, wherever it begins.
 _STRIDE_MAX = 4
 _BREAK = re.compile(rb"[\r\n]")
-_STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
-
-Span = tuple[int, int]
 
 
 class Forms:
     """All spellings of some secrets, ready to be looked for; made once and shared by everything that may print them."""
 
-    __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_stride", "_within")
+    __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_stride", "_within", "folds")
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        secrets = tuple(secrets)
         pieces = {piece for form in spellings(secrets) for piece in _cut(form)}
         self._pieces = sorted(pieces)
         self._longest = max(map(len, pieces), default=0)
@@ -52,6 +50,7 @@ class Forms:
         self._grams = {int.from_bytes(p[at : at + _GRAM], sys.byteorder) for p in self._indexed for at in places}
         self._heads = {piece[:_GRAM] for piece in self._pieces}
         self._within = _prefixes(self._pieces)
+        self.folds = has_blanks(secrets)
 
     @property
     def _indexed(self) -> Iterator[bytes]:
@@ -152,11 +151,11 @@ class Mask:
         """The words with stars in them."""
         if not self._forms or not words:
             return words
-        text = _Text(words.encode("utf-8", "surrogatepass"))
-        if not (covered := text.covered(self._forms)):
+        text = _Text(words.encode("utf-8", "surrogatepass"), self._forms)
+        if not (covered := text.covered()):
             return words
         # A piece may end within a character: then its rest is none.
-        return _starred(text.whole, covered).decode("utf-8", "replace")
+        return starred(text.whole, covered).decode("utf-8", "replace")
 
     def tree(self, value: Any) -> Any:
         """A JSON value whose texts and names are masked."""
@@ -186,77 +185,67 @@ class Masking:
 
     def add(self, data: bytes) -> bytes:
         """The next bytes went in; those come out of which it is certain what they are."""
-        text = _Text(self._kept + data)
-        covered = text.covered(self._forms)
+        text = _Text(self._kept + data, self._forms)
+        covered = text.covered()
         held = _past(covered, self._held(text.end))
-        masked = _starred(text.whole, covered)[self._out : held]
+        masked = starred(text.whole, covered)[self._out : held]
         keep = max(0, min(len(text.whole) - SPAN_BYTES, held))
         self._kept, self._out = text.whole[keep:], max(held, self._out) - keep
         return masked
 
     def finish(self) -> bytes:
         """The stream has ended: what was held back was no secret, or is one already."""
-        text = _Text(self._kept)
-        rest = _starred(text.whole, text.covered(self._forms))[self._out :]
+        text = _Text(self._kept, self._forms)
+        rest = starred(text.whole, text.covered())[self._out :]
         self._kept, self._out = b"", 0
         return rest
 
     def _held(self, end: _Text) -> int:
         """Where in the text, of which this is the end, something begins that may become a secret."""
-        begun = (at for forms in self._forms for at in forms.begun_in(end.bare))
-        return end.first + min((end.place(at) for at in begun if end.waits(at)), default=len(end.whole))
+        return end.first + min(end.begun(), default=len(end.whole))
 
 
 class _Text:
-    """A text, the same without its line breaks, and what of the one stands where in the other. `first`: where in a longer one."""
+    """A text, its views, and where in a longer one it begins (`first`)."""
 
-    def __init__(self, whole: bytes, first: int = 0) -> None:
+    def __init__(self, whole: bytes, forms: Sequence[Forms], first: int = 0) -> None:
         self.whole = whole
         self.first = first
-        self.bare = whole.translate(None, b"\r\n")
+        self._forms = forms
+        self._views = list(views(whole, folds=any(one.folds for one in forms)))
 
-    @cached_property
-    def _breaks(self) -> list[int]:
-        """How many bytes other than breaks stand before each break."""
-        if len(self.bare) == len(self.whole):
-            return []
-        return [found.start() - number for number, found in enumerate(_BREAK.finditer(self.whole))]
+    def _searches(self) -> Iterator[tuple[View, Forms]]:
+        return ((view, one) for view in self._views for one in self._forms if one.folds or not view.folded)
 
     @property
     def end(self) -> _Text:
         """The part in which something may begin that is held back."""
         first = len(self.whole) - SPAN_BYTES
-        return _Text(self.whole[first:], first) if first > 0 else self
+        return _Text(self.whole[first:], self._forms, first) if first > 0 else self
 
-    def place(self, at: int) -> int:
-        """Where in the whole text the byte stands that is number `at` in the bare one."""
-        return at + bisect_right(self._breaks, at)
+    def covered(self) -> list[Span]:
+        """Return where secrets stand in the text, from the first one on."""
+        found = {
+            span
+            for view, one in self._searches()
+            for start, end in one.found_in(view.bare)
+            if self._counts(span := view.span(start, end), end - start)
+        }
+        return sorted(found)
 
-    def covered(self, forms: Iterable[Forms]) -> list[Span]:
-        """Where secrets stand in the whole text, from the first one on."""
-        found = [self._span(start, end) for one in forms for start, end in one.found_in(self.bare)]
-        return sorted(span for span in found if span is not None)
+    def _counts(self, span: Span, size: int) -> bool:
+        """Return whether what was found is a piece; what stands across a break must be long enough, and not too far apart."""
+        start, end = span
+        if end - start == size:
+            return True
+        return end - start <= SPAN_BYTES and (size >= ACROSS_BYTES_MIN or not _BREAK.search(self.whole, start, end))
 
-    def _span(self, start: int, end: int) -> Span | None:
-        """A piece that was found, in the whole text; None where breaks make it none."""
-        first, after = self.place(start), self.place(end - 1) + 1
-        across = after - first > end - start
-        if across and (end - start < ACROSS_BYTES_MIN or after - first > SPAN_BYTES):
-            return None
-        return first, after
-
-    def waits(self, at: int) -> bool:
-        """Whether what begins here is held back: of a line that is whole only if enough of it is at stake."""
-        return len(self.bare) - at >= ACROSS_BYTES_MIN or not self.whole.endswith((b"\n", b"\r"))
-
-
-def _starred(text: bytes, spans: Sequence[Span]) -> bytes:
-    if not spans:
-        return text
-    starred = bytearray(text)
-    for start, end in spans:
-        starred[start:end] = text[start:end].translate(_STARS)
-    return bytes(starred)
+    def begun(self) -> Iterator[int]:
+        """Return where something begins that is held back: of a line that is whole only if enough of it is at stake."""
+        whole_line = self.whole.endswith((b"\n", b"\r"))
+        for view, one in self._searches():
+            size = len(view.bare)
+            yield from (view.place(at) for at in one.begun_in(view.bare) if size - at >= ACROSS_BYTES_MIN or not whole_line)
 
 
 def _past(spans: Sequence[Span], held: int) -> int:
