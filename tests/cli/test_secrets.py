@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from opsjobs.cli.app import run
+from opsjobs.cli.private_keys import is_encrypted
 from opsjobs.model.encryption_key import decoded, key_id
 
 LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
@@ -215,3 +217,49 @@ def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(
     said(keys(NEW, {**state, "removable": False}), "keys", "drop", held[1], code=6)
     said(keys(NEW, state), "keys", "drop", held[1])
     assert [key_id(decoded(line)) for line in file.read_text().split()] == [made]
+
+
+@pytest.fixture
+def locked_key(tmp_path: Path) -> Path:
+    """A key with a passphrase, as ssh-keygen of today writes it."""
+    path = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)], check=True)
+    return path
+
+
+def test_the_passphrase_of_an_openssh_key_is_asked_for_on_a_terminal(locked_key: Path) -> None:
+    with open_desk(created) as desk:
+        words = ["credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key)]
+        code, _ = on_terminal(*words, url=desk.url, answers=[(b"id_ed25519: ", b"open sesame\r")])
+    assert (code, desk.asked[-1].body["passphrase"]) == (0, "open sesame")
+
+
+def test_without_a_terminal_the_option_for_the_passphrase_is_named(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str], locked_key: Path
+) -> None:
+    assert not said(created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2)
+    assert "the key has a passphrase. Add --passphrase-file FILE." in capsys.readouterr().err
+
+
+def test_an_openssh_key_without_a_passphrase_is_not_encrypted(tmp_path: Path) -> None:
+    path = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    assert not is_encrypted(path.read_text())
+
+
+def test_an_import_with_keys_asks_for_their_passphrases(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str], locked_key: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text(f"name,host,user,key\nweb-1,10.0.0.1,deploy,{locked_key}\n")
+
+    def service(asked: Asked) -> Answer:
+        return Answer(200, {"items": [{"name": "web-1", "outcome": "created"}]} if asked.path == "/targets/import" else {"id": 5})
+
+    with open_desk(service) as desk:
+        words = ["targets", "import", str(file), "--with-keys"]
+        on_terminal(*words, url=desk.url, answers=[(b"id_ed25519: ", b"open sesame\r")])
+    assert [a.body["passphrase"] for a in desk.asked if a.path == "/credentials"] == ["open sesame"]
+    asked = said(service, "targets", "import", str(file), "--with-keys")
+    assert all(a.path != "/credentials" for a in asked)
+    assert "it has a passphrase. Use `opsjobs credentials add deploy@id_ed25519 -u deploy" in capsys.readouterr().err

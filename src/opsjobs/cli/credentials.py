@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sys
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from opsjobs.cli import options, sources
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
 from opsjobs.cli.secret_input import ask, read_bytes, read_text, read_value
 from opsjobs.model.secret import CredentialType
@@ -49,7 +49,7 @@ def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit =
 
 
 Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="A private key; - reads it from standard input.")]
-PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", help="The key's passphrase; asked for where needed.")]
+PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", help="The key's passphrase; on a terminal it is asked for.")]
 Certificate = Annotated[
     str | None, typer.Option(metavar="FILE", help="The certificate of the key: OpenSSH's, or X.509 in PEM form.")
 ]
@@ -313,6 +313,6 @@ def _key(key: str, passphrase_file: str | None) -> Json:
         raise CommandFailed(f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", Exit.USAGE)
     if passphrase_file is not None:
         body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")
-    elif "ENCRYPTED" in body["private_key"] and sys.stdin.isatty():
-        body["passphrase"] = ask(f"Passphrase of {key}", otherwise="Use --passphrase-file FILE.")
+    elif is_encrypted(body["private_key"]):
+        body["passphrase"] = ask_passphrase(key, otherwise="Add --passphrase-file FILE.")
     return body

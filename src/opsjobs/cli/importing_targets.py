@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, Refused, connect
 from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.importing import Found, Inventory, Kind, Left, guess, read
+from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
 from opsjobs.cli.target_words import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.importing import jumps_first
@@ -174,7 +176,16 @@ def _keys(client: Client, found: Sequence[Found], file: str) -> dict[tuple[str, 
         name = f"{user}@{Path(key).name}"
         try:
             content = _key_file(key, file).read_text()
-            client.post("/credentials", {"name": name, "type": "ssh_key", "username": user, "private_key": content})
+            body = {"name": name, "type": "ssh_key", "username": user, "private_key": content}
+            if is_encrypted(content):
+                if not sys.stdin.isatty():
+                    add = shlex.join(
+                        ["opsjobs", "credentials", "add", name, "-u", user, "--key", key, "--passphrase-file", "FILE"]
+                    )
+                    tell(f"the key {plain(key)} of {plain(user)} is not stored: it has a passphrase. Use `{plain(add)}`.")
+                    continue
+                body["passphrase"] = ask_passphrase(plain(key), otherwise="Use `opsjobs credentials add`.")
+            client.post("/credentials", body)
         except (OSError, UnicodeDecodeError) as away:
             tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is no text'}")
             continue

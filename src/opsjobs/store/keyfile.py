@@ -93,7 +93,7 @@ def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
     if passphrase is not None and _opens(text, None):
         raise _wrong("passphrase", "The private_key is not protected by a passphrase: leave the passphrase out.")
     if passphrase is None and _is_protected(text):
-        raise _wrong("passphrase", "The private_key is protected by a passphrase: give it, too.")
+        raise _wrong("passphrase", "The private_key has a passphrase. Send it as `passphrase` (--passphrase-file FILE).")
     if passphrase is not None and _is_protected(text):
         raise _wrong("passphrase", "The passphrase does not open the private_key.")
     raise _wrong("private_key", "The private_key cannot be read: it is cut short, or not a key of a kind that SSH uses.")
