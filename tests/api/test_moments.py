@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from api.kit import desk, problem
+from api.live import live
 from api.test_schedules import NIGHTLY, scheduled
 from opsjobs.engine.forecast import Forecasts
 from opsjobs.model.calendar import CalendarDraft
@@ -110,3 +111,17 @@ async def test_a_forecast_has_limits_and_says_what_is_beyond_them(database: Data
         assert (told["schedules"], told["firings"]) == (1, 100)
         assert told["left_out"][0].startswith("not looked at: 2 schedules")
         assert "a of restart-web" in told["left_out"][1]
+
+
+async def test_a_forecast_counts_the_targets_of_a_whole_execution_not_of_its_retry(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2", "web-3")
+        await scheduled(ada, NIGHTLY, targets={"ids": ["web-1", "web-2", "web-3"]})
+        await ada.http.post("/jobs/1/execute")
+        for targets in (["web-1"], ["web-2"]):
+            answer = await ada.http.post("/jobs/1/execute", json={"targets": {"ids": targets}})
+            retried = f"update execution_specs set triggered_by = 'retry' where execution_id = {answer.json()['id']}"
+            async with database.transaction() as connection:
+                await connection.execute(retried)
+        told = (await ada.http.get("/schedules/forecast")).json()
+        assert {hour["targets"] for hour in told["hours"]} == {0, 3}

@@ -19,12 +19,16 @@ select f.* from unnest(%s::bigint[]) as s(id) cross join lateral (
   {FIRING} where f.schedule_id = s.id order by f.due_at desc, f.id desc limit 1
 ) f"""
 
-# How many targets a job had the last time says how many it will have.
+# How many targets a job had the last time says how many it will have: of its last 20 executions the last scheduled one, else
+# the last that is no retry, which has only the targets that failed.
 _COMING = f"""
 select {COLUMNS}, j.name as job_name, coalesce(e.total, 0) as targets
 from job_schedules s join jobs j on j.id = s.job_id
 left join lateral (
-  select x.total from job_executions x where x.job_id = s.job_id order by x.id desc limit 1
+  select x.total
+  from (select r.id, r.total from job_executions r where r.job_id = s.job_id order by r.id desc limit 20) x
+  join execution_specs p on p.execution_id = x.id
+  order by p.triggered_by = 'schedule' desc, p.triggered_by = 'retry', x.id desc limit 1
 ) e on true
 where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{{within}}
 order by s.id limit %(limit)s"""
