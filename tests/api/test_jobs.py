@@ -15,7 +15,7 @@ async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
         assert made.status_code == 201
         assert (made.headers["location"], made.headers["etag"]) == ("/jobs/1", '"1"')
         body = made.json()
-        assert (body["status"], body["state"], body["created_by"], body["version"]) == ("draft", "active", "ada", 1)
+        assert (body["status"], body["state"], body["created_by"], body["version"]) == ("new", "active", "ada", 1)
         shown = await ada.http.get(f"/jobs/{body['uuid']}")
         assert (shown.json(), shown.headers["etag"]) == (body, '"1"')
         changed = await ada.http.put("/jobs/1", json=job("restart-www"), headers={"If-Match": '"1"'})

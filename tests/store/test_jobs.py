@@ -124,7 +124,7 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
 @pytest.mark.parametrize(
     ("last", "ended", "status"),
     [
-        (None, True, "draft"),
+        (None, True, "new"),
         ("queued", False, "running"),
         ("completed", True, "completed"),
         ("partial", True, "failed"),

@@ -124,7 +124,7 @@ select j.id, j.uuid, j.state, j.version, j.created_at, j.updated_at, j.created_b
        when e.status in ('failed', 'partial', 'timeout') then 'failed'
        when j.state = 'active' and exists (select from job_schedules s where s.job_id = j.id and s.deleted_at is null and s.enabled
                     and s.next_due_at is not null) then 'scheduled'
-       when e.id is null then 'draft'
+       when e.id is null then 'new'
        when e.status = 'completed' then 'completed'
        else 'cancelled' end as status
 from jobs j
