@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli.app import run
+from opsjobs.cli.exits import Exit
 
 SERVERS = (
     "fastapi",
@@ -148,3 +149,9 @@ def test_a_prompt_without_a_terminal_says_what_to_use(tmp_path: Path) -> None:
     done = opsjobs("credentials", "add", "web-key", "-u", "deploy", "--password", folder=tmp_path)
     assert done.returncode == 2
     assert "--password-file" in done.stderr
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("job", "'jobs'"), ("target", "'targets'"), ("runn", "'run'")])
+def test_a_near_name_is_suggested_at_the_top_level(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
+    assert run([typed, "list"]) == Exit.USAGE
+    assert f"No such command '{typed}'. Did you mean {meant}" in capsys.readouterr().err

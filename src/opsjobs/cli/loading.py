@@ -7,6 +7,7 @@ schedules a third of one; `opsjobs --version` needs neither.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -38,6 +39,14 @@ class Commands(TyperGroup):
     """A group whose commands are loaded one at a time. A subclass says which there are, in the order of their list."""
 
     entries: ClassVar[dict[str, Entry]]
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # its Context is its own click's
+        """Return the command that the first argument names; suggest near names, of which Typer knows only loaded ones."""
+        name = args[0] if args else ""
+        unknown = name not in self.entries and not name.startswith("-")
+        if unknown and not ctx.resilient_parsing and (near := get_close_matches(name, self.entries)):
+            ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002  its Context is its own click's
         """Their names."""
