@@ -15,7 +15,18 @@ from opsjobs.cli.render import Form, tell
 from opsjobs.model.units import parse_duration
 
 Output = Annotated[Form, typer.Option("-o", "--output", help="How to print it.")]
-Limit = Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")]
+
+
+class _Chosen(int):
+    """A limit that the caller gave."""
+
+
+def _mark_chosen(context: typer.Context, limit: int) -> int:
+    source = context.get_parameter_source("limit")
+    return _Chosen(limit) if source is not None and source.name == "COMMANDLINE" else limit
+
+
+Limit = Annotated[int, typer.Option(min=0, callback=_mark_chosen, help="At most so many; 0 for all.")]
 Targets = Annotated[
     list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets: names, ids or hosts. May be repeated.")
 ]
@@ -100,8 +111,8 @@ def duration(option: str, text: str | None) -> str | None:
 
 
 def tell_more(more: bool, limit: int) -> None:
-    """Say on stderr that a list was cut."""
-    if more:
+    """Say on stderr that a list was cut, unless the caller asked for so many."""
+    if more and not isinstance(limit, _Chosen):
         tell(f"there are more: --limit {limit * 2} shows twice as many, --limit 0 all")
 
 
