@@ -132,7 +132,7 @@ async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_w
         assert await status() == "scheduled"
         assert [i["id"] for i in (await ada.http.get("/jobs?status=scheduled")).json()["items"]] == [1]
         await ada.http.post("/schedules/1/pause")
-        assert await status() == "draft"
+        assert await status() == "new"
         await ada.http.post("/schedules/1/resume")
         await ada.http.post("/jobs/1/execute")
         assert await status() == "running"
@@ -152,7 +152,7 @@ async def test_a_trigger_launches_now_in_the_name_of_who_asks(database: Database
         assert again.json() == execution
         firing = (await ada.http.get("/schedules/1/firings")).json()["items"]
         assert [(f["kind"], f["status"], f["execution_id"], f["explained"]) for f in firing] == [
-            ("trigger", "triggered", 1, "launched by hand: execution 1")
+            ("trigger", "triggered", 1, "launched by hand; execution 1 is queued")
         ]
         after = (await ada.http.get("/schedules/1")).json()
         assert (after["next_due_at"], after["firings"]) == (before["next_due_at"], 0)
@@ -212,3 +212,19 @@ async def test_what_cannot_be_is_refused_at_its_place(database: Database) -> Non
             put = await ada.http.put("/schedules/1", json={**other, **fields}, headers={"If-Match": "*"})
             assert put.status_code == 422, fields
         assert [item["version"] for item in (await ada.http.get("/schedules")).json()["items"]] == [1]
+
+
+async def test_a_firing_says_what_its_execution_waits_for_and_how_it_ended(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1")
+        await scheduled(ada, NIGHTLY, targets={"ids": ["web-1"]}, policy={"approval": {"roles": ["approver"]}})
+        answer = await ada.http.post("/schedules/1/trigger")
+        assert answer.json()["status"] == "pending_approval", answer.text
+
+        async def explained() -> str:
+            [item] = (await ada.http.get("/schedules/1/firings")).json()["items"]
+            return str(item["explained"])
+
+        assert await explained() == "launched by hand; execution 1 waits for approval 1"
+        assert (await ada.http.post("/executions/1/cancel")).status_code < 300
+        assert await explained() == "launched by hand; execution 1 ended cancelled"

@@ -16,7 +16,8 @@ SCHEDULE = {
     "timezone": "Europe/Berlin", "misfire": "run_once", "overlap": "skip", "calendars": ["freeze"], "enabled": True, "owner": "ada",
     "end_at": None, "max_firings": 9, "words": "at 02:30 every day, Europe/Berlin", "next": "Thu 26 Nov 02:30 +01:00",
     "next_due_at": "2026-11-26T01:30:00Z", "firings": 2,
-    "last_firing": {"status": "triggered", "due_at": "2026-11-25T01:30:00Z", "execution_id": 7, "explained": "ran on time: execution 7"},
+    "last_firing": {"status": "triggered", "due_at": "2026-11-25T01:30:00Z", "execution_id": 7,
+                    "explained": "launched on time; execution 7 ended completed"},
 }  # fmt: skip
 PREVIEW = {
     "words": "at 02:30 every day, Europe/Berlin",
@@ -151,7 +152,7 @@ def test_schedules_are_listed_with_their_words_and_how_it_went(
     told = capsys.readouterr().out
     assert "at 02:30 every day, Europe/Berlin" in told
     assert "triggered, " in told
-    assert "2026-11-25T01:30:00Z: ran on time: execution 7" in told
+    assert "2026-11-25T01:30:00Z: launched on time; execution 7 ended completed" in told
 
 
 def test_a_name_that_several_jobs_use_is_not_guessed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,3 +252,54 @@ def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
     assert "freeze" in shown.out
     assert shown.out.count("2026-11-25T00:00:00Z") == 1  # only --all shows the hour with nothing in it
     assert "note: not looked at: 2 schedules" in shown.err
+
+
+def test_names_of_a_list_name_one_schedule_each_for_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = [
+        {**SCHEDULE, "id": n, "job_name": job, "name": name}
+        for n, (job, name) in enumerate([("disk", "crontab"), ("logs", "crontab"), ("a/b", "cron */5 * * * *")], start=11)
+    ]
+
+    def reply(one: Asked) -> Answer:
+        def has(field: str, item: dict[str, Any]) -> bool:
+            return one.query.get(field, [item[field]]) == [item[field]]
+
+        if one.method == "GET" and one.path == "/schedules":
+            found = [item for item in known if has("name", item) and has("job_name", item)]
+            return Answer(body={"items": found, "next": None})
+        return Answer(body=PREVIEW if one.path == "/schedules/preview" else SCHEDULE)
+
+    with answering(monkeypatch, reply) as desk:
+        assert run(["schedules", "list", "-o", "name"]) == 0
+        names = capsys.readouterr().out.splitlines()
+        assert names == ["disk/crontab", "logs/crontab", "a/b/cron */5 * * * *"]
+        for name in names:
+            assert run(["schedules", "resume", name]) == 0
+            assert run(["schedules", "show", name, "-o", "name"]) == 0
+            assert capsys.readouterr().out == f"{name}\n"
+        resumed = [asked.path for asked in desk.asked if asked.path.endswith("/resume")]
+    assert resumed == ["/schedules/11/resume", "/schedules/12/resume", "/schedules/13/resume"]
+
+
+def test_a_list_that_was_asked_to_be_short_says_nothing_of_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, lambda _: Answer(body={"items": [SCHEDULE] * 100, "next": "x"})):
+        assert run(["schedules", "list", "--limit", "100"]) == 0
+        assert capsys.readouterr().err == ""
+        assert run(["schedules", "list"]) == 0
+        assert "there are more: --limit 200" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", [{"verdict": "needs_approval"}, {"policy": {"approval": {"approvals": 1}}}])
+def test_a_schedule_of_a_job_that_needs_an_approval_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: dict[str, Any]
+) -> None:
+    def reply(one: Asked) -> Answer:
+        return Answer(body={"items": [{"id": 5, "name": "disk", **job}], "next": None}) if one.path == "/jobs" else service(one)
+
+    with answering(monkeypatch, reply):
+        assert run(["schedules", "add", "disk", "--every", "15m"]) == 0
+    assert "warning: disk needs an approval" in capsys.readouterr().err

@@ -17,7 +17,8 @@ def test_a_schedule_launches_its_job_and_says_so(house: House) -> None:
     execution = house.ended(firing["execution_id"])
     assert (execution["status"], execution["triggered_by"], execution["job_id"]) == ("completed", "schedule", job["id"])
     assert execution["requested_by"] == schedule["owner"]
-    assert firing["explained"].endswith(f": execution {execution['id']}")
+    [firing] = house.get(firings, status="triggered")["items"]
+    assert firing["explained"].endswith(f"; execution {execution['id']} ended completed")
     assert house.output(execution["id"], "web-1") == b"tick\n"
     shown = house.get(f"/schedules/{schedule['id']}")
     assert (shown["firings"], shown["words"]) == (1, schedule["words"])

@@ -13,6 +13,7 @@ from opsjobs.cli.firings import firings_of, moments_of, show_forecast
 from opsjobs.cli.launching import launch
 from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_one, tell
 from opsjobs.cli.timing import HOW, Timing, is_said, kept, timed
+from opsjobs.model.verdict import Verdict
 
 app = typer.Typer(help="Schedules: when jobs are launched by themselves, and what became of each moment.", no_args_is_help=True)
 
@@ -20,6 +21,7 @@ Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name, JOB/NAM
 Job = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only those of this job, by name or id.")]
 
 SHOWN_NEXT = 3
+SAME_NAME_SHOWN = 10
 COLUMNS = (
     Column("id", lambda s: s["id"]),
     Column("name", lambda s: s["name"]),
@@ -53,7 +55,7 @@ def list_schedules(
         path = f"{path_of('job', client.by_name('job', job)['id'])}/schedules" if job is not None else "/schedules"
         wanted = None if enabled is None else str(enabled).lower()
         found, more = client.items(path, limit=limit, enabled=wanted)
-    show_list(found, COLUMNS, output)
+    show_list([{"name": _ref(one)} for one in found] if output is Form.NAME else found, COLUMNS, output)
     options.tell_more(more, limit)
 
 
@@ -62,6 +64,8 @@ def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
     """Show one schedule: what it says, when it is due next, how its last moment went."""
     with connect() as client:
         it = found(client, schedule)
+    if output is Form.NAME:
+        it = {"name": _ref(it)}
     show_one(it if output in (Form.JSON, Form.YAML) else _said(it), output)
 
 
@@ -81,9 +85,11 @@ def add(
     if not body:
         raise CommandFailed(f"when? Write {HOW}.", Exit.USAGE)
     with connect() as client:
-        path = path_of("job", client.by_name("job", job)["id"])
-        made = client.post(f"{path}/schedules", {**body, **({"enabled": False} if disabled else {})})
+        launched = client.by_name("job", job)
+        made = client.post(f"{path_of('job', launched['id'])}/schedules", {**body, **({"enabled": False} if disabled else {})})
         _tell(client, made, "is added" if made["enabled"] else "is added, and disabled")
+        if launched.get("verdict") == Verdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
+            tell(f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)")
     print(made["id"])
 
 
@@ -207,14 +213,26 @@ def found(client: Client, ref: str) -> Json:
     """The schedule with this id, uuid or name; names may be shared by schedules of several jobs: then JOB/NAME."""
     if is_id(ref) and (known := client.known(path_of("schedule", ref))):
         return known
-    job, slash, name = ref.rpartition("/")
-    items, _ = client.items("/schedules", limit=10, name=name, job_name=job if slash else None)
+    # Names may hold slashes themselves, as `cron */5 * * * *` does: each is tried, then the whole as a name.
+    ways = [(ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"]
+    items: list[Json] = []
+    for job, name in (*ways, (None, ref)):
+        items, more = client.items("/schedules", limit=SAME_NAME_SHOWN, name=name, job_name=job)
+        if items:
+            break
     if not items:
         raise Refused(f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.", 404, "schedule_not_found")
     if len(items) > 1:
-        ways = ", ".join(f"{item['job_name']}/{item['name']}" for item in items)
-        raise CommandFailed(f"several schedules have the name {plain(ref)}: name the one you mean ({plain(ways)}).", Exit.USAGE)
+        several = ", ".join([*map(_ref, items), *(["and more"] if more else [])])
+        raise CommandFailed(
+            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).", Exit.USAGE
+        )
     return items[0]
+
+
+def _ref(schedule: Json) -> str:
+    """Return JOB/NAME, which names one schedule; its name alone may be shared."""
+    return f"{schedule['job_name']}/{schedule['name']}"
 
 
 def _said(schedule: Json) -> Json:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.firing import FiringKind, FiringStatus, span_words
 
 
 def explained(firing: Mapping[str, Any]) -> str:
-    """Of an item of GET /schedules/{id}/firings: whether it ran and how late, or which rule kept it from running."""
+    """Explain an item of GET /schedules/{id}/firings: the launch and its execution, or the rule that kept it from it."""
     match firing["status"]:
         case FiringStatus.TRIGGERED:
-            return _ran(firing)
+            return _launched(firing)
         case FiringStatus.PENDING:
             return f"waits: {firing['reason']}" if firing["reason"] else "is about to be launched"
         case status:
@@ -20,10 +21,24 @@ def explained(firing: Mapping[str, Any]) -> str:
             return f"{several}{status}: {firing['reason']}"
 
 
-def _ran(firing: Mapping[str, Any]) -> str:
-    execution = firing["execution_id"]
-    what = f"execution {execution}" if execution is not None else "its execution is not kept any more"
-    if firing["kind"] == FiringKind.TRIGGER:
-        return f"launched by hand: {what}"
+def _launched(firing: Mapping[str, Any]) -> str:
     late = (firing["late_ms"] or 0) / 1000
-    return f"ran on time: {what}" if late < 1 else f"ran {span_words(late)} late: {what}"
+    how = "on time" if late < 1 else f"{span_words(late)} late"
+    if firing["kind"] == FiringKind.TRIGGER:
+        how = "by hand"
+    return f"launched {how}; {_execution(firing)}"
+
+
+def _execution(firing: Mapping[str, Any]) -> str:
+    """Return what became of the execution: a launch alone does not say that anything ran."""
+    number, status = firing["execution_id"], firing["execution_status"]
+    if number is None or status is None:
+        return "its execution is not kept any more"
+    if status == ExecutionStatus.PENDING_APPROVAL:
+        approval = firing["approval_id"]
+        return f"execution {number} waits for {'an approval' if approval is None else f'approval {approval}'}"
+    if ExecutionStatus(status).final:
+        return f"execution {number} ended {status}"
+    approval = firing["approval_id"]
+    waits = f" and waits for approval {approval}" if approval is not None else ""
+    return f"execution {number} is {status}{waits}"

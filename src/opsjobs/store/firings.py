@@ -50,6 +50,10 @@ class Firing:
     execution_id: int | None
     late_ms: int | None
     attempts: int
+    execution_status: str | None
+    """What became of the execution; None if it is not kept any more."""
+    approval_id: int | None
+    """The first pending approval of the execution."""
 
     def data(self) -> dict[str, Any]:
         """An item of GET /schedules/{id}/firings."""
@@ -67,6 +71,8 @@ class Firing:
             "execution_id": self.execution_id,
             "late_ms": self.late_ms,
             "attempts": self.attempts,
+            "execution_status": self.execution_status,
+            "approval_id": self.approval_id,
         }
 
 
@@ -81,7 +87,9 @@ class Look:
 
 FIRING = """
 select f.id, f.uuid, f.schedule_id, f.kind, f.due_at, f.until_at, f.moments, f.fired_at, f.status, f.rule, f.reason,
-       f.execution_id, f.late_ms, f.attempts
+       f.execution_id, f.late_ms, f.attempts,
+       (select e.status from job_executions e where e.id = f.execution_id) as execution_status,
+       (select min(a.id) from approvals a where a.execution_id = f.execution_id and a.status = 'pending') as approval_id
 from schedule_executions f"""
 FIRINGS = Listing(
     f"{FIRING} where f.schedule_id = %(schedule)s",
