@@ -1,6 +1,10 @@
 """What the safety check costs: scripts of 4 KB and 64 KiB of each kind, beside parsing them alone.
 
     .venv/bin/python bench/safety.py [--rounds N]
+    .venv/bin/python bench/safety.py --rates
+
+With --rates: how many of the scripts that this machine's packages brought would be stopped as root, which must be few, and how many
+dangerous texts of the corpora pass, which must be none.
 
 The ratio to parsing alone says more than the milliseconds where the machine has other work.
 """
@@ -23,12 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `safety` is this
 
 from tests.safety.corpus import corpus
 
+from opsjobs.model.safety import Context
 from opsjobs.model.safety.judging import judge
 from opsjobs.model.safety.rulebook import rulebook
+from opsjobs.model.verdict import Verdict, worst
 
 SCRIPT_BYTES = 4 << 10
 LARGE_BYTES = 64 << 10
 P99_MS_MAX = 20.0
+ASKS = Verdict.NEEDS_APPROVAL.rank
+STOPPED_MAX = 0.05
+SHELLS = frozenset({"sh", "bash", "dash"})
 
 
 def script(language: str, size: int, seed: int, folder: str) -> str:
@@ -77,10 +86,63 @@ def measured(
     return taken[len(taken) // 2], taken[int(len(taken) * 0.99) - 1], taken[-1], sum(taken) / max(parsing, 1e-9)
 
 
+def machine_scripts() -> dict[str, list[Path]]:
+    """The shell scripts of this machine by where they lie; of a crontab, its commands."""
+    parts = ("preinst", "postinst", "prerm", "postrm")
+    places = {
+        "maintainer": [path for part in parts for path in Path("/var/lib/dpkg/info").glob(f"*.{part}")],
+        "cron": [path for folder in Path("/etc").glob("cron.*") for path in folder.iterdir()],
+        "init.d": list(Path("/etc/init.d").glob("*")),
+        "sbin": list(Path("/usr/sbin").glob("*")),
+    }
+    return {name: sorted(path for path in paths if path.is_file()) for name, paths in places.items()}
+
+
+def as_text(path: Path) -> str | None:
+    """What a shell would read of it; None if it is for no shell."""
+    with path.open("rb") as file:
+        if file.read(2) != b"#!" and path.parent.name != "cron.d":
+            return None
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    if not text.startswith("#!"):
+        return f"tee /etc/cron.d/x <<'OPSJOBS_END'\n{text}OPSJOBS_END\n"
+    words = text.partition("\n")[0][2:].split()
+    return text if words and words[0].rpartition("/")[2] in SHELLS else None
+
+
+def rates() -> int:
+    """Print both rates, and each script that is stopped with the rules that stop it."""
+    stopped, count = 0, 0
+    for name, paths in machine_scripts().items():
+        texts = [(path, text) for path in paths if (text := as_text(path)) is not None]
+        found = [
+            (path, [f for f in judge("sh", text, context=Context(become=True)) if f.severity.rank >= ASKS])
+            for path, text in texts
+        ]
+        held = [(path, sorted({f"{f.rule} ({f.severity.value})" for f in those})) for path, those in found if those]
+        print(f"{name:<12}{len(held):>4} of {len(texts)} shell scripts stopped")
+        print("".join(f"    {path}: {', '.join(rules)}\n" for path, rules in held), end="")
+        stopped, count = stopped + len(held), count + len(texts)
+    missed = [
+        text for _, interpreter, text in corpus("dangerous") if worst(f.severity for f in judge(interpreter, text)).rank < ASKS
+    ]
+    share = stopped / max(count, 1)
+    print(f"all: {stopped} of {count} stopped ({share:.1%}), {STOPPED_MAX:.0%} are allowed")
+    print(f"dangerous texts allowed or merely warned of: {len(missed)} of {len(corpus('dangerous'))}")
+    return 0 if share <= STOPPED_MAX and not missed else 1
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=200)
-    rounds = arguments.parse_args().rounds
+    arguments.add_argument("--rates", action="store_true")
+    given = arguments.parse_args()
+    if given.rates:
+        return rates()
+    rounds = given.rounds
     begun = time.process_time()
     rulebook()
     print(f"rules read once: {(time.process_time() - begun) * 1_000:.0f} ms")

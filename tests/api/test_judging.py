@@ -16,7 +16,7 @@ from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
 
 WIPE = {"type": "command", "command": "rm -rf /"}
-ASK = {"type": "command", "command": 'eval "$SOMETHING"'}
+ASK = {"type": "command", "command": "umount -a"}
 
 
 def real(parts: Any) -> Judging:

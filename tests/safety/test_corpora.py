@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from opsjobs.model.safety import Context
 from opsjobs.model.safety.judging import judge
+from opsjobs.model.safety_policy import read
 from opsjobs.model.verdict import Verdict, worst
 from safety.corpus import corpus
 
@@ -35,3 +37,17 @@ def test_hardly_any_harmless_program_is_held_up() -> None:
         if (found := judge(interpreter, text))
     ]
     assert len(alarms) <= FALSE_ALARMS_AT_MOST * len(texts), "\n".join(["", *alarms])
+
+
+def test_what_is_merely_unknown_warns_and_asks_where_labels_or_a_policy_say_so() -> None:
+    policies = read("policies: [{name: strict, labels: [tier=gold], unknown: needs_approval}]")
+    strict = Context(labels=frozenset({"tier=gold"}))
+    texts = corpus("unknown")
+    for expected, interpreter, text in texts:
+        found = judge(interpreter, text)
+        assert [finding.severity for finding in found if not finding.unknown] == [], text
+        assert worst(finding.severity for finding in found) is Verdict(expected), text
+        assert worst(finding.severity for finding in policies.judged(found, strict)) is Verdict.NEEDS_APPROVAL, text
+        production = judge(interpreter, text, context=Context(labels=frozenset({"env=prod"})))
+        assert worst(finding.severity for finding in production) is Verdict.NEEDS_APPROVAL, text
+    assert len(texts) > len({interpreter for _, interpreter, _ in texts})

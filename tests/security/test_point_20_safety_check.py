@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opsjobs.model.safety import Context
 from opsjobs.model.safety.judging import judge
 from opsjobs.model.verdict import Verdict, worst
 
@@ -40,20 +41,32 @@ def test_point_20_what_hides_a_command_is_looked_through(interpreter: str, text:
     ("interpreter", "text"),
     [
         ("bash", "if then"),
-        ("bash", "$CMD --now"),
-        ("bash", "$(cat /tmp/x) --now"),
         ("bash", "x" * (64 << 10) + "x"),
         ("bash", "|" * (64 << 10)),
-        ("powershell", "& $tool"),
+        ("bash", "base64 -d /srv/x | sh"),
         ("powershell", "if ("),
         ("python", "def f(:"),
+    ],
+)
+def test_point_20_what_cannot_be_read_needs_an_approval(interpreter: str, text: str) -> None:
+    assert verdict(interpreter, text) is Verdict.NEEDS_APPROVAL
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "text"),
+    [
+        ("bash", "$CMD --now"),
+        ("bash", "$(cat /tmp/x) --now"),
+        ("powershell", "& $tool"),
         ("python", "exec(input())"),
         ("cmd", "%TOOL% /x"),
         ("/opt/strange", "x"),
     ],
 )
-def test_point_20_what_nobody_can_say_needs_an_approval(interpreter: str, text: str) -> None:
-    assert verdict(interpreter, text) is Verdict.NEEDS_APPROVAL
+def test_point_20_what_is_merely_unknown_warns_and_asks_in_production(interpreter: str, text: str) -> None:
+    assert verdict(interpreter, text) is Verdict.WARN
+    production = judge(interpreter, text, context=Context(labels=frozenset({"env=production"})))
+    assert worst(finding.severity for finding in production) is Verdict.NEEDS_APPROVAL
 
 
 @pytest.mark.parametrize(

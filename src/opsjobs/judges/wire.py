@@ -65,7 +65,7 @@ def decode_question(body: bytes) -> tuple[Question, bool]:
 
 def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
     """Return the findings as JSON. `leaves`: the process ends after this answer."""
-    found = [(finding.rule, finding.severity.value, finding.reason, finding.excerpt) for finding in findings]
+    found = [(finding.rule, finding.severity.value, finding.reason, finding.excerpt, finding.unknown) for finding in findings]
     return json.dumps({"findings": found, "leaves": leaves}).encode()
 
 
@@ -80,7 +80,10 @@ def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
         said: Mapping[str, Any] = json.loads(body)
         if (failed := said.get("failed")) is not None:
             return str(failed), True
-        found = tuple(Finding(rule, Verdict(severity), reason, excerpt) for rule, severity, reason, excerpt in said["findings"])
+        found = tuple(
+            Finding(rule, Verdict(severity), reason, excerpt, unknown=bool(unknown))
+            for rule, severity, reason, excerpt, unknown in said["findings"]
+        )
         return found, bool(said["leaves"])
     except (ValueError, KeyError, TypeError) as wrong:
         raise Malformed(f"no answer: {wrong!r}") from None

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.safety import Context
-from opsjobs.model.verdict import UNJUDGED, Finding, Verdict
+from opsjobs.model.verdict import UNJUDGED, Finding, Verdict, worst
 from opsjobs.model.wire import Wire
 
 POLICIES_MAX = 100
@@ -27,7 +27,8 @@ class SafetyPolicy(Wire):
     """Applies where every condition that it names holds: a label of the job or of any of its targets, a number, become.
 
     What it makes less severe it makes so only where each of the targets has such a label: tags are the author's own word.
-    `verdict`: at least this for whatever runs there. `at_least`: what findings of a severity become. `rules`: what those of a rule
+    `verdict`: at least this for whatever runs there. `at_least`: what findings of a severity become. `unknown`: what findings become at least
+    of what cannot be read, but is not known to be dangerous. `rules`: what those of a rule
     become, stricter or not. `approval`: what an approval by verdict takes there.
     """
 
@@ -38,6 +39,7 @@ class SafetyPolicy(Wire):
     become: bool | None = None
     verdict: Verdict | None = None
     at_least: dict[Verdict, Verdict] = Field(default_factory=dict)
+    unknown: Verdict | None = None
     rules: dict[RuleName, Verdict] = Field(default_factory=dict, max_length=1_000)
     approval: ApprovalPolicy | None = None
 
@@ -55,7 +57,8 @@ class SafetyPolicy(Wire):
         if finding.rule in self.rules:
             return replace(finding, severity=self.rules[finding.rule])
         raised = self.at_least.get(finding.severity, finding.severity)
-        return replace(finding, severity=max(raised, finding.severity, key=lambda verdict: verdict.rank))
+        least = self.unknown if finding.unknown and self.unknown is not None else Verdict.ALLOW
+        return replace(finding, severity=worst((raised, finding.severity, least)))
 
 
 class SafetyPolicies(Wire):

@@ -35,7 +35,8 @@ UNJUDGED = "unjudged"
 class Finding:
     """One thing that a rule found. `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.
 
-    `excerpt` is of the text as written, 200 characters at most, with the values of secrets masked.
+    `excerpt` is of the text as written, 200 characters at most, with the values of secrets masked. `unknown`: nothing dangerous was
+    found, but the text cannot be read as a whole.
     """
 
     rule: str
@@ -43,6 +44,7 @@ class Finding:
     reason: str
     excerpt: str
     pointer: str = ""
+    unknown: bool = False
 
     def data(self) -> dict[str, Any]:
         """An item of `findings` in the answer to POST /safety/check."""

@@ -26,6 +26,7 @@ _READERS: Mapping[str, Reader] = {
     "cmd-line": command_prompt.read_line,
     "perl": shallow.perl,
     "node": shallow.node,
+    "other": shallow.other,
     "crontab": tables.crontab,
     "system-crontab": tables.system_crontab,
     "unit": tables.unit,

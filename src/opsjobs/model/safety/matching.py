@@ -34,7 +34,8 @@ def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding,
     for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
         if len(found) >= FINDINGS_MAX:
             break
-        found.setdefault((rule.name, excerpt), Finding(rule.name, severity(rule, context), rule.reason, excerpt))
+        finding = Finding(rule.name, severity(rule, context), rule.reason, excerpt, unknown=rule.unknown)
+        found.setdefault((rule.name, excerpt), finding)
     return tuple(sorted(found.values(), key=lambda finding: -finding.severity.rank))
 
 
@@ -147,6 +148,8 @@ def _path_tests(match: Match) -> Iterator[Test]:
         yield partial(_has_value, key, patterns)
     if match.fed_from:
         yield lambda call: any(may_be(path, match.fed_from) for feeder in call.io.feeders for path in feeder.paths)
+    if match.not_from:
+        yield lambda call: not all(any(may_be(p, match.not_from) for p in readings(call.as_path(w))) for w in call.arguments[:-1])
     if match.to:
         yield lambda call: any(may_be(path, match.to) for path in call.destinations)
     if match.redirect:

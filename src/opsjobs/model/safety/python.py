@@ -82,6 +82,21 @@ _OPAQUE = frozenset(
     }
 )
 _FETCHES = ("urlopen", "requests", "httpx", "urllib", "urlretrieve", "socket")
+_DECODES = frozenset(
+    {
+        *(
+            "b64decode",
+            "standard_b64decode",
+            "urlsafe_b64decode",
+            "b32decode",
+            "b85decode",
+            "a85decode",
+            "decodebytes",
+            "fromhex",
+        ),
+        *("unhexlify", "decompress", "decrypt", "loads", "codecs", "zlib", "lzma", "bz2", "marshal", "Fernet"),
+    }
+)
 # What a function does, as a shell would do it; its arguments follow.
 _AS_SHELL: dict[str, tuple[str, ...]] = {
     "shutil.rmtree": ("rm", "-rf"),
@@ -184,7 +199,7 @@ class _Reading:
         elif name in _CODE:
             self._code(arguments[:1], place)
         elif name in _OPAQUE:
-            self._trace.event("dynamic_program", place)
+            self._trace.event("decoded_program", place)
         elif name == "open" and arguments:
             self._opened(node, place)
         else:
@@ -221,7 +236,7 @@ class _Reading:
             argvs = self._values.argvs(argument)
             for text in [" ".join(argv) for argv in argvs] if argvs is not None else self._values.texts(argument):
                 if is_unknown(text):
-                    self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
+                    self._trace.event(self._unread(argument), place)
                 else:
                     self._trace.read("bash", as_source(text), place)
 
@@ -245,13 +260,16 @@ class _Reading:
                 if known(text):
                     self._trace.read("python", text, place)
                 else:
-                    self._trace.event("download_to_shell" if self._fetches(argument) else "dynamic_program", place)
+                    self._trace.event(self._unread(argument), place)
 
-    def _fetches(self, node: ast.expr) -> bool:
+    def _unread(self, node: ast.expr) -> str:
+        """The event for a program that is not known, by what it is made of."""
         names = {
             n.id if isinstance(n, ast.Name) else n.attr for n in self._below(node) if isinstance(n, ast.Name | ast.Attribute)
         }
-        return not names.isdisjoint(_FETCHES)
+        if not names.isdisjoint(_FETCHES):
+            return "download_to_shell"
+        return "dynamic_program" if names.isdisjoint(_DECODES) else "decoded_program"
 
     def _opened(self, node: ast.Call, place: Place) -> None:
         modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]

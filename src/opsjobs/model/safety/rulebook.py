@@ -14,11 +14,11 @@ from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.verdict import Verdict
 
-_KEYS = frozenset({"name", "severity", "reason", "stricter", "any", "finds", "passes"})
+_KEYS = frozenset({"name", "severity", "reason", "stricter", "unknown", "any", "finds", "passes"})
 _MATCH_KEYS = frozenset(
     {
         *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
-        *("redirect", "empties", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from"),
+        *("redirect", "empties", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from", "not_from"),
     }
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
@@ -39,6 +39,7 @@ class Match:
     `flags`: each of them, in any of its spellings. `without`: none of these words. `words`: in this order among the arguments.
     `argument`: one of them fits whole. `path`, `redirect`, `reads` (of `<`): patterns of paths. `if_empty`: paths it becomes where a variable is
     empty. `values`: patterns of paths after `key=`. `fed_by`: names of what its input comes from. `says`: found in all its text.
+    `not_from`: a copy all of whose sources are of these paths does not count.
     `to`: patterns of paths of where a command that copies puts it. `unseen`: what it writes stands nowhere in the text. `other_than`:
     it has none of these names. `fed_from`: patterns of paths that what feeds it works on. `empties`: a redirection that appends does
     not count.
@@ -63,6 +64,7 @@ class Match:
     unseen: bool = False
     other_than: tuple[str, ...] = ()
     fed_from: tuple[str, ...] = ()
+    not_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that is worth a finding. `finds`, `passes`: examples that must, and must not, be found by it."""
+    """One thing that is worth a finding. `finds`, `passes`: examples that must, and must not, be found by it.
+
+    `unknown`: it finds nothing dangerous, only what cannot be read; a policy may make all such rules stricter at once.
+    """
 
     name: str
     severity: Verdict
@@ -94,12 +99,14 @@ class Rule:
     stricter: tuple[tuple[Condition, Verdict], ...]
     finds: tuple[Example, ...]
     passes: tuple[Example, ...]
+    unknown: bool = False
 
     def data(self) -> dict[str, Any]:
         """An item of the answer to GET /safety/rules."""
         return {
             "name": self.name,
             "severity": self.severity.value,
+            "unknown": self.unknown,
             "stricter": [{"when": when.text, "severity": then.value} for when, then in self.stricter],
             "reason": self.reason,
             "example": self.finds[0].text[:EXAMPLE_CHARACTERS_MAX],
@@ -184,6 +191,7 @@ def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Rule:
         stricter=tuple((_condition(when), _severity(then)) for when, then in body.get("stricter", {}).items()),
         finds=tuple(_examples(body, "finds")),
         passes=tuple(_examples(body, "passes")),
+        unknown=body.get("unknown") is True,
     )
 
 
@@ -255,6 +263,7 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
         unseen=body.get("unseen") is True,
         other_than=_texts(body.get("other_than")),
         fed_from=_paths(body.get("fed_from"), sets),
+        not_from=_paths(body.get("not_from"), sets),
     )
 
 

@@ -21,6 +21,13 @@ DOWNLOADERS = frozenset(
 )
 UNNAMED = "?"
 """A call whose name is not known, for rules about its arguments."""
+_DECODERS = frozenset(
+    {
+        *("base64", "base32", "basenc", "uudecode", "openssl", "gpg", "gpg2", "age", "xxd", "gunzip", "zcat", "gzip", "bunzip2"),
+        *("bzcat", "xzcat", "unxz", "zstdcat", "unzstd", "uncompress", "ccrypt", "shc", "rev"),
+    }
+)
+"""What they print is read by no one who reads the text that has it run."""
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _CALL_STEPS = 8
 """What it costs to hold a call against the rules, beside reading it."""
@@ -42,7 +49,7 @@ def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, l
         trace.call(called, place, io=io)
         trace.budget.spend(_CALL_STEPS)
         if name == UNNAMED:
-            trace.event("dynamic_command", place)
+            trace.event("dynamic_command" if DOWNLOADERS.isdisjoint(io.sources) else "download_to_shell", place)
             continue
         if "/" in words[0]:
             trace.ran.append(("bash", normal(words[0], place.cwd), place.with_given(place.given.called(words[1:]))))
@@ -99,22 +106,25 @@ def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple
 
 def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:
     if is_unknown(text.strip()):
-        if not DOWNLOADERS.isdisjoint(io.sources):
-            trace.event("download_to_shell", place)
-        elif not any(_TRUSTED.match(source) for source in io.sources):
-            trace.event("dynamic_program", place)
+        if not any(_TRUSTED.match(source) for source in io.sources):
+            trace.event(_unread(io), place)
     else:
         trace.read(language, as_source(text, language), place)
+
+
+def _unread(io: Io) -> str:
+    """The event for a program that is not known, by what it comes from."""
+    if not DOWNLOADERS.isdisjoint(io.sources):
+        return "download_to_shell"
+    return "decoded_program" if not _DECODERS.isdisjoint(io.sources) else "dynamic_program"
 
 
 def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
     text = io.fed()
     if text is not None:
         _text(trace, language, text, place, io)
-    elif not DOWNLOADERS.isdisjoint(io.sources):
-        trace.event("download_to_shell", place)
     elif io.sources:
-        trace.event("dynamic_program", place)
+        trace.event(_unread(io), place)
     for path in io.reads:
         trace.ran.append((language, normal(path, place.cwd), place))
 

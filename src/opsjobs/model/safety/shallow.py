@@ -6,19 +6,21 @@ import re
 
 from opsjobs.model.safety.paths import is_unknown
 from opsjobs.model.safety.running import run
-from opsjobs.model.safety.shallow_values import Values
+from opsjobs.model.safety.shallow_values import STRING, Values
 from opsjobs.model.safety.trace import Io, Place, Trace
 from opsjobs.model.safety.words import as_source
 
 _COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)^[^\S\n]*+//.*$")}
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RUNS = {
-    "perl": re.compile(r"\b(?:system|exec|qx)\b\s*+\(?\s*+(?=[\"'`$])"),
+    # A word, and no part of a text, a key or a path: `'system' => 1`, `$h{"system"}`, `/run/systemd/system`.
+    "perl": re.compile(r"(?<![\w$@%&\"'{/>:.-])(?:system|exec|qx)\b(?!\s*+=>)\s*+\(?\s*+(?=[\"'`$])"),
     "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*"),
 }
 _DYNAMIC = {
     "perl": re.compile(
-        r"\b(?:system|exec|qx|eval|syscall|do|require)\b\s*+\(?\s*+[$@(\"'{/|]|`|\bopen\b[^;|]{0,2000}+\||\beval\b"
+        r"(?<![\w$@%&\"'{/>:.-])(?:(?:system|exec|qx|syscall)\b(?!\s*+=>)\s*+\(?\s*+[$@(\"'{/|]|(?:do|require)\b\s*+\(?\s*+[$@]|eval\b(?!\s*+(?:\{|=>)))"
+        r"|`|\bopen\b[^;|]{0,2000}+\|(?!\|)"
     ),
     "node": re.compile(
         r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
@@ -40,6 +42,11 @@ _FORKS = re.compile(
     r"\bfork\s++while\s++(?:fork\b|1)|\bwhile\s*+\(?\s*+1?\s*+\)?\s*+\{?\s*+fork|\bfor\s*+\(\s*+;\s*+;\s*+\)\s*+\{?\s*+(?:\w{0,100}\.)?fork"
 )
 _SOCKET = re.compile(r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)")
+_DECODES = re.compile(
+    r"\beval\b[^;]{0,200}\b(?:decode_base64|unpack|uncompress|decrypt)\b|\b(?:eval|Function|execSync|exec)\s*\([^;]{0,200}(?:atob|['\"]base64['\"]|['\"]hex['\"]|inflate|gunzip|decipher)"
+)
+# Of any language: a text, or what stands behind the word that starts it.
+_TEXTS = re.compile(STRING + r"|\b(?:spawn|exec|system|send)\s++([^\n\"'`(]++)", re.DOTALL)
 _SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
 
 
@@ -51,6 +58,17 @@ def perl(trace: Trace, text: str, place: Place) -> None:
 def node(trace: Trace, text: str, place: Place) -> None:
     """Look over a program of Node."""
     _look_over("node", trace, text, place)
+
+
+def other(trace: Trace, text: str, place: Place) -> None:
+    """Say that nobody reads this language, and judge the commands that stand in it as texts."""
+    trace.event("unknown_language", place)
+    trace.budget.spend(len(text) // 64 + 1)
+    for found in _TEXTS.finditer(text):
+        command = next((group for group in found.groups() if group is not None), "").strip()
+        words = command.split(maxsplit=1)
+        if words and words[0].rpartition("/")[2] in trace.names:
+            trace.read("bash", command, _at(place, found))
 
 
 def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
@@ -75,7 +93,7 @@ def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
         trace.event("reverse_shell", here)
     dynamic = _DYNAMIC[language].search(text)
     if dynamic is not None:
-        trace.event("dynamic_program", _at(place, dynamic))
+        trace.event("decoded_program" if _DECODES.search(text) else "dynamic_program", _at(place, dynamic))
 
 
 def _plain(language: str, text: str) -> str:

@@ -14,6 +14,9 @@ from opsjobs.model.safety.words import SPLIT
 
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
 
+_ASSIGNED_MAX = 8
+"""Of the values of one variable."""
+
 
 class Inputs:
     """Of one script."""
@@ -62,13 +65,24 @@ class Inputs:
             waiting += child.named_children
         return found
 
+    def behind_variables(self, words: Sequence[Node], io: Io) -> Io:
+        """`x=$(curl …); eval "$x"`: what made the values of the variables in these words is a source, too."""
+        names: list[str] = []
+        waiting = list(words)
+        while waiting:
+            node = waiting.pop()
+            self._values.budget.spend()
+            if node.type == "variable_name":
+                for one in self._values.variables.given.get(self._script.text(node), ())[:_ASSIGNED_MAX]:
+                    names += self._names_in(one.node) if one.node is not None else []
+            waiting += node.named_children
+        return Io((*io.sources, *names), io.text, io.writes, io.reads, io.feeders) if names else io
+
     def substituted(self, words: Sequence[Node], io: Io) -> Io:
         """`sh <(…)`, `eval "$(…)"`: what is printed there is what is read here."""
         self._values.budget.read(sum(w.end_byte - w.start_byte for w in words))
         inner = [
-            w
-            for w in words[1:]
-            if w.type == "process_substitution" or "$(" in self._script.text(w) or "`" in self._script.text(w)
+            w for w in words if w.type == "process_substitution" or "$(" in self._script.text(w) or "`" in self._script.text(w)
         ]
         if not inner:
             return io

@@ -88,6 +88,8 @@ class Script:
 
 
 def _faults(node: Node) -> Iterator[Node]:
+    if node.type == "ERROR" and node.text == b"$" and node.parent is not None and node.parent.type == "concatenation":
+        return  # `name=~a\\(b$\\)`: with no name behind it, it is a letter
     if node.type == "ERROR" or node.is_missing:
         yield node
         return

@@ -236,6 +236,7 @@ class Walk:
             begun = len(self._trace.calls)
             self._within(node, io)
             io = self._inputs.substituted(words, io)
+            io = self._inputs.behind_variables(words, io)
             io = replace(io, feeders=(*io.feeders, *self._trace.calls[begun:])[-_FEEDERS_MAX:])
         place = self._place(node)
         if set_here:

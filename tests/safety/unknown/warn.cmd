@@ -1,0 +1,3 @@
+#: Merely unknown: a warning, and an approval in production or if a policy says so.
+%CMD% /x
+set x=%1& %x%
