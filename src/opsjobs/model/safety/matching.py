@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
@@ -60,16 +60,35 @@ def _holds(condition: Condition, context: Context) -> bool:
 def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[Rule, str]]:
     for event, place in trace.events:
         yield matcher.book.events[event], place.excerpt
-    for call in trace.calls:
+    for position, call in enumerate(trace.calls):
         try:
             ready = tuple(matcher.about(call))
             budget.spend(len(ready) * (_size(call) + sum(map(_size, call.io.feeders)) // 4))
             applied = [rule for rule, _, tests in ready if all(test(call) for test in tests)]
+            applied = [
+                rule for rule in applied if not (rule.undone and _is_undone(rule, call, trace.calls[position + 1 :], budget))
+            ]
         except Spent:
             yield matcher.book.events["too_much"], call.place.excerpt
             return
         for rule in applied:
             yield rule, call.place.excerpt
+
+
+def _is_undone(rule: Rule, call: Call, later: Sequence[Call], budget: Budget) -> bool:
+    """Whether a later call undoes what this one does to the same thing: `systemctl stop x`, and `systemctl start x` behind it."""
+    budget.spend(len(later))
+    things = _things(call)
+    return any(
+        not things.isdisjoint(_things(other)) and all(test(other) for test in _tests(match))
+        for other in later
+        for match in rule.undone
+        if other.name in match.command
+    )
+
+
+def _things(call: Call) -> frozenset[str]:
+    return frozenset(word.removesuffix(".service") for word in call.arguments)
 
 
 def _size(call: Call) -> int:

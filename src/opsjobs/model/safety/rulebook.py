@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.verdict import Verdict
 
-_KEYS = frozenset({"name", "severity", "reason", "stricter", "unknown", "any", "finds", "passes"})
+_KEYS = frozenset({"name", "severity", "reason", "stricter", "unknown", "undone", "any", "finds", "passes"})
 _MATCH_KEYS = frozenset(
     {
         *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
@@ -89,6 +89,7 @@ class Example:
 class Rule:
     """One thing that is worth a finding. `finds`, `passes`: examples that must, and must not, be found by it.
 
+    `undone`: later calls of the same text that undo it, if they have one of its words; it is no finding then.
     `unknown`: it finds nothing dangerous, only what cannot be read; a policy may make all such rules stricter at once.
     """
 
@@ -100,6 +101,7 @@ class Rule:
     finds: tuple[Example, ...]
     passes: tuple[Example, ...]
     unknown: bool = False
+    undone: tuple[Match, ...] = ()
 
     def data(self) -> dict[str, Any]:
         """An item of the answer to GET /safety/rules."""
@@ -192,6 +194,7 @@ def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Rule:
         finds=tuple(_examples(body, "finds")),
         passes=tuple(_examples(body, "passes")),
         unknown=body.get("unknown") is True,
+        undone=tuple(_match(one, sets) for one in body.get("undone", ())),
     )
 
 
