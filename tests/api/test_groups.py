@@ -84,7 +84,7 @@ async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answere
         assert answers[0].json() == answers[1].json()
         told = answers[0].json()
         assert (told["created"], told["refused"]) == (1, 1)
-        assert told["items"][1]["error"] == {"code": "invalid", "message": "/host: Field required"}
+        assert told["items"][1]["error"] == {"code": "invalid", "message": "/host: it is required"}
         skipped = await ada.http.post("/targets/import", json={**body, "existing": "skip"})
         assert [item["outcome"] for item in skipped.json()["items"]] == ["skipped", "refused"]
 

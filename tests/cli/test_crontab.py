@@ -387,7 +387,7 @@ def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
     imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
     assert [schedule["timezone"] for schedule in service.schedules.values()] == ["Asia/Tokyo"]
     told = capsys.readouterr().err
-    assert "line 1: left out: String should have at most 65536 characters" in told
+    assert "line 1: left out: it must have at most 65536 characters" in told
     assert "line 3: left out: 'Europe/Berln' is no time zone" in told
 
 

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
 from opsjobs.model.failures import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
+from opsjobs.model.validation_words import plain_words
 from opsjobs.telemetry import log
 
 MEDIA_TYPE = "application/problem+json"
@@ -144,7 +145,7 @@ def field_errors(told: Iterable[Mapping[str, Any]]) -> list[FieldError]:
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     place, *steps = error["loc"] if error["loc"][:1] in _PLACES else ("body", *error["loc"])
-    detail = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    detail = plain_words(error)
     if place == "body":
         if error["type"] == "missing" and not steps:
             detail = "The request needs a JSON body"

@@ -16,6 +16,7 @@ from opsjobs.cli.exits import CommandFailed, Exit
 from opsjobs.cli.importing import dates as holidays
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
+from opsjobs.model.validation_words import plain_words
 
 app = typer.Typer(help="Calendars: when schedules that name them do not fire.", no_args_is_help=True)
 
@@ -236,5 +237,5 @@ def _as_stored(body: Json) -> Json:
         first = wrong.errors()[0]
         context: Mapping[str, Any] = first.get("ctx") or {}
         where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
-        words = str(context.get("detail") or first["msg"]).removeprefix("Value error, ")
+        words = str(context.get("detail") or plain_words(first))
         raise CommandFailed(f"{plain(body.get('name'))}: {where}: {plain(words)}.", Exit.USAGE) from None

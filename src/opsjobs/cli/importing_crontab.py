@@ -23,6 +23,7 @@ from opsjobs.cli.importing.found import Left
 from opsjobs.cli.render import Column, Form, counted, plain, show_list, tell
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.validation_words import plain_words
 from opsjobs.model.zones import zone_names
 
 app = typer.Typer(help="Import what other programs run.", no_args_is_help=True)
@@ -161,7 +162,7 @@ def _is_good(plan: Planned) -> bool:
         ScheduleDraft.model_validate(plan.schedule)
     except ValidationError as wrong:
         first = wrong.errors()[0]
-        words = (first.get("ctx") or {}).get("detail") or first["msg"]
+        words = (first.get("ctx") or {}).get("detail") or plain_words(first)
         tell(f"{plain(plan.place)}: left out: {plain(words)}")
         return False
     return True

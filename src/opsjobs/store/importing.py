@@ -15,6 +15,7 @@ from opsjobs.model.failures import Refusal
 from opsjobs.model.importing import ImportDraft, Imported, Outcome, differences, jumps_first
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.target import TargetDraft, Transport
+from opsjobs.model.validation_words import plain_words
 from opsjobs.store import idempotency, inventory
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget
@@ -132,7 +133,7 @@ class Imports:
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = "".join(f"/{part}" for part in first["loc"])
-            return _refused(position, name, "invalid", f"{where}: {first['msg']}" if where else first["msg"])
+            return _refused(position, name, "invalid", f"{where}: {plain_words(first)}" if where else plain_words(first))
         except Refusal as refusal:
             return _refused(position, name, refusal.code, refusal.detail)
 

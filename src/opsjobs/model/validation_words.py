@@ -1,0 +1,64 @@
+"""The library's validation errors in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+_PREFIXES = ("Value error, ", "Assertion failed, ")
+_DATE = "it must be a date and time such as 2026-12-01T09:00:00Z"
+_WHOLE = "it must be a whole number"
+_NUMBER = "it must be a number"
+_BOOLEAN = "it must be true or false"
+_OBJECT = "it must be an object with named fields"
+_WORDS = {
+    "missing": "it is required",
+    "extra_forbidden": "there is no such field here",
+    "timezone_aware": "it needs a time zone: Z, or an offset such as +01:00",
+    "datetime_type": _DATE,
+    "datetime_parsing": _DATE,
+    "datetime_from_date_parsing": _DATE,
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "bool_type": _BOOLEAN,
+    "bool_parsing": _BOOLEAN,
+    "list_type": "it must be a list",
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "string_too_short": "it must have at least {min_length} characters",
+    "string_too_long": "it must have at most {max_length} characters",
+    "too_short": "it must have at least {min_length} items, not {actual_length}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "string_pattern_mismatch": "it must match the pattern {pattern}",
+}
+_CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
+
+
+def plain_words(error: Mapping[str, Any]) -> str:
+    """Return what is wrong, without a full stop: of an error as pydantic tells it."""
+    kind, context, given = str(error["type"]), error.get("ctx") or {}, error.get("input")
+    if kind == "string_type":
+        is_scalar = isinstance(given, int | float)
+        return "it must be a text: put it in quotes" if is_scalar else "it must be a text"
+    if kind in _CHOICES and _CHOICES[kind] in context:
+        return _choice(str(context[_CHOICES[kind]]), given)
+    if kind in _WORDS:
+        return _WORDS[kind].format_map(context)
+    words = str(error["msg"])
+    for prefix in _PREFIXES:
+        words = words.removeprefix(prefix)
+    return words
+
+
+def _choice(expected: str, given: object) -> str:
+    near = get_close_matches(given, re.findall(r"'([^']*)'", expected), n=1) if isinstance(given, str) else []
+    return f"it must be {expected}" + (f"; did you mean {near[0]!r}?" if near else "")
