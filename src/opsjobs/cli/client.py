@@ -17,6 +17,7 @@ import httpx2
 from opsjobs import __version__
 from opsjobs.cli.exits import CommandFailed, of_answer
 from opsjobs.cli.logins import Login, Logins
+from opsjobs.cli.option_words import in_options
 from opsjobs.cli.place import Place, find
 from opsjobs.cli.sse import Event, Parser
 from opsjobs.settings import load_client
@@ -247,7 +248,7 @@ class Client:
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"The service's log has more under request_id {problem['request_id']}.")
-        return "\n".join(lines)
+        return in_options("\n".join(lines))
 
     def _away(self, lost: httpx2.TransportError) -> CommandFailed:
         url = self.place.url
