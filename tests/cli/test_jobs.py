@@ -67,6 +67,18 @@ def test_validate_says_all_that_is_wrong_and_ends_so(tmp_path: Path, monkeypatch
         assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
 
 
+def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_document(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("---\nname: a\n---\nactions: []\n")
+    fault = {"pointer": "/name", "detail": "it is required", "code": "missing"}
+    answer = Answer(body={"valid": False, "errors": [fault], "warnings": []})
+    with open_desk(lambda _: answer) as desk:
+        shown = told(desk, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
+    assert f"{file}, document 2: error at /name: it is required" in shown
+
+
 def test_export_writes_a_stream_that_apply_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_desk(lambda _: Answer(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as desk:
         assert told(desk, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"

@@ -25,7 +25,14 @@ def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and
 
     A document is one body, a list of bodies, or an export: `{"jobs": […]}`.
     """
-    return [body for file in files for body in _bodies_of(file, noun, fields)]
+    return [body for _, body in placed_bodies(files, noun, fields)]
+
+
+def placed_bodies(
+    files: list[str], noun: str = "job", fields: str = "name, actions and targets"
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return the bodies with their places, such as `jobs.yaml, document 2`. Raises CommandFailed as `bodies` does."""
+    return [found for file in files for found in _bodies_of(file, noun, fields)]
 
 
 def one(file: str, noun: str) -> dict[str, Any]:
@@ -65,13 +72,15 @@ def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
         yaml.dump(readable(value), sys.stdout)
 
 
-def _bodies_of(file: str, noun: str, fields: str) -> Iterator[dict[str, Any]]:
+def _bodies_of(file: str, noun: str, fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, document in enumerate(_of_file(file), start=1):
         value = document[f"{noun}s"] if isinstance(document, dict) and set(document) == {f"{noun}s"} else document
-        for body in value if isinstance(value, list) else [value]:
+        several = value if isinstance(value, list) else [value]
+        for position, body in enumerate(several, start=1):
             if not isinstance(body, dict):
                 raise CommandFailed(f"document {number} of {file} is no {noun}: write {fields}.", Exit.USAGE)
-            yield body
+            place = f"{'standard input' if file == '-' else file}, document {number}"
+            yield (f"{place}, {noun} {position}" if len(several) > 1 else place), body
 
 
 def _of_file(file: str) -> Iterator[Any]:

@@ -141,15 +141,16 @@ def validate(files: Files) -> None:
     """Say what is wrong with the jobs in these files, and store nothing. Exit code 1 where something is."""
     wrong = 0
     with connect() as client:
-        for body in documents.bodies(files):
+        for place, body in documents.placed_bodies(files):
+            name = body.get("name") or place
             told = client.post("/jobs/validate", body)
             wrong += not told["valid"]
             for kind in ("errors", "warnings"):
                 for fault in told[kind]:
                     where = fault["pointer"] or "the whole"
-                    print(plain(f"{body.get('name')}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
+                    print(plain(f"{name}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
             if told["valid"]:
-                tell(f"{body.get('name')} is valid")
+                tell(f"{plain(name)} is valid")
     raise typer.Exit(Exit.ERROR if wrong else Exit.OK)
 
 
