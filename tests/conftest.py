@@ -19,9 +19,10 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 
 ASYNC_TEST_SECONDS = 180
 
-# A script that starts the tests in the background has them ignore SIGINT, and every process that they start would, too.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a script starts in the background ignores SIGINT and SIGQUIT, with nohup SIGHUP; every process of a test would, too.
+for _ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, signal.default_int_handler if _ignored is signal.SIGINT else signal.SIG_DFL)
 
 # A loaded machine makes any example slow: that is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -103,7 +103,7 @@ def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_l
     lost = [run for run in runs if run["status"] == "lost"]
     assert lost
     assert {run["worker"] for run in lost} == {other.title}
-    assert ended["counts"] == {"lost": len(lost), "succeeded": 48 - len(lost)}
+    assert ended["counts"] == {"lost": len(lost), **({"succeeded": 48 - len(lost)} if len(lost) < 48 else {})}
     before = output_entries(house, execution, lost)
     lives = "select id from workers where name = %s and buried_at is null"
     assert not house.rows(lives, frozen.title)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -409,3 +414,48 @@ async def test_the_digest_is_that_of_the_command(shell: str) -> None:
         for other in (replace(order, command="echo out "), replace(order, environment={"A": "2"})):
             with pytest.raises(RemoteFailure, match="another command"):
                 await web.attach(other)
+
+
+async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: chooses the id of a process")
+    async with machine(shell) as web:
+        order = web.order("echo up; until [ -e gate ]; do sleep 0.05; done; exit 4")
+        process = await web.begin(order)
+        await first(process)
+        keeper = int(web.file(order, "x").read_text().split("\n")[2].split()[2].split(".")[0])
+        watchdog = watchdog_of(keeper, str(order.key))
+        os.kill(watchdog, signal.SIGKILL)
+        # The keeper collects it with the next process of the command that ends; from then on its id is free.
+        await until(lambda: not Path(f"/proc/{watchdog}").exists())
+        with with_id(watchdog) as stranger:
+            (web.account.home / "gate").touch()
+            assert (await heard(process))[2] == Exit(4)
+            assert stranger.poll() is None
+
+
+def watchdog_of(keeper: int, key: str) -> int:
+    """The child of the keeper that has not the mark of the run in its environment."""
+    children = [int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()]
+    unmarked = [pid for pid in children if f"OPSJOBS_RUN={key}".encode() not in Path(f"/proc/{pid}/environ").read_bytes()]
+    assert len(unmarked) == 1
+    return unmarked[0]
+
+
+@contextmanager
+def with_id(wanted: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours with this id, which must be free."""
+    for _ in range(1_000):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(wanted - 1))
+        made = subprocess.Popen(["sleep", "60"])
+        if made.pid == wanted:
+            break
+        made.kill()
+        made.wait()
+    else:
+        pytest.skip("this machine cannot give a process the id that is wanted: others take it")
+    try:
+        yield made
+    finally:
+        made.kill()
+        made.wait()

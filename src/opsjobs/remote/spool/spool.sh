@@ -371,7 +371,14 @@ case $q in
   "") printf %s. $r 1<>$K.x;;
   *) r=${q%.};;
 esac
-kill -KILL $w
+# Its watchdog, if that is still our child: once it was killed and collected, its id may be a stranger's.
+s=
+{ read -r s </proc/$w/stat; } 2>/dev/null
+[ "$s" ] || [ -r /proc/self/stat ] || s=") - $$"
+set -- ${s##*) }
+case $2 in
+  $$) kill -KILL $w;;
+esac
 # A little output is handed over by builtins. They drop NUL bytes, which the size betrays: then it is read again.
 hand() {
   case $2 in
