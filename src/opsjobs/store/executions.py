@@ -360,7 +360,7 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         pause_reason=row["pause_reason"],
         waves=row["waves"],
         waiting_on=shown(row["waiting_on"], everything=everything),
-        retries=row["retries"],
+        retries=tuple(row["retries"]),
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],
         judgement=row["judgement"],
