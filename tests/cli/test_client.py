@@ -110,7 +110,7 @@ def test_a_service_that_does_not_run_is_told_how_to_start() -> None:
         url = desk.url
     with Client(Place(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
         client.get("/status")
-    assert str(caught.value) == f"opsjobs does not answer at {url}: start it with `opsjobs up`."
+    assert str(caught.value) == f"no answer from {url}: start it with `opsjobs up`."
 
 
 def test_lists_are_read_over_their_pages() -> None:

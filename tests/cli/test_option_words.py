@@ -21,3 +21,18 @@ def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:
     with open_desk(lambda _: problem(409, "no", service)) as desk, desk.client() as client, pytest.raises(Refused) as refused:
         client.get("/jobs")
     assert str(refused.value) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "service", "shown"),
+    [
+        ("/jobs/5/schedules", "/type: it is required.", "--cron, --at or --every: it is required."),
+        ("/schedules/3", "/local_time: it is in the past.", "--at: it is in the past."),
+        ("/schedules/preview", "/schedule/weekdays/0: it is no day.", "--on: it is no day."),
+        ("/jobs", "/type: it is required.", "/type: it is required."),
+    ],
+)
+def test_a_refused_schedule_names_its_options(path: str, service: str, shown: str) -> None:
+    with open_desk(lambda _: problem(422, "no", service)) as desk, desk.client() as client, pytest.raises(Refused) as refused:
+        client.post(path, {})
+    assert str(refused.value) == shown

@@ -223,13 +223,13 @@ class Client:
         errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
         code = str(problem.get("code") or "")
         raise Refused(
-            self._told(answer.status_code, problem, errors),
+            self._told(answer.status_code, answer.request.url.path, problem, errors),
             answer.status_code,
             code,
             tuple(str(e.get("pointer", "")) for e in errors),
         )
 
-    def _told(self, status: int, problem: Json, errors: list[Json]) -> str:
+    def _told(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
         """A refusal in words: the problem's own, each of its errors, and what to do about it."""
         words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
         # The problem's own words are mostly those of its first error; all others are shown.
@@ -248,14 +248,14 @@ class Client:
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"The service's log has more under request_id {problem['request_id']}.")
-        return in_options("\n".join(lines))
+        return in_options("\n".join(lines), path)
 
     def _away(self, lost: httpx2.TransportError) -> CommandFailed:
         url = self.place.url
         if isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout):
             if self.place.local or _is_loopback(url):
-                return CommandFailed(f"opsjobs does not answer at {url}: start it with `opsjobs up`.")
-            return CommandFailed(f"opsjobs does not answer at {url} ({lost}): is OPSJOBS_URL right, and is it running there?")
+                return CommandFailed(f"no answer from {url}: start it with `opsjobs up`.")
+            return CommandFailed(f"no answer from {url} ({lost}): check OPSJOBS_URL, and that opsjobs runs there.")
         return CommandFailed(f"{url} broke off ({str(lost) or type(lost).__name__}): try again, and look at the service's log.")
 
 
