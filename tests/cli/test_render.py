@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from ruamel.yaml import YAML
 
-from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one
+from opsjobs.cli.render import Column, Form, ago, counted, counts, elapsed, plain, seconds, show_list, show_one
 
 ITEMS = [
     {"id": 1, "name": "web-1", "labels": {"env": "prod"}, "note": None, "status": "succeeded"},
@@ -131,3 +131,8 @@ def test_what_is_empty_is_left_out_before_what_says_why(
     told = capsys.readouterr()
     assert "not shown, for this terminal is too narrow: cancel proof, message" in told.err
     assert "WAITS FOR" in told.out
+
+
+@pytest.mark.parametrize(("passed", "words"), [(1.25, "1s ago"), (1056.9, "17m ago"), (7_300, "2h ago"), (200_000, "2d ago")])
+def test_time_that_has_passed_is_told_in_one_form(passed: float, words: str) -> None:
+    assert elapsed(passed) == words

@@ -173,7 +173,12 @@ def ago(moment: object, *, now: datetime | None = None) -> str:
     """How long ago an RFC 3339 moment was: 12s, 5m, 3h, 4d."""
     if not isinstance(moment, str):
         return "-"
-    passed = max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
+    return elapsed(((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def elapsed(seconds_ago: float) -> str:
+    """Return how long ago something was: 12s ago, 5m ago, 3h ago, 4d ago."""
+    passed = max(0.0, seconds_ago)
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if passed >= 2 * length:
             return f"{int(passed // length)}{unit} ago"

@@ -12,7 +12,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exits import CommandFailed
-from opsjobs.cli.render import Column, Form, counted, counts, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, counted, counts, elapsed, show_list, show_one, tell
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 
 config = typer.Typer(help="Settings: what they are and where they come from.", no_args_is_help=True)
@@ -32,7 +32,7 @@ WORKER_COLUMNS = (
     Column("alive", lambda w: w["alive"]),
     Column("running", lambda w: w["running"]),
     Column("concurrency", lambda w: w["concurrency"]),
-    Column("renewed", lambda w: f"{w['renewed_seconds_ago']:g} s ago"),
+    Column("renewed", lambda w: elapsed(w["renewed_seconds_ago"])),
     Column("id", lambda w: w["id"], wide=True),
 )
 QUEUE_COLUMNS = (
@@ -70,7 +70,7 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     return {
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
         "redis": "away: slower, not wrong" if found["redis"] == "away" else found["redis"],
-        "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {ticked:g} s ago"),
+        "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
         "executions": counts(found["executions"]),
         "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {counted(found['events_unpublished'], 'event')} to publish",
         "live viewers": found["streams"],
