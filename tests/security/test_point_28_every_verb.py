@@ -132,16 +132,16 @@ STEPS = [
     Step("PATCH /users/{id}", "/users/{user}", {"grants": [{"role": "viewer"}]}, "user.updated"),
     Step("POST /users/{id}/disable", "/users/{user}/disable", None, "user.disabled"),
     Step("POST /users/{id}/enable", "/users/{user}/enable", None, "user.enabled"),
-    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": OLD}, "user.logged_in", by="nobody yet"),
+    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": OLD}, "user.logged_in", by="ben"),
     Step("POST /auth/password", "/auth/password", {"current_password": OLD, "password": NEW}, "user.password_changed", by="ben"),
-    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": NEW}, "user.logged_in", by="nobody yet"),
+    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": NEW}, "user.logged_in", by="ben"),
     Step("POST /auth/logout", "/auth/logout", None, "user.logged_out", by="ben"),
     Step("DELETE /users/{id}", "/users/{user}", None, "user.deleted"),
     Step("DELETE /jobs/{id}", "/jobs/{copy}", None, "job.deleted"),
     Step("DELETE /targets/{id}", "/targets/{db}", None, "target.deleted"),
     Step("DELETE /target-groups/{id}", "/target-groups/{group}", None, "group.deleted"),
 ]
-KIND = {"ada": "api_key", "mia": "api_key", "ben": "user", "nobody yet": "system"}
+KIND = {"ada": "api_key", "mia": "api_key", "ben": "user"}
 LOST = RunError(ErrorCode.LOST, "contact was lost")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from opsjobs.clock import Clock, uuid7
@@ -76,7 +76,9 @@ class Sessions:
                 [password_hash, user.id],
             )
             token = await _give(connection, session)
-            await audit.record(connection, "user.logged_in", "user", user.id, user.name)
+            # The request came without a token; by now it is known whose it is.
+            with audit.acting(replace(audit.actor(), name=user.name, kind="user", person=user.name)):
+                await audit.record(connection, "user.logged_in", "user", user.id, user.name)
         return Login(session, user.name, token)
 
     async def refresh(self, token: str) -> Login:
