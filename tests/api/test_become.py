@@ -38,7 +38,7 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
         ({"actions": acts(user="root\n")}, "/actions/0/become/user", "pattern"),
         ({"actions": acts(user="")}, "/actions/0/become/user", "pattern"),
         ({"actions": acts(method="pbrun")}, "/actions/0/become/method", "'sudo', 'su' or 'doas'"),
-        ({"actions": acts(password="x")}, "/actions/0/become/password", "not permitted"),
+        ({"actions": acts(password="x")}, "/actions/0/become/password", "no such field"),
         ({"actions": acts(method="doas", credential="sudo-pw")}, "/actions/0/become", "nopass"),
         ({"actions": [{"command": "id", "become": {}, "durable": "off"}]}, "/actions/0/become", "'step-1' has become"),
         ({"actions": acts(), "policy": {"durable": "off"}}, "/actions/0/become", "durable is off"),

@@ -80,7 +80,7 @@ async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Datab
         ({"windows": [{"dates": ["2026-02-30"]}]}, "/windows/0/dates/0", "no date"),
         ({"windows": [{"weekdays": ["mon"], "dates": ["2026-12-25"]}]}, "/windows/0/dates", "do not go together"),
         ({"windows": [{"from": "2026-12-24T18:00", "until": "2026-12-24T12:00"}]}, "/windows/0/until", "not after from"),
-        ({"color": "red"}, "/color", "Extra"),
+        ({"color": "red"}, "/color", "no such field"),
     ],
 )
 async def test_a_bad_calendar_is_a_422_that_points_at_it(

@@ -33,7 +33,8 @@ def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ("text", "more", "code", "verdict"),
     [
         ("uptime", (), 0, "allow"),
-        ("$X now", (), 3, "needs_approval"),
+        ("$X now", (), 0, "warn"),
+        ("$X now", ("--label", "env=prod"), 3, "needs_approval"),
         ("rm -rf /", (), 5, "block"),
         ('rm -rf "$X"/', (), 3, "needs_approval"),
         ('rm -rf "$X"/', ("--label", "env=prod"), 5, "block"),

@@ -77,6 +77,15 @@ async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None
         assert (finding.rule, failed, made.pids() == [first]) == ("delete-everything", [], False)
 
 
+async def test_a_process_stays_although_the_one_that_started_it_is_large() -> None:
+    ours = bytearray(child.RESIDENT_BYTES_MAX + (64 << 20))
+    ours[:: 4 << 10] = b"x" * len(ours[:: 4 << 10])  # so that it is resident
+    async with judges() as (made, _):
+        await made.judge(asked("true"))
+        assert len(made.pids()) == 1
+    del ours
+
+
 async def test_one_that_was_killed_while_idle_is_replaced() -> None:
     async with judges() as (made, failed):
         await made.judge(asked("true"))

@@ -111,8 +111,16 @@ def test_the_budget_is_spent_by_steps() -> None:
         budget.spend()
 
 
-@pytest.mark.parametrize("interpreter", ["", "/", "/opt/x/weird", "tcl", "PYTHON3.11", "C:\\x\\pwsh.exe", "bash\n", "\ud800"])
-def test_an_interpreter_that_nobody_knows_needs_an_approval_or_is_known_by_its_name(interpreter: str) -> None:
+@pytest.mark.parametrize("interpreter", ["", "/", "/opt/x/weird", "tcl", "bash\n", "\ud800"])
+def test_an_unknown_interpreter_is_warned_of_and_asks_in_production(interpreter: str) -> None:
+    found = judge(interpreter, "rm -rf /", context=Context())
+    assert [(finding.rule, finding.severity) for finding in found] == [("other-language", Verdict.WARN)]
+    found = judge(interpreter, "rm -rf /", context=Context(frozenset({"env=prod"})))
+    assert worst(finding.severity for finding in found).rank >= Verdict.NEEDS_APPROVAL.rank
+
+
+@pytest.mark.parametrize("interpreter", ["PYTHON3.11", "C:\\x\\pwsh.exe"])
+def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
     found = judge(interpreter, "rm -rf /", context=Context())
     assert worst(finding.severity for finding in found).rank >= Verdict.NEEDS_APPROVAL.rank
 

@@ -51,7 +51,7 @@ class Stage:
         if which == "retry":
             before = await self.execute(job)
             await self.http.post(f"/executions/{before['id']}/cancel")
-            return f"/executions/{before['id']}/retry", {"which": "unsuccessful"}
+            return f"/executions/{before['id']}/retry", {"which": "unsuccessful", "again": True}
         if which == "trigger":
             made = await self.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
             return f"/schedules/{made.json()['id']}/trigger", {}

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from opsjobs.judges import wire
@@ -66,8 +67,17 @@ def _findings(body: bytes) -> tuple[Finding, ...]:
 
 
 def _is_large() -> bool:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == "darwin" else 1024) > RESIDENT_BYTES_MAX
+    return _resident_bytes() > RESIDENT_BYTES_MAX
+
+
+def _resident_bytes() -> int:
+    # Linux counts into ru_maxrss the size of the parent that forked this process, which may be large.
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most * (1 if sys.platform == "darwin" else 1024)
+    return pages * resource.getpagesize()
 
 
 def _limit() -> None:

@@ -353,15 +353,9 @@ esac
 [ -s $K.1 ] && { read -r j y </proc/$$/fdinfo/7 || y=$(($(wc -c <$K.1))); } 2>/dev/null
 [ -s $K.2 ] && { read -r j z </proc/$$/fdinfo/8 || z=$(($(wc -c <$K.2))); } 2>/dev/null
 # Output that a full disk did not take ends with a whole block, or the command failed of it. Then a block is asked for.
-p=
-case $r.$y.$z in
-  0.0.0) ;;
-  0.*) [ $y -gt 0 ] && [ $((y%1024)) = 0 ] && p=1
-    [ $z -gt 0 ] && [ $((z%1024)) = 0 ] && p=1;;
-  *) p=1;;
-esac
-case $p$q$t in
-  1) { printf %4096s . >$K.q; } 2>/dev/null || {
+[ "$q$t" ] || case $r.$((y>0&y%1024==0|z>0&z%1024==0)) in
+  0.0) ;;
+  *) printf %4096s . >$K.q || {
       t=disk_full
       { read -r j <&3; printf $t >&3; } 3<>$K.x
     }
@@ -372,9 +366,8 @@ case $q in
   *) r=${q%.};;
 esac
 # Its watchdog, if that is still our child: once it was killed and collected, its id may be a stranger's.
-s=
-{ read -r s </proc/$w/stat; } 2>/dev/null
-[ "$s" ] || [ -r /proc/self/stat ] || s=") - $$"
+s=") - $$"
+[ -r /proc/$$/stat ] && s= && read -r s 2>/dev/null </proc/$w/stat
 set -- ${s##*) }
 case $2 in
   $$) kill -KILL $w;;
