@@ -15,7 +15,7 @@ from opsjobs.cli.params import values_of
 from opsjobs.cli.previewing import show_preview
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 
-app = typer.Typer(help="Jobs: list, show, run, check, export and apply them.", no_args_is_help=True)
+app = typer.Typer(help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True)
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid.")]
 
