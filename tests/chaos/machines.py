@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -52,6 +53,8 @@ class Machine:
     folder: Path
     _init: subprocess.Popen[bytes] | None = None
     _filler: Path = field(init=False)
+    booted_at: float = field(default=0.0, init=False)
+    """When it was last switched on (monotonic)."""
 
     def __post_init__(self) -> None:
         self._filler = self.home / "filler"
@@ -87,6 +90,7 @@ class Machine:
             command = [*isolated, sys.executable, "-ISc", _INIT, *binds]
             self._init = spawn(command, log=log, environment=bare_environment())
             until(lambda: "up" in log.read_text(), "a machine is up")
+            self.booted_at = time.monotonic()
         self.start_sshd()
 
     def power_off(self) -> None:

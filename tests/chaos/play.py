@@ -138,6 +138,7 @@ class Play:
         scene = Scene(on, chance, f"r{next(self._rounds)}", eyes)
         scene.quick = self._quick
         on.forget_circuits()
+        on.let_boots_pass()
         before = len(on.rows("select id from job_executions"))
         ears = Ears(on.valkey)
         for watching in (eyes, ears):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ from opsjobs.store.migrations import runner
 MACHINES, ADDRESSES_A_MACHINE = 4, 12
 SLOTS = 3
 POSTGRES_MIB = 768
+# A machine tells how long it is up in whole seconds, and two more are for clocks (docs/decisions/0048).
+BOOT_SECONDS = 6.0
 PROCESSES = ("api", *WORKERS, "scheduler")
 _MORE_SETTINGS = {
     "OPSJOBS_CONCURRENCY": "30",
@@ -83,6 +86,11 @@ class Stage(House):
         """Nothing is held against a login any more: what comes of a fault is not counted against the next one."""
         for row in self.rows("select distinct target_id from circuits where state <> 'closed'"):
             self.post(f"/circuits/{row['target_id']}/reset", {}, 200)
+
+    def let_boots_pass(self) -> None:
+        """Wait until no machine has just booted: a run that is claimed within seconds of that cannot be told from one before."""
+        last = max(machine.booted_at for machine in self.fleet)
+        time.sleep(max(0.0, last + BOOT_SECONDS - time.monotonic()))
 
     # Our processes.
 
