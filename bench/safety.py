@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `safety` is this
 
 from tests.safety.corpus import corpus
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.safety.rulebook import rulebook
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import Context
+from opsjobs.safety.judging import judge
+from opsjobs.safety.rulebook import rulebook
 
 SCRIPT_BYTES = 4 << 10
 LARGE_BYTES = 64 << 10

@@ -29,8 +29,8 @@ from kit.plans import Explaining
 from kit.servers import AUDIT_KEY
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
-from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.paging import PageRequest

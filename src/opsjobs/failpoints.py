@@ -40,8 +40,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 
+from opsjobs.model.errors import Failure, RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import Failure, RemoteFailure, Unavailable
 
 VARIABLE = "OPSJOBS_FAILPOINT"
 NAMES = frozenset(

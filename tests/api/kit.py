@@ -16,41 +16,41 @@ from kit.servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.authoring import Authoring
-from opsjobs.engine.elsewhere import Elsewhere
-from opsjobs.engine.forecast import Forecasts
-from opsjobs.engine.inspection import Inspection
-from opsjobs.engine.launch import Launcher, LaunchLimits
+from opsjobs.composition import Limits
+from opsjobs.composition.authentication import access, people
+from opsjobs.engine.background.inspection import Inspection
+from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.launching.job_authz import Authoring
+from opsjobs.engine.launching.launch import Launcher, LaunchLimits
+from opsjobs.engine.runs.external_secrets import Elsewhere
 from opsjobs.identity.passwords import Passwords
-from opsjobs.judges.pool import JudgePool
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
-from opsjobs.parts import Limits
-from opsjobs.parts.access import access, people
 from opsjobs.remote.session import HostKey, Step
+from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import IdentitySettings, SecuritySettings, Settings
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.audit_log import AuditLog
-from opsjobs.store.calendars import Calendars
+from opsjobs.store.audit_sealer import Seals
+from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import Circuits
-from opsjobs.store.contents import Contents
+from opsjobs.store.database_checks import Fitness
 from opsjobs.store.envelope import new_key
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
-from opsjobs.store.firings import Firings
-from opsjobs.store.fitness import Fitness
 from opsjobs.store.groups import Groups
-from opsjobs.store.importing import Imports
+from opsjobs.store.identities import People
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs
-from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.outlook import Outlook
-from opsjobs.store.people import People
-from opsjobs.store.schedule_rows import Compiled
-from opsjobs.store.schedules import Schedules
-from opsjobs.store.sealing import Seals
+from opsjobs.store.scheduling.calendars import Calendars
+from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.schedule_overview import Outlook
+from opsjobs.store.scheduling.schedule_rows import Compiled
+from opsjobs.store.scheduling.schedules import Schedules
+from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Keys, Vault
 from opsjobs.telemetry import Metrics

@@ -15,16 +15,16 @@ import uvicorn
 
 from api.kit import app_on, parts_on
 from kit.story import Story
-from opsjobs.api.connection import Connection
 from opsjobs.api.follower import Followers
+from opsjobs.api.http_connection import Connection
 from opsjobs.clock import Clock
-from opsjobs.engine.again import Again
-from opsjobs.engine.approving import Approving
-from opsjobs.engine.firing import Triggers
+from opsjobs.engine.firing.firing import Triggers
+from opsjobs.engine.launching.approval_service import Approving
+from opsjobs.engine.launching.retries import Again
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
-from opsjobs.store.fleet import Fleet
+from opsjobs.store.system_status import Fleet
 from opsjobs.store.transaction import Database
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, job, problem
-from opsjobs.api.editing import merge_patch
+from opsjobs.api.updates import merge_patch
 from opsjobs.store.transaction import Database
 from security.test_point_28_every_verb import NIGHTLY, PASSWORD, PUBLIC, XMAS
 

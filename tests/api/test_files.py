@@ -13,7 +13,7 @@ import pytest
 from api.kit import Desk, desk, problem
 from kit.ledgering import Owner, launch, machines
 from opsjobs.store.artifacts import Artifacts
-from opsjobs.store.contents import Contents
+from opsjobs.store.blobs import Contents
 from opsjobs.store.transaction import Database
 
 MIB = 1 << 20

@@ -14,9 +14,9 @@ import pytest
 from kit.story import Story
 from opsjobs.api.follower import Followers, Pace, Ring
 from opsjobs.bus import Bus
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.journal import Entry, Journal
+from opsjobs.store.execution_log import Entry, Journal
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)

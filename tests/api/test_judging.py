@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.engine.judging import Judging
-from opsjobs.model.safety import Question
-from opsjobs.model.safety_policy import read
-from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.safety import Question
+from opsjobs.safety.policy import read
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.api.lines import HELD_BYTES, LINE_BYTES, Lines
-from opsjobs.store.journal import Entry
+from opsjobs.api.line_assembler import HELD_BYTES, LINE_BYTES, Lines
+from opsjobs.store.execution_log import Entry
 
 NAMES = {1: "web-1", 2: "web-2"}
 

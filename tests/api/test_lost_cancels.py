@@ -12,9 +12,9 @@ import pytest
 
 from api.live import Live, live
 from kit.story import Story
-from opsjobs.api import endings
+from opsjobs.api import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
-from opsjobs.store.journal import Entry, Journal
+from opsjobs.store.execution_log import Entry, Journal
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
@@ -22,11 +22,11 @@ QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
 
 @pytest.fixture(autouse=True)
 def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def soon(*tasks: endings.Task, again_seconds: float = 0.05) -> None:
+    async def soon(*tasks: task_cancellation.Task, again_seconds: float = 0.05) -> None:
         await real(*tasks, again_seconds=again_seconds)
 
-    real = endings.ended
-    monkeypatch.setattr(endings, "ended", soon)
+    real = task_cancellation.ended
+    monkeypatch.setattr(task_cancellation, "ended", soon)
     monkeypatch.setattr("opsjobs.api.stream.ended", soon)
 
 

@@ -10,7 +10,7 @@ import pytest
 from api.kit import desk, problem
 from api.live import live
 from api.test_schedules import NIGHTLY, scheduled
-from opsjobs.engine.forecast import Forecasts
+from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.store.transaction import Database
 

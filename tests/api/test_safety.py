@@ -7,7 +7,7 @@ import os
 import signal
 
 from api.kit import desk, problem
-from opsjobs.parts import build
+from opsjobs.composition import build
 from opsjobs.settings import load
 from opsjobs.store.transaction import Database
 

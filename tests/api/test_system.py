@@ -11,11 +11,11 @@ from api.kit import job, problem
 from api.live import Channel, live
 from opsjobs.api.app import _admit_admin, create_app
 from opsjobs.api.system import fleet_gauges
-from opsjobs.model.failures import DiskFull
+from opsjobs.model.errors import DiskFull
 from opsjobs.model.secret import Secret
+from opsjobs.store.database_checks import Complaint
 from opsjobs.store.envelope import new_key
-from opsjobs.store.fitness import Complaint
-from opsjobs.store.fleet import HEAD, Queue, Upkeep
+from opsjobs.store.system_status import HEAD, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Workers

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from api.kit import Desk, app_on, desk, problem
-from opsjobs.model.failures import TooMany
+from opsjobs.model.errors import TooMany
 from opsjobs.settings import IdentitySettings
-from opsjobs.store.people.attempts import Attempts, LockOut
+from opsjobs.store.identities.login_throttle import Attempts, LockOut
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 
 from opsjobs import telemetry
-from opsjobs.doorbell.beat import run_scheduler
-from opsjobs.doorbell.worker import run_worker
+from opsjobs.wakeup.beat import run_scheduler
+from opsjobs.wakeup.worker import run_worker
 
 
 def say(*words: object) -> None:

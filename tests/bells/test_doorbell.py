@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from bells.processes import freeze, own_redis, until
-from opsjobs.doorbell import Doorbell, ringer
-from opsjobs.doorbell.bell import BellApp, broker_url
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
+from opsjobs.wakeup import Doorbell, notifier
+from opsjobs.wakeup.celery_app import BellApp, broker_url
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
 
 
 def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ringer, "SPACING_SECONDS", 3_600)
+    monkeypatch.setattr(notifier, "SPACING_SECONDS", 3_600)
     metrics = Metrics()
     doorbell = Doorbell(redis_url, metrics)
     doorbell.start()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bells.processes import Hosted, freeze, own_redis
-from opsjobs.doorbell import process
-from opsjobs.doorbell.process import LoopThread
+from opsjobs.wakeup import loop_thread
+from opsjobs.wakeup.loop_thread import LoopThread
 
 STOP_SECONDS = 30.0
 
@@ -73,7 +73,7 @@ class _Endless:
 
 
 def test_a_drain_that_never_ends_is_left_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "STOP_SECONDS_AT_MOST", 0.3)
+    monkeypatch.setattr(loop_thread, "STOP_SECONDS_AT_MOST", 0.3)
     host = LoopThread(_Endless(), "endless")
     host.start()
     began = time.monotonic()

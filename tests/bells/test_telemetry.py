@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from opsjobs import telemetry
-from opsjobs.engine.masks import hidden
+from opsjobs.engine.runs.run_masks import hidden
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import Metrics
 

@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from bells.processes import Hosted, freeze, own_redis, thaw, until
-from opsjobs.doorbell import Doorbell
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
+from opsjobs.wakeup import Doorbell
 
 CONNECTED = "Connected to redis"
 # Alone on a machine it takes 0.2 to 1.3 s; a crowded one gets some room. A stop that waits for Redis takes for ever.

@@ -12,7 +12,7 @@ from chaos.play import Fault
 from chaos.scene import Scene
 from e2e.house import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
-from opsjobs.doorbell.bell import BELL, BellApp, bell_queue
+from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
 
 BELLS = 100
 # Who passes a step, where it is not the workers.

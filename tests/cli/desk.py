@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from opsjobs.cli.client import Client
-from opsjobs.cli.place import Place
+from opsjobs.cli.endpoint import Place
 from opsjobs.model.secret import Secret
 
 

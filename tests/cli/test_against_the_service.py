@@ -18,7 +18,7 @@ import pytest
 
 from opsjobs.cli.client import Client
 from opsjobs.cli.demo import bare
-from opsjobs.cli.place import find
+from opsjobs.cli.endpoint import find
 from opsjobs.settings import ClientSettings
 from opsjobs.standalone.stack import Stack, StackOptions
 

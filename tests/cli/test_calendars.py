@@ -10,7 +10,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk, problem
 from docs.pages import samples
 from opsjobs.cli.app import run
-from opsjobs.cli.importing.dates import read
+from opsjobs.cli.importing.holiday_files import read
 from opsjobs.model.calendar import CalendarDraft
 
 STORED = {

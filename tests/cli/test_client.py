@@ -10,8 +10,8 @@ import pytest
 
 from cli.desk import Answer, Asked, open_desk, problem
 from opsjobs.cli.client import Client, Refused
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.place import Place
+from opsjobs.cli.endpoint import Place
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.sse import Event
 from opsjobs.model.secret import Secret
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli.app import run
-from opsjobs.cli.exits import Exit
+from opsjobs.cli.exit_codes import Exit
 
 SERVERS = (
     "fastapi",

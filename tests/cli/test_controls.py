@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.cli.controls import Shown, escaped, shown
+from opsjobs.cli.terminal_escapes import Shown, escaped, shown
 
 ATTACKS = {
     b"\x1b]52;c;ZXZpbA==\x07": b"^[]52;c;ZXZpbA==^G",  # the clipboard

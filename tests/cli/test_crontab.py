@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from cli.desk import Answer, Asked, open_desk
 from docs.pages import samples
-from opsjobs.cli import documents
+from opsjobs.cli import yaml_documents
 from opsjobs.cli.app import run
 from opsjobs.cli.importing.crontab import Crontab, Entry, read, split_percent
 from opsjobs.cli.importing.crontab_jobs import Planned, Wishes, planned, prefix_of
@@ -329,7 +329,7 @@ def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
     imported(monkeypatch, Service(), sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
     file = tmp_path / "jobs.yaml"
     file.write_text(capsys.readouterr().out)
-    names = [JobDraft.model_validate(body).name for body in documents.bodies([str(file)])]
+    names = [JobDraft.model_validate(body).name for body in yaml_documents.bodies([str(file)])]
     assert len(names) == 2
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.cli import documents
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli import yaml_documents
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 
 
 def read(tmp_path: Path, text: str | bytes) -> list[dict[str, object]]:
     file = tmp_path / "jobs.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return documents.bodies([str(file)])
+    return yaml_documents.bodies([str(file)])
 
 
 def test_a_stream_of_documents_is_read_in_order(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
         ("? [a]\n: b\n", "not YAML|keys are texts"),
         ("a: " + "[" * 40 + "]" * 40, "32 deep"),
         ("a: &a [*a]", "32 deep|not YAML"),
-        (b"#" * (documents.BYTES_MAX + 1), "more than"),
+        (b"#" * (yaml_documents.BYTES_MAX + 1), "more than"),
         ("a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 9)}]\n" for p, n in ("ab", "bc", "cd", "de", "ef")),
          "100000 values"),
     ],
@@ -56,7 +56,7 @@ def test_what_is_no_file_of_jobs_is_told_in_words(tmp_path: Path, text: str | by
 
 def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="cannot be read"):
-        documents.bodies([str(tmp_path / "nowhere.yaml")])
+        yaml_documents.bodies([str(tmp_path / "nowhere.yaml")])
 
 
 def test_what_is_written_is_read_back_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,5 +67,5 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path, capsys: pytest.C
         },
         {"name": "b: c", "tags": ["no", "1"], "policy": {"waves": [1, "100%"]}},
     ]
-    documents.write(bodies)
+    yaml_documents.write(bodies)
     assert read(tmp_path, capsys.readouterr().out) == bodies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.cli.exits import of_answer, of_execution
+from opsjobs.cli.exit_codes import of_answer, of_execution
 
 
 @pytest.mark.parametrize(

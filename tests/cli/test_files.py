@@ -10,7 +10,7 @@ import pytest
 from cli.test_against_the_service import folder, names, opsjobs
 from opsjobs.cli.artifacts import local_parts, write_below
 from opsjobs.cli.client import Client
-from opsjobs.cli.place import find
+from opsjobs.cli.endpoint import find
 from opsjobs.settings import ClientSettings
 
 __all__ = ["folder"]

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from cli.desk import Answer, Asked, Desk, open_desk, problem
 from cli.terminal import on_terminal
 from opsjobs.cli.app import app
-from opsjobs.cli.documents import bodies
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.run import what
+from opsjobs.cli.yaml_documents import bodies
 
 PREVIEW = {
     "targets": [{"id": "1", "name": "web-1", "host": "h"}], "waves": [["web-1"]], "commands_total": 1, "verdict": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from opsjobs.cli.lines import PARTIAL_BYTES_AT_MOST, Lines
+from opsjobs.cli.output_lines import PARTIAL_BYTES_AT_MOST, Lines
 
 NAMES = {"1": "web-1", "2": "web-2"}
 

@@ -11,7 +11,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from cli.test_run import Service, became, frame, opsjobs, resulted, said
-from opsjobs.cli.holds import hold_of
+from opsjobs.cli.waiting_reasons import hold_of
 
 CONFIRM = {"kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None}
 ASKED = {"kind": "approval", "approval": 36, "reason": "its job asks for an approval"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.cli.exits import CommandFailed
-from opsjobs.cli.place import find
+from opsjobs.cli.endpoint import find
+from opsjobs.cli.exit_codes import CommandFailed
 from opsjobs.model.secret import Secret
 from opsjobs.settings import ClientSettings
 

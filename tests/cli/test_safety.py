@@ -9,10 +9,10 @@ import pytest
 
 from cli.desk import Answer, Asked, open_desk
 from opsjobs.cli.app import run
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.safety.rulebook import rulebook
-from opsjobs.model.verdict import Judgement
+from opsjobs.model.safety_verdict import Judgement
+from opsjobs.safety import Context
+from opsjobs.safety.judging import judge
+from opsjobs.safety.rulebook import rulebook
 
 
 def service(asked: Asked) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.desk import Answer, Asked, Desk, open_desk, problem
-from opsjobs.api.editing import merge_patch
+from opsjobs.api.updates import merge_patch
 from opsjobs.cli.app import run
 
 OLD, NEW = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew"

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import NEVER, Ground, Latch, Opening, collect
-from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Identity, Order, RunKey
 from opsjobs.remote.fake import Deed
 from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun, NotFollowed, Output, Process
 

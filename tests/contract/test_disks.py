@@ -15,8 +15,8 @@ from typing import cast
 import pytest
 
 from contract.conftest import Ground, Opening
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of

@@ -13,9 +13,9 @@ from contract.conftest import NEVER, collect
 from contract.durables import lost, not_begun
 from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock
-from opsjobs.model.durable import Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Order, RunKey
 from opsjobs.remote.fake import Break, Deed, FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import (
     ContactLost,

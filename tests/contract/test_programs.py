@@ -14,10 +14,10 @@ import pytest
 
 from contract.conftest import NEVER, Ground, Opening, collect
 from contract.durables import first, identity_of
-from opsjobs.model.durable import Identity, Order, RunKey
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Identity, Order, RunKey
 from opsjobs.remote.fake import Deed, Echo, Pause
 from opsjobs.remote.session import Durable, Exit, Output, Process, Session
 

@@ -8,8 +8,8 @@ import pytest
 
 from contract.conftest import NEVER, Ground, Opening, collect
 from kit.machines import local_endpoint
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
 from opsjobs.remote.session import Exit, Output
 

@@ -17,13 +17,13 @@ from opsjobs.api.app import create_app
 from opsjobs.api.auth import OPEN_DOORS, Permission
 from opsjobs.api.system import fleet_gauges
 from opsjobs.cli.app import app as command
-from opsjobs.cli.exits import Exit
+from opsjobs.cli.exit_codes import Exit
+from opsjobs.composition import Limits
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import Unavailable
-from opsjobs.parts import Limits
 from opsjobs.settings import describe
-from opsjobs.store.fleet import Queue, Upkeep
+from opsjobs.store.system_status import Queue, Upkeep
 from opsjobs.telemetry import Metrics
 
 SOURCE = ROOT / "src" / "opsjobs"

@@ -18,7 +18,7 @@ from docs.pages import ROOT, Sample, all_samples, pages, samples
 from docs.shells import Bench, assigned, parse
 from kit.servers import memory, open_folder
 from kit.service import Up, up
-from opsjobs.cli import documents
+from opsjobs.cli import yaml_documents
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.events import SOURCE, EventType, cloud_event
 from opsjobs.model.job import JobDraft
@@ -56,7 +56,7 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
         file = tmp_path / "bodies.yaml"
         file.write_text(sample.text)
         draft = CalendarDraft if sample.note == "calendars" else JobDraft
-        for body in documents.bodies([str(file)]):
+        for body in yaml_documents.bodies([str(file)]):
             assert draft.model_validate(body).name == body["name"], sample
 
 

@@ -17,13 +17,13 @@ from kit.sessions import failure_of, heard, run
 from kit.sshd import Sshd, needs_sshd, sshd
 from kit.vault import SshRole, VaultKit, vault_kit
 from opsjobs.clock import Clock, SystemClock, TurnedClock
-from opsjobs.engine.elsewhere import Elsewhere
+from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.source import SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
 from opsjobs.model.target import Endpoint
-from opsjobs.peers.secrets.options import VaultOptions
-from opsjobs.peers.secrets.vault import VaultServer
 from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Exit
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, fresh_key, sign, terms_of

@@ -15,13 +15,13 @@ from kit.machines import endpoint_of, small_server
 from kit.sshd import needs_sshd, sshd
 from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
-from opsjobs.engine.elsewhere import Elsewhere
+from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.peers.secrets.options import VaultOptions
-from opsjobs.peers.secrets.vault import VaultServer
 from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.certificates import fresh_key
 from opsjobs.remote.ssh.connect import Connector

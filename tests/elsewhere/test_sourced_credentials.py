@@ -14,15 +14,15 @@ from kit.machines import small_server
 from kit.sessions import run
 from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
+from opsjobs.composition import build
 from opsjobs.engine.become import become_of, opened_for
-from opsjobs.engine.elsewhere import Elsewhere
+from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.source import VaultSource
-from opsjobs.parts import build
-from opsjobs.peers.secrets.options import VaultOptions
-from opsjobs.peers.secrets.vault import VaultServer
+from opsjobs.model.secret_source import VaultSource
 from opsjobs.remote.session import Exit
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.envelope import new_key

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kit.vault import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
+from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, VaultOptions
+from opsjobs.integrations.secrets.requests import NotHad
+from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.secret import Secret
-from opsjobs.model.source import VaultSource, VaultSshSource
-from opsjobs.peers.secrets.options import ANSWER_BYTES_MAX, VaultOptions
-from opsjobs.peers.secrets.vault import VaultServer
-from opsjobs.peers.secrets.wire import NotHad
+from opsjobs.model.secret_source import VaultSource, VaultSshSource
 
 KEY = VaultSource.model_validate({"backend": "vault", "path": "web/key"})
 CANARY = "canary-9c1e"
@@ -119,7 +119,7 @@ async def test_a_reader_who_gives_up_does_not_take_the_others_along(kit: VaultKi
 
 
 async def test_the_memory_is_bounded(kit: VaultKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsjobs.peers.secrets.vault.KEPT_MAX", 2)
+    monkeypatch.setattr("opsjobs.integrations.secrets.vault.KEPT_MAX", 2)
     async with by_role(kit) as (vault, _):
         for number in range(4):
             kit.put(f"web/{number}", {"key": "k"})

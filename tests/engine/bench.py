@@ -24,34 +24,34 @@ from kit.rights import everybody
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.approving import Approving
-from opsjobs.engine.children import Children
-from opsjobs.engine.chunks import Chunks
-from opsjobs.engine.launch import Launcher, LaunchLimits
-from opsjobs.engine.pinning import Pinning
-from opsjobs.engine.rights import Ask
+from opsjobs.engine.launching.approval_service import Approving
+from opsjobs.engine.launching.launch import Launcher, LaunchLimits
+from opsjobs.engine.launching.launch_authz import Ask
+from opsjobs.engine.launching.target_pinning import Pinning
+from opsjobs.engine.runs.child_executions import Children
+from opsjobs.engine.runs.chunk_cache import Chunks
+from opsjobs.engine.runs.target_run import RunLimits
+from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.service import Loop
-from opsjobs.engine.target_run import RunLimits
-from opsjobs.engine.transfer import TransferTools
-from opsjobs.engine.worker import Worker, WorkerOptions, WorkerTools
+from opsjobs.engine.worker.worker import Worker, WorkerOptions, WorkerTools
 from opsjobs.model.access import Reach
+from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
-from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import FakeMachine, FakeSessions
-from opsjobs.remote.fetching import Fetch, nowhere
 from opsjobs.remote.files.finding import FindLimits
+from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import Sessions
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
-from opsjobs.store.contents import Contents
+from opsjobs.store.blobs import Contents
 from opsjobs.store.envelope import new_key
+from opsjobs.store.execution_log import Entry, Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
-from opsjobs.store.journal import Entry, Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault

@@ -10,16 +10,16 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from engine.test_durable import half_done, launch, stored
-from opsjobs.engine import aftercare
-from opsjobs.engine.aftercare import Aftercare
-from opsjobs.engine.run_state import RELEASE_BYTES
+from opsjobs.engine.background import remote_cleanup
+from opsjobs.engine.background.remote_cleanup import Aftercare
+from opsjobs.engine.runs.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialDraft
-from opsjobs.model.durable import RunKey
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.secret import CredentialType
+from opsjobs.model.spool_identity import RunKey
 from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import Exit, Output, Session
@@ -130,7 +130,7 @@ async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Bench, FakeMachine, Gate, Execution]]:
     """A run that ended `lost` because its machine was cut off while the command ran."""
-    monkeypatch.setattr("opsjobs.engine.durable.KILL_SECONDS", 0.2)
+    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
     async with bench(database) as on, on.worker(lease_seconds=0.9) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
@@ -138,7 +138,7 @@ async def lost(
         if cancel:
             await on.cancel(execution)
         else:
-            monkeypatch.setattr("opsjobs.engine.durable.DurableCommand._note_loss", _over)
+            monkeypatch.setattr("opsjobs.engine.runs.durable_command.DurableCommand._note_loss", _over)
         ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         await until(lambda: worker._life is not None and not worker._life.runs)
@@ -202,7 +202,7 @@ async def test_what_another_user_left_stays_while_we_may_not_become_that_user_an
 
 async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """More runs are due than are taken ahead, and the first machine never answers."""
-    monkeypatch.setattr(aftercare, "FOLDERS_AHEAD", 4)
+    monkeypatch.setattr(remote_cleanup, "FOLDERS_AHEAD", 4)
     async with bench(database) as on:
         for n in range(1, 21):
             on.machine(f"web-{n}").reply([Exit(0)])

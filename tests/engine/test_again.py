@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from engine.bench import Bench, bench, until
-from opsjobs.engine.again import Again
-from opsjobs.engine.firing import Triggers
-from opsjobs.engine.launch import Launcher
-from opsjobs.model.again import RetryDraft, Which
+from opsjobs.engine.firing.firing import Triggers
+from opsjobs.engine.launching.launch import Launcher
+from opsjobs.engine.launching.retries import Again
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit, Output
 from opsjobs.store.ledger import NewExecution
-from opsjobs.store.schedules import Schedules
+from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
 
 STEPS = ["first", "second", "third"]

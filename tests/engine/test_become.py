@@ -10,11 +10,11 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.model.credential import CredentialDraft
-from opsjobs.model.durable import Become
+from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
-from opsjobs.model.failures import Invalid, RemoteFailure
 from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.spool_identity import Become
 from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Exit, Output
 from opsjobs.store.transaction import Database

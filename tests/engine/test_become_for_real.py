@@ -15,7 +15,7 @@ from engine.bench import Bench, bench, until
 from kit.accounts import account, configured, needs
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
-from opsjobs.engine.aftercare import Aftercare
+from opsjobs.engine.background.remote_cleanup import Aftercare
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import BecomeDraft, CommandAction

@@ -11,7 +11,7 @@ import pytest
 from engine.bench import Bench, bench, until
 from engine.test_aftercare import care
 from engine.test_workflows import step, told
-from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
 from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Exit, Output
@@ -196,7 +196,7 @@ async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Bench, FakeMachine, Execution]]:
     """A run of which both branches were lost because their machine was cut off."""
-    monkeypatch.setattr("opsjobs.engine.durable.KILL_SECONDS", 0.2)
+    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
     async with bench(database) as on, on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker:
         web, left, right = two(on)
         execution = await on.launch(BRANCHES, durable="auto")

@@ -9,9 +9,9 @@ import pytest
 
 from kit.scheduling import Office
 from opsjobs.model.calendar import CalendarDraft
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.model.schedule import ScheduleDraft
-from opsjobs.store.calendars import Calendars, StoredCalendar
+from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar
 from opsjobs.store.transaction import Database
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from cli.desk import Answer, Desk, open_desk
 from opsjobs.clock import SystemClock
-from opsjobs.model.failures import Invalid
+from opsjobs.integrations.parameter_choices import BYTES_MAX, Choices
+from opsjobs.model.errors import Invalid
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.peers.choices import BYTES_MAX, Choices
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 

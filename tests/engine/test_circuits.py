@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from engine.bench import bench, until
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.link import Link, Links
+from opsjobs.engine.runs.run_connection import Link, Links
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake.sessions import FakeSessions
 from opsjobs.remote.session import Session

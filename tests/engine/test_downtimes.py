@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from kit.scheduling import Office
-from opsjobs.engine.firing import CATCH_UPS_A_PASS, StandIn
+from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
 from opsjobs.model.schedule import tzdata_version
-from opsjobs.store import firings
 from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling import firings
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs import failpoints
-from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, FakeMachine, Gate
@@ -329,7 +329,7 @@ async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(d
 
 
 async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsjobs.engine.durable.KILL_SECONDS", 0.3)
+    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.3)
     async with bench(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")

@@ -16,8 +16,8 @@ import pytest
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner, faults, launch, machines
 from opsjobs import failpoints
+from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
-from opsjobs.model.failures import RemoteFailure, Unavailable
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output

@@ -11,9 +11,9 @@ from psycopg import errors
 from engine.bench import Bench, away, bench, until
 from kit.ledgering import Owner, launch, machines
 from opsjobs import failpoints
-from opsjobs.engine.record import RunRecord
+from opsjobs.engine.runs.run_journal import RunRecord
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
-from opsjobs.model.failures import Unavailable
 from opsjobs.remote.fake import Gate, Pause
 from opsjobs.remote.session import Exit, Output
 from opsjobs.store.ledger import Flush, Ledger, LogLine, ResultState, RunMove, Settled

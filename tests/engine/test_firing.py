@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from kit.scheduling import Office
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.firing import execution_uuid
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.store.executions import Executions

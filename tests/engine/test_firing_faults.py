@@ -14,9 +14,9 @@ import pytest
 from kit.ledgering import faults
 from kit.scheduling import Office
 from opsjobs import failpoints
-from opsjobs.engine.firing import FiringService
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.due import CLAIM_SECONDS
+from opsjobs.engine.firing.firing import FiringService
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.scheduling.due_firings import CLAIM_SECONDS
 from opsjobs.store.transaction import Database
 
 TESTS = Path(__file__).parents[1]

@@ -11,13 +11,13 @@ import pytest
 from kit.scheduling import Office
 from opsjobs.model.access import Principal, PrincipalKind, Reach
 from opsjobs.model.calendar import CalendarDraft
+from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import SelectionDraft, Target
-from opsjobs.store.calendars import Calendars
-from opsjobs.store.due import ClosedWords
-from opsjobs.store.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.calendars import Calendars
+from opsjobs.store.scheduling.due_firings import ClosedWords
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from engine.bench import away, until
 from kit.ledgering import Owner, launch, machines
-from opsjobs.engine.heart import Heart
+from opsjobs.engine.worker.lease_heartbeat import Heart
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers

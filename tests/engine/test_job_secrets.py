@@ -11,8 +11,8 @@ from engine.bench import Bench, bench
 from kit.canary import Canary
 from opsjobs.model.action import CommandAction, JobAction
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy

@@ -10,17 +10,17 @@ from engine.bench import bench, until
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
-from opsjobs.engine import preparing
-from opsjobs.engine.judging import Judging
-from opsjobs.judges.pool import JudgePool
+from opsjobs.engine.firing.firing import firing_launch_prep
+from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.access import Principal
 from opsjobs.model.action import JobAction
 from opsjobs.model.approval import ApprovalStatus
+from opsjobs.model.errors import Forbidden
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.model.failures import Forbidden
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety import Question
-from opsjobs.model.verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.safety import Question
+from opsjobs.sandbox.pool import JudgePool
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ruling
 from opsjobs.store.transaction import Database
@@ -142,7 +142,7 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
 async def test_firings_before_the_one_that_takes_too_long_are_launched(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 2.0)
+    monkeypatch.setattr(firing_launch_prep, "PREPARE_SECONDS", 2.0)
     office = Office(database)
     never = asyncio.Event()
 

@@ -9,8 +9,8 @@ import pytest
 
 from engine.bench import Bench, bench
 from opsjobs import failpoints
+from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import Invalid, Unavailable
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import SelectionDraft
 from opsjobs.store.idempotency import IdempotentRequest

@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kit.ledgering import NOW, faults, launch
 from kit.servers import Databases
-from opsjobs.model.durable import Identity
+from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
-from opsjobs.model.failures import Conflict
+from opsjobs.model.spool_identity import Identity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST, SUSPECT_CLAIMS

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from engine.bench import Bench, bench, until
-from opsjobs.engine.life import Life
-from opsjobs.engine.worker import Worker
+from opsjobs.engine.worker.worker import Worker
+from opsjobs.engine.worker.worker_session import Life
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.fake import Gate
 from opsjobs.store.transaction import Database
@@ -61,7 +61,7 @@ async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Data
 async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.engine.worker.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.AGAIN_SECONDS", 0.01)
     tries = []
 
     def no_thread(_: object) -> None:
@@ -70,7 +70,7 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
 
     async with bench(database, bugs=["worker"]) as on:
         with monkeypatch.context() as patch:
-            patch.setattr("opsjobs.engine.heart.Heart.start", no_thread)
+            patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heart.start", no_thread)
             async with on.worker() as worker:
                 await until(lambda: len(tries) >= 3)
                 assert worker._life is None
@@ -80,8 +80,8 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
 
 
 async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsjobs.engine.worker.AGAIN_SECONDS", 60)
-    monkeypatch.setattr("opsjobs.engine.worker.LAST_CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.AGAIN_SECONDS", 60)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.1)
     async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
         first = await first_life(worker)
         first._recording.cancel()

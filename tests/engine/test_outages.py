@@ -13,13 +13,13 @@ import pytest
 from engine.bench import Bench, Known, bench, until
 from engine.test_renewing import login
 from opsjobs.clock import SystemClock
-from opsjobs.engine.interrupt import Interrupted, Stops, Why
-from opsjobs.engine.outage import wait_out
+from opsjobs.engine.runs.cancellation import Interrupted, Stops, Why
+from opsjobs.engine.runs.outage import wait_out
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
-from opsjobs.model.failures import Unavailable
 from opsjobs.model.job import CommandAction
 from opsjobs.model.secret import Credential
-from opsjobs.model.source import VaultSource
+from opsjobs.model.secret_source import VaultSource
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import Exit, Output, Session

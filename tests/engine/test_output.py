@@ -14,11 +14,11 @@ from hypothesis import strategies as some
 from engine.bench import bench, until
 from opsjobs import failpoints
 from opsjobs.clock import SystemClock
-from opsjobs.engine import record as recording
-from opsjobs.engine.output import TAIL_BYTES, Capture
-from opsjobs.engine.record import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, Draft, RunRecord
-from opsjobs.engine.recorder import Recorder
-from opsjobs.engine.words import Words
+from opsjobs.engine.runs import run_journal as recording
+from opsjobs.engine.runs.output import TAIL_BYTES, Capture
+from opsjobs.engine.runs.run_journal import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, Draft, RunRecord
+from opsjobs.engine.runs.stdout_capture import Words
+from opsjobs.engine.worker.batch_writer import Recorder
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit, Output, Stream

@@ -13,17 +13,17 @@ from engine.test_waits import waits
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
-from opsjobs.engine.again import Again
-from opsjobs.engine.judging import Judging
+from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
-from opsjobs.model.again import RetryDraft, Which
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety import Question
+from opsjobs.model.retry_request import RetryDraft, Which
+from opsjobs.model.safety_verdict import Finding, Verdict
 from opsjobs.model.target import HostKeyPolicy, SelectionDraft, Target
-from opsjobs.model.verdict import Finding, Verdict
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit
+from opsjobs.safety import Question
 from opsjobs.store.transaction import Database
 
 APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}

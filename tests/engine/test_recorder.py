@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from opsjobs.clock import SystemClock
-from opsjobs.engine import record as records
-from opsjobs.engine import recorder as recording
-from opsjobs.engine.record import ActionEnd, Page, RunRecord
-from opsjobs.engine.recorder import Recorder
+from opsjobs.engine.runs import run_journal as records
+from opsjobs.engine.runs.run_journal import ActionEnd, Page, RunRecord
+from opsjobs.engine.worker.batch_writer import Recorder
+from opsjobs.engine.worker.worker import batch_writer as recording
+from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.model.failures import TooSlow, Unavailable
 from opsjobs.store.ledger import Claimed, Flush, Settled
 from opsjobs.telemetry import Metrics
 

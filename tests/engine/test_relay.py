@@ -13,10 +13,10 @@ from engine.bench import Bench, bench, until
 from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
-from opsjobs.engine import relay as relaying
-from opsjobs.engine.relay import Relay
+from opsjobs.engine.background import event_publisher as relaying
+from opsjobs.engine.background.event_publisher import Relay
 from opsjobs.engine.service import Loop
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 
@@ -119,7 +119,7 @@ async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
         relay = relay_of(on, bus)
         assert await relay.run_once() == {"published": 0}
         assert not await _all_told(database), "what ended the process before may have ended Redis and its listeners, too"
-        monkeypatch.setattr("opsjobs.engine.relay.COME_BACK_SECONDS", 0.0)
+        monkeypatch.setattr("opsjobs.engine.background.event_publisher.COME_BACK_SECONDS", 0.0)
         assert await relay.run_once() == {"published": 0}
         assert await _all_told(database)
         await bus.close()

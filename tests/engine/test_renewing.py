@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from engine.bench import Bench, Known, bench
 from engine.test_durable import half_done, stored, whole
-from opsjobs.engine.renewing import renewed
+from opsjobs.engine.runs.credential_refresh import renewed
 from opsjobs.model.credential import RotationDraft
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.fake import FakeSessions

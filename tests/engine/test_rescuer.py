@@ -12,13 +12,13 @@ import pytest
 from engine.bench import Bench, bench
 from kit.ledgering import Owner
 from opsjobs.bus import Bus
-from opsjobs.engine import scheduler as scheduling
-from opsjobs.engine.relay import Relay
-from opsjobs.engine.rescuer import Rescuer
-from opsjobs.engine.scheduler import Scheduler
+from opsjobs.engine.background import scheduler as scheduling
+from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.service import Loop
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.model.failures import Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics

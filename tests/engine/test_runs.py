@@ -9,9 +9,9 @@ import pytest
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.target_run import RunLimits
+from opsjobs.engine.runs.target_run import RunLimits
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, Gate
 from opsjobs.remote.session import Exit, Output

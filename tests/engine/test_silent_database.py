@@ -11,10 +11,10 @@ import pytest
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner
 from kit.pgproxy import over_tcp
-from opsjobs.engine.database_clock import DatabaseClock
-from opsjobs.engine.heart import Heart
-from opsjobs.engine.rescuer import Rescuer
-from opsjobs.engine.worker import Worker
+from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.worker.database_clock import DatabaseClock
+from opsjobs.engine.worker.lease_heartbeat import Heart
+from opsjobs.engine.worker.worker import Worker
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Exit, Output
 from opsjobs.store.ledger import Ledger

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.bench import Bench, bench, until
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import Exit
 from opsjobs.store.transaction import Database

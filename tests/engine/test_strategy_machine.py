@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kit.ledgering import NOW, Owner, faults, launch, machines
 from kit.servers import Databases
+from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
-from opsjobs.model.failures import Conflict
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled

@@ -13,14 +13,14 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.clock import TurnedClock
-from opsjobs.engine import transfer
-from opsjobs.engine.archive import members
-from opsjobs.engine.chunks import BLOCK_BYTES, Chunks, Slice
-from opsjobs.engine.run_state import RunLimits
+from opsjobs.engine.runs import transfer
+from opsjobs.engine.runs.archive import members
+from opsjobs.engine.runs.chunk_cache import BLOCK_BYTES, Chunks, Slice
+from opsjobs.engine.runs.run_state import RunLimits
 from opsjobs.model.action import FileTransferAction
+from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
-from opsjobs.model.failures import Invalid, RemoteFailure
-from opsjobs.model.runs import Result
+from opsjobs.model.run_views import Result
 from opsjobs.remote.fake.script import Gate
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.store.files import StoredFile

@@ -10,15 +10,15 @@ from structlog.testing import capture_logs
 
 from engine.bench import Bench, bench, until
 from kit.ledgering import Owner, faults, launch, machines
-from opsjobs.engine.housekeeping import LEFTOVERS_SECONDS, Housekeeper
-from opsjobs.engine.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper
+from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.turn import PAUSE_SECONDS, TURN_SECONDS, Turn
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.contents import Contents
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.blobs import Contents
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
+from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.transaction import Database
-from opsjobs.store.turns import Turns
 from opsjobs.telemetry import Metrics
 
 
@@ -183,7 +183,7 @@ async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> Non
 async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.store.journal.FORGET_ROWS", 16 * 5)
+    monkeypatch.setattr("opsjobs.store.execution_log.FORGET_ROWS", 16 * 5)
     async with bench(database) as on:
         await database.fetch(
             """insert into events (shard, type, subject, at, published_at)

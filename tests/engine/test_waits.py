@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from engine.bench import Bench, bench, until
 from engine.test_workflows import step, told
 from kit.ledgering import says
-from opsjobs.engine.interrupt import Why
+from opsjobs.engine.runs.cancellation import Why
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy

@@ -172,7 +172,7 @@ async def test_a_command_that_outlives_the_drain_is_lost_and_not_killed(database
 async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.engine.worker.LAST_CLAIM_SECONDS", 0.3)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.3)
     async with bench(database) as on:
         failpoints.arm("begin:sleep:30")
         async with on.worker():

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.judges import child, pool, process, wire
-from opsjobs.judges.pool import JudgePool
-from opsjobs.model.failures import Unavailable
-from opsjobs.model.safety import Context, Question
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.verdict import Verdict
+from opsjobs.model.errors import Unavailable
+from opsjobs.model.safety_verdict import Verdict
+from opsjobs.safety import Context, Question
+from opsjobs.safety.judging import judge
+from opsjobs.sandbox import child, pool, process, protocol
+from opsjobs.sandbox.pool import JudgePool
 
 SECONDS = 60.0
 
@@ -135,8 +135,8 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
     started = folder / "started"
     program = f"""
 import os, signal, sys
-from opsjobs.judges import child
-from opsjobs.model.safety.judging import judge
+from opsjobs.sandbox import child
+from opsjobs.safety.judging import judge
 started = os.open({str(started)!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 os.write(started, b"one ")
 def judged(interpreter, text, **more):
@@ -220,8 +220,8 @@ async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.M
 async def test_it_ends_with_the_process_that_asks(tmp_path: Path) -> None:
     program = """
 import asyncio, os, sys
-from opsjobs.judges.pool import JudgePool
-from opsjobs.model.safety import Context, Question
+from opsjobs.sandbox.pool import JudgePool
+from opsjobs.safety import Context, Question
 made = JudgePool()
 asyncio.run(made.judge(Question("sh", "ls", Context())))
 print(*made.pids(), flush=True)
@@ -240,12 +240,12 @@ def _is_there(pid: int) -> bool:
 
 
 def test_a_message_that_is_too_long_is_not_read() -> None:
-    with pytest.raises(wire.Malformed):
-        wire.length_of(wire.HEADER.pack(wire.MESSAGE_BYTES_MAX + 1))
+    with pytest.raises(protocol.Malformed):
+        protocol.length_of(protocol.HEADER.pack(protocol.MESSAGE_BYTES_MAX + 1))
 
 
 def test_no_process_of_the_service_loads_a_grammar() -> None:
-    program = "import sys, opsjobs.parts.worker, opsjobs.parts.scheduler, opsjobs.api.app; print('tree_sitter' in sys.modules)"
+    program = "import sys, opsjobs.composition.worker, opsjobs.composition.scheduler, opsjobs.api.app; print('tree_sitter' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert ran.stdout.strip() == "False"
 

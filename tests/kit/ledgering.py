@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 from opsjobs.clock import uuid7
 from opsjobs.model.access import Principal
-from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.spool_identity import Identity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, Ruling, RunMove, Settled

@@ -15,12 +15,12 @@ from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS
 from opsjobs.store.files import FILES
-from opsjobs.store.firings import FIRINGS
 from opsjobs.store.groups import GROUPS
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.jobs import JOBS
 from opsjobs.store.paging import Listing, Page, PageRequest
-from opsjobs.store.schedules import SCHEDULES
+from opsjobs.store.scheduling.firings import FIRINGS
+from opsjobs.store.scheduling.schedules import SCHEDULES
 from opsjobs.store.transaction import Database
 
 DAYS_AGO = "2026-01-01T00:00:00Z"

@@ -8,25 +8,25 @@ from typing import Any
 
 from kit.rights import everybody
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.firing import FiringService, Triggers
-from opsjobs.engine.launch import Launcher, LaunchLimits
-from opsjobs.engine.preparing import Preparer
-from opsjobs.engine.rights import Ask
+from opsjobs.engine.firing.firing import FiringService, Triggers
+from opsjobs.engine.firing.firing_launch_prep import Preparer
+from opsjobs.engine.launching.launch import Launcher, LaunchLimits
+from opsjobs.engine.launching.launch_authz import Ask
+from opsjobs.integrations.targets import Targets
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import TargetDraft
-from opsjobs.peers.targets import Targets
-from opsjobs.store.calendars import by_calendars
-from opsjobs.store.due import Closer
 from opsjobs.store.envelope import new_key
 from opsjobs.store.files import Files
-from opsjobs.store.firings import Firings
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.schedule_rows import StoredSchedule
-from opsjobs.store.schedules import Schedules
+from opsjobs.store.scheduling.calendars import by_calendars
+from opsjobs.store.scheduling.due_firings import Closer
+from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import Metrics

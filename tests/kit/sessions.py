@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Exit, Output, Process, Sessions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kit.machines import local_endpoint
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.local import LocalSessions
 

@@ -24,11 +24,11 @@ from kit.machines import endpoint_of, local_endpoint
 from kit.proxy import proxy
 from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
-from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun
 from remote.conftest import pool

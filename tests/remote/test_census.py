@@ -16,7 +16,7 @@ import pytest
 
 from kit.accounts import account
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.group import Ask, Census, NoGroup, Question, end_group
+from opsjobs.remote.process_group import Ask, Census, NoGroup, Question, end_group
 
 # How a machine that hides processes is made: a mount namespace with another /proc. Processes and signals are real.
 WITHOUT_PROC = "mount -t tmpfs none /proc"
@@ -94,7 +94,7 @@ async def test_a_process_without_a_group_of_its_own_is_known_on_a_machine_that_l
 
 
 async def test_a_member_that_the_machine_hides_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsjobs.remote.group.PROOF_SECONDS", 1.0)
+    monkeypatch.setattr("opsjobs.remote.process_group.PROOF_SECONDS", 1.0)
     with account() as user, group("sh", "-c", "echo up; sleep 60; sleep 60") as leader:
         started = time.monotonic()
         # Of root's group this user sees nothing, and may not signal it.

@@ -17,7 +17,7 @@ from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.breaker import Breaker
+from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import Exit
 from opsjobs.remote.ssh.connect import Connector

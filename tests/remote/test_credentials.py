@@ -18,7 +18,7 @@ from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.remote.session import Exit
-from opsjobs.remote.ssh import logins
+from opsjobs.remote.ssh import auth_material
 from remote.conftest import pool
 
 OK = (b"", b"", Exit(0))
@@ -67,13 +67,13 @@ async def test_a_wrong_or_missing_passphrase_is_credential_missing(
 
 async def test_a_key_is_read_once_for_each_version_of_its_credential(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = logins._parse
+    real = auth_material._parse
 
-    def counted(credential: Credential) -> logins.Login:
+    def counted(credential: Credential) -> auth_material.Login:
         read.append(credential.version)
         return real(credential)
 
-    monkeypatch.setattr(logins, "_parse", counted)
+    monkeypatch.setattr(auth_material, "_parse", counted)
     async with pool() as sessions:
         for name in ("web-1", "web-2", "db-1"):
             for version in (1, 2):

@@ -10,8 +10,8 @@ import asyncssh
 import pytest
 
 from kit.machines import small_server
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of

@@ -14,8 +14,8 @@ from kit.machines import endpoint_of, small_server
 from kit.proxy import proxy
 from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.pool import PoolLimits
 from opsjobs.remote.session import Exit

@@ -17,8 +17,8 @@ from kit.machines import endpoint_of, local_endpoint
 from kit.proxy import proxy
 from kit.sessions import heard, run
 from kit.sshd import Sshd, sshd
-from opsjobs.model.durable import Order, RunKey
 from opsjobs.model.execution import CancelProof
+from opsjobs.model.spool_identity import Order, RunKey
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.pool import PoolLimits

@@ -21,10 +21,10 @@ from kit.machines import endpoint_of
 from kit.servers import open_folder
 from kit.sessions import run
 from kit.sshd import Sshd
-from opsjobs.model.durable import Order, RunKey
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Order, RunKey
 from opsjobs.remote.session import Exit, Output
 from remote.conftest import pool
 

@@ -16,8 +16,8 @@ from kit.proxy import Faults, proxy
 from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.clock import TurnedClock
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import Exit
 from opsjobs.remote.ssh.connect import Connector

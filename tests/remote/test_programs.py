@@ -14,11 +14,11 @@ import pytest
 
 from contract.durables import alive
 from kit.sessions import heard
-from opsjobs.model.durable import Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Order, RunKey
 from opsjobs.remote.session import Exit
 from opsjobs.remote.spool.direct import directly
 from opsjobs.remote.spool.program import direct

@@ -16,12 +16,12 @@ from kit.machines import endpoint_of
 from kit.proxy import proxy
 from kit.sessions import code_of, run
 from kit.sshd import Sshd, sshd
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.connection_group import Line
+from opsjobs.remote.output_buffer import Outflow
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.route import Line
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.process import Receiver
 from remote.conftest import pool

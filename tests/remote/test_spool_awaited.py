@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.machines import local_endpoint
-from opsjobs.model.durable import Order
+from opsjobs.model.spool_identity import Order
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Exit
 from opsjobs.remote.spool import durable

@@ -18,12 +18,12 @@ from kit.machines import endpoint_of
 from kit.proxy import Cut, Proxy, proxy
 from kit.sessions import heard
 from kit.sshd import Sshd, sshd
-from opsjobs.model.durable import Order
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Order
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
-from opsjobs.remote.spool import live, sources
+from opsjobs.remote.spool import live_follow, output_sources
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
 
@@ -116,7 +116,7 @@ async def test_where_no_second_channel_can_be_had_output_is_still_seen_as_it_com
         ):
             order = web.order("echo up; until [ -e gate ]; do sleep 0.05; done; echo down")
             process = await web.begin(order)
-            assert await within(live.FOLLOW_SECONDS + 60, first(process)) == b"up\n"
+            assert await within(live_follow.FOLLOW_SECONDS + 60, first(process)) == b"up\n"
             assert await other.done("echo ok") == (b"ok\n", b"", Exit(0))
             (made.home / "gate").touch()
             assert await heard(process) == (b"down\n", b"", Exit(0))
@@ -173,7 +173,7 @@ async def test_a_cancel_without_contact_is_unreachable(server: Sshd) -> None:
 
 
 async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SILENCE_SECONDS", 6.0)
+    monkeypatch.setattr(output_sources, "SILENCE_SECONDS", 6.0)
     async with pool() as sessions, proxy(server.host, server.port) as way:
         with account("dash", owner=server.user) as made:
             async with open_machine(sessions, endpoint_of(server), made) as web:

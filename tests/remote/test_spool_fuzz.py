@@ -17,11 +17,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from kit.machines import local_endpoint
-from opsjobs.model.durable import Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Order, RunKey
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
 from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.spool_identity import Identity, Order, RunKey
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.records import Records, Word
+from opsjobs.remote.spool.frame_parser import Records, Word
 from opsjobs.remote.spool.script import Request
 
 LINUX = Identity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")

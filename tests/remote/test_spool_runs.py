@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from kit.sessions import heard
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NotBegun, Settlement
 from remote.spools import Machine, first, kill, machine, marked, ours, until, within
 

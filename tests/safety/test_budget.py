@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.model.safety.judging import INTERPRETERS, judge, traced
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import Context
+from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.safety.judging import INTERPRETERS, judge, traced
 
 # Each makes a parser or a reader go over it again and again.
 BOMBS = [

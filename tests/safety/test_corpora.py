@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.safety_policy import read
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import Context
+from opsjobs.safety.judging import judge
+from opsjobs.safety.policy import read
 from safety.corpus import corpus
 
 DANGEROUS_AT_LEAST = 200

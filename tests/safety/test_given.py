@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety import of_texts
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import of_texts
+from opsjobs.safety.judging import judge
 
 UNKNOWN = "opsjobs-unknown-value"
 TREE = "import shutil, sys\nshutil.rmtree(sys.argv[1])"

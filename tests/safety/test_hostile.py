@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsjobs.judges.pool import JudgePool
-from opsjobs.model.safety import Context, Question
-from opsjobs.model.safety.budget import CHARACTERS_MAX, Spent, filled_in, replaced
-from opsjobs.model.safety.globs import beginning, matching, normal, wildcards
-from opsjobs.model.safety.judging import traced
-from opsjobs.model.safety.paths import may_be
-from opsjobs.model.safety.rulebook import rulebook
-from opsjobs.model.safety.words import ANY, STAR, joined
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import Context, Question
+from opsjobs.safety.budget import CHARACTERS_MAX, Spent, filled_in, replaced
+from opsjobs.safety.globs import beginning, matching, normal, wildcards
+from opsjobs.safety.judging import traced
+from opsjobs.safety.paths import may_be
+from opsjobs.safety.rulebook import rulebook
+from opsjobs.safety.symbolic_words import ANY, STAR, joined
+from opsjobs.sandbox.pool import JudgePool
 from safety import hostile
 
 JUDGES = JudgePool()

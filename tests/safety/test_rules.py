@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.safety.matching import severity
-from opsjobs.model.safety.rulebook import Rule, RuleError, bound, rulebook
-from opsjobs.model.verdict import Verdict
+from opsjobs.model.safety_verdict import Verdict
+from opsjobs.safety import Context
+from opsjobs.safety.judging import judge
+from opsjobs.safety.matching import severity
+from opsjobs.safety.rulebook import Rule, RuleError, bound, rulebook
 
 RULE = """
 - name: one

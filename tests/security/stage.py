@@ -11,7 +11,7 @@ import httpx2
 
 from api.kit import app_on
 from api.live import parts_for
-from opsjobs.engine.judging import Judging
+from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.kit import problem
 from opsjobs.model.access import Grant, Principal, Scope
-from opsjobs.model.claims import ClaimRules, external
-from opsjobs.model.granting import within
-from opsjobs.store.people import People
-from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.model.grants import within
+from opsjobs.model.token_claims import ClaimRules, external
+from opsjobs.store.identities import People
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import stage
 

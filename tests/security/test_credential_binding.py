@@ -13,8 +13,8 @@ from opsjobs.clock import SystemClock
 from opsjobs.model.access import Grant, Principal
 from opsjobs.model.action import BecomeDraft
 from opsjobs.model.credential import BoundTo
+from opsjobs.model.errors import Invalid
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import Invalid
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport

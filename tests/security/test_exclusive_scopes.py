@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from api.kit import job, problem
-from opsjobs.engine.launch import LaunchLimits
+from opsjobs.engine.launching.launch import LaunchLimits
 from opsjobs.model.access import Reach, Scope
-from opsjobs.model.bounds import Bounds
-from opsjobs.model.exclusive import check_names
-from opsjobs.model.failures import Forbidden
+from opsjobs.model.access_bounds import Bounds
+from opsjobs.model.errors import Forbidden
+from opsjobs.model.exclusive_names import check_names
 from opsjobs.store.transaction import Database
 from security.world import FOREIGN, STAGING, badge, world
 

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 
 import opsjobs.store
 from api.kit import desk, problem
-from opsjobs.model.failures import Invalid
+from opsjobs.model.api_model import Moment
+from opsjobs.model.errors import Invalid
 from opsjobs.model.instants import in_reach, read_instant
-from opsjobs.model.wire import Moment
 from opsjobs.store.paging import Listing, PageRequest
 from opsjobs.store.transaction import Database
 

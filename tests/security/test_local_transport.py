@@ -10,14 +10,14 @@ import pytest
 
 from api.kit import Desk, desk, problem
 from kit.machines import local_endpoint
-from opsjobs.engine.launch import LaunchLimits
+from opsjobs.engine.launching.launch import LaunchLimits
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.local import LocalSessions
 from opsjobs.settings import load
 from opsjobs.standalone.stack import Stack, StackOptions
-from opsjobs.store.importing import Imports
 from opsjobs.store.inventory import Inventory
+from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from security.world import badge, world
 

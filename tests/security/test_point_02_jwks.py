@@ -9,13 +9,13 @@ import pytest
 
 from kit.issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private, signed
 from opsjobs.clock import TurnedClock
-from opsjobs.identity.external import SignedTokens
 from opsjobs.identity.jws import BY_KEY_PAIR
-from opsjobs.identity.keys import KEPT_WITHOUT_ANSWER_SECONDS, REFETCH_SECONDS, PublishedKeys
-from opsjobs.model.claims import ClaimRules
-from opsjobs.model.failures import Unauthorised, Unavailable
-from opsjobs.peers.asking import BYTES_MAX, Asking
-from opsjobs.peers.issuer import DiscoveredIssuer, PinnedIssuer
+from opsjobs.identity.platform_tokens import SignedTokens
+from opsjobs.identity.verification_keys import KEPT_WITHOUT_ANSWER_SECONDS, REFETCH_SECONDS, PublishedKeys
+from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
+from opsjobs.integrations.json_client import BYTES_MAX, Asking
+from opsjobs.model.errors import Unauthorised, Unavailable
+from opsjobs.model.token_claims import ClaimRules
 
 TTL = 300.0
 OLD, NEW = {"keys": [jwk("rsa", "old")]}, {"keys": [jwk("rsa", "old"), jwk("p256", "new")]}

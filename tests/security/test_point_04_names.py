@@ -11,7 +11,7 @@ import pytest
 
 from api.kit import Desk, desk, problem
 from kit.issuer import pem
-from opsjobs.model.failures import Conflict
+from opsjobs.model.errors import Conflict
 from opsjobs.store.migrations import runner
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.transaction import Database

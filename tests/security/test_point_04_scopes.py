@@ -9,8 +9,8 @@ from psycopg.types.json import Jsonb
 
 from api.kit import problem
 from opsjobs.model.access import Reach, Scope, labels_of
-from opsjobs.model.bounds import out_of_sight
-from opsjobs.store.reaching import condition
+from opsjobs.model.access_bounds import out_of_sight
+from opsjobs.store.scope_sql import condition
 from opsjobs.store.transaction import Database
 from security.world import FOREIGN, STAGING, badge, world
 

@@ -13,12 +13,12 @@ import pytest
 
 from api.kit import desk, problem
 from api.live import Live, live
-from opsjobs.api import standing
-from opsjobs.api.connection import DROP
+from opsjobs.api import stream_reauth
 from opsjobs.api.follower import Pace
-from opsjobs.api.lasting import Streams
+from opsjobs.api.http_connection import DROP
+from opsjobs.api.long_lived import Streams
 from opsjobs.clock import TurnedClock
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.store.transaction import Database
 
 DEADLINE_SECONDS = 60
@@ -165,7 +165,7 @@ async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_ga
 async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(stream_reauth, "PATIENCE_SECONDS", 0.2)
     async with stage(database) as (desk, clock, _):
         key = {"Authorization": f"Bearer {await desk.parts.people.create_key('ben', 'viewer')}"}
         async with viewer(desk, key) as seen:

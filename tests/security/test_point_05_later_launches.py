@@ -10,7 +10,7 @@ from api.kit import desk, job
 from engine.bench import bench
 from engine.test_transfers import stored, web
 from kit.scheduling import Office
-from opsjobs.engine.rights import Ask
+from opsjobs.engine.launching.launch_authz import Ask
 from opsjobs.model.access import Principal, PrincipalKind, Scope
 from opsjobs.model.action import FileTransferAction, JobAction
 from opsjobs.model.execution import TriggeredBy

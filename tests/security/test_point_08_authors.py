@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.engine.approving import terms_of
-from opsjobs.engine.judging import Judged
+from opsjobs.engine.launching.approval_service import terms_of
+from opsjobs.engine.launching.safety_service import Judged
 from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
 from opsjobs.model.approvers import ApprovalPolicy
-from opsjobs.model.failures import Forbidden
+from opsjobs.model.errors import Forbidden
+from opsjobs.model.safety_verdict import Finding, Judgement, Verdict
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
-from opsjobs.model.verdict import Finding, Judgement, Verdict
-from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import stage
 

@@ -10,11 +10,11 @@ import pytest
 from api.kit import problem
 from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester
-from opsjobs.model.claims import ClaimRules, external
-from opsjobs.model.failures import Conflict, Forbidden
-from opsjobs.model.granting import both, both_roles
-from opsjobs.store.people import People
-from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.model.errors import Conflict, Forbidden
+from opsjobs.model.grants import both, both_roles
+from opsjobs.model.token_claims import ClaimRules, external
+from opsjobs.store.identities import People
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from opsjobs.engine.course import course_of
-from opsjobs.engine.pinning import Pinning, pins_of_step, with_steps_pinned
-from opsjobs.model.failures import Invalid
-from opsjobs.model.pinned import Hop, Pins, holds
-from opsjobs.model.pinned import pin as pin_of
+from opsjobs.engine.compiled_spec import course_of
+from opsjobs.engine.launching.target_pinning import Pinning, pins_of_step, with_steps_pinned
+from opsjobs.model.errors import Invalid
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
+from opsjobs.model.target_fingerprint import Hop, Pins, holds
+from opsjobs.model.target_fingerprint import pin as pin_of
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
 

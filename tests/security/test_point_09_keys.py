@@ -21,7 +21,7 @@ from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.fake.script import Gate
 from opsjobs.remote.session import Exit
 from opsjobs.settings import load
-from opsjobs.standalone.keys import drop, put_first, read
+from opsjobs.standalone.key_file import drop, put_first, read
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Keys, StoredCredential, Vault

@@ -11,8 +11,8 @@ import pytest
 
 from api.kit import desk, job
 from kit.machines import small_server
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.store.transaction import Database
 from remote.conftest import pool

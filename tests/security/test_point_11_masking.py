@@ -16,12 +16,12 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.course import course_of
-from opsjobs.engine.masks import KEPT_SECONDS, Masks
+from opsjobs.engine.compiled_spec import course_of
+from opsjobs.engine.runs.run_masks import KEPT_SECONDS, Masks
 from opsjobs.model.action import CommandAction
 from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, TriggeredBy
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.job import BecomeDraft, LaunchOrder, Policy
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.secret import Credential, CredentialType, Secret

@@ -12,8 +12,8 @@ from kit.issuer import SECRET
 from opsjobs import settings
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.jws import Unproven
-from opsjobs.identity.own import OwnTokens
-from opsjobs.model.failures import Unauthorised
+from opsjobs.identity.local_tokens import OwnTokens
+from opsjobs.model.errors import Unauthorised
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 

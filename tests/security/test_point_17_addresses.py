@@ -10,8 +10,8 @@ import pytest
 
 from kit.machines import small_server
 from kit.sessions import failure_of, run
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Exit

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from contract.injections import payloads
-from opsjobs.model.judged import texts_of
 from opsjobs.model.rendering import Rendering
-from opsjobs.model.safety.judging import judge
+from opsjobs.model.safety_verdict import Verdict
 from opsjobs.model.template import Names
-from opsjobs.model.verdict import Verdict
+from opsjobs.safety.job_inputs import texts_of
+from opsjobs.safety.judging import judge
 
 PLACES = [
     ("parameters", "say ${x}", lambda text: {"parameters": {"x": text}}),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from api.kit import desk, job
-from opsjobs.model.claims import is_name
 from opsjobs.model.naming import check_name
+from opsjobs.model.token_claims import is_name
 from opsjobs.store.transaction import Database
 
 BAD = {

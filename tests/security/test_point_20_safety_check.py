@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety.judging import judge
-from opsjobs.model.verdict import Verdict, worst
+from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.safety import Context
+from opsjobs.safety.judging import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.cli.documents import bodies
-from opsjobs.cli.exits import CommandFailed
+from opsjobs.cli.exit_codes import CommandFailed
+from opsjobs.cli.yaml_documents import bodies
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "\n".join(
     f"{this}: &{this} [{','.join(['*' + before] * 10)}]" for before, this in zip("abcdefgh", "bcdefghi", strict=True)

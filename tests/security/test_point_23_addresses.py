@@ -6,10 +6,10 @@ import pytest
 
 from engine.test_choices import refusal
 from opsjobs.clock import SystemClock
+from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.model.addresses import is_public
-from opsjobs.model.failures import Invalid, RemoteFailure
+from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.peers.choices import Choices
 from opsjobs.remote.addresses import AddressPolicy
 
 PRIVATE = [

@@ -22,8 +22,8 @@ import pytest
 import uvicorn
 
 from kit.ports import free_port
-from opsjobs.api.connection import Connection
 from opsjobs.api.connection_limits import ConnectionLimits, backlog_of, most_of
+from opsjobs.api.http_connection import Connection
 from opsjobs.store.envelope import new_key
 
 START_SECONDS = 90

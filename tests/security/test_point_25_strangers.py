@@ -12,11 +12,11 @@ import pytest
 
 from api.kit import Desk, desk, problem
 from opsjobs.api.body import STRANGER_BYTES_MAX
-from opsjobs.api.buckets import BURST_SECONDS
-from opsjobs.api.strangers import AT_ONCE_MAX, DOUBTED_MAX, Strangers
+from opsjobs.api.token_bucket import BURST_SECONDS
+from opsjobs.api.unauthenticated_rate_limit import AT_ONCE_MAX, DOUBTED_MAX, Strangers
 from opsjobs.clock import TurnedClock
-from opsjobs.model.failures import TooMany, Unauthorised, Unavailable
-from opsjobs.store.fleet import HEAD
+from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
+from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database
 
 A_SECOND = 5

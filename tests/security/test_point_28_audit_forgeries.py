@@ -11,22 +11,22 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.retention import Keeper
-from opsjobs.engine.sealing import Sealer
+from opsjobs.engine.background.audit_sealer import Sealer
+from opsjobs.engine.background.retention import Keeper
 from opsjobs.engine.turn import Turn
-from opsjobs.model.chain import FIELDS, Break, Link
+from opsjobs.model.audit_chain import FIELDS, Break, Link
+from opsjobs.model.audit_signing import Part, SigningKeys
 from opsjobs.model.encryption_key import decoded, derived, key_id
-from opsjobs.model.failures import Failure
+from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import Part, SigningKeys
 from opsjobs.store import audit, audit_chain
 from opsjobs.store.audit_chain import Unproven
 from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.envelope import new_key
 from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.sealing import Seals
+from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.transaction import Database
-from opsjobs.store.turns import Turns
 from opsjobs.store.vault import Keys
 from opsjobs.telemetry import Metrics
 

@@ -15,8 +15,8 @@ from api.kit import app_on, known_to
 from api.live import parts_for
 from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
 from opsjobs.model.approval import Terms
-from opsjobs.store.contents import seal
-from opsjobs.store.people import People
+from opsjobs.store.blobs import seal
+from opsjobs.store.identities import People
 from opsjobs.store.transaction import Database
 
 STAGING, FOREIGN = "staging", "foreign"

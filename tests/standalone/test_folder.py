@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.model.failures import Refusal
-from opsjobs.standalone.folder import DataFolder
+from opsjobs.model.errors import Refusal
+from opsjobs.standalone.data_dir import DataFolder
 
 
 def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:

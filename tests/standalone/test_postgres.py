@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from kit.servers import memory, open_folder
-from opsjobs.model.failures import Refusal
+from opsjobs.model.errors import Refusal
 from opsjobs.standalone.postgres import Postgres
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.spawn import spawn
 from opsjobs.standalone.supervisor import Process, Supervisor

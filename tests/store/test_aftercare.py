@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
-from opsjobs.model.durable import Identity, RunKey
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
+from opsjobs.model.spool_identity import Identity, RunKey
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove, Sweep
 from opsjobs.store.paging import PageRequest

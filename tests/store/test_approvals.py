@@ -11,12 +11,12 @@ import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, Terms
+from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus
-from opsjobs.model.failures import Conflict, Forbidden, Invalid, NotFound
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
 from opsjobs.store.approvals import Approvals
-from opsjobs.store.journal import Journal
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Ledger, Question
 from opsjobs.store.transaction import Database
 

@@ -9,10 +9,10 @@ import pytest
 from psycopg import errors
 
 from kit.ledgering import Owner, faults, launch, machines, read
-from opsjobs.api.conditions import ROUTE_BYTES_MAX
+from opsjobs.api.preconditions import ROUTE_BYTES_MAX
+from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor
-from opsjobs.model.failures import TooSlow, Unavailable
-from opsjobs.store.away import unavailable
+from opsjobs.store.connection_errors import unavailable
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX

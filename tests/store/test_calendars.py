@@ -11,10 +11,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.calendar import CalendarDraft, closed
-from opsjobs.model.failures import Conflict, Invalid, NotFound
-from opsjobs.store.calendars import Calendars, StoredCalendar, check_known
+from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar, check_known
 from opsjobs.store.transaction import Connection, Database
 from store.cast import job
 

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 from opsjobs.model.circuit import RIGHT_SECONDS, Ask, CircuitKey, CircuitPolicy, CircuitState, Report, Right
 from opsjobs.model.execution import ErrorCode
 from opsjobs.store.circuits import Circuits
-from opsjobs.store.fleet import Fleet
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.system_status import Fleet
 from opsjobs.store.transaction import Database
 from store.cast import password, target
 from store.test_inventory import inventory_on

@@ -12,9 +12,9 @@ import pytest
 
 from kit.pgproxy import over_tcp
 from kit.ports import free_port
-from opsjobs.model.failures import Unavailable
-from opsjobs.store import connecting, transaction
-from opsjobs.store.connecting import DatabaseConnection, Redial, dial
+from opsjobs.model.errors import Unavailable
+from opsjobs.store import connections, transaction
+from opsjobs.store.connections import DatabaseConnection, Redial, dial
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Workers
 
@@ -83,7 +83,7 @@ async def test_what_postgresql_closed_meanwhile_is_given_to_nobody(database: Dat
 
 
 async def test_an_outage_is_over_for_us_as_soon_however_long_it_was(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
-    monkeypatch.setattr(connecting, "REDIAL_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "REDIAL_SECONDS", 0.01)
     failures = 0
 
     async def try_to() -> DatabaseConnection:

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from kit.ledgering import Owner, launch, machines
-from opsjobs.model.failures import Conflict, NotFound
-from opsjobs.store import contents
+from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.store import blobs
 from opsjobs.store.artifacts import Artifacts
-from opsjobs.store.contents import CHUNK_BYTES, Contents, Forgotten, TooManyBytes, Written
+from opsjobs.store.blobs import CHUNK_BYTES, Contents, Forgotten, TooManyBytes, Written
 from opsjobs.store.files import Files, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest
@@ -174,7 +174,7 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
     await turn(database, 1.1)
     again = await write(database, data)
     async with database.transaction() as naming:
-        await contents.seal(naming, again)
+        await blobs.seal(naming, again)
         assert await Contents(database).sweep() == 0  # the row is locked: it is left for the next round
         await naming.execute(
             "insert into files (uuid, name, content_id, created_by) values (gen_random_uuid(), 'x', %s, 'ada')",
@@ -185,7 +185,7 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
 
 
 async def test_a_large_content_is_swept_in_portions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "SWEEP_CHUNKS", 3)
+    monkeypatch.setattr(blobs, "SWEEP_CHUNKS", 3)
     await write(database, noise(2 * MIB))
     await turn(database, 1.1)
     assert await Contents(database).sweep() == 1

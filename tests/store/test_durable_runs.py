@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines, read
-from opsjobs.model.durable import Identity
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
-from opsjobs.store.journal import Journal
+from opsjobs.model.spool_identity import Identity
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
 from opsjobs.store.transaction import Database

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from kit.story import Story, target
+from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, TriggeredBy
-from opsjobs.model.failures import Invalid, NotFound
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest

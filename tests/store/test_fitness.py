@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 from kit import servers
 from kit.servers import AUDIT_KEY
 from opsjobs.clock import SystemClock
-from opsjobs.engine.inspection import Inspection
-from opsjobs.model.failures import DiskFull, Refusal
+from opsjobs.engine.background.inspection import Inspection
+from opsjobs.model.errors import DiskFull, Refusal
 from opsjobs.standalone.postgres import Postgres
+from opsjobs.store.database_checks import Complaint, Fitness
 from opsjobs.store.envelope import new_key
-from opsjobs.store.fitness import Complaint, Fitness
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Keys, Vault

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 from kit.ledgering import Owner, launch, machines
 from kit.story import Story
-from opsjobs.model.again import DiscardDraft, LetterFilter
+from opsjobs.model.retry_request import DiscardDraft, LetterFilter
 from opsjobs.store.dead_letters import DeadLetters
-from opsjobs.store.fleet import HEAD, Fleet
 from opsjobs.store.migrations import runner
+from opsjobs.store.system_status import HEAD, Fleet
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 

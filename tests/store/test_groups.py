@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.failures import Conflict, Invalid, NotFound
-from opsjobs.model.grouping import GroupDraft
+from opsjobs.model.errors import Conflict, Invalid, NotFound
+from opsjobs.model.target_group import GroupDraft
 from opsjobs.store.groups import Groups, StoredGroup
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.jobs import Jobs

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from opsjobs.model.failures import Conflict, Invalid
+from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.store import idempotency
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.jobs import Jobs, StoredJob
-from opsjobs.store.journal import Journal
 from opsjobs.store.transaction import Connection, Database
 from store.cast import job
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from opsjobs.clock import SystemClock
-from opsjobs.model.importing import ImportDraft, Imported
-from opsjobs.store.importing import Imports
+from opsjobs.model.target_import import ImportDraft, Imported
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from store.cast import password
 from store.test_inventory import inventory_on

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.failures import Conflict, Invalid, NotFound
+from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.target import SelectionDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import Inventory, StoredTarget

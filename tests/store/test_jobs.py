@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.failures import Conflict, NotFound, Precondition
+from opsjobs.model.errors import Conflict, NotFound, Precondition
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read
+from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, verdict
-from opsjobs.model.failures import Conflict, NotFound, Unavailable
-from opsjobs.store.journal import Journal
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
 from opsjobs.store.transaction import Database

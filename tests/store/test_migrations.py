@@ -18,8 +18,8 @@ from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, faults, launch, machines, read
 from kit.servers import AUDIT_KEY, Databases
+from opsjobs.model.errors import Failure, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
-from opsjobs.model.failures import Failure, Unavailable
 from opsjobs.model.target import Target
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed

@@ -8,8 +8,8 @@ import random
 import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read
+from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import Conflict
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 

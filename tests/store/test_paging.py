@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.store.paging import Column, IndexWalk, Listing, PageRequest
 from opsjobs.store.transaction import Database
 

@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from kit.ledgering import launch, machines
-from opsjobs.store.journal import Journal
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
 from opsjobs.store.transaction import Database
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from opsjobs.model.access import Principal
-from opsjobs.model.failures import Conflict, Invalid, NotFound
+from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.identities import People
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people import People
-from opsjobs.store.people.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 
 

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from kit.ledgering import Owner, faults, launch, machines, read
 from kit.pgproxy import pgbouncer
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.model.failures import Unavailable
-from opsjobs.store import connecting
+from opsjobs.store import connections
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Workers
@@ -80,14 +80,14 @@ async def test_a_worker_s_whole_day_goes_through_a_pooler(database: Database) ->
 async def test_who_is_let_in_and_then_not_served_does_not_wait_for_ever(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "DIAL_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "DIAL_SECONDS", 0.5)
     async with pgbouncer(database.options.url, connections=1) as url:
-        first = await connecting.dial(url)
+        first = await connections.dial(url)
         await first.begin()
         with pytest.raises(psycopg.OperationalError):
-            await connecting.dial(url)
+            await connections.dial(url)
         await first.close()
-        await (await connecting.dial(url)).close()
+        await (await connections.dial(url)).close()
 
 
 async def test_moments_are_utc_whichever_connection_answers(database: Database) -> None:

@@ -11,20 +11,20 @@ from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, launch, machines, read
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.retention import Keeper
+from opsjobs.engine.background.retention import Keeper
 from opsjobs.engine.turn import Turn
+from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
-from opsjobs.model.failures import Gone, NotFound
 from opsjobs.store import dead_letters, retention
+from opsjobs.store.audit_sealer import Seals
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
-from opsjobs.store.journal import Journal
 from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.partitions import Partitions
 from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.sealing import Seals
+from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.transaction import Database
-from opsjobs.store.turns import Turns
 from opsjobs.telemetry import Metrics
 from store.cast import job
 from store.test_contents import upload

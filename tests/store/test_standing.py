@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from opsjobs.model.access import Grant, Principal, Scope, permissions_of
-from opsjobs.model.granting import kept_of
-from opsjobs.store.people import People
-from opsjobs.store.people.api_keys import NewKey, role_grant
+from opsjobs.model.grants import kept_of
+from opsjobs.store.identities import People
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 
 STAGING = {"role": "operator", "permissions": [], "scope": "env=staging"}

@@ -12,8 +12,8 @@ import pytest
 from kit import large
 from kit.plans import Explaining
 from kit.servers import Databases
-from opsjobs.store.contents import Contents
-from opsjobs.store.journal import Journal
+from opsjobs.store.blobs import Contents
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.transaction import Database, DatabaseOptions

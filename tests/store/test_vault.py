@@ -8,7 +8,7 @@ import pytest
 
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.encryption_key import key_id
-from opsjobs.model.failures import Conflict, Invalid, NotFound
+from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.secret import Secret
 from opsjobs.store.envelope import KeyRing, Place, Tampered, new_key
 from opsjobs.store.inventory import Inventory

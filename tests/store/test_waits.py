@@ -8,9 +8,9 @@ import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, Terms
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.model.failures import Conflict, NotFound
-from opsjobs.store.journal import Journal
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 

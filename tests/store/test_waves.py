@@ -9,11 +9,11 @@ from itertools import accumulate
 import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, WaitingFor
-from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
-from opsjobs.store.journal import Journal
+from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Claimed, Ledger, Settled
 from opsjobs.store.transaction import Database
 

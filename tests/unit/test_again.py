@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from opsjobs.model.again import DiscardDraft, PastRun, RetryDraft, ReviveDraft, Which
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
-from opsjobs.model.runs import TargetName
+from opsjobs.model.retry_request import DiscardDraft, PastRun, RetryDraft, ReviveDraft, Which
+from opsjobs.model.run_views import TargetName
 
 WEB_1 = TargetName("1", "web-1", "10.0.0.1")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from opsjobs.model.calendar import Calendar, CalendarDraft, Closures, closed
-from opsjobs.model.windows import WEEKDAYS
+from opsjobs.model.calendar_windows import WEEKDAYS
 
 BERLIN = "Europe/Berlin"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.doubts import doubts
 from opsjobs.model.job import JobDraft
+from opsjobs.model.job_warnings import doubts
 
 DIR = {"name": "dir", "type": "string"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.engine.interrupt import Interrupted, Stops, Why
+from opsjobs.engine.runs.cancellation import Interrupted, Stops, Why
 
 
 def ordered(*reasons: Why) -> Stops:

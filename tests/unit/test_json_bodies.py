@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from opsjobs.api.body import parse_json
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 
 TEXT = some.text(some.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 LEAF = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | TEXT

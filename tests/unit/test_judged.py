@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.judged import TEXTS_AT_MOST, Text, texts_of
-from opsjobs.model.safety.judging import judge
 from opsjobs.model.target import Target, TargetDraft, Transport
+from opsjobs.safety.job_inputs import TEXTS_AT_MOST, Text, texts_of
+from opsjobs.safety.judging import judge
 
 
 def web(n: int, platform: str = "linux", **labels: str) -> Target:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.model.job import JobDraft
 from opsjobs.model.parameter import ParameterDraft, bound, text_of, undeclared
 from opsjobs.model.secret import Secret

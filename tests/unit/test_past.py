@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from opsjobs.engine.past import Past
-from opsjobs.model.durable import Identity
+from opsjobs.engine.runs.run_history import Past
 from opsjobs.model.execution import RunStatus
+from opsjobs.model.spool_identity import Identity
 from opsjobs.store.ledger import Claimed, Progress
 
 STORE = Identity("store-1", "boot-1")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.pieces import recut
+from opsjobs.model.rechunk import recut
 
 
 async def each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:

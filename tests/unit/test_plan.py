@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.model.job import CommandAction, LaunchOrder
 from opsjobs.model.plan import in_order, plan, wave_ends
 from opsjobs.model.policy import Policy

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from opsjobs.model.durable import Order, RunKey
 from opsjobs.model.program import SCRIPT_BYTES_MAX, WORD_BYTES_MAX, Program
 from opsjobs.model.secret import Secret
+from opsjobs.model.spool_identity import Order, RunKey
 
 KEY = RunKey(UUID(int=1), "step-1", 1)
 SCRIPT = Program(script=b"echo\r\n\xff", interpreter="bash", args=("a", ""), env={"A": "b"}, cwd="/srv", stdin=b"\0")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety import Context
-from opsjobs.model.safety_policy import read
-from opsjobs.model.verdict import UNJUDGED, Finding, Verdict
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, Verdict
+from opsjobs.safety import Context
+from opsjobs.safety.policy import read
 
 WARN = Finding("stop-service", Verdict.WARN, "A service stops", "systemctl stop x")
 TEXT = """

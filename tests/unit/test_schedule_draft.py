@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)

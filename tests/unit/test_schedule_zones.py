@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable, tzdata_version, zone
-from opsjobs.model.zones import zone_names
+from opsjobs.model.time_zones import zone_names
 
 UUID_1 = UUID("0199f3f0-7c1e-7a53-9c4b-0123456789ab")
 CREATED = datetime(2010, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from pydantic import ValidationError
 
 from opsjobs.model.job import RunDraft
-from opsjobs.model.structure import ancestors, dependencies, rollbacks
+from opsjobs.model.job_graph import ancestors, dependencies, rollbacks
 
 
 def draft(*bodies: dict[str, Any]) -> RunDraft:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.model.runs import TargetName, TargetRun
+from opsjobs.model.run_views import TargetName, TargetRun
 from opsjobs.model.timeline import Acted, timeline
 
 LAUNCHED = datetime(2026, 11, 25, 9, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from opsjobs.model.validation_words import plain_words
+from opsjobs.model.validation_messages import plain_words
 
 
 class _Draft(BaseModel):

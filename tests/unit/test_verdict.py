@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.model.verdict import Finding, Judgement, Verdict, worst
+from opsjobs.model.safety_verdict import Finding, Judgement, Verdict, worst
 
 
 def test_the_worst_verdict_counts() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from opsjobs.model.wire import Duration, Moment, Wire
+from opsjobs.model.api_model import Duration, Moment, Wire
 
 
 class Body(Wire):

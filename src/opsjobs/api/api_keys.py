@@ -10,20 +10,20 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
+from opsjobs.api.preconditions import Idempotent
 from opsjobs.model.access import Role
-from opsjobs.model.claims import NAME_CHARACTERS_MAX
-from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.granting import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
+from opsjobs.model.api_model import Moment, Wire
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.grants import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Moment, Wire
+from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.idempotency import Answer
+from opsjobs.store.identities import People
+from opsjobs.store.identities.api_keys import API_KEYS, NewKey
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people import People
-from opsjobs.store.people.api_keys import API_KEYS, NewKey
 
 router = APIRouter(tags=["access"])
 

@@ -27,16 +27,16 @@ from opsjobs.api import (
     files,
     firings,
     groups,
-    job_verbs,
+    job_operations,
     jobs,
     jobs_as_code,
     keys,
     log,
     login,
-    moments,
     openapi,
     problems,
     safety,
+    schedule_preview,
     schedules,
     services,
     stream,
@@ -44,24 +44,24 @@ from opsjobs.api import (
     targets,
     users,
 )
+from opsjobs.api.allowed_methods import MethodCheck, Methods
 from opsjobs.api.auth import Tokens
 from opsjobs.api.body import Bodies
-from opsjobs.api.callers import Callers
-from opsjobs.api.connection import Connection
+from opsjobs.api.client_address import Callers
 from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, backlog_of, most_of
 from opsjobs.api.follower import Followers
-from opsjobs.api.frame import Frame
-from opsjobs.api.lasting import Streams
-from opsjobs.api.methods import MethodCheck, Methods
-from opsjobs.api.probing import Probes
+from opsjobs.api.health_cache import Probes
+from opsjobs.api.http_connection import Connection
+from opsjobs.api.long_lived import Streams
 from opsjobs.api.quotas import FileQuota, OpenExecutions
-from opsjobs.api.rates import Rates
-from opsjobs.api.strangers import Strangers
+from opsjobs.api.rate_limit import Rates
+from opsjobs.api.request_context import Frame
+from opsjobs.api.unauthenticated_rate_limit import Strangers
+from opsjobs.composition import Parts, build, descriptors, inspecting, serve_metrics
+from opsjobs.composition.memory import spare_the_collector
 from opsjobs.model.access import Role
-from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.parts import Parts, build, descriptors, inspecting, serve_metrics
-from opsjobs.parts.memory import spare_the_collector
 from opsjobs.settings import Settings
 
 ADMIN = "admin"
@@ -98,8 +98,8 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
         executions,  # first what is asked for most: a router takes a request after all those before it were tried
         jobs_as_code,  # before jobs: /jobs/export is no job's id
         jobs,
-        job_verbs,
-        moments,  # before schedules: /schedules/forecast is no schedule's id
+        job_operations,
+        schedule_preview,  # before schedules: /schedules/forecast is no schedule's id
         schedules,
         firings,
         targets,

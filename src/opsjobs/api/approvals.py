@@ -9,10 +9,10 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, principal_of, requires
+from opsjobs.api.authorization import admit, reach
 from opsjobs.api.listing import listed, page_of
-from opsjobs.api.sight import admit, reach
+from opsjobs.model.api_model import Overriding, Wire
 from opsjobs.model.approval import Approval
-from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.ledger import Ruling
 from opsjobs.store.paging import PageRequest

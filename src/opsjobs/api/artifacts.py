@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import admit, reach
 from opsjobs.api.executions import Known
 from opsjobs.api.files import BYTES, download
 from opsjobs.api.listing import listed, page_of
-from opsjobs.api.sight import admit, reach
 from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.paging import PageRequest
 

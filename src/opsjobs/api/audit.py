@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import check, requires
 from opsjobs.api.listing import listed, page_of
-from opsjobs.model.wire import Wire
+from opsjobs.model.api_model import Wire
 from opsjobs.store import audit
 from opsjobs.store.audit_log import AUDIT
 from opsjobs.store.paging import PageRequest

@@ -9,14 +9,14 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from opsjobs.api.callers import Callers
+from opsjobs.api.client_address import Callers
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
-from opsjobs.api.strangers import Strangers
-from opsjobs.identity.judge import Judge
+from opsjobs.api.unauthenticated_rate_limit import Strangers
+from opsjobs.identity.authenticator import Judge
 from opsjobs.model.access import Principal
+from opsjobs.model.errors import Forbidden, TooMany, Unauthorised, Unavailable
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.model.failures import Forbidden, TooMany, Unauthorised, Unavailable
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
@@ -101,7 +101,7 @@ def token_of(headers: Headers) -> str:
 
 
 class Within(StrEnum):
-    """What a route does for a caller who holds its permission within a scope only (`api/sight.py` has the means)."""
+    """What a route does for a caller who holds its permission within a scope only (`api/authorization.py` has the means)."""
 
     EVERYTHING = "everything"
     """Refuses him: what it is about has no labels, or is about all things."""

@@ -20,10 +20,10 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opsjobs.api.methods import Methods
+from opsjobs.api.allowed_methods import Methods
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem, pointer
-from opsjobs.model.failures import Failure, FieldError, Invalid
+from opsjobs.model.errors import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32
 READ_SECONDS_MAX = 60

@@ -10,16 +10,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
+from opsjobs.model.calendar_windows import read_moment
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.windows import read_moment
-from opsjobs.store.calendars import CALENDARS, StoredCalendar
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.scheduling.calendars import CALENDARS, StoredCalendar
 
 router = APIRouter(tags=["calendars"])
 

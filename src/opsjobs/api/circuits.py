@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import admitted, reach
 from opsjobs.api.listing import listed, page_of
-from opsjobs.api.sight import admitted, reach
 from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.inventory import StoredTarget
 from opsjobs.store.paging import PageRequest

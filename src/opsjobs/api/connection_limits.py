@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from opsjobs.api.callers import Network
-from opsjobs.model.origin import origin
+from opsjobs.api.client_address import Network
+from opsjobs.model.client_origin import origin
 from opsjobs.telemetry import log
 
 CONNECTIONS_MAX = 20_000

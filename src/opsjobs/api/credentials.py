@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.conditions import Idempotent, IfMatchOrAny
-from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
-from opsjobs.engine.credential_trial import try_credential
+from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.engine.launching.credential_test import try_credential
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
-from opsjobs.model.failures import NotFound
+from opsjobs.model.errors import NotFound
 from opsjobs.model.secret import Credential, CredentialType
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.conditions import Idempotent
+from opsjobs.api.authorization import bounds, reach, requester
 from opsjobs.api.listing import listed, page_of, replayed
-from opsjobs.api.overriding import check_override
+from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
-from opsjobs.api.sight import bounds, reach, requester
-from opsjobs.model.again import DiscardDraft, ReviveDraft
-from opsjobs.model.wire import Moment
+from opsjobs.api.safety_override import check_override
+from opsjobs.model.api_model import Moment
+from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest

@@ -13,20 +13,20 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.conditions import Idempotent
+from opsjobs.api.authorization import admitted, bounds, reach, requester
 from opsjobs.api.listing import listed, page_of, replayed
-from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
+from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
-from opsjobs.api.sight import admitted, bounds, reach, requester
-from opsjobs.engine.launch import Launched
-from opsjobs.engine.preview import preview
-from opsjobs.model.again import RetryDraft
+from opsjobs.api.safety_override import check_override
+from opsjobs.engine.launching.launch import Launched
+from opsjobs.engine.launching.preview import preview
+from opsjobs.model.api_model import Overriding, Wire
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import PARAMETERS_MAX, undeclared
+from opsjobs.model.retry_request import RetryDraft
 from opsjobs.model.target import SelectionDraft
-from opsjobs.model.wire import Overriding, Wire
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob

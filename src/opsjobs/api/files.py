@@ -14,15 +14,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.lasting import Download
+from opsjobs.api.authorization import is_his, reach
 from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.long_lived import Download
+from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
-from opsjobs.api.sight import is_his, reach
-from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
-from opsjobs.store.contents import Forgotten, TooManyBytes, Written
+from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
 from opsjobs.store.files import FILES, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.listing import listed, page_of
 from opsjobs.api.schedules import Known, told
-from opsjobs.store.firings import FIRINGS
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.scheduling.firings import FIRINGS
 
 router = APIRouter(tags=["schedules"])
 

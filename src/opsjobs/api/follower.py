@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opsjobs import failpoints
-from opsjobs.api import frames
-from opsjobs.api.endings import Endings
+from opsjobs.api import log_encoding
+from opsjobs.api.task_cancellation import Endings
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.journal import Entry
+from opsjobs.store.execution_log import Entry
 from opsjobs.telemetry import log
 
 CLOSE_SECONDS = 3.0
@@ -177,7 +177,7 @@ class Follower:
             await asyncio.sleep(pace.retry_seconds)
             return
         for entry in entries:
-            self.ring.add(entry.seq, frames.sse(entry))
+            self.ring.add(entry.seq, log_encoding.sse(entry))
             if entry.event == "end":
                 self.ended_at = entry.seq
         if entries:
@@ -264,7 +264,7 @@ class Followers:
             async with asyncio.timeout(idle_seconds):
                 await follower.grown(position)
         except TimeoutError:
-            return Batch(frames.KEEP_ALIVE, position, False)
+            return Batch(log_encoding.KEEP_ALIVE, position, False)
         if position < ring.base:  # it grew by more than the ring holds
             return await self._page(execution_id, position)
         taken = ring.take(position, self.pace.batch_bytes)
@@ -275,7 +275,7 @@ class Followers:
         entries = await self._older(execution_id, position)
         if not entries:
             raise LookupError(f"the log of execution {execution_id} has nothing after {position}, though it goes on")
-        return Batch(b"".join(map(frames.sse, entries)), entries[-1].seq, entries[-1].event == "end")
+        return Batch(b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end")
 
     async def _older(self, execution_id: int, position: int) -> list[Entry]:
         pace = self.pace
@@ -296,7 +296,7 @@ class Followers:
             position = batch.position
             if batch.ended:
                 return
-        yield Batch(frames.end(execution), execution.last_seq, True)
+        yield Batch(log_encoding.end(execution), execution.last_seq, True)
 
     @asynccontextmanager
     async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:

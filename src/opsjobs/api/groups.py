@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.editing import Edit, edit, put_and_patch
 from opsjobs.api.listing import created, listed, page_of
-from opsjobs.model.grouping import GroupDraft
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.model.target_group import GroupDraft
 from opsjobs.store.groups import GROUPS, StoredGroup
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS

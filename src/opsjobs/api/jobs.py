@@ -8,19 +8,19 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
-from opsjobs.api.editing import Edit, edit, put_and_patch
+from opsjobs.api.authorization import admitted, bounds, is_his, reach
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
-from opsjobs.api.overriding import check_override
-from opsjobs.api.sight import admitted, bounds, is_his, reach
-from opsjobs.engine.judging import refuse_blocked
+from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
+from opsjobs.api.safety_override import check_override
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition import Limits
+from opsjobs.engine.launching.safety_service import refuse_blocked
 from opsjobs.model.action import ApprovalAction, RunningAction, WaitAction
-from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobBody, JobDraft, RunDraft
+from opsjobs.model.safety_verdict import Vetted
 from opsjobs.model.units import format_duration, format_size
-from opsjobs.model.verdict import Vetted
-from opsjobs.model.wire import Overriding
-from opsjobs.parts import Limits
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import PageRequest

@@ -11,14 +11,14 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.overriding import check_override
-from opsjobs.api.sight import bounds, reach
-from opsjobs.engine.validation import warnings_of
-from opsjobs.model.differences import written
-from opsjobs.model.fault import fault
+from opsjobs.api.authorization import bounds, reach
+from opsjobs.api.safety_override import check_override
+from opsjobs.engine.launching.validation import warnings_of
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.diff import written
+from opsjobs.model.draft_error import fault
 from opsjobs.model.job import JobDraft
-from opsjobs.model.verdict import Vetted
-from opsjobs.model.wire import Overriding
+from opsjobs.model.safety_verdict import Vetted
 from opsjobs.store import audit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.reference import name_taken

@@ -11,7 +11,7 @@ from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse
 
 from opsjobs.api.paths import located
-from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Page, PageRequest
 

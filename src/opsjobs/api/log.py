@@ -11,14 +11,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api import frames
+from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import admitted
 from opsjobs.api.executions import Known, known
-from opsjobs.api.lasting import Download
-from opsjobs.api.lines import Lines
-from opsjobs.api.sight import admitted
+from opsjobs.api.line_assembler import Lines
+from opsjobs.api.long_lived import Download
 from opsjobs.model.execution import Execution
-from opsjobs.store.journal import Entry
+from opsjobs.store.execution_log import Entry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
 from opsjobs.store.reference import BIGINT_MAX
 
@@ -93,7 +93,7 @@ async def _page(request: Request, execution: Execution, position: int, limit: in
     more = last < execution.last_seq
     kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "after")]
     link = f'<{request.url.path}?{urlencode([*kept, ("cursor", last)])}>; rel="next"'
-    body = {"items": [frames.item(entry) for entry in entries], "next": str(last) if more else None}
+    body = {"items": [log_encoding.item(entry) for entry in entries], "next": str(last) if more else None}
     return JSONResponse(body, headers={"Link": link} if more else None)
 
 
@@ -103,7 +103,7 @@ async def _items(parts: Any, execution: Execution, position: int) -> AsyncIterat
         if not entries:
             return
         position = entries[-1].seq
-        yield b"".join(map(frames.line, entries))
+        yield b"".join(map(log_encoding.line, entries))
 
 
 async def _bytes(parts: Any, execution: Execution, run: int, query: LogQuery) -> AsyncIterator[bytes]:

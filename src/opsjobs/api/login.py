@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires_a_token, token_of
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
-from opsjobs.model.failures import Forbidden
-from opsjobs.model.granting import kept_of
+from opsjobs.model.api_model import Wire
+from opsjobs.model.errors import Forbidden
+from opsjobs.model.grants import kept_of
 from opsjobs.model.naming import Composed
-from opsjobs.model.wire import Wire
-from opsjobs.store.people.sessions import REFRESH_CHARACTERS_MAX
+from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
 
 router = APIRouter(tags=["access"])
 

@@ -14,8 +14,8 @@ from starlette.types import Scope
 
 from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
-from opsjobs.model.failures import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
-from opsjobs.model.validation_words import plain_words
+from opsjobs.model.errors import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
+from opsjobs.model.validation_messages import plain_words
 from opsjobs.telemetry import log
 
 MEDIA_TYPE = "application/problem+json"

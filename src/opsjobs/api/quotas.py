@@ -9,7 +9,7 @@ from fastapi import Request
 from opsjobs.api.auth import principal_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
-from opsjobs.model.failures import Conflict, TooMany
+from opsjobs.model.errors import Conflict, TooMany
 from opsjobs.model.units import format_size
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files

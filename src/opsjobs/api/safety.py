@@ -9,12 +9,12 @@ from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.model.failures import Conflict
+from opsjobs.model.api_model import Wire
+from opsjobs.model.errors import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX
-from opsjobs.model.safety import Context, Question
-from opsjobs.model.safety.rulebook import rulebook
-from opsjobs.model.verdict import Judgement
-from opsjobs.model.wire import Wire
+from opsjobs.model.safety_verdict import Judgement
+from opsjobs.safety import Context, Question
+from opsjobs.safety.rulebook import rulebook
 
 LABELS_MAX = 100
 TARGETS_MAX = 1_000_000

@@ -13,25 +13,25 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.conditions import Idempotent, IfMatch, IfMatchOrAny
-from opsjobs.api.editing import Edit, edit, put_and_patch
+from opsjobs.api.authorization import admit, bounds, owner, reach, requester
 from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
-from opsjobs.api.overriding import check_override
 from opsjobs.api.paths import located
+from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.quotas import check_open
-from opsjobs.api.sight import admit, bounds, owner, reach, requester
-from opsjobs.model.clock_face import in_words
-from opsjobs.model.explaining import explained
-from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.api.safety_override import check_override
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.model.api_model import Overriding, Wire
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.firing_explanation import explained
+from opsjobs.model.local_time import in_words
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
-from opsjobs.model.wire import Overriding, Wire
-from opsjobs.store.firings import Firing
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.schedule_rows import StoredSchedule
-from opsjobs.store.schedules import SCHEDULES
+from opsjobs.store.scheduling.firings import Firing
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.schedules import SCHEDULES
 
 router = APIRouter(tags=["schedules"])
 

@@ -9,18 +9,18 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.editing import Edit, edit, put_and_patch
-from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
-from opsjobs.identity.services import loaded
-from opsjobs.model.failures import Conflict, FieldError
-from opsjobs.model.granting import Grants
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.identity.service_tokens import loaded
+from opsjobs.model.api_model import Wire
+from opsjobs.model.errors import Conflict, FieldError
+from opsjobs.model.grants import Grants
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
+from opsjobs.store.identities.services import SERVICES, Service
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people.services import SERVICES, Service
 
 router = APIRouter(tags=["access"])
 

@@ -11,18 +11,18 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api import frames
+from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, principal_of, requires
-from opsjobs.api.connection import DROP
-from opsjobs.api.endings import ended
+from opsjobs.api.authorization import admitted
 from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
-from opsjobs.api.lasting import Streams
+from opsjobs.api.http_connection import DROP
+from opsjobs.api.long_lived import Streams
 from opsjobs.api.problems import Problem
-from opsjobs.api.sight import admitted
-from opsjobs.api.standing import Standing, standing
+from opsjobs.api.stream_reauth import Standing, standing
+from opsjobs.api.task_cancellation import ended
+from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.model.failures import Refusal, TooMany, Unavailable
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.telemetry import Metrics, log
 
@@ -107,7 +107,7 @@ class EventStream(Response):
         try:
             await self._send_log(send)
         except Refusal as refusal:
-            await self._send(send, frames.refused(self._position, refusal))
+            await self._send(send, log_encoding.refused(self._position, refusal))
         except Unavailable as away:
             log.warning("an event stream was ended", execution=self._execution.id, reason=str(away))
         await self._send(send, b"", more=False)

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
 from opsjobs.api.auth import requires
-from opsjobs.api.probing import REDIS_AWAY
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.fitness import Complaint
-from opsjobs.store.fleet import HEAD, Queue, Upkeep, Worker
+from opsjobs.api.health_cache import REDIS_AWAY
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.database_checks import Complaint
+from opsjobs.store.system_status import HEAD, Queue, Upkeep, Worker
 
 SCHEDULER_LATE_SECONDS = 10.0
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"

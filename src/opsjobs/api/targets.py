@@ -10,15 +10,15 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.editing import Edit, edit, put_and_patch
+from opsjobs.api.authorization import admitted, bounds, reach
 from opsjobs.api.listing import created, listed, page_of, replayed
-from opsjobs.api.sight import admitted, bounds, reach
-from opsjobs.engine import binding
-from opsjobs.model.failures import NotFound
-from opsjobs.model.importing import ImportDraft
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.engine.launching import credential_scope
+from opsjobs.model.api_model import Duration, Moment, Wire
+from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft
-from opsjobs.model.wire import Duration, Moment, Wire
+from opsjobs.model.target_import import ImportDraft
 from opsjobs.store import audit
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS, StoredTarget
@@ -173,7 +173,7 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     found: dict[str, Endpoint] = await parts.inventory.endpoints([target_id])
     if target_id not in found:
         raise NotFound.of("target", target_id)
-    held = await binding.Held.of(parts.vault, found.values(), {})
+    held = await credential_scope.Held.of(parts.vault, found.values(), {})
     return held.endpoint(found[target_id], None)
 
 

@@ -9,19 +9,19 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.conditions import Idempotent
-from opsjobs.api.editing import Edit, edit, put_and_patch
-from opsjobs.api.giving import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import check_new
-from opsjobs.model.failures import Conflict, FieldError
-from opsjobs.model.granting import GrantDraft, Grants
+from opsjobs.model.api_model import Wire
+from opsjobs.model.errors import Conflict, FieldError
+from opsjobs.model.grants import GrantDraft, Grants
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Wire
 from opsjobs.store.idempotency import Answer
+from opsjobs.store.identities.users import USERS, User
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.people.users import USERS, User
 
 router = APIRouter(tags=["access"])
 

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import typer
 
 from opsjobs import __version__
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.loading import Commands, Entry
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.lazy_commands import Commands, Entry
 from opsjobs.cli.render import hush, tell
-from opsjobs.model.failures import Failure
+from opsjobs.model.errors import Failure
 
 
 class _All(Commands):

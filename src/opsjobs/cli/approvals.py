@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import options
+from opsjobs.cli.approval_view import action_lines, policy_lines
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
-from opsjobs.cli.would_run import action_lines, policy_lines
 from opsjobs.model.approval import ApprovalStatus
 
 app = typer.Typer(help="Approvals: what executions wait for, until somebody decides.", no_args_is_help=True)

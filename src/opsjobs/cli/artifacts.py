@@ -12,7 +12,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed
+from opsjobs.cli.exit_codes import CommandFailed
 from opsjobs.cli.render import Column, Form, counted, show_list, size, tell
 
 NAME_CHARACTERS_MAX = 200

@@ -14,11 +14,11 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
-from opsjobs.model.chain import FIELDS, NOTHING, Break, Link, Walk
+from opsjobs.model.audit_chain import FIELDS, NOTHING, Break, Link, Walk
+from opsjobs.model.audit_signing import SigningKeys
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import SigningKeys
 from opsjobs.model.units import parse_duration
 
 app = typer.Typer(help="The audit log: who did what to what, and whether the record of it is whole.", no_args_is_help=True)

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import documents, options
+from opsjobs.cli import options, yaml_documents
 from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.importing import dates as holidays
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.importing import holiday_files
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
-from opsjobs.model.validation_words import plain_words
+from opsjobs.model.validation_messages import plain_words
 
 app = typer.Typer(help="Calendars: when schedules that name them do not fire.", no_args_is_help=True)
 
@@ -110,7 +110,7 @@ def apply(
 
     A file is a stream of YAML documents, each the body of POST /calendars.
     """
-    bodies = documents.bodies(files, "calendar", "name and windows")
+    bodies = yaml_documents.bodies(files, "calendar", "name and windows")
     if not bodies:
         raise CommandFailed("there is no calendar in these files.", Exit.USAGE)
     for body in bodies:
@@ -174,7 +174,7 @@ def _only_said(window: Json) -> Json:
 
 def _holidays(file: str) -> list[Json]:
     try:
-        found = holidays.read(_text(file))
+        found = holiday_files.read(_text(file))
     except ValueError as wrong:
         raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
     for left in found.left[:LEFT_TOLD_AT_MOST]:

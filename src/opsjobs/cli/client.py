@@ -15,11 +15,11 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from opsjobs import __version__
-from opsjobs.cli.exits import CommandFailed, of_answer
-from opsjobs.cli.logins import Login, Logins
-from opsjobs.cli.option_words import in_options
-from opsjobs.cli.place import Place, find
+from opsjobs.cli.endpoint import Place, find
+from opsjobs.cli.exit_codes import CommandFailed, of_answer
+from opsjobs.cli.option_names import in_options
 from opsjobs.cli.sse import Event, Parser
+from opsjobs.cli.token_store import Login, Logins
 from opsjobs.settings import load_client
 
 CONNECT_SECONDS = 5.0

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options, sources
+from opsjobs.cli import credential_sources, options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
 from opsjobs.cli.secret_input import ask, read_bytes, read_text, read_value
@@ -75,16 +75,16 @@ def add(
     kerberos: Annotated[bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")] = False,
     agent: Annotated[bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")] = False,
     secret_file: SecretFile = None,
-    vault_path: sources.VaultPath = None,
-    vault_role: sources.VaultRole = None,
-    vault_mount: sources.VaultMount = None,
-    vault_field: sources.VaultField = None,
-    vault_version: sources.VaultVersion = None,
-    vault_namespace: sources.VaultNamespace = None,
-    secret_type: sources.SecretType = None,
-    ssh_ca: sources.SshCa = None,
-    principal: sources.Principals = None,
-    validity: sources.Validity = None,
+    vault_path: credential_sources.VaultPath = None,
+    vault_role: credential_sources.VaultRole = None,
+    vault_mount: credential_sources.VaultMount = None,
+    vault_field: credential_sources.VaultField = None,
+    vault_version: credential_sources.VaultVersion = None,
+    vault_namespace: credential_sources.VaultNamespace = None,
+    secret_type: credential_sources.SecretType = None,
+    ssh_ca: credential_sources.SshCa = None,
+    principal: credential_sources.Principals = None,
+    validity: credential_sources.Validity = None,
 ) -> None:
     """Add a login, or with --type secret a secret that jobs name.
 
@@ -93,7 +93,7 @@ def add(
     --ssh-ca CREDENTIAL.
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
-    elsewhere = sources.SourceOptions(
+    elsewhere = credential_sources.SourceOptions(
         vault_path, vault_role, vault_mount, vault_field, vault_version, vault_namespace, secret_type, ssh_ca, principal, validity
     )
     if secret_type is CredentialType.SECRET or secret_file is not None:
@@ -119,7 +119,7 @@ def add(
     tell(f"credential {name} is stored, encrypted")
 
 
-def _add_secret(name: str, username: str | None, given: _Given, elsewhere: sources.SourceOptions) -> None:
+def _add_secret(name: str, username: str | None, given: _Given, elsewhere: credential_sources.SourceOptions) -> None:
     if username is not None or given.ways + elsewhere.ways > 1 or given.ways > (given.secret_file is not None):
         raise CommandFailed("--type secret takes --secret-file FILE or --vault-path PATH, and no login.", Exit.USAGE)
     if elsewhere.ways:

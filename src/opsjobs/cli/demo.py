@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from opsjobs.cli.client import Client, Json
+from opsjobs.cli.endpoint import Place
 from opsjobs.cli.executions import block
-from opsjobs.cli.exits import Exit, of_execution
-from opsjobs.cli.place import Place
+from opsjobs.cli.exit_codes import Exit, of_execution
 from opsjobs.cli.render import console, counted, plain, seconds, tell
-from opsjobs.cli.tally import Tally
+from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.watch import follow
-from opsjobs.model.failures import Failure
+from opsjobs.model.errors import Failure
 from opsjobs.settings import names
 from opsjobs.standalone.stack import Stack, StackOptions
 

@@ -12,14 +12,14 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.artifacts import artifacts
 from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.holds import hold_of
-from opsjobs.cli.launching import launch, patience
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.launch import launch, patience
 from opsjobs.cli.logs import logs
 from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
+from opsjobs.cli.waiting_reasons import hold_of
 from opsjobs.cli.watch import watch
-from opsjobs.model.again import Which
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
+from opsjobs.model.retry_request import Which
 
 app = typer.Typer(help="Executions: what ran, what runs, what it said.", no_args_is_help=True)
 

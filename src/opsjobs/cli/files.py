@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
 
 app = typer.Typer(help="Files: what transfers bring to targets.", no_args_is_help=True)

@@ -14,17 +14,17 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import documents, options
+from opsjobs.cli import options, yaml_documents
 from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.importing import crontab
 from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, Planned, Wishes, planned, prefix_of, source_of
-from opsjobs.cli.importing.found import Left
+from opsjobs.cli.importing.inventory import Left
 from opsjobs.cli.render import Column, Form, counted, plain, show_list, tell
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
-from opsjobs.model.validation_words import plain_words
-from opsjobs.model.zones import zone_names
+from opsjobs.model.time_zones import zone_names
+from opsjobs.model.validation_messages import plain_words
 
 app = typer.Typer(help="Import what other programs run.", no_args_is_help=True)
 
@@ -96,7 +96,7 @@ def import_crontab(
     )
     plans, sources, lost = _read(files, wishes, system=system)
     if dry_run:
-        documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
+        yaml_documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
         tell(f"would be: {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} left out")
         return
     with connect() as client:

@@ -14,13 +14,13 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, Refused, connect
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.importing import Found, Inventory, Kind, Left, guess, read
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
-from opsjobs.cli.target_words import changes_in_words, warn_of_twins, warn_of_zones
-from opsjobs.model.importing import jumps_first
+from opsjobs.cli.target_messages import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy
+from opsjobs.model.target_import import jumps_first
 
 FILE_BYTES_AT_MOST = 16 << 20
 ENTRIES_A_REQUEST = 500

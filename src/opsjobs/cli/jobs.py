@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import documents, jobs_view, options
+from opsjobs.cli import job_view, options, yaml_documents
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.launching import launch
-from opsjobs.cli.params import values_of
-from opsjobs.cli.previewing import show_preview
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.launch import launch
+from opsjobs.cli.parameter_options import values_of
+from opsjobs.cli.preview import show_preview
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 
 app = typer.Typer(help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True)
@@ -59,9 +59,9 @@ def show(job: Job, output: options.Output = Form.TABLE) -> None:
     with connect() as client:
         found = client.by_name("job", job)
     if output in (Form.TABLE, Form.WIDE):
-        sys.stdout.write("".join(f"{line}\n" for line in jobs_view.lines(found)))
+        sys.stdout.write("".join(f"{line}\n" for line in job_view.lines(found)))
     else:
-        show_one(documents.readable(found), output)
+        show_one(yaml_documents.readable(found), output)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def export(
     if output is Form.JSON:
         show_one({"jobs": found}, Form.JSON)
     else:
-        documents.write(found)
+        yaml_documents.write(found)
 
 
 @app.command()
@@ -141,7 +141,7 @@ def validate(files: Files) -> None:
     """Say what is wrong with the jobs in these files, and store nothing. Exit code 1 where something is."""
     wrong = 0
     with connect() as client:
-        for place, body in documents.placed_bodies(files):
+        for place, body in yaml_documents.placed_bodies(files):
             name = body.get("name") or place
             told = client.post("/jobs/validate", body)
             wrong += not told["valid"]
@@ -197,7 +197,7 @@ def _set(job: str, verb: str, words: str) -> None:
 
 
 def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
-    bodies = documents.bodies(files)
+    bodies = yaml_documents.bodies(files)
     if not bodies:
         raise CommandFailed("there is no job in these files.", Exit.USAGE)
     with connect() as client:

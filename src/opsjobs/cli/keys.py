@@ -10,10 +10,10 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, show_list, tell
 from opsjobs.settings import load_client
-from opsjobs.standalone.keys import KEYS_FILE, drop, new_key, put_first
+from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
 
 app = typer.Typer(help="Encryption keys: list, make, rotate and drop the keys of ENCRYPTION_KEYS.", no_args_is_help=True)
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import asking
+from opsjobs.cli import password_prompt
 from opsjobs.cli.client import Refused, connect, is_in_the_open, without_token
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.logins import Login, Logins
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import tell
+from opsjobs.cli.token_store import Login, Logins
 
 
 def login(
@@ -25,7 +25,7 @@ def login(
         url = client.place.url
         if is_in_the_open(url):
             tell(f"careful: {url} is not https, so whoever is on the way can read the password")
-        body = {"username": username, "password": asking.password(f"Password of {username}")}
+        body = {"username": username, "password": password_prompt.password(f"Password of {username}")}
         told = client.once("/auth/login", body)
     logins = Logins()
     with logins.alone():

@@ -11,8 +11,8 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.lines import Lines
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.output_lines import Lines
 from opsjobs.cli.terminal import Terminal
 from opsjobs.model.execution import RunStatus
 

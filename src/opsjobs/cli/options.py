@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Form, tell
 from opsjobs.model.units import parse_duration
 

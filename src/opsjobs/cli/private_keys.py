@@ -7,7 +7,7 @@ import binascii
 import re
 import sys
 
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.secret_input import ask
 
 _OPENSSH = re.compile(r"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END OPENSSH PRIVATE KEY-----", re.DOTALL)

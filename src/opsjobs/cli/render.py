@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
-from opsjobs.cli.controls import escaped, shown
+from opsjobs.cli.terminal_escapes import escaped, shown
 
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2

@@ -11,9 +11,9 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
-from opsjobs.cli.exits import CommandFailed, Exit
-from opsjobs.cli.launching import launch
-from opsjobs.cli.previewing import show_preview
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.launch import launch
+from opsjobs.cli.preview import show_preview
 
 _KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
 Interpreter = Annotated[

@@ -11,9 +11,9 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect
-from opsjobs.cli.controls import escaped
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
+from opsjobs.cli.terminal_escapes import escaped
 
 app = typer.Typer(help="Safety: what the check says of a text, and by which rules.", no_args_is_help=True)
 

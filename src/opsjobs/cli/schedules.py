@@ -8,12 +8,12 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, Refused, connect, is_id, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.firings import firings_of, moments_of, show_forecast
-from opsjobs.cli.launching import launch
+from opsjobs.cli.launch import launch
 from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_one, tell
-from opsjobs.cli.timing import HOW, Timing, is_said, kept, timed
-from opsjobs.model.verdict import Verdict
+from opsjobs.cli.schedule_options import HOW, Timing, is_said, kept, timed
+from opsjobs.model.safety_verdict import Verdict
 
 app = typer.Typer(help="Schedules: when jobs are launched by themselves, and what became of each moment.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 
 SECRET_BYTES_AT_MOST = 65_536
 

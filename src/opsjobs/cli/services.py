@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
 from opsjobs.cli.users import Roles, grant, grants_in_words
 

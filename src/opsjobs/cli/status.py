@@ -11,7 +11,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
-from opsjobs.cli.exits import CommandFailed
+from opsjobs.cli.exit_codes import CommandFailed
 from opsjobs.cli.render import Column, Form, counted, counts, elapsed, show_list, show_one, tell
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 

@@ -10,12 +10,12 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import plain, tell
 from opsjobs.cli.target_choice import All, Chosen, Group, chosen, told_of
-from opsjobs.cli.target_words import changes_in_words, warn_of_twins_of, warn_of_zones
-from opsjobs.model.importing import differences
+from opsjobs.cli.target_messages import changes_in_words, warn_of_twins_of, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
+from opsjobs.model.target_import import differences
 
 Platform = Literal["linux", "macos", "bsd", "network", "windows"]
 Durable = Literal["auto", "required", "off"]

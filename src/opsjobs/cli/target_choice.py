@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import plain
 
 AT_A_TIME = 8

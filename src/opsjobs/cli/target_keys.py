@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
 from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each, told_of
 from opsjobs.model.target import REVOKED, HostKeyPolicy

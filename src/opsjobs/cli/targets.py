@@ -12,7 +12,7 @@ from opsjobs.cli import importing_targets, options, target_changes, target_keys
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
 from opsjobs.cli.target_choice import labels_of
-from opsjobs.cli.target_words import warn_of_twins_of, warn_of_zones
+from opsjobs.cli.target_messages import warn_of_twins_of, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy, Transport
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)

@@ -8,8 +8,8 @@ import sys
 import threading
 from typing import Any
 
-from opsjobs.cli.controls import Shown
 from opsjobs.cli.render import colours, painted
+from opsjobs.cli.terminal_escapes import Shown
 
 _CLEAR = b"\r\x1b[K"
 

@@ -9,7 +9,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, show_list, tell
 from opsjobs.cli.users import grants_in_words
 from opsjobs.model.access import Role

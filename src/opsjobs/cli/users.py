@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import asking, options
+from opsjobs.cli import options, password_prompt
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exits import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, Exit
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 
 app = typer.Typer(help="Users: people who can log in, and what they may.", no_args_is_help=True)
@@ -71,7 +71,7 @@ def add(
     body: Json = {"name": name, "grants": [grant(one) for one in role or ["viewer"]]}
     if takes_over:
         body["takes_over"] = True
-    body["password"] = asking.password(f"Password for {name}", twice=True)
+    body["password"] = password_prompt.password(f"Password for {name}", twice=True)
     with connect() as client:
         made = client.post("/users", body)
     print(made["id"])
@@ -98,13 +98,15 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Wh
     """
     with connect() as client:
         if user is None:
-            current = asking.password("Your present password")
-            client.once("/auth/password", {"current_password": current, "password": asking.password("The new one", twice=True)})
+            current = password_prompt.password("Your present password")
+            client.once(
+                "/auth/password", {"current_password": current, "password": password_prompt.password("The new one", twice=True)}
+            )
             tell("your password is changed: log in again")
             return
         found = client.by_name("user", user)
         body = {"name": found["name"], "grants": found["grants"], "disabled": found["disabled"]}
-        body["password"] = asking.password(f"Password for {found['name']}", twice=True)
+        body["password"] = password_prompt.password(f"Password for {found['name']}", twice=True)
         client.put(path_of("user", found["id"]), body)
     tell(f"the password of {found['name']} is changed, and all logins with the old one have ended")
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from types import FrameType
 
 from opsjobs.cli.client import Client, Json, Refused
-from opsjobs.cli.controls import escaped
-from opsjobs.cli.exits import CommandFailed, Exit, of_execution
-from opsjobs.cli.lines import Lines
-from opsjobs.cli.live import LiveView
+from opsjobs.cli.exit_codes import CommandFailed, Exit, of_execution
+from opsjobs.cli.live_view import LiveView
+from opsjobs.cli.output_lines import Lines
 from opsjobs.cli.render import hush, style_of
+from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.sse import Event
-from opsjobs.cli.tally import Tally
 from opsjobs.cli.terminal import Terminal
+from opsjobs.cli.terminal_escapes import escaped
 
 
 class Interrupts:

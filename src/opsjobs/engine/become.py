@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from opsjobs.model.action import Action, RunningAction
-from opsjobs.model.durable import Become
+from opsjobs.model.errors import FieldError, Invalid, RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import FieldError, Invalid, RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType
-from opsjobs.remote.fetching import Fetch
+from opsjobs.model.spool_identity import Become
+from opsjobs.remote.secret_fetcher import Fetch
 from opsjobs.store.ledger import Spec
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import Vault

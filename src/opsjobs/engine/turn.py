@@ -6,8 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.engine.service import Counts
-from opsjobs.model.failures import Unavailable
-from opsjobs.store.turns import Turns
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.singleton_lock import Turns
 from opsjobs.telemetry import Metrics, log
 
 # From one turn to the next, whichever process has it; and how long one takes at most. One that leaves work behind has no pause.

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 
-from opsjobs.model.claims import is_name, rejected
+from opsjobs.model.token_claims import is_name, rejected
 
 TOKEN_BYTES_MAX = 8_192
 SHARED = ("HS256", "HS384", "HS512")

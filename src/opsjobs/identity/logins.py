@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsjobs.identity.jws import Unproven
-from opsjobs.identity.own import OwnTokens
+from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.passwords import Passwords
-from opsjobs.model.failures import Unauthorised
-from opsjobs.store.people import People
-from opsjobs.store.people.sessions import REFRESH_CHARACTERS_MAX, Login
-from opsjobs.store.people.users import Known
+from opsjobs.model.errors import Unauthorised
+from opsjobs.store.identities import People
+from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, Login
+from opsjobs.store.identities.users import Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from opsjobs.model.failures import FieldError, Invalid, TooMany
+from opsjobs.model.errors import FieldError, Invalid, TooMany
 
 P = ParamSpec("P")
 T = TypeVar("T")

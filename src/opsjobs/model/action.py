@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from opsjobs.model.api_model import Duration, Size, Wire
 from opsjobs.model.approvers import Approvers
-from opsjobs.model.durable import Durability
-from opsjobs.model.fault import fault
+from opsjobs.model.draft_error import fault
 from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.spool_identity import Durability
 from opsjobs.model.target import Name, SelectionDraft
-from opsjobs.model.wire import Duration, Size, Wire
 
 KEY = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 SCRIPT_BYTES_MAX = 256 << 10

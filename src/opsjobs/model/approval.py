@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, cast
 
 from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.errors import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.fault import fault
+from opsjobs.model.api_model import Duration, Wire
+from opsjobs.model.draft_error import fault
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Duration, Wire
 
 APPROVERS_MAX = 20
 EXPIRES_SECONDS = 86_400.0

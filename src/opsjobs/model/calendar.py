@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
+from opsjobs.model.api_model import Wire
+from opsjobs.model.calendar_windows import FIRST_YEAR, LAST_YEAR, Span, Window, WindowDraft
+from opsjobs.model.draft_error import fault
 from opsjobs.model.execution import moment
-from opsjobs.model.fault import fault
 from opsjobs.model.target import Name
-from opsjobs.model.windows import FIRST_YEAR, LAST_YEAR, Span, Window, WindowDraft
-from opsjobs.model.wire import Wire
-from opsjobs.model.zones import ZoneName, zone
+from opsjobs.model.time_zones import ZoneName, zone
 
 WINDOWS_AT_MOST = 200
 DAYS_AT_MOST = 5_000

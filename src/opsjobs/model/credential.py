@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from opsjobs.model.api_model import Wire
 from opsjobs.model.secret import CredentialType
-from opsjobs.model.source import Source, unfit_source
+from opsjobs.model.secret_source import Source, unfit_source
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Wire
 
 SECRET_CHARACTERS_MAX = 65_536
 _Text = Annotated[SecretStr, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]

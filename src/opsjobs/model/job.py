@@ -9,18 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
-from opsjobs.model.bounds import NO_BOUNDS, Bounds
-from opsjobs.model.durable import durability
-from opsjobs.model.failures import Invalid
-from opsjobs.model.fault import fault
+from opsjobs.model.api_model import Overriding, Wire, snake_case, stored
+from opsjobs.model.draft_error import fault
+from opsjobs.model.errors import Invalid
+from opsjobs.model.job_graph import check_structure
 from opsjobs.model.naming import Title
 from opsjobs.model.parameter import PARAMETERS_MAX, ParameterDraft, check_declared, undeclared
 from opsjobs.model.policy import Policy
 from opsjobs.model.rendering import check_rendering
-from opsjobs.model.structure import check_structure
+from opsjobs.model.spool_identity import durability
 from opsjobs.model.target import SelectionDraft
-from opsjobs.model.wire import Overriding, Wire, snake_case, stored
 
 
 class JobType(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from opsjobs.model.failures import FieldError, Forbidden, Invalid
+from opsjobs.model.errors import FieldError, Forbidden, Invalid
 from opsjobs.model.target import Target, Transport
 
 _REASON = "Its commands run as the worker's user, who can read the keys and tokens of this installation."

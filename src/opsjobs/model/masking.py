@@ -13,8 +13,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from opsjobs.model.spelling import has_blanks, spellings
-from opsjobs.model.views import Span, View, starred, views
+from opsjobs.model.masked_views import Span, View, starred, views
+from opsjobs.model.secret_variants import has_blanks, spellings
 
 PIECE_BYTES = 64
 """A long spelling is looked for in pieces of this size (the last one is up to twice as long), so that parts of it are found, too."""

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.fault import fault
+from opsjobs.model.api_model import Wire
+from opsjobs.model.draft_error import fault
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter_value import ParameterType, Refused, Value, fitting, size_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
-from opsjobs.model.wire import Wire
 
 PARAMETERS_MAX = 100
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"

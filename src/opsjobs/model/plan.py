@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsjobs.model.failures import Invalid
+from opsjobs.model.errors import Invalid
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy, amount_of
 from opsjobs.model.target import Target

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model.action import CheckAction
+from opsjobs.model.api_model import Duration, Pause, Wire
 from opsjobs.model.approvers import ApprovalPolicy
-from opsjobs.model.durable import Durability
-from opsjobs.model.fault import fault
+from opsjobs.model.draft_error import fault
 from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.spool_identity import Durability
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Duration, Pause, Wire
 
 CHECK_KEY = "gate-check"
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")

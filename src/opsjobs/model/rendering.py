@@ -8,12 +8,12 @@ from typing import Any
 
 from opsjobs.model import expression
 from opsjobs.model.action import ActionDraft, CommandAction, FileTransferAction, JobAction, RunningAction, ScriptAction
+from opsjobs.model.draft_error import fault
 from opsjobs.model.expression import Kind, Scope
-from opsjobs.model.fault import fault
+from opsjobs.model.job_graph import before_each
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.pattern import pattern
 from opsjobs.model.quoting import Shell, quote_for
-from opsjobs.model.structure import before_each
 from opsjobs.model.template import Names, Template, TemplateFault, found, looked_up
 
 _KINDS: Mapping[str, Kind] = {

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from opsjobs.model.api_model import Duration, Pause, Wire
+from opsjobs.model.draft_error import fault
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.fault import fault
-from opsjobs.model.wire import Duration, Pause, Wire
 
 NEVER = frozenset(
     {

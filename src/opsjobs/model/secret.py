@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from opsjobs.model.binding import ANYWHERE, Binding
-from opsjobs.model.source import SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.credential_binding import ANYWHERE, Binding
+from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
 
 
 class Secret:

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from opsjobs.model.durable import Durability
+from opsjobs.model.api_model import Wire
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.secret import Credential
-from opsjobs.model.wire import Wire
+from opsjobs.model.spool_identity import Durability
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,32}")

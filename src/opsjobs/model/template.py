@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.parameter import text_of
-from opsjobs.model.places import places
 from opsjobs.model.quoting import Quote, Shell
+from opsjobs.model.shell_context import places
 
 _HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_./-]*[A-Za-z0-9_/-])?)\}")
 _SYSTEM = frozenset({"target.name", "target.host", "execution.id", "execution.number", "job.name", "run.attempt"})

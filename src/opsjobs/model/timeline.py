@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from opsjobs.model.execution import RunStatus, WaitingFor, moment
-from opsjobs.model.runs import TargetRun
+from opsjobs.model.run_views import TargetRun
 
 
 class Phase(StrEnum):

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opsjobs.model.addresses import LOOPBACK, METADATA, NO_MACHINE, Network, forms, networks, within
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 
 
 @dataclass(frozen=True, slots=True)

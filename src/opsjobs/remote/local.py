@@ -15,15 +15,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.group import Census, NoGroup, Question, end_group
-from opsjobs.remote.localdisk import LocalDisk
-from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.local_disk import LocalDisk
+from opsjobs.remote.output_buffer import Outflow
+from opsjobs.remote.process_group import Census, NoGroup, Question, end_group
 from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step, Stream
 from opsjobs.remote.spool.direct import directly, one_line
 from opsjobs.remote.spool.durable import Login, Spool

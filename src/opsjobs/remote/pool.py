@@ -11,24 +11,24 @@ from functools import partial
 from typing import TypeVar
 
 from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.masking import NOTHING
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.breaker import Breaker
-from opsjobs.remote.discretion import heard_from
+from opsjobs.remote.circuit_breaker import Breaker
+from opsjobs.remote.connection_group import Line, Place, Route
+from opsjobs.remote.connection_test import try_out
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.group import Census, Question
-from opsjobs.remote.rate import Rate
-from opsjobs.remote.route import Line, Place, Route
+from opsjobs.remote.login_rate import Rate
+from opsjobs.remote.process_group import Census, Question
+from opsjobs.remote.redaction import heard_from
 from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step
 from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import ChannelRefused, Connection
 from opsjobs.remote.ssh.process import Dressing, SshProcess
-from opsjobs.remote.trial import try_out
 
 Key = tuple[object, ...]
 T = TypeVar("T")

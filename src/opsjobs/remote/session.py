@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
+from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.disk import Disk
 

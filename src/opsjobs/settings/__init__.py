@@ -17,7 +17,7 @@ from opsjobs.settings.groups import (
     WorkerSettings,
 )
 from opsjobs.settings.identity import IdentitySettings
-from opsjobs.settings.reading import (
+from opsjobs.settings.loader import (
     SettingDoc,
     SettingsError,
     default_data_dir,

@@ -8,9 +8,7 @@ from typing import Literal
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
-from opsjobs.settings.safety import SafetySettings
-from opsjobs.settings.secrets import SecretsSettings
-from opsjobs.settings.spelling import (
+from opsjobs.settings.parsers import (
     HOW_TO_MAKE_ONE,
     Network,
     address,
@@ -26,6 +24,8 @@ from opsjobs.settings.spelling import (
     whole,
     yes_no,
 )
+from opsjobs.settings.safety import SafetySettings
+from opsjobs.settings.secrets import SecretsSettings
 
 _ZONE = text(r"[a-z0-9][a-z0-9_-]{0,62}", "write lower-case letters, digits, - or _, such as default or berlin-1")
 _HOST = text(r"[A-Za-z0-9_.:%-]{1,253}", "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from opsjobs.model.secret import Secret
-from opsjobs.settings.spelling import HOW_TO_MAKE_ONE, Network, address, choice, hidden, networks, seconds, setting, text, whole
+from opsjobs.settings.parsers import HOW_TO_MAKE_ONE, Network, address, choice, hidden, networks, seconds, setting, text, whole
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_DIFFERENT_MIN = 10

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from opsjobs.settings import identity
 from opsjobs.settings.groups import SecuritySettings, Settings
-from opsjobs.settings.spelling import HOW_TO_MAKE_ONE
+from opsjobs.settings.parsers import HOW_TO_MAKE_ONE
 
 SECRET_CHARACTERS_AT_LEAST = 32  # 32 random bytes are 44 characters of base64
 # Of 32 random bytes fewer are different once in more installations than there will ever be.

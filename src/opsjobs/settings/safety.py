@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsjobs.settings.spelling import folder, setting, yes_no
+from opsjobs.settings.parsers import folder, setting, yes_no
 
 
 @dataclass(frozen=True, slots=True)

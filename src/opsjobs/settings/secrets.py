@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from opsjobs.model.secret import Secret
-from opsjobs.settings.spelling import folder, hidden, seconds, setting, text
+from opsjobs.settings.parsers import folder, hidden, seconds, setting, text
 
 _WORD = text(r"[\x21-\x7e]{1,8192}", "write the token or id alone: printable characters without blanks")
 _PATH = text(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", "write a path of letters, digits, _, - and ., such as approle or ops/team-a")

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from opsjobs.model.failures import Refusal, Unavailable
-from opsjobs.standalone.owner import Owner, refuse_closed_parent, server_owner, us
+from opsjobs.model.errors import Refusal, Unavailable
+from opsjobs.standalone.os_user import Owner, refuse_closed_parent, server_owner, us
 from opsjobs.standalone.sockets import socket_folder
 from opsjobs.standalone.spawn import bare_environment, spawn
 

@@ -13,15 +13,15 @@ import sys
 import traceback
 from pathlib import Path
 
-from opsjobs.model.failures import Failure
+from opsjobs.model.errors import Failure
 from opsjobs.settings import Settings, for_service, load
-from opsjobs.standalone.errands import OWN_DATABASE, WITH_LAB
-from opsjobs.standalone.folder import DataFolder
+from opsjobs.standalone.data_dir import DataFolder
+from opsjobs.standalone.helper_process import OWN_DATABASE, WITH_LAB
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.lab.registration import register
+from opsjobs.store.identities import People
 from opsjobs.store.inventory import Inventory
 from opsjobs.store.migrations import runner
-from opsjobs.store.people import People
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Workers

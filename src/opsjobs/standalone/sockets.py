@@ -8,8 +8,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from opsjobs.model.failures import Refusal
-from opsjobs.standalone.owner import Owner
+from opsjobs.model.errors import Refusal
+from opsjobs.standalone.os_user import Owner
 
 SOCKET_PATH_BYTES = 100  # sun_path has 104 bytes on macOS, 108 on Linux
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opsjobs.standalone.owner import Owner
+from opsjobs.standalone.os_user import Owner
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import load
-from opsjobs.standalone.errands import OWN_DATABASE, WITH_LAB, run_errand
-from opsjobs.standalone.folder import DataFolder
+from opsjobs.standalone.data_dir import DataFolder
+from opsjobs.standalone.helper_process import OWN_DATABASE, WITH_LAB, run_errand
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.postgres import Postgres

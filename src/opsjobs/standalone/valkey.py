@@ -11,8 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from opsjobs.model.failures import Refusal, Unavailable
-from opsjobs.standalone.owner import us
+from opsjobs.model.errors import Refusal, Unavailable
+from opsjobs.standalone.os_user import us
 from opsjobs.standalone.sockets import socket_folder
 from opsjobs.standalone.spawn import bare_environment, spawn
 

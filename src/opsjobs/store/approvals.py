@@ -9,8 +9,8 @@ from uuid import UUID
 
 from opsjobs.model.access import Reach
 from opsjobs.model.approval import Approval, Author
-from opsjobs.model.failures import NotFound
-from opsjobs.model.runs import TargetName
+from opsjobs.model.errors import NotFound
+from opsjobs.model.run_views import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
 from opsjobs.store.ledger.authors import authors_of
 from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest

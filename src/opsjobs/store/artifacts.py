@@ -9,8 +9,8 @@ from typing import Any
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.execution import moment
-from opsjobs.model.runs import TargetName
-from opsjobs.store.contents import Written, seal
+from opsjobs.model.run_views import TargetName
+from opsjobs.store.blobs import Written, seal
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import find
 from opsjobs.store.transaction import Database

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from opsjobs.model.chain import Ends, Link
-from opsjobs.model.failures import Failure
+from opsjobs.model.audit_chain import Ends, Link
+from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
+from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import Part, Proof, Signature, SigningKeys
 from opsjobs.store.transaction import Connection
 
 COLUMNS = """

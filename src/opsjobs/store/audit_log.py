@@ -9,10 +9,10 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.chain import FIELDS, Break, Ends, Link, Walk, stamp, went_back
+from opsjobs.model.audit_chain import FIELDS, Break, Ends, Link, Walk, stamp, went_back
+from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import Part, Proof, Signature, SigningKeys
 from opsjobs.store import audit_chain
 from opsjobs.store.audit_chain import Chain, key_missing
 from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest

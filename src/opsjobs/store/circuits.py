@@ -15,7 +15,7 @@ from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, Circu
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
-from opsjobs.store.journal import write_event
+from opsjobs.store.execution_log import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 

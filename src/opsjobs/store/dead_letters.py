@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from opsjobs.model.access import Reach
-from opsjobs.model.again import DeadLetter, DiscardDraft, LetterFilter, LettersDraft, PastRun
+from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.model.failures import Conflict, NotFound, Refusal
-from opsjobs.model.runs import TargetName
+from opsjobs.model.retry_request import DeadLetter, DiscardDraft, LetterFilter, LettersDraft, PastRun
+from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.parents import RUN_COLUMNS, past_run
-from opsjobs.store.reaching import OF_EXECUTION, and_within
+from opsjobs.store.retry_source import RUN_COLUMNS, past_run
+from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_AT_MOST = 10_000

@@ -12,10 +12,10 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from opsjobs.model.audit_signing import SigningKeys, ring_key
 from opsjobs.model.encryption_key import KEY_BYTES, encoded, key_id
-from opsjobs.model.failures import Failure
+from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
-from opsjobs.model.signing import SigningKeys, ring_key
 
 NONCE_BYTES = 12
 

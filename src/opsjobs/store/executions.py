@@ -10,17 +10,17 @@ from typing import Any
 
 from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
-from opsjobs.model.exclusive import shown
+from opsjobs.model.errors import NotFound
+from opsjobs.model.exclusive_names import shown
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.model.failures import NotFound
-from opsjobs.model.runs import Captured, Group, Result, TargetName, TargetRun, last_line
+from opsjobs.model.run_views import Captured, Group, Result, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
-from opsjobs.store.holding import held_runs
+from opsjobs.store.hold_reasons import held_runs
 from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
-from opsjobs.store.standing import WAITING_ON, WAVES
 from opsjobs.store.transaction import Database
+from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
 _NOTHING_WENT_WRONG = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
 INLINE_BYTES = 64 << 10

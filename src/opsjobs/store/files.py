@@ -9,10 +9,10 @@ from typing import Any
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind
+from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Conflict
 from opsjobs.store import audit, idempotency
-from opsjobs.store.contents import Written, seal
+from opsjobs.store.blobs import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
 from opsjobs.store.reference import find

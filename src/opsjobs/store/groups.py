@@ -10,16 +10,16 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.grouping import GroupDraft, check_nesting
 from opsjobs.model.target import SelectionDraft
-from opsjobs.store import audit, idempotency, selecting
+from opsjobs.model.target_group import GroupDraft, check_nesting
+from opsjobs.store import audit, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.using import check_unused
 
 # Changes to what groups hold are made one at a time, so that two of them cannot close a circle together.
 _LOCK = 0x67726F757073
@@ -148,7 +148,7 @@ class Groups:
 
     async def members(self, ref: str) -> list[int]:
         """The ids of all targets that are in it, one way or another. Raises NotFound."""
-        rows = await selecting.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
+        rows = await target_selection.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
         return [row["id"] for row in rows]
 
     async def delete(self, ref: str) -> None:
@@ -162,14 +162,14 @@ class Groups:
             await audit.record(connection, "group.deleted", "group", group_id, name, before=before)
 
     async def _admit(self, connection: Connection, draft: GroupDraft) -> None:
-        await selecting.make_known(connection, draft.groups)
+        await target_selection.make_known(connection, draft.groups)
         if draft.targets is None:
             return
-        ids = await selecting.listed(connection, draft.targets)
+        ids = await target_selection.listed(connection, draft.targets)
         unknown = [position for position in range(len(draft.targets)) if position not in ids]
         if unknown:
-            faults = [selecting.unknown("/targets", p, "target", draft.targets[p]) for p in unknown]
-            raise Invalid("unknown_target", faults[0].detail, errors=faults[: selecting.UNKNOWN_TOLD_AT_MOST])
+            faults = [target_selection.unknown("/targets", p, "target", draft.targets[p]) for p in unknown]
+            raise Invalid("unknown_target", faults[0].detail, errors=faults[: target_selection.UNKNOWN_TOLD_AT_MOST])
         values = {"name": draft.name, "targets": sorted(set(ids.values()))}
         await connection.execute(_PART, values)
         await connection.execute(_JOIN, values)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.failures import Conflict, FieldError, Invalid
-from opsjobs.store.connecting import LIMITS
+from opsjobs.model.errors import Conflict, FieldError, Invalid
+from opsjobs.store.connections import LIMITS
 from opsjobs.store.transaction import Connection, Database
 
 T = TypeVar("T")

@@ -13,20 +13,20 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach
-from opsjobs.model.bounds import NO_BOUNDS, Bounds
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import FieldError, Invalid
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
-from opsjobs.store import audit, circuits, idempotency, selecting
-from opsjobs.store.hostkeys import host_key_line
+from opsjobs.store import audit, circuits, idempotency, target_selection
+from opsjobs.store.host_keys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
-from opsjobs.store.scoping import check_target, check_target_name
+from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.using import check_unused
 from opsjobs.store.vault import Vault, binding
 
 JUMPS_AT_MOST = 4
@@ -163,7 +163,7 @@ with recursive reach(id) as (
 select {_TARGET} from targets t join reach using (id) left join target_options o on o.target_id = t.id"""
 
 # With what a launch asks of their logins, so that where none is bound nothing more need be asked.
-_LAUNCHED = selecting.Read(
+_LAUNCHED = target_selection.Read(
     f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}') is true as bound",
     "left join target_options o on o.target_id = t.id left join credentials c on c.id = t.credential_id",
 )
@@ -238,7 +238,7 @@ class Inventory:
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
         of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
         """
-        return [_target(row) for row in await selecting.select(self._database, selection, sight, _LAUNCHED)]
+        return [_target(row) for row in await target_selection.select(self._database, selection, sight, _LAUNCHED)]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """What is needed to reach these targets now, credentials opened, in two queries; unknown ids are left out.
@@ -289,7 +289,7 @@ class Inventory:
     ) -> Page[StoredTarget]:
         """A page of the targets within reach, narrowed by filters, by a label selector or to those `among` these ids."""
         if selector is not None:
-            among = await selecting.by_selector(self._database, selector)
+            among = await target_selection.by_selector(self._database, selector)
         return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(_stored)
 
 
@@ -301,7 +301,7 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept
     assert row is not None
     if draft.durable != "auto":
         await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
-    await selecting.make_known(connection, draft.groups)
+    await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
     await audit.record(connection, "target.created", "target", row["id"], draft.name, after=draft.model_dump(mode="json"))
     return int(row["id"])
@@ -328,7 +328,7 @@ async def insert_many(
             if draft.durable != "auto"
         ]
         await cursor.executemany(_SET_OPTIONS, told)
-    await selecting.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
+    await target_selection.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
     await binding.check_targets(connection, [*ids.values()])
     made = [ids[uuid] for uuid in uuids]
     told_of = [(i, draft.name, draft.model_dump(mode="json")) for i, draft in zip(made, drafts, strict=True)]
@@ -343,7 +343,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     with unique_name("target", draft.name):
         await connection.execute(_REPLACE, values)
     await connection.execute(_SET_OPTIONS, values)
-    await selecting.make_known(connection, draft.groups)
+    await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [target_id])
     after = await _read(connection, target_id)
     if after.target.version != before.target.version:
@@ -427,7 +427,7 @@ async def _named(connection: Connection, table: str, field: str, name: str | Non
     values = [name, reference and reference.id, reference and reference.uuid, name]
     row = await (await connection.execute(query, values)).fetchone()
     if row is None:
-        raise selecting.nothing_named(table.removesuffix("s"), field, name)
+        raise target_selection.nothing_named(table.removesuffix("s"), field, name)
     return int(row["id"])
 
 

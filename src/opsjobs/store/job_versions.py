@@ -7,7 +7,7 @@ from psycopg.types.json import Jsonb
 from opsjobs.model.action import RunningAction
 from opsjobs.model.approval import Requester
 from opsjobs.model.job import JobDraft
-from opsjobs.model.verdict import Vetted
+from opsjobs.model.safety_verdict import Vetted
 from opsjobs.store import audit
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import binding

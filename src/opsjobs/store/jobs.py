@@ -11,21 +11,22 @@ from psycopg.rows import DictRow
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach, labels_of
-from opsjobs.model.bounds import NO_BOUNDS, Bounds
-from opsjobs.model.differences import differences
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.diff import differences
+from opsjobs.model.errors import Conflict, NotFound, Precondition
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
-from opsjobs.model.failures import Conflict, NotFound, Precondition
 from opsjobs.model.job import Job, JobDraft, JobState
-from opsjobs.model.verdict import UNASKED, Vetted
-from opsjobs.store import audit, idempotency, schedules
+from opsjobs.model.safety_verdict import UNASKED, Vetted
+from opsjobs.store import audit, idempotency
+from opsjobs.store.execution_log import write_event
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.job_versions import vouched_anew, write_version
-from opsjobs.store.journal import write_event
 from opsjobs.store.paging import Column, Listing, Page, PageRequest
-from opsjobs.store.reaching import OF_JOB
 from opsjobs.store.reference import Reference, check_basis, unique_name
-from opsjobs.store.scoping import check_job_name
+from opsjobs.store.scheduling import schedules
+from opsjobs.store.scope_checks import check_job_name
+from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
 # Places of differences that the audit log names of one change.

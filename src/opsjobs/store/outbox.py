@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from opsjobs.store.journal import SHARDS
+from opsjobs.store.execution_log import SHARDS
 from opsjobs.store.transaction import Database
 
 _LOCK = 0x6F700000

@@ -32,10 +32,10 @@ from uuid import UUID
 from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
-from opsjobs.model.failures import FieldError, Invalid
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.instants import read_instant
-from opsjobs.store.reaching import condition, marks
 from opsjobs.store.reference import BIGINT_MAX
+from opsjobs.store.scope_sql import condition, marks
 from opsjobs.store.transaction import Database
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

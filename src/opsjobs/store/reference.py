@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg import errors
 from psycopg.rows import DictRow
 
-from opsjobs.model.failures import Conflict, FieldError, NotFound, Precondition
+from opsjobs.model.errors import Conflict, FieldError, NotFound, Precondition
 from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1

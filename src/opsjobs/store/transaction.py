@@ -16,9 +16,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from opsjobs.model.failures import Refusal, Unavailable
-from opsjobs.store.away import REPEATABLE, unavailable
-from opsjobs.store.connecting import LIMITS, PLANNED_ONCE, DatabaseConnection, PoolConnection, Redial, dial, driver_url, used
+from opsjobs.model.errors import Refusal, Unavailable
+from opsjobs.store.connection_errors import REPEATABLE, unavailable
+from opsjobs.store.connections import LIMITS, PLANNED_ONCE, DatabaseConnection, PoolConnection, Redial, dial, driver_url, used
 from opsjobs.telemetry import log
 
 __all__ = ["Connection", "Database", "DatabaseOptions", "driver_url"]

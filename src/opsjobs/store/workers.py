@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from opsjobs.store.connecting import LIMITS, DatabaseConnection, dial
+from opsjobs.store.connections import LIMITS, DatabaseConnection, dial
 from opsjobs.store.transaction import Database
 
 # How far the database's clock may be from what was expected of it; beyond that it has stepped, and leases say nothing.

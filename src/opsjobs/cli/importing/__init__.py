@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 
-from opsjobs.cli.importing import ansible_ini, ansible_json, ansible_yaml, hosts_file, ssh_config, table
-from opsjobs.cli.importing.found import Found, Inventory, Left
+from opsjobs.cli.importing import ansible_ini, ansible_json, ansible_yaml, csv_table, hosts_file, ssh_config
+from opsjobs.cli.importing.inventory import Found, Inventory, Left
 
 _FROM_STDIN = "opsjobs targets import -"
 
@@ -33,7 +33,7 @@ def read(kind: Kind, name: str, text: str) -> Inventory:
         return ansible_yaml.read(text) if _is_yaml(name, text) else ansible_ini.read(text)
     readers: Mapping[Kind, Callable[[str], Inventory]] = {
         Kind.SSH_CONFIG: ssh_config.read,
-        Kind.CSV: table.read,
+        Kind.CSV: csv_table.read,
         Kind.HOSTS: hosts_file.read,
     }
     return readers[kind](text)
@@ -51,7 +51,7 @@ def guess(name: str, text: str) -> Kind:
         return Kind.SSH_CONFIG
     if hosts_file.looks_like(lines):
         return Kind.HOSTS
-    return Kind.CSV if table.looks_like(lines) else Kind.ANSIBLE
+    return Kind.CSV if csv_table.looks_like(lines) else Kind.ANSIBLE
 
 
 def _refuse_unread(name: str, text: str) -> None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left, port_of
 
 EVERY_HOST = "all"
 EVERYBODY = (EVERY_HOST, "ungrouped")

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from opsjobs.cli.importing.ansible import Tree
-from opsjobs.cli.importing.found import Inventory
+from opsjobs.cli.importing.inventory import Inventory
 from opsjobs.cli.importing.ranges import expand
 
 _SECTION = re.compile(r"\[([^\[\]:\s]+)(?::(children|vars))?\]")

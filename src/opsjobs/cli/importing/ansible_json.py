@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.cli.importing.ansible import VAULTED, Tree
 from opsjobs.cli.importing.ansible_yaml import text_of
-from opsjobs.cli.importing.found import Inventory
+from opsjobs.cli.importing.inventory import Inventory
 
 _META = "_meta"
 

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import Node
 
 from opsjobs.cli.importing.ansible import DEPTH_AT_MOST, Tree
-from opsjobs.cli.importing.found import Inventory
+from opsjobs.cli.importing.inventory import Inventory
 from opsjobs.cli.importing.ranges import expand
 
 _KNOWN = {"hosts", "children", "vars"}

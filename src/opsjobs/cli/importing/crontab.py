@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic_core import PydanticCustomError
 
-from opsjobs.cli.importing.found import Left
+from opsjobs.cli.importing.inventory import Left
 from opsjobs.model.program import check_variable
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.template import Names, Template, TemplateFault

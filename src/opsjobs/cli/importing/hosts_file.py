@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left
 
 
 def looks_like(lines: Sequence[str]) -> bool:

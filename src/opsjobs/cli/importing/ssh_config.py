@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from opsjobs.cli.importing.found import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left, port_of
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
 _HINDERS = {"proxycommand": "it is reached by a ProxyCommand: give it a ProxyJump, or add it by hand"}

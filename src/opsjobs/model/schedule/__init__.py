@@ -2,10 +2,10 @@
 
 from opsjobs.model.instants import HORIZON
 from opsjobs.model.schedule.draft import Misfire, Overlap, ScheduleDraft, ScheduleType, refuse_past
-from opsjobs.model.schedule.moments import Instant
+from opsjobs.model.schedule.times import Instant
 from opsjobs.model.schedule.timetable import Timetable, timetable
-from opsjobs.model.schedule.wall import DstFold, DstGap
-from opsjobs.model.zones import ZoneName, tzdata_version, zone
+from opsjobs.model.schedule.wall_clock import DstFold, DstGap
+from opsjobs.model.time_zones import ZoneName, tzdata_version, zone
 
 __all__ = [
     "HORIZON",

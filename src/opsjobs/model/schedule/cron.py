@@ -13,7 +13,7 @@ from uuid import UUID
 from cronsim import CronSim, CronSimError
 from cronsim.cronsim import Field
 
-from opsjobs.model.fault import fault
+from opsjobs.model.draft_error import fault
 
 CHARACTERS_MAX = 256
 _NAMED = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from opsjobs.model.fault import fault
+from opsjobs.model.draft_error import fault
 from opsjobs.model.schedule.recurring import WEEKDAYS, Weekday
 
 _LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

@@ -9,19 +9,19 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from opsjobs.model.failures import FieldError, Invalid
-from opsjobs.model.fault import fault
+from opsjobs.model.api_model import Duration, Pause, Wire, snake_case, stored
+from opsjobs.model.draft_error import fault
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.instants import HORIZON
 from opsjobs.model.naming import Title
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.days import Day, weekday_of
-from opsjobs.model.schedule.moments import Instant, LocalTime, TimeOfDay
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
-from opsjobs.model.schedule.wall import DstFold, DstGap, Wall
+from opsjobs.model.schedule.times import Instant, LocalTime, TimeOfDay
+from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
 from opsjobs.model.target import Name
-from opsjobs.model.wire import Duration, Pause, Wire, snake_case, stored
-from opsjobs.model.zones import ZoneName, zone
+from opsjobs.model.time_zones import ZoneName, zone
 
 CALENDARS_MAX = 16
 JITTER_SECONDS_MAX = 86_400

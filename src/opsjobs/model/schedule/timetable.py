@@ -10,11 +10,11 @@ from uuid import UUID
 
 from opsjobs.model.instants import EARLIEST, HORIZON
 from opsjobs.model.schedule.cron import Cron
+from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft, ScheduleType, once_at
 from opsjobs.model.schedule.recurring import Days, Every, Interval, day_of_month, days_of_week
-from opsjobs.model.schedule.wall import DstFold, DstGap, Wall
-from opsjobs.model.schedule.words import words_of
-from opsjobs.model.zones import zone
+from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
+from opsjobs.model.time_zones import zone
 
 _MICROSECOND = timedelta(microseconds=1)
 

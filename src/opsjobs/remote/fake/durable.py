@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsjobs.clock import Clock
-from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
 from opsjobs.remote.command import check_command
 from opsjobs.remote.fake.machine import FakeMachine, Start
 from opsjobs.remote.fake.run import FakeFollower, FakeRun

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from opsjobs.clock import Clock
-from opsjobs.model.durable import Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
+from opsjobs.model.spool_identity import Identity, Order, RunKey
 from opsjobs.remote.fake.disk import FakeFiles
 from opsjobs.remote.fake.run import FakeRun
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
-from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.output_buffer import Outflow
 from opsjobs.remote.session import Exit, NotBegun, Output, unstarted
 
 

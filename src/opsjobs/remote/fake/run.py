@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.model.durable import Order
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Order
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause
-from opsjobs.remote.outflow import PIECE_BYTES
+from opsjobs.remote.output_buffer import PIECE_BYTES
 from opsjobs.remote.session import Cause, ContactLost, Exit, Output, Stream
 
 

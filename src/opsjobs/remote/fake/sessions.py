@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.command import check_command

@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.disk import NAME_BYTES_MAX, Disk, Entry
 
 DEPTH_MAX = 32

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.disk import OpenFile
 
 

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
-from opsjobs.model.pieces import recut
+from opsjobs.model.rechunk import recut
 from opsjobs.remote.disk import Counting, Disk, Entry, OpenFile, refused
 from opsjobs.remote.files.reading import let_go, pieces_of, request_size
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from opsjobs.model.durable import Become
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Become
 from opsjobs.remote.session import Exit, Output, Process, Stream
 
 BECOME_SECONDS = 30.0

@@ -7,11 +7,11 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.session import ContactLost, Exit, Output, Process
 from opsjobs.remote.spool.become import Speaker, last_words
-from opsjobs.remote.spool.records import Records, Word
+from opsjobs.remote.spool.frame_parser import Records, Word
 from opsjobs.remote.spool.script import Request
 
 Start = Callable[[str, bytes], Awaitable[Process]]

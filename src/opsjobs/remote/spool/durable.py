@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from opsjobs.model.durable import Become, Identity, Order, RunKey
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
+from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
 from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, Process, Settlement
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.channel import Channel, Start
 from opsjobs.remote.spool.direct import PLAIN_SHELLS
-from opsjobs.remote.spool.ends import settlement_of, standing_of
-from opsjobs.remote.spool.live import Live
+from opsjobs.remote.spool.exit_records import settlement_of, standing_of
+from opsjobs.remote.spool.frame_parser import Word
+from opsjobs.remote.spool.live_follow import Live
+from opsjobs.remote.spool.output_sources import Handover, Polling, gone
 from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
-from opsjobs.remote.spool.records import Word
 from opsjobs.remote.spool.script import Request
-from opsjobs.remote.spool.sources import Handover, Polling, gone
 
 ANSWER_SECONDS = 60.0
 """How long the first word of an answer may take; a machine may be busy, and its home on a slow disk."""

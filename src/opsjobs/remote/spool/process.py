@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.program import Program
 from opsjobs.remote.session import (
     ContactLost,
@@ -20,8 +20,8 @@ from opsjobs.remote.session import (
     unstarted,
 )
 from opsjobs.remote.spool.channel import Channel
-from opsjobs.remote.spool.live import Live
-from opsjobs.remote.spool.sources import Handover, Source, TooLong
+from opsjobs.remote.spool.live_follow import Live
+from opsjobs.remote.spool.output_sources import Handover, Source, TooLong
 
 ATTACHES = 3
 """How often an attach that ended for no reason of the network's is repeated, without a byte in between."""

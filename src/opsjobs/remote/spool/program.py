@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from opsjobs.model.durable import Order
 from opsjobs.model.program import Program
+from opsjobs.model.spool_identity import Order
 
 SHORT_BYTES = 8 * 1024
 """Longer words go by way of a file: the builtins of shells read byte by byte."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from opsjobs.model.durable import Become, Identity, Order, RunKey
 from opsjobs.model.program import Program, check_variable
+from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
 from opsjobs.remote.command import check_command
 from opsjobs.remote.spool.become import Way, quoted
 from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports

@@ -13,21 +13,21 @@ from typing import Any
 
 import asyncssh
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.discretion import heard_from
-from opsjobs.remote.fetching import Fetch, nowhere
+from opsjobs.remote.redaction import heard_from
+from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import HostKey, LoggedIn
+from opsjobs.remote.ssh.asyncssh_patch import without_ignored
+from opsjobs.remote.ssh.auth_material import Login, Logins
 from opsjobs.remote.ssh.connection import Connection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
-from opsjobs.remote.ssh.gathering import Socket
-from opsjobs.remote.ssh.hostkeys import KEY_KINDS, HostKeyJudge, shown
-from opsjobs.remote.ssh.logins import Login, Logins
+from opsjobs.remote.ssh.error_mapping import Attempt
+from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, shown
 from opsjobs.remote.ssh.options import SshOptions
-from opsjobs.remote.ssh.reasons import Attempt
 from opsjobs.remote.ssh.release import forget_frames, release
-from opsjobs.remote.ssh.sending import without_ignored
+from opsjobs.remote.ssh.write_coalescing import Socket
 
 # AES-GCM before asyncssh's first choice, ChaCha20: as strong, done by the processor, a third of the work a run (measured
 # 0.28 ms against 0.42). The rest is asyncssh's own list, for machines that know no better. None in CBC mode: see without_ignored.

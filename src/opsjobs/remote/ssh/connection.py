@@ -9,16 +9,16 @@ from datetime import datetime
 
 import asyncssh
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.model.target import Target
 from opsjobs.remote.disk import cut, refused
-from opsjobs.remote.group import Census, Question
+from opsjobs.remote.process_group import Census, Question
 from opsjobs.remote.session import Exit, LoggedIn
-from opsjobs.remote.ssh import counting
-from opsjobs.remote.ssh.counting import SshCounting
+from opsjobs.remote.ssh import remote_sha256
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.process import Dressing, Receiver, SshProcess
+from opsjobs.remote.ssh.remote_sha256 import SshCounting
 from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
@@ -194,7 +194,7 @@ class Connection:
         self._counts = True
         await self._questions.acquire()
         try:
-            process = await self.start(counting.LINE, stdin=path + b"\n", marked=False, hold=True)
+            process = await self.start(remote_sha256.LINE, stdin=path + b"\n", marked=False, hold=True)
         except BaseException as stopped:
             self._counted()
             if isinstance(stopped, RemoteFailure):

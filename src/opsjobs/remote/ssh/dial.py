@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.failures import RemoteFailure
 
 Allow = Callable[[str], None]
 """Asked with a resolved address; raises RemoteFailure where it may not be connected to."""

@@ -10,11 +10,11 @@ from functools import partial
 
 import asyncssh
 
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.failures import RemoteFailure
 from opsjobs.remote.command import check_command
-from opsjobs.remote.group import PROOF_SECONDS, Ask, Census, NoGroup, Question, end_group
-from opsjobs.remote.outflow import Outflow
+from opsjobs.remote.output_buffer import Outflow
+from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, NoGroup, Question, end_group
 from opsjobs.remote.session import Exit, Output, no_shell
 
 GROUP_SECONDS = 2.0

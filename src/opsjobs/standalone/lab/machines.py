@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncssh
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.standalone.lab.files import LabSession
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine_names
 

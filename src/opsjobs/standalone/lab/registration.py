@@ -7,7 +7,7 @@ import asyncio
 from pydantic import SecretStr
 
 from opsjobs.model.credential import CredentialDraft
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.target import SelectionDraft, Target, TargetDraft
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine

@@ -10,26 +10,26 @@ from uuid import UUID
 from opsjobs import failpoints
 from opsjobs.model.approval import Approval, Terms
 from opsjobs.model.execution import Execution
-from opsjobs.store.ledger import aftercare as _aftercare
 from opsjobs.store.ledger import approvals as _approvals
 from opsjobs.store.ledger import cancel as _cancel
 from opsjobs.store.ledger import claim as _claim
-from opsjobs.store.ledger import heads as _heads
 from opsjobs.store.ledger import launch as _launch
 from opsjobs.store.ledger import maintenance as _maintenance
 from opsjobs.store.ledger import pausing as _pausing
 from opsjobs.store.ledger import reconcile as _reconcile
+from opsjobs.store.ledger import remote_cleanup as _aftercare
 from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import slots as _slots
+from opsjobs.store.ledger import stdout_head as _heads
 from opsjobs.store.ledger import takeover as _takeover
-from opsjobs.store.ledger.aftercare import Folder, Sweep
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.pausing import Resumed
-from opsjobs.store.ledger.pending import Question
+from opsjobs.store.ledger.pending_approval import Question
+from opsjobs.store.ledger.remote_cleanup import Folder, Sweep
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.store.transaction import Database
 
 LOCK = "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"

@@ -15,7 +15,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.store.ledger.admit import ADMIT, admitted_in_part
-from opsjobs.store.ledger.names import GRANT_AFTER_END
+from opsjobs.store.ledger.exclusive_names import GRANT_AFTER_END
 from opsjobs.store.transaction import Connection
 
 FAILURES = "(e.failed + e.unreachable + e.timeout + e.blocked + e.lost + e.dead)"

@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Decision, Requester
 from opsjobs.model.events import EventType
-from opsjobs.store.journal import write_event
+from opsjobs.store.execution_log import write_event
 from opsjobs.store.transaction import Connection
 
 _DECISIONS = """

@@ -13,16 +13,16 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Principal
 from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Requester, Terms, person_of
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
-from opsjobs.model.failures import Conflict, NotFound
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK
 from opsjobs.store.ledger.approval_rows import approval_by_id, requester_of, tell
 from opsjobs.store.ledger.authors import authors_of
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
-from opsjobs.store.ledger.pending import begin
-from opsjobs.store.ledger.waking import wake_answered
+from opsjobs.store.ledger.expired_waits import wake_answered
+from opsjobs.store.ledger.pending_approval import begin
 from opsjobs.store.transaction import Connection, Database
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus
-from opsjobs.model.failures import Conflict, NotFound, Unavailable
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.advance import Advance

@@ -12,10 +12,10 @@ from uuid import UUID
 import psycopg
 
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.durable import Identity
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
-from opsjobs.model.failures import Unavailable
-from opsjobs.model.pinned import NO_PINS, Pins
+from opsjobs.model.spool_identity import Identity
+from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
 from opsjobs.store.transaction import Database

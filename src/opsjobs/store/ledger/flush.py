@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from opsjobs.model.durable import Identity
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
+from opsjobs.model.spool_identity import Identity
 from opsjobs.store.arrays import flags, moments, numbers, sparse, texts
 
 # In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.

@@ -10,23 +10,23 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import IdentityKind
+from opsjobs.model.access_bounds import in_common
 from opsjobs.model.approval import Requester
-from opsjobs.model.bounds import in_common
-from opsjobs.model.exclusive import shown
+from opsjobs.model.errors import Conflict, NotFound, Refusal
+from opsjobs.model.exclusive_names import shown
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.failures import Conflict, NotFound, Refusal
-from opsjobs.model.pinned import NO_PINS, Pins
 from opsjobs.model.policy import CHECK_KEY
+from opsjobs.model.safety_verdict import Judgement
 from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
-from opsjobs.model.verdict import Judgement
+from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
-from opsjobs.store.ledger import pending
+from opsjobs.store.ledger import pending_approval
 from opsjobs.store.ledger.admit import ADMIT, FLOOR, LOW_TURN, STEP
-from opsjobs.store.ledger.names import ASK_NAMES, GRANT_NAMES
+from opsjobs.store.ledger.exclusive_names import ASK_NAMES, GRANT_NAMES
 from opsjobs.store.parameters import job_secrets, masked
-from opsjobs.store.standing import WAITING_ON
 from opsjobs.store.transaction import Connection
+from opsjobs.store.waiting_reason import WAITING_ON
 
 # Targets that the audit log names of one launch.
 TARGETS_TOLD = 20
@@ -66,7 +66,7 @@ class NewExecution:
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     judgement: Judgement | None = None
-    question: pending.Question | None = None
+    question: pending_approval.Question | None = None
     override: str | None = None
     requester: Requester | None = None
     pins: Pins = NO_PINS
@@ -203,9 +203,9 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
             connection, "safety.overridden", "execution", execution_id, new.job_name, after=told, reason=new.override
         )
     if new.question is not None:
-        await pending.ask(connection, execution_id, new.question, _withheld(new))
+        await pending_approval.ask(connection, execution_id, new.question, _withheld(new))
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
-        await pending.check_circle(connection, execution_id)
+        await pending_approval.check_circle(connection, execution_id)
     stands = new.names or new.question
     return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
 

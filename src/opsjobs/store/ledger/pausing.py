@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from opsjobs.model.failures import Conflict, NotFound
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, admitted_in_part
 from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance, joined

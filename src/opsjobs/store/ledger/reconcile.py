@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from opsjobs.model.failures import Unavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
 from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
+from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
+from opsjobs.store.ledger.expired_waits import wake
 from opsjobs.store.ledger.maintenance import wake_held
-from opsjobs.store.ledger.names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.slots import resize_all
-from opsjobs.store.ledger.waking import wake
 from opsjobs.store.transaction import Database
 
 # What a round looks at: `after` and `upto` bound it.

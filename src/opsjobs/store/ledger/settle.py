@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opsjobs import failpoints
+from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import FINAL_RUN_STATUSES, RunStatus, WaitingFor
-from opsjobs.model.failures import TooSlow, Unavailable
-from opsjobs.store.away import REPEATABLE
+from opsjobs.store.connection_errors import REPEATABLE
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
 from opsjobs.store.ledger.advance import Advance, joined
 from opsjobs.store.ledger.cancel import skip_after
+from opsjobs.store.ledger.expired_waits import WAKE_ANSWERED
 from opsjobs.store.ledger.flush import DIRECT, Flush, RunMove, parameters
-from opsjobs.store.ledger.waking import WAKE_ANSWERED
 from opsjobs.store.transaction import Database
 
 

@@ -11,7 +11,7 @@ from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_af
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, claimed
 from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters
-from opsjobs.store.ledger.lines import result_line, status_line
+from opsjobs.store.ledger.log_entries import result_line, status_line
 from opsjobs.store.ledger.next_action import next_action
 from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.transaction import Database

@@ -21,10 +21,10 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from opsjobs.model.failures import Refusal, Unavailable
+from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
-from opsjobs.store.connecting import NETWORK, driver_url
-from opsjobs.store.fitness import FACTS, Complaint, judge
+from opsjobs.store.connections import NETWORK, driver_url
+from opsjobs.store.database_checks import FACTS, Complaint, judge
 from opsjobs.store.migrations.files import Index, indexes
 from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from opsjobs.model.binding import ANYWHERE, Binding, not_for_that, not_there
 from opsjobs.model.credential import BoundTo
-from opsjobs.model.failures import Conflict, FieldError, Invalid
+from opsjobs.model.credential_binding import ANYWHERE, Binding, not_for_that, not_there
+from opsjobs.model.errors import Conflict, FieldError, Invalid
 from opsjobs.model.secret import CredentialType
-from opsjobs.store import selecting
+from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
 
@@ -75,7 +75,7 @@ async def outside(connection: Connection, binding: Binding, target_ids: Collecti
     """Which of these machines it may not be used on."""
     if not binding.has_places:
         return set()
-    members = await selecting.members(connection, sorted(binding.groups), target_ids) if binding.groups else set()
+    members = await target_selection.members(connection, sorted(binding.groups), target_ids) if binding.groups else set()
     return {i for i in target_ids if not binding.holds_target(str(i), ()) and i not in members}
 
 

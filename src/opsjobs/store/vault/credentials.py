@@ -12,21 +12,21 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.binding import Binding
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft, unfit
-from opsjobs.model.failures import Conflict, FieldError, Invalid, Precondition
+from opsjobs.model.credential_binding import Binding
+from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.source import SshCaSource
+from opsjobs.model.secret_source import SshCaSource
 from opsjobs.store import audit, circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.using import check_unused
 from opsjobs.store.vault import usage
 from opsjobs.store.vault.binding import binding_of, check_users, outside, resolved
-from opsjobs.store.vault.contents import check, closed, packed, parts_of, unpacked
+from opsjobs.store.vault.payload import check, closed, packed, parts_of, unpacked
 from opsjobs.store.vault.rows import CREDENTIALS, SHOWN, StoredCredential, stored
 from opsjobs.telemetry import log
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.model.failures import Conflict
+from opsjobs.model.errors import Conflict
+from opsjobs.store.in_use import check_unused as check_none
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.using import check_unused as check_none
 from opsjobs.store.vault.binding import JOBS, USERS
 
 SHOWN_AT_MOST = 200

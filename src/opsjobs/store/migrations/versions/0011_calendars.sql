@@ -1,6 +1,6 @@
 -- Processes of the release before know neither schedules nor calendars.
 
--- windows: as their author wrote them (model/windows.py). Schedules name calendars; the name is looked up when one is due.
+-- windows: as their author wrote them (model/calendar_windows.py). Schedules name calendars; the name is looked up when one is due.
 create table calendars (
   id bigint generated always as identity primary key,
   uuid uuid not null unique default gen_random_uuid(),

@@ -1,0 +1,86 @@
+"""What probes are told: whether PostgreSQL and Redis are there. Whoever asks too often hears what was found a moment before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.database_checks import Complaint
+from opsjobs.store.system_status import HEAD
+from opsjobs.telemetry import log
+
+PROBE_SECONDS = 2.0
+"""A probe is answered within this, whatever PostgreSQL does."""
+KEPT_SECONDS = 1.0
+"""How old what somebody hears may be who asks too often."""
+
+REDIS_AWAY = Complaint("redis_away", "Redis does not answer: everything goes on, by polling once a second.")
+
+Found = TypeVar("Found")
+
+
+class Look(Generic[Found]):
+    """One question to a server."""
+
+    def __init__(self, ask: Callable[[], Awaitable[Found]]) -> None:
+        self._ask = ask
+        self._asking = asyncio.Lock()
+        self._found: list[Found] = []
+        self._at = 0.0
+
+    async def __call__(self, *, in_a_hurry: bool) -> Found:
+        """How it is now; `in_a_hurry`: or was a second ago, so that any number of these is one question a second."""
+        if not in_a_hurry:
+            return await self._ask()
+        async with self._asking:
+            loop = asyncio.get_running_loop()
+            if not self._found or loop.time() >= self._at + KEPT_SECONDS:
+                self._found = [await self._ask()]
+                self._at = loop.time()
+            return self._found[0]
+
+
+class Probes:
+    """`trouble`: why no request can be served, or None; `redis`: whether it answers. `parts`: fleet, bus, inspection.
+
+    `admin_waits`: the admin token of the settings is not valid yet.
+    """
+
+    def __init__(self, parts: Any, *, admin_waits: bool = False) -> None:
+        self._parts = parts
+        self.admin_waits = admin_waits
+        self.trouble = Look(self._trouble)
+        self.redis = Look(self._redis)
+
+    @property
+    def complaints(self) -> Sequence[Complaint]:
+        """What the last inspection of the database and the keys has found."""
+        found: Sequence[Complaint] = self._parts.inspection.complaints
+        return found
+
+    async def reasons(self, *, in_a_hurry: bool) -> Sequence[Complaint]:
+        """Why the service is not quite well although requests are served."""
+        found = list(self.complaints)
+        if self._parts.bus.configured and not await self.redis(in_a_hurry=in_a_hurry):
+            found.append(REDIS_AWAY)
+        return found
+
+    async def _redis(self) -> bool:
+        answers: bool = await self._parts.bus.ping()
+        return answers
+
+    async def _trouble(self) -> str | None:
+        # The reason goes to the log, not to whoever asks.
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                schema = await self._parts.fleet.schema()
+        except (Unavailable, TimeoutError) as away:
+            log.warning("not ready: PostgreSQL does not answer", error=str(away))
+            return "database"
+        if schema is None or schema < HEAD:
+            log.warning("not ready: migrations are missing, run `opsjobs db upgrade`", schema=schema, needed=HEAD)
+            return "migrations"
+        fatal = next((complaint.code for complaint in self.complaints if complaint.fatal), None)
+        return fatal or ("admin_token" if self.admin_waits else None)

@@ -1,0 +1,141 @@
+"""What can be done with a job beside storing it: validate, preview, clone, pause, resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from pydantic import Field, ValidationError
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api import jobs, problems
+from opsjobs.api.auth import Within, principal_of, requires
+from opsjobs.api.authorization import bounds, is_his
+from opsjobs.api.executions import ExecuteDraft, order_of
+from opsjobs.api.listing import created, replayed, tag
+from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.safety_override import check_override
+from opsjobs.engine.launching.preview import preview
+from opsjobs.engine.launching.validation import Judgement, Sight, judged, vetted
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.errors import Invalid, NotFound
+from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.naming import Title
+from opsjobs.store.idempotency import Answer
+from opsjobs.store.jobs import StoredJob
+
+router = APIRouter(tags=["jobs"])
+
+
+class CloneDraft(Overriding):
+    """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
+
+    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+
+
+@router.post(
+    "/jobs/validate", dependencies=[requires("jobs:read", Within.BODY)], summary="Say what is wrong with a job, and store nothing"
+)
+async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
+    """Takes the body of POST /jobs. The answer is 200 whatever is wrong; `errors` would refuse it, `warnings` would not."""
+    try:
+        draft = JobDraft.model_validate(body)
+    except ValidationError as wrong:
+        return JSONResponse(Judgement(errors=problems.field_errors(wrong.errors())).data())
+    return JSONResponse((await _judged(request, draft)).data())
+
+
+@router.post(
+    "/jobs/{id}/validate",
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
+    summary="Say whether a job could be launched",
+)
+async def validate(request: Request, stored: jobs.Known) -> Response:
+    """Looks whether the targets, credentials, files and jobs that it names are there."""
+    return JSONResponse((await _judged(request, stored.job.definition)).data())
+
+
+@router.post(
+    "/jobs/{id}/preview",
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
+    summary="Show what an execution would do",
+)
+async def preview_(request: Request, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
+    """Targets, waves, each target's commands, what changed since the last execution, and how long it may take."""
+    parts = request.app.state.parts
+    return JSONResponse(await preview(parts.launcher, parts.database, _preview_order(request, stored, draft)))
+
+
+@router.post(
+    "/jobs/{id}/clone",
+    status_code=201,
+    dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
+    summary="Copy a job",
+)
+async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None) -> Response:
+    """Makes a new job at version 1 of this one's definition; executions and schedules stay with the old one."""
+    old = stored.job.definition
+    copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
+    await jobs.check_written(request, copy, "jobs:create")
+    if draft is not None:
+        check_override(request, draft)
+    said = await jobs.vet(request, copy, draft or CloneDraft())
+    by, within = principal_of(request).name, bounds(request, "jobs:create")
+    made = await request.app.state.parts.jobs.create(copy, by, idem, vetted=said, bounds=within)
+    if isinstance(made, Answer):
+        return replayed(request, made, etag=True)
+    return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
+
+
+@router.post(
+    "/jobs/{id}/pause", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Pause a job"
+)
+async def pause(id: str, request: Request) -> Response:
+    """No execution of it begins until it is resumed (409 `job_is_paused`); what runs goes on. Again: the same answer."""
+    return await _paused(id, request, paused=True)
+
+
+@router.post(
+    "/jobs/{id}/resume", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Resume a paused job"
+)
+async def resume(id: str, request: Request) -> Response:
+    """It can be executed again. Again: the same answer."""
+    return await _paused(id, request, paused=False)
+
+
+def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
+    """Whoever may look at the job is shown the machines that he may look at; where it is for others, too, he is told so."""
+    return replace(order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read"))
+
+
+async def _paused(id: str, request: Request, *, paused: bool) -> Response:
+    job = await request.app.state.parts.jobs.pause(id, paused=paused)
+    return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
+
+
+def _sight(request: Request) -> Sight:
+    """What the caller may know of: credentials as GET /credentials has it, files as GET /files/{id}."""
+    parts = request.app.state.parts
+    credentials = principal_of(request).reach("credentials:use").everywhere
+
+    async def file(ref: str) -> bool:
+        try:
+            stored = await parts.files.get(ref)
+        except NotFound:
+            return False
+        return is_his(request, stored.created_by, stored.created_by_kind)
+
+    return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
+
+
+async def _judged(request: Request, draft: JobDraft) -> Judgement:
+    parts = request.app.state.parts
+    found = await judged(parts.launcher, parts.jobs, draft, bounds(request), _sight(request))
+    if parts.judging is not None:
+        found = vetted(found, await parts.judging.job(draft))
+    try:
+        jobs.check_limits(request, draft)
+    except Invalid as refused:
+        found.errors += refused.errors
+    return found

@@ -1,0 +1,73 @@
+"""What a caller attaches to a request: the version it means (If-Match), the key that makes it count once (Idempotency-Key)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from opsjobs.api.auth import principal_of
+from opsjobs.api.paths import route_path
+from opsjobs.model.errors import FieldError, Invalid, Precondition
+from opsjobs.store.idempotency import IdempotentRequest
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+ROUTE_BYTES_MAX = 500
+"""Of what is kept of a request: it is indexed together with the caller and the key."""
+_EMPTY = hashlib.sha256(b"").digest()
+
+
+async def idempotent(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None, Header(description="Makes a repeated request be answered, not done again; 24 h.")
+    ] = None,
+) -> IdempotentRequest | None:
+    """The request's name for `store.idempotency`; None where it carries no key. Raises Invalid."""
+    if idempotency_key is None:
+        return None
+    if not _KEY.fullmatch(idempotency_key):
+        detail = "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, such as a UUID."
+        raise Invalid("invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
+    body = request.app.state.parts.vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
+    # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
+    route = _short(f"{request.method} {route_path(request.scope)}")
+    return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
+
+
+async def if_match(
+    if_match: Annotated[str | None, Header(description="The ETag of the version that you have read, or *.")] = None,
+) -> frozenset[int] | None:
+    """The versions that the caller takes the thing for; None = any (`*`). Raises Precondition(428) where there is none."""
+    if if_match is None:
+        detail = "Say which version you change: send the ETag that you have read as If-Match, or * for any."
+        raise Precondition("if_match_missing", detail, status=428)
+    return _versions(if_match)
+
+
+async def if_match_or_any(
+    if_match: Annotated[str | None, Header(description="Optional: the ETag of the version that you mean.")] = None,
+) -> frozenset[int] | None:
+    """As `if_match`, where leaving it out means any version."""
+    return None if if_match is None else _versions(if_match)
+
+
+def _versions(header: str) -> frozenset[int] | None:
+    if header.strip() == "*":
+        return None
+    # A tag that is none of ours names no version: then nothing matches, and the answer is 412.
+    return frozenset(int(tag) for tag in _TAG.findall(header) if tag.isascii() and tag.isdigit() and len(tag) < 19)
+
+
+Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]
+IfMatch = Annotated[frozenset[int] | None, Depends(if_match)]
+IfMatchOrAny = Annotated[frozenset[int] | None, Depends(if_match_or_any)]
+
+
+def _short(route: str) -> str:
+    """Return the route as it is, or its hash if it is too long for an index entry: an id in a path may have any length."""
+    encoded = route.encode()
+    return route if len(encoded) <= ROUTE_BYTES_MAX else hashlib.sha256(encoded).hexdigest()

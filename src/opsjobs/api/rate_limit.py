@@ -1,0 +1,36 @@
+"""How often one caller may ask: a bucket each, in the memory of this process, so that no Redis has to be there for it."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from opsjobs.api.problems import Problem
+from opsjobs.api.token_bucket import Buckets
+from opsjobs.clock import Clock
+from opsjobs.model.access import Principal
+from opsjobs.model.errors import TooMany
+
+CALLERS_MAX = 100_000
+"""Who has a good token is told apart from the others; so many at a time are more than ask within seconds."""
+
+
+class Rates:
+    """Refuses what one principal asks beyond so many requests a second, before its body is read; 0 = no limit."""
+
+    def __init__(self, app: ASGIApp, a_second: int, clock: Clock) -> None:
+        self._app = app
+        self._a_second = a_second
+        self._buckets: Buckets[tuple[str, str]] = Buckets(a_second, clock, kept=CALLERS_MAX)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand it on, or say when to come back."""
+        principal = scope.get("state", {}).get("principal")
+        early = self._buckets.take((principal.kind, principal.name)) if isinstance(principal, Principal) else 0.0
+        if early:
+            detail = f"{principal.name} asks more than {self._a_second} times a second (OPSJOBS_RATE_LIMIT): ask less often."
+            refused = TooMany("too_many_requests", detail, retry_after_seconds=math.ceil(early))
+            await Problem.of(scope, refused)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)

@@ -1,0 +1,145 @@
+"""/schedules/preview and /schedules/forecast: moments to come, of a schedule that need not be stored yet, and of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace as but
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Request
+from pydantic import Field, model_validator
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import reach
+from opsjobs.api.schedules import known
+from opsjobs.model.api_model import Moment, Wire
+from opsjobs.model.calendar import Calendar, closed
+from opsjobs.model.draft_error import fault
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.execution import moment
+from opsjobs.model.local_time import local
+from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable
+from opsjobs.model.units import format_duration
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+
+MOMENTS_AT_MOST = 100
+# An H that is no letter of THU or MARCH.
+_HASHED = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])")
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+
+router = APIRouter(tags=["schedules"])
+
+
+class PreviewDraft(Wire):
+    """Body of POST /schedules/preview: a schedule, or the id of a stored one, or both: that one with these changes.
+
+    `from`: the moments after this one (default: now), as if the schedule were stored then.
+    """
+
+    schedule: ScheduleDraft | None = None
+    id: int | str | None = None
+    after: Annotated[Moment | None, Field(alias="from")] = None
+    count: int = Field(default=5, ge=1, le=MOMENTS_AT_MOST)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> PreviewDraft:
+        if self.schedule is None and self.id is None:
+            raise fault("nothing_to_preview", "write a schedule, or the id of a stored one", "schedule")
+        return self
+
+
+@router.post(
+    "/schedules/preview", dependencies=[requires("schedules:read", Within.BODY)], summary="Say when a schedule would be due"
+)
+async def preview(request: Request, draft: PreviewDraft) -> Response:
+    """The next moments, on the clock of its zone and in UTC, with what a calendar closes; and the schedule in words. Stores nothing."""
+    parts = request.app.state.parts
+    stored = await known(str(draft.id), request) if draft.id is not None else None
+    after = draft.after or await parts.outlook.now()
+    wanted = draft.schedule or (stored.definition if stored is not None else None)
+    assert wanted is not None, "the draft names something"
+    if draft.schedule is not None:
+        _refuse_past(wanted, after)
+    calendars = await parts.calendars.by_names(wanted.calendars)
+    _check_calendars(wanted.calendars, calendars)
+    table = _table(wanted, stored, after)
+    # Some are rare, and looked for over years.
+    count = min(draft.count, _left(wanted, stored))
+    moments = await asyncio.to_thread(lambda: list(_moments(table, wanted.timezone, after, count, calendars)))
+    notes = list(_notes(wanted, stored, ends=len(moments) < draft.count))
+    return JSONResponse({"moments": moments, "words": table.words, "notes": notes})
+
+
+@router.get("/schedules/forecast", dependencies=[requires("schedules:read", Within.LIST)], summary="Forecast the coming week")
+async def forecast(request: Request) -> Response:
+    """Over all enabled schedules: the load of each hour, the busiest ones, and which moments calendars close.
+
+    The work is bounded: `left_out` says what was not counted.
+    """
+    return JSONResponse((await request.app.state.parts.forecasts.week(reach(request))).data())
+
+
+def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:
+    try:
+        refuse_past(wanted, now)
+    except Invalid as past:
+        raise Invalid(
+            past.code,
+            f"/schedule{past.detail}",
+            errors=[but(error, pointer=f"/schedule{error.pointer}") for error in past.errors],
+        ) from None
+
+
+def _table(wanted: ScheduleDraft, stored: StoredSchedule | None, after: datetime) -> Timetable:
+    if stored is None:
+        return timetable(wanted, uuid=uuid4(), created_at=after)
+    if wanted is stored.definition:
+        return stored.timetable
+    return timetable(wanted, uuid=stored.uuid, created_at=stored.created_at)
+
+
+def _left(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
+    """How many of its moments may still be launched."""
+    if wanted.max_firings is None:
+        return MOMENTS_AT_MOST
+    return max(wanted.max_firings - (stored.firings if stored is not None else 0), 0)
+
+
+def _moments(
+    table: Timetable, zone: str | None, after: datetime, count: int, calendars: Mapping[str, Calendar]
+) -> Iterator[dict[str, Any]]:
+    due = table.next_after(after)
+    for _ in range(count):
+        if due is None:
+            return
+        shut = closed(calendars.values(), due)
+        yield {"utc": moment(due), "local": local(due, zone).isoformat(), "closed": shut.data() if shut is not None else None}
+        due = table.next_after(due)
+
+
+def _notes(wanted: ScheduleDraft, stored: StoredSchedule | None, *, ends: bool) -> Iterator[str]:
+    if wanted.jitter:
+        yield f"each starts up to {format_duration(wanted.jitter)} later (jitter)"
+    if stored is None and _HASHED.search(wanted.cron or ""):
+        yield "H is another number for each schedule: the stored one may have another than this preview"
+    if not (stored.enabled if stored is not None else wanted.enabled):
+        yield "the schedule is not enabled: its moments are passed over"
+    if ends:
+        yield "there are no more moments than these"
+
+
+def _check_calendars(names: Collection[str], known: Mapping[str, Calendar]) -> None:
+    wrong = [
+        FieldError(
+            f"/schedule/calendars/{n}", f"There is no calendar {name!r}: make it first, or leave it out.", "unknown_calendar"
+        )
+        for n, name in enumerate(names)
+        if name not in known
+    ]
+    if wrong:
+        raise Invalid("unknown_calendar", wrong[0].detail, errors=wrong)

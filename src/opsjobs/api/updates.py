@@ -1,0 +1,177 @@
+"""PUT and PATCH of one thing: how a body, and what GET shows, become the draft that replaces it.
+
+Both methods share one endpoint, and so one validation, authorization, audit row and If-Match. PUT brings the whole. PATCH is a JSON
+Merge Patch (RFC 7396) onto what GET shows. In both, fields that only GET has may stand as they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Generic, Protocol, TypeVar, cast
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import SkipValidation, ValidationError
+
+from opsjobs.api.problems import pointer
+from opsjobs.model.api_model import Wire, snake_case
+from opsjobs.model.errors import FieldError, Invalid
+
+Draft = TypeVar("Draft", bound=Wire)
+Json = dict[str, Any]
+_SHOWN_CHARACTERS_AT_MOST = 60
+
+
+class Stored(Protocol):
+    """A thing that GET shows."""
+
+    @property
+    def updated_at(self) -> datetime:
+        """Return when it was last changed."""
+
+    def data(self) -> Json:
+        """Return the body of GET."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit(Generic[Draft]):
+    """What is to replace a thing.
+
+    `basis`: of a PATCH, the `updated_at` of what it was merged onto: it must not have changed since. None for PUT, which brings all.
+    """
+
+    draft: Draft
+    basis: datetime | None = None
+
+
+Adapt = Callable[[Any, Json, Json], Json]
+"""(the stored thing, the fields to merge onto, the body) -> the fields to merge onto."""
+Hidden = Callable[[Request, Any, Json], Awaitable[Json]]
+"""(the request, the stored thing, the body) -> fields that GET does not show and a PATCH keeps."""
+
+
+def edit(
+    model: type[Draft],
+    known: Callable[..., Awaitable[Any]],
+    *,
+    volatile: Collection[str] = (),
+    adapt: Adapt | None = None,
+    hidden: Hidden | None = None,
+) -> Any:
+    """Return the dependency that reads the body as an `Edit` of this model.
+
+    `known`: the dependency that finds the thing, and refuses callers who may not know of it or change it. `volatile`: fields of GET
+    that change by themselves, so that an old value of them says nothing.
+    """
+
+    async def read(*, request: Request, stored: Stored, body: Any) -> Edit[Draft]:
+        if not isinstance(body, dict):
+            return Edit(_validated(model, body))
+        shown = stored.data()
+        given = _check_read_only(model, shown, _respelt(model, shown, body), volatile)
+        base = {name: value for name, value in shown.items() if name in model.model_fields}
+        if adapt is not None:
+            base = adapt(stored, base, given)
+        if request.method != "PATCH":
+            return Edit(_validated(model, _as_shown(shown, base, given)))
+        if hidden is not None:
+            base |= await hidden(request, stored, given)
+        return Edit(_validated(model, merge_patch(base, _as_shown(shown, base, given))), stored.updated_at)
+
+    unjudged = cast(Any, SkipValidation)[model]  # described as the model, and judged above
+    read.__signature__ = Signature(  # type: ignore[attr-defined]  # where FastAPI looks first
+        [
+            Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request),
+            Parameter("stored", Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(known)]),
+            Parameter("body", Parameter.KEYWORD_ONLY, annotation=Annotated[unjudged, Body()]),
+        ]
+    )
+    return Depends(read)
+
+
+def put_and_patch(
+    router: APIRouter, path: str, *, dependencies: Sequence[Any], thing: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an endpoint for both methods. `thing`: with its article, for the summaries."""
+
+    def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        router.put(path, dependencies=dependencies, summary=f"Replace {thing}")(endpoint)
+        words = "A JSON Merge Patch (RFC 7396) onto what GET shows; the result is judged and stored as by PUT."
+        router.patch(path, dependencies=dependencies, summary=f"Change {thing}", description=words)(endpoint)
+        return endpoint
+
+    return register
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return the target with the patch applied, by RFC 7396: null takes a field away, an object is merged, all else is replaced.
+
+    >>> merge_patch({"port": 22, "labels": {"env": "prod", "rack": "r1"}}, {"port": 2222, "labels": {"rack": None}})
+    {'port': 2222, 'labels': {'env': 'prod'}}
+    """
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _respelt(model: type[Wire], shown: Mapping[str, Any], body: Json) -> Json:
+    """Spell camelCase names of fields our way; a field that comes in both spellings is left for the model to refuse."""
+    known = model.model_fields.keys() | shown.keys()
+    names = {name: snake_case(name) for name in body if name not in known}
+    return {
+        snake if (snake := names.get(name, name)) in known and (snake == name or snake not in body) else name: value
+        for name, value in body.items()
+    }
+
+
+def _check_read_only(model: type[Wire], shown: Mapping[str, Any], body: Json, volatile: Collection[str]) -> Json:
+    """Return the body without the fields that only GET has. Raises Invalid if one of them is not as GET shows it."""
+    read_only = [name for name in body if (name in shown or name in volatile) and name not in model.model_fields]
+    # With a version, that alone says what was read: other changes, such as a pause, move `updated_at`, too.
+    ignored = {*volatile, "updated_at"} if "version" in shown else set(volatile)
+    wrong = [name for name in read_only if name not in ignored and body[name] != shown[name]]
+    if wrong:
+        raise _read_only(wrong, shown, body)
+    return {name: value for name, value in body.items() if name not in read_only}
+
+
+def _read_only(names: Sequence[str], shown: Mapping[str, Any], body: Json) -> Invalid:
+    errors = [
+        FieldError(
+            pointer([name]),
+            f"{name} is read-only: it is {_short(shown[name])}, not {_short(body[name])}. Leave it out, or read the thing again",
+            "read_only",
+        )
+        for name in names
+    ]
+    return Invalid("read_only", f"{errors[0].pointer}: {errors[0].detail}.", errors=errors)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS_AT_MOST else f"{text[:_SHOWN_CHARACTERS_AT_MOST]}…"
+
+
+def _as_shown(shown: Mapping[str, Any], base: Mapping[str, Any], body: Json) -> Json:
+    """Return the body with what GET shows in words that no body has, such as a job's state `paused`, as the draft has it."""
+    return {
+        name: base[name] if name in base and base[name] != shown.get(name) and value == shown.get(name) else value
+        for name, value in body.items()
+    }
+
+
+def _validated(model: type[Draft], body: Any) -> Draft:
+    try:
+        return model.model_validate(body)
+    except ValidationError as wrong:
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_url=False)]
+        raise RequestValidationError(errors) from None

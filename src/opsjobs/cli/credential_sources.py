@@ -1,0 +1,92 @@
+"""Options of `credentials add` that say where a login's secrets are, in place of the secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli.client import Json
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.model.secret import CredentialType
+
+VaultPath = Annotated[
+    str | None, typer.Option(metavar="PATH", help="The secret is in Vault, at this path of its KV engine (version 2).")
+]
+VaultRole = Annotated[str | None, typer.Option(metavar="ROLE", help="Vault's SSH engine signs a certificate, by this role.")]
+VaultMount = Annotated[str | None, typer.Option(metavar="MOUNT", help="The engine's mount: secret, or ssh where left out.")]
+VaultField = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PART=FIELD", help="The field that holds a part, such as private_key=key. May be repeated."),
+]
+VaultVersion = Annotated[int | None, typer.Option(min=1, help="This version of the secret and no other.")]
+VaultNamespace = Annotated[str | None, typer.Option(metavar="NAMESPACE", help="The namespace below OPSJOBS_VAULT_NAMESPACE.")]
+SecretType = Annotated[
+    CredentialType | None, typer.Option("--type", help="What the secret is: ssh_key if it is in Vault; `secret` for one of jobs.")
+]
+SshCa = Annotated[
+    str | None,
+    typer.Option("--ssh-ca", metavar="CREDENTIAL", help="The credential with the key of an SSH CA that signs certificates."),
+]
+Principals = Annotated[
+    list[str] | None,
+    typer.Option("--principal", metavar="NAME", help="Of a certificate; the username where left out. May be repeated."),
+]
+Validity = Annotated[str | None, typer.Option(metavar="TIME", help="How long a certificate is good: 5m where left out.")]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What was given of them."""
+
+    path: str | None
+    role: str | None
+    mount: str | None
+    fields: list[str] | None
+    version: int | None
+    namespace: str | None
+    type: CredentialType | None
+    authority: str | None
+    principals: list[str] | None
+    validity: str | None
+
+    @property
+    def ways(self) -> int:
+        """How many places are meant."""
+        return sum(way is not None for way in (self.path, self.role, self.authority))
+
+    def body(self) -> Json:
+        """`type` and `source` of the body. Raises CommandFailed for options that do not go together."""
+        of_vault = {"mount": self.mount, "namespace": self.namespace}
+        of_certificates = {"principals": self.principals, "validity": self.validity}
+        of_secrets = {"version": self.version, "fields": self._mapped()}
+        if self.path is not None:
+            _refuse("--vault-path", of_certificates)
+            type_ = self.type or CredentialType.SSH_KEY
+            return {"type": type_, "source": {"backend": "vault", "path": self.path, **_given(of_vault), **_given(of_secrets)}}
+        way = "--vault-role" if self.role is not None else "--ssh-ca"
+        _refuse(way, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)})
+        made_by = (
+            {"backend": "vault_ssh", "role": self.role}
+            if self.role is not None
+            else {"backend": "ssh_ca", "authority": self.authority}
+        )
+        return {"type": CredentialType.SSH_CERTIFICATE, "source": {**made_by, **_given(of_vault), **_given(of_certificates)}}
+
+    def _mapped(self) -> dict[str, str] | None:
+        pairs = [pair.partition("=") for pair in self.fields or ()]
+        if bad := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
+            raise CommandFailed(f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", Exit.USAGE)
+        return {part: field for part, _, field in pairs} or None
+
+
+def _given(options: Json) -> Json:
+    return {name: value for name, value in options.items() if value}
+
+
+def _refuse(way: str, options: Json) -> None:
+    names = {"fields": "--vault-field", "version": "--vault-version", "type": "--type", "principals": "--principal"}
+    names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
+    if surplus := [names[name] for name in _given(options)]:
+        raise CommandFailed(f"{' and '.join(surplus)}: that does not go with {way}.", Exit.USAGE)

@@ -1,0 +1,58 @@
+"""Where the service is: OPSJOBS_URL and OPSJOBS_TOKEN, or the local `opsjobs up`, found by its data folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.model.secret import Secret
+from opsjobs.settings import ClientSettings
+
+ENDPOINT_FILE = "endpoint"  # the URL, one line; `up` writes it when it serves and takes it away when it stops
+TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
+FILE_BYTES_AT_MOST = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address, the token to show there, and whether it is the local `up` of `data_dir`."""
+
+    url: str
+    token: Secret | None
+    local: bool
+    data_dir: Path
+
+
+def find(client: ClientSettings, data_dir: Path) -> Place:
+    """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running here."""
+    local = _line(data_dir / ENDPOINT_FILE)
+    url = client.url or local
+    if url is None:
+        raise CommandFailed(
+            f"no opsjobs is running here: there is no {data_dir / ENDPOINT_FILE}.\n"
+            "Start one with `opsjobs up`, or name another: OPSJOBS_URL=https://jobs.example.org OPSJOBS_TOKEN=…\n"
+            "(an `up` with its own --data-dir is found by OPSJOBS_DATA_DIR)"
+        )
+    is_local = local is not None and url.rstrip("/") == local.rstrip("/")
+    return Place(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
+
+
+def _local_token(data_dir: Path) -> Secret | None:
+    token = _line(data_dir / TOKEN_FILE)
+    return None if token is None else Secret(token)
+
+
+def _line(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(FILE_BYTES_AT_MOST).strip() or None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        raise CommandFailed(
+            f"{path} belongs to another user: run the command as that user, or set OPSJOBS_URL and OPSJOBS_TOKEN.",
+            Exit.NOT_ALLOWED,
+        ) from None
+    except (OSError, UnicodeDecodeError) as broken:
+        raise CommandFailed(f"{path} cannot be read: {broken}") from None

@@ -1,0 +1,78 @@
+"""Starting an execution from the command line: the request, hosts in place of names, and watching or leaving it."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from opsjobs.cli.client import Client, Json, Refused
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.live_view import header
+from opsjobs.cli.render import tell
+from opsjobs.cli.waiting_reasons import hold_of
+from opsjobs.cli.watch import Interrupts, watch
+from opsjobs.model.units import parse_duration
+
+_ID_POINTER = re.compile(r"/targets/ids/(\d+)")
+
+
+UNATTENDED_SECONDS = 600.0
+"""For so long a person is waited for if nobody watches at a terminal."""
+
+
+def launch(
+    client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
+) -> Exit:
+    """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
+    waits_seconds = patience(wait_limit)
+    with Interrupts() as interrupts:
+        execution = _started(client, path, body)
+        if not detach:
+            return watch(client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds)
+    tell(f"{header(execution)}. Watch it with: opsjobs executions follow {execution['id']}")
+    if (hold := hold_of(execution)) is not None:
+        tell(hold)
+    print(execution["id"])
+    return Exit.OK
+
+
+def patience(wait_limit: str | None) -> float | None:
+    """Return for how long a person is waited for; None: for ever, as somebody watches. Raises CommandFailed."""
+    if wait_limit is None:
+        return None if sys.stderr.isatty() else UNATTENDED_SECONDS
+    try:
+        return parse_duration(wait_limit)
+    except ValueError as wrong:
+        raise CommandFailed(f"--wait-limit: {wrong}. Write a duration such as 10m, or 0s to leave at once.", Exit.USAGE) from None
+
+
+def _started(client: Client, path: str, body: Json) -> Json:
+    while True:
+        try:
+            return dict(client.post(path, body))
+        except Refused as refused:
+            if refused.code != "unknown_target" or not isinstance(body.get("targets"), dict):
+                raise
+            # Ends: each time round at least one host has become a target, or the refusal is raised.
+            body = {**body, "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)}}
+
+
+def _with_hosts(client: Client, body: Json, refused: Refused) -> list[str]:
+    """The same ids, with the targets of a host in place of each host. Raises the refusal where one is no host either."""
+    unknown = {int(m[1]) for pointer in refused.pointers if (m := _ID_POINTER.fullmatch(pointer))}
+    ids: list[str] = []
+    for position, ref in enumerate(body.get("targets", {}).get("ids", [])):
+        ids += _of_host(client, ref, refused) if position in unknown else [ref]
+    if not unknown:
+        raise refused
+    return ids
+
+
+def _of_host(client: Client, host: str, refused: Refused) -> list[str]:
+    found = [t for t in client.items("/targets", limit=0, host=host)[0] if t.get("host") == host]
+    if not found:
+        raise refused
+    if len(found) > 1:
+        names = ", ".join(str(t["name"]) for t in found[:10])
+        raise CommandFailed(f"{len(found)} targets have the host {host}: name the one you mean ({names}).", Exit.USAGE)
+    return [str(found[0]["id"])]

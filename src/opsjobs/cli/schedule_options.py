@@ -1,0 +1,142 @@
+"""The options that say when a schedule is due and how it behaves, and the body of POST /jobs/{id}/schedules that they make."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from opsjobs.cli import options, yaml_documents
+from opsjobs.cli.client import Json
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.model.schedule import DstFold, DstGap, Misfire, Overlap, ScheduleDraft
+
+_SHORT = re.compile(r"(\d{1,6})(m|min|h|d|w)")
+_UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "daily", "w": "weekly"}
+_EVERY = ("minutes", "hours", "daily", "weekly", "monthly")
+# What says when: of another way of saying it nothing may be left.
+WHEN = frozenset(
+    {"type", "cron", "at", "local_time", "every", "interval", "anchor", "time", "weekdays", "day"},
+)
+HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time 02:30, --every 15m, or -f FILE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What was said on the command line; None: nothing."""
+
+    name: Annotated[str | None, typer.Option(help="Of the schedule; one job has each name once.")] = None
+    cron: Annotated[
+        str | None, typer.Option(metavar="EXPRESSION", help="Five fields, six with seconds, or @daily: '30 2 * * mon-fri'.")
+    ] = None
+    at: Annotated[str | None, typer.Option(metavar="MOMENT", help="Once: 2026-12-01T09:00; with an offset, or --timezone.")] = (
+        None
+    )
+    every: Annotated[
+        str | None, typer.Option(metavar="PERIOD", help="15m, 2h, 3d, 2w; or minutes, hours, daily, weekly, monthly.")
+    ] = None
+    interval: Annotated[int | None, typer.Option(min=1, help="With --every: each how many of these (default: 1).")] = None
+    time: Annotated[str | None, typer.Option(metavar="HH:MM", help="With days, weeks and months: the time on the clock.")] = None
+    weekdays: Annotated[
+        list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="With weeks: mon, tue … May be repeated.")
+    ] = None
+    day: Annotated[str | None, typer.Option(metavar="DAY", help="With months: 15, last, or '2nd tue'.")] = None
+    anchor: Annotated[str | None, typer.Option(metavar="MOMENT", help="With an interval: counted from then.")] = None
+    timezone: Annotated[str | None, typer.Option("--timezone", "-z", metavar="ZONE", help="IANA zone: Europe/Berlin.")] = None
+    dst_gap: Annotated[DstGap | None, typer.Option(help="A time that the clock skips (default: run_after).")] = None
+    dst_fold: Annotated[DstFold | None, typer.Option(help="A time that comes twice (default: once, the first).")] = None
+    misfire: Annotated[Misfire | None, typer.Option(help="Of moments that nobody was there for.")] = None
+    misfire_window: Annotated[str | None, typer.Option(metavar="DURATION", help="How late a missed moment may run.")] = None
+    overlap: Annotated[Overlap | None, typer.Option(help="While the execution before still runs.")] = None
+    jitter: Annotated[str | None, typer.Option(metavar="DURATION", help="Up to so much later, each moment its own.")] = None
+    start: Annotated[str | None, typer.Option(metavar="MOMENT", help="Not before then; none takes it away.")] = None
+    end: Annotated[str | None, typer.Option(metavar="MOMENT", help="Not after then; none takes it away.")] = None
+    max_firings: Annotated[int | None, typer.Option(min=0, help="Run so often, then never again; 0 takes it away.")] = None
+    calendars: Annotated[
+        list[str] | None, typer.Option("--calendar", metavar="NAME[,NAME]", help="Obey these calendars; '' for none.")
+    ] = None
+    params: options.Params = None
+    file: Annotated[
+        str | None, typer.Option("-f", "--file", help="A body in YAML or JSON (- is standard input); options go over it.")
+    ] = None
+
+    def body(self, kept: Json | None = None) -> Json:
+        """The whole schedule: what was said, over the file, over what is `kept`. Raises CommandFailed."""
+        base = kept or {}
+        for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._said()):
+            anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
+            values = {**(base.get("parameters") or {}), **(said.get("parameters") or {})}
+            base = {**{name: value for name, value in base.items() if name not in anew}, **said}
+            base |= {"parameters": values} if values else {}
+        return base
+
+    def _said(self) -> Json:
+        told: Json = {name: getattr(self, name) for name in _PLAIN}
+        told["weekdays"] = options.split(self.weekdays) or None
+        told["day"] = int(self.day) if self.day is not None and re.fullmatch("[0-9]{1,9}", self.day) else self.day
+        told["parameters"] = options.pairs("--param", self.params) or None
+        return {**{name: value for name, value in told.items() if value is not None}, **self._when(), **self._taken_away()}
+
+    def _when(self) -> Json:
+        ways = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise CommandFailed(f"--{ways[0]} and --{ways[1]} do not go together: a schedule has one of them.", Exit.USAGE)
+        if self.cron is not None:
+            return {"type": "cron", "cron": self.cron}
+        if self.at is not None:
+            return {"type": "once", "at" if _has_offset(self.at) else "local_time": self.at}
+        return self._recurring() if self.every is not None else {}
+
+    def _recurring(self) -> Json:
+        assert self.every is not None
+        if self.every in _EVERY:
+            return {"type": "recurring", "every": self.every}
+        short = _SHORT.fullmatch(self.every)
+        if short is None:
+            raise CommandFailed(f"--every is {self.every!r}: write 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", Exit.USAGE)
+        if self.interval is not None:
+            raise CommandFailed(f"--every {self.every} says the interval already: leave --interval out.", Exit.USAGE)
+        return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
+
+    def _taken_away(self) -> Json:
+        """What may be null: a moment, or `none`; a number, or 0; calendars, or an empty name."""
+        said: Json = {}
+        for name, value in (("start_at", self.start), ("end_at", self.end)):
+            if value is not None:
+                said[name] = None if value == "none" else value
+        if self.max_firings is not None:
+            said["max_firings"] = self.max_firings or None
+        if self.calendars is not None:
+            said["calendars"] = options.split(self.calendars)
+        return said
+
+
+# As they stand in the body.
+_PLAIN = (
+    *("name", "timezone", "anchor", "interval", "time"),
+    *("dst_gap", "dst_fold", "misfire", "misfire_window", "overlap", "jitter"),
+)
+
+
+timed = options.spread(Timing, "timing")
+"""The command with all the options of a schedule in place of its parameter `timing`."""
+
+
+def kept(schedule: Json) -> Json:
+    """What a stored schedule was written as: the body that would make it."""
+    return {name: schedule[name] for name in ScheduleDraft.model_fields if schedule.get(name) is not None}
+
+
+def is_said(timing: Timing) -> bool:
+    """Whether anything was said at all."""
+    return any(value is not None for value in asdict(timing).values())
+
+
+def _has_offset(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return True  # the service says what is wrong with it

@@ -1,0 +1,116 @@
+"""The commands that serve: up, demo, api, worker, scheduler, db. The server's libraries are imported when one is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opsjobs import settings
+from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.lazy_commands import loaded
+from opsjobs.cli.render import tell
+
+db = typer.Typer(help="The database's schema: upgrade it, check it.", no_args_is_help=True)
+
+
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (default: OPSJOBS_DATA_DIR).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on (default: 8003); 0 takes a free one.")
+    ] = None,
+    lab: Annotated[int, typer.Option(min=0, max=1_000, help="Loopback SSH machines to try on, with the label lab=true.")] = 0,
+    worker_processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> None:
+    """Run everything on this machine.
+
+    PostgreSQL, Valkey, API, worker and scheduler, supervised, until Ctrl-C. Its data survives Ctrl-C and kill -9.
+    DATABASE_URL and REDIS_URL take the place of the embedded servers.
+    """
+    known = settings.load()
+    module = loaded("opsjobs.standalone.up")
+    chosen = module.StackOptions(
+        data_dir=(data_dir or known.data_dir).expanduser().absolute(),
+        host=host or known.api.host,
+        port=known.api.port if port is None else port,
+        lab=lab,
+        worker_processes=worker_processes,
+    )
+    raise typer.Exit(module.up(chosen))
+
+
+def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="Machines of the lab.")] = 12) -> None:
+    """Show it all, without any set-up, in under 15 s.
+
+    A whole stack in a temporary folder, a lab of real SSH servers on this machine, and a job on all of them, live.
+    """
+    raise typer.Exit(_called("opsjobs.cli.demo", "show", targets))
+
+
+def api(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: OPSJOBS_API_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on (default: OPSJOBS_API_PORT).")] = None,
+) -> None:
+    """Serve the HTTP API."""
+    known = settings.for_service(settings.load())
+    chosen = replace(known.api, host=host or known.api.host, port=known.api.port if port is None else port)
+    raise typer.Exit(_called("opsjobs.api.app", "serve", replace(known, api=chosen)))
+
+
+def worker(
+    zone: Annotated[str | None, typer.Option(help="Serve this zone's targets (default: OPSJOBS_ZONE).")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Target runs at a time (default: OPSJOBS_CONCURRENCY).")
+    ] = None,
+) -> None:
+    """Run jobs on targets."""
+    known = settings.for_service(settings.load())
+    chosen = replace(known.worker, zone=zone or known.worker.zone, concurrency=concurrency or known.worker.concurrency)
+    raise typer.Exit(_called("opsjobs.composition.worker", "run", replace(known, worker=chosen)))
+
+
+def scheduler() -> None:
+    """Rescue what a lost bell or a dead worker left behind, and tell the world what happened."""
+    raise typer.Exit(_called("opsjobs.composition.scheduler", "run", settings.for_service(settings.load())))
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database to the schema of this release. Safe to repeat, also by several at once.
+
+    The audit log is signed at its beginning: so it needs ENCRYPTION_KEYS, as the processes have them.
+    """
+    keys = settings.load().security.encryption_keys
+    state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)
+    tell(f"the database is at revision {state.current}")
+
+
+@db.command()
+def check() -> None:
+    """Say whether the database has the schema of this release and the rights it needs; exit code 1 if not.
+
+    Its version and its encoding are checked, too.
+    """
+    complaints = _called("opsjobs.store.migrations.runner", "inspect", _database_url())
+    if complaints:
+        raise CommandFailed("\n".join(complaint.detail for complaint in complaints))
+    state = _called("opsjobs.store.migrations.runner", "check", _database_url())
+    if not state.up_to_date:
+        raise CommandFailed(
+            f"the database is at revision {state.current or '(none)'}, this release needs {state.head}: run `opsjobs db upgrade`."
+        )
+    tell(f"the database is at revision {state.current}, as this release needs")
+
+
+def _database_url() -> str:
+    url = settings.load().database.url
+    if not url:
+        raise CommandFailed("DATABASE_URL is not set: write postgresql://USER@HOST/NAME.", Exit.USAGE)
+    return url
+
+
+def _called(module: str, function: str, *arguments: object) -> Any:
+    return getattr(loaded(module), function)(*arguments)

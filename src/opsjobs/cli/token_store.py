@@ -1,0 +1,100 @@
+"""Logins that `opsjobs login` keeps: one file of tokens in the user's own configuration folder, closed to everybody else."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from opsjobs.cli.exit_codes import CommandFailed
+
+FILE = "logins.json"
+LOCK = "logins.lock"
+BYTES_AT_MOST = 1 << 20
+STALE_SECONDS = 30.0
+"""An access token is renewed so long before its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Tokens of one service. `expires_at`: of the access token, in Unix seconds."""
+
+    user: str
+    access_token: str
+    refresh_token: str
+    expires_at: float
+
+    @classmethod
+    def of_answer(cls, user: str, told: dict[str, Any]) -> Login:
+        """What POST /auth/login or /auth/refresh has answered."""
+        return cls(user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"])
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the access token is over, or about to be."""
+        return time.time() >= self.expires_at - STALE_SECONDS
+
+    def __repr__(self) -> str:
+        return f"Login({self.user})"
+
+
+class Logins:
+    """The kept logins, by the URL of the service. `folder` None: $XDG_CONFIG_HOME/opsjobs, else ~/.config/opsjobs."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or _default_folder()
+
+    def of(self, url: str) -> Login | None:
+        """The login at this service, if there is one."""
+        kept = self._read().get(url)
+        return None if kept is None else Login(**kept)
+
+    def keep(self, url: str, login: Login) -> None:
+        """Have it, in place of the one before. Call it while `alone`."""
+        self._write({**self._read(), url: asdict(login)})
+
+    def forget(self, url: str) -> None:
+        """Have none. Call it while `alone`."""
+        self._write({known: login for known, login in self._read().items() if known != url})
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this is held no other command changes them: a refresh token is good once."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / FILE
+        try:
+            with path.open(encoding="utf-8") as file:
+                told = json.loads(file.read(BYTES_AT_MOST))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as broken:
+            raise CommandFailed(f"{path} cannot be read ({broken}): remove it, and `opsjobs login` again.") from None
+        return told if isinstance(told, dict) else {}
+
+    def _write(self, logins: dict[str, Any]) -> None:
+        # Beside it and then over it: whoever reads meanwhile reads the whole of one or the other.
+        path, beside = self.folder / FILE, self.folder / f"{FILE}.new"
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(logins, file)
+        beside.replace(path)
+
+
+def _default_folder() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "opsjobs"

@@ -1,0 +1,390 @@
+"""The composition root: the one place where settings become parts, and parts become processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.bus import Bus
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.composition.authentication import Access, access, people
+from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
+from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.firing.firing import FiringService, Triggers
+from opsjobs.engine.firing.firing_launch_prep import Preparer
+from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.launching.approval_service import Approving
+from opsjobs.engine.launching.job_authz import Authoring
+from opsjobs.engine.launching.launch import Launcher, LaunchLimits
+from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.service import Loop
+from opsjobs.integrations.parameter_choices import Choices
+from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.vault import VaultServer
+from opsjobs.integrations.targets import Targets
+from opsjobs.model.addresses import Network
+from opsjobs.model.circuit import CircuitPolicy, CircuitState
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Target, Transport
+from opsjobs.remote.addresses import AddressPolicy
+from opsjobs.remote.circuit_breaker import Breaker
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.pool import PoolLimits, SshPool
+from opsjobs.remote.session import Sessions
+from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.transports import Transports
+from opsjobs.safety.policy import read
+from opsjobs.sandbox.pool import JudgePool
+from opsjobs.settings import SecretsSettings, Settings
+from opsjobs.store.approvals import Approvals
+from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.audit_sealer import Seals
+from opsjobs.store.blobs import Contents
+from opsjobs.store.circuits import Circuits
+from opsjobs.store.database_checks import Fitness
+from opsjobs.store.dead_letters import DeadLetters
+from opsjobs.store.execution_log import Journal
+from opsjobs.store.executions import Executions
+from opsjobs.store.files import Files
+from opsjobs.store.groups import Groups
+from opsjobs.store.identities import People
+from opsjobs.store.inventory import Inventory
+from opsjobs.store.jobs import Jobs
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.outbox import Outbox
+from opsjobs.store.scheduling.calendars import Calendars, by_calendars
+from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.schedule_overview import Outlook
+from opsjobs.store.scheduling.schedule_rows import Compiled
+from opsjobs.store.scheduling.schedules import Schedules
+from opsjobs.store.system_status import Fleet
+from opsjobs.store.target_import import Imports
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import Keys, Vault
+from opsjobs.store.workers import Workers
+from opsjobs.telemetry import Metrics, log
+from opsjobs.wakeup import Doorbell
+
+# Connections to PostgreSQL that one API process may hold.
+API_CONNECTIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the API tells its callers not to exceed, and whether its docs page is open."""
+
+    max_actions: int
+    body_bytes: int
+    docs: bool
+    file_bytes: int = 1 << 30
+    max_attempts: int = 11
+    trusted_proxies: tuple[Network, ...] = ()
+    requests_a_second: int = 500
+    strangers_a_second: int = 50
+    streams_a_caller: int = 100
+    stream_check_seconds: float = 15.0
+    download_seconds: float = 3_600.0
+    output_bytes: int = 10 << 20
+    wait_seconds: float = 7 * 86_400.0
+    open_executions: int = 2_000
+    files_bytes: int = 100 << 30
+    files_a_caller_bytes: int = 10 << 30
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a process may need, made once; each part holds just its own options."""
+
+    clock: Clock
+    metrics: Metrics
+    limits: Limits
+    database: Database
+    fleet: Fleet
+    jobs: Jobs
+    vault: Vault
+    keys: Keys
+    inventory: Inventory
+    access: Access
+    executions: Executions
+    journal: Journal
+    contents: Contents
+    files: Files
+    artifacts: Artifacts
+    outbox: Outbox
+    ledger: Ledger
+    workers: Workers
+    circuits: Circuits
+    groups: Groups
+    calendars: Calendars
+    imports: Imports
+    sessions: Sessions
+    elsewhere: Elsewhere
+    bus: Bus
+    doorbell: Doorbell
+    judges: JudgePool | None
+    launcher: Launcher
+    again: Again
+    authoring: Authoring
+    dead_letters: DeadLetters
+    approvals: Approvals
+    approving: Approving
+    schedules: Schedules
+    firings: Firings
+    triggers: Triggers
+    outlook: Outlook
+    forecasts: Forecasts
+    audit_log: AuditLog
+    seals: Seals
+    inspection: Inspection
+
+    @property
+    def people(self) -> People:
+        """Who is known."""
+        return self.access.people
+
+    @property
+    def judging(self) -> Judging | None:
+        """What judges programs; None where that is off."""
+        return self.launcher.judging
+
+    async def open(self) -> None:
+        """Start what runs in the background; nothing here waits for a server to be there."""
+        await self.database.open()
+        await self.bus.open()
+        self.doorbell.start()
+
+    async def close(self) -> None:
+        """Let go of everything, in bounded time."""
+        await asyncio.to_thread(self.doorbell.stop)
+        if self.judges is not None:
+            await asyncio.to_thread(self.judges.close)
+        await self.bus.close()
+        await self.sessions.close()
+        await self.access.close()
+        await self.elsewhere.close()
+        await self.database.close()
+
+
+def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Parts:
+    """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
+    clock, metrics = SystemClock(), Metrics()
+    options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
+    database = Database(options, repeated=metrics.verb_repeats.inc)
+    known = people(settings, database, clock)
+    vault = Vault(database, settings.security.encryption_keys, clock)
+    local = settings.security.local_transport
+    inventory = Inventory(database, vault, clock, local=local)
+    elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
+    ledger, circuits = Ledger(database), _circuits(settings, database)
+    jobs, files = Jobs(database, clock), Files(database, clock)
+    doorbell = Doorbell(settings.redis.url, metrics)
+    compiled, keys = Compiled(), Keys(database, settings.security.encryption_keys)
+    schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
+    firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
+    calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
+    kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
+    judges = _judges(settings, metrics)
+    launcher = _launcher(settings, inventory, doorbell, judges, standing=known.standing, **kept)
+    return Parts(
+        **kept,
+        metrics=metrics,
+        limits=_limits(settings),
+        fleet=Fleet(database),
+        jobs=jobs,
+        keys=keys,
+        inventory=inventory,
+        access=access(settings, known, clock),
+        executions=Executions(database),
+        journal=Journal(database),
+        contents=Contents(database),
+        artifacts=Artifacts(database, clock),
+        outbox=Outbox(database),
+        workers=Workers(database),
+        circuits=circuits,
+        groups=Groups(database, clock),
+        calendars=calendars,
+        imports=Imports(database, clock, local=local),
+        sessions=_sessions(settings, inventory, elsewhere, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
+        elsewhere=elsewhere,
+        bus=Bus(settings.redis.url, metrics),
+        doorbell=doorbell,
+        judges=judges,
+        launcher=launcher,
+        again=Again(launcher, database=database, ledger=ledger, targets=inventory),
+        authoring=Authoring(launcher, jobs, files),
+        dead_letters=DeadLetters(database),
+        approvals=Approvals(database),
+        approving=Approving(Approvals(database), ledger, inventory, vault, standing=known.standing),
+        schedules=schedules,
+        firings=firings,
+        triggers=Triggers(firings, schedules, jobs, launcher),
+        outlook=outlook,
+        forecasts=Forecasts(outlook, calendars),
+        audit_log=AuditLog(database, settings.security.encryption_keys),
+        seals=Seals(database, settings.security.encryption_keys),
+        inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
+    )
+
+
+def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
+    """The processes that judge texts, none of which is started yet; None if the safety check is off."""
+    if not settings.safety.enabled:
+        return None
+    return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
+
+
+def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock) -> Judging | None:
+    """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
+    wanted = settings.safety
+    if judges is None:
+        return None
+    try:
+        policies = read(wanted.policy.read_text()) if wanted.policy is not None else None
+    except (OSError, UnicodeError) as away:
+        raise ValueError(f"OPSJOBS_SAFETY_POLICY: {wanted.policy} cannot be read: {away}") from None
+    return Judging(judges.judge, targets, clock, policies)
+
+
+def _launcher(settings: Settings, targets: Targets, doorbell: Doorbell, judges: JudgePool | None, **kept: Any) -> Launcher:
+    clock: Clock = kept["clock"]
+    return Launcher(
+        targets=targets,
+        ring=doorbell.ring,
+        limits=_launch_limits(settings),
+        choices=Choices(clock, allow=settings.security.choices_allow),
+        judging=_judging(settings, judges, targets, clock),
+        **kept,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    wanted = settings.execution
+    return Limits(
+        wanted.max_actions_per_job,
+        settings.api.body_limit_bytes,
+        settings.api.docs,
+        wanted.file_limit_bytes,
+        wanted.max_retries + 1,
+        settings.identity.trusted_proxies,
+        settings.api.rate_limit,
+        settings.api.stranger_rate_limit,
+        settings.api.streams_per_caller,
+        settings.api.stream_check,
+        settings.api.download_time,
+        wanted.output_limit_bytes,
+        wanted.wait_limit,
+        wanted.open_executions_per_caller,
+        wanted.files_limit_bytes,
+        wanted.files_per_caller_bytes,
+    )
+
+
+def _launch_limits(settings: Settings) -> LaunchLimits:
+    wanted = settings.execution
+    attempts = wanted.max_retries + 1 if wanted.enable_retry else 1
+    return LaunchLimits(
+        wanted.max_concurrent_targets,
+        wanted.max_targets_per_job,
+        attempts,
+        wanted.retry_backoff_base,
+        settings.security.local_transport,
+        wanted.exclusive_time,
+    )
+
+
+def _circuits(settings: Settings, database: Database) -> Circuits:
+    wanted = settings.connection
+    return Circuits(database, CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause))
+
+
+def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
+    def observe(changed: CircuitState | None, code: ErrorCode | None) -> None:
+        if changed is CircuitState.CLOSED:
+            metrics.circuits_closed.inc()
+        else:
+            counter = metrics.circuits_refused if changed is None else metrics.circuits_opened
+            counter.labels(code.value if code is not None else "").inc()
+
+    return observe
+
+
+def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
+    if wanted.url is None:
+        return None
+    options = VaultOptions(
+        wanted.url,
+        token=wanted.token,
+        role_id=wanted.role_id,
+        secret_id=wanted.secret_id,
+        approle_mount=wanted.approle_mount,
+        namespace=wanted.namespace,
+        ca_file=wanted.ca_file,
+        timeout_seconds=wanted.timeout,
+        keep_seconds=wanted.keep,
+    )
+    return VaultServer(options, clock)
+
+
+def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, metrics: Metrics, breaker: Breaker) -> Sessions:
+    security, seconds = settings.security, settings.execution.connection_timeout
+    policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
+    options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
+
+    async def remember(target_id: str, key: str) -> None:
+        if not await inventory.remember_host_key(target_id, key):
+            raise RemoteFailure(ErrorCode.HOST_KEY, "another host key was pinned for it at the same moment: run it again")
+
+    def alarm(target: Target, words: str) -> None:
+        metrics.host_keys_refused.inc()
+        log.warning("host_key_refused", target=target.id, name=target.name, reason=words)
+
+    observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
+    connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)
+    # Each run at work has a connection, and some have a second one or a jump host.
+    connections = max(PoolLimits().connections, settings.worker.concurrency * 5 // 4)
+    limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
+    pool = SshPool(connector, limits, breaker=breaker)
+    metrics.connections.set_function(lambda: pool.connections)
+    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
+
+
+def rescuer(parts: Parts, may_bury: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
+    """What buries and mends, for the worker or the scheduler that asks `may_bury`."""
+    return Rescuer(parts.ledger, parts.workers, may_bury=may_bury, ring=parts.doorbell.ring, database_now=database_now)
+
+
+def firing(parts: Parts) -> FiringService:
+    """What fires schedules, for the scheduler, and for a worker that stands in for it."""
+    return FiringService(
+        firings=parts.firings,
+        schedules=parts.schedules,
+        preparer=Preparer(parts.jobs, parts.launcher, parts.firings, parts.metrics, standing=parts.people.standing),
+        launcher=parts.launcher,
+        ledger=parts.ledger,
+        metrics=parts.metrics,
+    )
+
+
+def inspecting(parts: Parts) -> Loop:
+    """The loop that says what is wrong with the database or the keys, at start and later."""
+    return Loop("inspection", parts.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=parts.metrics)
+
+
+def relay(parts: Parts) -> Relay:
+    """What tells the world of the outbox's facts."""
+    return Relay(parts.outbox, parts.executions, parts.journal, parts.bus, parts.metrics)
+
+
+def serve_metrics(settings: Settings, metrics: Metrics) -> None:
+    """Open the process's tokenless metrics listener where METRICS_PORT is set."""
+    wanted = settings.telemetry
+    if wanted.enable_metrics and wanted.metrics_port is not None:
+        metrics.serve(wanted.metrics_host, wanted.metrics_port)

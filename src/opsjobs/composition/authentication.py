@@ -1,0 +1,88 @@
+"""Who may ask, put together: one way of judging platform tokens, as the settings say, beside our own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opsjobs.clock import Clock
+from opsjobs.identity.authenticator import Judge
+from opsjobs.identity.local_tokens import OwnTokens
+from opsjobs.identity.logins import Logins
+from opsjobs.identity.passwords import Passwords
+from opsjobs.identity.platform_tokens import IntrospectedTokens, Platform, SignedTokens
+from opsjobs.identity.service_tokens import ServiceTokens
+from opsjobs.identity.verification_keys import Keys, PublishedKeys, SharedSecret
+from opsjobs.integrations.auth_service import AuthService
+from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
+from opsjobs.integrations.json_client import Asking
+from opsjobs.model.token_claims import ClaimRules
+from opsjobs.settings import IdentitySettings, Settings
+from opsjobs.store.identities import LockOut, People
+from opsjobs.store.transaction import Database
+
+ATTEMPTS_OF_ADDRESS = 5
+"""Times as many as under one name: behind one address there may be many people."""
+ATTEMPTS_EVERYWHERE = 10
+"""Times as many under one name, from everywhere."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who somebody is: `judge` for tokens, `logins` and `passwords` for users of ours."""
+
+    people: People
+    judge: Judge
+    logins: Logins
+    passwords: Passwords
+    asking: Asking
+
+    async def close(self) -> None:
+        """Let go of the connections to issuers and the Auth Service."""
+        await self.asking.close()
+
+
+def people(settings: Settings, database: Database, clock: Clock) -> People:
+    """Who is known, with the times and counts that are set."""
+    wanted = settings.identity
+    lock_out = LockOut(
+        wanted.login_attempts,
+        wanted.login_attempts * ATTEMPTS_OF_ADDRESS,
+        wanted.login_lock,
+        wanted.login_attempts * ATTEMPTS_EVERYWHERE,
+    )
+    return People(database, clock, external_kept_seconds=wanted.external_age, session_seconds=wanted.login_age, lock_out=lock_out)
+
+
+def access(settings: Settings, known: People, clock: Clock, *, passwords: Passwords | None = None) -> Access:
+    """Everything that judges who asks. Needs `settings.security.encryption_keys`, from which our own signing keys come."""
+    wanted = settings.identity
+    asking = Asking()
+    own = OwnTokens(settings.security.encryption_keys, clock, minutes=wanted.access_token_minutes)
+    services = ServiceTokens(known, clock, audience=wanted.service_audience)
+    passwords = passwords or Passwords()
+    production = settings.security.environment == "production"
+    platform = _platform(wanted, asking, clock, production=production)
+    judge = Judge(known, clock, own=own, services=services, platform=platform)
+    return Access(known, judge, Logins(known, passwords, own), passwords, asking)
+
+
+def _platform(wanted: IdentitySettings, asking: Asking, clock: Clock, *, production: bool) -> Platform | None:
+    rules = ClaimRules(wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim)
+    if wanted.auth_service_url is not None:
+        service = AuthService(asking, wanted.auth_service_url)
+        return IntrospectedTokens(service, rules, clock, kept_seconds=wanted.auth_cache)
+    keys = _keys(wanted, asking, clock, plain_http=not production)
+    return None if keys is None else SignedTokens(keys, rules, clock)
+
+
+def _keys(wanted: IdentitySettings, asking: Asking, clock: Clock, *, plain_http: bool) -> Keys | None:
+    if wanted.jwt_secret_key is not None:
+        return SharedSecret(wanted.jwt_secret_key.reveal().encode(), wanted.algorithms[0])
+    issuer: PinnedIssuer | DiscoveredIssuer
+    if wanted.jwks_url is not None:
+        issuer = PinnedIssuer(asking, wanted.jwks_url)
+    elif wanted.discovers and wanted.jwt_issuer is not None:
+        issuer = DiscoveredIssuer(asking, wanted.jwt_issuer, plain_http=plain_http)
+    else:
+        return None
+    return PublishedKeys(issuer.jwks, clock, algorithms=wanted.algorithms, ttl_seconds=wanted.jwks_ttl)

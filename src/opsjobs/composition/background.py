@@ -1,0 +1,50 @@
+"""What keeps the database in order: housekeeping in every process, retention in workers."""
+
+from __future__ import annotations
+
+from opsjobs.composition import Parts
+from opsjobs.engine.background.housekeeping import SERVICE as HOUSEKEEPING
+from opsjobs.engine.background.housekeeping import Housekeeper
+from opsjobs.engine.background.retention import SERVICE as RETENTION
+from opsjobs.engine.background.retention import Keeper
+from opsjobs.engine.service import Loop
+from opsjobs.engine.turn import ASK_SECONDS, Turn
+from opsjobs.settings import Settings
+from opsjobs.store.leftovers import Leftovers
+from opsjobs.store.partitions import Partitions
+from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.singleton_lock import Turns
+
+
+def housekeeping(parts: Parts) -> Loop:
+    """Return the loop of the housekeeping."""
+    turns = Turns(parts.database)
+    keeper = Housekeeper(
+        Turn(HOUSEKEEPING, turns, parts.metrics),
+        turns,
+        parts.metrics,
+        ledger=parts.ledger,
+        workers=parts.workers,
+        journal=parts.journal,
+        partitions=Partitions(parts.database),
+        contents=parts.contents,
+        leftovers=Leftovers(parts.database),
+    )
+    return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
+
+
+def retention(settings: Settings, parts: Parts) -> Loop:
+    """Return the loop of the retention."""
+    kept = settings.retention
+    keep = Keep(
+        log_seconds=kept.keep_logs,
+        artifact_seconds=kept.keep_artifacts,
+        execution_seconds=kept.keep_executions,
+        executions_per_job=kept.keep_executions_per_job,
+        file_seconds=kept.keep_files,
+        firing_seconds=kept.keep_firings,
+        audit_seconds=kept.keep_audit,
+    )
+    turn = Turn(RETENTION, Turns(parts.database), parts.metrics)
+    keeper = Keeper(turn, Retention(parts.database), keep, parts.seals)
+    return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)

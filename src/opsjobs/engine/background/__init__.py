@@ -1,0 +1,1 @@
+"""Background loops: rescue, event publishing, retention, housekeeping, audit sealing."""

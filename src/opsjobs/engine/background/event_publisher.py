@@ -1,0 +1,111 @@
+"""The relay: tells the world what the outbox holds, at least once, in order, each with an id to deduplicate by."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from opsjobs import failpoints
+from opsjobs.bus import Bus
+from opsjobs.engine.service import Counts
+from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event, run_event
+from opsjobs.model.execution import RunStatus, moment
+from opsjobs.store.execution_log import Journal
+from opsjobs.store.executions import Executions
+from opsjobs.store.outbox import Fact, Outbox
+from opsjobs.telemetry import Metrics
+
+BATCH_FACTS = 100
+# A batch holds its transaction open: with a slow Redis it ends early, and what was told is marked (the limit is 10 s).
+BATCH_SECONDS = 5.0
+# Who listens has lost the connection, too, when Redis was away: for so long silence does not mean that nobody is there.
+COME_BACK_SECONDS = 5.0
+
+Told = tuple[str, dict[str, Any]]
+
+
+class Relay:
+    """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
+
+    def __init__(self, outbox: Outbox, executions: Executions, journal: Journal, bus: Bus, metrics: Metrics) -> None:
+        self._outbox = outbox
+        self._executions = executions
+        self._journal = journal
+        self._bus = bus
+        self._metrics = metrics
+        self._away_at = time.monotonic()  # whatever ended the process before this one may have ended Redis, too
+
+    async def run_once(self) -> Counts:
+        """Tell what waits, a batch a shard; says how many events went out."""
+        shards = await self._outbox.shards()
+        if not shards:
+            return {"published": 0}
+        heard = await self._bus.audience(f"{CHANNEL}*")
+        if heard is None:
+            self._away_at = time.monotonic()
+        if heard is None or (not heard and time.monotonic() - self._away_at < COME_BACK_SECONDS):
+            return {"published": 0}
+        return {"published": sum([await self._shard(shard, heard=heard) for shard in shards])}
+
+    async def _shard(self, shard: int, *, heard: bool) -> int:
+        published, began = 0, time.monotonic()
+        async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told), failpoints.at("relay"):
+            for fact in facts:
+                if told and time.monotonic() - began > BATCH_SECONDS:
+                    break
+                # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
+                events = [event async for event in self._events(fact)] if heard else []
+                if events and not await self._publish(events):
+                    break
+                published += len(events)
+                told.append(fact.id)
+        self._metrics.events_published.inc(published)
+        return published
+
+    async def _publish(self, events: Sequence[Told]) -> bool:
+        made = [(event_type, json.dumps(event, ensure_ascii=False).encode()) for event_type, event in events]
+        return await self._bus.publish_sure(*((channel, message) for kind, message in made for channel in channels(kind)))
+
+    async def _events(self, fact: Fact) -> AsyncIterator[Told]:
+        if fact.type == "target_run":
+            async for told in self._of_runs(fact):
+                yield told
+            return
+        data = fact.data
+        if data is None and fact.execution_id is not None:
+            data = (await self._executions.get(fact.execution_id)).data()
+        at = moment(fact.at) or ""
+        # The outbox row's id makes the event's id: the same event told twice carries it twice. The type is in it, too: of the
+        # same subject there are `<execution uuid>/<position in the log>`, and those are numbers as well.
+        yield fact.type, cloud_event(f"{fact.subject}/{fact.type}/{fact.id}", fact.type, str(fact.subject), at, data or {})
+        if (twin := _twin(fact.type)) is not None:
+            yield twin, cloud_event(f"{fact.subject}/{twin}/{fact.id}", twin, str(fact.subject), at, data or {})
+
+    async def _of_runs(self, fact: Fact) -> AsyncIterator[Told]:
+        assert fact.execution_id is not None
+        assert fact.from_seq is not None
+        assert fact.to_seq is not None
+        after = fact.from_seq - 1
+        while after < fact.to_seq:
+            entries = await self._journal.states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)
+            runs = await self._executions.runs_by_id({e.target_run for e in entries if e.target_run is not None})
+            for entry in entries:
+                if entry.target_run in runs and entry.body is not None:
+                    run = runs[entry.target_run]
+                    kind = run_event(RunStatus(entry.body["status"]), retry=entry.attempt is not None)
+                    if kind is not None:
+                        event_id = f"{fact.subject}/{entry.seq}"
+                        yield kind.value, cloud_event(event_id, kind.value, run.uuid, moment(entry.at) or "", run.data())
+            if len(entries) < 500:
+                return
+            after = entries[-1].seq
+
+
+def _twin(event_type: str) -> str | None:
+    try:
+        twin = JOB_TWIN.get(EventType(event_type))
+    except ValueError:
+        return None
+    return twin.value if twin else None

@@ -1,0 +1,86 @@
+"""Housekeeping: checks that are too dear for each second, the log's partitions, and what is kept for a day or a week."""
+
+from __future__ import annotations
+
+from opsjobs.engine.service import Counts
+from opsjobs.engine.turn import Turn
+from opsjobs.model.errors import Unavailable
+from opsjobs.store.blobs import Contents
+from opsjobs.store.execution_log import Journal
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.leftovers import Leftovers
+from opsjobs.store.partitions import Partitions
+from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.workers import Workers
+from opsjobs.telemetry import Metrics, log
+
+SERVICE = "housekeeping"
+# The check that reads all open runs: whichever process has the turn makes it when a day is over.
+LEFTOVERS, LEFTOVERS_SECONDS = "leftovers", 86_400.0
+
+
+class Housekeeper:
+    """The same in every worker and the scheduler; one of them at a time has the turn, once a minute."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        turns: Turns,
+        metrics: Metrics,
+        *,
+        ledger: Ledger,
+        workers: Workers,
+        journal: Journal,
+        partitions: Partitions,
+        contents: Contents,
+        leftovers: Leftovers,
+    ) -> None:
+        self._turn = turn
+        self._turns = turns
+        self._metrics = metrics
+        self._ledger = ledger
+        self._workers = workers
+        self._journal = journal
+        self._partitions = partitions
+        self._contents = contents
+        self._leftovers = leftovers
+
+    async def run_once(self) -> Counts:
+        """Do one turn, if it is this process's; return what was done, by step."""
+        return await self._turn.run(
+            {
+                "partitions_made": self._make_partitions,
+                "counters_mended": self._recount,
+                "workers_forgotten": self._workers.forget,
+                "events_forgotten": self._journal.forget_events,
+                "keys_forgotten": self._journal.forget_keys,
+                "contents_swept": self._contents.sweep,
+                "leftovers_forgotten": self._forget_leftovers,
+            }
+        )
+
+    async def _make_partitions(self) -> int:
+        made, failed = 0, dict[str, str]()
+        for day in await self._partitions.wanted():
+            try:
+                made += await self._partitions.make(day)
+            except Exception as refused:  # noqa: BLE001  a day that fails keeps no other from being made
+                failed[str(day)] = str(refused)
+                if isinstance(refused, Unavailable):
+                    await self._partitions.wanted()  # raises if PostgreSQL is away: then the other days fail, too
+        if failed:
+            self._metrics.upkeep_failures.labels("partitions_made").inc()
+            log.error("partitions_not_made", days=failed)
+        return 0 if failed else made
+
+    async def _forget_leftovers(self) -> int:
+        if not await self._turns.take(LEFTOVERS, LEFTOVERS_SECONDS):
+            return 0
+        return await self._leftovers.forget()
+
+    async def _recount(self) -> int:
+        counted = await self._ledger.recount()
+        if any(counted.values()):
+            self._metrics.bugs.labels("counters").inc()
+            log.error("counters_differ", **counted)
+        return counted["slots_mended"]

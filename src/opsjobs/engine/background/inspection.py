@@ -1,0 +1,56 @@
+"""Looks at start, and again and again, whether database and keys are such that the service can work, and says what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsjobs.clock import Clock
+from opsjobs.engine.service import Counts
+from opsjobs.store.database_checks import Complaint, Fitness
+from opsjobs.telemetry import log
+
+INSPECTION_SECONDS = 10.0
+# Counting what is sealed under which key reads every row that is sealed.
+SECRETS_SECONDS = 3_600.0
+
+
+class Inspection:
+    """Each complaint is logged once, when it comes up, and once more when it is settled.
+
+    `space`: look also whether the database's volume is full, which writes to it.
+    """
+
+    def __init__(self, fitness: Fitness, clock: Clock, *, space: bool = False) -> None:
+        self._fitness = fitness
+        self._clock = clock
+        self._space = space
+        self._secrets: Sequence[Complaint] = ()
+        self._secrets_at = float("-inf")
+        self.complaints: Sequence[Complaint] = ()
+        """What was found by the last look; nothing before the first."""
+
+    async def run_once(self) -> Counts:
+        """Look once. Raises Unavailable while the database is away."""
+        found = [*await self._fitness.faults()]
+        if not any(complaint.fatal for complaint in found):
+            if self._space:
+                found += await self._fitness.space()
+            found += await self._unreadable()
+        self._tell(found)
+        self.complaints = found
+        return {"complaints": len(found)}
+
+    async def _unreadable(self) -> Sequence[Complaint]:
+        now = self._clock.monotonic()
+        if now - self._secrets_at >= SECRETS_SECONDS:
+            self._secrets_at = now  # first: a count that takes too long is not tried again at once
+            self._secrets = await self._fitness.secrets()
+        return self._secrets
+
+    def _tell(self, found: Sequence[Complaint]) -> None:
+        for complaint in found:
+            if complaint not in self.complaints:
+                say = log.error if complaint.fatal else log.warning
+                say("not_fit_for_service", code=complaint.code, reason=complaint.detail)
+        for code in {c.code for c in self.complaints} - {c.code for c in found}:
+            log.info("fit_for_service_again", code=code)

@@ -1,0 +1,215 @@
+"""Aftercare: what ended runs left on machines is removed, and what could not be known when they ended is found out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, TypeVar
+
+from opsjobs.clock import Clock
+from opsjobs.engine import become
+from opsjobs.engine.runs.outcomes import judged
+from opsjobs.engine.service import Counts
+from opsjobs.integrations.targets import Targets
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
+from opsjobs.model.secret import Credential
+from opsjobs.model.spool_identity import Become, RunKey
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.secret_fetcher import Fetch, nowhere
+from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
+from opsjobs.store.ledger import Folder, Ledger, Sweep
+from opsjobs.store.vault import Vault
+
+T = TypeVar("T")
+Visit = tuple[int, Coroutine[Any, Any, int]]
+"""A visit to be made, and for how many runs it is."""
+
+AT_ONCE = 8
+# Runs that are taken ahead of their visits. They are leased: all must be seen to before that ends.
+FOLDERS_AHEAD = 500
+SWEEPS_AHEAD = 50
+# While visits last, what has become due is looked for as often.
+REFILL_SECONDS = 10.0
+# One machine's visit may take so long; what is not done then comes again later.
+VISIT_SECONDS = 90.0
+
+
+class Aftercare:
+    """Visits machines of one zone, a few at a time, each at most once in a while.
+
+    Sweeps and cleaning have doors of their own, and take what is due as visits end: a machine that hangs holds up one door.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        targets: Targets,
+        vault: Vault,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        zone: str,
+        grace_seconds: float = 5.0,
+        fetch: Fetch = nowhere,
+    ) -> None:
+        self._ledger = ledger
+        self._targets = targets
+        self._vault = vault
+        self._sessions = sessions
+        self._clock = clock
+        self._zone = zone
+        self._grace_seconds = grace_seconds
+        self._fetch = fetch
+        self._sweep_doors = asyncio.Semaphore(AT_ONCE)
+        self._clean_doors = asyncio.Semaphore(AT_ONCE)
+
+    async def run_once(self) -> Counts:
+        """Do all that is due; return how many runs were cleaned up after, and of how many the end was found out."""
+        return {**await self.sweep_once(), **await self.clean_once()}
+
+    async def sweep_once(self) -> Counts:
+        """Find out ends until none is due; return how many were found."""
+        return {"settled_late": await _all(self._due_sweeps, SWEEPS_AHEAD)}
+
+    async def clean_once(self) -> Counts:
+        """Clean up until nothing is due; return after how many runs."""
+        return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
+
+    async def _due_cleaning(self, at_most: int) -> list[Visit]:
+        due = sorted(await self._ledger.due_cleaning(self._zone, at_most), key=lambda folder: folder.target_id)
+        visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
+        ways = await self._ways([target_id for target_id, _ in visits])
+        opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
+        return [(len(folders), self._clean_one(ways.get(target), folders, opened)) for target, folders in visits]
+
+    async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> int:
+        runs = {folder.run_id for folder in folders}
+        left: set[int] | None = set()  # a target that is out of the inventory is out of reach for good
+        if way is not None:
+            left = await self._visit(way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened))
+        refused = left is not None
+        left = runs if left is None else left
+        await self._ledger.not_cleaned(sorted(left), refused=refused)
+        await self._ledger.cleaned(sorted(runs - left))
+        return len(runs - left)
+
+    async def _due_sweeps(self, at_most: int) -> list[Visit]:
+        due = await self._ledger.due_sweeps(self._zone, at_most)
+        # A machine that was away is looked for, whatever its circuit says: a command may still run there.
+        ways = {i: replace(way, insist=True) for i, way in (await self._ways(sorted({s.target_id for s in due}))).items()}
+        return [(1, self._sweep_one(ways.get(sweep.target_id), sweep)) for sweep in due]
+
+    async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
+        actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
+        action = next(action for action in actions if action["key"] == sweep.key.action)
+        opened = await self._opened([action["become"]] if action.get("become") else [])
+        found: Settlement | None = None
+        if way is not None:
+            found = await self._visit(way, self._sweep_doors, lambda durable: self._settled(durable, sweep, action, opened))
+        if found is None:
+            await self._ledger.sweep_again([sweep.run_id])
+            return 0
+        told = {**_told(found, action.get("expected_exit_codes", (0,))), "at": moment(self._clock.now())}
+        await self._ledger.settle_late(sweep, told)
+        return 1
+
+    async def _settled(
+        self, durable: Durable, sweep: Sweep, action: Mapping[str, Any], opened: Mapping[str, Credential]
+    ) -> Settlement | None:
+        who = become.become_of(action, opened)
+        here = await durable.identity(who)
+        if here.store != sweep.identity.store:
+            return None  # this one can say nothing of it
+        if sweep.kill:
+            found: Settlement | None = await durable.cancel(sweep.key, self._grace_seconds, who)
+        else:
+            found = await durable.look(sweep.key, who)
+        if found is not None and found.proof is CancelProof.NEVER_STARTED and here != sweep.identity:
+            return None  # a reboot may have cost the record of the start
+        return None if found is None or found.proof is CancelProof.UNREACHABLE else found
+
+    async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
+        known = become.credentials(wishes)
+        opened: Mapping[str, Credential] = await self._vault.open_many(sorted(known)) if known else {}
+        for wish in wishes:
+            opened = await become.opened_for(wish, opened, self._fetch, "aftercare")
+        return opened
+
+    async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        return await self._targets.endpoints(target_ids) if target_ids else {}
+
+    async def _visit(self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
+        """The errand's answer; None where the machine cannot be reached now, or takes too long."""
+        try:
+            async with doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
+                durable = session.durable()
+                return await errand(durable) if durable is not None else None
+        except (RemoteFailure, NoSpool, TimeoutError):
+            return None
+
+
+async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
+    """Make the visits that are due, and those that become due meanwhile, until there are none; return the sum of their answers.
+
+    `ahead`: how many runs are taken at most before their visits. What a visit raises is told at the end: no other one waits for it.
+    """
+    under_way: dict[asyncio.Task[int], int] = {}
+    done, failure = 0, None
+    more, looked_at = True, time.monotonic()
+    try:
+        while True:
+            room = ahead - sum(under_way.values())
+            again = more or time.monotonic() - looked_at >= REFILL_SECONDS
+            if failure is None and (not under_way or (again and room >= ahead // 2)):
+                visits = await due(room)
+                more, looked_at = sum(runs for runs, _ in visits) >= room, time.monotonic()
+                under_way |= {asyncio.ensure_future(visit): runs for runs, visit in visits}
+            if not under_way:
+                break
+            ended, _ = await asyncio.wait(under_way, timeout=REFILL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for visit in ended:
+                del under_way[visit]
+                failure = failure or visit.exception()
+                done += 0 if visit.exception() is not None else visit.result()
+    finally:
+        for visit in under_way:
+            visit.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+    if failure is not None:
+        raise failure
+    return done
+
+
+async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> set[int]:
+    """The runs whose files are left: of users whom we may not become any more. Raises RemoteFailure for all others."""
+    left: set[int] = set()
+    keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
+    for folder, key in ((found, key) for found in folders for key in found.keys):
+        try:
+            who = become.become_of({"become": folder.becomes.get(key.action)}, opened)
+        except RemoteFailure:
+            left.add(folder.run_id)
+        else:
+            keys.setdefault((who, folder.early), []).append((folder.run_id, key))
+    for (who, early), theirs in keys.items():
+        try:
+            await durable.clean([key for _, key in theirs], who, output_only=early)
+        except RemoteFailure as failure:
+            if failure.code is not ErrorCode.BECOME_FAILED:
+                raise
+            left |= {run_id for run_id, _ in theirs}
+    return left
+
+
+def _told(found: Settlement, expected: Sequence[int]) -> dict[str, str | int | None]:
+    """What `late_result` says, beside when: as which status the run would have ended."""
+    if found.proof is CancelProof.NEVER_STARTED:
+        return {"status": RunStatus.SKIPPED.value, "exit_code": None}
+    if found.proof is CancelProof.KILLED or found.exit is None:
+        return {"status": RunStatus.CANCELLED.value, "exit_code": None}
+    end = judged(found.exit, expected, 0.0)
+    return {"status": end.status.value, "exit_code": end.exit_code}

@@ -1,0 +1,1 @@
+"""Fire schedules: turn due moments into firings, and firings into executions."""

@@ -1,0 +1,311 @@
+"""Firing: what is due becomes pending, what is pending becomes an execution; any number of these work side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from opsjobs import failpoints
+from opsjobs.engine.firing.firing_launch_prep import Preparer, order_of
+from opsjobs.engine.launching.launch import Launched, Launcher
+from opsjobs.engine.service import Counts
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.errors import Conflict, NotFound, Unavailable
+from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
+from opsjobs.store.idempotency import IdempotentRequest
+from opsjobs.store.jobs import Jobs
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.scheduling.due_firings import Fired, Ready
+from opsjobs.store.scheduling.firing_launch import Batch, Order
+from opsjobs.store.scheduling.firing_transitions import Deferral, Move, Ran
+from opsjobs.store.scheduling.firings import Firings, Look
+from opsjobs.store.scheduling.schedules import Schedules
+from opsjobs.store.transaction import Connection
+from opsjobs.store.workers import Workers
+from opsjobs.telemetry import Metrics, log
+
+# Schedules that one transaction fires. Of one that was down more than a thousand moments may have to be looked at.
+FIRE_SCHEDULES = 50
+FIRE_LATE_SCHEDULES = 5
+# Firings that one transaction launches, and how many such there are at a time.
+LAUNCH_FIRINGS = 25
+LAUNCHES_AT_ONCE = 3
+# What a pass does at most. Catch-ups come last and few at a time, so that a downtime does not end in a stampede.
+ROUNDS_A_PASS = 40
+TAKE_FIRINGS = 100
+CATCH_UPS_A_PASS = 20
+EXPIRE_FIRINGS = 200
+RECOMPUTE_SCHEDULES = 200
+LATE_SECONDS_A_PASS = 0.5
+RULES_SECONDS = 60.0
+# Between two passes: until the next moment, a second at most; less where something was left.
+REST_SECONDS = 1.0
+LEFT_OVER_SECONDS = 0.05
+OTHERS_AT_IT_SECONDS = 0.25
+# A scheduler that has not ticked for so long is stood in for.
+SILENT_SECONDS = 10.0
+SCHEDULER = "scheduler"
+OWNER_IS_GONE = "its owner {} is gone, disabled or expired: who resumes it owns it from then on"
+
+
+class FiringService:
+    """`run_once` is one query where nothing is due. Every step is a transaction of its own, safe to be killed before or after."""
+
+    def __init__(
+        self,
+        *,
+        firings: Firings,
+        schedules: Schedules,
+        preparer: Preparer,
+        launcher: Launcher,
+        ledger: Ledger,
+        metrics: Metrics,
+    ) -> None:
+        self._firings = firings
+        self._schedules = schedules
+        self._preparer = preparer
+        self._launcher = launcher
+        self._ledger = ledger
+        self._metrics = metrics
+        self._room = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._next_at = 0.0
+        self._rules_at = 0.0
+
+    @property
+    def rest_seconds(self) -> float:
+        """For how long nothing is due, by what the last pass saw; a second at most."""
+        return min(max(self._next_at - time.monotonic(), 0.0), REST_SECONDS)
+
+    async def run_once(self) -> Counts:
+        """One pass; says what was done, by kind."""
+        self._next_at = time.monotonic() + REST_SECONDS
+        done: Counter[str] = Counter()
+        if time.monotonic() >= self._rules_at:
+            done["recomputed"] += await self._firings.recompute(RECOMPUTE_SCHEDULES)
+            if done["recomputed"] < RECOMPUTE_SCHEDULES:
+                self._rules_at = time.monotonic() + RULES_SECONDS
+        look = await self._firings.look()
+        if look.due or look.pending:
+            try:
+                await self._work(done, look)
+            except ExceptionGroup as failed:
+                raise _away(failed) from failed
+            look = await self._firings.look()
+        self._set_rest(look, worked=any(done.values()))
+        if done["missed"]:
+            log.warning("schedule_moments_missed", moments=done["missed"])
+        return {kind: count for kind, count in done.items() if count}
+
+    def _set_rest(self, look: Look, *, worked: bool) -> None:
+        if look.due:
+            rest = LEFT_OVER_SECONDS if worked else OTHERS_AT_IT_SECONDS
+        else:
+            rest = REST_SECONDS if look.next_seconds is None else look.next_seconds
+        self._next_at = time.monotonic() + min(rest, REST_SECONDS)
+
+    async def _work(self, done: Counter[str], look: Look) -> None:
+        if look.due:
+            await self._fire(done)
+        if look.pending:
+            await self._expire(done)
+            await self._launch(done, await self._firings.take(TAKE_FIRINGS, catch_up=False))
+        if look.due:
+            await self._fire_late(done)
+        left = CATCH_UPS_A_PASS
+        while left > 0 and (ready := await self._firings.take(min(left, LAUNCH_FIRINGS), catch_up=True)):
+            await self._launch(done, ready)
+            left -= len(ready)
+
+    async def _fire(self, done: Counter[str]) -> None:
+        """All that is on time, launched while the next are fired."""
+        async with asyncio.TaskGroup() as launches:
+            for _ in range(ROUNDS_A_PASS):
+                fired = await self._firings.fire(FIRE_SCHEDULES, to_seconds=LATE_SECONDS)
+                self._count_fired(done, fired)
+                launches.create_task(self._launch(done, fired.ready))
+                if fired.schedules < FIRE_SCHEDULES:
+                    return
+
+    async def _fire_late(self, done: Counter[str]) -> None:
+        """Some of what nobody has fired for long, after all that is on time."""
+        began = time.monotonic()
+        while time.monotonic() - began < LATE_SECONDS_A_PASS:
+            fired = await self._firings.fire(FIRE_LATE_SCHEDULES, from_seconds=LATE_SECONDS)
+            self._count_fired(done, fired)
+            await self._launch(done, fired.ready)
+            if fired.schedules < FIRE_LATE_SCHEDULES:
+                return
+
+    async def _expire(self, done: Counter[str]) -> None:
+        if failed := await self._firings.expire(EXPIRE_FIRINGS):
+            done["failed"] += failed
+            self._metrics.schedule_failed.inc(failed)
+            log.warning("schedule_firings_expired", firings=failed)
+
+    async def _launch(self, done: Counter[str], ready: Sequence[Ready]) -> None:
+        """Launch these firings, a few in one transaction, and a few of these at a time."""
+        async with asyncio.TaskGroup() as parts:
+            for first in range(0, len(ready), LAUNCH_FIRINGS):
+                parts.create_task(self._launch_some(done, ready[first : first + LAUNCH_FIRINGS]))
+
+    async def _launch_some(self, done: Counter[str], ready: Sequence[Ready]) -> None:
+        async with self._room:
+            async with failpoints.at("firing.prepare"):
+                prepared = await self._preparer.prepared(ready)
+            await self._end(done, [one for one in prepared if isinstance(one, Move)])
+            await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
+            orders = [one for one in prepared if isinstance(one, Order)]
+            if not orders:
+                return
+            batch = await self._firings.launch(orders)
+            launched = {ran.ready.id for ran in batch.ran}
+            self._launcher.ring([t for order in orders if order.ready.id in launched for t in order.new.targets])
+        self._count_launched(done, batch)
+        await self._stop_orphans(batch.ended)
+        await self._cancel_before(batch)
+
+    async def _end(self, done: Counter[str], ended: Sequence[Move]) -> None:
+        await self._firings.settle(ended)
+        self._count_ended(done, ended)
+        await self._stop_orphans(ended)
+        await self._pause_orphans(ended)
+
+    async def _stop_orphans(self, ended: Sequence[Move]) -> None:
+        """Schedules whose job was deleted by a process that knows of none."""
+        for job in {move.ready.schedule.job_id for move in ended if move.rule is Rule.JOB_DELETED}:
+            await self._schedules.stop_deleted(job)
+
+    async def _pause_orphans(self, ended: Sequence[Move]) -> None:
+        """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
+        for schedule, move in {move.ready.schedule.id: move for move in ended if move.pauses}.items():
+            owner = move.ready.schedule.owner
+            log.warning("schedule_paused_for_its_owner", schedule=schedule, owner=owner)
+            with contextlib.suppress(NotFound):
+                await self._schedules.pause(schedule, reason=OWNER_IS_GONE.format(owner))
+
+    async def _cancel_before(self, batch: Batch) -> None:
+        """Cancel what the schedules want out of the way; their firings wait for its end."""
+        for before in batch.before:
+            reason = f"the schedule {before.ready.schedule.name} is due again, and its overlap is cancel_previous"
+            for execution in before.executions:
+                with contextlib.suppress(Conflict, NotFound):  # it has ended meanwhile
+                    await self._ledger.cancel(execution, by=before.ready.schedule.owner, reason=reason)
+        words = "execution {} of the schedule is being cancelled"
+        waiting = [Deferral(b.ready, 0.0, words.format(b.executions[-1]), b.executions[-1]) for b in batch.before]
+        await self._firings.defer(waiting)
+
+    def _count_fired(self, done: Counter[str], fired: Fired) -> None:
+        for (status, rule), moments in fired.counts.items():
+            done[status] += moments
+            if status == FiringStatus.MISSED:
+                self._metrics.schedule_missed.inc(moments)
+            elif status == FiringStatus.SKIPPED:
+                self._metrics.schedule_skipped.labels(rule).inc(moments)
+
+    def _count_ended(self, done: Counter[str], ended: Sequence[Move]) -> None:
+        for move in ended:
+            done[move.status.value] += 1
+            if move.status is FiringStatus.FAILED:
+                self._metrics.schedule_failed.inc()
+                log.warning("schedule_firing_failed", schedule=move.ready.schedule.id, firing=move.ready.id, reason=move.reason)
+            else:
+                self._metrics.schedule_skipped.labels(move.rule.value).inc()
+
+    def _count_launched(self, done: Counter[str], batch: Batch) -> None:
+        self._count_ended(done, batch.ended)
+        for ran in batch.ran:
+            done["triggered"] += 1
+            self._metrics.schedule_fired.inc()
+            self._metrics.schedule_start_lag.observe(ran.late_ms / 1000)
+            self._alarm_late(ran)
+
+    def _alarm_late(self, ran: Ran) -> None:
+        if ran.late_ms >= LATE_SECONDS * 1000:
+            self._metrics.schedule_late_starts.inc()
+            log.warning("schedule_late_start", schedule=ran.ready.schedule.id, execution=ran.execution_id, late_ms=ran.late_ms)
+
+
+def _away(failed: ExceptionGroup[Exception]) -> Exception:
+    """What launches side by side have failed of: that PostgreSQL is away is one trouble, and none of ours."""
+    away, others = failed.split(Unavailable)
+    if away is None or others is not None:
+        return failed
+    first: Exception = away
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+class Triggers:
+    """Launches a schedule's job because somebody says so."""
+
+    def __init__(self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher) -> None:
+        self._firings = firings
+        self._schedules = schedules
+        self._jobs = jobs
+        self._launcher = launcher
+
+    async def trigger(
+        self,
+        ref: str,
+        *,
+        triggered_by: TriggeredBy,
+        requested_by: str,
+        requested_by_kind: IdentityKind,
+        bounds: Bounds = NO_BOUNDS,
+        reason: str | None = None,
+        override: str | None = None,
+        idem: IdempotentRequest | None = None,
+    ) -> Launched:
+        """Launch now, whatever its calendars and its overlap say, and also while it is paused; max_firings does not count it.
+
+        Raises NotFound, and what a launch raises.
+        """
+        schedule = await self._schedules.get(ref)
+        job = (await self._jobs.get(str(schedule.job_id))).job
+        order = replace(order_of(job, schedule), bounds=bounds, override=override)
+        order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
+        new = await self._launcher.prepared(
+            order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind
+        )
+
+        async def record(connection: Connection, execution: Execution) -> None:
+            await self._firings.record_trigger(connection, schedule, execution)
+
+        return await self._launcher.start(new, idem, also=record)
+
+
+class StandIn:
+    """Fires in a worker while no scheduler has ticked for 10 seconds (10-ledger.md rule 18)."""
+
+    def __init__(self, firing: FiringService, workers: Workers) -> None:
+        self._firing = firing
+        self._workers = workers
+        self._standing_in = False
+
+    async def run_once(self) -> Counts:
+        """For about a second, to the moment, what the scheduler would do; nothing where there is one."""
+        silent = await self._workers.silent_seconds(SCHEDULER)
+        if silent is not None and silent < SILENT_SECONDS:
+            self._tell(standing_in=False)
+            return {}
+        self._tell(standing_in=True)
+        done: Counter[str] = Counter()
+        until = time.monotonic() + REST_SECONDS
+        while True:
+            done.update(await self._firing.run_once())
+            rest = self._firing.rest_seconds
+            if time.monotonic() + rest >= until:
+                return done
+            await asyncio.sleep(max(rest, 0.01))
+
+    def _tell(self, *, standing_in: bool) -> None:
+        if standing_in != self._standing_in:
+            self._standing_in = standing_in
+            log.warning("stands_in_for_the_scheduler" if standing_in else "the scheduler ticks again")

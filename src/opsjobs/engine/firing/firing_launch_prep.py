@@ -1,0 +1,173 @@
+"""What a firing becomes, asked of all others before the ledger is: the job, its targets, the owner's rights, the calendars."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from opsjobs.engine.launching.launch import Launcher
+from opsjobs.engine.launching.launch_authz import Ask, Gone, Rights
+from opsjobs.engine.launching.safety_service import unjudged_in_words
+from opsjobs.model.access_bounds import Bounds
+from opsjobs.model.errors import Forbidden, Refusal, Unavailable
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
+from opsjobs.model.job import Job, JobState, LaunchOrder
+from opsjobs.model.target import Target
+from opsjobs.store.jobs import Jobs, JobStanding
+from opsjobs.store.scheduling.due_firings import Ready
+from opsjobs.store.scheduling.firing_launch import Order
+from opsjobs.store.scheduling.firing_transitions import Deferral, Move
+from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.telemetry import Metrics, log
+
+# How long all of it may take for the firings of one transaction, well within their claim.
+PREPARE_SECONDS = 10.0
+BACKOFF_SECONDS = 1.0
+BACKOFF_SECONDS_AT_MOST = 60.0
+JOBS_KEPT = 1_000
+
+Prepared = Order | Move | Deferral
+_Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
+
+_NOT_ACTIVE = {
+    JobState.DRAFT: (Rule.JOB_DRAFT, "the job {} is a draft"),
+    JobState.PAUSED: (Rule.JOB_PAUSED, "the job {} is paused"),
+    JobState.ARCHIVED: (Rule.JOB_DELETED, "the job {} was deleted"),
+}
+
+
+class Preparer:
+    """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer.
+
+    `standing`: asked at every firing what the schedule's owner may now.
+    """
+
+    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, standing: Ask) -> None:
+        self._jobs = jobs
+        self._launcher = launcher
+        self._metrics = metrics
+        self._firings = firings
+        self._standing = standing
+        self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
+
+    async def prepared(self, firings: Sequence[Ready]) -> list[Prepared]:
+        """Return one answer for each, in their order; those for which the time is too short are deferred, and no others."""
+        done: list[Prepared] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PREPARE_SECONDS):
+                jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
+                closed = await self._closed(firings)
+                frozen: dict[int, _Frozen] = {}
+                rights = Rights(self._standing)
+                for ready in firings:
+                    one = closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
+                    done.append(one)
+        words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
+        return [*done, *(_later(ready, words) for ready in firings[len(done) :])]
+
+    async def _closed(self, firings: Sequence[Ready]) -> dict[int, Prepared]:
+        """Of those that are late the calendars are asked again: it is another time than the one that was due."""
+        late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
+        if not late:
+            return {}
+        closed = await self._firings.closings([ready.schedule for ready in late])
+        found: dict[int, Prepared] = {}
+        for ready in late:
+            if words := closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)):
+                found[ready.id] = Move(ready, FiringStatus.SKIPPED, Rule.CALENDAR, words)
+        return found
+
+    async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
+        if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
+            rule, words = _NOT_ACTIVE[job.state]
+            return Move(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
+        schedule = ready.schedule
+        try:
+            bounds = await rights.launching(schedule.owner, schedule.owner_kind, job.labels, job.name)
+            return await self._order(ready, job, frozen, bounds, rights)
+        except Forbidden as forbidden:
+            words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
+            return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, words, pauses=isinstance(forbidden, Gone))
+        except Refusal as refusal:
+            return _refused(ready, refusal)
+        except Unavailable as away:
+            return _later(ready, str(away))
+        except Exception as bug:  # noqa: BLE001  one firing that we fail at must not keep the others from being launched
+            self._metrics.bugs.labels("firing").inc()
+            log.exception("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id)
+            return _later(ready, f"a fault of opsjobs: {bug!r}")
+
+    async def _order(
+        self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
+    ) -> Prepared:
+        job = await self._current(standing)
+        order = order_of(job, ready.schedule)
+        # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
+        if job.id not in frozen:
+            selected = await self._launcher.selected(order)
+            frozen[job.id] = selected, await self._launcher.frozen(order, selected)
+        targets, actions = frozen[job.id]
+        bounds.check_targets(targets)
+        order = await self._launcher.with_values(order)
+        owner, kind = ready.schedule.owner, ready.schedule.owner_kind
+        new = self._launcher.draft(
+            order,
+            actions,
+            targets,
+            triggered_by=TriggeredBy.SCHEDULE,
+            requested_by=owner,
+            requested_by_kind=kind,
+            uuid=ready.uuid,
+        )
+        new = await self._launcher.asking(new, order)
+        if (words := unjudged_in_words(new.judgement)) is not None:
+            # An approval would be asked for at each of its moments, of a text that no one has read.
+            return Move(ready, FiringStatus.FAILED, Rule.REFUSED, words)
+        # Nobody acts at this moment: who may not approve it is its owner.
+        return Order(ready, replace(new, requester=await rights.requester(owner, kind)))
+
+    async def _current(self, standing: JobStanding) -> Job:
+        """The job's current version; versions never change, so each is read once."""
+        key = (standing.id, standing.version)
+        if (known := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
+            return known
+        job = (await self._jobs.get(str(standing.id))).job
+        self._known[job.id, job.version] = job
+        if len(self._known) > JOBS_KEPT:
+            self._known.popitem(last=False)
+        return job
+
+
+def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
+    """What a schedule asks for of its job."""
+    definition = job.definition
+    return LaunchOrder(
+        definition.actions,
+        definition.targets,
+        definition.policy,
+        definition.name,
+        job.id,
+        job.version,
+        reason=f"schedule {schedule.name}",
+        parameters=schedule.definition.parameters,
+        declared=definition.parameters,
+        tags=definition.tags,
+    )
+
+
+def _refused(ready: Ready, refusal: Refusal) -> Move:
+    if refusal.code == "no_targets":
+        return Move(ready, FiringStatus.SKIPPED, Rule.NO_TARGETS, str(refusal))
+    return Move(ready, FiringStatus.FAILED, Rule.REFUSED, f"{refusal.code}: {refusal}")
+
+
+def _later(ready: Ready, reason: str) -> Deferral:
+    return Deferral(ready, min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST), reason)

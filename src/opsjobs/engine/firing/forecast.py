@@ -1,0 +1,120 @@
+"""The coming week over all schedules, counted portion by portion beside everything else, and never twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from opsjobs.model.access import Reach
+from opsjobs.model.calendar import Calendar, Closed, Closures
+from opsjobs.model.forecast import Collision, Week
+from opsjobs.store.scheduling.calendars import Calendars
+from opsjobs.store.scheduling.schedule_overview import Coming, Outlook
+
+PORTION = 100
+SECONDS_AT_MOST = 10.0
+MOMENTS_AT_MOST = 500_000
+MOMENTS_OF_ONE_AT_MOST = 10_080
+"""One a minute for a week."""
+
+
+class Forecasts:
+    """Who asks while a week is being counted for the same reach is told what that one comes to; others wait for their turn."""
+
+    def __init__(
+        self,
+        outlook: Outlook,
+        calendars: Calendars,
+        *,
+        seconds_at_most: float = SECONDS_AT_MOST,
+        moments_at_most: int = MOMENTS_AT_MOST,
+    ) -> None:
+        self._outlook = outlook
+        self._calendars = calendars
+        self._seconds_at_most = seconds_at_most
+        self._moments_at_most = moments_at_most
+        self._counting: dict[Reach | None, asyncio.Task[Week]] = {}
+        self._turn = asyncio.Lock()
+
+    async def week(self, reach: Reach | None = None) -> Week:
+        """Of the schedules within reach (None: of all), from the present hour on.
+
+        What is beyond its limits is left out, and the week says what.
+        """
+        counting = self._counting.get(reach)
+        if counting is None:
+            counting = self._counting[reach] = asyncio.create_task(self._in_turn(reach))
+            counting.add_done_callback(lambda _: self._counting.pop(reach))
+        # Whoever asked first may leave: the others still want to know.
+        return await asyncio.shield(counting)
+
+    async def _in_turn(self, reach: Reach | None) -> Week:
+        async with self._turn:
+            return await self._counted(reach)
+
+    async def _counted(self, reach: Reach | None) -> Week:
+        now = await self._outlook.now()
+        week = Week(now.replace(minute=0, second=0, microsecond=0))
+        until = time.monotonic() + self._seconds_at_most
+        left, last = self._moments_at_most, 0
+        while portion := await self._outlook.coming(after=last, limit=PORTION, reach=reach):
+            calendars = await self._calendars.by_names({name for one in portion for name in one.schedule.definition.calendars})
+            done = 0
+            if time.monotonic() < until and left > 0:
+                done, left = await asyncio.to_thread(_count, week, portion, calendars, (now, left, until))
+            last = portion[-1].schedule.id
+            if done < len(portion):
+                week.not_looked_at = len(portion) - done + await self._outlook.count_coming(after=last, reach=reach)
+                break
+        return week
+
+
+def _count(
+    week: Week, portion: Sequence[Coming], calendars: Mapping[str, Calendar], limits: tuple[datetime, int, float]
+) -> tuple[int, int]:
+    """Count these from now on, as far as the moments and the seconds go; how many were looked at, and the moments that are left."""
+    now, left, until = limits
+    closures = _Closures(calendars, now, week.until)
+    for done, coming in enumerate(portion):
+        if left <= 0 or time.monotonic() > until:
+            return done, left
+        left -= _count_one(week, coming, closures, now, min(left, MOMENTS_OF_ONE_AT_MOST))
+        week.schedules += 1
+    return len(portion), left
+
+
+def _count_one(week: Week, coming: Coming, closures: _Closures, now: datetime, at_most: int) -> int:
+    schedule, table = coming.schedule, coming.schedule.timetable
+    left = schedule.definition.max_firings
+    allowed = at_most if left is None else min(at_most, max(left - schedule.firings, 0))
+    moments = table.between(now, week.until, allowed + 1)
+    more, moments = moments[allowed:], moments[:allowed]
+    if more and allowed == at_most:
+        week.cut.append(f"{schedule.definition.name} of {coming.job_name} (after {moments[-1]:%Y-%m-%dT%H:%MZ})")
+    closed = closures.of(schedule.definition.calendars)
+    for due in moments:
+        at = table.fire_at(due)
+        if (found := closed(due) or closed(at)) is not None:
+            week.collide(Collision(coming.named, due, found.calendar, found.reason, found.until))
+        else:
+            week.count(at, coming.targets)
+    return len(moments)
+
+
+class _Closures:
+    """What calendars close in this week, computed once for each set of them."""
+
+    def __init__(self, calendars: Mapping[str, Calendar], since: datetime, until: datetime) -> None:
+        self._calendars = calendars
+        self._since, self._until = since, until
+        self._known: dict[frozenset[str], Closures] = {}
+
+    def of(self, names: Iterable[str]) -> Callable[[datetime], Closed | None]:
+        """Asked for an instant, which calendar of these closes it."""
+        key = frozenset(names)
+        if key not in self._known:
+            named = [self._calendars[name] for name in sorted(key) if name in self._calendars]
+            self._known[key] = Closures(named, self._since, self._until + timedelta(days=2))
+        return self._known[key].at

@@ -1,0 +1,1 @@
+"""Launch executions: validation, rights, safety check, approvals, preview and retries."""

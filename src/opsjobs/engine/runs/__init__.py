@@ -1,0 +1,1 @@
+"""Perform claimed target runs: actions, attempts, transfers, output and the run's journal."""

@@ -1,0 +1,117 @@
+"""Secrets that are not ours to keep: got for one login, just before it, from Vault or from a certificate authority."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from opsjobs.clock import Clock
+from opsjobs.engine.service import Counts
+from opsjobs.integrations.secrets.requests import NotHad
+from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.secret import Credential, Secret
+from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
+from opsjobs.remote.ssh.certificates import FreshKey, Unusable, fresh_key, sign, terms_of
+from opsjobs.telemetry import log
+
+_NAMED_FIELDS_MAX = 8
+
+
+class Authorities(Protocol):
+    """Where the keys of certificate authorities are: the vault."""
+
+    async def open_named(self, name: str) -> Credential | None:
+        """The credential of this name, opened; None where there is none."""
+
+
+class Elsewhere:
+    """Gets the secrets of credentials that have a `source`. `server` None: no Vault is configured."""
+
+    def __init__(self, authorities: Authorities, server: VaultServer | None, clock: Clock) -> None:
+        self._authorities = authorities
+        self._server = server
+        self._clock = clock
+
+    async def fetch(self, credential: Credential, purpose: str) -> Credential:
+        """The credential with its secrets; itself where it has none elsewhere. Raises RemoteFailure(CREDENTIAL_MISSING)."""
+        try:
+            match credential.source:
+                case None:
+                    return credential
+                case VaultSource() as source:
+                    return replace(credential, **await self._read(credential, source))
+                case SshCaSource() | VaultSshSource() as source:
+                    return await self._certified(credential, source, purpose)
+        except (NotHad, Unusable) as why:
+            words = f"The secrets of the credential {credential.name} cannot be had: {why}."
+            raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words) from None
+
+    async def renew(self) -> Counts:
+        """Keep our token at Vault alive while nobody needs it."""
+        return await self._server.renew() if self._server is not None else {"tokens": 0}
+
+    async def close(self) -> None:
+        """Forget what was read, and let go of Vault."""
+        if self._server is not None:
+            await self._server.close()
+
+    async def _read(self, credential: Credential, source: VaultSource) -> dict[str, Any]:
+        found = await self._vault().read(source)
+        wanted = source.wanted(credential.type)
+        missing = [field for field in wanted.values() if field not in found.fields]
+        if missing:
+            has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "none that is a text"
+            raise NotHad(f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`")
+        if any(not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX for field in wanted.values()):
+            raise NotHad(f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters")
+        parts: dict[str, Any] = {part: found.fields[field] for part, field in wanted.items()}
+        return {part: value.reveal() if part == "certificate" else value for part, value in parts.items()}
+
+    async def _certified(self, credential: Credential, source: SshCaSource | VaultSshSource, purpose: str) -> Credential:
+        key, key_id = fresh_key(), f"opsjobs {purpose or 'test'}"
+        principals = source.principals or [credential.username]
+        if isinstance(source, SshCaSource):
+            certificate = await self._signed(source, key, principals, key_id)
+        else:
+            certificate = await self._vault().sign(source, key.public, principals=principals, key_id=key_id)
+        terms = terms_of(certificate)
+        if not terms.user or terms.public != key.public or not set(terms.principals) <= set(principals) or not terms.principals:
+            raise NotHad(f"{source.where} has signed something else than was asked for")
+        until = terms.valid_before.isoformat()
+        log.info(
+            "certificate_signed", credential=credential.id, by=source.where, key_id=terms.key_id, serial=terms.serial, until=until
+        )
+        return replace(credential, private_key=key.private, certificate=certificate)
+
+    async def _signed(self, source: SshCaSource, key: FreshKey, principals: Sequence[str], key_id: str) -> str:
+        authority = await self._authority(source.authority)
+        return await asyncio.to_thread(
+            sign,
+            *authority,
+            key.public,
+            principals=principals,
+            key_id=key_id,
+            now=self._clock.now(),
+            seconds=source.validity,
+            port_forwarding=source.port_forwarding,
+            source_addresses=source.source_addresses,
+        )
+
+    async def _authority(self, name: str) -> tuple[Secret, Secret | None]:
+        held = await self._authorities.open_named(name)
+        if held is None:
+            raise NotHad(f"there is no credential {name} with the key of the SSH CA")
+        if isinstance(held.source, VaultSource):
+            held = replace(held, **await self._read(held, held.source))
+        if held.fault is not None or held.private_key is None:
+            raise NotHad(f"the key of the SSH CA {name} does not open: {held.fault or 'it holds no private key'}")
+        return held.private_key, held.passphrase
+
+    def _vault(self) -> VaultServer:
+        if self._server is None:
+            raise NotHad("they are in Vault, and none is configured here: set OPSJOBS_VAULT_URL for the API and the workers")
+        return self._server

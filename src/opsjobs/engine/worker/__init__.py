@@ -1,0 +1,1 @@
+"""The worker: claims runs, renews its lease and commits results in groups."""

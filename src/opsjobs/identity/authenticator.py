@@ -1,0 +1,91 @@
+"""Whose a token is: the one door for tokens of every kind, each of which is judged in one way only."""
+
+from __future__ import annotations
+
+from opsjobs.clock import Clock
+from opsjobs.identity.jws import TOKEN_BYTES_MAX, Unproven
+from opsjobs.identity.local_tokens import OwnTokens
+from opsjobs.identity.platform_tokens import Platform
+from opsjobs.identity.service_tokens import ServiceTokens
+from opsjobs.model.access import Principal
+from opsjobs.model.errors import Unauthorised
+from opsjobs.model.token_claims import rejected
+from opsjobs.store.identities import TOKEN_PREFIX, People
+
+SEEN_EVERY_SECONDS = 60.0
+SEEN_MAX = 10_000
+
+
+class Judge:
+    """Judges bearer tokens. `platform` None: no tokens but ours are taken."""
+
+    def __init__(
+        self, people: People, clock: Clock, *, own: OwnTokens, services: ServiceTokens, platform: Platform | None = None
+    ) -> None:
+        self._people = people
+        self._clock = clock
+        self._own = own
+        self._services = services
+        self._platform = platform
+        self._seen: dict[Principal, float] = {}
+        self._kept: dict[Principal, float] = {}
+
+    async def principal(self, token: str) -> Principal:
+        """Whose token it is, with what he may do now. Raises Unauthorised, and Unavailable where that cannot be known."""
+        if len(token) > TOKEN_BYTES_MAX:
+            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+        if token.startswith(TOKEN_PREFIX) or token.count(".") != 2:
+            return await self._key(token)
+        return await self._signed(token)
+
+    async def _key(self, token: str) -> Principal:
+        principal = await self._people.by_token(token)
+        if principal is not None:
+            return principal
+        if self._platform is not None and not token.startswith(TOKEN_PREFIX):
+            return await self._of_platform(token)
+        raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
+
+    async def _signed(self, token: str) -> Principal:
+        # An admin token of our own may have any form, even with two dots in it: what is none of a JWT is looked up.
+        try:
+            unproven = Unproven.read(token)
+        except Unauthorised:
+            if (principal := await self._people.by_token(token)) is not None:
+                return principal
+            raise
+        if OwnTokens.are_meant(unproven):
+            principal = await self._people.sessions.principal(self._own.session(unproven))
+            if principal is None:
+                raise rejected("belongs to a login that has ended")
+            return principal
+        if ServiceTokens.are_meant(unproven):
+            return await self._services.principal(unproven)
+        return await self._of_platform(token)
+
+    async def remember(self, principal: Principal) -> None:
+        """Before somebody changes something: of the platform's people is kept what they may, as they may come to own it.
+
+        Schedules and workflows go on without their token. One write a minute and person.
+        """
+        if principal.kind == "external" and self._is_due(self._kept, principal):
+            await self._people.remember(None, principal)
+            self._note(self._kept, principal)
+
+    async def _of_platform(self, token: str) -> Principal:
+        if self._platform is None:
+            raise rejected("comes from somebody whose tokens are not taken here")
+        principal = await self._platform.judge(token)
+        # What is kept of somebody follows what his tokens say.
+        if self._is_due(self._seen, principal):
+            await self._people.seen.again(principal)
+            self._note(self._seen, principal)
+        return principal
+
+    def _is_due(self, noted: dict[Principal, float], principal: Principal) -> bool:
+        return self._clock.monotonic() - noted.get(principal, -SEEN_EVERY_SECONDS) >= SEEN_EVERY_SECONDS
+
+    def _note(self, noted: dict[Principal, float], principal: Principal) -> None:
+        if len(noted) >= SEEN_MAX:
+            noted.clear()
+        noted[principal] = self._clock.monotonic()

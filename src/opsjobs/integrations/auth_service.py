@@ -1,0 +1,46 @@
+"""The platform's Auth Service: whether a token is good now, and whose it is (POST /api/auth/validate)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opsjobs.integrations.json_client import Asking, Away
+
+VALIDATE = "/api/auth/validate"
+# Of the platform's generations some say it in the body, some by the status.
+_NO = (401, 403)
+
+
+class AuthService:
+    """Asked for each token that is not ours. `url`: its base address."""
+
+    def __init__(self, asking: Asking, url: str) -> None:
+        self._asking = asking
+        self._url = url.rstrip("/") + VALIDATE
+
+    async def validate(self, token: str) -> Mapping[str, Any] | None:
+        """The claims of a good token, in either of the platform's forms; None where it says no. Raises Away."""
+        try:
+            told = await self._asking.post(self._url, {"token": token})
+        except Away as away:
+            if away.status in _NO:
+                return None
+            raise
+        if not isinstance(told, dict) or not isinstance(told.get("valid"), bool):
+            raise Away(f"{self._url} does not say whether the token is valid")
+        if not told["valid"]:
+            return None
+        return _claims(told)
+
+
+def _claims(told: Mapping[str, Any]) -> dict[str, Any]:
+    """`{valid, user, roles, permissions}`: `user` is a name, an id, or an object with the older claims."""
+    user = told.get("user")
+    if isinstance(user, dict):
+        claims = {name: user[name] for name in ("sub", "user_id", "username", "role", "roles", "permissions") if name in user}
+        claims.setdefault("user_id", user.get("id"))
+    else:
+        claims = {"sub": user}
+    of_answer = ("roles", "role", "permissions", "exp", "scope_labels")
+    return {**claims, **{name: told[name] for name in of_answer if told.get(name) is not None}}

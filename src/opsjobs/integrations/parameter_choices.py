@@ -1,0 +1,117 @@
+"""Allowed values of parameters that a URL tells: fetched once in a while, within limits, from public addresses only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from opsjobs.clock import Clock
+from opsjobs.model.addresses import Network, forms, is_public, within
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.parameter import ParameterDraft, Scalar
+
+SECONDS_MAX = 5.0
+BYTES_MAX = 64 << 10
+CHOICES_MAX = 1_000
+KEPT_SECONDS = 30.0
+KEPT_MAX = 1_000
+
+
+class _Unfit(Exception):
+    """There are no choices to be had there; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    choices: Sequence[Scalar]
+    until: float
+
+
+class Choices:
+    """Asks the URLs of `choices_url`. `allow`: networks that may be asked although they are not public."""
+
+    def __init__(
+        self, clock: Clock, *, allow: Sequence[Network] = (), client: Callable[[], httpx2.AsyncClient] | None = None
+    ) -> None:
+        self._clock = clock
+        self._allow = tuple(allow)
+        self._client = client or _client
+        self._kept: dict[str, _Kept] = {}
+
+    async def of(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
+        """The choices of each parameter that has a URL. Raises Invalid where they cannot be had."""
+        asked = [(parameter.name, parameter.choices_url) for parameter in parameters if parameter.choices_url is not None]
+        return {name: await self._of(name, url) for name, url in asked}
+
+    async def _of(self, name: str, url: str) -> Sequence[Scalar]:
+        kept, now = self._kept.get(url), self._clock.monotonic()
+        if kept is not None and now < kept.until:
+            return kept.choices
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                choices = _read(await self._fetched(url))
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, ValueError, _Unfit) as wrong:
+            detail = f"the allowed values of {name} cannot be had from {url}: {str(wrong) or type(wrong).__name__}"
+            raise Invalid("no_choices", detail, errors=[FieldError(f"/parameters/{name}", detail, "no_choices")]) from None
+        if len(self._kept) >= KEPT_MAX:
+            self._kept.clear()
+        self._kept[url] = _Kept(choices, now + KEPT_SECONDS)
+        return choices
+
+    async def _fetched(self, url: str) -> bytes:
+        parts = urlsplit(url)
+        host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+        address = await self._address(host, port)
+        # To the address that was judged, whatever the name says a moment later; the certificate is still the name's.
+        shown = f"[{address}]" if ":" in address else address
+        there = parts._replace(netloc=f"{shown}:{port}").geturl()
+        async with (
+            self._client() as client,
+            client.stream("GET", there, headers={"host": parts.netloc}, extensions={"sni_hostname": host}) as answer,
+        ):
+            if answer.status_code != 200:
+                raise _Unfit(f"it answers {answer.status_code}")
+            body = b""
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > BYTES_MAX:
+                    raise _Unfit(f"it answers with more than {BYTES_MAX} bytes")
+            return body
+
+    async def _address(self, host: str, port: int) -> str:
+        # One answer to a name that does not resolve and to one that leads inside: neither tells what a name of ours stands for.
+        unfit = _Unfit(f"{host} has no public address; list its network in OPSJOBS_CHOICES_ALLOW if it is meant")
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise unfit from None
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        if not addresses or not all(self._may(address) for address in addresses):
+            raise unfit
+        return addresses[0]
+
+    def _may(self, address: str) -> bool:
+        return is_public(address) or all(within(form, self._allow) for form in forms(address))
+
+
+def _client() -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(timeout=SECONDS_MAX, follow_redirects=False, trust_env=False)
+
+
+def _read(body: bytes) -> Sequence[Scalar]:
+    try:
+        told: Any = json.loads(body)
+    except ValueError:
+        raise _Unfit("it does not answer with JSON") from None
+    values = [one.get("value") if isinstance(one, dict) else one for one in told] if isinstance(told, list) else []
+    fit = [value for value in values if isinstance(value, str | int | float | bool)]
+    if not fit or len(fit) > CHOICES_MAX or len(fit) != len(values):
+        raise _Unfit(f"it does not answer with a list of 1 to {CHOICES_MAX} values")
+    return fit

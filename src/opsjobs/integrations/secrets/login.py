@@ -1,0 +1,143 @@
+"""Who we are to Vault: a token, renewed before it ends, or got anew by an AppRole; asked for once however many need it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.clock import Clock
+from opsjobs.integrations.secrets.requests import NotHad, Refused, Request, Wire
+from opsjobs.model.secret import Secret
+from opsjobs.telemetry import log
+
+RENEW_SHARE = 2 / 3
+"""Of its lease, after which a token is renewed."""
+FRESH_SECONDS = 5.0
+"""A token so young that is refused is not the reason: nothing is gained by another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, since when it is ours and until when it is good, in seconds of the monotonic clock."""
+
+    value: Secret
+    since: float
+    until: float
+    renewable: bool
+    first_lease_seconds: float
+
+    @property
+    def renew_at(self) -> float:
+        """When it is time to renew it."""
+        return self.since + (self.until - self.since) * RENEW_SHARE
+
+
+class Login:
+    """The token of one Vault; None before it is first needed."""
+
+    def __init__(self, wire: Wire, clock: Clock) -> None:
+        self._wire = wire
+        self._clock = clock
+        self._held: Token | None = None
+        self._next: asyncio.Task[Token] | None = None
+
+    async def token(self, refused: Token | None = None) -> Token:
+        """A token that is good now, another one than `refused` where that makes sense. Raises NotHad.
+
+        Who comes while one is being got waits for that one, and shares its failure.
+        """
+        held, now = self._held, self._clock.monotonic()
+        useless = held is not None and held is refused and self._may_enter and now - held.since > FRESH_SECONDS
+        if held is not None and not useless and now < held.renew_at:
+            return held
+        if self._next is None:
+            live = held is not None and not useless and now < held.until
+            self._next = asyncio.create_task(self._renewed(held) if held is not None and live else self._entered())
+            self._next.add_done_callback(self._got)
+        return await asyncio.shield(self._next)
+
+    def _got(self, task: asyncio.Task[Token]) -> None:
+        self._next = None
+        if not task.cancelled() and task.exception() is None:
+            self._held = task.result()
+
+    async def leave(self) -> None:
+        """Give up a token that we got by an AppRole; at the end, as well as it goes."""
+        held, self._held = self._held, None
+        if held is None or not self._may_enter:
+            return
+        try:
+            await self._wire.ask(Request("POST", "auth/token/revoke-self", held.value, body={}))
+        except NotHad as failure:
+            log.info("vault_token_not_revoked", reason=str(failure))
+
+    @property
+    def _may_enter(self) -> bool:
+        return self._wire.options.role_id is not None
+
+    async def _entered(self) -> Token:
+        options = self._wire.options
+        if options.role_id is not None:
+            return await self._by_role(options.role_id, options.secret_id)
+        if options.token is not None:
+            return await self._by_token(options.token)
+        raise NotHad(
+            "we have nothing to log in with: set OPSJOBS_VAULT_TOKEN, or OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID"
+        )
+
+    async def _by_role(self, role_id: Secret, secret_id: Secret | None) -> Token:
+        body = {"role_id": role_id.reveal(), **({"secret_id": secret_id.reveal()} if secret_id is not None else {})}
+        hide = (role_id, *([secret_id] if secret_id is not None else []))
+        mount = self._wire.options.approle_mount
+        try:
+            answer = await self._wire.ask(Request("POST", f"auth/{mount}/login", body=body, hide=hide))
+        except Refused as refused:
+            raise NotHad(
+                f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): check OPSJOBS_VAULT_ROLE_ID and "
+                f"OPSJOBS_VAULT_SECRET_ID, and whether the secret id has ended"
+            ) from None
+        return self._taken(answer)
+
+    async def _by_token(self, value: Secret) -> Token:
+        try:
+            answer = await self._wire.ask(Request("GET", "auth/token/lookup-self", value))
+        except Refused as refused:
+            raise NotHad(f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN") from None
+        told = _part(answer, "data")
+        return self._token(value, told.get("ttl"), renewable=told.get("renewable") is True)
+
+    async def _renewed(self, held: Token) -> Token:
+        if not held.renewable:
+            return await self._entered() if self._may_enter else held
+        try:
+            answer = await self._wire.ask(Request("POST", "auth/token/renew-self", held.value, body={}))
+            token = self._taken(answer, held.first_lease_seconds)
+        except NotHad as failure:
+            # It is good until its end, whatever became of the renewal.
+            log.warning("vault_token_not_renewed", reason=str(failure))
+            return await self._entered() if self._may_enter and isinstance(failure, Refused) else held
+        # Near its greatest age a token is renewed for less and less.
+        old = token.until - token.since < held.first_lease_seconds / 2
+        return await self._entered() if old and self._may_enter else token
+
+    def _taken(self, answer: Mapping[str, Any], first_lease_seconds: float | None = None) -> Token:
+        auth = _part(answer, "auth")
+        value = auth.get("client_token")
+        if not isinstance(value, str) or not value:
+            raise NotHad("it answers a login without a token: does OPSJOBS_VAULT_URL name a Vault?")
+        lease, renewable = auth.get("lease_duration"), auth.get("renewable") is True
+        return self._token(Secret(value), lease, renewable=renewable, first_lease_seconds=first_lease_seconds)
+
+    def _token(self, value: Secret, lease: object, *, renewable: bool, first_lease_seconds: float | None = None) -> Token:
+        # 0 is a token without an end, such as the root token of a test.
+        seconds = float(lease) if isinstance(lease, int | float) and lease > 0 else math.inf
+        now = self._clock.monotonic()
+        return Token(value, now, now + seconds, renewable, first_lease_seconds or seconds)
+
+
+def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = answer.get(name)
+    return part if isinstance(part, dict) else {}

@@ -1,0 +1,194 @@
+"""One request to Vault: its limits, what is tried again, and what each refusal means in words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import stamina
+
+from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, ATTEMPTS, CONNECTIONS_MAX, RETRY_SECONDS_MAX, VaultOptions
+from opsjobs.model.secret import Secret
+
+# Of the statuses below 500: too many requests (or a standby that will not serve), and a node that lags behind.
+_AGAIN = {412, 429, 472, 473}
+_SAID_CHARACTERS_MAX = 200
+
+
+class NotHad(Exception):
+    """The secret cannot be had; says why and what to do, and never what the secret is."""
+
+
+class Refused(NotHad):
+    """Vault has answered, and the answer is no: `status`, and what it says of it."""
+
+    def __init__(self, status: int, said: str, body: Mapping[str, Any]) -> None:
+        super().__init__(f"it answers {status}{f' ({said})' if said else ''}")
+        self.status = status
+        self.said = said
+        self.body = body
+
+
+class _Again(NotHad):
+    """Not now; `pause_seconds` where the server says when."""
+
+    def __init__(self, words: str, pause_seconds: float | None = None) -> None:
+        super().__init__(words)
+        self.pause_seconds = pause_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: the path below /v1/, whose it is, and the body; `hide`: what may not come back in words."""
+
+    method: str
+    path: str
+    token: Secret | None = None
+    namespace: str | None = None
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    hide: tuple[Secret, ...] = ()
+
+
+class Wire:
+    """Speaks HTTP with one Vault. `client` is for tests."""
+
+    def __init__(self, options: VaultOptions) -> None:
+        self.options = options
+        self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def name(self) -> str:
+        """Which Vault it is, for people."""
+        parts = urlsplit(self.options.url)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+    async def ask(self, request: Request) -> Mapping[str, Any]:
+        """The body of the answer; {} where there is none. Raises NotHad, of which Refused is a 4xx.
+
+        What may pass by is tried up to three times: no connection, no answer in time, 5xx, 429.
+        """
+        # The hook answers with a pause where the server has said one.
+        tries = stamina.retry_context(
+            on=_pause, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=RETRY_SECONDS_MAX, wait_jitter=0.1
+        )
+        async for attempt in tries:
+            with attempt:
+                return await self._once(request)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    async def _once(self, request: Request) -> Mapping[str, Any]:
+        seconds = self.options.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                status, headers, raw = await self._exchanged(request)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise _Again(f"it did not answer within {seconds:g} s") from None
+        except (httpx2.HTTPError, OSError) as broken:
+            raise _unreachable(broken) from None
+        return _judged(status, headers, raw, request)
+
+    async def _exchanged(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+        if self._client is None:
+            self._client = _client(self.options)
+        url = f"{self.options.url.rstrip('/')}/v1/{quote(request.path, safe='/')}"
+        content = json.dumps(request.body).encode() if request.body is not None else None
+        headers = self._headers(request)
+        async with self._client.stream(
+            request.method, url, headers=headers, content=content, params=dict(request.query)
+        ) as answer:
+            raw = b""
+            async for chunk in answer.aiter_bytes():
+                raw += chunk
+                if len(raw) > ANSWER_BYTES_MAX:
+                    raise NotHad(f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?")
+            return answer.status_code, answer.headers, raw
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        namespace = "/".join(part for part in (self.options.namespace, request.namespace) if part)
+        return {
+            "accept": "application/json",
+            "x-vault-request": "true",
+            **({"content-type": "application/json"} if request.body is not None else {}),
+            **({"x-vault-token": request.token.reveal()} if request.token is not None else {}),
+            **({"x-vault-namespace": namespace} if namespace else {}),
+        }
+
+
+def _client(options: VaultOptions) -> httpx2.AsyncClient:
+    context = ssl.create_default_context(cafile=str(options.ca_file) if options.ca_file is not None else None)
+    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
+    # No redirect is followed: a token goes to the address of the settings and nowhere else. No proxy of the environment.
+    return httpx2.AsyncClient(
+        verify=context, timeout=options.timeout_seconds, limits=limits, follow_redirects=False, trust_env=False
+    )
+
+
+def _pause(failure: Exception) -> bool | float:
+    if not isinstance(failure, _Again):
+        return False
+    return True if failure.pause_seconds is None else min(failure.pause_seconds, RETRY_SECONDS_MAX)
+
+
+def _unreachable(broken: Exception) -> NotHad:
+    said = str(broken)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return NotHad("its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE")
+    if isinstance(broken, httpx2.ConnectError):
+        return _Again("nobody answers there: does it run, and does OPSJOBS_VAULT_URL name it?")
+    return _Again(f"the connection broke ({type(broken).__name__})")
+
+
+def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: Request) -> Mapping[str, Any]:
+    body = _json(raw)
+    if 200 <= status < 300:
+        if body is None:
+            raise NotHad(f"it answers {status} with something that is not its JSON: does OPSJOBS_VAULT_URL name a Vault?")
+        return body
+    said = _said(body, request)
+    if 300 <= status < 400:
+        host = urlsplit(headers.get("location", "")).hostname or "another node"
+        raise NotHad(
+            f"it is a standby that sends us on to {host}: OPSJOBS_VAULT_URL must name the active node, or what leads to it"
+        )
+    if "sealed" in said.lower():
+        raise NotHad("it is sealed: somebody must unseal it (`vault operator unseal`)")
+    if status >= 500 or status in _AGAIN:
+        raise _Again(f"it answers {status}{f' ({said})' if said else ''}", _seconds(headers.get("retry-after")))
+    raise Refused(status, said, body or {})
+
+
+def _json(raw: bytes) -> Mapping[str, Any] | None:
+    if not raw.strip():
+        return {}
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _said(body: Mapping[str, Any] | None, request: Request) -> str:
+    """What Vault says itself, on one short line, without anything secret that we had sent."""
+    errors = (body or {}).get("errors")
+    texts = [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
+    said = " ".join(" ".join(texts).split())
+    for secret in (*request.hide, *([request.token] if request.token is not None else [])):
+        said = said.replace(secret.reveal(), "***")
+    return "".join(c for c in said if c.isprintable())[:_SAID_CHARACTERS_MAX]
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.strip().isdigit() else None

@@ -1,0 +1,144 @@
+"""Secrets in Vault or OpenBao: read from its KV engine, version 2, and keys signed by its SSH engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.integrations.secrets.login import Login
+from opsjobs.integrations.secrets.options import KEPT_MAX, VaultOptions
+from opsjobs.integrations.secrets.requests import NotHad, Refused, Request, Wire
+from opsjobs.integrations.secrets.ttl_cache import ShortMemory
+from opsjobs.model.secret import Secret
+from opsjobs.model.secret_source import VaultSource, VaultSshSource
+from opsjobs.telemetry import log
+
+FIELD_CHARACTERS_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A secret as Vault keeps it: its fields that are texts, which version it is, and since when that is there."""
+
+    fields: Mapping[str, Secret]
+    version: int | None
+    created_at: str | None
+
+
+class VaultServer:
+    """One Vault or OpenBao; nothing is asked of it before something is needed."""
+
+    def __init__(self, options: VaultOptions, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
+        self._wire = Wire(options)
+        self._login = Login(self._wire, clock)
+        self._memory: ShortMemory[Found] = ShortMemory(clock, seconds=options.keep_seconds, most=KEPT_MAX)
+        self._renews = options.token is not None and options.role_id is None
+
+    async def read(self, source: VaultSource) -> Found:
+        """The secret, at most `keep_seconds` old. Raises NotHad."""
+        key = (source.namespace, source.mount, source.path, source.version)
+        return await self._memory.get(key, lambda: self._read(source))
+
+    async def sign(self, source: VaultSshSource, public_key: str, *, principals: Sequence[str], key_id: str) -> str:
+        """The certificate of this public key, one OpenSSH line. Raises NotHad."""
+        body = {
+            "public_key": public_key,
+            "valid_principals": ",".join(principals),
+            "cert_type": "user",
+            "ttl": f"{int(source.validity)}s",
+            **({"key_id": key_id} if source.key_id else {}),
+        }
+        try:
+            answer = await self._ask("POST", source.where, source.namespace, body=body)
+        except Refused as refused:
+            raise self._not_had(source.where, _why_not_signed(source, refused)) from None
+        except NotHad as failure:
+            raise self._not_had(source.where, str(failure)) from None
+        signed = answer.get("data", {}).get("signed_key") if isinstance(answer.get("data"), dict) else None
+        if not isinstance(signed, str) or len(signed) > FIELD_CHARACTERS_MAX:
+            raise self._not_had(source.where, "it answers without a signed key: is an SSH engine mounted there?")
+        return signed.strip()
+
+    async def renew(self) -> Mapping[str, int]:
+        """Keep a token alive that nobody may need for long; counts what was looked after. An AppRole needs none of it."""
+        if not self._renews:
+            return {"tokens": 0}
+        try:
+            await self._login.token()
+        except NotHad as failure:
+            log.warning("vault_token_not_good", vault=self._wire.name, reason=str(failure))
+            return {"tokens": 0}
+        return {"tokens": 1}
+
+    async def close(self) -> None:
+        """Forget what was read, give up our token, and let go of the connections."""
+        self._memory.clear()
+        await self._login.leave()
+        await self._wire.close()
+
+    async def _read(self, source: VaultSource) -> Found:
+        query = {"version": str(source.version)} if source.version is not None else {}
+        try:
+            answer = await self._ask("GET", f"{source.mount}/data/{source.path}", source.namespace, query=query)
+        except Refused as refused:
+            raise self._not_had(source.where, _why_not_read(source, refused)) from None
+        except NotHad as failure:
+            raise self._not_had(source.where, str(failure)) from None
+        told = answer.get("data")
+        kept, metadata = (told.get("data"), told.get("metadata")) if isinstance(told, dict) else (None, None)
+        if not isinstance(kept, dict) or not isinstance(metadata, dict):
+            words = f"what it answers is not of a KV engine of version 2: is {source.mount} one (`vault secrets list -detailed`)?"
+            raise self._not_had(source.where, words)
+        return _found(kept, metadata)
+
+    async def _ask(self, method: str, path: str, namespace: str | None, **more: Any) -> Mapping[str, Any]:
+        """As the wire does, with our token; with another one, once, where it is refused."""
+        token = await self._login.token()
+        try:
+            return await self._wire.ask(Request(method, path, token.value, namespace, **more))
+        except Refused as refused:
+            if refused.status != 403:
+                raise
+            another = await self._login.token(token)
+            if another is token:
+                raise
+        return await self._wire.ask(Request(method, path, another.value, namespace, **more))
+
+    def _not_had(self, where: str, why: str) -> NotHad:
+        return NotHad(f"{where} in the Vault at {self._wire.name}: {why}")
+
+
+def _found(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> Found:
+    fields = {name: Secret(value) for name, value in kept.items() if isinstance(value, str)}
+    version, created_at = metadata.get("version"), metadata.get("created_time")
+    return Found(fields, version if isinstance(version, int) else None, created_at if isinstance(created_at, str) else None)
+
+
+def _why_not_read(source: VaultSource, refused: Refused) -> str:
+    if refused.status == 403:
+        return f"our token may not read it: its policy needs `read` on {source.mount}/data/{source.path}"
+    if refused.status != 404:
+        return str(refused)
+    data = refused.body.get("data")
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    if not isinstance(metadata, dict):
+        return f"there is nothing; check the mount ({source.mount}), the path ({source.path}) and the namespace"
+    version = metadata.get("version")
+    if metadata.get("destroyed") is True:
+        return f"version {version} was destroyed: write the secret anew, or name another version"
+    if metadata.get("deletion_time"):
+        return f"version {version} was deleted at {metadata['deletion_time']}: undelete it, or write the secret anew"
+    return "there is nothing in it"
+
+
+def _why_not_signed(source: VaultSshSource, refused: Refused) -> str:
+    if refused.status == 403:
+        return f"our token may not sign: its policy needs `update` on {source.where}"
+    if refused.status == 404:
+        return f"there is no SSH engine at {source.mount}; check the mount and the namespace"
+    if "key_id" in refused.said:
+        return f"{refused}: set `allow_user_key_ids` on the role, or `key_id` of the source to false"
+    return f"{refused}: compare the principals and the validity with what the role {source.role} allows"

@@ -1,0 +1,133 @@
+"""How grants are written, kept and put together: who is given what, within which labels, and by whom it may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, PrincipalKind, Role, Scope, normalised, permissions_of
+from opsjobs.model.api_model import Wire
+
+GRANTS_MAX = 32
+PERMISSIONS_MAX = 64
+SCOPE_CHARACTERS_MAX = 1_024
+
+
+class GrantDraft(Wire):
+    """A role, or permissions by name; `scope`: only for what has these labels (`env=staging`), "" = for everything."""
+
+    role: Role | None = None
+    permissions: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=PERMISSIONS_MAX)
+    scope: str = Field(default="", max_length=SCOPE_CHARACTERS_MAX)
+
+    @field_validator("permissions")
+    @classmethod
+    def _known(cls, permissions: list[str]) -> list[str]:
+        spelt = [normalised(permission) for permission in permissions]
+        if unknown := next((p for p, s in zip(permissions, spelt, strict=True) if s not in PERMISSIONS | {EVERYTHING}), None):
+            raise ValueError(f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} and *")
+        return list(dict.fromkeys(spelt))
+
+    @field_validator("scope")
+    @classmethod
+    def _readable(cls, scope: str) -> str:
+        Scope.parse(scope)
+        return scope.strip()
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> GrantDraft:
+        if (self.role is None) == (not self.permissions):
+            raise ValueError("give either a role or permissions")
+        return self
+
+    def kept(self) -> dict[str, Any]:
+        """As it is stored and shown."""
+        return {"role": self.role and self.role.value, "permissions": self.permissions, "scope": self.scope}
+
+
+Grants = Annotated[list[GrantDraft], Field(min_length=1, max_length=GRANTS_MAX)]
+
+
+def grants_of(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
+    """Grants as they were kept; a role that this release does not know holds nothing."""
+    return tuple(
+        Grant.of_role(one["role"], Scope.parse(one["scope"]))
+        if one.get("role")
+        else Grant(frozenset(one["permissions"]), Scope.parse(one["scope"]))
+        for one in kept
+    )
+
+
+def kept_of(grants: Iterable[Grant]) -> list[dict[str, Any]]:
+    """Grants of whatever origin as they are kept: by their permissions."""
+    return [
+        {"role": None, "permissions": sorted(grant.permissions), "scope": scope_text(grant.scope)}
+        for grant in grants
+        if grant.permissions
+    ]
+
+
+def scope_text(scope: Scope) -> str:
+    """A scope as `Scope.parse` reads it.
+
+    >>> scope_text(Scope.parse("env in (dev, test),web"))
+    'env in (dev,test),web'
+    """
+    return ",".join(
+        r.key if not r.values else f"{r.key}={r.values[0]}" if len(r.values) == 1 else f"{r.key} in ({','.join(r.values)})"
+        for r in scope.requirements
+    )
+
+
+def principal_of(name: str, kind: PrincipalKind, kept: Sequence[Mapping[str, Any]], person: str | None) -> Principal:
+    """Somebody with the grants that are kept for him."""
+    roles = tuple(dict.fromkeys(one["role"] for one in kept if one.get("role")))
+    return Principal(name, kind, grants_of(kept), roles, person)
+
+
+def may_give(giver: Principal, grant: Grant) -> bool:
+    """Whether somebody holds all that he gives away, at least as far as he gives it: nobody makes more than he is."""
+    return all(_holds(giver, permission, grant.scope) for permission in grant.permissions)
+
+
+def _holds(giver: Principal, permission: str, scope: Scope) -> bool:
+    held = [grant for grant in giver.grants if EVERYTHING in grant.permissions or permission in grant.permissions]
+    return any(set(grant.scope.requirements) <= set(scope.requirements) for grant in held)
+
+
+def both(first: Principal, second: Principal) -> tuple[Grant, ...]:
+    """What two may do together: only what each of them may, only where each of them may."""
+    pairs = ((a, b, _common(a.permissions, b.permissions)) for a in first.grants for b in second.grants)
+    return tuple(
+        Grant(
+            permissions,
+            Scope(tuple(dict.fromkeys((*a.scope.requirements, *b.scope.requirements)))),
+            tuple(role for role in a.roles if role in b.roles),
+        )
+        for a, b, permissions in pairs
+        if permissions
+    )
+
+
+def both_roles(first: Principal, second: Principal) -> tuple[str, ...]:
+    """Return the roles that two have in common, in the order of the first."""
+    return tuple(role for role in first.roles if role in second.roles)
+
+
+def within(held: Principal, bound: Principal) -> Principal:
+    """Somebody with what he was given, as far as the one whom he has it from may it himself; a role that lost anything is none."""
+    whole = [grant for grant in held.grants if may_give(bound, grant)]
+    if len(whole) == len(held.grants):
+        return held
+    rest = replace(held, grants=tuple(grant for grant in held.grants if grant not in whole))
+    lasting = tuple(r for r in held.roles if any(g.permissions == permissions_of(r) for g in whole))
+    return replace(held, grants=(*whole, *both(rest, bound)), roles=lasting)
+
+
+def _common(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
+    if EVERYTHING in first:
+        return second
+    return first if EVERYTHING in second else first & second

@@ -1,0 +1,185 @@
+"""What is to be done again: which runs of an execution that ended, or which dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from opsjobs.model.api_model import Moment, Overriding, Wire
+from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus, moment
+from opsjobs.model.run_views import TargetName
+
+IDS_MAX = 10_000
+
+
+class Which(StrEnum):
+    """Which runs of an execution: by how they ended."""
+
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    NOT_STARTED = "not_started"
+    LOST = "lost"
+    UNSUCCESSFUL = "unsuccessful"
+
+
+TargetRef = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class RetryDraft(Overriding):
+    """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets` (ids or names).
+
+    `again`: also those that a retry of this execution was for already. `dry_run`: launch nothing; the answer is 200 with what
+    would be retried.
+    """
+
+    which: Which | None = None
+    targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
+    again: bool = False
+    dry_run: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ids_may_be_numbers(cls, body: object) -> object:
+        if isinstance(body, dict) and isinstance(body.get("targets"), list):
+            ids = [str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["targets"]]
+            return {**body, "targets": ids}
+        return body
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> RetryDraft:
+        if (self.which is None) == (self.targets is None):
+            raise ValueError(f"write either which ({', '.join(Which)}) or targets (a list of ids)")
+        return self
+
+
+class LetterFilter(Wire):
+    """Which dead letters: those that fit everything named. `job` and `target` are an id or a name."""
+
+    job: str | None = Field(default=None, min_length=1, max_length=200)
+    target: str | None = Field(default=None, min_length=1, max_length=200)
+    error: ErrorCode | None = None
+    status: Literal[RunStatus.LOST, RunStatus.DEAD] | None = None
+    execution: int | None = Field(default=None, ge=1, le=(1 << 63) - 1)
+    since: Moment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ids_may_be_numbers(cls, body: object) -> object:
+        if not isinstance(body, dict):
+            return body
+        numbers = {k: str(v) for k, v in body.items() if k in ("job", "target") and isinstance(v, int) and v is not True}
+        return {**body, **numbers}
+
+
+class LettersDraft(Wire):
+    """Either `ids` of dead letters, or a `filter` (an empty one: all)."""
+
+    ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
+    filter: LetterFilter | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> LettersDraft:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("write either ids or a filter")
+        return self
+
+
+class ReviveDraft(Overriding, LettersDraft):
+    """Body of POST /dead-letters/revive."""
+
+
+class DiscardDraft(LettersDraft):
+    """Body of POST /dead-letters/discard: as of revive, and why."""
+
+    reason: str = Field(min_length=1, max_length=2_000)
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run as it stands at the end, with what it takes to put another one in its place."""
+
+    id: int
+    execution_id: int
+    target: TargetName
+    zone: str
+    status: RunStatus
+    error_code: ErrorCode | None = None
+    cancel_proof: CancelProof | None = None
+
+    @property
+    def ended_as(self) -> RunStatus:
+        """Its status; of a dead one, that of its last error. What died of poison is unknown, and so lost."""
+        if self.status is not RunStatus.DEAD or self.error_code is None:
+            return self.status
+        return RunStatus.LOST if self.error_code is ErrorCode.POISON else self.error_code.run_status
+
+    def fits(self, which: Which) -> bool:
+        """Whether it is one of these.
+
+        >>> web_1 = TargetName("1", "web-1", "10.0.0.1")
+        >>> PastRun(1, 1, web_1, "default", RunStatus.DEAD, ErrorCode.CONNECT_TIMEOUT).fits(Which.UNREACHABLE)
+        True
+        """
+        match which:
+            case Which.UNSUCCESSFUL:
+                return self.status.final and self.status is not RunStatus.SUCCEEDED
+            case Which.NOT_STARTED:
+                return self.status in (RunStatus.SKIPPED, RunStatus.BLOCKED) or (
+                    self.status in (RunStatus.CANCELLED, RunStatus.TIMEOUT) and self.cancel_proof is CancelProof.NEVER_STARTED
+                )
+            case _:
+                return self.ended_as.value == which.value
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An execution as it was launched: what one that comes of it is made from. `parameters`: secrets are sealed."""
+
+    id: int
+    uuid: UUID
+    job_id: int | None
+    job_version: int | None
+    job_name: str
+    actions: Sequence[Mapping[str, Any]]
+    policy: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "completed"
+    ended: bool = True
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A run that ended lost or dead, and that nobody has given an answer to. `id` is the run's."""
+
+    id: int
+    execution_id: int
+    job_id: int | None
+    job_name: str
+    target: TargetName
+    status: RunStatus
+    error: RunError | None
+    attempts: int
+    at: datetime
+    late_result: Mapping[str, Any] | None = None
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /dead-letters."""
+        return {
+            "id": self.id,
+            "execution_id": self.execution_id,
+            "job_id": self.job_id,
+            "job_name": self.job_name,
+            "target": self.target.data(),
+            "status": self.status.value,
+            "error": None if self.error is None else {"code": self.error.code.value, "message": self.error.message},
+            "attempts": self.attempts,
+            "at": moment(self.at),
+            "late_result": self.late_result,
+        }

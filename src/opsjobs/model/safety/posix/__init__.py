@@ -1,5 +1,0 @@
-"""Shells of the POSIX family: what a script of bash or sh would do."""
-
-from opsjobs.model.safety.posix.script import read
-
-__all__ = ["read"]

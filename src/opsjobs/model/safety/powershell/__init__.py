@@ -1,6 +1,0 @@
-"""PowerShell: what a script of it, or a line that starts it, would do."""
-
-from opsjobs.model.safety.powershell.line import read_line
-from opsjobs.model.safety.powershell.script import read
-
-__all__ = ["read", "read_line"]

@@ -1,0 +1,81 @@
+"""Times as they stand in bodies: instants with their offset, local times without one, times of day."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from opsjobs.model.draft_error import fault
+from opsjobs.model.instants import EARLIEST, HORIZON
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
+_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", re.ASCII)
+_SHOWN_CHARACTERS_MAX = 60
+
+
+def _read(given: Any, example: str) -> datetime:
+    """The time as it was written, aware or not."""
+    if isinstance(given, datetime):
+        return given
+    found = _TIME.fullmatch(given.strip()) if isinstance(given, str) else None
+    try:
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}{(found[3] or '').upper()}" if found else "")
+    except ValueError:
+        shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
+        raise fault("not_a_time", f"{shown} is not a time: write one such as {example}") from None
+
+
+def _within_reach(moment: datetime) -> datetime:
+    if not EARLIEST.year <= moment.year < HORIZON.year:
+        raise fault("out_of_reach", f"the year {moment.year} is out of reach: {EARLIEST.year} to {HORIZON.year - 1}")
+    return moment
+
+
+def parse_instant(given: Any) -> datetime:
+    """An instant in UTC of "2026-12-01T09:00:00+01:00" or an aware datetime; a fault for anything else."""
+    moment = _read(given, "2026-12-01T09:00:00+01:00")
+    if moment.utcoffset() is None:
+        words = "has no zone, so nobody knows when it is: add its offset from UTC, such as Z or +01:00"
+        raise fault("naive_time", f"{moment.isoformat()} {words}")
+    return _within_reach(_within_reach(moment).astimezone(UTC))
+
+
+def parse_local(given: Any) -> datetime:
+    """A wall time of "2026-12-01T09:00:00" or a naive datetime; a fault for anything else."""
+    moment = _read(given, "2026-12-01T09:00:00")
+    if moment.tzinfo is not None:
+        raise fault("not_a_local_time", f"{moment.isoformat()} has an offset: a local time has none, its zone is in timezone")
+    return _within_reach(moment)
+
+
+def parse_time_of_day(given: Any) -> str:
+    """A time of day as HH:MM or HH:MM:SS, the seconds left out where they are 0."""
+    if not isinstance(given, str) or not _OF_DAY.fullmatch(given.strip()):
+        shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
+        raise fault("not_a_time", f"{shown} is not a time of day: write 00:00 to 23:59, or with seconds 02:30:15")
+    return given.strip().removesuffix(":00") if given.count(":") > 1 else given.strip()
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(parse_instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-12-01T09:00:00+01:00"]}),
+]
+"""An instant between 1970 and 2199; written with its offset, kept in UTC."""
+
+LocalTime = Annotated[
+    datetime,
+    BeforeValidator(parse_local),
+    WithJsonSchema({"type": "string", "examples": ["2026-12-01T09:00:00"]}),
+]
+"""What a clock on the wall of some zone shows."""
+
+TimeOfDay = Annotated[
+    str,
+    BeforeValidator(parse_time_of_day),
+    WithJsonSchema({"type": "string", "examples": ["02:30"], "pattern": _OF_DAY.pattern}),
+]
+"""HH:MM or HH:MM:SS."""

@@ -1,0 +1,117 @@
+"""Many targets at once: what a caller writes of them, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+
+from opsjobs.model.api_model import Wire, snake_case
+
+IMPORTED_AT_MOST = 1_000
+Placing = Literal["merge", "replace"]
+Change = Mapping[str, Any]
+
+
+class ImportDraft(Wire):
+    """Body of POST /targets/import. A target that is there already, by its name, keeps whatever its entry does not mention.
+
+    `labels` and `groups`: whether those of an entry are added to what the target has, or take their place.
+    """
+
+    targets: list[dict[str, Any]] = Field(min_length=1, max_length=IMPORTED_AT_MOST)
+    existing: Literal["update", "skip"] = "update"
+    labels: Placing = "merge"
+    groups: Placing = "merge"
+    dry_run: bool = False
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The entries, their fields spelt our way."""
+        return [{snake_case(key): value for key, value in entry.items()} for entry in self.targets]
+
+    def onto(self, stored: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the whole target: the entry laid over what is stored of it."""
+        wanted = {**stored, **entry}
+        if self.labels == "merge" and isinstance(entry.get("labels"), dict):
+            wanted["labels"] = {**stored.get("labels", {}), **entry["labels"]}
+        if self.groups == "merge" and isinstance(entry.get("groups"), list):
+            have = stored.get("groups", [])
+            wanted["groups"] = [*have, *(group for group in entry["groups"] if group not in have)]
+        return wanted
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
+    """Return the fields of a target that are not the same, each with its old and new value; labels by key.
+
+    >>> differences({"port": 22, "labels": {"env": "prod"}}, {"port": 22, "labels": {"env": "prod", "rack": "r1"}})
+    {'labels.rack': {'from': None, 'to': 'r1'}}
+    """
+    old, new = _by_label(before), _by_label(after)
+    return {name: {"from": old.get(name), "to": new.get(name)} for name in {**old, **new} if old.get(name) != new.get(name)}
+
+
+def _by_label(target: Mapping[str, Any]) -> dict[str, Any]:
+    labels = {f"labels.{key}": value for key, value in target.get("labels", {}).items()}
+    return {**{name: value for name, value in target.items() if name != "labels"}, **labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry.
+
+    `error`: why it was refused, {code, message}. `changes`: of one that is updated, each field with its old and new value.
+    `same_address`: names of other targets that have its host and port.
+    """
+
+    position: int
+    name: str
+    outcome: Literal["created", "updated", "unchanged", "skipped", "refused"]
+    id: str | None = None
+    error: Mapping[str, str] | None = None
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    same_address: Sequence[str] = ()
+
+    def data(self) -> dict[str, Any]:
+        """An item of the answer."""
+        return {
+            "position": self.position,
+            "name": self.name,
+            "outcome": self.outcome,
+            "id": self.id,
+            "error": dict(self.error) if self.error else None,
+            "changes": {name: dict(change) for name, change in self.changes.items()},
+            "same_address": list(self.same_address),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of all of them."""
+
+    outcomes: Sequence[Outcome] = field(default_factory=tuple)
+    dry_run: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """The body of the answer."""
+        counts = dict.fromkeys(("created", "updated", "unchanged", "skipped", "refused"), 0)
+        for outcome in self.outcomes:
+            counts[outcome.outcome] += 1
+        return {**counts, "dry_run": self.dry_run, "items": [outcome.data() for outcome in self.outcomes]}
+
+
+def jumps_first(entries: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """The positions of the entries, each after the one that it names as its jump host; circles are broken somewhere."""
+    by_name = {entry.get("name"): position for position, entry in enumerate(entries)}
+    done: set[int] = set()
+    for position in range(len(entries)):
+        way: list[int] = []
+        here: int | None = position
+        while here is not None and here not in done:
+            done.add(here)
+            way.append(here)
+            jump = entries[here].get("jump")
+            here = by_name.get(jump) if isinstance(jump, str) else None
+        yield from reversed(way)

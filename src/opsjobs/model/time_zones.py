@@ -1,0 +1,128 @@
+"""Time zones: their names, their rules and of which version these are, and when a clock on a wall there shows a time.
+
+The rules are those of the package `tzdata`, never the machine's own: all processes of one release agree about every moment, and
+the version is one that can be told. See docs/decisions/0039.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib import resources
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import tzdata
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from opsjobs.model.api_model import stored
+from opsjobs.model.draft_error import fault
+
+_SECOND = timedelta(seconds=1)
+_NO_PLACES = {"Factory"}  # the database's own word for "nobody has set it"
+_SHOWN_CHARACTERS_MAX = 60
+_OFFSET = re.compile(r"(?:GMT|UTC|gmt|utc)?([+-])(\d{1,2})(?::?00)?")
+
+
+def tzdata_version() -> str:
+    """The version of the rules, such as "2026b": of two versions the later one sorts behind."""
+    return str(tzdata.IANA_VERSION)
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Every name that is taken, old ones such as US/Eastern included."""
+    return frozenset((resources.files("tzdata") / "zones").read_text().split()) - _NO_PLACES
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The zone of this name. Raises ValueError where there is none: a name is looked up, never opened as a path."""
+    if name not in zone_names():
+        raise ValueError(f"{name!r} is not a zone")
+    with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
+
+
+def check_zone(name: str, info: ValidationInfo) -> str:
+    """The name where it is a zone's; else a fault with the nearest one. Names that were stored are not judged again."""
+    if stored(info) or name in zone_names():
+        return name
+    allowed = "write a name of the IANA database, such as Europe/Berlin, America/New_York or UTC"
+    raise fault("unknown_zone", f"{name[:_SHOWN_CHARACTERS_MAX]!r} is no time zone: {allowed}{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What may have been meant. Of an offset it is the zone that always has it, whose name counts the other way."""
+    if offset := _OFFSET.fullmatch(name):
+        fixed = f"Etc/GMT{'-' if offset[1] == '+' else '+'}{int(offset[2])}"
+        return f"; {fixed} is always {offset[1]}{int(offset[2])}" if fixed in zone_names() else ""
+    alike = {one.lower(): one for one in zone_names()}
+    near = difflib.get_close_matches(name[:_SHOWN_CHARACTERS_MAX].lower(), alike, n=1, cutoff=0.8)
+    return f"; did you mean {alike[near[0]]}" if near else ""
+
+
+ZoneName = Annotated[str, Field(min_length=1, max_length=64, examples=["Europe/Berlin"]), AfterValidator(check_zone)]
+"""The name of a time zone in a body, as the IANA database spells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Since when a clock shows a wall time or a later one: from `first` to `turn`, when it is turned back; and from `second` on.
+
+    All three are the same instant but where a time comes twice. Of a time that is skipped it is the instant of the skip.
+    """
+
+    first: datetime
+    turn: datetime
+    second: datetime
+
+
+def edge(wall: datetime, zone: ZoneInfo) -> Edge:
+    """The edge (in UTC) that a wall time (naive) makes in this zone."""
+    early, late = (_instant(wall, zone, fold) for fold in (0, 1))
+    if early == late:
+        return Edge(early, early, early)
+    if early < late:
+        return Edge(early, _turn(early, late, zone), late)
+    skip = _turn(late, early, zone)
+    return Edge(skip, skip, skip)
+
+
+def stretches(start: datetime, end: datetime, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
+    """When a clock in this zone shows a time from `start` on and before `end` (naive), as stretches of instants in order.
+
+    More than one only where the clock is turned back meanwhile; none where it skips it all.
+    """
+    a, b = edge(start, zone), edge(end, zone)
+    since = ((a.first, a.turn), (a.second, None))
+    before = ((None, b.first), (b.turn, b.second))
+    found: list[tuple[datetime, datetime]] = []
+    for low, low_end in since:
+        for high_start, high in before:
+            begin = max(low, high_start) if high_start is not None else low
+            stop = min(low_end, high) if low_end is not None else high
+            if begin < stop:
+                found.append((begin, stop))
+    return sorted(found)
+
+
+def _instant(wall: datetime, zone: ZoneInfo, fold: int) -> datetime:
+    return wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+
+
+def _turn(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
+    """The instant after `low`, up to `high`, at which the zone's offset changes."""
+    before = low.astimezone(zone).utcoffset()
+    start, steps = low, (high - low) // _SECOND
+    first, last = 0, steps
+    while first < last:
+        middle = (first + last) // 2
+        if (start + middle * _SECOND).astimezone(zone).utcoffset() == before:
+            first = middle + 1
+        else:
+            last = middle
+    return start + first * _SECOND

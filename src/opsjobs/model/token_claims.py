@@ -1,0 +1,182 @@
+"""What a platform's token says, once its signature is proven: whether it is good now and for us, and whom it makes of its bearer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+
+from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, Scope, normalised, permissions_of
+from opsjobs.model.errors import Unauthorised
+from opsjobs.model.grants import GRANTS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft, grants_of
+from opsjobs.model.naming import is_clean
+
+Claims = Mapping[str, Any]
+
+LEEWAY_SECONDS_MAX = 30
+NAME_CHARACTERS_MAX = 200
+ROLES_MAX = 100
+CLAIM_PERMISSIONS_MAX = 500
+SECONDS_MAX = 1 << 40
+# Issuers sign their refresh and ID tokens with the same key: where a token says what it is for, it must be this.
+_USES = ("typ", "type", "token_type", "token_use")
+_ACCESS = frozenset({"access", "access_token", "bearer", "at+jwt", "jwt"})
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """What is asked of a token's claims. `issuer` None and no `audiences`: not looked at, which production does not allow.
+
+    `needs_exp` is False only where somebody else vouches for the token each time. `name_claim`: the claim that names its bearer,
+    and never another one; where it is missing, the platform's older `username`, then `user_id`.
+    """
+
+    issuer: str | None = None
+    audiences: tuple[str, ...] = ()
+    leeway_seconds: float = 10.0
+    needs_exp: bool = True
+    name_claim: str = "sub"
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.leeway_seconds <= LEEWAY_SECONDS_MAX, "a leeway is for clocks that differ, not for old tokens"
+
+
+def rejected(why: str) -> Unauthorised:
+    """The refusal of a token, with the reason in words that fit behind "it"."""
+    return Unauthorised("token_invalid", f"The token is not valid: it {why}.")
+
+
+def check(claims: Claims, rules: ClaimRules, now: float) -> None:
+    """Raises Unauthorised where the token is not good at `now` (Unix seconds), not meant for us, or not for access."""
+    exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
+    if exp is None and rules.needs_exp:
+        raise rejected("says not until when it is good (exp)")
+    if exp is not None and exp <= now - rules.leeway_seconds:
+        raise rejected("has expired")
+    if any(start is not None and start > now + rules.leeway_seconds for start in (nbf, iat)):
+        raise rejected("is not good yet (nbf, iat)")
+    if rules.issuer is not None and claims.get("iss") != rules.issuer:
+        raise rejected("comes from another issuer (iss)")
+    if rules.audiences and not set(_audiences(claims)) & set(rules.audiences):
+        raise rejected("is meant for somebody else (aud)")
+    for claim in _USES:
+        told = claims.get(claim)
+        if told is not None and not (isinstance(told, str) and told.lower() in _ACCESS):
+            raise rejected(f"is not for access, but for something else ({claim})")
+
+
+def external(claims: Claims, rules: ClaimRules) -> Principal:
+    """The platform's user of either claim set: `user_id, username, role, permissions`, or `sub, roles, permissions`.
+
+    Roles and permissions that we do not know hold nothing. `scope_labels` (`env=staging`) narrows all of it; `opsjobs_grants`, a
+    list like that of POST /users, adds roles and permissions with a scope each. Raises Unauthorised where any of these has not
+    the form that it must have: then nobody can say what was meant.
+    """
+    name = _name(claims, rules.name_claim)
+    roles = list(dict.fromkeys([*_texts(claims, "role", ROLES_MAX), *_texts(claims, "roles", ROLES_MAX)]))
+    permissions = frozenset(normalised(p) for p in _texts(claims, "permissions", CLAIM_PERMISSIONS_MAX))
+    scope = _scope(claims)
+    held: frozenset[str] = frozenset().union(
+        permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles)
+    )
+    bounded = bool(roles and scope.requirements)
+    grants = (Grant(held, scope, tuple(roles)), *_grants(claims)) if held or bounded else _grants(claims)
+    return Principal(name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat"))
+
+
+def _seconds(claims: Claims, name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SECONDS_MAX:
+        raise rejected(f"says a time that is none ({name})")
+    return value
+
+
+def _audiences(claims: Claims) -> list[str]:
+    told = claims.get("aud")
+    listed = [told] if isinstance(told, str) else told
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise rejected("does not say for whom it is meant (aud)")
+    return listed
+
+
+def subject(claims: Claims) -> str:
+    """Whose token it is: `sub`, or `user_id` of the platform's older tokens. Raises Unauthorised."""
+    return _text_or_number(claims, "sub") or _text_or_number(claims, "user_id") or _nobody()
+
+
+def _name(claims: Claims, name_claim: str) -> str:
+    subject(claims)
+    # Older tokens have a number where newer ones have a subject: there the username is what people know each other by.
+    for claim in (name_claim, "username", "user_id"):
+        if name := _text_or_number(claims, claim):
+            return name
+    return _nobody()
+
+
+def _nobody() -> str:
+    raise rejected("says not whose it is (sub)")
+
+
+def _text_or_number(claims: Claims, claim: str) -> str | None:
+    value = claims.get(claim)
+    if value is None:
+        return None
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not is_name(text):
+        raise rejected(f"has a name that cannot be one ({claim})")
+    return text
+
+
+def is_name(told: object) -> TypeGuard[str]:
+    """Whether it can name somebody: a text of at most 200 characters that all can be stored and shown."""
+    return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None and is_clean(told)
+
+
+def _texts(claims: Claims, claim: str, at_most: int) -> Sequence[str]:
+    value = claims.get(claim)
+    if value is None:
+        return ()
+    listed = value.replace(",", " ").split() if isinstance(value, str) else value
+    if (
+        not isinstance(listed, list)
+        or len(listed) > at_most
+        or not all(isinstance(one, str) and len(one) <= 200 for one in listed)
+    ):
+        raise rejected(f"has no list of words in {claim}")
+    if any(_UNSTORABLE.search(one) for one in listed):
+        raise rejected(f"has characters in {claim} that no word has")
+    return listed
+
+
+def _scope(claims: Claims) -> Scope:
+    text = claims.get("scope_labels", "")
+    try:
+        return Scope.parse(text if _is_short_text(text) else ",")
+    except ValueError:
+        raise rejected("has a scope that cannot be read (scope_labels)") from None
+
+
+def _grants(claims: Claims) -> tuple[Grant, ...]:
+    told = claims.get("opsjobs_grants", [])
+    try:
+        drafts = [GrantDraft.model_validate(one) for one in (told if _is_short_list(told) else [None])]
+    except ValidationError:
+        raise rejected("has grants that cannot be read (opsjobs_grants)") from None
+    if any(_UNSTORABLE.search(draft.scope) for draft in drafts):
+        raise rejected("has characters in opsjobs_grants that no scope has")
+    return grants_of(draft.kept() for draft in drafts)
+
+
+def _is_short_text(told: object) -> TypeGuard[str]:
+    return isinstance(told, str) and len(told) <= SCOPE_CHARACTERS_MAX and not _UNSTORABLE.search(told)
+
+
+def _is_short_list(told: object) -> bool:
+    return isinstance(told, list) and len(told) <= GRANTS_MAX

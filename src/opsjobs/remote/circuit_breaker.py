@@ -1,0 +1,332 @@
+"""The breaker at the pool's door: asks for the right to log in where it must, and remembers where it need not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID, uuid4
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.circuit import Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, words
+from opsjobs.model.errors import RemoteFailure, Unavailable
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Endpoint
+from opsjobs.telemetry import log
+
+WATCH_SECONDS = 1.0
+BATCH = 500
+AGAIN_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
+"""The pauses before a try that somebody else does is asked about again, and before PostgreSQL is."""
+
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
+
+
+class Circuits(Protocol):
+    """Where circuits are kept for all processes."""
+
+    async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
+        """The answer to each, in order, with the circuit that it comes from. Raises Unavailable."""
+
+    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+        """Take in how tries went; for each the state that was changed by it. Raises Unavailable."""
+
+    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
+        """Prolong the rights that are held; which circuits are not well, wherever that was found out. Raises Unavailable."""
+
+
+class OwnCircuits:
+    """Circuits of one process alone, for a pool without a database."""
+
+    def __init__(self, policy: CircuitPolicy | None = None, clock: Clock | None = None) -> None:
+        self._policy = policy or CircuitPolicy()
+        self._clock = clock or SystemClock()
+        self._known: dict[CircuitKey, Circuit] = {}
+
+    async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
+        """As the store does."""
+        return [self._ask(ask) for ask in asks]
+
+    def _ask(self, ask: Ask) -> tuple[Right, Circuit]:
+        self._known[ask.key], right = self._known.get(ask.key, Circuit(ask.login)).ask(ask, self._now)
+        return right, self._known[ask.key]
+
+    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+        """As the store does; of changes nobody is told."""
+        for report in reports:
+            before = self._known.get(report.key, Circuit(report.login))
+            self._known[report.key] = before.told(report, self._now, self._policy)
+        return [None for _ in reports]
+
+    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  nobody else takes them
+        """Those that are not well."""
+        return {key for key, circuit in self._known.items() if not circuit.well}
+
+    @property
+    def _now(self) -> datetime:
+        return self._clock.now()
+
+
+class Permit:
+    """The leave for one try."""
+
+    def __init__(self, wish: Ask, token: UUID | None) -> None:
+        self.wish = wish
+        self.token = token
+        self.spared = False
+
+    def spare(self) -> None:
+        """Whatever happens now says nothing of this login: it was not reached."""
+        self.spared = True
+
+    def report(self, failure: RemoteFailure | None) -> Report:
+        """How it went."""
+        if failure is None:
+            return Report(self.wish.key, self.wish.login, None, "", self.token)
+        code = ErrorCode.INTERNAL if self.spared else failure.code
+        return Report(self.wish.key, self.wish.login, code, failure.message, self.token)
+
+
+def ignore(_changed: CircuitState | None, _code: ErrorCode | None) -> None:
+    """The observer that does not look."""
+
+
+class Breaker:
+    """One process's share: logins that are known to be good pass without a question, all others ask, many at a time.
+
+    `observe` is told of each circuit that a report of ours has opened (with why) or closed, and with (None, why) of each
+    session that an open one has refused.
+    """
+
+    def __init__(
+        self,
+        circuits: Circuits | None = None,
+        clock: Clock | None = None,
+        *,
+        observe: Callable[[CircuitState | None, ErrorCode | None], None] = ignore,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._circuits = circuits or OwnCircuits(clock=self._clock)
+        self._alone = circuits is None
+        self._observe = observe
+        self._good: dict[CircuitKey, str] = {}
+        self._held: dict[UUID, CircuitKey] = {}
+        self._ours: dict[CircuitKey, asyncio.Event] = {}
+        self._asks: Batch[Ask, tuple[Right, Circuit]] = Batch(self._circuits.ask)
+        self._reports: Batch[Report, CircuitState | None] = Batch(self._circuits.tell)
+        self._watching: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def attempt(self, endpoint: Endpoint, *, insist: bool = False) -> AsyncIterator[Permit]:
+        """Leave to log in, for the length of the block, which is how it went. Raises RemoteFailure(CIRCUIT_OPEN)."""
+        permit = await self._enter(_wish(endpoint, insist=insist), endpoint.target.name)
+        try:
+            yield permit
+        except RemoteFailure as failure:
+            await self._failed(permit, failure)
+            raise
+        except BaseException:
+            permit.spare()
+            self._leave(permit, RemoteFailure(ErrorCode.INTERNAL, "given up"))
+            raise
+        self._succeeded(permit)
+
+    async def told(self, endpoint: Endpoint, failure: RemoteFailure | None) -> None:
+        """How a try went that somebody has made on purpose, whatever the circuit was."""
+        permit = Permit(_wish(endpoint, insist=False), None)
+        self._good.pop(permit.wish.key, None)
+        await self._tell(permit.report(failure))
+
+    async def close(self) -> None:
+        """Send what waits to be told, for a moment; then let go."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._reports.close(1.0)
+        await self._asks.close(0.0)
+
+    # Before.
+
+    async def _enter(self, wish: Ask, name: str) -> Permit:
+        if self._good.get(wish.key) == wish.login:
+            return Permit(wish, None)
+        self._watch()
+        for count in itertools.count():
+            right, circuit = await self._answer(wish)
+            if right is Right.OPEN:
+                self._observe(None, circuit.code)
+                raise RemoteFailure(ErrorCode.CIRCUIT_OPEN, words(name, circuit), because=circuit.code)
+            if right is Right.FREE:
+                if circuit.free:
+                    self._good[wish.key] = wish.login
+                return Permit(wish, None)
+            if right is Right.YOURS:
+                self._held[wish.token] = wish.key
+                self._ours[wish.key] = asyncio.Event()
+                return Permit(wish, wish.token)
+            await self._wait(wish.key, count)
+        raise AssertionError("it counts for ever")
+
+    async def _answer(self, wish: Ask) -> tuple[Right, Circuit]:
+        """Without an answer, who insists goes on; all others wait for PostgreSQL, for nothing can be recorded without it."""
+        while True:
+            try:
+                return await self._asks.do(wish)
+            except Unavailable:
+                if wish.insist:
+                    return Right.FREE, Circuit(wish.login)
+                await self._clock.sleep(AGAIN_SECONDS[-1])
+
+    async def _wait(self, key: CircuitKey, count: int) -> None:
+        """Until somebody of this process has tried; of other processes one must ask."""
+        ours = self._ours.get(key)
+        if ours is not None:
+            await ours.wait()
+        else:
+            await self._clock.sleep(AGAIN_SECONDS[min(count, len(AGAIN_SECONDS) - 1)])
+
+    # After.
+
+    def _succeeded(self, permit: Permit) -> None:
+        known = self._good.get(permit.wish.key) == permit.wish.login
+        self._good[permit.wish.key] = permit.wish.login
+        if permit.token is not None or not known:
+            self._leave(permit, None)
+
+    async def _failed(self, permit: Permit, failure: RemoteFailure) -> None:
+        self._good.pop(permit.wish.key, None)
+        try:
+            await self._tell(permit.report(failure))
+        finally:
+            self._let_go(permit)
+
+    def _leave(self, permit: Permit, failure: RemoteFailure | None) -> None:
+        """Tell, and do not wait for it."""
+        telling = asyncio.ensure_future(self._tell(permit.report(failure)))
+        self._reports.keep(telling)
+        telling.add_done_callback(lambda _: self._let_go(permit))
+
+    def _let_go(self, permit: Permit) -> None:
+        if permit.token is not None:
+            self._held.pop(permit.token, None)
+            tried = self._ours.pop(permit.wish.key, None)
+            if tried is not None:
+                tried.set()
+
+    async def _tell(self, report: Report) -> None:
+        changed = None
+        while True:
+            try:
+                changed = await self._reports.do(report)
+                break
+            except Unavailable:
+                await self._clock.sleep(AGAIN_SECONDS[-1])
+        if changed is not None:
+            self._observe(changed, report.code)
+
+    # Meanwhile.
+
+    def _watch(self) -> None:
+        if self._watching is None and not self._alone:
+            self._watching = asyncio.create_task(self._watch_on(), name="circuits")
+
+    async def _watch_on(self) -> None:
+        """What others have found out ends what we believed."""
+        while True:
+            await self._clock.sleep(WATCH_SECONDS)
+            try:
+                unwell = await self._circuits.watch([*self._held])
+            except Unavailable:
+                continue
+            except Exception:  # noqa: BLE001  a fault of ours must not end the looking: others' findings would not be heard of
+                log.exception("circuits_not_watched")
+                continue
+            for key in unwell:
+                self._good.pop(key, None)
+
+
+class Batch(Generic[Question, Reply]):
+    """Answers questions many at a time: those that come while a portion is under way make up the next one."""
+
+    def __init__(self, answer: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:
+        self._answer = answer
+        self._waiting: list[tuple[Question, asyncio.Future[Reply]]] = []
+        self._working: asyncio.Task[None] | None = None
+        self._kept: set[asyncio.Future[Any]] = set()
+
+    async def do(self, question: Question) -> Reply:
+        """The reply. Raises what the answering raised."""
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, reply))
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work())
+        try:
+            return await reply
+        finally:
+            del reply  # its exception refers to this frame
+
+    def keep(self, doing: asyncio.Future[Any]) -> None:
+        """Hold on to something that nobody waits for."""
+        self._kept.add(doing)
+        doing.add_done_callback(self._kept.discard)
+
+    async def close(self, seconds: float) -> None:
+        """Wait so long for what is kept, then give it up."""
+        if self._kept:
+            await asyncio.wait([*self._kept], timeout=seconds)
+        left = [*self._kept, *([self._working] if self._working is not None else [])]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            portion, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            try:
+                replies = await self._answer([question for question, _ in portion])
+            except Exception as failure:  # noqa: BLE001  each who asked is told, whatever it was
+                _fail([reply for _, reply in portion], failure)
+                continue
+            except BaseException:
+                _fail([reply for _, reply in portion], None)
+                raise
+            for (_, reply), found in zip(portion, replies, strict=True):
+                if not reply.done():
+                    reply.set_result(found)
+
+
+def _fail(replies: Sequence[asyncio.Future[Any]], failure: Exception | None) -> None:
+    for reply in replies:
+        if not reply.done():
+            if failure is None:
+                reply.cancel()
+            else:
+                reply.set_exception(_copy(failure))
+
+
+def _copy(failure: Exception) -> Exception:
+    """One of one's own for each: a shared one would collect all their tracebacks."""
+    return Unavailable(str(failure)) if isinstance(failure, Unavailable) else failure
+
+
+def _wish(endpoint: Endpoint, *, insist: bool) -> Ask:
+    credential = endpoint.credential
+    key = CircuitKey(endpoint.target.id, credential.id if credential is not None else "")
+    return Ask(key, _login(endpoint), uuid4(), insist)
+
+
+def _login(endpoint: Endpoint) -> str:
+    """A digest of all that makes it another login when it changes: where, as whom, with which secret, and which way."""
+    target, credential = endpoint.target, endpoint.credential
+    parts = [
+        target.host,
+        target.port,
+        *((credential.version, credential.username) if credential is not None else ()),
+        *((jump.target.id, jump.target.host, jump.target.port) for jump in endpoint.jumps),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

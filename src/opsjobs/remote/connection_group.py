@@ -1,0 +1,249 @@
+"""The connections that lead to one machine under one login, and the places on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.remote.spool.durable import Login
+from opsjobs.remote.ssh.connection import Connection
+
+
+class Line:
+    """A connection with so many places, and how many are taken."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.places = 0
+        self.used = 0
+        self.taken = False
+        self.idle_since = 0.0
+        self.lost: Callable[[], None] | None = None
+        self.login = Login()
+
+    @property
+    def free(self) -> bool:
+        """True where one more may use it."""
+        return self.used < self.places and self.connection.alive
+
+    def take(self) -> None:
+        """One more uses it."""
+        self.used += 1
+        self.taken = True
+
+
+class Place:
+    """One place on one line of a route; leave it once."""
+
+    def __init__(self, route: Route, line: Line) -> None:
+        self._route = route
+        self.line = line
+        self._left = False
+
+    def leave(self) -> None:
+        """Give the place back."""
+        if not self._left:
+            self._left = True
+            self._route.release(self.line)
+
+    async def another(self) -> Place:
+        """One more place on the same route. Raises RemoteFailure."""
+        return await self._route.take()
+
+    def shrink(self) -> bool:
+        """The machine has no room for us on this line; False where nobody else is on it."""
+        if self.line.used <= 1:
+            return False
+        self._route.shrink(self.line)
+        return True
+
+    async def beside(self) -> Place:
+        """One more place on another line: the machine refused one more channel on this one. Raises RemoteFailure."""
+        self._route.fill(self.line)
+        return await self._route.take()
+
+    async def move(self) -> None:
+        """Change to a place on another line, or on a new one. Raises RemoteFailure, and then the place is left."""
+        self.leave()
+        self.line = (await self._route.take()).line
+        self._left = False
+
+
+class Route:
+    """Hands out places; makes connections as they are needed, each shared by all who wait for one.
+
+    Connections are made in tasks of the route's own, so that nobody who gives up takes the others' connection along.
+    The first one is made alone: a refused login must not be tried several times at once.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Line]],
+        *,
+        places: int,
+        lines: int,
+        now: Callable[[], float],
+        today: Callable[[], datetime],
+        idle: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._places = places
+        self._limit = lines
+        self._now = now
+        self._today = today
+        self._idle = idle
+        self._lines: list[Line] = []
+        self._waiters: deque[asyncio.Future[Line]] = deque()
+        self._making: set[asyncio.Task[None]] = set()
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing is open, being made or waited for."""
+        return not (self._lines or self._making or self._waiters)
+
+    async def take(self) -> Place:
+        """A place, as soon as there is one, in the order of asking. Raises the RemoteFailure of the connect."""
+        line = self._free_line() if not self._waiters else None
+        if line is not None:
+            line.take()
+            return Place(self, line)
+        waiter: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._grow()
+        try:
+            return Place(self, await waiter)
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
+        finally:
+            del waiter  # its exception refers to this frame
+
+    def _give_up(self, waiter: asyncio.Future[Line]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result())
+
+    def release(self, line: Line) -> None:
+        """A place on the line is free again."""
+        line.used -= 1
+        if line.used == 0:
+            line.idle_since = self._now()
+            if self._lapsed(line):
+                line.connection.close()
+        self._serve()
+        if line.used == 0:
+            self._idle()
+
+    def shrink(self, line: Line) -> None:
+        """The machine refused another session on this line: believe it, for the next lines as well."""
+        line.places = self._places = max(1, line.used - 1)
+
+    def fill(self, line: Line) -> None:
+        """Take it that the line has no place left, nor the next lines more places than it has."""
+        line.places = max(1, line.used)
+        self._places = min(self._places, line.places)
+
+    def _free_line(self) -> Line | None:
+        # The fullest one that has room, so that the others become idle and are closed.
+        free = (line for line in self._lines if line.free and not self._lapsed(line))
+        return max(free, key=lambda line: line.used, default=None)
+
+    def _lapsed(self, line: Line) -> bool:
+        """What it was logged in with is no good any more: who is on it stays, and nobody comes.
+
+        Somebody did come, though: where a clock jumps, each new connection would else be left at once for the next one.
+        """
+        good_until = line.connection.good_until
+        return line.taken and good_until is not None and good_until <= self._today()
+
+    def _serve(self) -> None:
+        while self._waiters and (line := self._free_line()) is not None:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                line.take()
+                waiter.set_result(line)
+        if self._waiters:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Start as many connects as who waits needs, within the limit; only one while none has succeeded."""
+        open_lines = sum(not self._lapsed(line) for line in self._lines)
+        wanted = -(-len(self._waiters) // self._places)
+        allowed = self._limit - open_lines if open_lines else 1
+        for _ in range(min(wanted, allowed) - len(self._making)):
+            task = asyncio.create_task(self._make())
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+
+    async def _make(self) -> None:
+        try:
+            line = await self._connect()
+        except Exception as failure:  # noqa: BLE001  whoever waits is told, whatever it was
+            self._made()
+            self._fail(failure)
+            return
+        self._made()
+        line.places = self._places
+        line.idle_since = self._now()
+        line.lost = lambda: self._drop(line)
+        if not line.connection.alive:
+            message = "The machine closed the connection right after the login."
+            self._fail(RemoteFailure(ErrorCode.CONNECTION_LOST, message))
+            return
+        self._lines.append(line)
+        self._serve()
+
+    def _made(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._making.discard(task)
+
+    def _fail(self, failure: Exception) -> None:
+        """Those for whom this connection was meant get its failure; without another one that is everybody."""
+        count = self._places if self._lines or self._making else len(self._waiters)
+        for waiter in [self._waiters.popleft() for _ in range(min(count, len(self._waiters)))]:
+            if not waiter.done():
+                waiter.set_exception(_copy(failure))
+        if self._waiters:
+            self._grow()
+
+    def _drop(self, line: Line) -> None:
+        if line in self._lines:
+            self._lines.remove(line)
+        self._serve()
+
+    def idle_lines(self) -> list[Line]:
+        """Lines that nobody uses."""
+        return [line for line in self._lines if line.used == 0 and line.connection.alive]
+
+    def close_idle(self, before: float) -> None:
+        """Close the lines that nobody has used since that moment."""
+        for line in self.idle_lines():
+            if line.idle_since <= before or self._lapsed(line):
+                line.connection.close()
+
+    async def close(self) -> None:
+        """Close every line, stop making more, and fail who waits."""
+        for task in [*self._making]:
+            task.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping."))
+        lines = [*self._lines]
+        for line in lines:
+            line.connection.close()
+        await asyncio.gather(*(line.connection.wait_closed() for line in lines))
+
+
+def _copy(failure: Exception) -> Exception:
+    """An exception of one's own for each waiter: a shared one would collect all their tracebacks."""
+    if not isinstance(failure, RemoteFailure):
+        return failure
+    return RemoteFailure(failure.code, failure.message, because=failure.because)

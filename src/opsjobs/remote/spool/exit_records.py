@@ -1,0 +1,45 @@
+"""How a run's end is spelt in its record, and what follows from it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+from opsjobs.model.execution import CancelProof
+from opsjobs.remote.session import Cause, Exit, Settlement
+from opsjobs.remote.spool.frame_parser import Word
+
+_CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage")
+_NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
+_NOTHING = "-"
+
+
+def exit_of(status: str, cause: str) -> Exit:
+    """From `3` or `s15`, and one of the causes or `-`. Raises ValueError for anything else."""
+    # Where two had a reason at the same moment, one wrote over the other: the rest of a longer word may still stand there.
+    why = next((known for known in _CAUSES if cause.startswith(known)), None)
+    if status.startswith("s"):
+        number = int(status[1:])
+        return Exit(None, _NAMES.get(number, str(number)), why)
+    ended = Exit(int(status), None, why)
+    return replace(ended, code=None) if ended.unstarted else ended
+
+
+def settlement_of(answer: Word) -> Settlement:
+    """From a cancel's answer: the proof, and how the run ended where it did."""
+    _, proof, status, cause = answer
+    return Settlement(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
+
+
+def standing_of(answer: Word) -> Settlement | None:
+    """From a look's answer: None while the run lives, or is about to."""
+    _, state, status, cause = answer
+    match state:
+        case "L" | "E":
+            return None
+        case "N" | "V":
+            return Settlement(CancelProof.NEVER_STARTED)
+        case "D":
+            return Settlement(CancelProof.ALREADY_FINISHED, exit_of(status, cause))
+        case _:
+            return Settlement(CancelProof.ALREADY_FINISHED)

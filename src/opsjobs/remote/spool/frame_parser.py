@@ -1,0 +1,78 @@
+"""What comes over a channel of the spool: our records among bytes that may look like anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from opsjobs.remote.output_buffer import PIECE_BYTES
+from opsjobs.remote.session import Output, Stream
+
+RECORD_BYTES = 4096
+"""No record of ours is longer; what is kept of login scripts' own words neither."""
+
+Word = tuple[str, ...]
+"""A record without its nonce."""
+
+_STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
+
+
+class Records:
+    """Cuts one stream of a channel into records, and output between them. Only who was given the nonce can write a record.
+
+    `stream`: whose output is what no record says of whom it is (None: nobody's).
+    """
+
+    def __init__(self, nonce: str, stream: Stream | None = None) -> None:
+        self._mark = nonce.encode() + b" "
+        self._held = b""
+        self._base = stream
+        self._stream = stream
+        self.noise = b""
+        """What was said before our first record, by login scripts or by a shell that complains."""
+
+    def feed(self, data: bytes) -> Iterator[Output | Word]:
+        """Records and output, in order; holds back only what may be the beginning of a record."""
+        data = self._held + data
+        self._held = b""
+        start = 0
+        while (at := data.find(self._mark, start)) >= 0:
+            end = data.find(b"\n", at)
+            if end < 0 and len(data) - at < RECORD_BYTES:
+                break
+            yield from self._said(data[start:at])
+            yield self._record(data[at + len(self._mark) : end])
+            start = end + 1
+        keep = len(data) - at if at >= 0 else self._beginning(data[start:])
+        self._held = data[len(data) - keep :]
+        yield from self._said(data[start : len(data) - keep])
+
+    def rest(self) -> Iterator[Output]:
+        """What was held back when the stream ended."""
+        held, self._held = self._held, b""
+        if held:
+            yield from self._said(held)
+
+    def complain(self, data: bytes) -> None:
+        """Note what was said elsewhere, for the case that nothing better comes."""
+        if self._stream is None:
+            self.noise = (self.noise + data)[:RECORD_BYTES]
+
+    def _beginning(self, data: bytes) -> int:
+        """How many of the last bytes may be the first ones of a record."""
+        tail = data[1 - len(self._mark) :]
+        at = tail.find(self._mark[:1])
+        while at >= 0 and not self._mark.startswith(tail[at:]):
+            at = tail.find(self._mark[:1], at + 1)
+        return len(tail) - at if at >= 0 else 0
+
+    def _record(self, line: bytes) -> Word:
+        word = tuple(line.decode(errors="replace").split())
+        self._stream = _STREAMS.get(word[0], self._base) if word else self._base
+        return word
+
+    def _said(self, data: bytes) -> Iterator[Output]:
+        if self._stream is None:
+            self.complain(data)
+            return
+        for at in range(0, len(data), PIECE_BYTES):
+            yield Output(self._stream, data[at : at + PIECE_BYTES])

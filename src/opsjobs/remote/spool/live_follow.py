@@ -1,0 +1,172 @@
+"""A run that goes on for a while: its output over a second channel as it grows, its end over the one that started it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.remote.session import Exit, Output, Process, Stream
+from opsjobs.remote.spool.channel import Channel, Start, sent
+from opsjobs.remote.spool.exit_records import exit_of
+from opsjobs.remote.spool.frame_parser import Records
+from opsjobs.remote.spool.script import Request
+
+FOLLOW_SECONDS = 2.0
+"""A follower that has not spoken by then is none."""
+
+REST_SECONDS = 2.0
+"""How long, after the run's end, what it wrote may take to come."""
+
+_PIECES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    exit: Exit
+    sizes: dict[Stream, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """One of the two channels has ended before it should."""
+
+
+class Live:
+    """Both channels merged. Bounded: while nobody reads, both wait."""
+
+    def __init__(self, channel: Channel, follower: _Follower) -> None:
+        self._channel = channel
+        self._follower = follower
+        self._queue: asyncio.Queue[Output | _End | _Over | Exception] = asyncio.Queue(_PIECES)
+        self._tasks = [asyncio.create_task(self._pump_output()), asyncio.create_task(self._pump_end())]
+        self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        self._end: _End | None = None
+
+    @classmethod
+    async def open(cls, channel: Channel, start: Start, request: Request) -> Live | None:
+        """Follow from the first byte; None where no second channel can be had, or nobody follows there."""
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                process = await sent(start, request)
+        except (RemoteFailure, TimeoutError):
+            return None
+        follower = _Follower(process, request.nonce)
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await follower.greeting()
+        except (RemoteFailure, TimeoutError):
+            await process.close()
+            return None
+        except asyncio.CancelledError:
+            await process.close()
+            raise
+        return cls(channel, follower)
+
+    async def read(self) -> Output | Exit | None:
+        """What comes next; None where the attach must tell."""
+        while not self._complete():
+            try:
+                async with asyncio.timeout(REST_SECONDS if self._end is not None else None):
+                    item = await self._queue.get()
+            except TimeoutError:
+                return None
+            match item:
+                case Output() if piece := self._clipped(item):
+                    return piece
+                case _End():
+                    self._end = item
+                case _Over():
+                    return None
+                case Exception():
+                    raise item
+        assert self._end is not None
+        return self._end.exit
+
+    def _complete(self) -> bool:
+        return self._end is not None and all(self._given[stream] >= size for stream, size in self._end.sizes.items())
+
+    def _clipped(self, piece: Output) -> Output | None:
+        """Without what was written after the end, by processes that the command left behind."""
+        stream, data = piece.stream, piece.data
+        if self._end is not None:
+            data = data[: max(self._end.sizes[stream] - self._given[stream], 0)]
+        self._given[stream] += len(data)
+        return Output(stream, data) if data else None
+
+    async def _pump_output(self) -> None:
+        try:
+            async for piece in self._follower.pieces():
+                await self._queue.put(piece)
+        except RemoteFailure:
+            pass  # the other channel tells whether contact is lost
+        await self._queue.put(_Over())
+
+    async def _pump_end(self) -> None:
+        """What is handed over at the end as well, where the follower came too late to prevent it, is passed over."""
+        try:
+            while (word := await self._channel.word()) is not None:
+                if word[0] == "E" and word[1] != "n":
+                    await self._queue.put(_End(exit_of(word[1], word[2]), {"stdout": int(word[3]), "stderr": int(word[4])}))
+                    return
+        except RemoteFailure as failure:
+            await self._queue.put(failure)
+            return
+        await self._queue.put(_Over())
+
+    async def finish(self) -> None:
+        """Let go of the follower, and of the other channel when it is over."""
+        await self._leave()
+        await self._channel.finish()
+
+    async def close(self) -> None:
+        """Let go of both channels."""
+        await self._leave()
+        await self._channel.close()
+
+    async def _leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._follower.close()
+
+
+class _Follower:
+    """The channel that carries both streams as they are, each behind a record that says so."""
+
+    def __init__(self, process: Process, nonce: str) -> None:
+        self._process = process
+        self._pieces = aiter(process)
+        self._records: dict[Stream, Records] = {"stdout": Records(nonce), "stderr": Records(nonce)}
+        self._early: list[Output] = []
+
+    async def greeting(self) -> None:
+        """Return once it follows. Raises RemoteFailure; TimeoutError where it ended instead."""
+        async for piece in self._pieces:
+            if isinstance(piece, Exit):
+                break
+            greeted = False
+            for item in self._records[piece.stream].feed(piece.data):
+                if isinstance(item, Output):
+                    self._early.append(item)
+                else:
+                    greeted = True
+            if greeted:
+                return
+        raise TimeoutError
+
+    async def pieces(self) -> AsyncIterator[Output]:
+        """Output as it grows."""
+        for early in self._early:
+            yield early
+        async for piece in self._pieces:
+            if isinstance(piece, Exit):
+                return
+            for item in self._records[piece.stream].feed(piece.data):
+                if isinstance(item, Output):
+                    yield item
+
+    async def close(self) -> None:
+        """End its standard input, and it with that."""
+        await self._process.close()

@@ -1,0 +1,161 @@
+"""Where the output of a run comes from: handed over at its end by the start itself, or read from the record by an attach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.remote.session import ContactLost, Exit, Output, Stream
+from opsjobs.remote.spool.channel import Channel
+from opsjobs.remote.spool.exit_records import exit_of
+from opsjobs.remote.spool.frame_parser import Word
+
+SILENCE_SECONDS = 30.0
+"""An attach says something every second."""
+
+
+class Source(Protocol):
+    """Gives output from the offsets on at which it was opened, then the Exit."""
+
+    async def read(self) -> Output | Exit | None:
+        """What comes next; None where it has ended before the run's end was seen: another one goes on. May be cancelled.
+
+        Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good.
+        """
+
+    async def finish(self) -> None:
+        """Let go of it after the run's end."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+
+class TooLong(Exception):
+    """The run is not one of those that are over at once."""
+
+
+class Handover:
+    """The channel of a start, which gives all output at the end. Raises TooLong once that may take longer."""
+
+    def __init__(self, channel: Channel, live_at: float) -> None:
+        self.channel = channel
+        self._live_at = live_at
+        self._quiet = True
+        self._sized: tuple[int, bytearray] | None = None
+        self._stream: Stream = "stdout"
+        self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        self._broken = False
+        self._ready: deque[Output | Exit] = deque()
+
+    async def read(self) -> Output | Exit | None:
+        """What was handed over."""
+        while not self._ready and not self._broken:
+            item = await self._item()
+            if item is None:
+                break
+            self._take(item)
+        return self._ready.popleft() if self._ready else None
+
+    async def _item(self) -> Output | Word | None:
+        if not self._quiet:
+            return await self.channel.next()
+        try:
+            async with asyncio.timeout_at(self._live_at):
+                item = await self.channel.next()
+        except TimeoutError:
+            raise TooLong from None
+        self._quiet = False
+        return item
+
+    def _take(self, item: Output | Word) -> None:
+        if isinstance(item, Output):
+            self._stream = item.stream
+            if self._sized is None:
+                self._give(item.data)
+            else:
+                self._sized[1].extend(item.data)
+            return
+        self._check()
+        self._sized = (int(item[1]), bytearray()) if item[0] in ("1", "2") and len(item) > 1 else None
+        if item[0] == "E" and not self._broken:
+            self._end(item)
+
+    def _check(self) -> None:
+        """A little output went through a shell's variable: where that took something away, it is read again."""
+        if self._sized is None:
+            return
+        size, data = self._sized
+        if len(data) == size:
+            self._give(bytes(data))
+        else:
+            self._broken = True
+
+    def _give(self, data: bytes) -> None:
+        self._given[self._stream] += len(data)
+        self._ready.append(Output(self._stream, data))
+
+    def _end(self, word: Word) -> None:
+        _, status, cause, *sizes = word
+        if status == "n":
+            raise ContactLost("The command did not arrive whole, and was not started.")
+        # Whoever handed it over may have been killed over it.
+        if any(given < int(size) for given, size in zip(self._given.values(), sizes, strict=True)):
+            self._broken = True
+        else:
+            self._ready.append(exit_of(status, cause))
+
+    async def finish(self) -> None:
+        """Let go of the channel when it is over."""
+        await self.channel.finish()
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+        await self.channel.close()
+
+
+class Polling:
+    """The channel of an attach, which looks at the record and the files again and again, ever less often."""
+
+    def __init__(self, channel: Channel, key: str) -> None:
+        self._channel = channel
+        self._key = key
+
+    async def read(self) -> Output | Exit | None:
+        """What was read there."""
+        while True:
+            item = await self._item()
+            if item is None or isinstance(item, Output):
+                return item
+            match item[0]:
+                case "D":
+                    return exit_of(item[1], item[2])
+                case "G":
+                    raise gone(self._key)
+                case "V":
+                    raise ContactLost(f"{self._key} was given up before it began.")
+
+    async def _item(self) -> Output | Word | None:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                return await self._channel.next()
+        except TimeoutError:
+            raise ContactLost(f"Nothing was heard of {self._key} for {SILENCE_SECONDS:.0f} s; it goes on there.") from None
+
+    async def finish(self) -> None:
+        """Let go of the channel when it is over."""
+        await self._channel.finish()
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+        await self._channel.close()
+
+
+def gone(key: str) -> RemoteFailure:
+    """The failure for a run whose end nobody saw."""
+    message = (
+        f"{key} was begun on its machine and is gone there; how it ended is on no record (a reboot, or a kill of its keeper)."
+    )
+    return RemoteFailure(ErrorCode.LOST, message)

@@ -1,0 +1,94 @@
+"""From what asyncssh raises to our error codes, with a message that names the machine and the next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncssh
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Target
+from opsjobs.remote.ssh.certificates import Terms
+from opsjobs.remote.ssh.host_keys import HostKeyJudge
+
+# What a jump host says of a connection that it could not make (sshd passes the system's own words on).
+_SAID_BY_JUMP_HOST = (
+    ("refused", ErrorCode.CONNECTION_REFUSED),
+    ("timed out", ErrorCode.CONNECT_TIMEOUT),
+    ("no route", ErrorCode.CONNECT_TIMEOUT),
+    ("unreachable", ErrorCode.CONNECT_TIMEOUT),
+    ("name", ErrorCode.DNS),
+    ("resol", ErrorCode.DNS),
+)
+_PROHIBITED = 1  # RFC 4254, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Who was being reached, as whom, through which jump host, and with a certificate that says what."""
+
+    target: Target
+    username: str
+    jump: Target | None
+    terms: Terms | None = None
+
+    @property
+    def _where(self) -> str:
+        through = f" through {self.jump.name}" if self.jump is not None else ""
+        return f"{self.target.name} ({self.target.host}:{self.target.port}{through})"
+
+    def too_slow(self, *, exchanged: bool) -> RemoteFailure:
+        """The failure of the phase that took too long."""
+        what = f"did not answer the login of {self.username} in time" if exchanged else "did not begin to speak SSH in time"
+        return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, f"{self._where} {what}: is it overloaded, or is it no SSH server?")
+
+    def failed(self, error: Exception, judge: HostKeyJudge | None = None, *, second_factor: str | None = None) -> RemoteFailure:
+        """Return the failure that this error stands for. `second_factor`: asked for after the credential was accepted."""
+        if isinstance(error, asyncssh.ChannelOpenError):
+            return self._not_tunnelled(error)
+        if judge is not None and _about_host_key(error):
+            return judge.changed(error)
+        if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
+            return self._refused(error) if second_factor is None else self._incomplete(second_factor)
+        if isinstance(error, ValueError):
+            return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, f"The login for {self._where} cannot be used: {error}.")
+        if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
+            message = f"{self._where} and this worker share no way to encrypt: {error}. Update its SSH server."
+            return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
+        message = (
+            f"{self._where} ended the connection before the login was done ({error}). Its sshd may have reached MaxStartups, or "
+            "penalize this address after refused logins (PerSourcePenalties, OpenSSH 9.8 and later): see its log."
+        )
+        return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
+
+    def _incomplete(self, second_factor: str) -> RemoteFailure:
+        message = (
+            f"{self._where} accepted the credential of {self.username}, but asks for a second factor too ({second_factor}), which "
+            "opsjobs cannot answer. Let this account log in with one factor (AuthenticationMethods in its sshd_config), or use an "
+            "SSH certificate; it is not tried again."
+        )
+        return RemoteFailure(ErrorCode.AUTH_FAILED, message)
+
+    def _refused(self, error: Exception) -> RemoteFailure:
+        check = "Check the credential"
+        if self.terms is not None:
+            check = f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) for this user, and its clock"
+        message = f"{self._where} refused the login of {self.username} ({error}). {check}; it is not tried again."
+        return RemoteFailure(ErrorCode.AUTH_FAILED, message)
+
+    def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
+        jump = self.jump.name if self.jump is not None else "the jump host"
+        said = error.reason.lower()
+        code = next((code for words, code in _SAID_BY_JUMP_HOST if words in said), ErrorCode.CONNECTION_LOST)
+        words = f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
+        if error.code == _PROHIBITED:
+            code = ErrorCode.CONNECTION_REFUSED
+            words += f" {jump} does not let this login forward: see AllowTcpForwarding, and `port_forwarding` of its certificate."
+        return RemoteFailure(code, words)
+
+
+def _about_host_key(error: Exception) -> bool:
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return True
+    return isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error)

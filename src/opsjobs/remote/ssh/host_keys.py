@@ -1,0 +1,122 @@
+"""Which host keys are good for a target, and which ones a server is asked to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import REVOKED, HostKeyPolicy, Target
+from opsjobs.remote.session import HostKey
+
+# One key exchange shows one key, so a scan asks once for each kind.
+KEY_KINDS: tuple[tuple[str, ...], ...] = (
+    ("ssh-ed25519",),
+    ("ecdsa-sha2-nistp256",),
+    ("ecdsa-sha2-nistp384",),
+    ("ecdsa-sha2-nistp521",),
+    ("rsa-sha2-512", "rsa-sha2-256"),
+)
+PLAIN_KEYS: tuple[str, ...] = tuple(algorithm for kind in KEY_KINDS for algorithm in kind)
+CERTIFIED_KEYS: tuple[str, ...] = tuple(f"{algorithm}-cert-v01@openssh.com" for algorithm in PLAIN_KEYS)
+
+KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
+
+
+@dataclass(slots=True)
+class HostKeyJudge:
+    """The host keys that this target may show, by its policy; remembers which one was accepted as new."""
+
+    target: Target
+    known: KnownHosts
+    accepted: str | None = field(default=None)
+
+    @classmethod
+    def of(cls, target: Target) -> HostKeyJudge:
+        """Raises RemoteFailure(HOST_KEY) where nothing could ever be good, so nothing need be connected to."""
+        good, revoked = _parse(target)
+        if target.host_key_policy is HostKeyPolicy.PINNED and not good:
+            raise RemoteFailure(
+                ErrorCode.HOST_KEY,
+                f"{target.name} has no pinned host key: check and pin it with `opsjobs targets trust {target.name}`.",
+            )
+        if target.host_key_policy is HostKeyPolicy.CA:
+            if not good:
+                words = f"{target.name} is judged by a host CA and names none: put the CA's public key into its `host_keys`."
+                raise RemoteFailure(ErrorCode.HOST_KEY, words)
+            return cls(target, ((), good, revoked))
+        return cls(target, (good, (), revoked))
+
+    @property
+    def unchecked(self) -> bool:
+        """True where any key will do, by an explicit word."""
+        return self.target.host_key_policy is HostKeyPolicy.UNCHECKED
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What to offer: the kinds of the known keys first, so that a server with several keys shows one that we know.
+
+        The other kinds follow because a server that has none of the known kinds would only hang up, which looks like
+        trouble with the network. Certificates are left out unless a CA is trusted: they would be refused for want of one.
+        """
+        if self.target.host_key_policy is HostKeyPolicy.CA:
+            return (*CERTIFIED_KEYS, *PLAIN_KEYS)
+        known = [name.decode() for key in self.known[0] for name in key.sig_algorithms]
+        return tuple(dict.fromkeys([*known, *PLAIN_KEYS]))
+
+    def accepts(self, key: asyncssh.SSHKey) -> bool:
+        """Asked about a key that is not among the known ones."""
+        if self.unchecked:
+            return True
+        if self.target.host_key_policy is not HostKeyPolicy.ACCEPT_NEW or self.known[0]:
+            return False
+        self.accepted = line_of(key)
+        return True
+
+    def changed(self, reason: object) -> RemoteFailure:
+        """What to raise when the server showed no good key."""
+        name = self.target.name
+        where = f"{name} ({self.target.host}:{self.target.port})"
+        if "revoked" in str(reason):
+            words = (
+                f"{where} shows a host key that was revoked ({reason}): whoever has that key can pose as it. Give it a new one."
+            )
+        elif self.target.host_key_policy is HostKeyPolicy.CA:
+            words = (
+                f"{where} does not show a certificate that its CA has signed for {self.target.host} ({reason}): another machine "
+                f"answers there, or its host key was not signed for this name, or not lately."
+            )
+        else:
+            words = (
+                f"{where} does not show a host key that is pinned for it ({reason}): another machine answers there, or it was "
+                f"installed anew. If that is right, compare the fingerprints and run `opsjobs targets trust {name}`."
+            )
+        return RemoteFailure(ErrorCode.HOST_KEY, words)
+
+
+def line_of(key: asyncssh.SSHKey) -> str:
+    """The key as `type base64`."""
+    return " ".join(key.export_public_key("openssh").decode().split()[:2])
+
+
+def shown(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
+    """The keys with their SHA256 fingerprints."""
+    return [HostKey(line_of(key), key.get_fingerprint("sha256")) for key in keys]
+
+
+def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+    """The keys that are good, and those that never are."""
+    revoked = [line.removeprefix(REVOKED) for line in target.host_keys if line.startswith(REVOKED)]
+    good = [line for line in target.host_keys if not line.startswith(REVOKED)]
+    if target.host_key_policy is HostKeyPolicy.UNCHECKED:
+        good = []
+    try:
+        return [asyncssh.import_public_key(line) for line in good], [asyncssh.import_public_key(line) for line in revoked]
+    except asyncssh.KeyImportError as error:
+        raise RemoteFailure(
+            ErrorCode.HOST_KEY,
+            f"A pinned host key of {target.name} cannot be read ({error}): run `opsjobs targets trust {target.name}`.",
+        ) from None

@@ -1,0 +1,64 @@
+"""What is around a program and decides what it does: variables that make others run something, and files that are run or trusted."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+
+from opsjobs.model.safety_verdict import Finding, Verdict
+
+_EXECUTES = re.compile(
+    r"BASH_ENV|ENV|LD_PRELOAD|LD_LIBRARY_PATH|LD_AUDIT|DYLD_\w+|PERL5OPT|PERL5LIB|RUBYOPT|NODE_OPTIONS|PYTHONSTARTUP|PYTHONPATH|PYTHONHOME"
+    r"|PATH|IFS|PS4|PROMPT_COMMAND|SHELLOPTS|BASHOPTS|GIT_SSH\w*|BASH_FUNC_\w+"
+)
+_USUAL = re.compile(r"(/usr)?(/local)?/s?bin|/snap/bin|/opt/homebrew/s?bin")
+_TRUSTED = re.compile(
+    r"/(etc|root)?"
+    r"|/etc/(sudoers|passwd|shadow|group|gshadow|master\.passwd|crontab|anacrontab|profile|environment|rc\.local|inittab|ld\.so\.[^/]+)"
+    r"|/etc/(sudoers\.d|cron[^/]*|pam\.d|systemd|init\.d|profile\.d|ld\.so\.conf\.d)(/.*)?"
+    r"|/var/spool/(cron|at)(/.*)?"
+    r"|((/usr)?(/local)?/lib|/run)/systemd(/.*)?"
+    r"|(.*/)?\.config/systemd(/.*)?"
+    r"|(.*/)?\.ssh(/authorized_keys2?)?"
+)
+
+
+def executes(name: str, value: str) -> bool:
+    """Whether a variable makes a program run what it names. A PATH of the usual folders does not."""
+    if name == "PATH" and all(_USUAL.fullmatch(folder) for folder in value.split(":")):
+        return False
+    return _EXECUTES.fullmatch(name) is not None
+
+
+def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+    """What is to be said of these names and values."""
+    reason = "This variable makes shells and interpreters run something else than the text says."
+    return tuple(
+        Finding("executing-variable", Verdict.NEEDS_APPROVAL, reason, name) for name, value in variables if executes(name, value)
+    )
+
+
+def place_of(destination: str) -> str:
+    """The path in one spelling; one that leaves the home is taken from the root.
+
+    >>> place_of("/etc//./cron.d/x"), place_of("../../etc/passwd"), place_of("~/.ssh/")
+    ('/etc/cron.d/x', '/etc/passwd', '.ssh')
+    """
+    path = posixpath.normpath(destination.removeprefix("~/") or ".")
+    if not path.startswith("../"):
+        return "/" + path.lstrip("/") if path.startswith("/") else path
+    while path.startswith("../"):
+        path = path[3:]
+    return "/" + path
+
+
+def said_of_place(place: str, unknown: str) -> tuple[Finding, ...]:
+    """What is to be said of a file that comes there; `unknown` stands for what nobody knows."""
+    if _TRUSTED.fullmatch(place):
+        reason = "A file there says who may log in or become root, or is run by the system."
+    elif place.startswith(unknown):
+        reason = "Nobody knows yet where this file comes to."
+    else:
+        return ()
+    return (Finding("upload-to-trusted-place", Verdict.NEEDS_APPROVAL, reason, place[:200]),)

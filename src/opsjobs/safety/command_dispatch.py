@@ -1,0 +1,178 @@
+"""A command that is run: its name as the kernel finds it, and everything that is run within it, layer by layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from opsjobs.safety.budget import replaced
+from opsjobs.safety.constant_folding import printed
+from opsjobs.safety.globs import matching
+from opsjobs.safety.inputs import Given
+from opsjobs.safety.interpreters import Argv, File, Inner, Standard, Text
+from opsjobs.safety.paths import is_unknown, normal
+from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, known
+from opsjobs.safety.system_files import language_at
+from opsjobs.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
+from opsjobs.safety.wrappers import NAMES, inner
+
+DOWNLOADERS = frozenset(
+    {"curl", "wget", "fetch", "aria2c", "http", "https", "lynx", "links", "w3m", "ftp", "tftp", "nc", "ncat", "socat"}
+)
+UNNAMED = "?"
+"""A call whose name is not known, for rules about its arguments."""
+_DECODERS = frozenset(
+    {
+        *("base64", "base32", "basenc", "uudecode", "openssl", "gpg", "gpg2", "age", "xxd", "gunzip", "zcat", "gzip", "bunzip2"),
+        *("bzcat", "xzcat", "unxz", "zstdcat", "unzstd", "uncompress", "ccrypt", "shc", "rev"),
+    }
+)
+"""What they print is read by no one who reads the text that has it run."""
+_PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
+_CALL_STEPS = 8
+"""What it costs to hold a call against the rules, beside reading it."""
+_GLOB_STEPS = 40
+"""What it costs to hold a glob against all names of commands."""
+_LAYERS_MAX = 24
+_MATCHES_MAX = 64
+# What their output sets up is their makers' word, and everybody evaluates it.
+_TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
+
+
+def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, layer: int = 0) -> None:
+    """Record this call, and all that it runs. `words`: as the shell hands them over, name first."""
+    if layer > _LAYERS_MAX:
+        trace.event("too_deep", place)
+        return
+    for name in _names(trace, words[0] if words else ""):
+        called = (name, *words[1:])
+        trace.call(called, place, io=io)
+        trace.budget.spend(_CALL_STEPS)
+        if name == UNNAMED:
+            trace.event("dynamic_command" if DOWNLOADERS.isdisjoint(io.sources) else "download_to_shell", place)
+            continue
+        if "/" in words[0]:
+            trace.ran.append(("bash", normal(words[0], place.cwd), place.with_given(place.given.called(words[1:]))))
+        _keep(trace, called, place, io)
+        if name in _PRINTERS:
+            _write(trace, called, place, io)
+        for one in inner(called):
+            _within(trace, one, place, io, layer)
+
+
+def _names(trace: Trace, word: str) -> list[str]:
+    """What the name may be, without its folder; UNNAMED for what nobody can say."""
+    name = normal(word).rpartition("/")[2] if "/" in word else word
+    if not name.strip(STAR + ANY) or not known(name):
+        return [UNNAMED]  # a glob of nothing but marks may be every command
+    if not has_glob(name):
+        return [name]
+    trace.budget.spend(_GLOB_STEPS)
+    pattern = matching(name)
+    found = sorted(n for n in NAMES | trace.names if pattern.fullmatch(n)) if pattern is not None else []
+    return found[:_MATCHES_MAX] or [UNNAMED]
+
+
+def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
+    match one:
+        case Argv(words, fed, whole, change):
+            there = place.with_given(place.given.changed(change))
+            for argv in [words] if fed else _fed_words(words, io, whole=whole):
+                run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
+        case Text(language, text):
+            _text(trace, language, text, place.with_given(_given(one, place.given)), io)
+        case File(language, path) if is_unknown(path) and not io.sources:
+            trace.event("dynamic_program", place)
+        case File(language, path, arguments) if not is_unknown(path):
+            trace.ran.append((language, normal(path, place.cwd), place.with_given(place.given.called(arguments))))
+        case File(language, _, arguments) | Standard(language, arguments):
+            _standard(trace, language, place.with_given(place.given.called(arguments)), io)
+
+
+def _given(one: Text, around: Given) -> Given:
+    return around.evaluated() if one.evaluated else around.changed(one.change).called(one.arguments, one.zero)
+
+
+def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
+    """xargs: what it is fed becomes words of the command."""
+    text = io.fed()
+    if text is None or not known(text):
+        yield words
+    else:
+        given = [piece for piece in text.split("\0") if piece] if whole else text.replace("\0", " ").split()
+        all_ = " ".join(given)
+        yield tuple(w for word in words for w in (given if word == SOMETHING else [replaced(word, SOMETHING, all_)]))
+
+
+def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:
+    if is_unknown(text.strip()):
+        if not any(_TRUSTED.match(source) for source in io.sources):
+            trace.event(_unread(io), place)
+    else:
+        trace.read(language, as_source(text, language), place)
+
+
+def _unread(io: Io) -> str:
+    """The event for a program that is not known, by what it comes from."""
+    if not DOWNLOADERS.isdisjoint(io.sources):
+        return "download_to_shell"
+    return "decoded_program" if not _DECODERS.isdisjoint(io.sources) else "dynamic_program"
+
+
+def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
+    text = io.fed()
+    if text is not None:
+        _text(trace, language, text, place, io)
+    elif io.sources:
+        trace.event(_unread(io), place)
+    for path in io.reads:
+        trace.ran.append((language, normal(path, place.cwd), place))
+
+
+def _keep(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+    """Remember which files hold what came over the network."""
+    name = words[0]
+    if name in DOWNLOADERS:
+        trace.downloaded.update(normal(path, place.cwd) for path in _saved(words))
+    if name in DOWNLOADERS or not DOWNLOADERS.isdisjoint(io.sources):
+        paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if name == "tee" else [])
+        trace.downloaded.update(normal(path, place.cwd) for path in paths)
+
+
+def _write(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+    """Remember what is in the files that the text itself writes."""
+    paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
+    text = printed(words, io.fed()) if paths else None
+    for path in paths if text is not None else ():
+        key = normal(path, place.cwd)
+        trace.written[key] = trace.written.get(key, "") + (text or "")
+
+
+def _saved(words: Sequence[str]) -> Iterator[str]:
+    """Where a download is put: `-o X`, `-OX`, and by default what the address ends in."""
+    for n, word in enumerate(words[1:], start=1):
+        if word.startswith("--output"):
+            yield word.partition("=")[2] or (words[n + 1] if n + 1 < len(words) else "")
+        elif re.match(r"-[a-zA-Z]*[oO]\Z", word) and n + 1 < len(words):
+            yield words[n + 1]
+        elif re.match(r"-[oO].", word):
+            yield word[2:]
+        elif "://" in word:
+            yield word.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def settle(trace: Trace) -> None:
+    """At the end: what was written in the same text, or downloaded, and then run."""
+    done: set[tuple[str, str, tuple[str, ...] | None]] = set()
+    for language, path, place in trace.ran:
+        if path in trace.downloaded:
+            trace.event("download_to_shell", place)
+        elif path in trace.written and (key := (language, path, place.given.arguments)) not in done:
+            done.add(key)
+            trace.read(language, as_source(trace.written[path], language), place)
+    for path, text in list(trace.written.items()):
+        if (reader := language_at(path)) is not None:
+            trace.read(reader, as_source(text), Place(excerpt_of(text)))
+    for path in trace.downloaded:
+        if language_at(path) is not None:
+            trace.event("download_to_shell", Place(path))

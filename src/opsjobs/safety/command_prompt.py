@@ -1,0 +1,188 @@
+"""The command prompt of Windows, by its words: no grammar, as it has none; lines, separators, carets and %variables%."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from opsjobs.safety.budget import check_size, replaced
+from opsjobs.safety.command_dispatch import run
+from opsjobs.safety.inputs import Lookup
+from opsjobs.safety.powershell.names import ENVIRONMENT
+from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, known
+from opsjobs.safety.trace import Io, Place, Trace
+
+_PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
+_SET = re.compile(r"""(?im)^[ \t]*+@?set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
+_FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
+_ITEMS_MAX = 16
+_TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
+_SKIPS = frozenset({"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"})
+_LINES_MAX = 4_000
+_WORDS_MAX = 500
+_VARIABLES_MAX = 32
+_WAYS_MAX = 16
+
+
+def read(trace: Trace, text: str, place: Place) -> None:
+    """Write what this text would do into the trace."""
+    variables = dict(_loops(text))
+    if (arguments := place.given.arguments) is not None:
+        variables |= {f"%{n}": [word] for n, word in enumerate((*arguments, *[""] * 9)[:9], start=1)}
+        variables["%*"] = [" ".join(f'"{word}"' for word in arguments)]
+    elif place.depth <= 1:
+        variables |= {f"%{n}": [LATER] for n in (*range(1, 10), "*")}
+    for found in _SET.finditer(text):
+        variables.setdefault((found[1] or found[3]).lower(), []).append((found[2] if found[1] else found[4]).strip())
+    feeder: tuple[str, ...] = ()
+    for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
+        trace.budget.spend(1 + len(command) // 32)
+        here = place.of(command)
+        for way in _ways(command, variables, place.given.variables):
+            trace.budget.spend(len(way) // 32)
+            feeder = _run(trace, way, here, feeder if piped else ())
+
+
+def read_line(trace: Trace, text: str, place: Place) -> None:
+    """The words after `cmd`, one a line: what follows /c or /k."""
+    words = text.split("\n")
+    at = next((n for n, word in enumerate(words) if re.match(r"[/-][ckCKrR]", word)), None)
+    if at is not None:
+        joined = " ".join([words[at][2:], *words[at + 1 :]]).strip()
+        read(trace, joined[1:-1] if joined[:1] == '"' == joined[-1:] else joined, place)
+
+
+def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
+    """`for %%d in (a b) do …`: what %%d is."""
+    for found in _FOR.finditer(text):
+        if found[1] is None or found[1].lower() == "/d":
+            yield (
+                f"%{found[2]}",
+                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))][:_ITEMS_MAX] or [""],
+            )
+
+
+def _commands(text: str) -> Iterator[tuple[str, bool]]:
+    """Each command of the text, and whether it reads what the one before it writes."""
+    count, piped = 0, False
+    for line in text.splitlines():
+        piece, quoted, n = "", False, 0
+        while n < len(line):
+            letter = line[n]
+            if letter == "^" and not quoted:
+                n += 1
+                piece += line[n : n + 1]
+            elif letter == '"':
+                quoted = not quoted
+                piece += letter
+            elif letter in "&|()" and not quoted and not (letter == "&" and piece.endswith(">")):
+                if piece.strip():
+                    yield piece.strip(), piped
+                    count += 1
+                piped = letter == "|" and line[n + 1 : n + 2] != "|" and not (n and line[n - 1] == "|")
+                piece = ""
+            else:
+                piece += letter
+            n += 1
+        if piece.strip():
+            yield piece.strip(), piped
+        piped = False
+        count += 1
+        if count > _LINES_MAX:
+            return
+
+
+def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:
+    """The command with its variables put in, for each value that one of them may have."""
+    ways = [command]
+    for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
+        values = _values(found, variables, outer)[:_WAYS_MAX]
+        ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
+    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]  # what nobody sets, and more of them than anybody needs
+
+
+def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:
+    name = (found[1] or found[3] or "").lower()
+    if not name:
+        values = variables.get(f"%{found[4]}", [SOMETHING])
+        return [re.sub(r"%[^%]+%", MAYBE_EMPTY, value) for value in values]
+    values = [_PERCENT.sub(MAYBE_EMPTY, v) for v in variables.get(name, ())]
+    values = values or list(outer(found[1] or found[3])) or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
+    return values if found[2] is None else [_piece(value, found[2]) for value in values]
+
+
+def _piece(value: str, how: str) -> str:
+    numbers = re.fullmatch(r":~(-?\d+)(?:,(-?\d+))?", how)
+    if numbers is None or not known(value):
+        old, equals, new = how[1:].partition("=")
+        return _changed(value, old, new) if equals and old and known(value) else MAYBE_EMPTY
+    start = int(numbers[1]) + (len(value) if int(numbers[1]) < 0 else 0)
+    if numbers[2] is None:
+        return value[start:]
+    return value[start : start + int(numbers[2])] if int(numbers[2]) >= 0 else value[start : int(numbers[2])]
+
+
+def _changed(value: str, old: str, new: str) -> str:
+    pieces = re.split(re.escape(old), value, flags=re.IGNORECASE)
+    check_size(len(value) + len(pieces) * len(new))
+    return new.join(pieces)
+
+
+def _run(trace: Trace, command: str, place: Place, sources: tuple[str, ...]) -> tuple[str, ...]:
+    words, writes = _words(command)
+    words = _stripped(words)
+    if not words or words[0].startswith((":", "::")) or words[0].lower() == "rem":
+        return ()
+    name = words[0].lstrip("@").replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe").removesuffix(".com")
+    io = Io(sources, writes=tuple(("write", path) for path in writes))
+    if not name or not known(name):
+        trace.event("dynamic_command", place)
+        trace.call(("?", *words[1:]), place, dialect="cmd", io=io)
+        return ()
+    trace.call((name, *words[1:]), place, dialect="cmd", io=io)
+    run(trace, [name, *words[1:]], place, io)
+    return (name,)
+
+
+def _words(command: str) -> tuple[list[str], list[str]]:
+    words: list[str] = []
+    writes: list[str] = []
+    for found in _TOKEN.finditer(re.sub(r"([^\d&>])(\d?>>?)|^(>>?)", r"\1 \2\3 ", command)):
+        word = found[1] if found[1] is not None else found[2]
+        if words and re.fullmatch(r"\d?>>?", words[-1]):
+            words.pop()
+            writes.append(word)
+        else:
+            words.append(word)
+    return words, writes
+
+
+def _stripped(words: Sequence[str]) -> list[str]:
+    """Without what only leads to a command: `if …`, `for … do`, `start ""`, `call`."""
+    rest = list(words[:_WORDS_MAX])
+    while rest:
+        first = rest[0].lower().lstrip("@")
+        if first == "for":
+            rest = rest[next((n for n, w in enumerate(rest) if w.lower() == "do"), len(rest) - 1) + 1 :]
+        elif first == "if":
+            rest = _after_condition(rest[1:])
+        elif first == "start":
+            rest = [w for n, w in enumerate(rest[1:]) if not (n < 3 and (w == "" or w.startswith("/")))]
+        elif not first or first in _SKIPS:
+            rest = rest[1:]
+        else:
+            rest[0] = rest[0].lstrip("@")
+            return rest
+    return rest
+
+
+def _after_condition(rest: list[str]) -> list[str]:
+    while rest and rest[0].lower() in ("not", "/i"):
+        rest = rest[1:]
+    if not rest:
+        return rest
+    if rest[0].lower() in ("exist", "defined", "errorlevel"):
+        return rest[2:]
+    if len(rest) > 1 and rest[1].lower() in ("==", "equ", "neq", "lss", "leq", "gtr", "geq"):
+        return rest[3:]
+    return rest[1:]

@@ -1,0 +1,214 @@
+"""Commands that only make text of text: what they print can be said beforehand. `echo cm0gLXJmIC8= | base64 -d` is `rm -rf /`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+
+from opsjobs.safety.budget import check_size, replaced
+from opsjobs.safety.escapes import ansi_c
+from opsjobs.safety.symbolic_words import STAR, cleared, has_glob, known
+
+OUTPUT_CHARACTERS_MAX = 64 << 10
+_FORMAT = re.compile(r"%(%|[-+ #0]*+\d*+(?:\.\d++)?[sbdiqcxX])")
+_RANGE = re.compile(r"(.)-(.)", re.DOTALL)
+_FINDS_ALL = frozenset({"-print", "-print0", "-xdev", "-mount", "-depth"})
+_CLASSES = {"[:upper:]": "A-Z", "[:lower:]": "a-z", "[:digit:]": "0-9", "[:space:]": " \t\n\r\v\f"}
+_RANGE_MAX = 256
+
+Printed = Callable[[Sequence[str], str | None], str | None]
+
+
+def printed(words: Sequence[str], fed: str | None) -> str | None:
+    """What this command prints, marks and all, where that follows from its words and from what it is fed; else None."""
+    made = _PRINTERS.get(words[0]) if words else None
+    text = made(words, fed) if made is not None else None
+    return text if text is not None and len(text) <= OUTPUT_CHARACTERS_MAX else None
+
+
+def decoded(text: str) -> str | None:
+    """Base64 undone, also without its padding; None where it is none, or no text."""
+    packed = re.sub(r"\s", "", text)
+    try:
+        data = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return _text(data)
+
+
+def _text(data: bytes) -> str | None:
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, OUTPUT_CHARACTERS_MAX)
+        except zlib.error:
+            return None
+    try:
+        return cleared(data.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def _echo(words: Sequence[str], _: str | None) -> str | None:
+    at, escapes, end = 1, False, "\n"
+    while at < len(words) and re.fullmatch(r"-[neE]+", words[at]):
+        escapes = escapes or "e" in words[at]
+        end = "" if "n" in words[at] else end
+        at += 1
+    said = " ".join(words[at:])
+    return (ansi_c(said) if escapes or "\\" in said else said) + end
+
+
+def _printf(words: Sequence[str], _: str | None) -> str | None:
+    rest = list(words[1:])
+    if rest[:1] == ["--"]:
+        rest.pop(0)
+    if not rest or rest[0].startswith("-v"):
+        return None
+    form, values = rest[0], rest[:0:-1]
+    check_size(len(form) + sum(map(len, values)))
+    if not _FORMAT.search(form):
+        return ansi_c(form)
+    plain, out, size = ansi_c(form), list[str](), 0
+    while True:
+        out.append(_FORMAT.sub(lambda found: "%" if found[1] == "%" else _value(found[1], values), plain))
+        check_size(size := size + len(out[-1]))
+        if not values or len(out) > 64:
+            return "".join(out)
+
+
+def _value(form: str, values: list[str]) -> str:
+    value = values.pop() if values else ""
+    return ansi_c(value) if form.endswith("b") else value
+
+
+def _base64(words: Sequence[str], fed: str | None) -> str | None:
+    if fed is None or not known(fed):
+        return None
+    undo = any(re.fullmatch(r"-[a-zA-Z]*[dD]|--decode", w) for w in words[1:])
+    return decoded(fed) if undo else None
+
+
+def _openssl(words: Sequence[str], fed: str | None) -> str | None:
+    undoes = fed is not None and known(fed) and {"base64", "-base64", "-a"} & set(words) and "-d" in words
+    return decoded(fed or "") if undoes else None
+
+
+def _hex(words: Sequence[str], fed: str | None) -> str | None:
+    if fed is None or "r" not in "".join(w for w in words[1:] if w.startswith("-")):
+        return None
+    try:
+        return _text(bytes.fromhex(re.sub(r"\s|\\x|0x", "", fed)))
+    except ValueError:
+        return None
+
+
+def _rev(_: Sequence[str], fed: str | None) -> str | None:
+    return "\n".join(line[::-1] for line in fed.split("\n")) if fed is not None else None
+
+
+def _cat(words: Sequence[str], fed: str | None) -> str | None:
+    return fed if all(w == "-" or (w.startswith("-") and len(w) > 1) for w in words[1:]) else None
+
+
+def _tr(words: Sequence[str], fed: str | None) -> str | None:
+    options = [w for w in words[1:] if w.startswith("-") and len(w) > 1]
+    sets = [_spelt(w) for w in words[1:] if not w.startswith("-") or w == "-"]
+    if fed is None or not sets or any(set(o) & set("cC") for o in options):
+        return None
+    if any("d" in o for o in options):
+        return fed.translate({ord(c): None for c in sets[0]})
+    if len(sets) < 2 or not sets[1]:
+        return None
+    to = sets[1].ljust(len(sets[0]), sets[1][-1])
+    return fed.translate({ord(a): b for a, b in zip(sets[0], to, strict=False)})
+
+
+def _spelt(letters: str) -> str:
+    for name, range_ in _CLASSES.items():
+        letters = letters.replace(name, range_)
+    return _RANGE.sub(lambda r: "".join(map(chr, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))), ansi_c(letters))
+
+
+def _sed(words: Sequence[str], fed: str | None) -> str | None:
+    """Only `s/plain/plain/` with the flag g or none."""
+    rest = [w for w in words[1:] if w not in ("-e", "-E", "-r")]
+    found = (
+        re.fullmatch(r"s(?P<c>[/|#,])([^\\[\].*^$+?(){}|/#,]+)(?P=c)([^\\&/|#,]*)(?P=c)(g?)", rest[0]) if len(rest) == 1 else None
+    )
+    return replaced(fed, found[2], found[3], -1 if found[4] else 1) if found is not None and fed is not None else None
+
+
+def _crontab(words: Sequence[str], _: str | None) -> str | None:
+    """What is in the crontab already is nothing new."""
+    return "" if "-l" in words else None
+
+
+def _grep(words: Sequence[str], fed: str | None) -> str | None:
+    """Lines that are left out are no harm: all of them."""
+    options = [w for w in words[1:] if w[:1] == "-"]
+    return (
+        fed
+        if any(w == "--invert-match" or (w[1:2] != "-" and "v" in w) for w in options) and len(words) - len(options) == 2
+        else None
+    )
+
+
+def _ls(words: Sequence[str], _: str | None) -> str | None:
+    """The names of files are whatever a glob may be."""
+    options = [w for w in words[1:] if w[:1] == "-"]
+    if any(w[1:2] == "-" or not set(w[1:]) <= set("1aAtrUd") for w in options):
+        return None
+    rest = [w for w in words[1:] if w[:1] != "-"]
+    listed = any("d" in w for w in options)
+    return "".join(f"{w if listed or has_glob(w) else STAR}\n" for w in rest or [STAR])
+
+
+def _which(words: Sequence[str], _: str | None) -> str | None:
+    rest = [w for w in words[1:] if not w.startswith("-")]
+    return rest[0] if len(rest) == 1 else None
+
+
+def _find(words: Sequence[str], _: str | None) -> str | None:
+    """Where nothing narrows it, it prints all that is below its folders, which are what matters."""
+    roots = list(takewhile(lambda w: w[:1] not in ("-", "(", "!"), words[1:]))
+    rest = [w for w in words[1 + len(roots) :] if w not in _FINDS_ALL]
+    if not roots or (rest and rest != ["-type", "f"]):
+        return None
+    end = "\0" if "-print0" in words else "\n"
+    below = f"/{STAR}" if rest else ""
+    return "".join(f"{root.rstrip('/') if below else root}{below}{end}" for root in roots)
+
+
+def _command(words: Sequence[str], _: str | None) -> str | None:
+    return _which(words, None) if len(words) == 3 and words[1] in ("-v", "-V") else None
+
+
+_PRINTERS: dict[str, Printed] = {
+    "echo": _echo,
+    "printf": _printf,
+    "base64": _base64,
+    "openssl": _openssl,
+    "xxd": _hex,
+    "rev": _rev,
+    "cat": _cat,
+    "tac": _cat,
+    "tee": lambda _, fed: fed,
+    # What was base64 is unpacked already, as bytes are no text.
+    **dict.fromkeys(("gunzip", "zcat"), lambda _, fed: fed),
+    "gzip": lambda words, fed: fed if any("d" in w for w in words[1:]) else None,
+    "tr": _tr,
+    "sed": _sed,
+    "which": _which,
+    "find": _find,
+    "type": _which,
+    "command": _command,
+    "crontab": _crontab,
+    "grep": _grep,
+    "ls": _ls,
+    "dir": _ls,
+    **dict.fromkeys(("sort", "uniq"), lambda words, fed: fed if all(w[:1] == "-" for w in words[1:]) else None),
+}

@@ -1,0 +1,186 @@
+"""What of a job is read by an interpreter: each text once, with the values that it will have, for the safety check to judge."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from opsjobs.model.policy import CHECK_KEY
+from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
+from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.secret import is_secret
+from opsjobs.model.target import Target
+from opsjobs.model.template import Names, Template, TemplateFault, looked_up
+from opsjobs.safety.code_loading_paths import place_of, said_of_place, said_of_variables
+from opsjobs.safety.inputs import Given, of_texts
+from opsjobs.safety.program import UNKNOWN, Program, fed
+
+_INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
+_NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
+_OF_TARGET = "target."
+# What of a command line may read a program from its input.
+_COMMENT = re.compile(r"(?m)^\s*#.*$")
+_READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
+_Value = Callable[[str], str | None]
+_Read = TypeVar("_Read", bound=Hashable)
+TEXTS_AT_MOST = 400
+"""Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
+UNREADABLE = Finding("unreadable", Verdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
+TOO_MANY = Finding(
+    "too-many-texts", Verdict.NEEDS_APPROVAL, "It is another text on so many targets that not each of them was judged.", ""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs.
+
+    `said`: what is to be said of it whatever a judge finds in it. `arguments`, `variables`: what it is given that does not stand in it.
+    """
+
+    interpreter: str
+    text: str
+    pointer: str
+    become: bool
+    targets: Sequence[Target] = ()
+    said: tuple[Finding, ...] = ()
+    arguments: tuple[str, ...] | None = None
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def given(self) -> Given:
+        """For a judge."""
+        return of_texts(self.arguments, dict(self.variables), UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What may be named, what the values are as a tree, and how many different texts of an action are judged at most."""
+
+    names: Names
+    values: Mapping[str, Any]
+    most: int
+
+
+def texts_of(
+    actions: Sequence[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+    targets: Sequence[Target],
+    *,
+    job_name: str = "",
+    declared: Sequence[str] = (),
+) -> Iterator[Text]:
+    """The texts of these actions, as they are rendered for these targets (none: as for any).
+
+    `parameters`: the values; a name in `declared` without one is not known yet. Raises nothing: what cannot be rendered does not run.
+    """
+    secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
+    names = Names(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
+    known = {name: value for name, value in parameters.items() if value is not None}
+    # Only what names values of targets may be many texts; the others take no part of what may be judged.
+    most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
+    asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
+    for position, action in enumerate(actions):
+        at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
+        where = [t for t in targets if action.get("target_ids") is None or t.id in action["target_ids"]]
+        if action["type"] in ("command", "script"):
+            yield from _programs(action, at, where, asked)
+        elif action["type"] == "file_transfer" and action.get("direction") == "upload":
+            yield from _uploads(action, at, where, asked)
+
+
+def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+    field, written, said = _written(action)
+    said += said_of_variables((action.get("env") or {}).items())
+    become = action.get("become") is not None
+    stdin = action.get("stdin")
+    by_shell: dict[Shell, list[Target]] = {}
+    for target in where:
+        shell = shell_of(target.platform) if action["type"] == "command" else "posix"
+        by_shell.setdefault(shell, []).append(target)
+    for shell, those in (by_shell or {"posix": []}).items():
+        interpreter = action.get("interpreter") or _INTERPRETER[shell]
+        program = Program(action, written, known.names, shell)
+        for read, (of, more) in _rendered(program.render, program.names, those, known).items():
+            yield Text(interpreter, read.text, f"{at}/{field}", become, of, said + more, read.arguments, read.variables)
+            if stdin and program.reads:
+                yield Text(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
+    if stdin:
+        # What is fed to an interpreter that the reader does not see there is a program, too.
+        for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
+            yield Text(interpreter, stdin, f"{at}/stdin", become, where)
+
+
+def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
+    """The field with the program, its text, and what is to be said of that."""
+    for field in ("command", "script"):
+        if action.get(field) is not None:
+            return field, action[field], ()
+    body = base64.b64decode(action["script_base64"])
+    try:
+        return "script_base64", body.decode(), ()
+    except UnicodeDecodeError:
+        return "script_base64", body.decode(errors="replace"), (UNREADABLE,)
+
+
+def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+    """A file that comes to a place is judged as a command that writes there."""
+    try:
+        template = Template.plain(action["destination"], known.names)
+    except TemplateFault:
+        template = Template((UNKNOWN,), ())
+
+    def render(value: _Value, _: Mapping[str, Any]) -> str:
+        return place_of(template.render(value))
+
+    for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
+        path = posix(place.replace("\0", "")).replace(UNKNOWN, "'\"$OPSJOBS_UNKNOWN\"'")
+        mode = f"\nchmod {action['mode']} {path}" if action.get("mode") else ""
+        yield Text(
+            "sh", f"tee -- {path} < /tmp/upload{mode}", f"{at}/destination", False, of, said_of_place(place, UNKNOWN) + more
+        )
+
+
+def _rendered(
+    render: Callable[[_Value, Mapping[str, Any]], _Read],
+    names: frozenset[str],
+    targets: Sequence[Target],
+    known: _Known,
+) -> Mapping[_Read, tuple[Sequence[Target], tuple[Finding, ...]]]:
+    """The different texts, each with the targets that it is for; never none."""
+
+    def text_for(target: Target | None) -> _Read:
+        """A value that the shell cannot be given is no reason to look away: it is unknown, for this target alone."""
+        for of in (target, None):
+            try:
+                return render(_value(known.values, of), known.values["parameters"])
+            except Unquotable:
+                continue
+        return render(_value({"parameters": {}}, None), {})
+
+    if not targets or not any(name.startswith(_OF_TARGET) for name in names):
+        return {text_for(None): (targets, ())}
+    found: dict[_Read, list[Target]] = {}
+    for target in targets:
+        text = text_for(target)
+        if text not in found and len(found) >= known.most:
+            return {**{text: (of, ()) for text, of in found.items()}, text_for(None): (targets, (TOO_MANY,))}
+        found.setdefault(text, []).append(target)
+    return {text: (of, ()) for text, of in found.items()}
+
+
+def _value(values: Mapping[str, Any], target: Target | None) -> _Value:
+    of_target = {} if target is None else {"name": target.name, "host": target.host, "labels": dict(target.labels)}
+    look = looked_up({**values, "target": of_target})
+
+    def value(name: str) -> str | None:
+        if name in _NUMBERS:
+            return "1"
+        if name.startswith(_OF_TARGET) and target is not None:
+            return look(name)
+        return look(name) or (UNKNOWN if name not in values["parameters"] else "")
+
+    return value

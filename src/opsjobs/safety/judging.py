@@ -1,0 +1,86 @@
+"""The judge: one text of one interpreter, and what the rules find in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from opsjobs.model.safety_verdict import Finding
+from opsjobs.safety import command_prompt, perl_node, posix, powershell, python, system_files
+from opsjobs.safety.budget import TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.safety.command_dispatch import settle
+from opsjobs.safety.context import Context
+from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.interpreters import language_of
+from opsjobs.safety.matching import Matcher, findings
+from opsjobs.safety.rulebook import rulebook
+from opsjobs.safety.symbolic_words import cleared
+from opsjobs.safety.trace import Place, Reader, Trace, excerpt_of
+
+_READERS: Mapping[str, Reader] = {
+    "bash": posix.read,
+    "python": python.read,
+    "powershell": powershell.read,
+    "powershell-line": powershell.read_line,
+    "cmd": command_prompt.read,
+    "cmd-line": command_prompt.read_line,
+    "perl": perl_node.perl,
+    "node": perl_node.node,
+    "other": perl_node.other,
+    "crontab": system_files.crontab,
+    "system-crontab": system_files.system_crontab,
+    "unit": system_files.unit,
+    "start": system_files.start,
+    "make": system_files.makefile,
+}
+
+INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "node")
+"""Those that have a reader; of a path the last part counts."""
+
+
+def judge(interpreter: str, text: str, *, context: Context | None = None, given: Given = NOBODY) -> tuple[Finding, ...]:
+    """What is to be said of this text; nothing where it is harmless as far as that can be seen.
+
+    `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
+    `given`: the arguments and variables that it is given, as far as they are known.
+    What cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`). Raises MemoryError alone.
+    """
+    try:
+        trace = traced(interpreter, text, given)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
+        trace = Trace(Budget(), _READERS)
+        trace.events.append(("unreadable", Place(excerpt_of(text))))
+    return findings(trace, _matcher(), context or Context())
+
+
+def too_large(context: Context) -> tuple[Finding, ...]:
+    """What is to be said of a text that is not read, as it is too large."""
+    trace = Trace(Budget(), _READERS)
+    trace.events.append(("too_large", Place()))
+    return findings(trace, _matcher(), context)
+
+
+def traced(interpreter: str, text: str, given: Given = NOBODY) -> Trace:
+    """What this text would do; its bounds are events in it, as is what cannot be read."""
+    trace = Trace(Budget(), _READERS, _matcher().names)
+    if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
+        trace.events.append(("too_large", Place()))
+        return trace
+    try:
+        trace.read(_language(interpreter), cleared(text), Place(given=given))
+        settle(trace)
+    except (Spent, RecursionError):
+        trace.events.append(("too_much", Place(excerpt_of(text))))
+    return trace
+
+
+@cache
+def _matcher() -> Matcher:
+    return Matcher(rulebook())
+
+
+def _language(interpreter: str) -> str:
+    name = interpreter.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
+    return language_of(name) or "other"

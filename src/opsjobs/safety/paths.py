@@ -1,0 +1,99 @@
+"""Paths as a kernel sees them, and whether a word may be one of those that a rule names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from opsjobs.safety.globs import matching
+from opsjobs.safety.symbolic_words import ANY, HOME, LATER, MAYBE_EMPTY, OUTSIDE, SOMETHING, STAR
+
+_UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}{OUTSIDE}]")
+_WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
+_ALL = re.compile(f"[.{ANY}]*{STAR}[{STAR}{ANY}]*")
+"""A glob that leaves next to nothing: `*`, `.??*`."""
+_PATH_MAX = 4_096
+"""No kernel takes a longer path; of one only what is below a folder counts."""
+_CLIMBS = 3
+"""So many `..` in a row lead to the root of everything, from wherever one is."""
+
+
+def normal(path: str, cwd: str | None = None) -> str:
+    """One spelling of many: `//etc/./x/../` -> `/etc`. `cwd`: where a relative one begins, as far as that is known."""
+    if not path:
+        return path
+    if path[0] not in "/" + HOME and cwd is not None:
+        path = f"{cwd}/{path}"
+    if "//" not in path and "/." not in path and path[0] != "." and not path.endswith("/"):
+        return path
+    parts: list[str] = []
+    climbed = 0
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            climbed += 1
+    if path[0] == "/" or (climbed >= _CLIMBS and path[0] == "."):
+        return "/" + "/".join(parts)
+    return "/".join([".."] * climbed + parts) or "."
+
+
+def readings(word: str, cwd: str | None = None) -> Iterator[str]:
+    """The paths that a word stands for: itself, and of `/etc/*` also the folder that is emptied by it."""
+    path = normal(word, cwd)
+    yield path
+    head, slash, tail = path.rpartition("/")
+    if slash and _ALL.fullmatch(tail):
+        yield head or "/"
+    elif _ALL.fullmatch(path) and cwd is None:
+        yield "."
+
+
+def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
+    """The paths that it stands for where what may be empty is: `…/` -> `/`. None where nothing may."""
+    if MAYBE_EMPTY in word and (left := word.replace(LATER, "").replace(MAYBE_EMPTY, "")):
+        yield from readings(left, cwd)
+
+
+@cache
+def _plain(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are one path each."""
+    return tuple(pattern for pattern in patterns if "*" not in pattern and "?" not in pattern)
+
+
+@cache
+def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One for a whole set: of rules' data, so that there are few of them."""
+    return re.compile("|".join(_text(pattern) for pattern in patterns), re.DOTALL)
+
+
+def _text(pattern: str) -> str:
+    deep = pattern.endswith("/**")
+    text = (pattern[:-3] if deep else pattern).replace("~", HOME)
+    # A star is a part of one segment: no way down.
+    return "".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else "")
+
+
+def may_be(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path may be one of these: `/etc` itself, `/home/*` a segment, `/etc/**` whatever is below.
+
+    A glob in the path is every name that it may match; what is not known of it is no name that anybody knows.
+    """
+    if _expression(patterns).fullmatch(path[:_PATH_MAX]):
+        return True
+    if STAR not in path and ANY not in path:
+        return False
+    slashes = path.count("/")
+    meant = [pattern for pattern in _plain(patterns) if pattern.count("/") == slashes]
+    globbed = matching(path) if meant else None
+    return globbed is not None and any(globbed.fullmatch(pattern) for pattern in meant)
+
+
+def is_unknown(word: str) -> bool:
+    """Whether nothing of it is known."""
+    return bool(word) and not _UNKNOWN.sub("", word)

@@ -1,0 +1,94 @@
+"""What a command reads and writes, as its redirections say: `<`, `>`, heredocs, here-strings, `<(…)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tree_sitter import Node
+
+from opsjobs.safety.paths import normal
+from opsjobs.safety.posix.parsing import Script
+from opsjobs.safety.posix.values import Values
+from opsjobs.safety.symbolic_words import SPLIT
+from opsjobs.safety.trace import Io
+
+_WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
+
+_ASSIGNED_MAX = 8
+"""Of the values of one variable."""
+
+
+class Inputs:
+    """Of one script."""
+
+    def __init__(self, script: Script, values: Values) -> None:
+        self._script = script
+        self._values = values
+
+    def heredoc(self, node: Node, io: Io) -> Io:
+        """With what `<<` feeds."""
+        text = self._values.heredoc(node)
+        writes = io.writes
+        for child in node.named_children:
+            if child.type == "file_redirect":
+                writes = self.redirect(child, Io(writes=writes)).writes
+        return Io(io.sources, lambda: text, writes, io.reads, io.feeders)
+
+    def redirect(self, node: Node, io: Io) -> Io:
+        """With what one redirection says."""
+        if node.type == "herestring_redirect":
+            told = self._values.herestring(node)
+            return Io((*io.sources, *self._names_in(node)), lambda: told, io.writes, io.reads, io.feeders)
+        operator = next((c.type for c in node.children if not c.is_named), "")
+        destination = node.child_by_field_name("destination")
+        if destination is None:
+            return io
+        paths = [f for word in self._values.of(destination) for f in word.split(SPLIT)]
+        if operator == "<":
+            sources = tuple(self._names_in(node))
+            text = self._values.printed(destination.named_children, None) if destination.type == "process_substitution" else None
+            fed = (lambda: text) if text is not None else io.text
+            return Io((*io.sources, *sources), fed, io.writes, () if sources else (*io.reads, *paths), io.feeders)
+        if operator in _WRITES and destination.type != "number":
+            return Io(io.sources, io.text, (*io.writes, *((_WRITES[operator], p) for p in paths)), io.reads, io.feeders)
+        return io
+
+    def _names_in(self, node: Node) -> list[str]:
+        """The names of the commands below a node: what feeds it."""
+        found: list[str] = []
+        waiting = list(node.named_children)
+        while waiting:
+            child = waiting.pop()
+            self._values.budget.spend()
+            if child.type == "command" and (name := child.child_by_field_name("name")) is not None:
+                found += [normal(n).rpartition("/")[2] for n in self._values.of(name)]
+            waiting += child.named_children
+        return found
+
+    def behind_variables(self, words: Sequence[Node], io: Io) -> Io:
+        """`x=$(curl …); eval "$x"`: what made the values of the variables in these words is a source, too."""
+        names: list[str] = []
+        waiting = list(words)
+        while waiting:
+            node = waiting.pop()
+            self._values.budget.spend()
+            if node.type == "variable_name":
+                for one in self._values.variables.given.get(self._script.text(node), ())[:_ASSIGNED_MAX]:
+                    names += self._names_in(one.node) if one.node is not None else []
+            waiting += node.named_children
+        return Io((*io.sources, *names), io.text, io.writes, io.reads, io.feeders) if names else io
+
+    def substituted(self, words: Sequence[Node], io: Io) -> Io:
+        """`sh <(…)`, `eval "$(…)"`: what is printed there is what is read here."""
+        self._values.budget.read(sum(w.end_byte - w.start_byte for w in words))
+        inner = [
+            w for w in words if w.type == "process_substitution" or "$(" in self._script.text(w) or "`" in self._script.text(w)
+        ]
+        if not inner:
+            return io
+        names = tuple(name for word in inner for name in self._names_in(word))
+        text = io.text
+        if len(inner) == 1 and inner[0].type == "process_substitution" and inner[0].children[0].type == "<(":
+            said = self._values.printed(inner[0].named_children, None)
+            text = (lambda: said) if said is not None else text
+        return Io((*io.sources, *names), text, io.writes, io.reads, io.feeders)

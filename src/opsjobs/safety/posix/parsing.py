@@ -1,0 +1,98 @@
+"""Bash's grammar: the tree of a script, and its texts."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import tree_sitter_bash
+from tree_sitter import Language, Node
+
+from opsjobs.safety.budget import Budget
+from opsjobs.safety.grammar import parsed
+
+_LANGUAGE = Language(tree_sitter_bash.language())
+# The service's own values, `${target.labels.env}`: no shell knows such a name, and what is put in is quoted as one word.
+_OURS = re.compile(r"\$\{[A-Za-z_][\w-]*(?:\.[\w-]+)+\}")
+# The grammar loses track of a bare name behind something else in a word: `$A/$B/`, `rm$IFS-rf`. Its braces change nothing.
+_BARE = re.compile(r"(?<![\\$])\$([A-Za-z_]\w*)")
+_OURS_OR_BARE = re.compile(f"{_OURS.pattern}|{_BARE.pattern}")
+_BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
+
+
+EXCERPT_BYTES_MAX = 2_000
+_WORD_BYTES_MAX = 256
+
+
+class Script:
+    """A parsed text: nodes, the bytes that they are of, and what was written in their place."""
+
+    def __init__(self, text: str, budget: Budget) -> None:
+        self._written = text.encode()
+        self._budget = budget
+        self._moved: list[tuple[int, int]] = []
+        if _BEHIND.search(text):
+            self._parse(_OURS_OR_BARE, None)
+            return
+        self._parse(_OURS, "${OPSJOBS_VALUE}")
+        if self.root.has_error:
+            self._parse(_OURS_OR_BARE, None)
+
+    def _parse(self, pattern: re.Pattern[str], to: str | None) -> None:
+        text, pieces, at, size = self._written.decode(), [], 0, 0
+        self._moved = []
+        for found in pattern.finditer(text):
+            new = to or (f"${{{found[1]}}}" if found[1] else "${OPSJOBS_VALUE}")
+            pieces += [text[at : found.start()], new]
+            size += len(pieces[-2].encode()) + len(new.encode())
+            grown = self._moved[-1][1] if self._moved else 0
+            self._moved.append((size, grown + len(new.encode()) - len(found[0].encode())))
+            at = found.end()
+        plain = "".join((*pieces, text[at:]))
+        self.source = plain.encode()
+        # A byte is a character nearly always: then nothing has to be decoded.
+        self._plain = plain if len(plain) == len(self.source) else None
+        self.root = parsed(_LANGUAGE, self.source, self._budget)
+
+    def written(self, node: Node) -> str:
+        """What stands there in the text as it came, its beginning where it is long."""
+        start, end = self._origin(node.start_byte), self._origin(node.end_byte)
+        return self._written[start : min(end, start + EXCERPT_BYTES_MAX)].decode(errors="replace")
+
+    def _origin(self, byte: int) -> int:
+        at = bisect_right(self._moved, byte, key=lambda moved: moved[0])
+        return byte - self._moved[at - 1][1] if at else byte
+
+    def text(self, node: Node) -> str:
+        """What is written there."""
+        if self._plain is not None:
+            return self._plain[node.start_byte : node.end_byte]
+        return self.source[node.start_byte : node.end_byte].decode(errors="replace")
+
+    def first_word(self, node: Node) -> str:
+        """The first word of what is written there, where it is a short one."""
+        words = self.between(node.start_byte, min(node.end_byte, node.start_byte + _WORD_BYTES_MAX)).split(maxsplit=1)
+        return words[0] if words else ""
+
+    def between(self, start: int, end: int) -> str:
+        """What is written between two bytes."""
+        if self._plain is not None:
+            return self._plain[start:end]
+        return self.source[start:end].decode(errors="replace")
+
+    def faults(self) -> Iterator[Node]:
+        """The first places that the grammar does not understand."""
+        if self.root.has_error:
+            yield from _faults(self.root)
+
+
+def _faults(node: Node) -> Iterator[Node]:
+    if node.type == "ERROR" and node.text == b"$" and node.parent is not None and node.parent.type == "concatenation":
+        return  # `name=~a\\(b$\\)`: with no name behind it, it is a letter
+    if node.type == "ERROR" or node.is_missing:
+        yield node
+        return
+    for child in node.children:
+        if child.has_error or child.is_missing:
+            yield from _faults(child)

@@ -1,0 +1,176 @@
+"""What a shell's variables may hold: every value that the text gives them, in whatever order it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tree_sitter import Node
+
+from opsjobs.safety.inputs import NOBODY, Lookup
+from opsjobs.safety.paths import is_unknown
+from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, OPEN, SOMETHING, SPLIT, fields, joined
+
+_SET_BY_THE_SYSTEM = {
+    **dict.fromkeys(
+        (
+            "PWD",
+            "OLDPWD",
+            "USER",
+            "LOGNAME",
+            "UID",
+            "EUID",
+            "HOSTNAME",
+            "RANDOM",
+            "PATH",
+            "$",
+            "?",
+            "#",
+            "PPID",
+            "SECONDS",
+            "LINENO",
+        ),
+        SOMETHING,
+    ),
+    **dict.fromkeys(
+        ("BASHPID", "EPOCHSECONDS", "HOSTTYPE", "OSTYPE", "MACHTYPE", "BASH_VERSION", "-", "0", "OPTARG", "REPLY"), SOMETHING
+    ),
+    "HOME": HOME,
+    "IFS": SPLIT,
+    "SHELL": "/bin/sh",
+    "BASH": "/bin/bash",
+    "OPSJOBS_UNKNOWN": LATER,
+    # Set for each run, and never empty.
+    **dict.fromkeys(("OPSJOBS_VALUE", "OPSJOBS_TARGET", "OPSJOBS_HOST", "OPSJOBS_JOB", "OPSJOBS_SECRETS"), SOMETHING),
+}
+_ABSOLUTE = frozenset({"HOME", "PWD", "PATH", "OLDPWD", "SHELL", "BASH"})
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """One assignment: its value as a node, or as text; `adds` for `+=`; `items`: it is one of its words, as in a loop."""
+
+    node: Node | None
+    text: Sequence[str] = ()
+    adds: bool = False
+    items: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What $1, $2 … are: of the script, or of a function. `shifts`: as many of them may have been shifted away."""
+
+    words: tuple[str, ...]
+    shifts: int = 0
+
+    def argument(self, name: str) -> list[str]:
+        """All that `$1`, `$@` may be."""
+        starts = range(min(self.shifts, len(self.words)) + 1)
+        if name in "@*":
+            return list(dict.fromkeys(SPLIT.join(self.words[at:]) for at in starts))
+        return list(dict.fromkeys(self._word(int(name) - 1 + at) for at in starts))
+
+    def _word(self, at: int) -> str:
+        # `"$@"` that is not known is one word here, and may be any number of them.
+        if any(is_unknown(word) for word in self.words[:at]):
+            return MAYBE_EMPTY
+        return self.words[at] if at < len(self.words) else ""
+
+
+SHIFTS_MAX = 16
+_SHIFTS = re.compile(r"\bshift\b(?:[ \t]+(\d))?|\bgetopts\b")
+_LOOPS = re.compile(r"\b(?:while|until|for|getopts)\b")
+
+
+def shifts_in(text: str) -> int:
+    """How many arguments a program or a function of this text may take away from the front, SHIFTS_MAX at most."""
+    if "shift" not in text and "getopts" not in text:
+        return 0
+    found = [int(shift[1] or 1) for shift in _SHIFTS.finditer(text)]
+    return SHIFTS_MAX if found and _LOOPS.search(text) else min(sum(found), SHIFTS_MAX)
+
+
+@dataclass
+class Variables:
+    """Resolved when they are asked for, each once; what refers to itself is not known.
+
+    `checked`: names that the text tests for being empty before it goes on. `positional`: what $1, $2 … are, where
+    that is known; `zero`: what $0 is. `outer`: what the script finds in its environment.
+    """
+
+    evaluate: Callable[[Node], list[str]]
+    given: dict[str, list[Assigned]] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
+    positional: list[Frame] = field(default_factory=list)
+    zero: str = SOMETHING
+    outer: Lookup = NOBODY.variables
+    _found: dict[str, list[str]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
+    _referred: dict[str, str] = field(default_factory=dict)
+
+    def give(self, name: str, given: Assigned) -> None:
+        """One more value that this variable may have."""
+        self.given.setdefault(name, []).append(given)
+
+    def refer(self, name: str, to: str) -> None:
+        """`declare -n name=to`: it is another name of that."""
+        if name.isidentifier() and to.isidentifier():
+            self._referred[name] = to
+
+    def of(self, name: str) -> list[str]:
+        """The values that it may have; MAYBE_EMPTY among them where one is not known."""
+        if name.isdigit() or name in "@*":
+            return self._argument(name)
+        name = self._referred.get(name, name)
+        if name not in self._found:
+            if name in self._asked:
+                return list(self.outer(name)) or [MAYBE_EMPTY]
+            self._asked.add(name)
+            self._found[name] = self._resolved(name)
+            self._asked.discard(name)
+        return self._found[name]
+
+    def forget(self) -> None:
+        """Work everything out anew: the arguments are others."""
+        self._found.clear()
+
+    def _argument(self, name: str) -> list[str]:
+        if not self.positional or name == "0":
+            return [self.zero if name == "0" else MAYBE_EMPTY]
+        return self.positional[-1].argument(name)
+
+    def _resolved(self, name: str) -> list[str]:
+        assignments = self.given.get(name)
+        outer = self.outer(name)
+        if not assignments and outer:
+            return self._settled(name, outer)
+        if name == "OPTARG" and self.positional:
+            return [*dict.fromkeys(piece for word in self.positional[-1].words for piece in (word, word[2:]) if piece), SOMETHING]
+        if not assignments:
+            system = _SET_BY_THE_SYSTEM.get(name)
+            return [system if system is not None else SOMETHING if name in self.checked else MAYBE_EMPTY]
+        found: dict[str, None] = dict.fromkeys(outer)
+        now: list[str] = [""]
+        for given in assignments:
+            value = list(given.text) if given.node is None else self.evaluate(given.node)
+            if given.items:
+                value = [piece for text in value for piece in (fields(text) if SPLIT in text or OPEN in text else [text])]
+            now = joined((now, value)) if given.adds else value
+            found.update(dict.fromkeys(now))
+        return self._settled(name, found)
+
+    def _settled(self, name: str, values: Iterable[str]) -> list[str]:
+        """Of several, an empty one is where it began: the variable may be empty, which is no word of its own."""
+        found = list(values)
+        if len(found) > 1 and "" in found:
+            found = [v for v in found if v] + [MAYBE_EMPTY]
+        if len(found) > MEANINGS_MAX * 4:
+            found = [*found[: MEANINGS_MAX * 4], MAYBE_EMPTY]
+        if name in self.checked:
+            found = [v.replace(MAYBE_EMPTY, SOMETHING) for v in found]
+        return list(dict.fromkeys(found))
+
+    def begins_with_slash(self, name: str) -> bool:
+        """Whether its first character is the root of all paths, whoever has set it: `${HOME:0:1}`."""
+        return name in _ABSOLUTE and name not in self.given

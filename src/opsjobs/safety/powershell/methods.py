@@ -1,0 +1,102 @@
+"""What the plain methods of .NET make of texts, and what a command that lists would list."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+
+from opsjobs.safety.budget import check_size, replaced
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, cleared, known
+
+_PLACE = re.compile(r"\{(\d{1,9})[^{}]*\}")
+_NARROWS_NOT = {"-path", "-literalpath", "-force", "-recurse", "-directory", "-file"}
+
+
+def contents(words: list[str]) -> list[str]:
+    """`Get-ChildItem` of these words: all that is in its folders, where nothing narrows that."""
+    options = {w.lower() for w in words if w.startswith("-")}
+    paths = [w for w in words if not w.startswith("-")]
+    if options - _NARROWS_NOT or not paths:
+        return [MAYBE_EMPTY]
+    return [path if "*" in path else path.rstrip("\\/") + "\\*" for path in paths]
+
+
+def _substring(text: str, said: list[str]) -> str:
+    if not said or not all(n.isdigit() for n in said):
+        return MAYBE_EMPTY
+    start = int(said[0])
+    return text[start : start + int(said[1]) if len(said) > 1 else None]
+
+
+def _insert(text: str, said: list[str]) -> str:
+    return text[: int(said[0])] + said[1] + text[int(said[0]) :] if len(said) > 1 and said[0].isdigit() else MAYBE_EMPTY
+
+
+def _remove(text: str, said: list[str]) -> str:
+    if len(said) < 2 or not all(n.isdigit() for n in said):
+        return MAYBE_EMPTY
+    return text[: int(said[0])] + text[int(said[0]) + int(said[1]) :]
+
+
+def _replace(text: str, said: list[str]) -> str:
+    return replaced(text, said[0], said[1]) if len(said) > 1 and said[0] else MAYBE_EMPTY
+
+
+METHODS: dict[str, Callable[[str, list[str]], str]] = {
+    ".replace": _replace,
+    ".substring": _substring,
+    ".insert": _insert,
+    ".remove": _remove,
+    **dict.fromkeys((".tolower", ".tolowerinvariant"), lambda text, _: text.lower()),
+    **dict.fromkeys((".toupper", ".toupperinvariant"), lambda text, _: text.upper()),
+    **dict.fromkeys((".trim", ".tostring", ".normalize"), lambda text, _: text.strip()),
+}
+
+
+def character(item: str) -> str:
+    """`[char]65`."""
+    try:
+        number = int(item, 16) if item.lower().startswith("0x") else int(item)
+    except ValueError:
+        return item if len(item) == 1 else MAYBE_EMPTY
+    return cleared(chr(number)) if 0 <= number < 0x110000 else MAYBE_EMPTY
+
+
+def _bytes(text: str) -> str:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4)).decode("latin-1")
+    except ValueError:
+        return MAYBE_EMPTY
+
+
+def string_of(text: str, encoding: str) -> str:
+    """What an encoding makes of bytes, which are letters of Latin-1 here."""
+    if not known(text):
+        return MAYBE_EMPTY
+    try:
+        return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))
+    except UnicodeError:
+        return MAYBE_EMPTY
+
+
+def formatted(said: list[str]) -> str:
+    """`"{0}-{1}" -f a, b`."""
+    items = said[1:]
+    places = [int(found[1]) for found in _PLACE.finditer(said[0])]
+    check_size(len(said[0]) + sum(len(items[place]) for place in places if place < len(items)))
+    return _PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0])
+
+
+def _join(said: list[str]) -> str:
+    check_size(sum(map(len, said)) + len(said[0]) * len(said))
+    return said[0].join(said[1:])
+
+
+STATIC: dict[str, Callable[[list[str]], str]] = {
+    "convert::frombase64string": lambda said: _bytes(said[0]),
+    "string::join": _join,
+    "string::concat": "".join,
+    "string::new": "".join,
+    "string::format": formatted,
+}

@@ -1,0 +1,242 @@
+"""A script of PowerShell: its commands and methods, wherever in it they stand, with what comes to them through a pipe."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from tree_sitter import Node
+
+from opsjobs.safety.command_dispatch import run
+from opsjobs.safety.paths import is_unknown
+from opsjobs.safety.powershell.names import ALIASES, FETCHES
+from opsjobs.safety.powershell.scopes import name_of
+from opsjobs.safety.powershell.values import Values
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, as_source, known
+from opsjobs.safety.trace import Io, Place, Trace
+
+_CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
+_RUNS_TEXT = (
+    "scriptblock::create",
+    ".invokescript",
+    ".newscriptblock",
+    ".addscript",
+    "management.automation.scriptblock::create",
+)
+_DELETES = ("io.file::delete", "io.directory::delete")
+_BACKTICK = re.compile(r"`(\r?\n)?")
+_REMARKS = re.compile(r"<#.*?(?:#>|\Z)|#[^\n]*", re.DOTALL)
+_NO_NAME = re.compile(r"\s*(?:\{|-?\d+\.\.)")
+_MATCHES_MAX = 64
+_FOR_EVER = re.compile(
+    r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b)).*\b(start-process|saps|start-job)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_FOR_EVER_WORDS = 8
+# Commands that fetch, and the option that says where to.
+_SAVES = {"invoke-webrequest": "-outfile", "invoke-restmethod": "-outfile", "start-bitstransfer": "-destination"}
+_SAVES_MIN = 3
+_TABLE = re.compile(r"@\w+\Z")
+
+
+def read(trace: Trace, text: str, place: Place) -> None:
+    """Write what this script would do into the trace."""
+    _Reading(trace, text, place).whole()
+
+
+class _Reading:
+    def __init__(self, trace: Trace, text: str, place: Place) -> None:
+        self._trace = trace
+        self._outer = place
+        self._values = Values(text, trace.budget, place.given)
+        self._values.scopes.is_open = place.depth <= 1 and place.given.arguments is None
+        self._functions: set[str] = set()
+        self._aliases = dict(ALIASES)
+
+    def whole(self) -> None:
+        values = self._values
+        if values.root.has_error and _REMARKS.sub("", values.text(values.root)).strip():
+            self._trace.event("unreadable", self._place(values.root))
+        nodes = list(values.nodes())
+        for node in nodes:
+            values.define(node)
+            if node.type == "function_statement":
+                self._functions.add(name_of(node))
+            elif node.type == "while_statement":
+                self._trace.budget.read(node.end_byte - node.start_byte, _FOR_EVER_WORDS)
+                if _FOR_EVER.match(values.text(node)):
+                    self._trace.event("fork_bomb", self._place(node))
+        values.begin()
+        for node in nodes if self._functions else ():
+            if node.type == "command" and (name := self._written(node)) in self._functions:
+                values.scopes.enter(node)
+                values.scopes.bind(name, self._words(node)[0])
+        for node in nodes:
+            if node.type in ("pipeline_chain", "invokation_expression"):
+                values.scopes.enter(node)
+                (self._chain if node.type == "pipeline_chain" else self._method)(node)
+
+    def _place(self, node: Node) -> Place:
+        return self._outer.of(self._values.beginning(node))
+
+    def _chain(self, node: Node) -> None:
+        fed: list[str] | None = None
+        sources: tuple[str, ...] = ()
+        for stage in node.named_children:
+            if stage.type == "command":
+                self._command(stage, fed, sources)
+                name = self._name(stage)
+                self._values.scopes.feed(stage, name[0] if name else "", fed)
+                sources = (*sources, *(n for n in name if known(n)))
+                fed = (
+                    self._words(stage)[0]
+                    if name == ["write-output"]
+                    else self._listed(stage)
+                    if name == ["get-childitem"]
+                    else None
+                )
+            else:
+                fed = self._values.of(stage)
+            sources = (*sources, *self._fetched(stage))
+
+    def _listed(self, stage: Node) -> list[str] | None:
+        found = self._values.of(stage)
+        return found if all(known(path) for path in found) else None
+
+    def _fetched(self, node: Node) -> tuple[str, ...]:
+        """Whether what comes of a stage came over the network: then as if curl had fetched it."""
+        self._trace.budget.read(node.end_byte - node.start_byte, len(FETCHES))
+        text = self._values.text(node).lower().replace("`", "")
+        return ("curl",) if any(word in text for word in FETCHES) else ()
+
+    def _name(self, command: Node) -> list[str]:
+        return [plain for name in self._paths(command) for plain in self._matching(self._plain(name))]
+
+    def _paths(self, command: Node) -> list[str]:
+        """What its name may be, with its folder."""
+        node = command.child_by_field_name("command_name")
+        if node is None:
+            return [MAYBE_EMPTY]
+        inner = node.named_children[0] if node.type == "command_name_expr" and node.named_children else node
+        if _NO_NAME.match(self._values.text(node)):
+            return []
+        if inner.type in ("command_name", "command_name_expr"):
+            names = [self._values.expanded(_BACKTICK.sub("", self._values.text(inner)))]
+        elif inner.type == "path_command_name":
+            names = [self._values.expanded(self._values.text(inner))]
+        else:
+            names = self._values.of(inner)
+        return names
+
+    def _matching(self, name: str) -> list[str]:
+        """`r*m-it*m`, of Get-Command: those commands that some rule is about."""
+        if "*" not in name:
+            return [name]
+        return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [MAYBE_EMPTY]
+
+    def _written(self, command: Node) -> str:
+        node = command.child_by_field_name("command_name")
+        return self._values.text(node).lower() if node is not None else ""
+
+    def _plain(self, name: str) -> str:
+        lower = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
+        return self._aliases.get(lower, lower)
+
+    def _words(self, command: Node) -> tuple[list[str], list[str]]:
+        """Its arguments, and the files that it writes."""
+        elements = command.child_by_field_name("command_elements")
+        words: list[str] = []
+        writes: list[str] = []
+        for part in elements.named_children if elements is not None else ():
+            text = self._values.text(part)
+            if part.type == "command_argument_sep":
+                continue
+            if part.type == "redirection":
+                writes += [self._values.expanded(text.lstrip("0123456789*>& ").strip("'\""))]
+            elif part.type == "command_parameter":
+                words.append(text)
+            elif _TABLE.match(text):
+                words += self._values.table(text)
+            else:
+                words += self._values.of(part) if "{" not in text[:1] else ["{}"]
+        return words, writes
+
+    def _command(self, node: Node, fed: list[str] | None, sources: tuple[str, ...]) -> None:
+        words, writes = self._words(node)
+        place = self._place(node)
+        said = "\n".join(fed) if fed is not None and all(known(t) for t in fed) else None
+        io = Io(sources, (lambda: said) if said is not None else None, tuple(("write", path) for path in writes))
+        for path in self._paths(node):
+            self._ran(path, place)
+        for name in self._name(node):
+            if not name or not known(name):
+                self._trace.event("dynamic_command", place)
+                self._trace.call(("?", *words), place, dialect="powershell", io=io)
+                continue
+            self._trace.call((name, *words, *(fed or ())), place, dialect="powershell", io=io)
+            if name in _SAVES:
+                self._trace.downloaded.update(map(_key, _saved(name, words)))
+            self._inside(name, node, words, place, io)
+
+    def _inside(self, name: str, node: Node, words: list[str], place: Place, io: Io) -> None:
+        plain = [w for w in words if not w.startswith("-")]
+        if name == "invoke-expression":
+            self._code(node, plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []), place, io)
+        elif name == "start-process" and plain:
+            self._ran(plain[0], place)
+            run(self._trace, [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place)
+            self._trace.call([self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place, dialect="cmd")
+        elif name in ("set-alias", "new-alias") and len(plain) > 1:
+            self._aliases[plain[0].lower()] = self._plain(plain[1])
+        elif name in ("invoke-wmimethod", "invoke-cimmethod") and any("win32_process" in w.lower() for w in words):
+            self._trace.event("dynamic_program", place)
+        elif (written := self._written(node)) in ALIASES:
+            run(self._trace, [written, *words], place, io)  # outside of Windows it is the program of that name
+        elif not _CMDLET.fullmatch(name) and name not in self._functions:
+            self._trace.call((name, *words), place, dialect="cmd", io=io)
+            if not name.endswith((".ps1", ".psm1")):
+                run(self._trace, [name, *words], place, io)
+
+    def _ran(self, path: str, place: Place) -> None:
+        """Remembered until the end: perhaps it is a file that comes over the network, or is written here."""
+        if known(path) and ("\\" in path or "/" in path or "." in path):
+            self._trace.ran.append(("powershell", _key(path), place))
+
+    def _code(self, node: Node, texts: list[str], place: Place, io: Io) -> None:
+        text = " ".join(texts)
+        if texts and not is_unknown(text) and known(text):
+            self._trace.read("powershell", text, place)
+        elif self._fetched(node) or "curl" in io.sources:
+            self._trace.event("download_to_shell", place)
+        else:
+            self._trace.event("dynamic_program", place)
+
+    def _method(self, node: Node) -> None:
+        name, _, said = self._values.method(node)
+        place = self._place(node)
+        self._trace.call((name, *said), place, dialect="powershell")
+        if name == ".downloadfile" and len(said) > 1:
+            self._trace.downloaded.add(_key(said[1]))
+        if name in _RUNS_TEXT:
+            self._code(node, said or [MAYBE_EMPTY], place, Io())
+        elif name in _DELETES and said:
+            self._trace.call(("remove-item", "-Recurse", *said[:1]), place, dialect="powershell")
+        elif name == "diagnostics.process::start" and said:
+            run(self._trace, [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())], place)
+        elif name == ".shellexecute" and said:
+            run(self._trace, [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())], place)
+
+
+def _key(path: str) -> str:
+    """One spelling of a path of Windows."""
+    return path.lower().replace("\\", "/").removeprefix("./")
+
+
+def _saved(name: str, words: list[str]) -> list[str]:
+    """Where a command that fetches puts it."""
+    option = _SAVES[name]
+    for n, word in enumerate(words[:-1]):
+        if len(word) > _SAVES_MIN and option.startswith(word.lower()):
+            return [words[n + 1]]
+    plain = [word for word in words if not word.startswith("-")]
+    return plain[1:2] if option == "-destination" else []

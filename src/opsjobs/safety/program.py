@@ -1,0 +1,106 @@
+"""A program as a safety check reads it: its text, and before it what it is given, as far as its language lets that be said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opsjobs.model.parameter import text_of
+from opsjobs.model.quoting import Shell, posix, quote_for
+from opsjobs.model.secret import is_secret
+from opsjobs.model.template import Names, Template, TemplateFault
+from opsjobs.safety.code_loading_paths import executes
+from opsjobs.safety.interpreters import SHELLS
+
+UNKNOWN = "opsjobs-unknown-value"
+"""Stands for a value that nobody knows yet, until the text is whole; then a variable stands there that nobody knows either."""
+_AS_VARIABLE: Mapping[Shell, str] = {
+    "posix": '"$OPSJOBS_UNKNOWN"',
+    "cmd": '"%OPSJOBS_UNKNOWN%"',
+    "powershell": '"$env:OPSJOBS_UNKNOWN"',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as it will be read. `arguments` (None: nobody knows) and `variables` are what it is given that does not stand in it."""
+
+    text: str
+    arguments: tuple[str, ...] | None = None
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+class Program:
+    """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it,
+    and go along with it elsewhere.
+
+    `names`: of all the values that its text hangs on.
+    """
+
+    def __init__(self, action: Mapping[str, Any], text: str, names: Names, shell: Shell) -> None:
+        self._shell = shell
+        if action["type"] == "command":
+            self._body = _command(text, names, shell)
+            reads = shell == "posix"
+        else:
+            self._body = Template((text,), ())
+            reads = action["interpreter"].rpartition("/")[2] in SHELLS
+        given = f"{text}\n{action.get('stdin') or ''}"
+        # The reader has its own mind of those that execute; what is said of them is said elsewhere.
+        variables = (action.get("env") or {}).items()
+        self._variables = {n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))}
+        self._arguments = [_plain(word, names) for word in action.get("args") or ()]
+        self._is_script = action["type"] == "script"
+        self._ours = "OPSJOBS_" in given
+        self.reads = reads
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the values."""
+        parts = (self._body, *self._variables.values(), *self._arguments)
+        return frozenset(name for part in parts for name in part.names)
+
+    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> Reading:
+        """The text, and what it is given. `known`: parameters by name. Raises Unquotable."""
+        quote = quote_for(self._shell)
+        body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
+        variables = {name: template.render(value) for name, template in self._variables.items()}
+        if self._ours:
+            ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not is_secret(v)}
+            variables |= {name: text_of(v) or "" for name, v in ours.items()}
+        arguments = tuple(part.render(value) for part in self._arguments)
+        if not self.reads:
+            return Reading(body, arguments if self._is_script else None, tuple(variables.items()))
+        lines = [f"export {name}={_word(said)}\n" for name, said in variables.items()]
+        if arguments:
+            lines.append("set -- " + " ".join(map(_word, arguments)) + "\n")
+        return Reading("".join(lines) + body)
+
+
+def fed(text: str, stdin: str) -> str:
+    """The text with its input as a heredoc, for a reader to follow into whatever reads it."""
+    end = "OPSJOBS_STDIN"
+    while end in stdin or end in text:
+        end += "_"
+    return f"{{\n{text}\n}} <<'{end}'\n{stdin}\n{end}\n"
+
+
+def _word(value: str) -> str:
+    # NUL is refused where it would run.
+    return posix(value.replace("\0", "")).replace(UNKNOWN, f"'{_AS_VARIABLE['posix']}'")
+
+
+def _command(text: str, names: Names, shell: Shell) -> Template:
+    try:
+        return Template.command(text, names, shell)
+    except TemplateFault:
+        # It does not run there. Should it ever, this is what it is, with names that nobody knows.
+        return Template((text,), ())
+
+
+def _plain(text: Any, names: Names) -> Template:
+    try:
+        return Template.plain(str(text), names)
+    except TemplateFault:
+        return Template((UNKNOWN,), ())

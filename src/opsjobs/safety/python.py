@@ -1,0 +1,321 @@
+"""Programs of Python: what they do to the machine, told in the words of a shell, and what they run."""
+
+from __future__ import annotations
+
+import ast
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+
+from opsjobs.safety.command_dispatch import run
+from opsjobs.safety.inputs import Change, Given
+from opsjobs.safety.paths import is_unknown
+from opsjobs.safety.python_names import Names
+from opsjobs.safety.python_values import Values
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, known
+from opsjobs.safety.trace import Io, Place, Trace
+
+_SHELL = frozenset(
+    {
+        *(
+            "os.system",
+            "os.popen",
+            "subprocess.getoutput",
+            "subprocess.getstatusoutput",
+            "commands.getoutput",
+            "pty.spawn",
+            "pexpect.run",
+        ),
+        *(
+            "asyncio.create_subprocess_shell",
+            "platform.popen",
+            "os.popen2",
+            "os.popen3",
+            "posix.system",
+            "nt.system",
+            "pexpect.spawn",
+        ),
+    }
+)
+_SPAWN = frozenset(f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen"))
+_EXEC = frozenset(
+    {
+        *(
+            "os.execl",
+            "os.execlp",
+            "os.execle",
+            "os.execv",
+            "os.execve",
+            "os.execvp",
+            "os.execvpe",
+            "os.posix_spawn",
+            "os.posix_spawnp",
+        ),
+        *("asyncio.create_subprocess_exec",),
+    }
+)
+_SPAWNED = frozenset(f"os.spawn{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))
+_CODE = frozenset(
+    {
+        "exec",
+        "eval",
+        "compile",
+        "builtins.exec",
+        "builtins.eval",
+        "builtins.compile",
+        "execfile",
+        "__builtins__.exec",
+        "__builtins__.eval",
+    }
+)
+_OPAQUE = frozenset(
+    {
+        "pickle.loads",
+        "pickle.load",
+        "marshal.loads",
+        "marshal.load",
+        "ctypes.CDLL",
+        "ctypes.cdll.LoadLibrary",
+        "runpy.run_path",
+        "types.FunctionType",
+    }
+)
+_FETCHES = ("urlopen", "requests", "httpx", "urllib", "urlretrieve", "socket")
+_DECODES = frozenset(
+    {
+        *(
+            "b64decode",
+            "standard_b64decode",
+            "urlsafe_b64decode",
+            "b32decode",
+            "b85decode",
+            "a85decode",
+            "decodebytes",
+            "fromhex",
+        ),
+        *("unhexlify", "decompress", "decrypt", "loads", "codecs", "zlib", "lzma", "bz2", "marshal", "Fernet"),
+    }
+)
+# What a function does, as a shell would do it; its arguments follow.
+_AS_SHELL: dict[str, tuple[str, ...]] = {
+    "shutil.rmtree": ("rm", "-rf"),
+    "os.remove": ("rm",),
+    "os.unlink": ("rm",),
+    "os.removedirs": ("rm", "-r"),
+    "os.rmdir": ("rmdir",),
+    "shutil.move": ("mv",),
+    "os.rename": ("mv",),
+    "os.replace": ("mv",),
+    "shutil.copy": ("cp",),
+    "shutil.copyfile": ("cp",),
+    "shutil.copytree": ("cp", "-r"),
+    "os.truncate": ("truncate",),
+    "os.symlink": ("ln", "-s"),
+    "os.chown": ("chown",),
+    "shutil.chown": ("chown",),
+    "os.reboot": ("reboot",),
+    "crypt.crypt": ("true",),
+}
+_METHODS: dict[str, tuple[str, ...]] = {
+    "unlink": ("rm",),
+    "rmdir": ("rmdir",),
+    "rename": ("mv",),
+    "replace": ("mv",),
+    "chmod": ("chmod",),
+}
+_WRITING = frozenset({"write_text", "write_bytes", "touch"})
+_READING = frozenset({"read_text", "read_bytes"})
+_CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
+_LINES_MAX = 20
+"""Of an excerpt."""
+_quiet = threading.Lock()
+
+
+def read(trace: Trace, text: str, place: Place) -> None:
+    """Write what this program would do into the trace."""
+    try:
+        with _quiet, warnings.catch_warnings():  # what the parser thinks of a text is no matter of our log
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        trace.event("unreadable", place.of(text))
+        return
+    _Reading(trace, tree, text, place).whole()
+
+
+class _Reading:
+    def __init__(self, trace: Trace, tree: ast.Module, text: str, place: Place) -> None:
+        self._trace = trace
+        self._tree = tree
+        self._lines = text.splitlines()
+        self._outer = place
+        self._names = Names(tree, trace.budget)
+        self._values = Values(self._names, trace.budget, place.given)
+        self._used: set[str] = set()
+
+    def whole(self) -> None:
+        for node in self._names.nodes:
+            if isinstance(node, ast.Call):
+                self._call(node)
+            elif isinstance(node, ast.While) and any(self._is_fork(n) for n in self._below(node)):
+                self._trace.event("fork_bomb", self._place(node))
+        if "socket.socket" in self._used and self._used & {"os.dup2", "pty.spawn"}:
+            self._trace.event("reverse_shell", self._place(self._tree.body[0]))
+
+    def _below(self, node: ast.AST) -> Iterator[ast.AST]:
+        for one in ast.walk(node):
+            self._trace.budget.spend()
+            yield one
+
+    def _is_fork(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
+
+    def _place(self, node: ast.stmt | ast.expr) -> Place:
+        lines = self._lines[node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)]
+        return self._outer.of(" ".join(lines))
+
+    def _call(self, node: ast.Call) -> None:
+        name = self._values.dotted(node.func)
+        place = self._place(node)
+        if name is None:
+            self._nameless(node.func, place)
+            if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.BinOp):
+                self._of_path(node.func, node, place)
+            return
+        self._used.add(name)
+        arguments = node.args
+        place = place.with_given(self._environment(node, place.given))
+        shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
+        if name == "pty.spawn" and arguments and self._values.argvs(arguments[0]) is not None:
+            self._spawn(arguments[:1], place)
+        elif name in _SHELL:
+            self._shell(arguments[:1], place)
+        elif name in _SPAWN:
+            first = arguments[:1] or [k.value for k in node.keywords if k.arg == "args"]
+            (self._shell if shell is not None else self._spawn)(first, place)
+        elif name in _EXEC or name in _SPAWNED:
+            self._argv(arguments[1:] if name in _SPAWNED else arguments, place)
+        elif name in _CODE:
+            self._code(arguments[:1], place)
+        elif name in _OPAQUE:
+            self._trace.event("decoded_program", place)
+        elif name == "open" and arguments:
+            self._opened(node, place)
+        else:
+            self._as_shell(name, node, place)
+
+    def _environment(self, node: ast.Call, given: Given) -> Given:
+        """What a program that is started here finds: of `env={…}`, `env=dict(os.environ, X=…)`."""
+        env = next((k.value for k in node.keywords if k.arg == "env"), None)
+        match env:
+            case ast.Dict(keys, values):
+                pairs = [(self._values.text(key), value) for key, value in zip(keys, values, strict=True) if key is not None]
+                cleared = None not in keys  # `**os.environ` has none
+            case ast.Call(ast.Name("dict")):
+                pairs, cleared = [(k.arg, k.value) for k in env.keywords if k.arg], not env.args
+            case _:
+                return given
+        return given.changed(Change(tuple((name, text) for name, value in pairs for text in self._values.texts(value)), cleared))
+
+    def _nameless(self, function: ast.expr, place: Place) -> None:
+        match function:
+            case (
+                ast.Call(ast.Name("getattr"), _)
+                | ast.Call(ast.Attribute(_, "import_module"), _)
+                | ast.Call(ast.Name("__import__"), _)
+            ):
+                self._trace.event("dynamic_command", place)
+            case ast.Attribute(value, _):
+                self._nameless(value, place)
+            case ast.Subscript(value, _) if self._values.dotted(value) in _CONTAINERS or _is_namespace(value):
+                self._trace.event("dynamic_command", place)
+
+    def _shell(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            argvs = self._values.argvs(argument)
+            for text in [" ".join(argv) for argv in argvs] if argvs is not None else self._values.texts(argument):
+                if is_unknown(text):
+                    self._trace.event(self._unread(argument), place)
+                else:
+                    self._trace.read("bash", as_source(text), place)
+
+    def _spawn(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            argvs = self._values.argvs(argument)
+            for argv in argvs if argvs is not None else [[text] for text in self._values.texts(argument)]:
+                run(self._trace, argv or [MAYBE_EMPTY], place)
+
+    def _argv(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        if not arguments:
+            return
+        words = [w for a in arguments[1:] for w in (self._values.argvs(a) or [self._values.texts(a)])[0]]
+        run(self._trace, [self._values.text(arguments[0]), *words[1:]], place)
+
+    def _code(self, arguments: Sequence[ast.expr], place: Place) -> None:
+        for argument in arguments:
+            if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
+                continue  # exec(compile(…)): judged where compile is called
+            for text in self._values.texts(argument):
+                if known(text):
+                    self._trace.read("python", text, place)
+                else:
+                    self._trace.event(self._unread(argument), place)
+
+    def _unread(self, node: ast.expr) -> str:
+        """The event for a program that is not known, by what it is made of."""
+        names = {
+            n.id if isinstance(n, ast.Name) else n.attr for n in self._below(node) if isinstance(n, ast.Name | ast.Attribute)
+        }
+        if not names.isdisjoint(_FETCHES):
+            return "download_to_shell"
+        return "dynamic_program" if names.isdisjoint(_DECODES) else "decoded_program"
+
+    def _opened(self, node: ast.Call, place: Place) -> None:
+        modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+        if self._is_writing(modes):
+            how = "append" if "a" in self._values.text(modes[0]) else "write"
+            self._writes(self._values.texts(node.args[0]), how, place)
+        else:
+            self._reads(self._values.texts(node.args[0]), place)
+
+    def _reads(self, paths: Sequence[str], place: Place) -> None:
+        self._trace.call((":",), place, io=Io(reads=tuple(paths)))
+
+    def _writes(self, paths: Sequence[str], how: str, place: Place) -> None:
+        self._trace.call((":",), place, io=Io(writes=tuple((how, path) for path in paths)))
+
+    def _as_shell(self, name: str, node: ast.Call, place: Place) -> None:
+        if name in _AS_SHELL:
+            for argv in islice(product(*(self._values.texts(a) for a in node.args)), MEANINGS_MAX):
+                run(self._trace, [*_AS_SHELL[name], *argv], place)
+        elif name in ("os.kill", "os.killpg") and len(node.args) > 1:
+            run(self._trace, ["kill", f"-{self._values.text(node.args[1])}", "--", self._values.text(node.args[0])], place)
+        elif name == "os.chmod" and len(node.args) > 1:
+            run(self._trace, ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])], place)
+        elif isinstance(node.func, ast.Attribute) and "Path" in name:
+            self._of_path(node.func, node, place)
+
+    def _of_path(self, function: ast.Attribute, node: ast.Call, place: Place) -> None:
+        paths = self._values.texts(function.value)
+        if function.attr in _METHODS:
+            run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)
+        elif function.attr in _WRITING or (function.attr == "open" and self._is_writing(node.args[:1])):
+            self._writes(paths, "write", place)
+        elif function.attr in _READING or function.attr == "open":
+            self._reads(paths, place)
+
+    def _is_writing(self, modes: Sequence[ast.expr]) -> bool:
+        return any(not set(self._values.text(mode)).isdisjoint("wax+") for mode in modes)
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "__dict__"
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and not node.value
+
+
+def _mode(node: ast.expr) -> str:
+    return f"{node.value:o}" if isinstance(node, ast.Constant) and isinstance(node.value, int) else MAYBE_EMPTY

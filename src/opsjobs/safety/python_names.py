@@ -1,0 +1,138 @@
+"""What the names of a module of Python stand for: imports, assignments, loops, and the parameters of its functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+
+from opsjobs.safety.budget import Budget
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Scope = tuple[str, str]
+"""A function, and a parameter of it."""
+
+
+class Names:
+    """Of one module. `nodes`: all of its tree."""
+
+    def __init__(self, tree: ast.AST, budget: Budget) -> None:
+        self.nodes: Sequence[ast.AST] = list(ast.walk(tree))
+        budget.spend(len(self.nodes))
+        self._budget = budget
+        self._imports: dict[str, str] = {}
+        self._assigned: dict[str, list[ast.expr]] = {}
+        self._functions: dict[str, _Function] = {}
+        self._parameters: dict[_Scope, list[ast.expr]] = {}
+        self._scopes: dict[int, _Scope] = {}
+        self._asked: set[str] = set()
+        for node in self.nodes:
+            self._collect(node)
+        if self._functions:
+            for node in self.nodes:
+                if isinstance(node, ast.Call):
+                    self._call(node)
+
+    def given(self, node: ast.Name) -> list[ast.expr]:
+        """All that the text gives a name: a parameter what its function is called with, another one what is assigned to it."""
+        scope = self._scopes.get(id(node))
+        assigned = self._assigned.get(node.id, [])
+        return [*islice(chain(self._parameters.get(scope, ()), assigned), MEANINGS_MAX)] if scope is not None else assigned
+
+    def key(self, node: ast.Name) -> _Scope:
+        """The same for all uses of one variable."""
+        return self._scopes.get(id(node), ("", node.id))
+
+    def alias(self, name: str, dotted: Callable[[ast.AST], str | None]) -> str:
+        """What a name of a module or a function is another name of."""
+        if name in self._imports:
+            return self._imports[name]
+        given = self._assigned.get(name, [])
+        if len(given) == 1 and isinstance(given[0], ast.Name | ast.Attribute | ast.Call) and name not in self._asked:
+            self._asked.add(name)
+            found = dotted(given[0])
+            self._asked.discard(name)
+            return found or name
+        return name
+
+    def _collect(self, node: ast.AST) -> None:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                self._import(node)
+            case ast.Assign(targets, value):
+                for target in targets:
+                    self._assign(target, value)
+            case ast.AnnAssign(target, _, value) | ast.NamedExpr(target, value) if value is not None:
+                self._assign(target, value)
+            case ast.AugAssign(ast.Name(name), ast.Add(), value):
+                self._assigned.setdefault(name, []).append(ast.Constant(MAYBE_EMPTY))
+            case ast.For(target, items) | ast.AsyncFor(target, items) | ast.comprehension(target, items):
+                self._loop(target, items)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                self._define(node)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias in node.names:
+            if isinstance(node, ast.ImportFrom):
+                self._imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+            else:
+                first = alias.name.partition(".")[0]
+                self._imports[alias.asname or first] = alias.name if alias.asname else first
+
+    def _assign(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Name):
+            self._assigned.setdefault(target.id, []).append(value)
+        elif isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
+            for one, said in zip(target.elts, value.elts, strict=False):
+                self._assign(one, said)
+
+    def _loop(self, target: ast.expr, items: ast.expr) -> None:
+        """A name that is looped with is one of the items: `*items`."""
+        if isinstance(target, ast.Name):
+            self._assign(target, ast.Starred(items))
+        elif isinstance(items, ast.List | ast.Tuple | ast.Set):
+            for item in items.elts:
+                self._assign(target, item)
+
+    def _define(self, function: _Function) -> None:
+        self._functions[function.name] = function
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        names = {argument.arg for argument in (*arguments, *filter(None, (function.args.vararg,)))}
+        for argument, default in _defaults(function.args):
+            self._parameters.setdefault((function.name, argument), []).append(default)
+        if names:
+            inner = list(ast.walk(function))
+            self._budget.spend(len(inner) // 4)
+            # Functions come from the outside in: those within a function are another scope, later.
+            self._scopes.update({id(n): (function.name, n.id) for n in inner if isinstance(n, ast.Name) and n.id in names})
+
+    def _call(self, node: ast.Call) -> None:
+        match node.func:
+            case ast.Name(name) | ast.Attribute(_, name):
+                function = self._functions.get(name)
+            case _:
+                return
+        if function is None:
+            return
+        names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+        if function.args.vararg is not None:
+            rest = node.args[len(names) :]
+            self._parameters.setdefault((name, function.args.vararg.arg), []).append(ast.Tuple(rest))
+        if names[:1] in (["self"], ["cls"]) and isinstance(node.func, ast.Attribute):
+            names.pop(0)
+        for parameter, value in zip(names, node.args, strict=False):
+            given = ast.Constant(MAYBE_EMPTY) if isinstance(value, ast.Starred) else value
+            self._parameters.setdefault((name, parameter), []).append(given)
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                self._parameters.setdefault((name, keyword.arg), []).append(keyword.value)
+
+
+def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
+    places = [*arguments.posonlyargs, *arguments.args]
+    for argument, default in zip(reversed(places), reversed(arguments.defaults), strict=False):
+        yield argument.arg, default
+    for argument, of in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if of is not None:
+            yield argument.arg, of

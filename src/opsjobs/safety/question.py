@@ -1,0 +1,45 @@
+"""A question to the safety check: one text, where it would run, and what it is given."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from opsjobs.safety.context import Context
+from opsjobs.safety.inputs import Given, of_texts
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Plain values only, so that it can be sent to another process."""
+
+    interpreter: str
+    """The name of the interpreter, or its path on the target; `sh` for a command line."""
+    text: str
+    context: Context
+    arguments: tuple[str, ...] | None = None
+    """None: not known."""
+    variables: tuple[tuple[str, str], ...] = ()
+    unknown: str = ""
+    """Where this stands in an argument or a variable, the value is not known yet."""
+
+    @property
+    def given(self) -> Given:
+        """The arguments and variables, in the form that a reader takes."""
+        return of_texts(self.arguments, dict(self.variables), self.unknown)
+
+    @property
+    def given_characters(self) -> int:
+        """How long the arguments and variables are together."""
+        words = sum(len(word) + 1 for word in self.arguments or ())
+        return words + sum(len(name) + len(value) + 1 for name, value in self.variables)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of everything in it: equal questions have equal answers."""
+        context = self.context
+        where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}|{self.unknown}"
+        found = hashlib.sha256(f"{self.interpreter}\0{where}\0".encode(errors="replace"))
+        found.update(self.text.encode(errors="surrogatepass"))
+        found.update(f"\0{self.arguments!r}\0{self.variables!r}".encode(errors="replace"))
+        return found.digest()

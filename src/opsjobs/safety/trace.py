@@ -1,0 +1,193 @@
+"""What a program would do, as far as it can be read: its calls, and what cannot be read; every language writes into one Trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from opsjobs.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
+from opsjobs.safety.globs import wildcards
+from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.paths import emptied, normal, readings
+from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, shown
+
+Dialect = Literal["posix", "powershell", "cmd", "python"]
+Reader = Callable[["Trace", str, "Place"], None]
+"""Reads a text of one language into the trace."""
+
+WINDOWS = frozenset({"powershell", "cmd"})
+EXCERPT_CHARACTERS_MAX = 200
+WILDCARDS_MAX = 16
+"""Runs of wildcards in a word; the names of no files need as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known.
+
+    `given`: the arguments and the environment of what runs there.
+    """
+
+    excerpt: str = ""
+    depth: int = 0
+    cwd: str | None = None
+    given: Given = NOBODY
+
+    def deeper(self) -> Place:
+        """The same place, seen from a program that is written in it."""
+        return Place(self.excerpt, self.depth + 1, self.cwd, self.given)
+
+    def with_given(self, given: Given) -> Place:
+        """The same place, for a program that is given this."""
+        return self if given is self.given else Place(self.excerpt, self.depth, self.cwd, given)
+
+    def of(self, text: str, cwd: str | None = None) -> Place:
+        """A place within the program; `text`: what stands there, which an outer program has said already where there is one."""
+        return Place(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
+
+
+@dataclass(frozen=True, slots=True)
+class Io:
+    """What a call reads and writes. `sources`: the names of what feeds it; `text`: what it is fed, where that is known.
+
+    `writes`: `("write" | "append", path)`. `reads`: paths of `<`. `feeders`: the calls that feed it through a pipe.
+    """
+
+    sources: tuple[str, ...] = ()
+    text: Callable[[], str | None] | None = None
+    writes: tuple[tuple[str, str], ...] = ()
+    reads: tuple[str, ...] = ()
+    feeders: tuple[Call, ...] = ()
+
+    def fed(self) -> str | None:
+        """What comes in, where that is known."""
+        try:
+            return self.text() if self.text is not None else None
+        except Spent:
+            return MAYBE_EMPTY  # it is too long, or the next step says so
+
+
+NOTHING = Io()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command or function with its arguments: `words[0]` is its name, without its folder."""
+
+    words: tuple[str, ...]
+    place: Place
+    dialect: Dialect = "posix"
+    io: Io = NOTHING
+
+    @property
+    def name(self) -> str:
+        """What is called."""
+        return self.words[0]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The words after the name that are no options; what stands after `--` is never one."""
+        rest, literal = _parted(self.words[1:])
+        return (*(w for w in rest if not w.startswith("-") or w == "-"), *literal)
+
+    @cached_property
+    def options(self) -> tuple[str, ...]:
+        """The words that are options."""
+        rest, _ = _parted(self.words[1:])
+        return tuple(w for w in rest if w.startswith("-") and w != "-")
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """What its arguments are as paths, each in all its readings."""
+        return tuple(path for word in self.arguments for path in readings(self.as_path(word), self.place.cwd))
+
+    @cached_property
+    def paths_if_empty(self) -> tuple[str, ...]:
+        """The paths that they are where what may be empty is."""
+        return tuple(path for word in self.arguments for path in emptied(self.as_path(word), self.place.cwd))
+
+    @cached_property
+    def destinations(self) -> tuple[str, ...]:
+        """Where a command that copies puts it: the last argument, or that of `-t`; and in it, by the name of each source."""
+        named = [
+            self.words[n + 1] for n, word in enumerate(self.words[:-1]) if word in ("-t", "--target-directory", "-Destination")
+        ]
+        named += [word.partition("=")[2] for word in self.words if word.startswith("--target-directory=")]
+        to = named[:1] or self.arguments[-1:]
+        sources = self.arguments[:-1] or (self.arguments if named else ())
+        found = [normal(self.as_path(word), self.place.cwd) for word in to]
+        return (*found, *(f"{folder}/{self.as_path(word).rpartition('/')[2]}" for folder in found for word in sources))
+
+    def as_path(self, word: str) -> str:
+        """A path of Windows as if it were of POSIX: small letters, slashes; and its globs need no shell."""
+        if self.dialect not in WINDOWS:
+            return word
+        return word.lower().replace("\\", "/").removeprefix("//?/").replace("*.*", "*").replace("*", STAR).replace("?", ANY)
+
+    @cached_property
+    def text(self) -> str:
+        """All of it in one line, and what it is fed: for expressions."""
+        return "\n".join((shown(" ".join(self.words)), self.io.fed() or ""))
+
+
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    if "--" not in words:
+        return words, ()
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+@dataclass
+class Trace:
+    """Collects; `languages` says who reads which interpreter's text, `names` which commands some rule is about.
+
+    `downloaded`: paths that hold what came over the network; `written`: paths whose text is known; `ran`: paths that are run.
+    """
+
+    budget: Budget
+    languages: Mapping[str, Reader]
+    names: frozenset[str] = frozenset()
+    calls: list[Call] = field(default_factory=list)
+    events: list[tuple[str, Place]] = field(default_factory=list)
+    downloaded: set[str] = field(default_factory=set)
+    written: dict[str, str] = field(default_factory=dict)
+    ran: list[tuple[str, str, Place]] = field(default_factory=list)
+
+    def call(self, words: Sequence[str], place: Place, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
+        """One more call. A text that makes too many of them is told so by the budget."""
+        characters = sum(map(len, words))
+        self.budget.spend(2 + len(words) // 8 + characters // CHARACTERS_A_STEP)
+        if any(wildcards(word) > WILDCARDS_MAX for word in (*words, *(path for _, path in io.writes), *io.reads)):
+            self.event("too_many_wildcards", place)
+        self.calls.append(Call(tuple(words), place, dialect, io))
+
+    def event(self, name: str, place: Place) -> None:
+        """Something that is no call: `unreadable`, `dynamic`, `fork_bomb` …; the rules know them by these names."""
+        self.budget.spend()
+        self.events.append((name, place))
+
+    def read(self, language: str, text: str, place: Place) -> None:
+        """A program within the program."""
+        if place.depth >= DEPTH_MAX:
+            self.event("too_deep", place)
+            return
+        if len(text) > TEXT_BYTES_MAX:
+            self.event("too_large", place)
+            return
+        reader = self.languages.get(language)
+        if reader is None:
+            self.event("unknown_language", place)
+            return
+        self.budget.spend(4 + len(text) // 256)
+        reader(self, text, place.deeper())
+
+
+_SEEN_MAX = 2_000
+
+
+def excerpt_of(text: str) -> str:
+    """A piece of a text in one line, cut to what people read."""
+    line = " ".join(text[:_SEEN_MAX].split())
+    return line if len(line) <= EXCERPT_CHARACTERS_MAX else line[: EXCERPT_CHARACTERS_MAX - 1] + "…"

@@ -1,0 +1,219 @@
+"""A few processes that judge, started when they are needed and ended when they are idle."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from opsjobs.model.errors import Unavailable
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, Verdict
+from opsjobs.safety.budget import TEXT_BYTES_MAX
+from opsjobs.safety.question import Question
+from opsjobs.safety.trace import excerpt_of
+from opsjobs.sandbox import protocol
+from opsjobs.sandbox.process import CRASH, MEMORY, TIME, Failed, JudgeProcess
+from opsjobs.telemetry import log
+
+PROCESSES_MAX = 2
+QUEUE_MAX = 256
+CHECKS_MAX = 16
+"""Questions of people that may wait; they have one process at a time, so that another one is left for launches."""
+IDLE_SECONDS = 300.0
+TRIES = 2
+"""A process may also be killed by somebody, or by a machine that is out of memory: that is not the text's fault, once."""
+FAILURES_KEPT = 1_000
+FAILURE_SECONDS = 600.0
+_REASONS = {
+    TIME: "Judging it takes more time than a text may take.",
+    MEMORY: "Judging it takes more memory than a text may take.",
+    CRASH: "Judging it crashed the process that judges.",
+}
+
+
+class JudgePool:
+    """The safety check as an asynchronous function. A text that cannot be judged has a finding that asks for an approval."""
+
+    def __init__(self, failed: Callable[[str], None] = lambda _: None, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Start nothing. `failed` is called with the reason for each text that could not be judged."""
+        self._failed = failed
+        self._idle_seconds = idle_seconds
+        self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-judge")
+        self._processes = _Processes()
+        self._lock = threading.Lock()
+        self._asking: dict[bytes, Future[tuple[Finding, ...]]] = {}
+        self._checks = 0
+        self._one_check = asyncio.Semaphore(1)
+        self._failures: OrderedDict[bytes, tuple[float, Finding]] = OrderedDict()
+        self._retiring: asyncio.TimerHandle | None = None
+        # Also if no one closes it: no process is left behind.
+        self._finalizer = weakref.finalize(self, self._processes.close)
+
+    async def judge(self, asked: Question) -> tuple[Finding, ...]:
+        """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
+        digest = asked.digest
+        if (failure := self._remembered(digest)) is not None:
+            return (failure,)
+        try:
+            # Who gives up does not stop it: who asks again finds the answer, or this question.
+            return await asyncio.shield(asyncio.wrap_future(self._submitted(asked, digest)))
+        finally:
+            self._retire_later()
+
+    def _submitted(self, asked: Question, digest: bytes) -> Future[tuple[Finding, ...]]:
+        with self._lock:
+            if (asking := self._asking.get(digest)) is not None:
+                return asking
+            if len(self._asking) >= QUEUE_MAX:
+                raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
+            asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
+        asking.add_done_callback(lambda _: self._answered(digest))
+        return asking
+
+    def _answered(self, digest: bytes) -> None:
+        with self._lock:
+            self._asking.pop(digest, None)
+
+    async def check(self, asked: Question) -> tuple[Finding, ...]:
+        """Judge a text that nothing waits for but the person who asks: after everything else."""
+        if self._checks >= CHECKS_MAX:
+            raise Unavailable(f"{CHECKS_MAX} texts wait to be checked", told="The safety check is busy: try again in a second.")
+        self._checks += 1
+        try:
+            async with self._one_check:
+                return await self.judge(asked)
+        finally:
+            self._checks -= 1
+
+    def pids(self) -> list[int]:
+        """The processes that are there now."""
+        return self._processes.pids()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a text is judged, or waits for it."""
+        return bool(self._asking)
+
+    def close(self) -> None:
+        """End the processes; what is asked now fails."""
+        if self._retiring is not None:
+            self._retiring.cancel()
+        self._finalizer()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, asked: Question, digest: bytes) -> tuple[Finding, ...]:
+        """On a thread of the pool. Raises Unavailable."""
+        # The text itself is measured by its reader; what it is given is measured here.
+        too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
+        body = protocol.encode_question(asked, too_large=too_large)
+        for last in (*[False] * (TRIES - 1), True):
+            try:
+                return self._processes.ask(body)
+            except Failed as failed:
+                if last or failed.reason != CRASH:
+                    return (self._told(asked, digest, failed.reason),)
+        raise AssertionError("unreachable")
+
+    def _told(self, asked: Question, digest: bytes, reason: str) -> Finding:
+        finding = Finding(UNJUDGED, Verdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
+        with self._lock:
+            self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
+            if len(self._failures) > FAILURES_KEPT:
+                self._failures.popitem(last=False)
+        self._failed(reason)
+        log.warning(
+            "text_not_judged",
+            reason=reason,
+            interpreter=asked.interpreter[:200],
+            characters=len(asked.text),
+            digest=digest.hex(),
+        )
+        return finding
+
+    def _remembered(self, digest: bytes) -> Finding | None:
+        with self._lock:
+            until, finding = self._failures.get(digest, (0.0, None))
+        return finding if time.monotonic() < until else None
+
+    def _retire_later(self) -> None:
+        if self._retiring is not None:
+            self._retiring.cancel()
+        self._retiring = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
+
+    def _retire(self) -> None:
+        if not self.is_busy:
+            self._processes.end_idle()
+
+
+class _Processes:
+    """Those that are idle, and those that are asked just now; used from threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[JudgeProcess] = []
+        self._busy: set[JudgeProcess] = set()
+        self._closed = False
+
+    def ask(self, body: bytes) -> tuple[Finding, ...]:
+        """Ask an idle process, or a new one. Raises Failed, Unavailable."""
+        process = self._taken()
+        try:
+            found, leaves = process.ask(body)
+        except Failed:
+            with self._lock:
+                self._busy.discard(process)
+                if self._closed:
+                    raise Unavailable("the process is shutting down") from None
+            raise
+        with self._lock:
+            self._busy.discard(process)
+            if not leaves and not self._closed:
+                self._idle.append(process)
+                return found
+        process.end()
+        return found
+
+    def pids(self) -> list[int]:
+        """Of all of them."""
+        with self._lock:
+            return [process.pid for process in (*self._busy, *self._idle)]
+
+    def end_idle(self) -> None:
+        """End those that nobody asks."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.end()
+
+    def close(self) -> None:
+        """End all; no more are started."""
+        with self._lock:
+            self._closed = True
+            busy = list(self._busy)
+        for process in busy:
+            process.kill()
+        self.end_idle()
+
+    def _taken(self) -> JudgeProcess:
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the process is shutting down")
+            while self._idle:
+                process = self._idle.pop()
+                if not process.has_ended:
+                    self._busy.add(process)
+                    return process
+                process.end()
+        process = JudgeProcess()
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._busy.add(process)
+        if closed:
+            process.end()
+            raise Unavailable("the process is shutting down")
+        return process

@@ -1,0 +1,162 @@
+"""One process that judges, seen from the process that asks: started, asked, and killed if it does not answer in time."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import opsjobs
+from opsjobs.model.errors import Unavailable
+from opsjobs.model.safety_verdict import Finding
+from opsjobs.sandbox import protocol
+
+START_SECONDS = 30.0
+ANSWER_SECONDS = 8.0
+"""Of wall clock. The process itself ends after 2 s of CPU time; this is for one that is stopped, or gets no CPU."""
+ENDING_SECONDS = 2.0
+TIME, MEMORY, CRASH = "time", "memory", "crash"
+_REASONS = {-signal.SIGPROF: TIME, -signal.SIGABRT: MEMORY}
+"""By the exit status of the process. A grammar that gets no memory aborts."""
+_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+_TOLD = "The safety check cannot run now: try again in a minute."
+
+
+class Failed(Exception):
+    """No answer came. `reason`: TIME, MEMORY or CRASH; the process has ended."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class JudgeProcess:
+    """Blocks its caller: for threads, not for an event loop. One question at a time."""
+
+    def __init__(self) -> None:
+        """Start it, and wait until it has loaded its rules. Raises Unavailable."""
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "opsjobs.sandbox.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=_environment(),
+                bufsize=0,
+            )
+        except OSError as refused:
+            raise Unavailable(f"the process that judges texts cannot be started: {refused}", told=_TOLD) from refused
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        try:
+            self._read(time.monotonic() + START_SECONDS)
+        except (Failed, protocol.Malformed) as failed:
+            status = self.end()
+            raise Unavailable(
+                f"the process that judges texts ended at its start: {failed}, status {status}", told=_TOLD
+            ) from None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ask(self, body: bytes, seconds: float = ANSWER_SECONDS) -> tuple[tuple[Finding, ...], bool]:
+        """Return the findings, and whether the process ends after them. Raises Failed."""
+        until = time.monotonic() + seconds
+        try:
+            self._write(protocol.framed(body), until)
+            found, leaves = protocol.decode_answer(self._read(until))
+        except protocol.Malformed:
+            self.end()
+            raise Failed(CRASH) from None
+        except Failed as failed:
+            status = self.end()
+            raise Failed(_REASONS.get(status or 0, failed.reason)) from None
+        if isinstance(found, str):
+            self.end()
+            raise Failed(found)
+        return found, leaves
+
+    @property
+    def has_ended(self) -> bool:
+        """True if it is not there any more: it was killed."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """Kill it, from another thread than the one that asks: that one gets Failed."""
+        self._process.kill()
+
+    def end(self) -> int | None:
+        """End it, whatever it does, and return its exit status."""
+        process = self._process
+        if process.stdin is not None and not process.stdin.closed:
+            process.stdin.close()
+        # What ends by itself has closed its output a moment before its status can be read: it keeps that status.
+        status = _waited(process, ENDING_SECONDS if self._is_at_its_end() else 0.0)
+        if status is None:
+            process.kill()
+            status = process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        return status
+
+    def _is_at_its_end(self) -> bool:
+        try:
+            return self._process.poll() is not None or os.read(self._out, 1) == b""
+        except (OSError, ValueError):
+            return False
+
+    def _write(self, data: bytes, until: float) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._in, left) :]
+            except BlockingIOError:
+                self._wait(until, to_write=True)
+            except (BrokenPipeError, ValueError):
+                raise Failed(CRASH) from None
+
+    def _read(self, until: float) -> bytes:
+        return self._exactly(protocol.length_of(self._exactly(protocol.HEADER.size, until)), until)
+
+    def _exactly(self, count: int, until: float) -> bytes:
+        found = b""
+        while len(found) < count:
+            try:
+                piece = os.read(self._out, count - len(found))
+            except BlockingIOError:
+                self._wait(until, to_write=False)
+                continue
+            if not piece:
+                raise Failed(CRASH)
+            found += piece
+        return found
+
+    def _wait(self, until: float, *, to_write: bool) -> None:
+        """Wait for the pipe. `poll` knows no upper limit of descriptors. Raises Failed at the end of the time."""
+        pipe, event = (self._in, select.POLLOUT) if to_write else (self._out, select.POLLIN)
+        waiting = select.poll()
+        waiting.register(pipe, event)
+        left = until - time.monotonic()
+        if left <= 0 or not waiting.poll(left * 1_000):
+            raise Failed(TIME)
+
+
+def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours, which has secrets: where this package is, how text is encoded, and what an interpreter may need to start."""
+    kept = {name: value for name in _KEPT if (value := os.environ.get(name)) is not None}
+    return {**kept, "PYTHONPATH": str(Path(opsjobs.__file__).parents[1]), "LANG": "C.UTF-8"}

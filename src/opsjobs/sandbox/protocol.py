@@ -1,0 +1,89 @@
+"""Messages between this process and one that judges: JSON with its length before it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.safety.context import Context
+from opsjobs.safety.question import Question
+
+HEADER = struct.Struct("!I")
+MESSAGE_BYTES_MAX = 4 << 20
+READY = b"{}"
+"""The first message of a process that judges: everything is loaded."""
+
+
+class Malformed(Exception):
+    """The other side sent something that is not a message."""
+
+
+def framed(body: bytes) -> bytes:
+    """Return the message with its length before it."""
+    return HEADER.pack(len(body)) + body
+
+
+def length_of(header: bytes) -> int:
+    """Return the length of the message behind this header. Raises Malformed."""
+    (length,) = HEADER.unpack(header)
+    if length > MESSAGE_BYTES_MAX:
+        raise Malformed(f"a message of {length} bytes, at most {MESSAGE_BYTES_MAX} are allowed")
+    return int(length)
+
+
+def encode_question(asked: Question, *, too_large: bool) -> bytes:
+    """Return a question as JSON; of one that is too large only what its answer takes."""
+    context = asked.context
+    return json.dumps(
+        {
+            "interpreter": asked.interpreter,
+            "text": "" if too_large else asked.text,
+            "too_large": too_large,
+            "labels": sorted(context.labels),
+            "share_of_targets": context.share_of_targets,
+            "targets": context.targets,
+            "become": context.become,
+            "arguments": None if too_large else asked.arguments,
+            "variables": () if too_large else asked.variables,
+            "unknown": asked.unknown,
+        }
+    ).encode()
+
+
+def decode_question(body: bytes) -> tuple[Question, bool]:
+    """Return the question, and whether it is too large to be read."""
+    said: Mapping[str, Any] = json.loads(body)
+    context = Context(frozenset(said["labels"]), said["share_of_targets"], said["targets"], said["become"])
+    arguments = None if said["arguments"] is None else tuple(said["arguments"])
+    variables = tuple((name, value) for name, value in said["variables"])
+    question = Question(said["interpreter"], said["text"], context, arguments, variables, said["unknown"])
+    return question, bool(said["too_large"])
+
+
+def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
+    """Return the findings as JSON. `leaves`: the process ends after this answer."""
+    found = [(finding.rule, finding.severity.value, finding.reason, finding.excerpt, finding.unknown) for finding in findings]
+    return json.dumps({"findings": found, "leaves": leaves}).encode()
+
+
+def encode_failure(reason: str) -> bytes:
+    """Return an answer without findings: why there are none. The process ends after it."""
+    return json.dumps({"failed": reason}).encode()
+
+
+def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
+    """Return the findings, or why there are none; and whether the process ends. Raises Malformed."""
+    try:
+        said: Mapping[str, Any] = json.loads(body)
+        if (failed := said.get("failed")) is not None:
+            return str(failed), True
+        found = tuple(
+            Finding(rule, Verdict(severity), reason, excerpt, unknown=bool(unknown))
+            for rule, severity, reason, excerpt, unknown in said["findings"]
+        )
+        return found, bool(said["leaves"])
+    except (ValueError, KeyError, TypeError) as wrong:
+        raise Malformed(f"no answer: {wrong!r}") from None

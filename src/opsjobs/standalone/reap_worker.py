@@ -1,0 +1,38 @@
+"""A short-lived process of `up`: writes down that a worker was seen to die, so that nobody waits for its lease to end.
+
+`python -m opsjobs.standalone.reap_worker WORKER_NAME`; the database comes by the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from opsjobs.model.errors import Failure
+from opsjobs.settings import load
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.workers import Workers
+
+
+async def bury(url: str, name: str) -> None:
+    """Bury all lives of this worker. Raises Unavailable."""
+    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs bury"))
+    await database.open()
+    try:
+        await Workers(database).bury(name)
+    finally:
+        await database.close()
+
+
+def main(name: str) -> int:
+    """Do it; 1 and one line on stderr where it cannot be done."""
+    try:
+        asyncio.run(bury(load().database.url, name))
+    except Failure as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,248 @@
+"""Bytes of any length in rows of 256 KiB, kept once for all who have the same; written and read a bounded piece at a time.
+
+No transaction lasts longer than one piece takes, and nobody holds more than a few pieces in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from opsjobs.model.errors import Failure
+from opsjobs.model.rechunk import recut
+from opsjobs.store.transaction import Connection, Database
+
+CHUNK_BYTES = 256 << 10
+# Chunks of one statement: 2 MiB.
+BATCH_CHUNKS = 8
+# How long what nobody refers to is kept: an upload that still comes, a download that is still read.
+UNUSED_SECONDS = 3_600.0
+# Contents that one part of the sweep looks at.
+SWEPT_AT_ONCE = 500
+# Rows that one statement of the sweep deletes: 64 MiB.
+SWEEP_CHUNKS = 256
+
+_BEGIN = "insert into file_contents default values returning id"
+_GROW = """
+update file_contents set size = size + %s, touched_at = opsjobs_now()
+where id = %s and size = %s and sha256 is null and not doomed"""
+# Only to a content that has just grown. A statement for each chunk: as one array they cost us and PostgreSQL two more copies each.
+_ADD = "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where id = %s and size = %s"
+_LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 7))"
+_SAME = "select id from file_contents where sha256 = %s for key share"
+_SEAL = """
+update file_contents set sha256 = %s, loose = false
+where id = %s and size = %s and sha256 is null and not doomed returning id"""
+_DROP = "update file_contents set touched_at = '-infinity' where id = %s and sha256 is null"
+_READ = "select data from file_chunks where content_id = %s and n >= %s and n < %s order by n"
+
+_LOOSE = """
+select id from file_contents where loose and not doomed and touched_at < (select opsjobs_now()) - make_interval(secs => %s)
+order by touched_at limit %s for update skip locked"""
+_DOOM = """
+update file_contents c set sha256 = null, doomed = true
+where id = any(%s::bigint[])
+  and not exists (select from files f where f.content_id = c.id)
+  and not exists (select from artifacts a where a.content_id = c.id)"""
+_HOLD = "update file_contents set loose = false where id = any(%s::bigint[]) and not doomed"
+# The oldest of them, as many as have so many chunks together, but one at least.
+_DOOMED = f"""
+select id, chunks from (
+  select id, chunks, sum(chunks) over (order by id) - chunks as before from (
+    select id, (size + {CHUNK_BYTES - 1}) / {CHUNK_BYTES} as chunks from file_contents where doomed order by id limit %s) oldest
+) counted where before + chunks <= %s or before = 0"""
+_DELETE_SOME_CHUNKS = """
+delete from file_chunks where ctid = any(array(select ctid from file_chunks where content_id = %s limit %s))"""
+_DELETE_CHUNKS = "delete from file_chunks where content_id = any(%s::bigint[])"
+_DELETE = """
+delete from file_contents c
+where id = any(%s::bigint[]) and doomed and not exists (select from file_chunks k where k.content_id = c.id)"""
+
+
+class TooManyBytes(Failure):
+    """More bytes came than a content may have."""
+
+
+class Forgotten(Failure):
+    """What was written so far is gone: nothing was added to it for an hour, and it was swept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Bytes that have all come, and that nobody refers to yet: name them with `seal`, soon."""
+
+    id: int
+    size: int
+    sha256: bytes
+
+
+class Contents:
+    """Writes and reads contents. Raises Unavailable where PostgreSQL does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(self, pieces: AsyncIterable[bytes], *, limit_bytes: int) -> Written:
+        """Take in all pieces, of whatever sizes. Raises TooManyBytes, Forgotten, and what `pieces` raises.
+
+        While one batch is written, the next one comes; who produces the pieces waits for us otherwise.
+        """
+        draft = _Draft(self._database)
+        try:
+            async for batch in _batches(pieces, limit_bytes):
+                await draft.add(batch)
+            return await draft.end()
+        except BaseException:
+            await draft.give_up()
+            raise
+
+    async def read(self, content_id: int, first: int, count: int = BATCH_CHUNKS) -> list[bytes]:
+        """So many chunks from the given one on; fewer at the end."""
+        async with self._database.connection() as connection:
+            # In binary: as text each byte would be two characters, to be made, sent and read again.
+            rows = await connection.execute(_READ, [content_id, first, first + count], binary=True)
+            return [row["data"] for row in await rows.fetchall()]
+
+    async def stream(self, content_id: int, size: int) -> AsyncIterator[bytes]:
+        """All of it, a chunk at a time; no connection is held in between. Raises Forgotten where it ends too early."""
+        at = 0
+        while at < size:
+            chunks = await self.read(content_id, at // CHUNK_BYTES)
+            if not chunks:
+                raise Forgotten(f"the content {content_id} was deleted while it was read")
+            for chunk in chunks:
+                yield chunk
+            at += sum(map(len, chunks))
+
+    async def sweep(self) -> int:
+        """Remove a bounded part of what nobody refers to; return how many contents are gone, 0 if none is left."""
+        looked_at, gone = SWEPT_AT_ONCE, 0
+        while looked_at == SWEPT_AT_ONCE and not gone:
+            looked_at = await self._doom()
+            gone = await self._remove()
+        return gone
+
+    async def _doom(self) -> int:
+        async with self._database.transaction() as connection:
+            found = await (await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])).fetchall()
+            # Only now that their rows are locked can nobody begin to refer to them: look in a statement of its own.
+            for decide in (_DOOM, _HOLD) if found else ():
+                await connection.execute(decide, [[row["id"] for row in found]])
+        return len(found)
+
+    async def _remove(self) -> int:
+        rows = await self._database.fetch(_DOOMED, [SWEPT_AT_ONCE, SWEEP_CHUNKS])
+        ids = [row["id"] for row in rows]
+        if not ids:
+            return 0
+        if rows[0]["chunks"] > SWEEP_CHUNKS:
+            await self._remove_chunks(ids[0])
+        async with self._database.connection() as connection:
+            await connection.execute(_DELETE_CHUNKS, [ids])
+            return (await connection.execute(_DELETE, [ids])).rowcount
+
+    async def _remove_chunks(self, content_id: int) -> None:
+        """Remove the chunks of a large content, a part at a time."""
+        deleted = SWEEP_CHUNKS
+        while deleted == SWEEP_CHUNKS:
+            async with self._database.connection() as connection:
+                deleted = (await connection.execute(_DELETE_SOME_CHUNKS, [content_id, SWEEP_CHUNKS])).rowcount
+
+
+async def seal(connection: Connection, written: Written) -> int:
+    """The content to refer to, in the caller's transaction: these bytes, or the same that were there before. Raises Forgotten."""
+    await connection.execute(_LOCK, [written.sha256.hex()])
+    same = await (await connection.execute(_SAME, [written.sha256])).fetchone()
+    if same is not None:
+        if same["id"] != written.id:
+            await connection.execute(_DROP, [written.id])
+        return int(same["id"])
+    sealed = await (await connection.execute(_SEAL, [written.sha256, written.id, written.size])).fetchone()
+    if sealed is None:
+        raise Forgotten("what was written is gone: write it again")
+    return int(sealed["id"])
+
+
+class _Draft:
+    """A content that is being written: one batch is on its way, in order."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._hash = hashlib.sha256()
+        self._id = 0
+        self._size = 0
+        self._chunks = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def add(self, batch: Sequence[bytes]) -> None:
+        """Begin to write the batch, once the one before it is written."""
+        await self._written()
+        self._writing = asyncio.create_task(self._write(batch))
+
+    async def end(self) -> Written:
+        """Everything is written."""
+        await self._written()
+        if not self._id:
+            await self._begin()
+        return Written(self._id, self._size, self._hash.digest())
+
+    async def give_up(self) -> None:
+        """What was written is left to the sweep."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait({self._writing})
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def _begin(self) -> None:
+        row = await self._database.fetch_one(_BEGIN)
+        assert row is not None
+        self._id = row["id"]
+
+    async def _write(self, batch: Sequence[bytes]) -> None:
+        if not self._id:
+            await self._begin()
+        await asyncio.gather(asyncio.to_thread(self._digest, batch), self._store(batch))
+
+    def _digest(self, batch: Sequence[bytes]) -> None:
+        for chunk in batch:
+            self._hash.update(chunk)
+
+    async def _store(self, batch: Sequence[bytes]) -> None:
+        size = sum(map(len, batch))
+        async with self._database.pipelined() as connection:
+            # What counts is the commit that seals it all, and that one is synchronous: it makes the ones before it last, too.
+            await connection.execute("set local synchronous_commit = off")
+            grown = await connection.execute(_GROW, [size, self._id, self._size])
+            for n, chunk in enumerate(batch, self._chunks):
+                await connection.execute(_ADD, [n, chunk, self._id, self._size + size])
+        if not grown.rowcount:
+            raise Forgotten("what was written so far was swept: write it again")
+        self._size += size
+        self._chunks += len(batch)
+
+
+async def _batches(pieces: AsyncIterable[bytes], limit_bytes: int) -> AsyncIterator[list[bytes]]:
+    """The same bytes as batches of chunks, all but the last of them full. Raises TooManyBytes."""
+    batch = list[bytes]()
+    async for chunk in recut(_limited(pieces, limit_bytes), CHUNK_BYTES):
+        batch.append(chunk)
+        if len(batch) == BATCH_CHUNKS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _limited(pieces: AsyncIterable[bytes], limit_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > limit_bytes:
+            raise TooManyBytes
+        yield piece

@@ -1,0 +1,301 @@
+"""API keys, known only by the hash of their token."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import errors
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Principal, PrincipalKind, Role
+from opsjobs.model.errors import FieldError, Invalid, NotFound, Unavailable
+from opsjobs.model.execution import moment
+from opsjobs.model.grants import principal_of, within
+from opsjobs.store import audit, idempotency, retired_names
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference, lock, unique_name
+from opsjobs.store.transaction import Connection, Database
+
+TOKEN_PREFIX = "opsc_"  # noqa: S105  how a token begins, not one
+TOKEN_BYTES = 32
+TOKEN_CHARACTERS_MIN = 16
+TOKEN_CHARACTERS_MAX = 8_192
+USE_NOTED_EVERY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as it may be shown: without its token. `role`: where it is one role without a scope, else None."""
+
+    id: int
+    uuid: str
+    name: str
+    role: str | None
+    grants: list[dict[str, Any]]
+    person: str | None
+    made_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /api-keys/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "role": self.role,
+            "grants": self.grants,
+            "person": self.person,
+            "made_by": self.made_by,
+            "created_at": moment(self.created_at),
+            "expires_at": moment(self.expires_at),
+            "last_used_at": moment(self.last_used_at),
+        }
+
+
+def role_grant(role: str) -> dict[str, Any]:
+    """A grant as it is kept: one role, everywhere."""
+    return {"role": role, "permissions": [], "scope": ""}
+
+
+_SHOWN = "id, uuid, name, role, grants, person, made_by, created_at, expires_at, last_used_at"
+
+API_KEYS = Listing(
+    f"select {_SHOWN} from api_keys",
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "role": Column("text"),
+        "person": Column("text"),
+        "made_by": Column("text"),
+        "created_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+
+# A key belongs to the user who made it, by whichever way, or answers to the service or to the platform's person who did: it may
+# what he may, and is good for as long as he is.
+_INSERT = f"""
+insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, user_id, answers_to,
+  answers_to_kind)
+values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s, %(made_by)s, %(made_by_kind)s,
+  case %(made_by_kind)s when 'user' then (select id from users where name = %(made_by)s)
+    when 'api_key' then (select user_id from api_keys where name = %(made_by)s) end,
+  case when %(made_by_kind)s in ('external', 'service') then %(made_by)s
+    when %(made_by_kind)s = 'api_key' then (select answers_to from api_keys where name = %(made_by)s) end,
+  case when %(made_by_kind)s in ('external', 'service') then %(made_by_kind)s
+    when %(made_by_kind)s = 'api_key' then (select answers_to_kind from api_keys where name = %(made_by)s) end)
+returning {_SHOWN}"""
+
+_ENSURE = """
+insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
+on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role, expires_at = null, grants = null,
+  user_id = null, answers_to = null, answers_to_kind = null
+where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)
+returning id, name"""
+
+_RAISE = """
+update api_keys set role = %s, expires_at = null, grants = null, user_id = null, answers_to = null, answers_to_kind = null
+where token_sha256 = %s and (role is distinct from %s or expires_at is not null or user_id is not null or answers_to is not null)
+returning id, name"""
+
+_STANDS = """
+select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.answers_to, k.answers_to_kind,
+  u.name as user_name, u.grants as user_grants,
+  k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
+from api_keys k left join users u on u.id = k.user_id
+where (k.expires_at is null or k.expires_at > (select opsjobs_now())) and (k.user_id is null or u.disabled_at is null)"""
+# Not `= any(…)`: of an array PostgreSQL does not know the length beforehand, and plans anew with every request.
+_WHO = f"{_STANDS} and k.token_sha256 in (%s, %s)"
+_NAMED = f"{_STANDS} and k.name = %s"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it.
+    `takes_over`: what an earlier key of this name left becomes its own.
+    """
+
+    name: str
+    grants: Sequence[Mapping[str, Any]]
+    expires_at: datetime | None = None
+    person: str | None = None
+    takes_over: bool = False
+
+    @property
+    def role(self) -> str | None:
+        """Its role where it is nothing but one, everywhere."""
+        only = self.grants[0] if len(self.grants) == 1 else {}
+        return only.get("role") if not only.get("scope") else None
+
+
+class ApiKeys(ABC):
+    """The API keys, by their tokens and by their names."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def create_key(self, name: str, role: str, token: str | None = None, expires_at: datetime | None = None) -> str:
+        """Store a key with a role and give back its token, which is shown this once. Raises Conflict as `issue_key`, Invalid."""
+        token = token or new_token()
+        _check(role, token)
+        async with self._database.transaction() as connection:
+            await self._insert(connection, NewKey(name, [role_grant(role)], expires_at), token, None)
+            await retired_names.check_name(connection, "api_key", name, takes_over=False)
+        return token
+
+    async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
+        """A key made by somebody; a repeated request is told all but the token, which is kept nowhere.
+
+        Raises Conflict("name_taken"), and ("name_was_used") unless it takes over what the one before left.
+        """
+        token = new_token()
+
+        async def made(connection: Connection) -> ApiKey:
+            key = await self._insert(connection, new, token, by)
+            over = await retired_names.check_name(connection, "api_key", new.name, takes_over=new.takes_over)
+            after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person, **over}
+            await audit.record(connection, "api_key.created", "api_key", key.id, key.name, after=after)
+            return key
+
+        done = await idempotency.once(
+            self._database, idem, made, lambda key: Answer(201, f"/api-keys/{key.id}", {**key.data(), "token": None})
+        )
+        return done if isinstance(done, Answer) else (done, token)
+
+    async def ensure_key(self, name: str, role: str, token: str) -> None:
+        """Make this token good for this role, for the admin token of `up`; a key of this name gets it, unless another has it.
+
+        Idempotent. Raises Unavailable, also before the first migration, and Invalid.
+        """
+        _check(role, token)
+        values = [uuid7(self._clock.now()), name, _digest(token), role]
+        try:
+            await self._ensure(_ENSURE, values, role)
+        except errors.UniqueViolation:
+            await self._ensure(_RAISE, [role, _digest(token), role], role)
+        except (errors.UndefinedTable, errors.UndefinedColumn):
+            raise Unavailable("The database has no tables yet, or older ones: run `opsjobs db upgrade`.") from None
+
+    async def _ensure(self, statement: str, values: Sequence[Any], role: str) -> None:
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(statement, values)).fetchone()
+            if row is not None:
+                after = {"grants": [role_grant(role)]}
+                await audit.record(connection, "api_key.ensured", "api_key", row["id"], row["name"], after=after)
+
+    async def by_token(self, token: str) -> Principal | None:
+        """Who this token is, or None where it is unknown or has expired, or its user is disabled."""
+        if not token or len(token) > TOKEN_CHARACTERS_MAX:
+            return None
+        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)])
+        if row is None:
+            return None
+        if row["unnoted"]:
+            # One write a minute and key, not one a request.
+            await self._database.fetch("update api_keys set last_used_at = opsjobs_now() where id = %s returning id", [row["id"]])
+        return await self._bounded(row)
+
+    async def by_key_name(self, name: str) -> Principal | None:
+        """Who the key of this name is now, or None where there is no good one."""
+        row = await self._database.fetch_one(_NAMED, [USE_NOTED_EVERY_SECONDS, name])
+        return None if row is None else await self._bounded(row)
+
+    @abstractmethod
+    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
+        """What an identity may now. None: it is gone, and so is a key that it made."""
+
+    async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
+        key = principal_of(row["name"], "api_key", _grants(row), row["person"])
+        key = replace(key, makers=_makers(row))
+        if row["user_grants"] is not None:
+            return within(key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"]))
+        if row["answers_to"] is None:
+            return key
+        maker = await self.standing(row["answers_to"], row["answers_to_kind"])
+        return None if maker is None else within(key, maker)
+
+    async def get_key(self, ref: str) -> ApiKey:
+        """One key, without its token. Raises NotFound."""
+        reference = Reference.of("api key", ref)
+        query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
+        row = await self._database.fetch_one(query, [reference.id, reference.uuid])
+        if row is None:
+            raise NotFound.of("api key", ref)
+        return _key(row)
+
+    async def list_keys(self, request: PageRequest) -> Page[ApiKey]:
+        """A page of them, without their tokens."""
+        return (await API_KEYS.page(self._database, request)).map(_key)
+
+    async def delete_key(self, ref: str) -> None:
+        """From now on its token is refused. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            gone = _key(await lock(connection, "api key", ref, f"select {_SHOWN} from api_keys"))
+            await connection.execute("delete from api_keys where id = %s", [gone.id])
+            before = {"grants": gone.grants, "person": gone.person}
+            await audit.record(connection, "api_key.deleted", "api_key", gone.id, gone.name, before=before)
+
+    async def _insert(self, connection: Connection, new: NewKey, token: str, by: Principal | None) -> ApiKey:
+        values = {
+            "uuid": uuid7(self._clock.now()),
+            "name": new.name,
+            # A process of an older release knows roles only: a key that is less than its role must be none to it.
+            "digest": _digest(token) if new.role is not None else _digest_of_narrow(token),
+            "role": new.role,
+            "grants": None if new.role is not None else Jsonb(list(new.grants)),
+            "expires_at": new.expires_at,
+            "person": new.person or (by and by.person),
+            "made_by": by and by.name,
+            "made_by_kind": by and by.kind,
+        }
+        with unique_name("api key", new.name):
+            row = await (await connection.execute(_INSERT, values)).fetchone()
+        assert row is not None
+        return _key(row)
+
+
+def new_token() -> str:
+    """A new token: `opsc_` and 32 random bytes in base64url."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def _digest(token: str) -> bytes:
+    # A plain hash is enough: a token is 256 random bits, not a word that someone chose.
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _digest_of_narrow(token: str) -> bytes:
+    return hashlib.sha256(_digest(token)).digest()
+
+
+def _check(role: str, token: str) -> None:
+    if role not in set(Role):
+        detail = f"There is no role {role!r}: there are {', '.join(Role)}."
+        raise Invalid("unknown_role", detail, errors=[FieldError("/role", detail, "unknown_role")])
+    if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
+        raise Invalid("weak_token", f"A token has at least {TOKEN_CHARACTERS_MIN} characters: leave it out to get a random one.")
+
+
+def _key(row: Mapping[str, Any]) -> ApiKey:
+    return ApiKey(**{**row, "uuid": str(row["uuid"]), "grants": _grants(row)})
+
+
+def _makers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    made = (("user", row["user_name"]), (row["made_by_kind"], row["made_by"]), (row["answers_to_kind"], row["answers_to"]))
+    return tuple(dict.fromkeys(name if kind == "api_key" else f"{kind}/{name}" for kind, name in made if name is not None))
+
+
+def _grants(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return row["grants"] or [role_grant(row["role"])]

@@ -1,0 +1,208 @@
+"""Services that speak for themselves: a client id each, a public key, and what it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, uuid7
+from opsjobs.model.access import Principal
+from opsjobs.model.execution import moment
+from opsjobs.store import audit, idempotency, retired_names
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as it is shown; `name` is its client id."""
+
+    id: int
+    uuid: str
+    name: str
+    public_key: str
+    grants: list[dict[str, Any]]
+    disabled: bool
+    made_by: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /services/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "public_key": self.public_key,
+            "grants": self.grants,
+            "disabled": self.disabled,
+            "made_by": self.made_by,
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SHOWN = "id, uuid, name, public_key, grants, disabled_at is not null as disabled, made_by, created_at, updated_at"
+_SELECT = f"select {_SHOWN} from service_clients"
+
+SERVICES = Listing(
+    _SELECT,
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "disabled": Column("boolean"),
+        "made_by": Column("text"),
+        "created_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+
+# Whose right a service stands by: the user, the service or the platform's person who wrote it, or who stands behind the API key
+# that did. A service that changes another one leaves this as it is: two could come to answer to each other.
+_BEHIND = """
+case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left join users u on u.id = k.user_id
+  where k.name = %(by)s) else %(by)s end"""
+_BEHIND_KIND = """
+case %(by_kind)s when 'api_key' then (select case when k.user_id is null then k.answers_to_kind else 'user' end from api_keys k
+  where k.name = %(by)s) else %(by_kind)s end"""
+
+_INSERT = f"""
+insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind, answers_to, answers_to_kind)
+values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end, %(by)s::text, %(by_kind)s::text,
+  {_BEHIND}, {_BEHIND_KIND}) returning {_SHOWN}"""
+
+_REPLACE = """
+update service_clients set public_key = %(public_key)s, grants = %(grants)s, updated_at = opsjobs_now(),
+  disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end{owner}
+where id = %(id)s returning {shown}"""
+_HANDED_OVER = f""",
+  made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND}, answers_to_kind = {_BEHIND_KIND}"""
+
+
+class Services:
+    """The registered services."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(
+        self,
+        name: str,
+        public_key: str,
+        grants: list[dict[str, Any]],
+        *,
+        disabled: bool = False,
+        takes_over: bool = False,
+        idem: IdempotentRequest | None = None,
+        by: Principal | None = None,
+    ) -> Service | Answer:
+        """Register one, which may no more than `by` may now.
+
+        Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left.
+        """
+        values = {
+            "uuid": uuid7(self._clock.now()),
+            "name": name,
+            "public_key": public_key,
+            "grants": Jsonb(grants),
+            "disabled": disabled,
+            **_maker(by),
+        }
+
+        async def made(connection: Connection) -> Service:
+            with unique_name("service", name):
+                row = await (await connection.execute(_INSERT, values)).fetchone()
+            assert row is not None
+            service = _service(row)
+            over = await retired_names.check_name(connection, "service", name, takes_over=takes_over)
+            await audit.record(connection, "service.created", "service", service.id, name, after={**_told(service), **over})
+            return service
+
+        return await idempotency.once(
+            self._database, idem, made, lambda service: Answer(201, f"/services/{service.id}", service.data())
+        )
+
+    async def replace(
+        self,
+        ref: str,
+        public_key: str,
+        grants: list[dict[str, Any]],
+        *,
+        disabled: bool,
+        basis: datetime | None = None,
+        by: Principal | None = None,
+    ) -> Service:
+        """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound.
+
+        From now on it may no more than `by` may; unless that is a service itself.
+        """
+        async with self._database.transaction() as connection:
+            before = _service(await lock(connection, "service", ref, _SELECT))
+            check_basis("service", ref, before.updated_at, basis)
+            values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled, **_maker(by)}
+            owner = "" if by is None or by.kind == "service" else _HANDED_OVER
+            row = await (await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)).fetchone()
+            assert row is not None
+            after = _service(row)
+            await audit.record(
+                connection, "service.updated", "service", after.id, after.name, before=_told(before), after=_told(after)
+            )
+        return after
+
+    async def delete(self, ref: str) -> None:
+        """From now on its tokens are refused. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            gone = _service(await lock(connection, "service", ref, _SELECT))
+            await connection.execute("delete from service_clients where id = %s", [gone.id])
+            await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_told(gone))
+
+    async def get(self, ref: str) -> Service:
+        """One of them. Raises NotFound."""
+        return _service(await find(self._database, "service", ref, _SELECT))
+
+    async def list(self, request: PageRequest) -> Page[Service]:
+        """A page of them."""
+        return (await SERVICES.page(self._database, request)).map(_service)
+
+    async def public_key(self, name: str) -> str | None:
+        """What its tokens are proven with; None where it is unknown or disabled."""
+        query = "select public_key from service_clients where name = %s and disabled_at is null"
+        row = await self._database.fetch_one(query, [name])
+        return None if row is None else str(row["public_key"])
+
+
+def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str:
+    """The name of a service that speaks for somebody; a service's own name has no slash.
+
+    >>> on_behalf("portal", "user", "ada"), parted("portal/user/ada")
+    ('portal/user/ada', ('portal', 'user', 'ada'))
+    """
+    return f"{service}/{kind}/{user}"
+
+
+def parted(name: str) -> tuple[str, str | None, str | None]:
+    """The service of such a name, and for whom it speaks: kind and name, or None."""
+    service, _, rest = name.partition("/")
+    kind, _, user = rest.partition("/")
+    return (service, kind, user) if rest else (service, None, None)
+
+
+def _maker(by: Principal | None) -> dict[str, str | None]:
+    return {"by": None, "by_kind": None} if by is None else {"by": by.name, "by_kind": by.kind}
+
+
+def _told(service: Service) -> dict[str, Any]:
+    told = {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
+    return {**told, "made_by": service.made_by}
+
+
+def _service(row: Mapping[str, Any]) -> Service:
+    return Service(**{**row, "uuid": str(row["uuid"])})

@@ -1,0 +1,139 @@
+"""Logins that last: a session with a chain of refresh tokens, each good once, all of which end together."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from opsjobs.clock import Clock, uuid7
+from opsjobs.model.access import Principal
+from opsjobs.model.errors import Unauthorised
+from opsjobs.model.grants import principal_of
+from opsjobs.store import audit
+from opsjobs.store.identities.users import Known
+from opsjobs.store.transaction import Connection, Database
+
+REFRESH_PREFIX = "opsr_"
+REFRESH_CHARACTERS_MAX = 200
+SESSIONS_MAX = 50
+"""Logins of one user at a time; one more ends his oldest."""
+
+_BEGIN = """
+insert into sessions (id, user_id, expires_at) values (%s, %s, opsjobs_now() + make_interval(secs => %s))"""
+
+_MAKE_ROOM = """
+update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
+  select id from sessions where user_id = %s and ended_at is null order by created_at desc, id desc offset %s)"""
+
+# What has ended is of no use after a day: until then the reuse of its tokens is told as what it is.
+_FORGET = """
+delete from sessions where id in (
+  select id from sessions where coalesce(ended_at, expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
+
+_GIVE = "insert into refresh_tokens (token_sha256, session_id) values (%s, %s)"
+
+_TAKE = """
+select t.session_id, t.used_at is not null as used, s.user_id, u.name,
+  s.ended_at is null and s.expires_at > opsjobs_now() and u.disabled_at is null as good
+from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
+where t.token_sha256 = %s for update of t, s"""
+
+_END = "update sessions set ended_at = opsjobs_now(), because = %s where id = %s and ended_at is null returning user_id"
+
+_WHO = """
+select u.name, u.grants from sessions s join users u on u.id = s.user_id
+where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now()) and u.disabled_at is null"""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session that goes on: whose it is, and the refresh token that is good next."""
+
+    session: UUID
+    user: str
+    refresh_token: str
+
+
+class Sessions:
+    """The logins. `kept_seconds`: how long one lasts, however often it is refreshed."""
+
+    def __init__(self, database: Database, clock: Clock, *, kept_seconds: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._kept_seconds = kept_seconds
+
+    async def begin(self, user: Known, password_hash: str | None = None) -> Login:
+        """A new login; `password_hash`: the same password, hashed as it is done today."""
+        session = uuid7(self._clock.now())
+        async with self._database.transaction() as connection:
+            await connection.execute(_FORGET)
+            await connection.execute(_BEGIN, [session, user.id, self._kept_seconds])
+            await connection.execute(_MAKE_ROOM, [user.id, SESSIONS_MAX])
+            await connection.execute(
+                "update users set last_login_at = opsjobs_now(), password_hash = coalesce(%s, password_hash) where id = %s",
+                [password_hash, user.id],
+            )
+            token = await _give(connection, session)
+            # The request came without a token; by now it is known whose it is.
+            with audit.acting(replace(audit.actor(), name=user.name, kind="user", person=user.name)):
+                await audit.record(connection, "user.logged_in", "user", user.id, user.name)
+        return Login(session, user.name, token)
+
+    async def refresh(self, token: str) -> Login:
+        """The next token for this one, which is good no more. Raises Unauthorised.
+
+        One that comes a second time was stolen, from its owner or by him: the login ends for both.
+        """
+        stolen = False
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_TAKE, [_digest(token)])).fetchone()
+            if row is None or not row["good"]:
+                raise _ended()
+            if row["used"]:
+                stolen = True
+                await connection.execute(_END, ["a refresh token came twice", row["session_id"]])
+                reason = "a refresh token was used a second time"
+                await audit.record(connection, "login.revoked", "user", row["user_id"], row["name"], reason=reason)
+            else:
+                await connection.execute(
+                    "update refresh_tokens set used_at = opsjobs_now() where token_sha256 = %s", [_digest(token)]
+                )
+                following = await _give(connection, row["session_id"])
+        if stolen:
+            raise Unauthorised("token_reused", "This refresh token was used before: the login has ended. Log in again.")
+        return Login(row["session_id"], row["name"], following)
+
+    async def end(self, session: UUID) -> None:
+        """Log out: all tokens of this login are refused from now on."""
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_END, ["logged out", session])).fetchone()
+            if row is not None:
+                await audit.record(connection, "user.logged_out", "user", row["user_id"])
+
+    async def end_by_token(self, token: str) -> None:
+        """The same, by the login's refresh token; an unknown one ends nothing."""
+        query = "select session_id from refresh_tokens where token_sha256 = %s"
+        row = await self._database.fetch_one(query, [_digest(token)])
+        if row is not None:
+            await self.end(row["session_id"])
+
+    async def principal(self, session: UUID) -> Principal | None:
+        """Whose login this is, with what he may now; None where it has ended, or he is disabled."""
+        row = await self._database.fetch_one(_WHO, [session])
+        return None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
+
+
+async def _give(connection: Connection, session: UUID) -> str:
+    token = REFRESH_PREFIX + secrets.token_urlsafe(32)
+    await connection.execute(_GIVE, [_digest(token), session])
+    return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _ended() -> Unauthorised:
+    return Unauthorised("token_invalid", "This login has ended: log in again.")

@@ -1,0 +1,22 @@
+"""Who still uses a thing: what is in use is neither dropped nor given another name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opsjobs.model.errors import Conflict
+from opsjobs.store.transaction import Connection
+
+NAMED_AT_MOST = 5
+
+
+async def check_unused(connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]) -> None:
+    """Raise Conflict(code) where the query finds users: `what`, the first names of them, and what to do.
+
+    It answers with `name`, and `n` for how many there are in all, and is bounded by `%(limit)s`.
+    """
+    users = await (await connection.execute(query, {**values, "limit": NAMED_AT_MOST})).fetchall()
+    if users:
+        names = ", ".join(row["name"] for row in users)
+        more = users[0]["n"] - len(users)
+        raise Conflict(code, f"{what} {names}{f' and {more} more' if more else ''}: change those first.")

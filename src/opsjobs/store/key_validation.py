@@ -1,0 +1,141 @@
+"""Whether a key, a certificate or a keytab can be used: judged when it is stored, not found out by a nightly job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import ssh
+
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.store import keytab
+
+_Loader = Callable[[bytes, bytes | None], object]
+
+
+def tidy(text: str) -> str:
+    """The same key with Unix line ends and one final newline: pasted keys lack it, and OpenSSH insists."""
+    return text.replace("\r\n", "\n").strip() + "\n"
+
+
+def check_private_key(text: str, passphrase: str | None) -> None:
+    """Raises Invalid with a pointer to the field at fault where the key does not open with this passphrase (or without)."""
+    _load(tidy(text), passphrase)
+
+
+def check_certificate(certificate: str, private_key: str, passphrase: str | None, *, username: str, now: datetime) -> None:
+    """Raises Invalid where the OpenSSH certificate cannot be read, or not be used: with this key, by this user, at this moment."""
+    key = _load(tidy(private_key), passphrase)
+    try:
+        identity = ssh.load_ssh_public_identity(certificate.strip().encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise _wrong(
+            "certificate", "The certificate is not an OpenSSH certificate: give the line of the -cert.pub file."
+        ) from None
+    if not isinstance(identity, ssh.SSHCertificate):
+        raise _wrong("certificate", "This is a public key, not a certificate: give the line of the -cert.pub file.")
+    if _public(identity.public_key()) != _public(key.public_key()):
+        raise _wrong("certificate", "The certificate is for another key than the private_key.")
+    if identity.type is not ssh.SSHCertificateType.USER:
+        raise _wrong(
+            "certificate", "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n USER)."
+        )
+    names = [name.decode(errors="replace") for name in identity.valid_principals]
+    if names and username not in names:
+        raise _wrong(
+            "certificate", f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with -n {username}."
+        )
+    if identity.valid_before <= now.timestamp():
+        raise _wrong("certificate", f"The certificate was good until {_day(identity.valid_before)}: have the key signed again.")
+
+
+def check_client_certificate(certificate: str, private_key: str, passphrase: str | None, *, now: datetime) -> None:
+    """Raises Invalid where the X.509 certificate cannot be read, is for another key, or has expired."""
+    key = _load(tidy(private_key), passphrase)
+    try:
+        found = x509.load_pem_x509_certificate(tidy(certificate).encode())
+    except ValueError:
+        detail = "The certificate is no X.509 certificate in PEM form: it begins with -----BEGIN CERTIFICATE-----."
+        raise _wrong("certificate", detail) from None
+    if _der(found.public_key()) != _der(key.public_key()):
+        raise _wrong("certificate", "The certificate is for another key than the private_key.")
+    if found.not_valid_after_utc <= now:
+        raise _wrong("certificate", f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued again.")
+
+
+def check_keytab(text: str, principal: str) -> None:
+    """Raises Invalid where the keytab (base64) cannot be read, or holds no key of this principal."""
+    try:
+        held = keytab.principals(keytab.decoded(text))
+    except ValueError as fault:
+        raise _wrong("keytab", str(fault)) from None
+    if principal not in held:
+        others = f"those of {', '.join(held[:5])}" if held else "none at all"
+        raise _wrong("keytab", f"The keytab holds no key of {principal}, but {others}.")
+
+
+def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
+    if "PRIVATE KEY-----" not in text:
+        raise _wrong(
+            "private_key",
+            "The private_key is not a private key in OpenSSH or PEM form: it begins with -----BEGIN …PRIVATE KEY-----.",
+        )
+    try:
+        return _loaded(text, passphrase)
+    except UnsupportedAlgorithm as unsupported:
+        raise _wrong("private_key", f"The private_key has a form that this installation cannot read: {unsupported}.") from None
+    except (ValueError, TypeError):
+        pass
+    if passphrase is not None and _opens(text, None):
+        raise _wrong("passphrase", "The private_key is not protected by a passphrase: leave the passphrase out.")
+    if passphrase is None and _is_protected(text):
+        raise _wrong("passphrase", "The private_key has a passphrase. Send it as `passphrase` (--passphrase-file FILE).")
+    if passphrase is not None and _is_protected(text):
+        raise _wrong("passphrase", "The passphrase does not open the private_key.")
+    raise _wrong("private_key", "The private_key cannot be read: it is cut short, or not a key of a kind that SSH uses.")
+
+
+def _loaded(text: str, passphrase: str | None) -> PrivateKeyTypes:
+    secret = passphrase.encode() if passphrase is not None else None
+    if "BEGIN OPENSSH PRIVATE KEY" in text:
+        return ssh.load_ssh_private_key(text.encode(), secret)
+    return serialization.load_pem_private_key(text.encode(), secret)
+
+
+def _opens(text: str, passphrase: str | None) -> bool:
+    try:
+        _loaded(text, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _is_protected(text: str) -> bool:
+    try:
+        _loaded(text, None)
+    except TypeError:  # what cryptography raises for "a passphrase is needed", and for nothing else here
+        return True
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return False
+
+
+def _public(key: object) -> bytes:
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[attr-defined,no-any-return]  # of any kind
+
+
+def _der(key: object) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(serialization.Encoding.DER, form)  # type: ignore[attr-defined,no-any-return]  # of any kind
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _wrong(name: str, detail: str) -> Invalid:
+    return Invalid("invalid_credential", detail, errors=[FieldError(f"/{name}", detail, "invalid_credential")])

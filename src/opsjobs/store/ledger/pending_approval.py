@@ -1,0 +1,110 @@
+"""Executions that wait for their approval: written with room for no run, and begun with all that was withheld from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.model.approval import Approval, Terms
+from opsjobs.model.errors import Conflict
+from opsjobs.model.events import EventType
+from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.approval_rows import approval_by_id, tell
+from opsjobs.store.ledger.exclusive_names import ASK_NAMES, GRANT_NAMES, IN_A_CIRCLE
+from opsjobs.store.transaction import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a launch asks before it begins: on which terms, and the hash (made with `salt`) of what would run where."""
+
+    terms: Terms
+    hash: str
+    salt: bytes
+
+
+_ASK = """
+insert into approvals (execution_id, action, kind, message, expires_at, needed, roles, users, hash, salt, withheld)
+values (%(execution)s, '', 'launch', %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s,
+        %(roles)s::text[], %(users)s::text[], %(hash)s, %(salt)s, %(withheld)s) returning id"""
+
+_JOB = """
+select j.name, j.state from job_executions e join jobs j on j.id = e.job_id where e.id = %s"""
+
+# The deadline counts from now. Looked after are those that would have been from their launch (NewExecution.watched).
+_BEGIN = """
+with begun as (
+  update job_executions e set status = 'queued', last_seq = e.last_seq + 1, "window" = (a.withheld ->> 'window')::int,
+    deadline_at = t.now + make_interval(secs => (a.withheld ->> 'timeout')::float8),
+    hold_until = t.now + make_interval(secs => (a.withheld ->> 'hold')::float8),
+    watched = (a.withheld ->> 'watched')::boolean
+  from approvals a cross join (select opsjobs_now() as now) t
+  where e.id = %(execution)s and a.id = %(approval)s and a.execution_id = e.id and a.status = 'approved'
+    and e.status = 'pending_approval' and not e.cancelling and e.finished_at is null
+  returning e.id, e.uuid, e.log_day, e.last_seq
+), logged as (
+  insert into execution_log (log_day, execution_id, seq, event, body)
+  select log_day, id, last_seq, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null) from begun
+), told as (
+  insert into events (shard, type, subject, execution_id) select id %% 16, 'execution.queued', uuid, id from begun
+)
+select b.id, a.withheld -> 'names' as names, (a.withheld ->> 'parent')::bigint as parent, s.triggered_by
+from begun b join approvals a on a.id = %(approval)s join execution_specs s on s.execution_id = b.id"""
+
+
+async def ask(connection: Connection, execution_id: int, question: Question, withheld: dict[str, Any]) -> Approval:
+    """Ask for the approval of a launch, in the launch's transaction. `withheld`: window, timeout, hold, watched, names, parent."""
+    terms = question.terms
+    asked = {
+        "execution": execution_id,
+        "message": terms.message,
+        "expires": terms.expires_seconds,
+        "needed": terms.needed,
+        "roles": list(terms.roles),
+        "users": list(terms.users),
+        "hash": question.hash,
+        "salt": question.salt,
+        "withheld": Jsonb(withheld),
+    }
+    row = await (await connection.execute(_ASK, asked)).fetchone()
+    assert row is not None
+    approval = await approval_by_id(connection, row["id"])
+    await tell(connection, EventType.APPROVAL_REQUESTED, approval)
+    return approval
+
+
+async def begin(connection: Connection, approval: Approval) -> None:
+    """Let it begin: queued, with its window, deadline and names; under its lock. Raises Conflict where it cannot, for now or ever."""
+    job = await (await connection.execute(_JOB, [approval.execution_id])).fetchone()
+    if job is not None and job["state"] != "active":
+        detail = f"Job {job['name']} is {job['state']}: nothing of it begins until it is resumed. Resume it, then approve."
+        raise Conflict(f"job_is_{job['state']}", detail)
+    named = {"execution": approval.execution_id, "approval": approval.id}
+    begun = await (await connection.execute(_BEGIN, named)).fetchone()
+    if begun is None:
+        raise Conflict("execution_ended", f"Execution {approval.execution_id} does not wait for its approval any more.")
+    if begun["names"]:
+        await take_names(connection, begun["id"], begun["parent"], begun["names"], child=begun["triggered_by"] == "workflow")
+    await connection.execute(ADMIT, {"executions": [begun["id"]]})
+
+
+async def take_names(connection: Connection, execution_id: int, parent: int | None, names: Sequence[str], *, child: bool) -> None:
+    """Ask for the execution's exclusive names. Raises Conflict as `check_circle`."""
+    await connection.execute(ASK_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
+    await connection.execute(GRANT_NAMES)
+    if child:
+        await check_circle(connection, execution_id)
+
+
+async def check_circle(connection: Connection, execution_id: int) -> None:
+    """Raise Conflict where it would wait for a name whose holder waits, at whatever distance, for it."""
+    found = await (await connection.execute(IN_A_CIRCLE, {"id": execution_id})).fetchone()
+    if found is not None:
+        detail = (
+            f"The name {found['name']!r} is held by an execution that waits for one that is held above this execution: "
+            "neither would ever go on. Let the outer job ask for all names that inner ones need."
+        )
+        raise Conflict("names_in_a_circle", detail)

@@ -1,0 +1,39 @@
+"""Names that somebody had who is gone: what he left is known by his name, so nobody else gets it by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from opsjobs.model.errors import Conflict, FieldError
+from opsjobs.model.execution import moment
+from opsjobs.store.transaction import Connection
+
+_OF = {"user": "a user's", "api_key": "an API key's", "service": "a service's"}
+_SPENT = "select spent_at from spent_names where noun = %s and name = %s"
+
+
+async def check_name(
+    connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, takes_over: bool
+) -> dict[str, str]:
+    """Call it after the row was inserted: whoever was deleted at the same moment is then seen. What the audit log is told of it:
+    nothing for a new name, `takes_over` where that was said. Raises Conflict("name_was_used").
+    """
+    row = await (await connection.execute(_SPENT, [noun, name])).fetchone()
+    if row is None:
+        return {}
+    since = moment(row["spent_at"]) or ""
+    if takes_over:
+        return {"takes_over": f"what {noun} {name} left, who is gone since {since}"}
+    detail = (
+        f"{name!r} was {_OF[noun]} name until {since}, and what that one left (files, schedules, executions) is known by it: choose "
+        "another name; or say `takes_over`, as an administrator of everything, so that the new one gets it all."
+    )
+    raise Conflict("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
+
+
+async def labels_of_target(connection: Connection, name: str) -> Mapping[str, str] | None:
+    """What the machine was labelled that had this name last; None where none had that is gone, or is called otherwise now."""
+    query = "select labels from spent_names where noun = 'target' and name = %s"
+    row = await (await connection.execute(query, [name])).fetchone()
+    return None if row is None else row["labels"]

@@ -1,0 +1,198 @@
+"""Calendars: stored, looked up by their names, and kept while schedules name them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.calendar import Calendar, CalendarDraft, closed
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.execution import moment
+from opsjobs.store import audit, idempotency
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.in_use import check_unused
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.scheduling.due_firings import ClosedWords
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCalendar:
+    """A calendar with its identity."""
+
+    id: int
+    uuid: str
+    draft: CalendarDraft
+    created_at: datetime
+    updated_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """The body of GET /calendars/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            **self.draft.data(),
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SHOWN = "select id, uuid, name, description, timezone, kind, windows, created_at, updated_at from calendars"
+CALENDARS = Listing(
+    _SHOWN,
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "name": Column("text", sort=True),
+        "kind": Column("text"),
+        "timezone": Column("text"),
+        "created_at": Column("moment", sort=True),
+        "updated_at": Column("moment", sort=True),
+    },
+    default_sort="name",
+)
+_INSERT = """
+insert into calendars (uuid, name, description, timezone, kind, windows)
+values (%(uuid)s, %(name)s, %(description)s, %(timezone)s, %(kind)s, %(windows)s)
+returning id, uuid, name, description, timezone, kind, windows, created_at, updated_at"""
+_REPLACE = """
+update calendars set name = %(name)s, description = %(description)s, timezone = %(timezone)s, kind = %(kind)s,
+  windows = %(windows)s, updated_at = opsjobs_now() where id = %(id)s
+returning id, uuid, name, description, timezone, kind, windows, created_at, updated_at"""
+_SCHEDULES = """
+select j.name || '/' || s.name as name, count(*) over () as n from job_schedules s join jobs j on j.id = s.job_id
+where s.deleted_at is null and j.state <> 'archived' and s.definition -> 'calendars' ? %(name)s
+order by j.name, s.name limit %(limit)s"""
+
+
+class Calendars:
+    """The calendars in PostgreSQL."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def create(self, draft: CalendarDraft, idem: IdempotentRequest | None = None) -> StoredCalendar | Answer:
+        """Store a calendar; an Answer where this request was done before. Raises Conflict("name_taken")."""
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            with unique_name("calendar", draft.name):
+                made = await connection.execute(_INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())})
+            stored = _stored(await made.fetchone())
+            await audit.record(connection, "calendar.created", "calendar", stored.id, draft.name, after=draft.data())
+            if idem is not None:
+                await idempotency.record(connection, idem, 201, f"/calendars/{stored.id}", stored.data())
+        return stored
+
+    async def get(self, ref: str) -> StoredCalendar:
+        """One calendar. Raises NotFound."""
+        return _stored(await find(self._database, "calendar", ref, _SHOWN))
+
+    async def replace(self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None) -> StoredCalendar:
+        """Change the whole: what is due from now on goes by it.
+
+        Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") where a schedule knows the old name.
+        """
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref)
+            check_basis("calendar", ref, old.updated_at, basis)
+            if draft.name != old.draft.name:
+                await _check_unused(connection, old.draft.name)
+            if draft == old.draft:
+                return old
+            with unique_name("calendar", draft.name):
+                changed = await connection.execute(_REPLACE, {**_values(draft), "id": old.id})
+            told = audit.changes(old.draft.data(), draft.data())
+            await audit.record(connection, "calendar.updated", "calendar", old.id, draft.name, **told)
+            return _stored(await changed.fetchone())
+
+    async def delete(self, ref: str) -> None:
+        """Drop a calendar. Raises NotFound, Conflict("calendar_in_use") naming schedules that know it."""
+        async with self._database.transaction() as connection:
+            old = await _locked(connection, ref)
+            await _check_unused(connection, old.draft.name)
+            await connection.execute("delete from calendars where id = %s", [old.id])
+            await audit.record(connection, "calendar.deleted", "calendar", old.id, old.draft.name, before=old.draft.data())
+
+    async def list(self, request: PageRequest) -> Page[StoredCalendar]:
+        """A page of them, by name."""
+        return (await CALENDARS.page(self._database, request)).map(_stored)
+
+    async def by_names(self, names: Collection[str]) -> Mapping[str, Calendar]:
+        """Those of these names that are there, ready to be asked."""
+        if not names:
+            return {}
+        async with self._database.connection() as connection:
+            return await named(connection, names)
+
+
+async def named(connection: Connection, names: Collection[str]) -> Mapping[str, Calendar]:
+    """As `by_names`, for whoever has a connection in hand."""
+    if not names:
+        return {}
+    rows = await (await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])).fetchall()
+    return {row["name"]: Calendar(_draft(row)) for row in rows}
+
+
+async def by_calendars(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedWords:
+    """What tells whether calendars of these schedules, as they are now, close an instant, and in which words."""
+    known = await named(connection, {name for schedule in schedules for name in schedule.definition.calendars})
+
+    def words(schedule: StoredSchedule, instant: datetime) -> str | None:
+        asked = [known[name] for name in schedule.definition.calendars if name in known]
+        shut = closed(asked, instant) if asked else None
+        return shut.words if shut is not None else None
+
+    return words
+
+
+async def check_known(connection: Connection, names: Sequence[str], pointer: str = "/calendars") -> None:
+    """That there is a calendar of each name, which then stays until this transaction ends. Raises Invalid("unknown_calendar").
+
+    For whoever stores a schedule; `pointer` is where the names stand in its body.
+    """
+    if not names:
+        return
+    query = "select name from calendars where name = any(%s) order by id for key share"
+    rows = await (await connection.execute(query, [list(names)])).fetchall()
+    known = {row["name"] for row in rows}
+    faults = [
+        FieldError(f"{pointer}/{position}", f"There is no calendar {name!r}: make it first, or leave it out.", "unknown_calendar")
+        for position, name in enumerate(names)
+        if name not in known
+    ]
+    if faults:
+        raise Invalid("unknown_calendar", faults[0].detail, errors=faults)
+
+
+async def _check_unused(connection: Connection, name: str) -> None:
+    what = f"The calendar {name!r} is named by the schedules"
+    await check_unused(connection, "calendar_in_use", what, _SCHEDULES, {"name": name})
+
+
+async def _locked(connection: Connection, ref: str) -> StoredCalendar:
+    # Who stores a schedule with this name holds it for key share: we wait for that, and see the schedule then.
+    return _stored(await lock(connection, "calendar", ref, _SHOWN))
+
+
+def _values(draft: CalendarDraft) -> dict[str, Any]:
+    written = draft.data()
+    return {**written, "windows": Jsonb(written["windows"])}
+
+
+def _draft(row: Mapping[str, Any]) -> CalendarDraft:
+    return CalendarDraft.model_validate({name: row[name] for name in CalendarDraft.model_fields}, context={"stored": True})
+
+
+def _stored(row: DictRow | None) -> StoredCalendar:
+    assert row is not None
+    return StoredCalendar(row["id"], str(row["uuid"]), _draft(row), row["created_at"], row["updated_at"])

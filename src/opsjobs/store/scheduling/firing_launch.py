@@ -1,0 +1,169 @@
+"""From pending to triggered: executions of some firings in one transaction, as far as their schedules still say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from opsjobs.model.firing import FiringStatus, Rule, paused_words
+from opsjobs.store.ledger import NewExecution
+from opsjobs.store.ledger.launch import launch
+from opsjobs.store.ledger.launch_many import launch_many, plain
+from opsjobs.store.scheduling import firing_transitions as moves
+from opsjobs.store.scheduling.due_firings import Ready
+from opsjobs.store.scheduling.firing_transitions import Deferral, Move, Ran
+from opsjobs.store.transaction import Connection
+
+AGAIN_SECONDS = 0.0
+WAITED_FOR = "execution {} of the schedule has not ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A firing, and the execution that it is to become."""
+
+    ready: Ready
+    new: NewExecution
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A firing whose schedule wants the executions before it cancelled first."""
+
+    ready: Ready
+    executions: Sequence[int]
+
+
+# Schedules before jobs, jobs before executions, each by id: the order of all who lock several of them.
+_LOCK = """
+select id, job_id, version, enabled, paused_reason, firings, definition ->> 'overlap' as overlap, deleted_at is not null as deleted,
+       (definition ->> 'max_firings')::bigint as max_firings
+from job_schedules where id = any(%(schedules)s) order by id for no key update"""
+_LOCK_FIRINGS = """
+select f.id from schedule_executions f join unnest(%(firings)s::bigint[], %(attempts)s::int[]) as m(id, attempts) using (id, attempts)
+where f.status = 'pending' order by f.id for update of f"""
+_OVER = """
+update schedule_executions f set over = true
+where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over
+  and not exists (select from job_executions e where e.id = f.execution_id and e.finished_at is null)"""
+_OPEN = """
+select f.schedule_id, array_agg(f.execution_id order by f.execution_id) as executions from schedule_executions f
+where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over and f.execution_id is not null group by 1"""
+_LAUNCHED = "select id, uuid, created_at from job_executions where uuid = any(%(uuids)s)"
+_LOCK_JOBS = "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
+
+_OF_JOB = {
+    "archived": (Rule.JOB_DELETED, "its job was deleted"),
+    "draft": (Rule.JOB_DRAFT, "the job {name} is a draft"),
+    "paused": (Rule.JOB_PAUSED, "the job {name} is paused"),
+}
+
+
+class Batch:
+    """What is decided of some firings under the locks of their schedules; read it once the transaction is committed."""
+
+    def __init__(self, orders: Sequence[Order]) -> None:
+        self.ran: list[Ran] = []
+        self.ended: list[Move] = []
+        self.waiting: list[Deferral] = []
+        self.before: list[Before] = []
+        self._orders = orders
+        self._schedules: dict[int, DictRow] = {}
+        self._jobs: dict[int, DictRow] = {}
+        self._ours: set[int] = set()
+        self._open: dict[int, list[int]] = {}
+        self._launched: dict[UUID, tuple[int, datetime]] = {}
+        self._firings: dict[int, int] = {}
+        self._firing: set[int] = set()
+        self._chosen: list[Order] = []
+
+    async def write(self, connection: Connection) -> None:
+        """Lock, decide, launch, and put it all on record."""
+        await self._lock(connection)
+        for order in self._orders:
+            if order.ready.id in self._ours:
+                self._decide(order)
+        await self._launch(connection)
+        async with connection.pipeline():
+            await moves.trigger(connection, self.ran)
+            await moves.defer(connection, self.waiting)
+            await moves.settle(connection, self.ended)
+
+    async def _lock(self, connection: Connection) -> None:
+        readies = [order.ready for order in self._orders]
+        named = {
+            "schedules": sorted({ready.schedule.id for ready in readies}),
+            "jobs": sorted({ready.schedule.job_id for ready in readies}),
+            "firings": [ready.id for ready in readies],
+            "attempts": [ready.attempts for ready in readies],
+            "uuids": [ready.uuid for ready in readies],
+        }
+        async with connection.pipeline():
+            schedules = await connection.execute(_LOCK, named)
+            ours = await connection.execute(_LOCK_FIRINGS, named)
+            jobs = await connection.execute(_LOCK_JOBS, named)
+            await connection.execute(_OVER, named)
+            still_open = await connection.execute(_OPEN, named)
+            launched = await connection.execute(_LAUNCHED, named)
+        self._schedules = {row["id"]: row for row in await schedules.fetchall()}
+        self._ours = {row["id"] for row in await ours.fetchall()}
+        self._jobs = {row["id"]: row for row in await jobs.fetchall()}
+        self._open = {row["schedule_id"]: row["executions"] for row in await still_open.fetchall()}
+        self._launched = {row["uuid"]: (row["id"], row["created_at"]) for row in await launched.fetchall()}
+        self._firings = {row["id"]: row["firings"] for row in self._schedules.values()}
+
+    def _decide(self, order: Order) -> None:
+        ready = order.ready
+        schedule = self._schedules[ready.schedule.id]
+        if (known := self._launched.get(ready.uuid)) is not None:
+            self.ran.append(Ran(ready, known[0], ready.uuid, known[1]))
+        elif (why := self._refused(schedule)) is not None:
+            self.ended.append(Move(ready, FiringStatus.SKIPPED, *why))
+        elif schedule["version"] != ready.schedule.version:
+            self.waiting.append(Deferral(ready, AGAIN_SECONDS, None))
+        elif (others := self._open.get(schedule["id"])) and schedule["overlap"] != "allow":
+            self._overlap(ready, schedule["overlap"], others)
+        elif schedule["id"] in self._firing and schedule["overlap"] != "allow":
+            self.waiting.append(Deferral(ready, AGAIN_SECONDS, None))  # behind one of these
+        else:
+            self._firing.add(schedule["id"])
+            self._firings[schedule["id"]] += 1
+            self._chosen.append(order)
+
+    def _refused(self, schedule: DictRow) -> tuple[Rule, str] | None:
+        job = self._jobs[schedule["job_id"]]
+        if schedule["deleted"] and job["state"] != "archived":
+            return Rule.DELETED, "the schedule was deleted"
+        if job["state"] in _OF_JOB:
+            rule, words = _OF_JOB[job["state"]]
+            return rule, words.format(name=job["name"])
+        if not schedule["enabled"]:
+            return Rule.PAUSED, paused_words(schedule["paused_reason"])
+        if schedule["max_firings"] is not None and self._firings[schedule["id"]] >= schedule["max_firings"]:
+            return Rule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and so many were launched"
+        return None
+
+    def _overlap(self, ready: Ready, overlap: str, others: Sequence[int]) -> None:
+        words = WAITED_FOR.format(others[-1])
+        if overlap == "skip":
+            self.ended.append(Move(ready, FiringStatus.SKIPPED, Rule.OVERLAP, f"{words}, and overlap is skip"))
+        elif overlap == "queue":
+            self.waiting.append(Deferral(ready, AGAIN_SECONDS, words, others[-1]))
+        else:
+            self.before.append(Before(ready, others))
+
+    async def _launch(self, connection: Connection) -> None:
+        """Write the executions of those that were chosen: the plain ones together, each of the others by itself."""
+        together = [order for order in self._chosen if plain(order.new)]
+        if together:
+            made = await launch_many(connection, [order.new for order in together])
+            self.ran += [Ran(order.ready, one.id, one.uuid, one.created_at) for order, one in zip(together, made, strict=True)]
+        for order in self._chosen:
+            if not plain(order.new):
+                async with connection.pipeline():
+                    execution = await launch(connection, order.new)
+                self.ran.append(Ran(order.ready, execution.id, order.ready.uuid, execution.created_at))

@@ -1,0 +1,365 @@
+"""Firings: due moments become pending in one transaction, and executions in another (10-ledger.md rule 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from opsjobs import failpoints
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.errors import NotFound
+from opsjobs.model.execution import Execution, moment
+from opsjobs.model.firing import FiringKind, FiringStatus, Rule, span_words
+from opsjobs.model.schedule import tzdata_version
+from opsjobs.store import audit
+from opsjobs.store.paging import Column, Listing, PageRequest
+from opsjobs.store.paging import Page as ListPage
+from opsjobs.store.scheduling import firing_transitions as moves
+from opsjobs.store.scheduling.due_firings import CLAIM_SECONDS, ClosedWords, Closer, Due, Fired, Page, Ready, never_closed, told
+from opsjobs.store.scheduling.firing_launch import Batch, Order
+from opsjobs.store.scheduling.firing_transitions import Deferral, Move
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.transaction import Connection, Database
+from opsjobs.telemetry import log
+
+_Ids = list[int]
+UNREADABLE_SECONDS = 60.0
+"""When a schedule is tried again whose timetable could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What became of a due moment, or of all from `due_at` to `until_at` (at least `moments` of them)."""
+
+    id: int
+    uuid: UUID
+    schedule_id: int
+    kind: FiringKind
+    due_at: datetime
+    until_at: datetime | None
+    moments: int
+    fired_at: datetime | None
+    status: FiringStatus
+    rule: str | None
+    reason: str | None
+    execution_id: int | None
+    late_ms: int | None
+    attempts: int
+    execution_status: str | None
+    """What became of the execution; None if it is not kept any more."""
+    approval_id: int | None
+    """The first pending approval of the execution."""
+
+    def data(self) -> dict[str, Any]:
+        """An item of GET /schedules/{id}/firings."""
+        return {
+            "id": self.id,
+            "schedule_id": self.schedule_id,
+            "kind": self.kind.value,
+            "due_at": moment(self.due_at),
+            "until_at": moment(self.until_at),
+            "moments": self.moments,
+            "fired_at": moment(self.fired_at),
+            "status": self.status.value,
+            "rule": self.rule,
+            "reason": self.reason,
+            "execution_id": self.execution_id,
+            "late_ms": self.late_ms,
+            "attempts": self.attempts,
+            "execution_status": self.execution_status,
+            "approval_id": self.approval_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Whether there is something to do: a moment is due, firings wait; else in how many seconds the next moment comes."""
+
+    due: bool
+    pending: bool
+    next_seconds: float | None
+
+
+FIRING = """
+select f.id, f.uuid, f.schedule_id, f.kind, f.due_at, f.until_at, f.moments, f.fired_at, f.status, f.rule, f.reason,
+       f.execution_id, f.late_ms, f.attempts,
+       (select e.status from job_executions e where e.id = f.execution_id) as execution_status,
+       (select min(a.id) from approvals a where a.execution_id = f.execution_id and a.status = 'pending') as approval_id
+from schedule_executions f"""
+FIRINGS = Listing(
+    f"{FIRING} where f.schedule_id = %(schedule)s",
+    {
+        "id": Column("integer"),
+        "status": Column("text"),
+        "rule": Column("text"),
+        "execution_id": Column("integer"),
+        "due_at": Column("moment", sort=True),
+    },
+    default_sort="-due_at",
+)
+
+# One look at the front of three indexes, however many schedules there are.
+_LOOK = """
+select extract(epoch from (select min(next_fire_at) from job_schedules where next_fire_at is not null) - t.now)::float8 as due_in,
+       exists (select from schedule_executions where status = 'pending' and (not_before <= t.now or expires_at <= t.now)) as pending
+from (select opsjobs_now() as now offset 0) t"""
+
+_DUE = f"""
+select {COLUMNS}, (select opsjobs_now()) as now, w.pending
+from job_schedules s cross join lateral (
+  select count(*) as pending from schedule_executions f
+  where f.schedule_id = s.id and f.status = 'pending' and not f.catch_up) w
+where s.next_fire_at <= (select opsjobs_now()) - make_interval(secs => %(from)s)
+  and s.next_fire_at > (select opsjobs_now()) - make_interval(secs => %(to)s)
+order by s.next_fire_at limit %(limit)s for no key update of s skip locked"""
+
+_UNREADABLE = """
+update job_schedules set next_fire_at = opsjobs_now() + make_interval(secs => %s) where id = any(%s) and next_due_at is not null"""
+
+# Each the first of its schedule where it has to wait for its turn, but what is on time waits for no catch-up; none whose
+# execution before it has not ended.
+_TAKE = f"""
+with picked as (
+  select f.id from schedule_executions f
+  where f.status = 'pending' and f.catch_up = %(catch_up)s and f.not_before <= (select opsjobs_now())
+    and (f.awaits is null or not exists (select from job_executions e where e.id = f.awaits and e.finished_at is null))
+    and (not f.in_turn or not exists (
+      select from schedule_executions b
+      where b.schedule_id = f.schedule_id and b.status = 'pending' and b.catch_up <= f.catch_up
+        and (b.due_at, b.id) < (f.due_at, f.id)))
+  order by f.not_before limit %(limit)s for update of f skip locked
+), taken as (
+  update schedule_executions f set attempts = f.attempts + 1, not_before = opsjobs_now() + make_interval(secs => %(claim)s)
+  from picked where f.id = any(array(select id from picked)) and f.id = picked.id
+  returning f.id, f.uuid, f.schedule_id, f.due_at, f.fire_at, f.attempts, f.catch_up, f.reason
+)
+select t.id as firing, t.uuid as execution, t.due_at, t.fire_at, t.attempts, t.catch_up, t.reason as waited_for,
+       extract(epoch from (select opsjobs_now()) - t.fire_at)::float8 as late, {COLUMNS}
+from taken t join job_schedules s on s.id = t.schedule_id order by t.due_at, t.id"""
+
+_EXPIRED = f"""
+select f.id as firing, f.uuid as execution, f.due_at, f.fire_at, f.attempts, f.catch_up, f.reason as waited_for,
+       extract(epoch from (select opsjobs_now()) - f.fire_at)::float8 as late, {COLUMNS}
+from schedule_executions f join job_schedules s on s.id = f.schedule_id
+where f.status = 'pending' and f.expires_at <= (select opsjobs_now()) order by f.expires_at limit %s
+for update of f skip locked"""
+
+# Upwards only: beside processes with other rules the newest ones count, and nobody undoes what another one has done.
+_OLD_RULES = f"""
+select {COLUMNS}, (select opsjobs_now()) as now from job_schedules s
+where s.tzdata < %(tzdata)s and s.next_due_at is not null order by s.tzdata limit %(limit)s for no key update of s skip locked"""
+
+_NEW_RULES = """
+update job_schedules s set next_due_at = m.due, next_fire_at = m.fire, tzdata = %(tzdata)s
+from unnest(%(schedules)s::bigint[], %(due)s::timestamptz[], %(fire)s::timestamptz[]) as m(id, due, fire) where s.id = m.id"""
+
+_TRIGGERED = """
+insert into schedule_executions (uuid, schedule_id, kind, due_at, fire_at, status, recorded_at, fired_at, late_ms, execution_id)
+select %(uuid)s, s.id, 'trigger', %(at)s, %(at)s, 'triggered', %(at)s, %(at)s, 0, %(execution)s
+from job_schedules s where s.id = %(schedule)s and s.deleted_at is null
+returning id"""
+
+_TOLD = "insert into events (shard, type, subject, data) values (%s %% 16, 'schedule.triggered', %s, %s)"
+
+
+class Firings:
+    """Reads of firings, and the verbs that move them; each verb is one transaction, safe beside any number of others."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock | None = None,
+        *,
+        compiled: Compiled | None = None,
+        closer: Closer = never_closed,
+    ) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._compiled = compiled or Compiled()
+        self._closer = closer
+
+    async def list(self, schedule: StoredSchedule, request: PageRequest) -> ListPage[Firing]:
+        """A page of a schedule's firings, the latest due moment first unless asked otherwise."""
+        return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(firing_of)
+
+    async def closings(self, schedules: Sequence[StoredSchedule]) -> ClosedWords:
+        """What the calendars of these schedules say now."""
+        async with self._database.connection() as connection:
+            return await self._closer(connection, schedules)
+
+    async def look(self) -> Look:
+        """What there is to do now; costs the same however many schedules there are."""
+        row = await self._database.fetch_one(_LOOK)
+        assert row is not None
+        due_in = row["due_in"]
+        return Look(due_in is not None and due_in <= 0, row["pending"], due_in)
+
+    async def fire(self, limit: int, *, from_seconds: float = 0.0, to_seconds: float = 1e9) -> Fired:
+        """Put the due moments of up to `limit` schedules on record and find their next ones.
+
+        Those that are due since `from_seconds`, but not since `to_seconds`. What another one has in hand is left to it.
+        """
+        bounds = {"from": from_seconds, "to": to_seconds, "limit": limit}
+
+        async def once() -> Fired:
+            async with self._database.transaction() as connection:
+                rows = await (await connection.execute(_DUE, bounds)).fetchall()
+                return await self._fire(connection, rows) if rows else Fired(0, {}, ())
+
+        async with failpoints.at("fire"):
+            return await self._database.repeat(once)
+
+    async def take(self, limit: int, *, catch_up: bool) -> Sequence[Ready]:
+        """Up to `limit` firings that wait for their launch and may be launched now; the caller's for 15 seconds."""
+        given = {"limit": limit, "catch_up": catch_up, "claim": CLAIM_SECONDS}
+        rows = await self._database.repeat(lambda: self._database.fetch(_TAKE, given))
+        return [ready for row in rows if (ready := self._ready(row)) is not None]
+
+    async def launch(self, orders: Sequence[Order]) -> Batch:
+        """Make executions of these firings, as far as their schedules still say so; one transaction for all."""
+
+        async def once() -> Batch:
+            async with self._database.transaction() as connection:
+                batch = Batch(orders)
+                await batch.write(connection)
+                return batch
+
+        async with failpoints.at("firing.launch"):
+            return await self._database.repeat(once)
+
+    async def settle(self, ended: Sequence[Move]) -> int:
+        """End these firings without a launch, where they are still the caller's; says how many were."""
+
+        async def once() -> int:
+            async with self._database.transaction() as connection:
+                return await moves.settle(connection, ended)
+
+        return await self._database.repeat(once) if ended else 0
+
+    async def defer(self, waiting: Sequence[Deferral]) -> None:
+        """Let these firings wait, where they are still the caller's."""
+
+        async def once() -> None:
+            async with self._database.transaction() as connection:
+                await moves.defer(connection, waiting)
+
+        if waiting:
+            await self._database.repeat(once)
+
+    async def expire(self, limit: int) -> int:
+        """End firings that could not be launched for as long as they may wait; says how many."""
+
+        async def once() -> int:
+            async with self._database.transaction() as connection:
+                rows = await (await connection.execute(_EXPIRED, [limit])).fetchall()
+                ended = [_given_up(ready, row) for row in rows if (ready := self._ready(row)) is not None]
+                return await moves.settle(connection, ended)
+
+        return await self._database.repeat(once)
+
+    async def recompute(self, limit: int) -> int:
+        """Find the next moment anew of schedules in local time that was found by older rules of the zones; says how many."""
+
+        async def once() -> int:
+            async with self._database.transaction() as connection:
+                given = {"tzdata": tzdata_version(), "limit": limit}
+                rows = await (await connection.execute(_OLD_RULES, given)).fetchall()
+                found = [self._by_new_rules(row) for row in rows]
+                if found:
+                    columns = {name: [one[n] for one in found] for n, name in enumerate(("schedules", "due", "fire"))}
+                    await connection.execute(_NEW_RULES, {**given, **columns})
+                return len(found)
+
+        return await self._database.repeat(once)
+
+    async def record_trigger(self, connection: Connection, schedule: StoredSchedule, execution: Execution) -> None:
+        """Put on record, in the launch's own transaction, that somebody had the schedule fired. Raises NotFound."""
+        at = execution.created_at
+        row = {"uuid": uuid7(self._clock.now()), "schedule": schedule.id, "execution": execution.id, "at": at}
+        made = await (await connection.execute(_TRIGGERED, row)).fetchone()
+        if made is None:
+            raise NotFound.of("schedule", schedule.id)
+        firing = {
+            "id": made["id"],
+            "kind": FiringKind.TRIGGER.value,
+            "due_at": moment(at),
+            "status": FiringStatus.TRIGGERED.value,
+            "execution_id": execution.id,
+            "execution_uuid": execution.uuid,
+            "fired_at": moment(at),
+            "late_ms": 0,
+            "moments": 1,
+        }
+        await connection.execute(_TOLD, [schedule.id, schedule.uuid, told(schedule, firing)])
+        after = {"execution": execution.id}
+        await audit.record(connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after)
+
+    async def _fire(self, connection: Connection, rows: Sequence[DictRow]) -> Fired:
+        now = rows[0]["now"]
+        page = Page(now)
+        unreadable: _Ids = []
+        known = [(row, schedule) for row in rows if (schedule := self._read(row, unreadable)) is not None]
+        closed = await self._closer(connection, [schedule for _, schedule in known])
+        for row, schedule in known:
+            due = Due(schedule, row["pending"])
+            try:
+                page.add(due, due.judged(now, closed))
+            except Exception as wrong:  # noqa: BLE001  one schedule that cannot be asked must not keep the others from being fired
+                _tell_unreadable(schedule.id, wrong)
+                unreadable.append(schedule.id)
+        if unreadable:
+            await connection.execute(_UNREADABLE, [UNREADABLE_SECONDS, unreadable])
+        return await page.write(connection)
+
+    def _read(self, row: DictRow, unreadable: _Ids) -> StoredSchedule | None:
+        try:
+            return self._compiled.stored(row)
+        except Exception as wrong:  # noqa: BLE001  as above
+            _tell_unreadable(row["id"], wrong)
+            unreadable.append(row["id"])
+            return None
+
+    def _ready(self, row: DictRow) -> Ready | None:
+        schedule = self._read(row, [])
+        if schedule is None:
+            return None
+        return Ready(
+            row["firing"],
+            row["execution"],
+            row["due_at"],
+            row["fire_at"],
+            row["attempts"],
+            row["catch_up"],
+            row["late"],
+            schedule,
+        )
+
+    def _by_new_rules(self, row: DictRow) -> tuple[int, datetime | None, datetime | None]:
+        """What is due already stays due; of what lies ahead the new rules decide."""
+        schedule = self._read(row, [])
+        now = row["now"]
+        if schedule is None or row["next_fire_at"] <= now:
+            return row["id"], row["next_due_at"], row["next_fire_at"]
+        due = schedule.timetable.next_after(now)
+        return row["id"], due, None if due is None else schedule.timetable.fire_at(due)
+
+
+def _tell_unreadable(schedule_id: int, wrong: Exception) -> None:
+    # In one line: to write down a whole trace takes longer than a transaction may stand idle, on a machine that is busy.
+    log.error("schedule_unreadable", schedule=schedule_id, error=repr(wrong))
+
+
+def _given_up(ready: Ready, row: DictRow) -> Move:
+    words = f"it could not be launched for {span_words(ready.late_seconds)}"
+    reason = f"{words}: {row['waited_for']}" if row["waited_for"] else words
+    return Move(ready, FiringStatus.FAILED, Rule.EXPIRED, reason)
+
+
+def firing_of(row: DictRow) -> Firing:
+    """A row of FIRING."""
+    return Firing(**{**row, "kind": FiringKind(row["kind"]), "status": FiringStatus(row["status"])})

@@ -1,0 +1,86 @@
+"""What stands around schedules: their jobs, how their last moments went, and which of them have moments to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.access import Reach
+from opsjobs.store.scheduling.firings import FIRING, Firing, firing_of
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.scope_sql import OF_JOB, and_within
+from opsjobs.store.transaction import Database
+
+_JOB_NAMES = "select s.id, j.name from job_schedules s join jobs j on j.id = s.job_id where s.id = any(%s)"
+_LAST = f"""
+select f.* from unnest(%s::bigint[]) as s(id) cross join lateral (
+  {FIRING} where f.schedule_id = s.id order by f.due_at desc, f.id desc limit 1
+) f"""
+
+# How many targets a job had the last time says how many it will have: of its last 20 executions the last scheduled one, else
+# the last that is no retry, which has only the targets that failed.
+_COMING = f"""
+select {COLUMNS}, j.name as job_name, coalesce(e.total, 0) as targets
+from job_schedules s join jobs j on j.id = s.job_id
+left join lateral (
+  select x.total
+  from (select r.id, r.total from job_executions r where r.job_id = s.job_id order by r.id desc limit 20) x
+  join execution_specs p on p.execution_id = x.id
+  order by p.triggered_by = 'schedule' desc, p.triggered_by = 'retry', x.id desc limit 1
+) e on true
+where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{{within}}
+order by s.id limit %(limit)s"""
+
+_COUNT_COMING = """
+select count(*) as n from job_schedules s join jobs j on j.id = s.job_id
+where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{within}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """An enabled schedule with moments ahead; `targets`: how many its job had the last time, 0 where it never ran."""
+
+    schedule: StoredSchedule
+    job_name: str
+    targets: int
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The schedule as others name it."""
+        schedule = self.schedule
+        return {"id": schedule.id, "name": schedule.definition.name, "job_id": schedule.job_id, "job_name": self.job_name}
+
+
+class Outlook:
+    """Reads only."""
+
+    def __init__(self, database: Database, compiled: Compiled) -> None:
+        self._database = database
+        self._compiled = compiled
+
+    async def now(self) -> datetime:
+        """The time by which moments are due."""
+        row = await self._database.fetch_one("select opsjobs_now() as now")
+        assert row is not None
+        now: datetime = row["now"]
+        return now
+
+    async def around(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
+        """The name of each one's job, and its last firing."""
+        names = await self._database.fetch(_JOB_NAMES, [list(schedules)])
+        last = {row["schedule_id"]: firing_of(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
+        return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
+
+    async def coming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[Coming]:
+        """The next ones within reach by their id."""
+        within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
+        rows = await self._database.fetch(_COMING.format(within=within), {"after": after, "limit": limit, **reaching})
+        return [Coming(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
+
+    async def count_coming(self, *, after: int, reach: Reach | None = None) -> int:
+        """How many there are within reach beyond this id."""
+        within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
+        row = await self._database.fetch_one(_COUNT_COMING.format(within=within), {"after": after, **reaching})
+        return int(row["n"]) if row is not None else 0

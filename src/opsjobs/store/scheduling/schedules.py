@@ -1,0 +1,379 @@
+"""Schedules: when a job is to be launched; written, changed, paused and deleted here, and fired elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import IdentityKind, Reach
+from opsjobs.model.errors import FieldError, Invalid, NotFound, Precondition
+from opsjobs.model.events import EventType
+from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
+from opsjobs.store import audit, idempotency
+from opsjobs.store.execution_log import write_event
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.ledger.cancel import MOMENT
+from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference, check_basis, unique_name
+from opsjobs.store.scheduling.calendars import check_known
+from opsjobs.store.scheduling.due_firings import Closer, Due, never_closed
+from opsjobs.store.scheduling.due_firings import Page as DuePage
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.scope_sql import OF_JOB
+from opsjobs.store.transaction import Connection, Database
+
+T = TypeVar("T")
+
+SCHEDULES = Listing(
+    f"""
+select {COLUMNS}, j.name as job_name, s.definition ->> 'type' as type, s.definition ->> 'timezone' as timezone,
+  s.definition ->> 'misfire' as misfire, s.definition ->> 'overlap' as overlap,
+  array(select jsonb_array_elements_text(s.definition -> 'calendars')) as calendars
+from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""",
+    {
+        "id": Column("integer", sort=True),
+        "uuid": Column("uuid"),
+        "job_id": Column("integer", sort=True),
+        "job_name": Column("text", sort=True),
+        "name": Column("text", sort=True),
+        "type": Column("text"),
+        "timezone": Column("text"),
+        "misfire": Column("text"),
+        "overlap": Column("text"),
+        "calendars": Column("texts"),
+        "owner": Column("text", sort=True),
+        "enabled": Column("boolean"),
+        "next_due_at": Column("moment", sort=True, expression="coalesce(next_due_at, 'infinity')"),
+        "created_at": Column("moment", sort=True),
+        "updated_at": Column("moment", sort=True),
+    },
+    labels=OF_JOB.format("listed.job_id"),
+)
+
+# The job is held for as long as it takes: whoever deletes it stops this schedule, too, or has done so before.
+_JOB = "select id from jobs where (id = %s or uuid = %s) and state <> 'archived' for share"
+
+_INSERT = """
+insert into job_schedules (uuid, job_id, name, definition, owner, owner_kind, enabled, next_due_at, next_fire_at, tzdata,
+                           created_at, updated_at, authors)
+values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s,
+        jsonb_build_array(%(author)s::jsonb))
+returning id"""
+
+_REPLACE = """
+update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s, owner_kind = %(owner_kind)s,
+  enabled = %(enabled)s, paused_reason = case when %(enabled)s then null else paused_reason end, next_due_at = %(due)s, next_fire_at = %(fire)s,
+  tzdata = %(tzdata)s, version = version + 1, updated_at = opsjobs_now(),
+  authors = jsonb_build_array(coalesce(authors -> 0, jsonb_build_object('name', owner, 'kind', owner_kind)), %(author)s::jsonb)
+where id = %(id)s"""
+
+_SWITCH = """
+update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, owner = coalesce(%(owner)s, owner),
+  owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1, updated_at = opsjobs_now()
+where id = %(id)s"""
+
+# The definition in the place of what a reader makes of it: this tells of many at once.
+_SHOWN = """s.definition || jsonb_build_object(
+  'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled, 'owner', s.owner,
+  'owner_kind', s.owner_kind, 'firings', s.firings)"""
+
+_DELETE = """
+update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
+where id = %s"""
+
+# What waited for its launch is dropped with its schedule: one event for each schedule, of the last of them.
+_DROP_PENDING = f"""
+with dropped as (
+  update schedule_executions f set status = 'skipped', rule = 'deleted', reason = %(reason)s, fired_at = t.now, not_before = null,
+    expires_at = null, awaits = null, late_ms = extract(epoch from t.now - f.fire_at) * 1000
+  from (select opsjobs_now() as now offset 0) t
+  where f.schedule_id = any(array(select id from job_schedules where id = %(schedule)s or job_id = %(job)s)) and f.status = 'pending'
+  returning f.schedule_id, f.due_at, f.late_ms, f.moments
+), last as (
+  select distinct on (schedule_id) *, sum(moments) over (partition by schedule_id) as all_moments from dropped
+  order by schedule_id, due_at desc
+)
+insert into events (shard, type, subject, data)
+select s.id %% 16, 'schedule.skipped', s.uuid, {_SHOWN} || jsonb_build_object('next_due_at', null, 'next_fire_at', null,
+  'firing', jsonb_build_object('due_at', to_char(l.due_at at time zone 'UTC', '{MOMENT}'), 'status', 'skipped', 'rule', 'deleted',
+    'reason', %(reason)s::text, 'late_ms', l.late_ms, 'moments', l.all_moments))
+from last l join job_schedules s on s.id = l.schedule_id order by s.id"""
+
+_STOP_ALL = f"""
+with stopped as (
+  update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
+  where job_id = %(job)s and deleted_at is null
+  returning id, uuid, job_id, version, definition, enabled, owner, owner_kind, firings
+)
+insert into events (shard, type, subject, data)
+select id %% 16, 'schedule.deleted', uuid, {_SHOWN} || jsonb_build_object(
+  'next_due_at', null, 'next_fire_at', null, 'deleted_by', %(by)s::text)
+from stopped s order by id"""
+
+
+class Schedules:
+    """The schedules that are not deleted. `closer`: asked for moments that are due just when one is changed."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock | None = None,
+        *,
+        compiled: Compiled | None = None,
+        closer: Closer = never_closed,
+    ) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._compiled = compiled or Compiled()
+        self._closer = closer
+
+    async def create(
+        self,
+        job: str,
+        draft: ScheduleDraft,
+        owner: str,
+        idem: IdempotentRequest | None = None,
+        *,
+        owner_kind: IdentityKind,
+    ) -> StoredSchedule | Answer:
+        """Store a schedule of the job at version 1, to be launched in the name of its owner; an Answer where this request was done before.
+
+        Raises NotFound, Conflict("name_taken"), Invalid("unknown_calendar"), Invalid("never_due") where no moment lies ahead.
+        """
+
+        async def write(connection: Connection) -> StoredSchedule:
+            return await self._insert(connection, job, draft, (owner, owner_kind))
+
+        def answer(stored: StoredSchedule) -> Answer:
+            return Answer(201, f"/schedules/{stored.id}", stored.data())
+
+        return await idempotency.once(self._database, idem, write, answer)
+
+    async def get(self, ref: str | int) -> StoredSchedule:
+        """By id or uuid. Raises NotFound, also for a deleted one."""
+        named = Reference.of("schedule", ref)
+        query = f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and s.deleted_at is null"
+        row = await self._database.fetch_one(query, [named.id, named.uuid])
+        if row is None:
+            raise NotFound.of("schedule", ref)
+        return self._compiled.stored(row)
+
+    async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
+        """What scopes are held against: the labels of its job."""
+        row = await self._database.fetch_one(f"select {OF_JOB.format('%s')} as labels", [schedule.job_id])
+        labels: Mapping[str, str] = row["labels"] if row is not None else {}
+        return labels
+
+    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredSchedule]:
+        """A page of the schedules of jobs within reach that are not deleted, newest first unless asked otherwise; `job_id` is a filter."""
+        return (await SCHEDULES.page(self._database, request, reach=reach)).map(self._compiled.stored)
+
+    async def replace(
+        self,
+        ref: str | int,
+        draft: ScheduleDraft,
+        by: str,
+        if_match: Collection[int] | None,
+        *,
+        by_kind: IdentityKind = "api_key",
+        basis: datetime | None = None,
+    ) -> StoredSchedule:
+        """Make the next version, owned by who made it; or none where nothing is different.
+
+        `if_match`: the versions that the caller takes this one for; None = any. Moments that are due already are fired as it was.
+        Raises NotFound, Precondition(412), Conflict("name_taken"), Invalid("unknown_calendar", "never_due").
+        """
+
+        async def write(connection: Connection) -> StoredSchedule:
+            old = await self._locked(connection, ref, if_match)
+            check_basis("schedule", ref, old.updated_at, basis)
+            if old.definition == draft and old.enabled == draft.enabled:
+                return old
+            return await self._replace(connection, old, draft, (by, by_kind))
+
+        return await self._written(write)
+
+    async def pause(self, ref: str | int, *, reason: str | None = None) -> StoredSchedule:
+        """From now on its moments are skipped. Again: the same, with another reason. Raises NotFound."""
+        return await self._switch(ref, enabled=False, reason=reason)
+
+    async def resume(self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None) -> StoredSchedule:
+        """From now on its moments are launched again; those that were skipped are not caught up with. Raises NotFound.
+
+        `owner`: name and kind of who takes it over, where the one that it has is gone.
+        """
+        return await self._switch(ref, enabled=True, reason=None, owner=owner)
+
+    async def delete(self, ref: str | int, by: str, if_match: Collection[int] | None = None) -> None:
+        """It fires no more, nor does what waits for its launch; what it launched stays. Raises NotFound, Precondition(412)."""
+
+        async def write(connection: Connection) -> None:
+            old = await self._locked(connection, ref, if_match)
+            await _drop_pending(connection, schedule=old.id, reason="the schedule was deleted")
+            await connection.execute(_DELETE, [old.id])
+            data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
+            await write_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
+            before = _said(old.definition, old.owner)
+            await audit.record(connection, "schedule.deleted", "schedule", old.id, old.name, before=before)
+
+        await self._written(write)
+
+    async def stop_deleted(self, job_id: int) -> None:
+        """Delete the schedules of a job that was deleted by a process which knows of none."""
+
+        async def write(connection: Connection) -> None:
+            await lock_all(connection, job_id)
+            gone = await connection.execute("select 1 from jobs where id = %s and state = 'archived'", [job_id])
+            if await gone.fetchone() is not None:
+                await stop_all(connection, job_id, "opsjobs")
+
+        await self._written(write)
+
+    async def _written(self, verb: Callable[[Connection], Awaitable[T]]) -> T:
+        async def once() -> T:
+            async with self._database.transaction() as connection:
+                return await verb(connection)
+
+        return await self._database.repeat(once)
+
+    async def _insert(
+        self, connection: Connection, job: str, draft: ScheduleDraft, owner: tuple[str, IdentityKind]
+    ) -> StoredSchedule:
+        named = Reference.of("job", job)
+        found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
+        if found is None:
+            raise NotFound.of("job", job)
+        await check_known(connection, draft.calendars)
+        now = await _now(connection)
+        uuid = uuid7(self._clock.now())
+        row = {"job": found["id"], "uuid": uuid, "now": now, "author": _author(owner), **_owned(owner), **_row(draft)}
+        row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
+        if row["due"] is None:
+            raise _never(draft, now)
+        with unique_name("schedule", draft.name):
+            made = await (await connection.execute(_INSERT, row)).fetchone()
+        assert made is not None
+        stored = await self._told(connection, made["id"], EventType.SCHEDULE_CREATED)
+        after = {"job": stored.job_id, **draft.model_dump(mode="json")}
+        await audit.record(connection, "schedule.created", "schedule", stored.id, draft.name, after=after)
+        return stored
+
+    async def _replace(
+        self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: tuple[str, IdentityKind]
+    ) -> StoredSchedule:
+        await check_known(connection, draft.calendars)
+        now = await _now(connection)
+        ahead = _ahead(timetable(draft, uuid=old.uuid, created_at=old.created_at), now)
+        if ahead["due"] is None and old.next_due_at is not None:
+            raise _never(draft, now)
+        if draft.max_firings is not None and old.firings >= draft.max_firings:
+            ahead |= {"due": None, "fire": None}
+        with unique_name("schedule", draft.name):
+            await connection.execute(_REPLACE, {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead})
+        told = audit.changes(_said(old.definition, old.owner), _said(draft, by[0]))
+        await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **told)
+        return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
+
+    async def _switch(
+        self, ref: str | int, *, enabled: bool, reason: str | None, owner: tuple[str, IdentityKind] | None = None
+    ) -> StoredSchedule:
+        async def write(connection: Connection) -> StoredSchedule:
+            old = await self._locked(connection, ref, None)
+            if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (None, (old.owner, old.owner_kind)):
+                return old
+            await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)})
+            action = "schedule.resumed" if enabled else "schedule.paused"
+            await audit.record(connection, action, "schedule", old.id, old.name, reason=reason)
+            return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
+
+        return await self._written(write)
+
+    async def _locked(self, connection: Connection, ref: str | int, if_match: Collection[int] | None) -> StoredSchedule:
+        """The schedule, whose moments that are due by now are on record: what is changed now is not changed for them."""
+        named = Reference.of("schedule", ref)
+        # In a statement of its own: the next one then reads what the one before us has committed (10-ledger.md rule 3).
+        lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"
+        row = await (await connection.execute(lock, [named.id, named.uuid])).fetchone()
+        if row is None:
+            raise NotFound.of("schedule", ref)
+        stored = await self._read(connection, row["id"])
+        if if_match is not None and stored.version not in if_match:
+            detail = f"The schedule is at version {stored.version} by now: read it again, and send its ETag as If-Match."
+            raise Precondition("stale_version", detail, status=412)
+        now = await _now(connection)
+        if stored.next_fire_at is None or stored.next_fire_at > now:
+            return stored
+        page = DuePage(now)
+        due = Due(stored)
+        page.add(due, due.judged(now, await self._closer(connection, [stored])), claim=False)
+        await page.write(connection)
+        return await self._read(connection, stored.id)
+
+    async def _read(self, connection: Connection, schedule_id: int) -> StoredSchedule:
+        row = await (await connection.execute(f"select {COLUMNS} from job_schedules s where s.id = %s", [schedule_id])).fetchone()
+        assert row is not None
+        return self._compiled.stored(row)
+
+    async def _told(self, connection: Connection, schedule_id: int, event: EventType) -> StoredSchedule:
+        stored = await self._read(connection, schedule_id)
+        await write_event(connection, event, stored.uuid, stored.data(), shard=stored.id)
+        return stored
+
+
+async def stop_all(connection: Connection, job_id: int, by: str) -> None:
+    """Delete all schedules of a job, which is being deleted itself, with their firings that wait for their launch."""
+    await _drop_pending(connection, job=job_id, reason="its job was deleted")
+    await connection.execute(_STOP_ALL, {"job": job_id, "by": by})
+
+
+async def _drop_pending(connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None) -> None:
+    """End the pending firings of a schedule, or of all of a job; the caller holds these schedules."""
+    await connection.execute(_DROP_PENDING, {"schedule": schedule, "job": job, "reason": reason})
+
+
+async def lock_all(connection: Connection, job_id: int) -> None:
+    """Hold the schedules of a job: who locks both begins with these, as whoever launches a firing does."""
+    query = "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for no key update"
+    await connection.execute(query, [job_id])
+
+
+async def _now(connection: Connection) -> datetime:
+    row: DictRow | None = await (await connection.execute("select opsjobs_now() as now")).fetchone()
+    assert row is not None
+    now: datetime = row["now"]
+    return now
+
+
+def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
+    """Who writes it, with the person behind him; played without a request, the owner's name and kind."""
+    return audit.written_by() or Jsonb({"name": owner[0], "kind": owner[1]})
+
+
+def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
+    name, kind = owner or (None, None)
+    return {"owner": name, "owner_kind": kind}
+
+
+def _said(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
+    return {"owner": owner, **draft.model_dump(mode="json")}
+
+
+def _row(draft: ScheduleDraft) -> dict[str, Any]:
+    return {"name": draft.name, "definition": Jsonb(draft.model_dump(mode="json")), "enabled": draft.enabled}
+
+
+def _ahead(table: Timetable, now: datetime) -> dict[str, Any]:
+    due = table.next_after(now)
+    fire = None if due is None else table.fire_at(due)
+    return {"due": due, "fire": fire, "tzdata": tzdata_version() if table.wall else None}
+
+
+def _never(draft: ScheduleDraft, now: datetime) -> Invalid:
+    refuse_past(draft, now)
+    detail = "No moment of this schedule lies ahead: all are in the past, or outside of start_at and end_at."
+    return Invalid("never_due", detail, errors=[FieldError("", detail, "never_due")])

@@ -1,0 +1,182 @@
+"""Many targets in one transaction: each is made, changed, left or refused by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.errors import Refusal
+from opsjobs.model.local_transport import check_written
+from opsjobs.model.target import TargetDraft, Transport
+from opsjobs.model.target_import import ImportDraft, Imported, Outcome, differences, jumps_first
+from opsjobs.model.validation_messages import plain_words
+from opsjobs.store import idempotency, inventory
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.inventory import StoredTarget
+from opsjobs.store.reference import name_taken
+from opsjobs.store.scope_checks import check_target, check_target_name
+from opsjobs.store.transaction import Connection, Database
+
+BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
+"""What may change of a machine without its login, or that of its jump host, being used otherwise than before."""
+
+
+class Imports:
+    """Takes targets in by the hundred. `local`: whether `transport: local` is on."""
+
+    def __init__(self, database: Database, clock: Clock | None = None, *, local: bool = False) -> None:
+        self._local = local
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    async def take_in(
+        self,
+        draft: ImportDraft,
+        idem: IdempotentRequest | None = None,
+        *,
+        bounds: Bounds = NO_BOUNDS,
+        uses_logins: Callable[[], None] | None = None,
+    ) -> Imported | Answer:
+        """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept.
+
+        An entry that is out of bounds is refused like any other that is wrong. `uses_logins` raises Forbidden where who asks
+        may not use credentials (None: he may); it is asked of each machine that has one, or a jump host, before its way changes.
+        """
+        async with self._database.transaction() as connection:
+            if idem is not None and (answer := await idempotency.begin(connection, idem)):
+                return answer
+            async with connection.transaction(force_rollback=draft.dry_run):
+                outcomes = await self._all(connection, draft, bounds, uses_logins or _freely)
+                told = await _with_twins(connection, outcomes, bounds)
+            if draft.dry_run:  # an id that was tried is none
+                told = [replace(outcome, id=None) if outcome.outcome == "created" else outcome for outcome in told]
+            imported = Imported(told, draft.dry_run)
+            if idem is not None:
+                await idempotency.record(connection, idem, 200, None, imported.data())
+        return imported
+
+    async def _all(
+        self, connection: Connection, draft: ImportDraft, bounds: Bounds, uses_logins: Callable[[], None]
+    ) -> list[Outcome]:
+        entries = draft.entries
+        known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
+        # Those with a scope are looked at one by one.
+        outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
+        seen: set[str] = set()
+        for position in jumps_first(entries):
+            name = str(entries[position].get("name") or "")
+            if name in seen:
+                outcomes[position] = _refused(position, name, "name_taken", f"{name!r} comes twice in this request.")
+            elif position not in outcomes:
+                outcomes[position] = await self._one(
+                    connection, position, entries[position], known.get(name), draft, bounds=bounds, uses_logins=uses_logins
+                )
+            seen.add(name)
+        return [outcomes[position] for position in sorted(outcomes)]
+
+    async def _new(self, connection: Connection, draft: ImportDraft, known: Mapping[str, StoredTarget]) -> dict[int, Outcome]:
+        """Make those at which nothing can be wrong, all at once. What is left is seen to one by one, and says why."""
+        drafts: dict[int, TargetDraft] = {}
+        names: set[str] = set(known)
+        for position, entry in enumerate(draft.entries):
+            with suppress(ValidationError):
+                wanted = TargetDraft.model_validate(entry)
+                if wanted.name not in names and wanted.jump is None and (self._local or wanted.transport is not Transport.LOCAL):
+                    drafts[position] = wanted
+                names.add(wanted.name)
+        uuids = [uuid7(self._clock.now()) for _ in drafts]
+        with suppress(Refusal):
+            async with connection.transaction():
+                ids = await inventory.insert_many(connection, [*drafts.values()], uuids, kept=not draft.dry_run)
+            return {
+                position: Outcome(position, wanted.name, "created", str(made))
+                for (position, wanted), made in zip(drafts.items(), ids, strict=True)
+            }
+        return {}
+
+    async def _one(
+        self,
+        connection: Connection,
+        position: int,
+        entry: Mapping[str, Any],
+        old: StoredTarget | None,
+        draft: ImportDraft,
+        *,
+        bounds: Bounds,
+        uses_logins: Callable[[], None],
+    ) -> Outcome:
+        name = str(entry.get("name") or "")
+        if old is not None and not bounds.sight.holds(old.labels):
+            taken = name_taken("target", name)
+            return _refused(position, name, taken.code, taken.detail)
+        if old is not None and draft.existing == "skip":
+            return Outcome(position, name, "skipped", old.target.id)
+        before = _fields(old) if old is not None else {}
+        try:
+            wanted = TargetDraft.model_validate(draft.onto(before, entry) if old is not None else entry)
+            was = TargetDraft.model_validate(before) if old is not None else None
+            if old is not None and wanted == was:
+                return Outcome(position, name, "unchanged", old.target.id)
+            if _lends_a_login(wanted, was):
+                uses_logins()
+            was_transport = old.target.transport if old is not None else None
+            check_written(wanted.transport, was_transport, allowed=self._local, everywhere=bounds.act.everywhere)
+            await check_target(connection, wanted, bounds, old.target if old is not None else None)
+            async with connection.transaction():
+                return await self._write(connection, position, wanted, old, bounds, kept=not draft.dry_run)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = "".join(f"/{part}" for part in first["loc"])
+            return _refused(position, name, "invalid", f"{where}: {plain_words(first)}" if where else plain_words(first))
+        except Refusal as refusal:
+            return _refused(position, name, refusal.code, refusal.detail)
+
+    async def _write(
+        self,
+        connection: Connection,
+        position: int,
+        wanted: TargetDraft,
+        old: StoredTarget | None,
+        bounds: Bounds,
+        *,
+        kept: bool,
+    ) -> Outcome:
+        if old is not None:
+            stored = await inventory.change(connection, int(old.target.id), wanted)
+            return Outcome(position, wanted.name, "updated", old.target.id, changes=differences(_fields(old), _fields(stored)))
+        made = await inventory.insert(connection, wanted, uuid7(self._clock.now()), kept=kept)
+        await check_target_name(connection, wanted.name, bounds)
+        return Outcome(position, wanted.name, "created", str(made))
+
+
+def _fields(stored: StoredTarget) -> dict[str, Any]:
+    """Return what a caller may write of a target."""
+    return {name: value for name, value in stored.data().items() if name in TargetDraft.model_fields}
+
+
+def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
+    """Whether a login, its own or its jump host's, comes to be used on another way: a stored one stays though no entry names it."""
+    if wanted.credential is None and wanted.jump is None:
+        return False
+    return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
+
+
+async def _with_twins(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
+    """Name the other targets that share host and port with one that was made or moved, if the caller may see them."""
+    written = [o.id for o in outcomes if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})]
+    twins = await inventory.of_same_address(connection, written, bounds.sight)
+    return [replace(o, same_address=twins.get(o.id or "", ())) for o in outcomes]
+
+
+def _freely() -> None:
+    """Of who may use each credential."""
+
+
+def _refused(position: int, name: str, code: str, message: str) -> Outcome:
+    return Outcome(position, name[:200], "refused", None, {"code": code, "message": message})

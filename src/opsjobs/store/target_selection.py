@@ -1,0 +1,197 @@
+"""Selections in SQL: which target ids a list of ids, groups and a label selector name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from opsjobs.model.access import Reach
+from opsjobs.model.access_bounds import out_of_sight
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
+from opsjobs.store.reference import Reference
+from opsjobs.store.scope_sql import and_within
+from opsjobs.store.transaction import Connection, Database
+
+SELECTED_AT_MOST = 100_000
+UNKNOWN_TOLD_AT_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is read of the targets `t` that are selected: `columns`, the id among them, and what is `joined` for that."""
+
+    columns: str = "t.id"
+    joined: str = ""
+
+
+ONLY_IDS = Read()
+
+# An entry may be an id, a uuid or a name; where it could be two of them, the id wins, so a name cannot stand in its way. The arrays
+# stand in sub-selects: PostgreSQL would else see how short they are, and plan anew with every launch, which takes longer than all of it.
+_IDS = """
+select distinct on (e.position) e.position, t.id
+from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]), (select %(uuids)s::uuid[]))
+  as e(position, entry, id, uuid)
+join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry){within}
+order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
+_LISTED = f"""
+select listed.position, {{columns}} from ({_IDS}) listed join targets t on t.id = listed.id {{joined}}"""
+
+# The groups asked for and all that they hold, however deep; a circle, which nobody can make, would end here all the same.
+_HELD = """
+with recursive held(name) as (
+  select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g on g.name = h.name
+)
+select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
+_GROUPS = """
+select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
+# Those that are there are left out beforehand: an insert that comes to nothing takes an id all the same.
+_MAKE_KNOWN = """
+insert into target_groups (name)
+select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g where g.name = n) order by 1
+on conflict (name) do nothing"""
+
+
+async def select(
+    database: Database, selection: SelectionDraft, sight: Reach | None = None, read: Read = ONLY_IDS
+) -> list[DictRow]:
+    """The targets selected, each once: those listed, then the groups', then the selector's.
+
+    Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`; a target that is listed
+    and out of sight is none. What groups and selectors find is not narrowed: that would do less than was asked for, in silence.
+
+    Raises Forbidden, in the words for what is out of sight, where a group is not there or the selector finds nothing and not all
+    is in sight; unless the selector itself keeps to what is.
+    """
+    limited = sight if sight is not None and not sight.everywhere else None
+    chosen: dict[int, DictRow] = {}
+    faults: list[FieldError] = []
+    if selection.ids:
+        async with database.connection() as connection:
+            by_position = await _listed(connection, selection.ids, sight, read)
+        chosen |= _each(by_position[p] for p in sorted(by_position))
+        missing = [p for p in range(len(selection.ids)) if p not in by_position]
+        faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
+    if selection.groups:
+        members, found = await _grouped(database, selection.groups, read)
+        chosen |= _each(members)
+        if limited is not None and (not members or not found.issuperset(selection.groups)):
+            raise out_of_sight()
+        faults += [unknown("/targets/groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
+    if faults:
+        more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
+        raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST])
+    if selection.selector is not None:
+        selected = await _by_selector(database, selection.selector, read)
+        if limited is not None and not selected and not _keeps_to(limited, selection.selector):
+            raise out_of_sight()
+        chosen |= _each(selected)
+    return list(chosen.values())
+
+
+def _each(rows: Iterable[DictRow]) -> dict[int, DictRow]:
+    return {row["id"]: row for row in rows}
+
+
+def _keeps_to(sight: Reach, selector: str) -> bool:
+    requirements = parse_selector(selector)
+    return any(scope.covers(requirements) for scope in sight.scopes)
+
+
+async def by_selector(database: Database, selector: str) -> list[int]:
+    """The ids of all targets whose labels satisfy the selector, in order; at most 100,000. Raises Invalid."""
+    return [row["id"] for row in await _by_selector(database, selector, ONLY_IDS)]
+
+
+async def _by_selector(database: Database, selector: str, read: Read) -> list[DictRow]:
+    try:
+        requirements = parse_selector(selector)
+    except ValueError as wrong:
+        detail = f"{wrong}."
+        raise Invalid("invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]) from None
+    condition, values = _all_of(requirements)
+    query = f"select {read.columns} from targets t {read.joined} where {condition} order by t.id limit %s"
+    return await database.fetch(query, [*values, SELECTED_AT_MOST])
+
+
+def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
+    conditions = [_condition(requirement) for requirement in requirements]
+    return " and ".join(text for text, _ in conditions), [value for _, bound in conditions for value in bound]
+
+
+def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
+    if requirement.values:
+        test, values = "coalesce(t.labels ->> %s = any(%s), false)", [requirement.key, list(requirement.values)]
+    else:
+        test, values = "t.labels ? %s", [requirement.key]
+    return f"{'not ' if requirement.negated else ''}{test}", values
+
+
+async def listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
+    """The id of the target in sight that each entry names, by the entry's position; those that name nothing are left out."""
+    return {p: row["id"] for p, row in (await _listed(connection, entries, sight, ONLY_IDS)).items()}
+
+
+async def _listed(connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read) -> dict[int, DictRow]:
+    within, reaching = and_within(sight, "t.labels")
+    references = [Reference.parse(entry) for entry in entries]
+    found = await connection.execute(
+        _LISTED.format(within=within, columns=read.columns, joined=read.joined),
+        {
+            **reaching,
+            "positions": list(range(len(entries))),
+            "entries": list(entries),
+            "ids": [r.id if r else None for r in references],
+            "uuids": [r.uuid if r else None for r in references],
+        },
+    )
+    return {row["position"]: row for row in await found.fetchall()}
+
+
+async def make_known(connection: Connection, groups: Collection[str]) -> None:
+    """See to it that these groups are on record."""
+    if groups:
+        await connection.execute(_MAKE_KNOWN, [list(groups)])
+
+
+async def members(connection: Connection, groups: Sequence[str], among: Collection[int]) -> set[int]:
+    """Which of these targets are in one of these groups, or in one that such a group holds."""
+    held = await (await connection.execute(_HELD, [list(groups)])).fetchall()
+    condition, values = _in_groups(held)
+    query = f"select t.id from targets t where t.id = any(%s::bigint[]) and ({condition})"
+    return {row["id"] for row in await (await connection.execute(query, [list(among), *values])).fetchall()}
+
+
+async def _grouped(database: Database, groups: Sequence[str], read: Read) -> tuple[list[DictRow], set[str]]:
+    """The targets in these groups, and which of the groups there are."""
+    held = await database.fetch(_HELD, [list(groups)])
+    condition, values = _in_groups(held)
+    query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
+    rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
+    found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
+    return rows, found
+
+
+def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
+    """The condition on targets `t` of being in one of these groups, by their rows of `_HELD`."""
+    conditions, values = ["t.groups && %s::text[]"], [[row["name"] for row in held]]
+    for selector in {row["selector"] for row in held if row["selector"]}:
+        condition, bound = _all_of(parse_selector(selector))
+        conditions.append(f"({condition})")
+        values += bound
+    return " or ".join(conditions), values
+
+
+def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
+    """What is said of an entry that names nothing."""
+    return FieldError(f"{pointer}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")
+
+
+def nothing_named(noun: str, field: str, name: str) -> Invalid:
+    """What is said of a field that names nothing."""
+    detail = f"There is no {noun} {name!r}: create it first, or name another one."
+    return Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])

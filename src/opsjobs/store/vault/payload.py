@@ -1,0 +1,72 @@
+"""What is inside of a credential's seal: parts that were judged together, and a `Credential` made of them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.secret_source import source_of
+from opsjobs.store.key_validation import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
+from opsjobs.store.vault.binding import binding_of
+
+_HIDDEN = ("password", "private_key", "passphrase", "keytab", "value")
+_TEXTS = ("private_key", "certificate")
+
+
+def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: datetime) -> None:
+    """Raises Invalid with a pointer to the field at fault, where the parts cannot be used, or not with each other."""
+    if "source" in parts:
+        return
+    key, passphrase, certificate = parts.get("private_key", ""), parts.get("passphrase"), parts.get("certificate", "")
+    match type_:
+        case CredentialType.SSH_KEY:
+            check_private_key(key, passphrase)
+        case CredentialType.SSH_CERTIFICATE:
+            check_certificate(certificate, key, passphrase, username=login, now=now)
+        case CredentialType.CLIENT_CERTIFICATE:
+            check_client_certificate(certificate, key, passphrase, now=now)
+        case CredentialType.KERBEROS if "keytab" in parts:
+            check_keytab(parts["keytab"], login)
+
+
+def packed(parts: Mapping[str, str]) -> bytes:
+    """The bytes to seal."""
+    return json.dumps({name: tidy(text) if name in _TEXTS else text for name, text in parts.items()}).encode()
+
+
+def parts_of(content: bytes) -> dict[str, str]:
+    """What was sealed, by the names of the draft's fields."""
+    parts: dict[str, str] = json.loads(content)
+    return parts
+
+
+def unpacked(row: Mapping[str, Any], content: bytes) -> Credential:
+    """The credential of this row, with the secrets that were sealed in it."""
+    parts = parts_of(content)
+    hidden: dict[str, Any] = {name: Secret(parts[name]) for name in _HIDDEN if name in parts}
+    if "source" not in parts:
+        return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
+    try:
+        # What is sealed counts, and not what the row shows: who can write the row cannot turn it to another secret.
+        return Credential(**_plain(row), source=source_of(json.loads(parts["source"])))
+    except ValueError:
+        return closed(row, "where its secrets are cannot be read: another release has written it")
+
+
+def closed(row: Mapping[str, Any], fault: str) -> Credential:
+    """The credential of this row without its secrets: why they cannot be had is its `fault`."""
+    return Credential(**_plain(row), fault=fault)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": str(row["id"]),
+        "version": row["version"],
+        "name": row["name"],
+        "type": CredentialType(row["type"]),
+        "username": row["username"],
+        "bound": binding_of(row),
+    }
