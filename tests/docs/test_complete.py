@@ -100,7 +100,7 @@ def _codes_of_refusals() -> Iterator[str]:
     """The codes that api, engine, model, peers and store can answer with; those that are put together are spelt out here."""
     yield from ("unknown_target", "unknown_credential", "invalid")
     yield from (failure.code for failure in (Unavailable, *Unavailable.__subclasses__()))
-    for _, tree in trees("api", "engine", "identity", "model", "peers", "store"):
+    for _, tree in trees("api", "engine", "identity", "integrations", "model", "safety", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             yield from _codes_of_call(call)
 

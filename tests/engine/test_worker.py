@@ -333,8 +333,8 @@ async def test_a_worker_that_cannot_register_yet_tries_again(database: Database)
 async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("worker", "life"):
-        monkeypatch.setattr(f"opsjobs.engine.{module}.LET_GO_SECONDS", 0.3)
+    for module in ("worker", "worker_session"):
+        monkeypatch.setattr(f"opsjobs.engine.worker.{module}.LET_GO_SECONDS", 0.3)
     async with bench(database, open_ends=True) as on:
         web = on.machine("web-1")
         web.start_gate = Gate(asyncio.Event())

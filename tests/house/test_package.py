@@ -22,7 +22,7 @@ def test_the_wheel_carries_the_migrations() -> None:
 
 
 def test_the_wheel_carries_the_rules_of_the_safety_check() -> None:
-    rules = sorted((SOURCE / "model" / "safety" / "rules").glob("*.yaml"))
+    rules = sorted((SOURCE / "safety" / "rules").glob("*.yaml"))
     assert rules
     ignored = subprocess.run(["git", "check-ignore", *rules], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ignored.stdout == ""

@@ -18,16 +18,18 @@ class _All(Commands):
     """All that there is."""
 
     entries: ClassVar[dict[str, Entry]] = {
-        "demo": Entry("processes", "demo", "Show it all, without any set-up, in under 15 s."),
-        "up": Entry("processes", "up", "Run everything on this machine."),
+        "demo": Entry("server_commands", "demo", "Show it all, without any set-up, in under 15 s."),
+        "up": Entry("server_commands", "up", "Run everything on this machine."),
         "run": Entry("run", "run", "Run a command or a script on targets, live.", bare=True),
         "login": Entry("login", "login", "Log in, so that commands speak as you.", bare=True),
         "logout": Entry("login", "logout", "Log out: the login ends there, and is forgotten here."),
         "status": Entry("status", "status", "Show how the service is: parts, workers, queues."),
-        "api": Entry("processes", "api", "Serve the HTTP API."),
-        "worker": Entry("processes", "worker", "Run jobs on targets."),
+        "api": Entry("server_commands", "api", "Serve the HTTP API."),
+        "worker": Entry("server_commands", "worker", "Run jobs on targets."),
         "scheduler": Entry(
-            "processes", "scheduler", "Rescue what a lost bell or a dead worker left behind, and tell the world what happened."
+            "server_commands",
+            "scheduler",
+            "Rescue what a lost bell or a dead worker left behind, and tell the world what happened.",
         ),
         "jobs": Entry("jobs", "app", "Jobs: list, show, run, check, export and apply them."),
         "executions": Entry("executions", "app", "Executions: what ran, what runs, what it said."),
@@ -50,7 +52,7 @@ class _All(Commands):
         "services": Entry("services", "app", "Services: other programs that sign their own tokens, and what they may."),
         "audit": Entry("audit", "app", "The audit log: who did what to what, and whether the record of it is whole."),
         "config": Entry("status", "config", "Settings: what they are and where they come from."),
-        "db": Entry("processes", "db", "The database's schema: upgrade it, check it."),
+        "db": Entry("server_commands", "db", "The database's schema: upgrade it, check it."),
     }
 
 
