@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `safety` is this
 
 from tests.safety.corpus import corpus
 
-from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
 from opsjobs.safety.judging import judge
 from opsjobs.safety.rulebook import rulebook
@@ -35,7 +35,7 @@ from opsjobs.safety.rulebook import rulebook
 SCRIPT_BYTES = 4 << 10
 LARGE_BYTES = 64 << 10
 P99_MS_MAX = 20.0
-ASKS = Verdict.NEEDS_APPROVAL.rank
+ASKS = SafetyVerdict.NEEDS_APPROVAL.rank
 STOPPED_MAX = 0.05
 SHELLS = frozenset({"sh", "bash", "dash"})
 

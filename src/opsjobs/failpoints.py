@@ -9,7 +9,7 @@
 
     launch          engine: targets are resolved, the execution is planned
     ledger.launch   engine and store: the launch's transaction, its commit included
-    ring            engine: the bells of a launch
+    notify            engine: the bells of a launch
     claim           store: the claim's transaction
     begin           engine: what runs need is read, between their claim and their start
     session         engine: a session to a machine is opened
@@ -48,7 +48,7 @@ NAMES = frozenset(
     {
         "launch",
         "ledger.launch",
-        "ring",
+        "notify",
         "claim",
         "begin",
         "session",

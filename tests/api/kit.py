@@ -27,22 +27,22 @@ from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import HostKey, Step
+from opsjobs.remote.session import HostKey, SessionStep
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import IdentitySettings, SecuritySettings, Settings
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.blobs import Contents
-from opsjobs.store.circuits import Circuits
+from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.database_checks import Fitness
 from opsjobs.store.envelope import new_key
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.groups import Groups
-from opsjobs.store.identities import People
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.calendars import Calendars
@@ -52,7 +52,7 @@ from opsjobs.store.scheduling.schedule_rows import Compiled
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Keys, Vault
+from opsjobs.store.vault import KeyRotation, Vault
 from opsjobs.telemetry import Metrics
 
 JUDGES = JudgePool()
@@ -67,10 +67,10 @@ class Machines:
     refused: bool = False
     asked: list[Endpoint] = field(default_factory=list)
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """One step, as it is set to go."""
         self.asked.append(endpoint)
-        return [Step("connect", not self.refused, 1.25, "refused" if self.refused else None)]
+        return [SessionStep("connect", not self.refused, 1.25, "refused" if self.refused else None)]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
         """The keys, or a refused connection."""
@@ -96,12 +96,12 @@ class Desk:
 
 def parts_on(
     database: Database,
-    rung: list[str] | None = None,
+    notified: list[str] | None = None,
     *,
     identity: IdentitySettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
-    """The parts that the nouns use, real but for the machines; `rung` takes the zones that are rung for.
+    """The parts that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
 
     A password costs less than it does in service.
     """
@@ -110,10 +110,10 @@ def parts_on(
     jobs, files, clock = Jobs(database), Files(database), clock or SystemClock()
     settings = Settings(identity=identity or IdentitySettings(), security=SecuritySettings(encryption_keys=tuple(keys)))
     known = people(settings, database, clock)
-    ledger, inventory = Ledger(database), Inventory(database, vault)
+    ledger, inventory = Ledger(database), TargetInventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
-        ring=lambda zone: rung.append(zone) if rung is not None else None, standing=known.standing,
+        notify=lambda zone: notified.append(zone) if notified is not None else None, standing=known.standing,
     )  # fmt: skip
     outlook, calendars = Outlook(database, Compiled()), Calendars(database)
     return SimpleNamespace(
@@ -123,13 +123,13 @@ def parts_on(
         people=known,
         access=access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
         vault=vault,
-        keys=Keys(database, keys),
-        inspection=Inspection(Fitness(database, Keys(database, keys)), clock, space=True),
+        keys=KeyRotation(database, keys),
+        inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
         inventory=inventory,
         launcher=launcher,
         authoring=Authoring(launcher, jobs, files),
         elsewhere=Elsewhere(vault, None, SystemClock()),
-        circuits=Circuits(database),
+        circuits=CircuitStore(database),
         groups=Groups(database),
         calendars=calendars,
         schedules=Schedules(database),
@@ -155,7 +155,7 @@ def parts_on(
     )
 
 
-def known_to(parts: Any, known: People) -> None:
+def known_to(parts: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
     parts.people = known
     parts.access = access(parts.settings, known, parts.clock, passwords=parts.access.passwords)

@@ -16,11 +16,11 @@ import uvicorn
 from api.kit import app_on, parts_on
 from kit.story import Story
 from opsjobs.api.follower import Followers
-from opsjobs.api.http_connection import Connection
+from opsjobs.api.http_connection import HttpConnection
 from opsjobs.clock import Clock
 from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.approval_service import Approving
-from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
@@ -64,7 +64,7 @@ class Live:
     app: Any
     token: str
     story: Story
-    rung: list[str]
+    notified: list[str]
     server: uvicorn.Server
     port: int
 
@@ -84,16 +84,16 @@ class Live:
             await self.parts.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
 
 
-def parts_for(database: Database, rung: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
+def parts_for(database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
     """The nouns' parts, and those of executions."""
-    parts = parts_on(database, rung, clock=clock)
+    parts = parts_on(database, notified, clock=clock)
     parts.bus = bus or Channel()
     parts.fleet = Fleet(database)
-    parts.again = Again(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
+    parts.again = RetryService(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
     parts.dead_letters, parts.approvals = DeadLetters(database), Approvals(database)
     parts.approving = Approving(parts.approvals, parts.ledger, parts.inventory, parts.vault)
     parts.triggers = Triggers(parts.firings, parts.schedules, parts.jobs, parts.launcher)
-    parts.doorbell = SimpleNamespace(ring=rung.append)
+    parts.notifier = SimpleNamespace(notify=notified.append)
 
     async def nothing() -> None:
         return
@@ -105,19 +105,19 @@ def parts_for(database: Database, rung: list[str], bus: Any | None = None, *, cl
 @asynccontextmanager
 async def live(database: Database, bus: Any | None = None, *, clock: Clock | None = None) -> AsyncIterator[Live]:
     """The application served on a free port of loopback."""
-    rung: list[str] = []
-    parts = parts_for(database, rung, bus, clock=clock)
+    notified: list[str] = []
+    parts = parts_for(database, notified, bus, clock=clock)
     token = await parts.people.create_key("ada", "admin")
     app = app_on(parts)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(app, http=HttpConnection, lifespan="off", log_config=None, access_log=False)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         port = listening.getsockname()[1]
         headers = {"Authorization": f"Bearer {token}"}
         try:
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as http:
-                yield Live(http, parts, app, token, Story(database), rung, server, port)
+                yield Live(http, parts, app, token, Story(database), notified, server, port)
         finally:
             await app.state.followers.close()
             server.should_exit = True

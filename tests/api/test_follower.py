@@ -16,7 +16,7 @@ from opsjobs.api.follower import Followers, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import Entry, Journal
+from opsjobs.store.execution_log import Journal, LogEntry
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
@@ -28,7 +28,7 @@ class CountingJournal(Journal):
     reads = 0
     failing: Exception | None = None
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[Entry]:
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[LogEntry]:
         self.reads += 1
         if self.failing:
             raise self.failing

@@ -15,7 +15,7 @@ from opsjobs.model.encryption_key import decoded, key_id
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Keys
+from opsjobs.store.vault import KeyRotation
 
 DB = {"name": "db-prod", "type": "secret", "value": "canary-of-db-prod"}
 LOGIN = {"name": "root", "type": "password", "username": "root", "password": "pw"}
@@ -244,7 +244,7 @@ async def test_a_rotation_of_keys_leaves_alone_what_a_credential_gives(database:
         await ada.http.post("/jobs", json=nightly(parameters=declared))
         await ada.http.post("/jobs/1/execute", json={"parameters": {"token": "t"}})
         keys = [new_key(), *ada.parts.settings.security.encryption_keys]
-        rotated = await Keys(database, keys).rotate(10.0)
+        rotated = await KeyRotation(database, keys).rotate(10.0)
         assert (rotated.rewrapped, rotated.left, rotated.broken) == (2, 0, [])
         assert [key.id for key in rotated.keys][:2] == [key_id(decoded(key.reveal())) for key in keys]
         assert all(isinstance(key.id, str) for key in rotated.keys)

@@ -8,8 +8,8 @@ import pytest
 
 from api.kit import problem
 from opsjobs.engine.launching.safety_service import Judging
-from opsjobs.model.safety_verdict import Finding, Verdict
-from opsjobs.safety import Question
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
+from opsjobs.safety import SafetyQuestion
 from opsjobs.safety.policy import read
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.transaction import Database
@@ -27,10 +27,12 @@ def real(parts: Any) -> Judging:
 def scripted(parts: Any) -> Judging:
     """One that goes by words, so that rules may change."""
 
-    async def words(asked: Question) -> tuple[Finding, ...]:
-        found = [v for v in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL, Verdict.WARN) if v.value in asked.text]
-        strict = "env=prod" in asked.context.labels and found == [Verdict.WARN]
-        return tuple(Finding(f"is-{v.value}", Verdict.BLOCK if strict else v, "It says so.", asked.text[:50]) for v in found)
+    async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
+        found = [v for v in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL, SafetyVerdict.WARN) if v.value in asked.text]
+        strict = "env=prod" in asked.context.labels and found == [SafetyVerdict.WARN]
+        return tuple(
+            Finding(f"is-{v.value}", SafetyVerdict.BLOCK if strict else v, "It says so.", asked.text[:50]) for v in found
+        )
 
     return Judging(words, parts.inventory, parts.clock, read(POLICY))
 
@@ -162,7 +164,7 @@ async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(database: 
 async def test_each_different_text_is_judged_once(database: Database) -> None:
     calls: list[str] = []
 
-    async def counting(asked: Question) -> tuple[Finding, ...]:
+    async def counting(asked: SafetyQuestion) -> tuple[Finding, ...]:
         calls.append(asked.text)
         return ()
 

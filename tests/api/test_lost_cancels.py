@@ -14,7 +14,7 @@ from api.live import Live, live
 from kit.story import Story
 from opsjobs.api import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
-from opsjobs.store.execution_log import Entry, Journal
+from opsjobs.store.execution_log import Journal, LogEntry
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
@@ -38,7 +38,7 @@ class Deaf(Journal):
         self.lost = 0
         self._heard: set[asyncio.Task[Any]] = set()
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[Entry]:
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[LogEntry]:
         me = asyncio.current_task()
         assert me is not None
         try:
@@ -107,7 +107,7 @@ async def test_close_does_not_wait_for_a_reader_that_hears_nothing(database: Dat
     execution = await Story(database).launch()
 
     class Stone(Journal):
-        async def read(self, *_: Any, **__: Any) -> list[Entry]:
+        async def read(self, *_: Any, **__: Any) -> list[LogEntry]:
             while not over.is_set():
                 try:
                     await over.wait()

@@ -12,7 +12,7 @@ import pytest
 from api.kit import Desk, app_on, desk, problem
 from opsjobs.model.errors import TooMany
 from opsjobs.settings import IdentitySettings
-from opsjobs.store.identities.login_throttle import Attempts, LockOut
+from opsjobs.store.identities.login_throttle import Attempts, LockoutPolicy
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"
@@ -230,7 +230,7 @@ async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
 
 
 async def test_one_address_locks_nobody_out_elsewhere_and_many_do(database: Database) -> None:
-    attempts = Attempts(database, LockOut(of_name=2, of_address=50, everywhere=4))
+    attempts = Attempts(database, LockoutPolicy(of_name=2, of_address=50, everywhere=4))
 
     async def passes(address: str) -> bool:
         try:

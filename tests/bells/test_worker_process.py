@@ -12,7 +12,7 @@ import redis
 from bells.processes import Hosted, freeze, own_redis, thaw, until
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
-from opsjobs.wakeup import Doorbell
+from opsjobs.wakeup import Notifier
 
 CONNECTED = "Connected to redis"
 # Alone on a machine it takes 0.2 to 1.3 s; a crowded one gets some room. A stop that waits for Redis takes for ever.
@@ -33,9 +33,9 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def doorbell(server: Valkey, metrics: Metrics) -> Iterator[Doorbell]:
-    """A started doorbell on `server`."""
-    made = Doorbell(server.url, metrics)
+def notifier(server: Valkey, metrics: Metrics) -> Iterator[Notifier]:
+    """A started notifier on `server`."""
+    made = Notifier(server.url, metrics)
     made.start()
     yield made
     made.stop()
@@ -46,20 +46,20 @@ def bells(metrics: Metrics, result: str) -> float:
     return metrics.registry.get_sample_value("opsjobs_bells_total", {"result": result}) or 0.0
 
 
-def test_each_ring_reaches_the_engine(server: Valkey, doorbell: Doorbell) -> None:
+def test_each_ring_reaches_the_engine(server: Valkey, notifier: Notifier) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
         for _ in range(5):  # each by itself: nothing else would wake it
-            doorbell.ring("default")
+            notifier.notify("default")
             worker.wait_for("BELL")
         assert worker.end()[0] == 0
 
 
-def test_bells_of_another_zone_are_not_heard(server: Valkey, doorbell: Doorbell) -> None:
+def test_bells_of_another_zone_are_not_heard(server: Valkey, notifier: Notifier) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
-        doorbell.ring("elsewhere")
-        doorbell.ring("default")
+        notifier.notify("elsewhere")
+        notifier.notify("default")
         worker.wait_for("BELL")
         assert worker.end()[0] == 0
         assert sum("BELL" in line for line in worker.rest()) == 1
@@ -111,52 +111,52 @@ def test_a_redis_frozen_later_does_not_hold_the_stop(server: Valkey) -> None:
         assert "STOPPED" in worker.rest()
 
 
-def test_bells_come_back_when_redis_does(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+def test_bells_come_back_when_redis_does(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
         server.stop()
-        doorbell.ring("default")
+        notifier.notify("default")
         until(lambda: bells(metrics, "dropped") >= 1)
         server.start()
         worker.wait_for(CONNECTED)
-        until(lambda: _rings(doorbell, metrics))
+        until(lambda: _rings(notifier, metrics))
         worker.wait_for("BELL")
         assert worker.end()[0] == 0
 
 
-def _rings(doorbell: Doorbell, metrics: Metrics) -> bool:
-    doorbell.ring("default")
-    return bells(metrics, "rung") >= 1
+def _rings(notifier: Notifier, metrics: Metrics) -> bool:
+    notifier.notify("default")
+    return bells(metrics, "notified") >= 1
 
 
-def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
         freeze(server)
-        doorbell.ring("default")
+        notifier.notify("default")
         until(lambda: bells(metrics, "dropped") >= 1)
         thaw(server)
-        until(lambda: _rings(doorbell, metrics))
+        until(lambda: _rings(notifier, metrics))
         worker.wait_for("BELL")
         assert worker.end()[0] == 0
 
 
-def test_a_flushed_redis_loses_no_later_bell(server: Valkey, doorbell: Doorbell) -> None:
+def test_a_flushed_redis_loses_no_later_bell(server: Valkey, notifier: Notifier) -> None:
     with Hosted("worker", server.url) as worker, redis.Redis.from_url(server.url) as client:
         worker.wait_for(CONNECTED)
-        doorbell.ring("default")
+        notifier.notify("default")
         worker.wait_for("BELL")
         client.flushall()
-        doorbell.ring("default")
+        notifier.notify("default")
         worker.wait_for("BELL")
         assert worker.end()[0] == 0
 
 
-def test_bells_that_nobody_hears_do_not_pile_up(server: Valkey, doorbell: Doorbell, metrics: Metrics) -> None:
+def test_bells_that_nobody_hears_do_not_pile_up(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
     with redis.Redis.from_url(server.url) as client:
         for count in range(1, 21):
-            doorbell.ring("default")
-            until(lambda count=count: bells(metrics, "rung") + bells(metrics, "merged") == count)
+            notifier.notify("default")
+            until(lambda count=count: bells(metrics, "notified") + bells(metrics, "merged") == count)
         assert client.llen("opsjobs.bell.default") == 1
         assert 0 < client.ttl("opsjobs.bell.default") <= 60
     with Hosted("worker", server.url) as worker:

@@ -16,7 +16,7 @@ from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
 
 BELLS = 100
 # Who passes a step, where it is not the workers.
-_PASSED_BY = {**dict.fromkeys(("launch", "ledger.launch", "ring", "stream"), ("api",)), "relay": (*WORKERS, "scheduler")}
+_PASSED_BY = {**dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)), "relay": (*WORKERS, "scheduler")}
 # After so many passages before there is work, and in so many afterwards, it happens.
 _BEFORE = {"claim": 2}
 _PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 2}
@@ -93,7 +93,7 @@ def all_of_it_stopped(scene: Scene) -> None:
 
 
 def bells(scene: Scene) -> None:
-    """A hundred bells, rung past the merging, while there is work."""
+    """A hundred bells, notified past the merging, while there is work."""
     scene.launch()
     app = BellApp(scene.stage.valkey.url)
     queue = bell_queue("default")
@@ -119,7 +119,7 @@ def api_killed_while_followed(scene: Scene) -> None:
 def api_killed_after_the_commit(scene: Scene) -> None:
     """It dies between commit and answer, once for each of two launches: the client comes back with the same key."""
     for _ in range(2):
-        scene.stage.arm("api", "ring:kill")
+        scene.stage.arm("api", "notify:kill")
         scene.launch_one()
     scene.launch()
     scene.begun()

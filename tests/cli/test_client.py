@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cli.desk import Answer, Asked, open_desk, problem
-from opsjobs.cli.client import Client, Refused
-from opsjobs.cli.endpoint import Place
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, RequestRefused
+from opsjobs.cli.endpoint import Endpoint
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.sse import Event
 from opsjobs.model.secret import Secret
 
@@ -64,9 +64,9 @@ def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_man
 
 
 def test_a_stream_that_is_gone_for_good_is_an_error() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         followed(lambda _: problem(410, "log_expired", "The log of execution 7 was dropped by retention."))
-    assert caught.value.exit_code is Exit.NOT_FOUND
+    assert caught.value.exit_code is ExitCode.NOT_FOUND
 
 
 def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
@@ -82,10 +82,10 @@ def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
 def test_a_refusal_keeps_its_code_its_pointers_and_what_was_wrong_where() -> None:
     errors = [{"pointer": "/targets/ids/1", "detail": "There is no target 'web-9'.", "code": "unknown_target"}]
     reply = problem(422, "unknown_target", "There is no target 'web-9'.", errors)
-    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(Refused) as caught:
+    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(RequestRefused) as caught:
         client.post("/run", {})
     assert (caught.value.exit_code, caught.value.code, caught.value.pointers) == (
-        Exit.NOT_FOUND,
+        ExitCode.NOT_FOUND,
         "unknown_target",
         ("/targets/ids/1",),
     )
@@ -94,21 +94,25 @@ def test_a_refusal_keeps_its_code_its_pointers_and_what_was_wrong_where() -> Non
 
 def test_a_refused_token_says_what_to_do() -> None:
     reply = problem(401, "invalid_token", "This token is not known.")
-    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(Refused, match="OPSJOBS_TOKEN") as caught:
+    with (
+        open_desk(lambda _: reply) as desk,
+        desk.client() as client,
+        pytest.raises(RequestRefused, match="OPSJOBS_TOKEN") as caught,
+    ):
         client.get("/jobs")
-    assert caught.value.exit_code is Exit.NOT_ALLOWED
+    assert caught.value.exit_code is ExitCode.NOT_ALLOWED
 
 
 def test_something_that_is_no_opsjobs_is_told_as_such() -> None:
     reply = Answer(502, portions=[b"<html>Bad gateway</html>"], media_type="text/html")
-    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(Refused, match="HTTP status 502"):
+    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(RequestRefused, match="HTTP status 502"):
         client.get("/jobs")
 
 
 def test_a_service_that_does_not_run_is_told_how_to_start() -> None:
     with open_desk(lambda _: Answer()) as desk:
         url = desk.url
-    with Client(Place(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
+    with Client(Endpoint(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
         client.get("/status")
     assert str(caught.value) == f"no answer from {url}: start it with `opsjobs up`."
 
@@ -141,11 +145,11 @@ def test_an_unknown_name_is_not_found_and_says_where_to_look() -> None:
     with (
         open_desk(lambda _: empty) as desk,
         desk.client() as client,
-        pytest.raises(Refused, match="`opsjobs jobs list`") as caught,
+        pytest.raises(RequestRefused, match="`opsjobs jobs list`") as caught,
     ):
         client.by_name("job", "nightly")
-    assert caught.value.exit_code is Exit.NOT_FOUND
+    assert caught.value.exit_code is ExitCode.NOT_FOUND
 
 
 def test_the_token_is_in_no_repr() -> None:
-    assert "opsc_ada" not in repr(Place("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x")))
+    assert "opsc_ada" not in repr(Endpoint("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x")))

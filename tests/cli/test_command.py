@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli.app import run
-from opsjobs.cli.exit_codes import Exit
+from opsjobs.cli.exit_codes import ExitCode
 
 SERVERS = (
     "fastapi",
@@ -153,5 +153,5 @@ def test_a_prompt_without_a_terminal_says_what_to_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "meant"), [("job", "'jobs'"), ("target", "'targets'"), ("runn", "'run'")])
 def test_a_near_name_is_suggested_at_the_top_level(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
-    assert run([typed, "list"]) == Exit.USAGE
+    assert run([typed, "list"]) == ExitCode.USAGE
     assert f"No such command '{typed}'. Did you mean {meant}" in capsys.readouterr().err

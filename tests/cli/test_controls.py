@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.cli.terminal_escapes import Shown, escaped, shown
+from opsjobs.cli.terminal_escapes import EscapedOutput, escaped, shown
 
 ATTACKS = {
     b"\x1b]52;c;ZXZpbA==\x07": b"^[]52;c;ZXZpbA==^G",  # the clipboard
@@ -58,7 +58,7 @@ HOSTILE = st.lists(
 
 @given(data=HOSTILE, cuts=st.lists(st.integers(0, 200), max_size=8))
 def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None:
-    stream = Shown()
+    stream = EscapedOutput()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     pieces = [stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
     assert b"".join([*pieces, stream.feed(b"", final=True)]) == shown(data)

@@ -14,26 +14,26 @@ from cli.desk import Answer, Asked, open_desk
 from docs.pages import samples
 from opsjobs.cli import yaml_documents
 from opsjobs.cli.app import run
-from opsjobs.cli.importing.crontab import Crontab, Entry, read, split_percent
-from opsjobs.cli.importing.crontab_jobs import Planned, Wishes, planned, prefix_of
+from opsjobs.cli.importing.crontab import Crontab, CrontabEntry, read, split_percent
+from opsjobs.cli.importing.crontab_jobs import CrontabOptions, Planned, planned, prefix_of
 from opsjobs.cli.importing_crontab import local_zone
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.schedule.cron import Cron
 
-WISHES = Wishes({"ids": ["web-1"]}, "web-1-", "Europe/Berlin", "24h")
+WISHES = CrontabOptions({"ids": ["web-1"]}, "web-1-", "Europe/Berlin", "24h")
 
 
 def crontab(text: str, *, system: bool = False) -> Crontab:
     return read("crontab", text, system=system)
 
 
-def one(text: str, *, system: bool = False) -> Entry:
+def one(text: str, *, system: bool = False) -> CrontabEntry:
     (entry,) = crontab(text, system=system).entries
     return entry
 
 
-def plan(text: str, *, system: bool = False, wishes: Wishes = WISHES) -> list[Planned]:
+def plan(text: str, *, system: bool = False, wishes: CrontabOptions = WISHES) -> list[Planned]:
     found = planned([(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes)
     for body in found:
         JobDraft.model_validate(body.job)
@@ -156,7 +156,7 @@ def test_lines_of_a_system_crontab_name_their_users() -> None:
         ("www-data", "php /srv/cron.php"),
     ]
     assert [left.what for left in found.left] == ["crontab line 2", "crontab line 3"]
-    bodies = planned([(entry, "x") for entry in found.entries], Wishes({}, "", "UTC", "1h", credential="sudo"))
+    bodies = planned([(entry, "x") for entry in found.entries], CrontabOptions({}, "", "UTC", "1h", credential="sudo"))
     assert bodies[1].job["actions"][0]["become"] == {"user": "www-data", "credential": "sudo"}
 
 
@@ -182,7 +182,8 @@ def test_a_comment_above_a_line_is_its_description() -> None:
 
 def names(text: str, **wishes: Any) -> list[str]:
     return [
-        body.job["name"] for body in plan(text, wishes=Wishes(**{**{f: getattr(WISHES, f) for f in WISHES.__slots__}, **wishes}))
+        body.job["name"]
+        for body in plan(text, wishes=CrontabOptions(**{**{f: getattr(WISHES, f) for f in WISHES.__slots__}, **wishes}))
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli import yaml_documents
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 
 def read(tmp_path: Path, text: str | bytes) -> list[dict[str, object]]:
@@ -51,7 +51,7 @@ def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
 def test_what_is_no_file_of_jobs_is_told_in_words(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(CommandFailed, match=words) as refused:
         read(tmp_path, text)
-    assert refused.value.exit_code is Exit.USAGE
+    assert refused.value.exit_code is ExitCode.USAGE
 
 
 def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.desk import Answer, Asked, Desk, open_desk, problem
 from cli.terminal import on_terminal
 from opsjobs.cli.app import app
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.run import what
 from opsjobs.cli.yaml_documents import bodies
 
@@ -63,7 +63,7 @@ def test_validate_says_all_that_is_wrong_and_ends_so(tmp_path: Path, monkeypatch
 
     with open_desk(reply) as desk:
         done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file))
-        assert done.exit_code == Exit.ERROR
+        assert done.exit_code == ExitCode.ERROR
         assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
 
 
@@ -135,7 +135,7 @@ def test_a_scripts_first_line_says_what_runs_it(tmp_path: Path, body: bytes, int
 def test_what_is_neither_a_command_nor_a_script_is_usage(words: list[str], script: str | None) -> None:
     with pytest.raises(CommandFailed) as refused:
         what(words, script, None)
-    assert refused.value.exit_code is Exit.USAGE
+    assert refused.value.exit_code is ExitCode.USAGE
 
 
 def test_a_parameter_without_a_value_is_usage(monkeypatch: pytest.MonkeyPatch) -> None:

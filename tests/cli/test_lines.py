@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from opsjobs.cli.output_lines import PARTIAL_BYTES_AT_MOST, Lines
+from opsjobs.cli.output_lines import PARTIAL_BYTES_AT_MOST, OutputLines
 
 NAMES = {"1": "web-1", "2": "web-2"}
 
@@ -28,14 +28,14 @@ def out(target: int, data: str | bytes, *, stream: str = "stdout", action: str =
     return {**event, "data": data}
 
 
-def several() -> tuple[Paper, Lines]:
+def several() -> tuple[Paper, OutputLines]:
     paper = Paper()
-    return paper, Lines(paper.write, NAMES.__getitem__)
+    return paper, OutputLines(paper.write, NAMES.__getitem__)
 
 
 def test_with_one_target_the_bytes_pass_as_they_are() -> None:
     paper = Paper()
-    lines = Lines(paper.write, None)
+    lines = OutputLines(paper.write, None)
     lines.output(out(1, b"\x00\xff\xfe no end"))
     lines.output(out(1, "grüße", stream="stderr"))
     assert (paper.stdout, paper.stderr) == (b"\x00\xff\xfe no end", "grüße".encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.desk import open_desk, problem
-from opsjobs.cli.client import Refused
+from opsjobs.cli.client import RequestRefused
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,11 @@ from opsjobs.cli.client import Refused
     ],
 )
 def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:
-    with open_desk(lambda _: problem(409, "no", service)) as desk, desk.client() as client, pytest.raises(Refused) as refused:
+    with (
+        open_desk(lambda _: problem(409, "no", service)) as desk,
+        desk.client() as client,
+        pytest.raises(RequestRefused) as refused,
+    ):
         client.get("/jobs")
     assert str(refused.value) == shown
 
@@ -33,6 +37,10 @@ def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:
     ],
 )
 def test_a_refused_schedule_names_its_options(path: str, service: str, shown: str) -> None:
-    with open_desk(lambda _: problem(422, "no", service)) as desk, desk.client() as client, pytest.raises(Refused) as refused:
+    with (
+        open_desk(lambda _: problem(422, "no", service)) as desk,
+        desk.client() as client,
+        pytest.raises(RequestRefused) as refused,
+    ):
         client.post(path, {})
     assert str(refused.value) == shown

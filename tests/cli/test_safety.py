@@ -9,7 +9,7 @@ import pytest
 
 from cli.desk import Answer, Asked, open_desk
 from opsjobs.cli.app import run
-from opsjobs.model.safety_verdict import Judgement
+from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.safety import Context
 from opsjobs.safety.judging import judge
 from opsjobs.safety.rulebook import rulebook
@@ -19,7 +19,7 @@ def service(asked: Asked) -> Answer:
     if asked.path == "/safety/rules":
         return Answer(200, {"items": [rule.data() for rule in rulebook().rules]})
     context = Context(labels=frozenset(asked.body["labels"]), become=asked.body["become"])
-    return Answer(200, Judgement(judge(asked.body["interpreter"], asked.body["text"], context=context)).data())
+    return Answer(200, SafetyJudgement(judge(asked.body["interpreter"], asked.body["text"], context=context)).data())
 
 
 def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

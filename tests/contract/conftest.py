@@ -19,18 +19,18 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake import Deed, FakeSessions, Gate
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.pool import SshPool
-from opsjobs.remote.session import Exit, Process, Sessions
+from opsjobs.remote.session import RemoteExit, RemoteProcess, Sessions
 from opsjobs.remote.ssh.connect import Connector
 
 NEVER = 3600.0
 
 
-async def collect(process: Process) -> tuple[bytes, bytes, Exit]:
+async def collect(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
     """Both streams whole, and the end; checks that the end comes once and last."""
     out, err, ends = bytearray(), bytearray(), []
     async for piece in process:
         assert not ends, "nothing may follow the Exit"
-        if isinstance(piece, Exit):
+        if isinstance(piece, RemoteExit):
             ends.append(piece)
         else:
             assert 0 < len(piece.data) <= 65_536

@@ -13,9 +13,9 @@ import pytest
 from contract.conftest import NEVER, Ground, Latch, Opening, collect
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.spool_identity import Identity, Order, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake import Deed
-from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun, NotFollowed, Output, Process
+from opsjobs.remote.session import ContactLost, Durable, IdentityDiffers, NotBegun, NotFollowed, Output, RemoteExit, RemoteProcess
 
 SAID = [Output("stdout", b"one\0\xff"), Output("stderr", b"\xfetwo\n")]
 SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
@@ -24,18 +24,20 @@ SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
 class Machine:
     """One machine of a ground, its identity known, and the durable runs that a test has there."""
 
-    def __init__(self, here: Ground, durable: Durable, identity: Identity) -> None:
+    def __init__(self, here: Ground, durable: Durable, identity: SpoolIdentity) -> None:
         self.here = here
         self.durable = durable
         self.identity = identity
-        self._orders: list[Order] = []
+        self._orders: list[StartOrder] = []
 
-    def order(self, command: str, deeds: Sequence[Deed] = (Exit(0),), *, ignores_term: bool = False, **limits: float) -> Order:
+    def order(
+        self, command: str, deeds: Sequence[Deed] = (RemoteExit(0),), *, ignores_term: bool = False, **limits: float
+    ) -> StartOrder:
         """A command that testifies to its start; `deeds` are what a fake machine does for it."""
         key = RunKey(uuid4(), "step-1", 1)
         command = f"echo started >>'{self.here.folder}/{key}'; {command}"
         self.here.script(command, deeds, ignores_term=ignores_term)
-        order = Order(key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits})  # type: ignore[arg-type]
+        order = StartOrder(key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits})  # type: ignore[arg-type]
         self._orders.append(order)
         return order
 
@@ -43,7 +45,7 @@ class Machine:
         """A new one."""
         return Latch(self.here.folder / f"latch-{uuid4()}")
 
-    def starts(self, order: Order) -> int:
+    def starts(self, order: StartOrder) -> int:
         """How often it really started."""
         if self.here.fake is not None:
             machine = self.here.fake.machine(self.here.endpoint.target.name)
@@ -51,15 +53,15 @@ class Machine:
         testimony = self.here.folder / str(order.key)
         return len(testimony.read_text().splitlines()) if testimony.exists() else 0
 
-    async def begin(self, order: Order) -> Process:
+    async def begin(self, order: StartOrder) -> RemoteProcess:
         """Begin it under the identity that is known."""
         return await self.durable.begin(order, self.identity)
 
-    async def attach(self, order: Order, offsets: tuple[int, int] = (0, 0)) -> Process:
+    async def attach(self, order: StartOrder, offsets: tuple[int, int] = (0, 0)) -> RemoteProcess:
         """Attach under the identity that is known."""
         return await self.durable.attach(order, self.identity, offsets)
 
-    async def done(self, order: Order) -> tuple[bytes, bytes, Exit]:
+    async def done(self, order: StartOrder) -> tuple[bytes, bytes, RemoteExit]:
         """Begin it and follow it to its end."""
         return await collect(await self.begin(order))
 
@@ -92,10 +94,10 @@ async def machine(ground: Opening) -> AsyncIterator[Machine]:
             await found.tidy_up()
 
 
-async def identity_of(durable: Durable) -> Identity:
+async def identity_of(durable: Durable) -> SpoolIdentity:
     """What a first contact tells."""
     with pytest.raises(IdentityDiffers) as met:
-        await durable.begin(Order(RunKey(uuid4(), "step-1", 1), "exit 99", NEVER), None)
+        await durable.begin(StartOrder(RunKey(uuid4(), "step-1", 1), "exit 99", NEVER), None)
     return met.value.seen
 
 
@@ -122,7 +124,7 @@ async def not_begun(happening: Awaitable[object]) -> bool:
     return absent.value.settled
 
 
-async def first(process: Process, size: int) -> bytes:
+async def first(process: RemoteProcess, size: int) -> bytes:
     """The first so many bytes of standard output; reading may go on."""
     said = b""
     async for piece in process:
@@ -133,7 +135,7 @@ async def first(process: Process, size: int) -> bytes:
     raise AssertionError("it ended before that")
 
 
-async def ended(web: Machine, order: Order) -> None:
+async def ended(web: Machine, order: StartOrder) -> None:
     """Return once it has."""
     async with asyncio.timeout(60):
         while await web.durable.look(order.key) is None:

@@ -10,7 +10,7 @@ import pytest
 from contract.conftest import NEVER, Opening, collect
 from contract.durables import SAID, SAY, ended, first, identity_of, lost, machine, not_begun, not_followed
 from opsjobs.remote.fake import Echo, Pause
-from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, Output
+from opsjobs.remote.session import ContactLost, IdentityDiffers, Output, RemoteExit
 
 BYTES = bytes(range(256))
 
@@ -20,14 +20,14 @@ BYTES = bytes(range(256))
 
 async def test_a_first_contact_tells_the_identity_and_starts_nothing(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("exit 1", [Exit(1)])
+        order = web.order("exit 1", [RemoteExit(1)])
         with pytest.raises(IdentityDiffers) as met:
             await web.durable.begin(order, None)
         assert met.value.seen == web.identity
         assert web.identity.store
         assert web.identity.boot
         assert web.starts(order) == 0
-        assert await web.done(order) == (b"", b"", Exit(1))
+        assert await web.done(order) == (b"", b"", RemoteExit(1))
 
 
 async def test_the_identity_is_the_same_at_every_visit(ground: Opening) -> None:
@@ -48,14 +48,14 @@ async def test_nothing_begins_where_another_store_or_boot_is_expected(ground: Op
 
 async def test_a_run_is_followed_from_its_first_byte_to_its_end(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order(f"{SAY}; exit 3", [*SAID, Exit(3)])
-        assert await web.done(order) == (b"one\0\xff", b"\xfetwo\n", Exit(3))
+        order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
+        assert await web.done(order) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(3))
         assert web.starts(order) == 1
 
 
 async def test_a_run_without_output_only_ends(ground: Opening) -> None:
     async with machine(ground) as web:
-        assert await web.done(web.order("true")) == (b"", b"", Exit(0))
+        assert await web.done(web.order("true")) == (b"", b"", RemoteExit(0))
 
 
 async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -> None:
@@ -64,10 +64,10 @@ async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -
         fill = "i=0; while [ $i -lt 13 ]; do d=$d$d; i=$((i+1)); done"
         command = f"d={line.decode()}; {fill}; printf %s $d; printf %s $d >&2"
         whole = line * 8192
-        assert await web.done(web.order(command, [Output("stdout", whole), Output("stderr", whole), Exit(0)])) == (
+        assert await web.done(web.order(command, [Output("stdout", whole), Output("stderr", whole), RemoteExit(0)])) == (
             whole,
             whole,
-            Exit(0),
+            RemoteExit(0),
         )
 
 
@@ -79,22 +79,24 @@ async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -
 async def test_output_that_looks_like_ours_is_data(ground: Opening, data: bytes) -> None:
     async with machine(ground) as web:
         printf = "".join(f"\\{byte:03o}" for byte in data)
-        order = web.order(f"printf '{printf}'; printf '{printf}' >&2", [Output("stdout", data), Output("stderr", data), Exit(0)])
-        assert await web.done(order) == (data, data, Exit(0))
+        order = web.order(
+            f"printf '{printf}'; printf '{printf}' >&2", [Output("stdout", data), Output("stderr", data), RemoteExit(0)]
+        )
+        assert await web.done(order) == (data, data, RemoteExit(0))
 
 
 async def test_a_run_has_no_standard_input(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("cat; echo done", [Echo(), Output("stdout", b"done\n"), Exit(0)])
-        assert await web.done(order) == (b"done\n", b"", Exit(0))
+        order = web.order("cat; echo done", [Echo(), Output("stdout", b"done\n"), RemoteExit(0)])
+        assert await web.done(order) == (b"done\n", b"", RemoteExit(0))
 
 
 async def test_a_command_may_be_long_and_have_many_lines_and_quotes(ground: Opening) -> None:
     async with machine(ground) as web:
         filling = "\n".join([": `true` $(true)", *(f": 'line {n}' \"!\" \\\\ # ünïcode" for n in range(8_000))])
         said = Output("stdout", b'it\'s\n"all" there!\n')
-        order = web.order(f"{filling}\ncat <<'END'\nit's\n\"all\" there!\nEND\nexit 6", [said, Exit(6)])
-        assert await web.done(order) == (said.data, b"", Exit(6))
+        order = web.order(f"{filling}\ncat <<'END'\nit's\n\"all\" there!\nEND\nexit 6", [said, RemoteExit(6)])
+        assert await web.done(order) == (said.data, b"", RemoteExit(6))
 
 
 async def test_the_environment_of_an_order_reaches_its_command_exactly(ground: Opening) -> None:
@@ -102,8 +104,8 @@ async def test_the_environment_of_an_order_reaches_its_command_exactly(ground: O
         values = {"PLAIN": "a b", "ODD": 'it\'s "$HOME" `x` \\n !\n\nünïcode\n', "EMPTY": ""}
         said = "|".join(values.values()).encode()
         command = 'printf "%s|%s|%s" "$PLAIN" "$ODD" "${EMPTY-unset}"'
-        order = replace(web.order(command, [Output("stdout", said), Exit(0)]), environment=values)
-        assert await web.done(order) == (said, b"", Exit(0))
+        order = replace(web.order(command, [Output("stdout", said), RemoteExit(0)]), environment=values)
+        assert await web.done(order) == (said, b"", RemoteExit(0))
 
 
 async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
@@ -115,14 +117,14 @@ async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
         process = await web.begin(order)
         assert await first(process, 6) == b"first\n"
         latch.open()
-        assert await collect(process) == (b"last\n", b"", Exit(0))
+        assert await collect(process) == (b"last\n", b"", RemoteExit(0))
 
 
 async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
     async with machine(ground) as web:
-        orders = [web.order(f"echo {n}", [Output("stdout", b"%d\n" % n), Exit(0)]) for n in range(12)]
+        orders = [web.order(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)]) for n in range(12)]
         done = await asyncio.gather(*(web.done(order) for order in orders))
-        assert done == [(b"%d\n" % n, b"", Exit(0)) for n in range(12)]
+        assert done == [(b"%d\n" % n, b"", RemoteExit(0)) for n in range(12)]
 
 
 # --- at most once
@@ -131,33 +133,33 @@ async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
 async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(ground: Opening) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
         latch = web.latch()
-        order = web.order(f"{SAY}; {latch.wait}; exit 4", [*SAID, latch.gate, Exit(4)])
+        order = web.order(f"{SAY}; {latch.wait}; exit 4", [*SAID, latch.gate, RemoteExit(4)])
         process = await web.begin(order)
         await first(process, 5)
         second = await again.begin(order)
         assert await first(second, 5) == b"one\0\xff"
         latch.open()
-        assert (await collect(process))[2] == (await collect(second))[2] == Exit(4)
-        assert await again.done(order) == (b"one\0\xff", b"\xfetwo\n", Exit(4))
+        assert (await collect(process))[2] == (await collect(second))[2] == RemoteExit(4)
+        assert await again.done(order) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(4))
         assert web.starts(order) == 1
 
 
 async def test_begins_at_the_same_moment_start_once_and_all_get_all(ground: Opening) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
-        order = web.order(f"{SAY}; exit 4", [*SAID, Exit(4)])
+        order = web.order(f"{SAY}; exit 4", [*SAID, RemoteExit(4)])
         done = await asyncio.gather(*(by.done(order) for by in (web, again, web, again, web)))
-        assert done == [(b"one\0\xff", b"\xfetwo\n", Exit(4))] * 5
+        assert done == [(b"one\0\xff", b"\xfetwo\n", RemoteExit(4))] * 5
         assert web.starts(order) == 1
 
 
 async def test_the_next_attempt_is_another_run(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("exit 2", [Exit(2)])
+        order = web.order("exit 2", [RemoteExit(2)])
         await web.done(order)
         following = replace(order, key=replace(order.key, attempt=2))
         try:
             assert not await not_begun(web.attach(following))
-            assert await web.done(following) == (b"", b"", Exit(2))
+            assert await web.done(following) == (b"", b"", RemoteExit(2))
         finally:
             await web.durable.clean([following.key])
 
@@ -166,7 +168,7 @@ async def test_the_next_attempt_is_another_run(ground: Opening) -> None:
 async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening, how: str) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo ours; {latch.wait}; exit 4", [Output("stdout", b"ours\n"), latch.gate, Exit(4)])
+        order = web.order(f"echo ours; {latch.wait}; exit 4", [Output("stdout", b"ours\n"), latch.gate, RemoteExit(4)])
         process = await web.begin(order)
         assert await first(process, 5) == b"ours\n"
         if how == "ended":
@@ -177,7 +179,7 @@ async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening,
         assert await not_followed(web.attach(other))
         assert web.starts(order) == 1
         latch.open()
-        assert await collect(await web.attach(order)) == (b"ours\n", b"", Exit(4))
+        assert await collect(await web.attach(order)) == (b"ours\n", b"", RemoteExit(4))
 
 
 # --- attach
@@ -190,7 +192,7 @@ async def test_an_attach_gives_exactly_the_rest_of_both_streams(ground: Opening,
         latch = web.latch()
         printf = "".join(f"\\{byte:03o}" for byte in BYTES)
         command = f"printf '{printf}'; printf '{printf}' >&2; {latch.wait}; echo end; echo END >&2; exit 9"
-        rest = [Output("stdout", b"end\n"), Output("stderr", b"END\n"), Exit(9)]
+        rest = [Output("stdout", b"end\n"), Output("stderr", b"END\n"), RemoteExit(9)]
         order = web.order(command, [Output("stdout", BYTES), Output("stderr", BYTES), latch.gate, *rest])
         process = await web.begin(order)
         await first(process, 256)
@@ -199,22 +201,22 @@ async def test_an_attach_gives_exactly_the_rest_of_both_streams(ground: Opening,
             await collect(process)
         attached = await again.attach(order, offsets)
         latch.open()
-        assert await collect(attached) == (BYTES[offsets[0] :] + b"end\n", BYTES[offsets[1] :] + b"END\n", Exit(9))
+        assert await collect(attached) == (BYTES[offsets[0] :] + b"end\n", BYTES[offsets[1] :] + b"END\n", RemoteExit(9))
 
 
 async def test_an_attach_after_the_last_byte_gives_only_the_end(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order(f"{SAY}; exit 3", [*SAID, Exit(3)])
+        order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         await web.done(order)
-        assert await collect(await web.attach(order, (5, 5))) == (b"", b"", Exit(3))
+        assert await collect(await web.attach(order, (5, 5))) == (b"", b"", RemoteExit(3))
 
 
 async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("exit 3", [Exit(3)])
+        order = web.order("exit 3", [RemoteExit(3)])
         assert not await not_begun(web.attach(order))
         assert web.starts(order) == 0
-        assert await web.done(order) == (b"", b"", Exit(3))
+        assert await web.done(order) == (b"", b"", RemoteExit(3))
 
 
 @pytest.mark.parametrize("how", ["the process is closed", "the session is left", "the reader gives up"])
@@ -223,7 +225,7 @@ async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> Non
         latch = web.latch()
         order = web.order(
             f"echo first; {latch.wait}; echo last; exit 5",
-            [Output("stdout", b"first\n"), latch.gate, Output("stdout", b"last\n"), Exit(5)],
+            [Output("stdout", b"first\n"), latch.gate, Output("stdout", b"last\n"), RemoteExit(5)],
         )
         async with web.elsewhere() as gone:
             process = await gone.begin(order)
@@ -237,7 +239,7 @@ async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> Non
                 await asyncio.wait({reader})
         assert await web.durable.look(order.key) is None
         latch.open()
-        assert await collect(await web.attach(order, (6, 0))) == (b"last\n", b"", Exit(5))
+        assert await collect(await web.attach(order, (6, 0))) == (b"last\n", b"", RemoteExit(5))
         assert web.starts(order) == 1
 
 
@@ -247,7 +249,7 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(ground:
         if web.here.break_contact is None:
             return  # Nothing lies between us and this machine.
         latch = web.latch()
-        rest = [Output("stdout", b"last\n"), Exit(5)]
+        rest = [Output("stdout", b"last\n"), RemoteExit(5)]
         order = web.order(f"echo first; {latch.wait}; echo last; exit 5", [Output("stdout", b"first\n"), latch.gate, *rest])
         async with web.elsewhere() as far:
             process = await far.begin(order)
@@ -262,28 +264,28 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(ground:
         async with web.elsewhere() as again:
             assert await again.durable.look(order.key) is None
             latch.open()
-            assert await collect(await again.attach(order, (6, 0))) == (b"last\n", b"", Exit(5))
+            assert await collect(await again.attach(order, (6, 0))) == (b"last\n", b"", RemoteExit(5))
             assert web.starts(order) == 1
 
 
 async def test_a_run_ends_while_nobody_follows_it(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"{latch.wait}; {SAY}; exit 5", [latch.gate, *SAID, Exit(5)])
+        order = web.order(f"{latch.wait}; {SAY}; exit 5", [latch.gate, *SAID, RemoteExit(5)])
         await (await web.begin(order)).close()
         latch.open()
         await ended(web, order)
-        assert await collect(await web.attach(order)) == (b"one\0\xff", b"\xfetwo\n", Exit(5))
+        assert await collect(await web.attach(order)) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(5))
 
 
 async def test_two_who_follow_at_once_both_get_all(ground: Opening) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
         latch = web.latch()
-        order = web.order(f"{SAY}; {latch.wait}; {SAY}; exit 1", [*SAID, latch.gate, *SAID, Exit(1)])
+        order = web.order(f"{SAY}; {latch.wait}; {SAY}; exit 1", [*SAID, latch.gate, *SAID, RemoteExit(1)])
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
         latch.open()
-        assert await asyncio.gather(*reading) == [(b"one\0\xff" * 2, b"\xfetwo\n" * 2, Exit(1))] * 2
+        assert await asyncio.gather(*reading) == [(b"one\0\xff" * 2, b"\xfetwo\n" * 2, RemoteExit(1))] * 2
 
 
 async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(ground: Opening) -> None:
@@ -297,10 +299,10 @@ async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(groun
 
 async def test_after_a_reboot_an_end_on_record_still_counts(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order(f"{SAY}; exit 3", [*SAID, Exit(3)])
+        order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         await web.done(order)
         before = replace(web.identity, boot="0123456789abcdef")
-        assert await collect(await web.durable.attach(order, before, (1, 1))) == (b"ne\0\xff", b"two\n", Exit(3))
+        assert await collect(await web.durable.attach(order, before, (1, 1))) == (b"ne\0\xff", b"two\n", RemoteExit(3))
 
 
 async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(ground: Opening) -> None:

@@ -11,7 +11,7 @@ from contract.conftest import NEVER, Opening, collect
 from contract.durables import alive, ended, first, lost, machine, not_begun
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.fake import Deed, Pause
-from opsjobs.remote.session import Exit, NotBegun, Output, Settlement
+from opsjobs.remote.session import NotBegun, Output, RemoteExit, Settlement
 
 # --- cancel and kill
 
@@ -50,9 +50,9 @@ async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         settlement = await again.durable.cancel(order.key, 5.0)
-        assert settlement == Settlement(CancelProof.KILLED, Exit(None, "TERM", "cancel"))
-        assert await collect(process) == (b"", b"", Exit(None, "TERM", "cancel"))
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM", "cancel"))
+        assert settlement == Settlement(CancelProof.KILLED, RemoteExit(None, "TERM", "cancel"))
+        assert await collect(process) == (b"", b"", RemoteExit(None, "TERM", "cancel"))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "cancel"))
 
 
 async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
@@ -62,8 +62,8 @@ async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
         )
         process = await web.begin(order)
         assert await first(process, 5) == b"deaf\n"
-        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
-        assert (await collect(process))[2] == Exit(None, "KILL", "cancel")
+        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+        assert (await collect(process))[2] == RemoteExit(None, "KILL", "cancel")
 
 
 async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
@@ -73,8 +73,8 @@ async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, Exit(7, cause="cancel"))
-        assert await collect(process) == (b"tidy\n", b"", Exit(7, cause="cancel"))
+        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, RemoteExit(7, cause="cancel"))
+        assert await collect(process) == (b"tidy\n", b"", RemoteExit(7, cause="cancel"))
 
 
 @pytest.mark.parametrize("escape", ["", "setsid"])
@@ -99,12 +99,12 @@ async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
 
 async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("exit 5", [Exit(5)])
+        order = web.order("exit 5", [RemoteExit(5)])
         process = await web.begin(order)
-        assert await collect(process) == (b"", b"", Exit(5))
-        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.ALREADY_FINISHED, Exit(5))
+        assert await collect(process) == (b"", b"", RemoteExit(5))
+        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(5))
         assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
-        assert await collect(await web.attach(order)) == (b"", b"", Exit(5))
+        assert await collect(await web.attach(order)) == (b"", b"", RemoteExit(5))
 
 
 async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> None:
@@ -113,7 +113,7 @@ async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> Non
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
         assert await both[1].kill(5.0) is CancelProof.KILLED
-        assert [end for _, _, end in await asyncio.gather(*reading)] == [Exit(None, "TERM", "cancel")] * 2
+        assert [end for _, _, end in await asyncio.gather(*reading)] == [RemoteExit(None, "TERM", "cancel")] * 2
 
 
 async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
@@ -125,7 +125,7 @@ async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
 
 async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
     async with machine(ground) as web:
-        assert (await web.done(web.order("kill -KILL $$", [Exit(None, "KILL")])))[2] == Exit(None, "KILL")
+        assert (await web.done(web.order("kill -KILL $$", [RemoteExit(None, "KILL")])))[2] == RemoteExit(None, "KILL")
 
 
 async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is_left_of_it(ground: Opening) -> None:
@@ -139,7 +139,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
         await lost(web.attach(order))
         await lost(web.begin(order))
         assert await web.durable.look(order.key) is None
-        killed = Exit(None, "KILL")
+        killed = RemoteExit(None, "KILL")
         assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, killed)
         assert await collect(await web.attach(order)) == (b"up\n", b"", killed)
         assert web.starts(order) == 1
@@ -151,9 +151,9 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
 async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0)
-        assert await web.done(order) == (b"up\n", b"", Exit(None, "TERM", "timeout"))
-        assert await collect(await web.attach(order, (3, 0))) == (b"", b"", Exit(None, "TERM", "timeout"))
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "TERM", "timeout"))
+        assert await web.done(order) == (b"up\n", b"", RemoteExit(None, "TERM", "timeout"))
+        assert await collect(await web.attach(order, (3, 0))) == (b"", b"", RemoteExit(None, "TERM", "timeout"))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "timeout"))
 
 
 async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
@@ -162,7 +162,7 @@ async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
         order = web.order(
             command, [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True, timeout_seconds=1.0, grace_seconds=0.3
         )
-        assert await web.done(order) == (b"deaf\n", b"", Exit(None, "KILL", "timeout"))
+        assert await web.done(order) == (b"deaf\n", b"", RemoteExit(None, "KILL", "timeout"))
 
 
 async def test_the_watchdog_works_while_nobody_follows(ground: Opening) -> None:
@@ -187,13 +187,13 @@ async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: s
         # On a slow machine it is ended before the last line; a byte that it wrote is never missing in the middle.
         assert 65_536 < len(said) <= 80_000
         assert said == (b"y\n" * 40_000)[: len(said)]
-        assert end == Exit(None, "TERM", "output_limit")
+        assert end == RemoteExit(None, "TERM", "output_limit")
 
 
 async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("printf 12345678; sleep 1.5", [Output("stdout", b"12345678"), Exit(0)], limit_bytes=8)
-        assert await web.done(order) == (b"12345678", b"", Exit(0))
+        order = web.order("printf 12345678; sleep 1.5", [Output("stdout", b"12345678"), RemoteExit(0)], limit_bytes=8)
+        assert await web.done(order) == (b"12345678", b"", RemoteExit(0))
 
 
 # --- look and clean
@@ -202,18 +202,18 @@ async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
 async def test_a_look_touches_nothing(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"{latch.wait}; exit 8", [latch.gate, Exit(8)])
+        order = web.order(f"{latch.wait}; exit 8", [latch.gate, RemoteExit(8)])
         assert await web.durable.look(order.key) == Settlement(CancelProof.NEVER_STARTED)
         process = await web.begin(order)
         assert await web.durable.look(order.key) is None
         latch.open()
-        assert (await collect(process))[2] == Exit(8)
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(8))
+        assert (await collect(process))[2] == RemoteExit(8)
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(8))
 
 
 async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
     async with machine(ground) as web:
-        ran, void = web.order("exit 1", [Exit(1)]), web.order("true")
+        ran, void = web.order("exit 1", [RemoteExit(1)]), web.order("true")
         await web.done(ran)
         await web.durable.cancel(void.key, 0.0)
         await web.durable.clean([ran.key, void.key])
@@ -224,35 +224,37 @@ async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
 async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, Exit(0)])
+        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)])
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         await web.durable.clean([order.key, web.order("never begun").key])
         latch.open()
-        assert await collect(process) == (b"", b"", Exit(0))
-        assert await collect(await web.attach(order)) == (b"up\n", b"", Exit(0))
+        assert await collect(process) == (b"", b"", RemoteExit(0))
+        assert await collect(await web.attach(order)) == (b"up\n", b"", RemoteExit(0))
 
 
 async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("echo out; echo err >&2; exit 3", [Output("stdout", b"out\n"), Output("stderr", b"err\n"), Exit(3)])
-        assert await web.done(order) == (b"out\n", b"err\n", Exit(3))
+        order = web.order(
+            "echo out; echo err >&2; exit 3", [Output("stdout", b"out\n"), Output("stderr", b"err\n"), RemoteExit(3)]
+        )
+        assert await web.done(order) == (b"out\n", b"err\n", RemoteExit(3))
         await web.durable.clean([order.key, web.order("never begun").key], output_only=True)
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(3))
-        assert await web.done(order) == (b"", b"", Exit(3))
+        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(3))
+        assert await web.done(order) == (b"", b"", RemoteExit(3))
         assert web.starts(order) == 1
 
 
 async def test_the_output_of_a_live_run_stays(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, Exit(0)])
+        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)])
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         await web.durable.clean([order.key], output_only=True)
         latch.open()
-        assert await collect(process) == (b"", b"", Exit(0))
-        assert await collect(await web.attach(order)) == (b"up\n", b"", Exit(0))
+        assert await collect(process) == (b"", b"", RemoteExit(0))
+        assert await collect(await web.attach(order)) == (b"up\n", b"", RemoteExit(0))
 
 
 async def test_a_clean_of_nothing_is_nothing(ground: Opening) -> None:

@@ -15,17 +15,17 @@ from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Order, RunKey
+from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.fake import Break, Deed, FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import (
     ContactLost,
     Durable,
-    Exit,
     IdentityDiffers,
     NoSpool,
     NotBegun,
     Output,
-    Process,
+    RemoteExit,
+    RemoteProcess,
     Settlement,
 )
 
@@ -33,8 +33,8 @@ HERE = local_endpoint("web-1")
 ONE, TWO = Output("stdout", b"one\n"), Output("stdout", b"two\n")
 
 
-def order(*, attempt: int = 1, **limits: float) -> Order:
-    return Order(RunKey(uuid4(), "step-1", attempt), "work", **{"timeout_seconds": NEVER, **limits})  # type: ignore[arg-type]
+def order(*, attempt: int = 1, **limits: float) -> StartOrder:
+    return StartOrder(RunKey(uuid4(), "step-1", attempt), "work", **{"timeout_seconds": NEVER, **limits})  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ async def durable_of(fakes: FakeSessions) -> AsyncIterator[Durable]:
         yield durable
 
 
-async def contact_lost(process: Process) -> bytes:
+async def contact_lost(process: RemoteProcess) -> bytes:
     """What came before contact broke; the run goes on."""
     said = b""
 
@@ -71,24 +71,24 @@ async def contact_lost(process: Process) -> bytes:
 
 
 async def test_a_break_breaks_contact_once_and_the_run_goes_on() -> None:
-    async with scripted(ONE, Break(), TWO, Break(), Exit(3)) as (fakes, web), durable_of(fakes) as durable:
+    async with scripted(ONE, Break(), TWO, Break(), RemoteExit(3)) as (fakes, web), durable_of(fakes) as durable:
         run = order()
         assert await contact_lost(await durable.begin(run, web.identity)) == b"one\n"
         assert await contact_lost(await durable.attach(run, web.identity, (4, 0))) == b"two\n"
-        assert await collect(await durable.attach(run, web.identity, (8, 0))) == (b"", b"", Exit(3))
+        assert await collect(await durable.attach(run, web.identity, (8, 0))) == (b"", b"", RemoteExit(3))
         assert len(web.starts) == 1
 
 
 async def test_a_break_that_lies_before_the_offsets_breaks_nothing() -> None:
-    async with scripted(ONE, Break(), TWO, Exit(0)) as (fakes, web), durable_of(fakes) as durable:
+    async with scripted(ONE, Break(), TWO, RemoteExit(0)) as (fakes, web), durable_of(fakes) as durable:
         run = order()
         await (await durable.begin(run, web.identity)).close()
-        assert await collect(await durable.attach(run, web.identity, (5, 0))) == (b"wo\n", b"", Exit(0))
+        assert await collect(await durable.attach(run, web.identity, (5, 0))) == (b"wo\n", b"", RemoteExit(0))
 
 
 async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mended() -> None:
     gate = Gate(asyncio.Event())
-    async with scripted(ONE, gate, TWO, Exit(0)) as (fakes, web):
+    async with scripted(ONE, gate, TWO, RemoteExit(0)) as (fakes, web):
         run = order()
         async with durable_of(fakes) as durable, durable_of(fakes) as other, fakes.session(HERE) as session:
             reading = [await durable.begin(run, web.identity), await other.attach(run, web.identity, (0, 0))]
@@ -110,13 +110,13 @@ async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mend
         gate.event.set()
         web.mend()
         async with durable_of(fakes) as durable:
-            assert await collect(await durable.attach(run, web.identity, (4, 0))) == (b"two\n", b"", Exit(0))
+            assert await collect(await durable.attach(run, web.identity, (4, 0))) == (b"two\n", b"", RemoteExit(0))
         assert [start.order for start in web.starts] == [run, None]
 
 
 async def test_a_reboot_takes_what_runs_and_leaves_what_has_ended() -> None:
     gate = Gate(asyncio.Event())
-    async with scripted(ONE, Exit(4)) as (fakes, web):
+    async with scripted(ONE, RemoteExit(4)) as (fakes, web):
         ended, live = order(), order()
         before = web.identity
         async with durable_of(fakes) as durable:
@@ -132,11 +132,11 @@ async def test_a_reboot_takes_what_runs_and_leaves_what_has_ended() -> None:
                 await durable.begin(live, before)
             assert await lost(durable.attach(live, before, (0, 0)))
             assert await lost(durable.begin(live, web.identity))
-            assert await collect(await durable.attach(ended, before, (0, 0))) == (b"one\n", b"", Exit(4))
+            assert await collect(await durable.attach(ended, before, (0, 0))) == (b"one\n", b"", RemoteExit(4))
 
 
 async def test_a_machine_made_anew_knows_nothing() -> None:
-    async with scripted(Exit(4)) as (fakes, web):
+    async with scripted(RemoteExit(4)) as (fakes, web):
         ended, before = order(), web.identity
         async with durable_of(fakes) as durable:
             await collect(await durable.begin(ended, before))
@@ -162,14 +162,14 @@ async def test_a_run_whose_wrapper_was_killed_is_lost_to_all() -> None:
         assert await lost(durable.attach(run, web.identity, (0, 0)))
         assert await lost(durable.begin(run, web.identity))
         assert await durable.look(run.key) is None
-        killed = Exit(None, "KILL")
+        killed = RemoteExit(None, "KILL")
         assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.KILLED, killed)
         assert await collect(await durable.attach(run, web.identity, (0, 0))) == (b"one\n", b"", killed)
 
 
 async def test_an_orphan_that_ends_by_itself_has_no_end_on_record() -> None:
     gate = Gate(asyncio.Event())
-    async with scripted(gate, Exit(3)) as (fakes, web), durable_of(fakes) as durable:
+    async with scripted(gate, RemoteExit(3)) as (fakes, web), durable_of(fakes) as durable:
         run = order()
         await durable.begin(run, web.identity)
         await gate.reached.wait()
@@ -196,7 +196,7 @@ async def test_a_machine_that_keeps_no_runs_says_why_or_has_no_word_for_it() -> 
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_start_whose_answer_is_lost_has_begun_or_has_not(begun: bool) -> None:
-    async with scripted(ONE, Exit(0)) as (fakes, web), durable_of(fakes) as durable:
+    async with scripted(ONE, RemoteExit(0)) as (fakes, web), durable_of(fakes) as durable:
         web.refuse_start(RemoteFailure(ErrorCode.LOST, "no answer"), begun=begun)
         run = order()
         with pytest.raises(ContactLost):
@@ -204,7 +204,7 @@ async def test_a_start_whose_answer_is_lost_has_begun_or_has_not(begun: bool) ->
         assert len(web.starts) == begun
         if not begun:
             assert not await not_begun(durable.attach(run, web.identity, (0, 0)))
-        assert await collect(await durable.begin(run, web.identity)) == (b"one\n", b"", Exit(0))
+        assert await collect(await durable.begin(run, web.identity)) == (b"one\n", b"", RemoteExit(0))
         assert len(web.starts) == 1
 
 
@@ -235,13 +235,13 @@ async def test_the_watchdog_goes_by_the_turned_clock() -> None:
         await asyncio.sleep(0)
         assert await durable.look(run.key) is None
         clock.turn(5.0)
-        assert await collect(process) == (b"one\n", b"", Exit(None, "KILL", "timeout"))
+        assert await collect(process) == (b"one\n", b"", RemoteExit(None, "KILL", "timeout"))
         assert not web.kills
 
 
 async def test_what_cannot_be_killed_goes_on_and_every_cancel_says_so() -> None:
     gate = Gate(asyncio.Event())
-    async with scripted(gate, ONE, Exit(0)) as (fakes, web), durable_of(fakes) as durable:
+    async with scripted(gate, ONE, RemoteExit(0)) as (fakes, web), durable_of(fakes) as durable:
         run = order()
         web.unkillable = True
         process = await durable.begin(run, web.identity)
@@ -249,14 +249,14 @@ async def test_what_cannot_be_killed_goes_on_and_every_cancel_says_so() -> None:
         assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.UNREACHABLE)
         assert await process.kill(1.0) is CancelProof.UNREACHABLE
         gate.event.set()
-        assert await collect(process) == (b"one\n", b"", Exit(0))
+        assert await collect(process) == (b"one\n", b"", RemoteExit(0))
         assert web.kills == [CancelProof.UNREACHABLE] * 2
 
 
 async def test_a_run_outlives_its_session_and_ends_with_the_machines() -> None:
     gate = Gate(asyncio.Event())
     before = asyncio.all_tasks()
-    async with scripted(gate, Exit(0)) as (fakes, web):
+    async with scripted(gate, RemoteExit(0)) as (fakes, web):
         run = order()
         async with durable_of(fakes) as durable:
             await durable.begin(run, web.identity)

@@ -14,7 +14,7 @@ from contract.test_programs import Way, way
 from opsjobs.model.program import Program
 from opsjobs.model.quoting import posix
 from opsjobs.model.secret import Secret
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 
 ON_REAL_SHELLS = pytest.mark.parametrize("ground", ["local", "openssh"], indirect=True)
 BOTH_WAYS = pytest.mark.parametrize("kind", ["durable", "direct"])
@@ -51,7 +51,7 @@ async def test_the_corpus_would_be_seen_if_it_were_heeded(ground: Opening, kind:
 async def test_arguments(ground: Opening, kind: str) -> None:
     async with attacked(ground, kind) as (web, texts):
         program = Program(script=b"printf '%s\\0' \"$@\"", args=tuple(texts))
-        assert await web.run(program) == (told(texts), b"", Exit(0))
+        assert await web.run(program) == (told(texts), b"", RemoteExit(0))
 
 
 async def test_variables_of_scripts_and_of_commands(ground: Opening, kind: str) -> None:
@@ -65,22 +65,22 @@ async def test_variables_of_scripts_and_of_commands(ground: Opening, kind: str) 
             out, err, end = await web.run(program)
             seen = dict(line.split("=", 1) for line in out.decode().split("\0") if line)
             assert {name: seen.get(name) for name in env} == env
-            assert (err, end) == (b"", Exit(0))
+            assert (err, end) == (b"", RemoteExit(0))
 
 
 async def test_standard_input(ground: Opening, kind: str) -> None:
     async with attacked(ground, kind) as (web, texts):
         for data in (told(texts), "\n".join(texts).encode()):
-            assert await web.run(Program(command="cat", stdin=data)) == (data, b"", Exit(0))
-            assert await web.run(Program(script=b"cat", stdin=data)) == (data, b"", Exit(0))
+            assert await web.run(Program(command="cat", stdin=data)) == (data, b"", RemoteExit(0))
+            assert await web.run(Program(script=b"cat", stdin=data)) == (data, b"", RemoteExit(0))
 
 
 async def test_values_in_a_command(ground: Opening, kind: str) -> None:
     async with attacked(ground, kind) as (web, texts):
         command = f"printf '%s\\0' {' '.join(map(posix, texts))}"
         for program in (Program(command=command), Program(command=command, cwd="/"), Program(command=command, stdin=b"x")):
-            assert await web.run(program) == (told(texts), b"", Exit(0))
-        assert await collect(await web.session.start(command)) == (told(texts), b"", Exit(0))
+            assert await web.run(program) == (told(texts), b"", RemoteExit(0))
+        assert await collect(await web.session.start(command)) == (told(texts), b"", RemoteExit(0))
 
 
 async def test_secrets(ground: Opening, kind: str) -> None:
@@ -88,7 +88,7 @@ async def test_secrets(ground: Opening, kind: str) -> None:
         parts = [texts[at::10] for at in range(10)]
         secrets = {f"s{n}": Secret("\0".join(part) + "\0") for n, part in enumerate(parts)}
         out, err, end = await web.run(Program(command='cat "$OPSJOBS_SECRETS"/s*', secrets=secrets))
-        assert (out, err, end) == (b"".join(told(part) for part in parts), b"", Exit(0))
+        assert (out, err, end) == (b"".join(told(part) for part in parts), b"", RemoteExit(0))
 
 
 async def test_working_directories(ground: Opening, kind: str) -> None:
@@ -96,7 +96,7 @@ async def test_working_directories(ground: Opening, kind: str) -> None:
         for folder in folders(web.here.folder / "there", texts):
             folder.mkdir(parents=True)
             out, err, end = await web.run(Program(command="pwd -P; printf '\\0'", cwd=str(folder)))
-            assert (out, err, end) == (f"{folder}\n\0".encode(), b"", Exit(0))
+            assert (out, err, end) == (f"{folder}\n\0".encode(), b"", RemoteExit(0))
 
 
 async def test_working_directories_and_interpreters_that_are_not_there(ground: Opening, kind: str) -> None:

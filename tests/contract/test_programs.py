@@ -17,9 +17,9 @@ from contract.durables import first, identity_of
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Identity, Order, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake import Deed, Echo, Pause
-from opsjobs.remote.session import Durable, Exit, Output, Process, Session
+from opsjobs.remote.session import Durable, Output, RemoteExit, RemoteProcess, Session
 
 EVERY_BYTE = bytes(range(256))
 ODD = [
@@ -52,21 +52,21 @@ class Way:
     here: Ground
     session: Session
     durable: Durable | None
-    identity: Identity | None
+    identity: SpoolIdentity | None
 
     def scripted(self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False) -> Program:
         """Tell a fake machine what a real one does by itself."""
         self.here.script(program.text, deeds, ignores_term=ignores_term)
         return program
 
-    async def start(self, program: Program) -> Process:
+    async def start(self, program: Program) -> RemoteProcess:
         """Start it."""
         if self.durable is None:
             return await self.session.start(program)
-        order = Order.of(RunKey(uuid4(), "step-1", 1), program, NEVER, grace_seconds=5.0)
+        order = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, NEVER, grace_seconds=5.0)
         return await self.durable.begin(order, self.identity)
 
-    async def run(self, program: Program, *deeds: Deed) -> tuple[bytes, bytes, Exit]:
+    async def run(self, program: Program, *deeds: Deed) -> tuple[bytes, bytes, RemoteExit]:
         """Start it, and follow it to its end."""
         return await collect(await self.start(self.scripted(program, deeds)))
 
@@ -107,14 +107,14 @@ TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"
 async def test_a_script_arrives_byte_for_byte(ground: Opening, kind: str, tail: bytes) -> None:
     script = b'cat "$0"; exit 3\n' + tail
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script), said(script), Exit(3)) == (script, b"", Exit(3))
+        assert await web.run(Program(script=script), said(script), RemoteExit(3)) == (script, b"", RemoteExit(3))
 
 
 @ON_MOST
 async def test_a_script_may_have_256_kib(ground: Opening, kind: str) -> None:
     script = (b'cat "$0"; exit 0\n' + EVERY_BYTE * 1024)[:SCRIPT_BYTES_MAX]
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script), said(script), Exit(0)) == (script, b"", Exit(0))
+        assert await web.run(Program(script=script), said(script), RemoteExit(0)) == (script, b"", RemoteExit(0))
 
 
 @EVERYWHERE
@@ -123,7 +123,7 @@ async def test_arguments_arrive_whatever_they_are(ground: Opening, kind: str) ->
         for args in ([], ODD, ["x'" * 20_000, ""]):
             whole = "".join(f"{arg}\0" for arg in [str(len(args)), *args]).encode()
             program = Program(script=b"printf '%s\\0' $# \"$@\"", args=tuple(args))
-            assert await web.run(program, said(whole), Exit(0)) == (whole, b"", Exit(0))
+            assert await web.run(program, said(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -139,7 +139,7 @@ async def test_the_interpreter_is_the_one_that_was_asked_for(
     ground: Opening, kind: str, interpreter: str, script: bytes, out: bytes
 ) -> None:
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (out, b"", Exit(0))
+        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (out, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -147,7 +147,7 @@ async def test_the_interpreter_is_the_one_that_was_asked_for(
 async def test_the_exit_status_of_a_script_is_its_own(ground: Opening, kind: str, code: int) -> None:
     async with way(ground, kind) as web:
         program = Program(script=f"exit {code};".encode(), interpreter="perl")
-        assert await web.run(program, Exit(code)) == (b"", b"", Exit(code))
+        assert await web.run(program, RemoteExit(code)) == (b"", b"", RemoteExit(code))
 
 
 @EVERYWHERE
@@ -176,7 +176,7 @@ async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) 
             Program(command=f"printf '%s\\0' {names}", env=env),
             Program(command=f"printf '%s\\0' {names}", env=env, stdin=b"x"),
         ):
-            assert await web.run(program, said(whole), Exit(0)) == (whole, b"", Exit(0))
+            assert await web.run(program, said(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -187,7 +187,7 @@ async def test_many_long_variables_and_a_long_command_arrive_as_well(ground: Ope
         for stdin in (None, b"in"):
             program = Program(command=command, env=env, stdin=stdin)
             out = b"1000010000\n" + (stdin or b"")
-            assert await web.run(program, said(out), Exit(0)) == (out, b"", Exit(0))
+            assert await web.run(program, said(out), RemoteExit(0)) == (out, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -201,7 +201,7 @@ async def test_standard_input_arrives_and_ends(ground: Opening, kind: str, data:
             Program(script=b"cat", stdin=data),
             Program(command="cat", stdin=data, secrets={"a": Secret("x")}),
         ):
-            assert await web.run(program, *([Echo()] if data else []), Exit(0)) == (data or b"", b"", Exit(0))
+            assert await web.run(program, *([Echo()] if data else []), RemoteExit(0)) == (data or b"", b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -209,7 +209,11 @@ async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
     async with way(ground, kind) as web:
         for cwd in ("/usr", "/", str(web.here.folder)):
             for program in (Program(command="pwd", cwd=cwd), Program(script=b"pwd", cwd=cwd, stdin=b"x")):
-                assert await web.run(program, said(f"{cwd}\n".encode()), Exit(0)) == (f"{cwd}\n".encode(), b"", Exit(0))
+                assert await web.run(program, said(f"{cwd}\n".encode()), RemoteExit(0)) == (
+                    f"{cwd}\n".encode(),
+                    b"",
+                    RemoteExit(0),
+                )
 
 
 @ON_MOST
@@ -231,7 +235,7 @@ async def test_what_no_shell_can_read_starts_nothing_and_says_so(ground: Opening
             Program(command="echo before; )", stdin=b"x"),
             Program(command="echo before; echo 'open", secrets={"a": Secret("x")}),
         ):
-            out, err, end = await web.run(program, Output("stderr", b"syntax error"), Exit(2))
+            out, err, end = await web.run(program, Output("stderr", b"syntax error"), RemoteExit(2))
             assert (out, end.code, end.cause) == (b"", 2, None)
             assert err
 
@@ -247,8 +251,8 @@ async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(ground:
     text = "cd $OPSJOBS_SECRETS; cat db-password; printf '\\0'; cat empty; printf '\\0'; cat z.b; ls -l >&2; pwd >&2"
     program = Program(command=text, secrets=secrets) if what == "command" else Program(script=text.encode(), secrets=secrets)
     async with way(ground, kind) as web:
-        out, err, end = await web.run(program, said(whole), Exit(0))
-        assert (out, end) == (whole, Exit(0))
+        out, err, end = await web.run(program, said(whole), RemoteExit(0))
+        assert (out, end) == (whole, RemoteExit(0))
         if web.here.fake is None:
             _, *files, place = err.decode().splitlines()
             assert [(line[:10], line.split()[-1]) for line in files] == [("-rw-------", name) for name in secrets]

@@ -11,23 +11,25 @@ from kit.machines import local_endpoint
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 
 
-async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, Exit]:
+async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:
     async with ground.sessions.session(ground.endpoint) as session:
         return await collect(await session.start(command, stdin=stdin))
 
 
 async def test_the_output_and_the_exit_code_come_back(ground: Opening) -> None:
     async with ground() as here:
-        command = here.script("echo ok; echo oh >&2; exit 3", [Output("stdout", b"ok\n"), Output("stderr", b"oh\n"), Exit(3)])
-        assert await run(here, command) == (b"ok\n", b"oh\n", Exit(3))
+        command = here.script(
+            "echo ok; echo oh >&2; exit 3", [Output("stdout", b"ok\n"), Output("stderr", b"oh\n"), RemoteExit(3)]
+        )
+        assert await run(here, command) == (b"ok\n", b"oh\n", RemoteExit(3))
 
 
 async def test_a_command_without_output_only_ends(ground: Opening) -> None:
     async with ground() as here:
-        assert await run(here, here.script("true", [Exit(0)])) == (b"", b"", Exit(0))
+        assert await run(here, here.script("true", [RemoteExit(0)])) == (b"", b"", RemoteExit(0))
 
 
 @pytest.mark.parametrize(
@@ -44,36 +46,36 @@ async def test_a_command_without_output_only_ends(ground: Opening) -> None:
 async def test_bytes_come_back_exactly(ground: Opening, printf: str, data: bytes) -> None:
     async with ground() as here:
         command = f"printf '{printf}'; printf '{printf}' >&2"
-        here.script(command, [Output("stdout", data), Output("stderr", data), Exit(0)])
-        assert await run(here, command) == (data, data, Exit(0))
+        here.script(command, [Output("stdout", data), Output("stderr", data), RemoteExit(0)])
+        assert await run(here, command) == (data, data, RemoteExit(0))
 
 
 async def test_standard_input_reaches_the_command_and_ends(ground: Opening) -> None:
     async with ground() as here:
         data = bytes(range(256)) * 1000
-        assert await run(here, here.script("cat", [Echo(), Exit(0)]), data) == (data, b"", Exit(0))
+        assert await run(here, here.script("cat", [Echo(), RemoteExit(0)]), data) == (data, b"", RemoteExit(0))
 
 
 async def test_a_command_that_never_reads_its_input_still_ends(ground: Opening) -> None:
     async with ground() as here:
-        assert await run(here, here.script("exit 4", [Exit(4)]), b"x" * 200_000) == (b"", b"", Exit(4))
+        assert await run(here, here.script("exit 4", [RemoteExit(4)]), b"x" * 200_000) == (b"", b"", RemoteExit(4))
 
 
 async def test_a_command_without_input_reads_an_end_of_file(ground: Opening) -> None:
     async with ground() as here:
-        command = here.script("cat; echo done", [Echo(), Output("stdout", b"done\n"), Exit(0)])
-        assert await run(here, command) == (b"done\n", b"", Exit(0))
+        command = here.script("cat; echo done", [Echo(), Output("stdout", b"done\n"), RemoteExit(0)])
+        assert await run(here, command) == (b"done\n", b"", RemoteExit(0))
 
 
 async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
     async with ground() as here:
-        _, _, end = await run(here, here.script("kill -KILL $$", [Exit(None, "KILL")]))
-        assert end == Exit(None, "KILL")
+        _, _, end = await run(here, here.script("kill -KILL $$", [RemoteExit(None, "KILL")]))
+        assert end == RemoteExit(None, "KILL")
 
 
 async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(ground: Opening) -> None:
     async with ground() as here:
-        command = here.script("echo before; )", [Output("stderr", b"sh: syntax error"), Exit(2)])
+        command = here.script("echo before; )", [Output("stderr", b"sh: syntax error"), RemoteExit(2)])
         out, err, end = await run(here, command)
         assert (out, end.code) == (b"", 2)
         assert err
@@ -91,14 +93,14 @@ async def test_output_comes_before_the_command_ends(ground: Opening) -> None:
 async def test_several_commands_run_one_after_the_other_in_a_session(ground: Opening) -> None:
     async with ground() as here, here.sessions.session(here.endpoint) as session:
         for code in (0, 1, 2):
-            process = await session.start(here.script(f"exit {code}", [Exit(code)]))
-            assert await collect(process) == (b"", b"", Exit(code))
+            process = await session.start(here.script(f"exit {code}", [RemoteExit(code)]))
+            assert await collect(process) == (b"", b"", RemoteExit(code))
             await process.close()
 
 
 async def test_several_sessions_run_side_by_side(ground: Opening) -> None:
     async with ground() as here:
-        commands = [here.script(f"echo {n}", [Output("stdout", b"%d\n" % n), Exit(0)]) for n in range(20)]
+        commands = [here.script(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)]) for n in range(20)]
         results = await asyncio.gather(*(run(here, command) for command in commands))
         assert [out for out, _, _ in results] == [b"%d\n" % n for n in range(20)]
 
@@ -133,13 +135,13 @@ async def test_a_command_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
             process = await session.start(command)
             assert await anext(aiter(process)) == Output("stdout", b"up\n")
             assert await process.kill(5.0) is CancelProof.KILLED
-            assert await collect(process) == (b"tidy\n", b"", Exit(7))
+            assert await collect(process) == (b"tidy\n", b"", RemoteExit(7))
 
 
 async def test_a_kill_after_the_end_says_so(ground: Opening) -> None:
     async with ground() as here, here.sessions.session(here.endpoint) as session:
-        process = await session.start(here.script("exit 5", [Exit(5)]))
-        assert await collect(process) == (b"", b"", Exit(5))
+        process = await session.start(here.script("exit 5", [RemoteExit(5)]))
+        assert await collect(process) == (b"", b"", RemoteExit(5))
         assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
 
 
@@ -157,7 +159,7 @@ async def test_a_session_may_be_left_while_a_command_runs(ground: Opening) -> No
         command = here.script("sleep 3", [Pause(NEVER)])
         async with here.sessions.session(here.endpoint) as session:
             await session.start(command)
-        assert (await run(here, here.script("echo still", [Output("stdout", b"still\n"), Exit(0)])))[0] == b"still\n"
+        assert (await run(here, here.script("echo still", [Output("stdout", b"still\n"), RemoteExit(0)])))[0] == b"still\n"
 
 
 async def test_a_reader_that_gives_up_disturbs_nobody(ground: Opening) -> None:
@@ -176,7 +178,7 @@ async def test_a_reader_that_gives_up_disturbs_nobody(ground: Opening) -> None:
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        assert (await run(here, here.script("exit 0", [Exit(0)])))[2] == Exit(0)
+        assert (await run(here, here.script("exit 0", [RemoteExit(0)])))[2] == RemoteExit(0)
 
 
 async def test_a_machine_that_answers_passes_the_trial(ground: Opening) -> None:

@@ -17,7 +17,7 @@ from opsjobs.api.app import create_app
 from opsjobs.api.auth import OPEN_DOORS, Permission
 from opsjobs.api.system import fleet_gauges
 from opsjobs.cli.app import app as command
-from opsjobs.cli.exit_codes import Exit
+from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.composition import Limits
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
@@ -118,7 +118,7 @@ def _codes_of_call(call: ast.Call) -> Iterator[str]:
             yield from codes[:1]
         case ast.Name(id="_invalid"):
             yield from codes[-1:]
-        case ast.Name(id="fault" | "TemplateFault" | "Refused") if isinstance(call.args[0], ast.Constant):
+        case ast.Name(id="fault" | "TemplateFault" | "ValueRefused") if isinstance(call.args[0], ast.Constant):
             yield from codes[:1]
         case ast.Name(id=name) if name in _REFUSALS:
             yield from codes[:1]
@@ -152,7 +152,7 @@ def test_every_command_has_a_section_with_its_options() -> None:
 
 
 def test_every_exit_code_is_documented() -> None:
-    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {int(code) for code in Exit}
+    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {int(code) for code in ExitCode}
 
 
 # --- events, metrics, error codes

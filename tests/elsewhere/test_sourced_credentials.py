@@ -23,7 +23,7 @@ from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.secret_source import VaultSource
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
@@ -172,7 +172,7 @@ async def test_from_the_settings_to_a_machine(database_url: str, kit: VaultKit, 
             where = (await parts.inventory.endpoints(["1"]))["1"]
             assert where.credential is not None
             assert where.credential.password is None
-            assert await run(parts.sessions, where, "true") == (b"", b"", Exit(0))
+            assert await run(parts.sessions, where, "true") == (b"", b"", RemoteExit(0))
             assert small.logins == [f"password ada {CANARY}"]
             assert CANARY not in repr(where) + repr(made)
     finally:

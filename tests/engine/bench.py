@@ -47,7 +47,7 @@ from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents
 from opsjobs.store.envelope import new_key
-from opsjobs.store.execution_log import Entry, Journal
+from opsjobs.store.execution_log import Journal, LogEntry
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.idempotency import IdempotentRequest
@@ -132,7 +132,7 @@ class Bench:
         self.chunks = Chunks(self.contents)
         self.find_limits = FindLimits()
         self.said: Sequence[MutableMapping[str, Any]] = []
-        self.rung: list[str] = []
+        self.notified: list[str] = []
         self.standing: Ask = everybody
         self.bells: list[Callable[[], None]] = []
         self.launcher = Launcher(
@@ -143,12 +143,12 @@ class Bench:
             files=self.files,
             clock=clock,
             limits=LaunchLimits(default_parallel=50),
-            ring=self.ring,
+            notify=self.notify,
         )
 
-    def ring(self, zone: str) -> None:
-        """What the doorbell would do: every worker of this bench hears it."""
-        self.rung.append(zone)
+    def notify(self, zone: str) -> None:
+        """What the notifier would do: every worker of this bench hears it."""
+        self.notified.append(zone)
         for bell in self.bells:
             bell()
 
@@ -221,7 +221,7 @@ class Bench:
             children=Children(self.launcher, self.jobs, self.executions, self.standing),
             approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
             pinning=Pinning(self.launcher.judging),
-            ring=self.ring,
+            notify=self.notify,
             fetch=fetch,
         )
         worker = Worker(options, tools, background)
@@ -280,7 +280,7 @@ class Bench:
             "select * from job_execution_results where execution_id = %s order by id", [execution.id]
         )
 
-    async def log(self, execution: Execution) -> list[Entry]:
+    async def log(self, execution: Execution) -> list[LogEntry]:
         """All of it."""
         return await self.journal.read(execution.id, limit=100_000, max_bytes=1 << 30)
 

@@ -22,7 +22,7 @@ from opsjobs.model.secret import CredentialType
 from opsjobs.model.spool_identity import RunKey
 from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
-from opsjobs.remote.session import Exit, Output, Session
+from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential
 
@@ -45,7 +45,7 @@ async def kept(on: Bench, execution: Execution) -> bool:
 
 async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(0)])
+        on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
         assert await care(on).run_once() == {"settled_late": 0, "cleaned": 0}
         assert await kept(on, execution)
@@ -55,7 +55,7 @@ async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: 
         assert (await care(on).run_once())["cleaned"] == 0
 
 
-async def seen_again(on: Bench, execution: Execution) -> tuple[bytes, Exit]:
+async def seen_again(on: Bench, execution: Execution) -> tuple[bytes, RemoteExit]:
     """What the machine of the only run gives to a follower of its only action, and how that ended."""
     row = await on.row(execution)
     web = on.sessions.machine("web-1")
@@ -69,12 +69,12 @@ async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_da
     database: Database, size: int, left: int
 ) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Output("stdout", bytes(size)), Exit(3)])
+        on.machine("web-1").reply([Output("stdout", bytes(size)), RemoteExit(3)])
         execution = await on.ended(await launch(on))
         await on.turn(11)
         await care(on).run_once()
         data, end = await seen_again(on, execution)
-        assert (len(data), end) == (left, Exit(3))
+        assert (len(data), end) == (left, RemoteExit(3))
         assert await kept(on, execution)
         await on.turn(DAY_SECONDS + 1)
         assert (await care(on).run_once())["cleaned"] == 1
@@ -83,7 +83,7 @@ async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_da
 
 async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Output("stdout", b"out"), Exit(0)])
+        on.machine("web-1").reply([Output("stdout", b"out"), RemoteExit(0)])
         declared = [ParameterDraft(name="password", type="secret")]
         order = LaunchOrder(
             [CommandAction(command="dump", key="step-1")],
@@ -98,12 +98,12 @@ async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database:
         execution = await on.ended(launched.execution)
         await on.turn(11)
         await care(on).run_once()
-        assert await seen_again(on, execution) == (b"", Exit(0))
+        assert await seen_again(on, execution) == (b"", RemoteExit(0))
 
 
 async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
         await on.turn(DAY_SECONDS + 1)
         web.cut()
@@ -117,7 +117,7 @@ async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Datab
 
 async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(0)])
+        on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on))
         await on.turn(DAY_SECONDS + 1)
         on.known.targets.clear()
@@ -187,7 +187,7 @@ async def test_what_was_lost_and_ended_well_after_all_is_told(database: Database
 
 async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(0)])
+        on.machine("web-1").reply([RemoteExit(0)])
         secret = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password="canary")  # type: ignore[arg-type]
         known = await on.vault.create(secret)
         assert isinstance(known, StoredCredential)
@@ -205,7 +205,7 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, mo
     monkeypatch.setattr(remote_cleanup, "FOLDERS_AHEAD", 4)
     async with bench(database) as on:
         for n in range(1, 21):
-            on.machine(f"web-{n}").reply([Exit(0)])
+            on.machine(f"web-{n}").reply([RemoteExit(0)])
         async with on.worker():
             execution = await on.ended(await on.launch("true", 20, durable="auto"))
         await on.turn(DAY_SECONDS + 1)

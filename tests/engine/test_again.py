@@ -12,12 +12,12 @@ import pytest
 from engine.bench import Bench, bench, until
 from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.launch import Launcher
-from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import NewExecution
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
@@ -26,7 +26,7 @@ STEPS = ["first", "second", "third"]
 
 
 async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
-    again = Again(on.launcher, database=on.database, ledger=on.ledger, targets=on.known)
+    again = RetryService(on.launcher, database=on.database, ledger=on.ledger, targets=on.known)
     launched = await again.retry(str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key")
     assert launched.execution is not None
     return launched.execution
@@ -34,12 +34,12 @@ async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSF
 
 async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(3)], to="second")
+        web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         other = on.machine("web-2")
         async with on.worker():
             execution = await on.run(STEPS, 2)
             assert execution.status is ExecutionStatus.PARTIAL
-            web.reply([Exit(0)], to="second")
+            web.reply([RemoteExit(0)], to="second")
             again = await on.ended(await retry(on, execution, Which.FAILED))
         assert again.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["first", "second", "second", "third"]
@@ -54,13 +54,13 @@ async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> 
 
 async def test_an_heir_that_fails_again_is_retried_from_there(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(3)], to="second")
+        web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         async with on.worker():
             execution = await on.run(STEPS)
-            web.reply([Exit(0)], to="second").reply([Exit(4)], to="third")
+            web.reply([RemoteExit(0)], to="second").reply([RemoteExit(4)], to="third")
             again = await on.ended(await retry(on, execution))
             assert again.status is ExecutionStatus.FAILED
-            web.reply([Exit(0)], to="third")
+            web.reply([RemoteExit(0)], to="third")
             last = await on.ended(await retry(on, again))
         assert last.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["first", "second", "second", "third", "third"]
@@ -74,14 +74,14 @@ async def test_an_heir_that_fails_again_is_retried_from_there(database: Database
 async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database: Database) -> None:
     async with bench(database) as on:
         open_ = asyncio.Event()
-        web = on.machine("web-1").reply([Gate(open_), Exit(0)], to="second")
+        web = on.machine("web-1").reply([Gate(open_), RemoteExit(0)], to="second")
         async with on.worker(drain_seconds=0.1) as worker:
             execution = await on.launch(STEPS)
             await until(lambda: len(web.starts) == 2)
             await worker.stop()
         assert (await on.ended(execution)).counts == {"lost": 1}
         open_.set()
-        web.reply([Exit(0)], to="second")
+        web.reply([RemoteExit(0)], to="second")
         async with on.worker("worker-2"):
             again = await on.ended(await retry(on, execution, Which.LOST))
         assert again.status is ExecutionStatus.COMPLETED
@@ -90,7 +90,11 @@ async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database
 
 async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Output("stdout", b"sky\nblue\n"), Exit(0)], to="ask").reply([Exit(3)], to="use")
+        web = (
+            on.machine("web-1")
+            .reply([Output("stdout", b"sky\nblue\n"), RemoteExit(0)], to="ask")
+            .reply([RemoteExit(3)], to="use")
+        )
         steps = [
             CommandAction(key="ask", command="ask", outputs="last_line"),
             CommandAction(key="use", command="use"),
@@ -100,7 +104,7 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
         ]
         async with on.worker():
             execution = await on.run(steps)
-            web.reply([Exit(0)], to="use")
+            web.reply([RemoteExit(0)], to="use")
             again = await on.ended(await retry(on, execution, Which.FAILED))
         assert again.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["ask", "use", "use", "blue", "sky"]
@@ -108,11 +112,11 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
 
 async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Database) -> None:
     async with bench(database, open_ends=True) as on:
-        on.machine("web-1").reply([Exit(1)], to="true")
+        on.machine("web-1").reply([RemoteExit(1)], to="true")
         execution = await on.launch("true")
         async with on.worker():
             await on.ended(execution)
-        again = Again(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.known)
         made = await again.retry(
             str(execution.id), RetryDraft(which=Which.UNSUCCESSFUL), requested_by="ada", requested_by_kind="user"
         )
@@ -120,7 +124,15 @@ async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Dat
         assert (execution.requested_by_kind, made.execution.requested_by_kind) == ("api_key", "user")
 
 
-LAUNCHES = [Launcher.launch, Launcher.prepared, Launcher.draft, Again.retry, Again.revive, Triggers.trigger, NewExecution]
+LAUNCHES = [
+    Launcher.launch,
+    Launcher.prepared,
+    Launcher.draft,
+    RetryService.retry,
+    RetryService.revive,
+    Triggers.trigger,
+    NewExecution,
+]
 
 
 @pytest.mark.parametrize("launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__)

@@ -16,7 +16,7 @@ from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.spool_identity import Become
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 
 CANARY = "canary-of-sudo"
@@ -48,7 +48,7 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
 
 async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(user="postgres", method="su", credential="sudo-pw"), as_user(), "plain")
         await on.ended(execution)
@@ -60,7 +60,7 @@ async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_crede
 
 async def test_nobody_ever_sees_the_password(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(3)])
+        on.machine("web-1").reply([RemoteExit(3)])
         await credential(on)
         await on.ended(await launch(on, as_user(credential="sudo-pw")))
         tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
@@ -89,7 +89,7 @@ async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
 
 async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
         renamed = CredentialDraft(name="other", type=CredentialType.PASSWORD, username="deploy", password="rotated")  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(da
 
 async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
         await on.vault.delete(known)
@@ -116,7 +116,7 @@ async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts
 async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(database: Database) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
         await asyncio.wait_for(gate.reached.wait(), 60)
@@ -133,7 +133,7 @@ async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begu
 async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Database) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
         await asyncio.wait_for(gate.reached.wait(), 60)
@@ -159,7 +159,7 @@ async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database:
 
 async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
         status, code, message = await failed(on, await launch(on, as_user()))
     assert (status, code) == ("failed", "become_failed")
@@ -169,7 +169,7 @@ async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become
 
 async def test_a_platform_without_durable_runs_never_runs_it_without_become(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         web.durable_off = True
         assert (await failed(on, await launch(on, as_user())))[:2] == ("failed", "become_failed")
     assert web.starts == []
@@ -177,7 +177,7 @@ async def test_a_platform_without_durable_runs_never_runs_it_without_become(data
 
 async def test_after_a_direct_command_it_is_not_run_without_become_either(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
         execution = await on.ended(await launch(on, "plain", as_user()))
         row = await on.row(execution)
@@ -187,7 +187,7 @@ async def test_after_a_direct_command_it_is_not_run_without_become_either(databa
 
 async def test_where_the_target_says_durable_off_it_is_not_run_without_become(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         on.known.targets["1"] = replace(on.known.targets["1"], durable="off")
         status, code, message = await failed(on, await launch(on, as_user()))
     assert (status, code) == ("failed", "become_failed")
@@ -198,7 +198,7 @@ async def test_where_the_target_says_durable_off_it_is_not_run_without_become(da
 async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(database: Database) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         execution = await launch(on, as_user())
         await asyncio.wait_for(gate.reached.wait(), 60)
         connects = web.connects
@@ -219,7 +219,7 @@ async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_se
         return replace(found, password=Secret(CANARY))
 
     async with bench(database) as on, on.worker(fetch=fetch):
-        web = on.machine("web-1").reply([Output("stdout", f"it is {CANARY}".encode()), Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", f"it is {CANARY}".encode()), RemoteExit(0)])
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
         await on.vault.create(CredentialDraft.model_validate(body))
@@ -239,7 +239,7 @@ async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothi
         raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "the Vault at https://vault:8200 is sealed.")
 
     async with bench(database) as on, on.worker(fetch=fetch):
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
         await on.vault.create(CredentialDraft.model_validate(body))
@@ -259,7 +259,7 @@ async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(data
         return replace(found, password=Secret(CANARY))
 
     async with bench(database) as on, on.worker(fetch=fetch):
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
         await on.vault.create(CredentialDraft.model_validate(body))

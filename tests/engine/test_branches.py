@@ -14,7 +14,7 @@ from engine.test_workflows import step, told
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
 from opsjobs.store.transaction import Database
 
@@ -28,7 +28,7 @@ def two(on: Bench) -> tuple[FakeMachine, Gate, Gate]:
     web = on.machine("web-1")
     for key, gate in (("left", left), ("right", right)):
         web.reply(
-            [Output("stdout", f"{key} begun\n".encode()), gate, Output("stdout", f"{key} done\n".encode()), Exit(0)], to=key
+            [Output("stdout", f"{key} begun\n".encode()), gate, Output("stdout", f"{key} done\n".encode()), RemoteExit(0)], to=key
         )
     return web, left, right
 
@@ -84,7 +84,7 @@ async def test_an_heir_follows_each_branch_to_its_end(database: Database, first:
 async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(database: Database) -> None:
     async with bench(database) as on:
         web, left, _ = two(on)
-        web.reply([Exit(3)], to="right")
+        web.reply([RemoteExit(3)], to="right")
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
 
@@ -175,7 +175,7 @@ async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database)
         execution = await on.launch(actions, durable="auto", on_lost="retry")
         await both_spoke(on, execution)
         before = web.identity
-        web.reply([Exit(0)], to="left").reply([Exit(0)], to="right")
+        web.reply([RemoteExit(0)], to="left").reply([RemoteExit(0)], to="right")
         web.reboot()
         ended = await on.ended(execution, SECONDS)
         results = [(r["action"], r["attempt"], r["status"], r["boot_id"]) for r in await on.results(execution)]
@@ -238,12 +238,12 @@ async def test_a_lost_branch_that_runs_still_is_looked_for_after_the_other_has_b
     async with lost(database, monkeypatch, cancel=False) as (on, web, execution):
         web.mend()
         run = next(run for key, run in web.runs.items() if key.action == "left")
-        run.end(Exit(0))
+        run.end(RemoteExit(0))
         await on.turn(61)
         assert (await care(on).run_once())["settled_late"] == 1
         assert await late(on, execution) == {"left": "succeeded", "right": None}
         assert (await on.row(execution))["sweep_due"] is not None
-        next(run for key, run in web.runs.items() if key.action == "right").end(Exit(4))
+        next(run for key, run in web.runs.items() if key.action == "right").end(RemoteExit(4))
         await on.turn(3601)
         assert (await care(on).run_once())["settled_late"] == 1
         assert await late(on, execution) == {"left": "succeeded", "right": "failed"}

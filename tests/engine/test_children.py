@@ -15,7 +15,7 @@ from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.target import SelectionDraft
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 
 SECONDS = 60.0
@@ -35,7 +35,7 @@ async def child_of(on: Bench, execution: Execution) -> Execution:
 async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_for(database: Database) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)], to="restart 'nginx'")
+        web = on.machine("web-1").reply([gate, RemoteExit(0)], to="restart 'nginx'")
         parameters = [{"name": "service", "type": "string", "required": True}]
         await job(on, "restart", {"command": "restart ${service}"}, parameters=parameters)
         run = JobAction(key="run", job="restart", parameters={"service": "nginx"})
@@ -61,7 +61,7 @@ async def waits_for_child(on: Bench, execution: Execution) -> None:
 
 async def test_a_job_that_did_not_go_well_fails_its_action(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(3)], to="bad")
+        on.machine("web-1").reply([RemoteExit(3)], to="bad")
         await job(on, "bad", {"command": "bad"})
         execution = await on.ended(await on.launch([JobAction(key="run", job="bad"), step("after")]), SECONDS)
         row = await on.row(execution)
@@ -110,7 +110,7 @@ async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> Non
 async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -> None:
     async with bench(database) as on, on.worker(lease_seconds=0.9):
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([gate, Exit(0)], to="long")
+        on.machine("web-1").reply([gate, RemoteExit(0)], to="long")
         await job(on, "long", {"command": "long"})
         execution = await on.launch([JobAction(key="run", job="long")])
         await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -132,7 +132,7 @@ async def test_an_action_that_names_targets_is_for_them_alone(database: Database
 async def test_a_job_that_ends_beside_a_wait_is_heard_of_at_once(database: Database) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([gate, Exit(0)], to="long")
+        on.machine("web-1").reply([gate, RemoteExit(0)], to="long")
         await job(on, "long", {"command": "long"})
         actions: list[Any] = [
             JobAction(key="run", job="long"),

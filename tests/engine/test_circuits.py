@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from engine.bench import bench, until
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.runs.run_connection import Link, Links
+from opsjobs.engine.runs.run_connection import RunConnection, RunConnections
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.target import Endpoint
@@ -64,7 +64,7 @@ async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_some
     async with bench(database) as on:
         sessions = Noted(on.clock)
         target = on.known.add("web-1")
-        links = Links(sessions, Endpoint(target, None), SystemClock())
+        links = RunConnections(sessions, Endpoint(target, None), SystemClock())
         link = links.take()
         await link.session()
         await link.drop()
@@ -72,7 +72,7 @@ async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_some
         again = links.take(insist=True)
         await again.session()
         for one in (link, again):
-            assert isinstance(one, Link)
+            assert isinstance(one, RunConnection)
             links.give(one)
         await links.close()
         assert sessions.insisted == [False, True, True]

@@ -17,7 +17,7 @@ from opsjobs.model.action import WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Flush, Ledger, Settled
 from opsjobs.store.transaction import Database
 
@@ -75,7 +75,7 @@ async def test_a_direct_command_after_something_else_is_on_record_before_it_star
 
 async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_starts(database: Database) -> None:
     async with bench(database) as on:
-        replies, seen = iter([Exit(1), Exit(0)]), dict[tuple[str, int], int]()
+        replies, seen = iter([RemoteExit(1), RemoteExit(0)]), dict[tuple[str, int], int]()
         machine = on.machine("web-1").reply(lambda *_: [next(replies)])
 
         def told_of(action: str, attempt: int) -> None:

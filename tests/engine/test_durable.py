@@ -14,11 +14,11 @@ from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, FakeMachine, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 
 OUT = [Output("stdout", b"one\n"), Output("stderr", b"\xff\0")]
-REST = [Output("stdout", b"two\n"), Exit(0)]
+REST = [Output("stdout", b"two\n"), RemoteExit(0)]
 
 
 async def launch(on: Bench, commands: str | Sequence[str | CommandAction] = "work", **policy: Any) -> Execution:
@@ -52,7 +52,7 @@ async def whole(on: Bench, web: FakeMachine, execution: Execution) -> None:
 
 async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_starts(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         first = await on.ended(await launch(on))
         connects = web.connects
         second = await on.ended(await launch(on))
@@ -131,10 +131,10 @@ async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
 ) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         execution = await launch(on, on_lost=on_lost)
         await asyncio.wait_for(gate.reached.wait(), 60)
-        web.reply([Exit(0)])
+        web.reply([RemoteExit(0)])
         web.reboot()
         await on.ended(execution)
         row = await on.row(execution)
@@ -164,7 +164,7 @@ async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted
 ) -> None:
     """Where the machine shows that it has been up all the time since; else a start may have been lost with its record."""
     async with bench(database) as on, on.worker("worker-1"):
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)
         web.up_seconds = up_seconds
         async with on.worker("worker-2"):
@@ -179,7 +179,7 @@ async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted
 
 async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_before_is_sent_again(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on, "before"))
         web.reboot()
         web.up_seconds = HOUR
@@ -191,7 +191,7 @@ async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_befo
 
 async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted_before_says_so(database: Database) -> None:
     async with bench(database) as on, on.worker("worker-1"):
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)
         web.up_seconds = HOUR
         await on.cancel(execution)
@@ -231,7 +231,7 @@ async def test_a_command_on_a_machine_that_was_made_anew_is_lost(database: Datab
 @pytest.mark.parametrize("point", ["start:error@1", "start:error_after@1", "attach:error@1", "session:error@2"])
 async def test_an_error_on_the_way_changes_nothing(database: Database, point: str) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on, "before"))
         web.reply([*OUT, Break(), *REST])
         failpoints.arm(point)
@@ -249,7 +249,7 @@ async def test_an_error_on_the_way_changes_nothing(database: Database, point: st
 
 async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_is_on_record(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "head is missing"
         execution = await on.ended(await launch(on))
         row = await on.row(execution)
@@ -260,7 +260,7 @@ async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_
 async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wished(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         web.no_spool = "head is missing"
         async with on.worker("worker-1"):
             execution = await launch(on)
@@ -345,7 +345,7 @@ async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(database: Data
 
 async def test_the_targets_own_watchdog_ends_what_takes_too_long(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([*OUT, Gate(asyncio.Event()), Exit(0)])
+        on.machine("web-1").reply([*OUT, Gate(asyncio.Event()), RemoteExit(0)])
         execution = await on.ended(await launch(on, [CommandAction(command="slow", timeout=0.3)]))
         row = await on.row(execution)
     assert execution.status is ExecutionStatus.TIMEOUT
@@ -356,7 +356,7 @@ async def test_the_targets_own_watchdog_ends_what_takes_too_long(database: Datab
 async def test_the_steps_of_a_dead_workers_run_are_not_repeated(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Exit(0)]).reply([gate, Exit(0)], to="second")
+        web = on.machine("web-1").reply([RemoteExit(0)]).reply([gate, RemoteExit(0)], to="second")
         async with on.worker("worker-1"):
             execution = await launch(on, ["first", "second", "third"])
             await asyncio.wait_for(gate.reached.wait(), 60)

@@ -11,11 +11,11 @@ from psycopg import errors
 from engine.bench import Bench, away, bench, until
 from kit.ledgering import Owner, launch, machines
 from opsjobs import failpoints
-from opsjobs.engine.runs.run_journal import RunRecord
+from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
 from opsjobs.remote.fake import Gate, Pause
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger import admit as admitting
 from opsjobs.store.ledger import settle as settling
@@ -25,7 +25,7 @@ from opsjobs.store.transaction import Database
 def talk(on: Bench, *names: str) -> None:
     """Machines that say a little, now and then."""
     for name in names:
-        on.machine(name).reply([Output("stdout", b"one\n"), Pause(0.05), Output("stdout", b"two\n"), Exit(0)])
+        on.machine(name).reply([Output("stdout", b"one\n"), Pause(0.05), Output("stdout", b"two\n"), RemoteExit(0)])
 
 
 async def heard_whole(on: Bench, execution: Execution) -> bool:
@@ -123,7 +123,7 @@ async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(databa
         names = [f"web-{n}" for n in range(1, 21)]
         gate = Gate(asyncio.Event())
         for name in names:
-            on.machine(name).reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), Exit(0)])
+            on.machine(name).reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
         async with on.worker(lease_seconds=30):
             execution = await on.launch("uptime", names, max_parallel=10)
             await until(lambda: sum(len(m.starts) for m in on.sessions.machines.values()) == 10)
@@ -140,7 +140,7 @@ async def test_a_run_whose_words_cannot_be_stored_ends_alone(database: Database,
     spoilt = spoiling(monkeypatch, lambda line: line.event == "result" and line.action == "step-1")
     async with bench(database, bugs=["recorder"]) as on:
         for n in range(1, 9):
-            on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), Exit(0)])
+            on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), RemoteExit(0)])
         async with on.worker():
             execution = await on.launch("uptime", 8)
             spoilt.add((await on.rows(execution))[4]["id"])
@@ -161,7 +161,7 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
     spoilt = spoiling(monkeypatch, lambda line: line.event == "output")
     async with bench(database, bugs=["recorder"]) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
         async with on.worker():
             execution = await on.launch()
             spoilt.add((await on.row(execution))["id"])
@@ -180,7 +180,7 @@ async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(database: Da
     async with bench(database, bugs=["recorder", "given_up"], open_ends=True) as on:
         talk(on, "web-1", "web-2")
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Exit(0)], to="broken")
+        on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)], to="broken")
         async with on.worker():
             broken = await on.launch("broken")
             await until(lambda: stored(on, broken))
@@ -205,16 +205,16 @@ async def _refuse_more_of(database: Database, execution: Execution) -> None:
 def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) -> set[int]:
     """Runs (by id, to be added) whose lines of this kind PostgreSQL cannot store."""
     spoilt: set[int] = set()
-    take = RunRecord.take
+    take = RunJournal.take
 
-    def spoil(record: RunRecord, draft: object, *share: int) -> int:
+    def spoil(record: RunJournal, draft: object, *share: int) -> int:
         taken = take(record, draft, *share)  # type: ignore[arg-type]
         for line in draft.lines:  # type: ignore[attr-defined]
             if line.run_id in spoilt and which(line):
                 line.body, line.stream = {"words": "\x00"}, line.stream
         return taken
 
-    monkeypatch.setattr(RunRecord, "take", spoil)
+    monkeypatch.setattr(RunJournal, "take", spoil)
     return spoilt
 
 
@@ -222,7 +222,7 @@ async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_starte
     """Somebody else moved the stored offset (a failover lost a commit): the guard refuses, and the run is still ours."""
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
         async with on.worker():
             execution = await on.launch()
             await until(lambda: stored(on, execution))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from engine.bench import away, until
 from kit.ledgering import Owner, launch, machines
-from opsjobs.engine.worker.lease_heartbeat import Heart
+from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
@@ -24,7 +24,7 @@ async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recove
 
     def heard(renewal: Renewal) -> None:
         told.append(renewal)
-        buries.append(heart.may_bury)
+        buries.append(heart.may_reap)
 
     with capture_logs() as said:
         heart, _ = await _heart(database, heard, lease_seconds=1.5)
@@ -33,7 +33,7 @@ async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recove
         assert not any(buries[:2])
         async with away(database):
             await until(lambda: not heart.may_start)
-            assert not heart.may_bury
+            assert not heart.may_reap
             before = len(buries)
         await until(lambda: heart.may_start)
         await until(lambda: any(buries[before:]))
@@ -59,11 +59,11 @@ async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop
     assert len(runs) == 1
 
 
-async def _heart(database: Database, heard: Callable[[Renewal], None], *, lease_seconds: float) -> tuple[Heart, Incarnation]:
+async def _heart(database: Database, heard: Callable[[Renewal], None], *, lease_seconds: float) -> tuple[Heartbeat, Incarnation]:
     life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
     sent_at = time.monotonic()
     await Workers(database).register(life, lease_seconds=lease_seconds)
     lease = Lease(database.options.url, life, lease_seconds=lease_seconds)
-    heart = Heart(lease, heard, lease_seconds=lease_seconds, registered_at=sent_at)
+    heart = Heartbeat(lease, heard, lease_seconds=lease_seconds, registered_at=sent_at)
     heart.start()
     return heart, life

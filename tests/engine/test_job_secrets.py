@@ -19,7 +19,7 @@ from opsjobs.model.policy import Policy
 from opsjobs.model.secret import Credential, Secret
 from opsjobs.model.target import SelectionDraft
 from opsjobs.remote.fake import FakeMachine
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 
 OLD, NEW = Canary("old"), Canary("new")
@@ -56,7 +56,7 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
 @pytest.mark.parametrize("durable", ["auto", "off"])
 async def test_a_run_is_given_the_secret_and_does_not_show_it(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), Exit(0)])
+        on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), RemoteExit(0)])
         await secret(on)
         execution = await on.ended(await launch(on, "dump", durable=durable))
         assert execution.status is ExecutionStatus.COMPLETED
@@ -70,7 +70,7 @@ async def test_a_run_is_given_the_secret_and_does_not_show_it(database: Database
 
 async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         known = await secret(on)
         execution = await launch(on, "dump")
         await on.vault.rotate(known, RotationDraft.model_validate({"value": NEW.text}))
@@ -117,7 +117,7 @@ async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: D
         return replace(credential, value=Secret(NEW.text))
 
     async with bench(database) as on, on.worker(fetch=fetch):
-        web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), RemoteExit(0)])
         await secret(on, value=None, source={"backend": "vault", "path": "db"})
         execution = await on.ended(await launch(on, "dump"))
         assert (given(web), await on.output(execution)) == ([NEW.text], hidden(NEW).encode())
@@ -128,7 +128,7 @@ async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: D
 
 async def test_a_step_that_is_a_job_is_handed_the_secret_on(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         await secret(on)
         taken = ParameterDraft(name="password", type="secret", required=True)
         body = {"name": "inner", "targets": {"ids": ["web-1"]}, "actions": [{"command": "dump"}], "parameters": [taken]}

@@ -18,8 +18,8 @@ from opsjobs.model.approval import ApprovalStatus
 from opsjobs.model.errors import Forbidden
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety_verdict import Finding, Verdict
-from opsjobs.safety import Question
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
+from opsjobs.safety import SafetyQuestion
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ruling
@@ -28,9 +28,9 @@ from opsjobs.store.transaction import Database
 SECONDS = 60
 
 
-async def words(asked: Question) -> tuple[Finding, ...]:
+async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
     """What the text says of itself."""
-    found = [verdict for verdict in (Verdict.BLOCK, Verdict.NEEDS_APPROVAL) if verdict.value in asked.text]
+    found = [verdict for verdict in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL) if verdict.value in asked.text]
     return tuple(Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", asked.text) for v in found)
 
 
@@ -97,9 +97,11 @@ async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
     office = Office(database)
     judged: list[str] = []
 
-    async def unable(asked: Question) -> tuple[Finding, ...]:
+    async def unable(asked: SafetyQuestion) -> tuple[Finding, ...]:
         judged.append(asked.text)
-        return (Finding("unjudged", Verdict.NEEDS_APPROVAL, "Judging it takes more time than a text may take.", asked.text),)
+        return (
+            Finding("unjudged", SafetyVerdict.NEEDS_APPROVAL, "Judging it takes more time than a text may take.", asked.text),
+        )
 
     office.launcher.judging = Judging(unable, office.inventory, office.clock)
     schedule = await office.schedule(await office.job(actions=[{"type": "command", "command": "echo x"}]))
@@ -146,7 +148,7 @@ async def test_firings_before_the_one_that_takes_too_long_are_launched(
     office = Office(database)
     never = asyncio.Event()
 
-    async def slow(asked: Question) -> tuple[Finding, ...]:
+    async def slow(asked: SafetyQuestion) -> tuple[Finding, ...]:
         if "slow" in asked.text:
             await never.wait()
         return ()

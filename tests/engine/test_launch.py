@@ -35,12 +35,12 @@ async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(data
     async with bench(database, open_ends=True) as on:
         on.known.add("web-3", zone="far")
         await on.launch("true", 3)
-        assert sorted(on.rung) == ["default", "far"]
-        on.rung.clear()
+        assert sorted(on.notified) == ["default", "far"]
+        on.notified.clear()
         failpoints.arm("ledger.launch:error")
         with pytest.raises(Unavailable):
             await on.launch("true", 3)
-        assert on.rung == []
+        assert on.notified == []
         assert len(await database.fetch("select 1 from job_executions")) == 1
 
 
@@ -53,7 +53,7 @@ async def test_a_launch_that_fails_before_its_commit_leaves_nothing(database: Da
         assert await database.fetch("select 1 from job_executions union all select 1 from idempotency_keys") == []
 
 
-@pytest.mark.parametrize("fault", ["ledger.launch:error_after", "ring:error", "ring:error_after"])
+@pytest.mark.parametrize("fault", ["ledger.launch:error_after", "notify:error", "notify:error_after"])
 async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_without_a_bell(
     database: Database, fault: str
 ) -> None:

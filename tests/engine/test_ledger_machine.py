@@ -17,7 +17,7 @@ from kit.ledgering import NOW, faults, launch
 from kit.servers import Databases
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST, SUSPECT_CLAIMS
@@ -27,7 +27,7 @@ from opsjobs.store.workers import Incarnation, Workers
 T = TypeVar("T")
 NAMES = ("web-1", "web-2", "web-3", "db-1")
 ENDS = [s for s in FINAL_RUN_STATUSES if s not in (RunStatus.SKIPPED, RunStatus.BLOCKED)]
-STORES = (Identity("store-1", "boot-1"), Identity("store-1", "boot-2"), Identity("store-2", "boot-1"))
+STORES = (SpoolIdentity("store-1", "boot-1"), SpoolIdentity("store-1", "boot-2"), SpoolIdentity("store-2", "boot-1"))
 SECONDS = 60
 
 
@@ -65,7 +65,7 @@ class Held:
     fence: int
     attempt: int
     claims: int = 0
-    store: Identity | None = None
+    store: SpoolIdentity | None = None
     direct: bool = False
 
 
@@ -87,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.holds: dict[int, Held] = {}
         self.stored: dict[tuple[int, int], int] = {}
         self.attempts: dict[int, int] = {}
-        self.known: dict[str, Identity] = {}
+        self.known: dict[str, SpoolIdentity] = {}
         self.poisoned: set[int] = set()
         self.ended: dict[int, str] = {}
         self.executions: list[int] = []
@@ -174,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return replace(held, owner=heir.id, fence=held.fence + 1, claims=held.claims + (not owner.stopped))
 
     @rule(which=some.integers(0, 9), how=WORDS, store=some.sampled_from(STORES))
-    def settle(self, which: int, how: list[Word], store: Identity) -> None:
+    def settle(self, which: int, how: list[Word], store: SpoolIdentity) -> None:
         """Whoever believes to hold runs says something of some of them; the dead do so, too."""
         if self.speaking:
             self.say(self.one_of(self.speaking, which), how, store)
@@ -188,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def speaking(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.believes]
 
-    def say(self, worker: Worker, how: list[Word], store: Identity = STORES[0]) -> None:
+    def say(self, worker: Worker, how: list[Word], store: SpoolIdentity = STORES[0]) -> None:
         said = dict(zip(list(worker.believes.values()), how, strict=False))
         self.note(worker, said, self.do(self.ledger.settle(self.flush(worker, said, store))), store)
 
@@ -205,7 +205,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.note(worker, words, settled)
 
     @rule(stores=some.lists(some.sampled_from(STORES), min_size=2, max_size=2))
-    def meet_at_once(self, stores: list[Identity]) -> None:
+    def meet_at_once(self, stores: list[SpoolIdentity]) -> None:
         """Two workers learn of the same machines in the same moment; the last one to commit is believed."""
 
         async def both() -> list[Settled]:
@@ -216,16 +216,16 @@ class LedgerMachine(RuleBasedStateMachine):
         for worker, words, settled, store in zip(self.living[:2], said, self.do(both()), stores, strict=True):
             self.note(worker, words, settled, store)
         rows = self.do(self.database.fetch("select target_id, store_id, boot_id from target_state"))
-        self.known |= {row["target_id"]: Identity(row["store_id"], row["boot_id"]) for row in rows}
+        self.known |= {row["target_id"]: SpoolIdentity(row["store_id"], row["boot_id"]) for row in rows}
 
-    def flush(self, worker: Worker, said: Mapping[Claimed, Word], store: Identity = STORES[0]) -> Flush:
+    def flush(self, worker: Worker, said: Mapping[Claimed, Word], store: SpoolIdentity = STORES[0]) -> Flush:
         worker.flushes += 1
         flush = Flush(worker.id, worker.name, worker.flushes, [], [], [])
         for run, word in said.items():
             self.put(flush, run, word, store)
         return flush
 
-    def put(self, flush: Flush, run: Claimed, word: Word, store: Identity) -> None:
+    def put(self, flush: Flush, run: Claimed, word: Word, store: SpoolIdentity) -> None:
         moves, results, lines = flush.runs, flush.results, flush.lines
         assert isinstance(moves, list)
         assert isinstance(results, list)
@@ -251,7 +251,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return None
         return {Say.OUTPUT: RunStatus.RUNNING, Say.RETRY: RunStatus.LOST}.get(word) or RunStatus(word)  # type: ignore[call-overload,no-any-return]
 
-    def note(self, worker: Worker, said: Mapping[Claimed, Word], settled: Settled, store: Identity = STORES[0]) -> None:
+    def note(self, worker: Worker, said: Mapping[Claimed, Word], settled: Settled, store: SpoolIdentity = STORES[0]) -> None:
         for run, word in said.items():
             held = self.holds.get(run.id)
             ours = held is not None and (held.owner, held.fence) == (worker.id, run.fence)
@@ -262,7 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if ours and held is not None:
                 self.note_ours(run, word, held, store)
 
-    def note_ours(self, run: Claimed, word: Word, held: Held, store: Identity) -> None:
+    def note_ours(self, run: Claimed, word: Word, held: Held, store: SpoolIdentity) -> None:
         if self.action_becomes(word) is not None:
             key = (run.id, run.attempt)
             self.stored[key] = self.stored.get(key, 0) + 3
@@ -449,7 +449,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def _held(row: Mapping[str, Any]) -> Held:
     direct = row["store_id"] == "direct"
-    store = Identity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and not direct else None
+    store = SpoolIdentity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and not direct else None
     return Held(row["owner"], row["fence"], row["attempt"], row["claims"], store, direct)
 
 

@@ -8,19 +8,19 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.engine.worker.worker import Worker
-from opsjobs.engine.worker.worker_session import Life
+from opsjobs.engine.worker.worker_session import WorkerSession
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.fake import Gate
 from opsjobs.store.transaction import Database
 
 
-async def first_life(worker: Worker) -> Life:
+async def first_life(worker: Worker) -> WorkerSession:
     await until(lambda: worker._life is not None)
     assert worker._life is not None
     return worker._life
 
 
-async def lives_again(on: Bench, worker: Worker, first: Life) -> None:
+async def lives_again(on: Bench, worker: Worker, first: WorkerSession) -> None:
     """Another life works, and nothing of the first does."""
     worker.bell()
     await until(lambda: worker._life not in (None, first))

@@ -13,14 +13,14 @@ from opsjobs.model.action import CommandAction
 from opsjobs.model.execution import ErrorCode, Execution
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit, NotBegun
+from opsjobs.remote.session import NotBegun, RemoteExit
 from opsjobs.store.transaction import Database
 
 
 async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([gate, Exit(0)], to="kept")
+        on.machine("web-1").reply([gate, RemoteExit(0)], to="kept")
         async with on.worker("worker-1"):
             execution = await on.launch([step("kept"), step("bare", durable="off")], durable="auto")
             await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -36,7 +36,7 @@ async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database:
 async def lost_beside(on: Bench, web: FakeMachine, *more: CommandAction) -> tuple[Execution, Gate, Gate]:
     """A run whose second branch is on record as lost, while the first is at work; and the gates at which both stand."""
     first, second = Gate(asyncio.Event()), Gate(asyncio.Event())
-    web.reply([first, Exit(0)], to="first").reply([second, Exit(0)], to="second")
+    web.reply([first, RemoteExit(0)], to="first").reply([second, RemoteExit(0)], to="second")
     execution = await on.launch([step("first"), step("second", []), *more], durable="auto")
     await asyncio.wait_for(asyncio.gather(first.reached.wait(), second.reached.wait()), SECONDS)
     web.lose_wrapper(next(key for key in web.runs if key.action == "second"))
@@ -85,7 +85,7 @@ async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(datab
 async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_started_beside_it(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         async with on.worker("worker-1"):
             execution = await on.launch("work", durable="auto", on_lost="retry")
             await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -102,8 +102,8 @@ async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_st
 
 async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(database: Database) -> None:
     async with bench(database) as on:
-        gate, replies = Gate(asyncio.Event()), iter([Exit(1), Exit(0)])
-        web = on.machine("web-1").reply([gate, Exit(0)]).reply(lambda *_: [next(replies)], to="flaky")
+        gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)]).reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         actions = [step("flaky", retry=policy), CommandAction(key="show", command="show ${run.attempt}")]
         async with on.worker("worker-1"):
@@ -117,7 +117,7 @@ async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(databa
 async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_its_heir_reads(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)])
         web.refuse_start(NotBegun(settled=True))
         async with on.worker("worker-1"):
             execution = await on.launch([CommandAction(key="show", command="show ${run.attempt}")], durable="auto")
@@ -132,8 +132,8 @@ async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_
 
 async def test_an_heir_reads_the_runs_attempt_of_a_branch_whatever_happened_beside_it(database: Database) -> None:
     async with bench(database) as on:
-        gate, replies = Gate(asyncio.Event()), iter([Exit(1), Exit(0)])
-        web = on.machine("web-1").reply([gate, Exit(0)]).reply(lambda *_: [next(replies)], to="flaky")
+        gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
+        web = on.machine("web-1").reply([gate, RemoteExit(0)]).reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         show = CommandAction(key="show", command="show ${run.attempt}")
         async with on.worker("worker-1"):

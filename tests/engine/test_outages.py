@@ -13,7 +13,7 @@ import pytest
 from engine.bench import Bench, Known, bench, until
 from engine.test_renewing import login
 from opsjobs.clock import SystemClock
-from opsjobs.engine.runs.cancellation import Interrupted, Stops, Why
+from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.outage import wait_out
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
@@ -22,7 +22,7 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.secret_source import VaultSource
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
-from opsjobs.remote.session import Exit, Output, Session
+from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 
@@ -74,7 +74,7 @@ async def taken_over(
 
 
 def at_work(on: Bench, name: str, gate: Gate, *, command: str) -> FakeMachine:
-    said = [Output("stdout", b'{"a": 1}\n'), gate, Output("stdout", b'{"b": 2}\n'), Exit(0)]
+    said = [Output("stdout", b'{"a": 1}\n'), gate, Output("stdout", b'{"b": 2}\n'), RemoteExit(0)]
     return on.machine(name).reply(said, to=command)
 
 
@@ -96,7 +96,7 @@ async def test_what_an_earlier_action_said_is_read_again_after_an_outage(databas
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
-        web.reply([Output("stdout", b"word\n"), Exit(0)], to="say").reply([Exit(0)], to="use 'word'")
+        web.reply([Output("stdout", b"word\n"), RemoteExit(0)], to="say").reply([RemoteExit(0)], to="use 'word'")
         commands: list[str | CommandAction] = ["say", "work", "use ${actions.step-1.stdout}"]
         async with taken_over(on, ledger, commands, [web]) as execution:
             await until(lambda: len(ledger.asked) == 3)
@@ -121,7 +121,7 @@ async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
 async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Database) -> None:
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database)
-        on.machine("web-1").reply([Exit(0)])
+        on.machine("web-1").reply([RemoteExit(0)])
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(on, ledger, ["work", "use ${actions.step-1.stdout}"], [web]) as execution:
             await until(lambda: len(ledger.asked) == 1)
@@ -180,7 +180,7 @@ class FirstContact(FakeSessions):
 @pytest.mark.parametrize("durable", ["auto", "off"])
 async def test_a_first_contact_in_an_outage_is_made_after_it(database: Database, durable: str) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         async with on.worker(sessions=FirstContact(on)):
             ended = await on.run("work", durable=durable)
     assert ended.status is ExecutionStatus.COMPLETED
@@ -209,7 +209,7 @@ async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_t
         known = Elsewhere()
         known.targets = on.known.targets
         on.known = known
-        web = on.machine("web-1").reply([Exit(0)])
+        web = on.machine("web-1").reply([RemoteExit(0)])
         async with on.worker(fetch=fetch):
             ended = await on.run("work", durable="auto")
     assert failures == []
@@ -218,7 +218,7 @@ async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_t
 
 
 async def test_an_order_to_stop_ends_the_wait_for_the_store() -> None:
-    stops, asked = Stops(), asyncio.Event()
+    stops, asked = StopSignal(), asyncio.Event()
 
     async def ask() -> None:
         asked.set()
@@ -226,12 +226,12 @@ async def test_an_order_to_stop_ends_the_wait_for_the_store() -> None:
 
     waiting = asyncio.create_task(_waits(stops, ask))
     await asked.wait()
-    stops.order(Why.CANCEL)
+    stops.order(StopReason.CANCEL)
     with pytest.raises(Interrupted):
         await waiting
 
 
-async def _waits(stops: Stops, ask: Callable[[], Awaitable[None]]) -> None:
+async def _waits(stops: StopSignal, ask: Callable[[], Awaitable[None]]) -> None:
     stops.bind()
     with stops.here():
         await wait_out(ask, SystemClock())

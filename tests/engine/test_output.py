@@ -16,12 +16,12 @@ from opsjobs import failpoints
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as recording
 from opsjobs.engine.runs.output import TAIL_BYTES, Capture
-from opsjobs.engine.runs.run_journal import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, Draft, RunRecord
-from opsjobs.engine.runs.stdout_capture import Words
-from opsjobs.engine.worker.batch_writer import Recorder
+from opsjobs.engine.runs.run_journal import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, FlushBuilder, RunJournal
+from opsjobs.engine.runs.stdout_capture import StdoutCapture
+from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit, Output, Stream
+from opsjobs.remote.session import Output, RemoteExit, Stream
 from opsjobs.store.ledger import Claimed, Ledger, LogLine
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
@@ -35,17 +35,17 @@ class Paper:
     unwritten_bytes = 0
 
     def __init__(self) -> None:
-        self.record = RunRecord(self, RUN)
+        self.record = RunJournal(self, RUN)
         self.page = self.record.begin("step-1", 1, datetime.now(UTC))
 
-    def dirty(self, record: RunRecord, size_bytes: int) -> None:
+    def dirty(self, record: RunJournal, size_bytes: int) -> None:
         self.unwritten_bytes += size_bytes
 
     async def flushed(self) -> None:
         raise AssertionError("nobody waits here")
 
     def lines(self) -> list[LogLine]:
-        draft = Draft()
+        draft = FlushBuilder()
         while not self.record.silent:
             self.record.take(draft)
         assert self.record.unwritten_bytes == 0
@@ -53,7 +53,7 @@ class Paper:
 
 
 def test_what_later_actions_read_is_no_more_than_is_on_record_before_a_gap() -> None:
-    paper, words = Paper(), Words("none")
+    paper, words = Paper(), StdoutCapture("none")
     capture = Capture(paper.page, 10)
     data = "123456789ä".encode() + b"x" * (TAIL_BYTES + 5)
     capture.add(Output("stdout", data))
@@ -64,7 +64,7 @@ def test_what_later_actions_read_is_no_more_than_is_on_record_before_a_gap() -> 
 
 
 def test_where_nothing_is_left_out_later_actions_read_all_of_it() -> None:
-    paper, words = Paper(), Words("none")
+    paper, words = Paper(), StdoutCapture("none")
     capture = Capture(paper.page, 10)
     capture.add(Output("stdout", b"x" * 500))
     words.add(b"x" * 500)
@@ -168,7 +168,7 @@ def test_nothing_is_said_any_more_by_a_stale_record() -> None:
 async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(database: Database) -> None:
     async with bench(database) as on:
         said = b"0123456789" * 30_000
-        on.machine("web-1").reply([Output("stdout", said), Output("stderr", b"few"), Exit(0)])
+        on.machine("web-1").reply([Output("stdout", said), Output("stderr", b"few"), RemoteExit(0)])
         async with on.worker():
             execution = await on.run([CommandAction(command="talk", output_limit=1_000)])
         assert await on.output(execution) == said[:1_000] + said[-TAIL_BYTES:]
@@ -180,8 +180,8 @@ async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_
 async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_through(database: Database) -> None:
     async with bench(database) as on:
         size, most = 8 << 20, 0
-        on.machine("web-1").reply([Output("stdout", b"x" * size), Exit(0)])
-        on.machine("web-2").reply([Output("stdout", b"me, too\n"), Exit(0)])
+        on.machine("web-1").reply([Output("stdout", b"x" * size), RemoteExit(0)])
+        on.machine("web-2").reply([Output("stdout", b"me, too\n"), RemoteExit(0)])
         failpoints.arm("settle:sleep:0.05")
         async with on.worker() as worker:
             execution = await on.launch("flood", 2)
@@ -203,7 +203,7 @@ async def test_all_floods_together_stay_within_the_workers_limit(database: Datab
     async with bench(database) as on:
         most = 0
         for n in range(1, 11):
-            on.machine(f"web-{n}").reply([Output("stdout", b"x" * (1 << 19)), Exit(0)])
+            on.machine(f"web-{n}").reply([Output("stdout", b"x" * (1 << 19)), RemoteExit(0)])
         failpoints.arm("settle:sleep:0.02")
         async with on.worker() as worker:
             execution = await on.launch("flood", 10)
@@ -234,7 +234,7 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
 
 async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) -> None:
     """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
-    recorder = Recorder(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", settled=lambda *_: None)
+    recorder = BatchWriter(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", settled=lambda *_: None)
     old, new = recorder.open(RUN), recorder.open(RUN)
     old.begin("step-1", 1, None).output("stdout", 0, b"old")
     recorder.forget(old)

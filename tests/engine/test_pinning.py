@@ -13,17 +13,17 @@ from engine.test_waits import waits
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
-from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.retry_request import RetryDraft, Which
-from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.target import HostKeyPolicy, SelectionDraft, Target
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit
-from opsjobs.safety import Question
+from opsjobs.remote.session import RemoteExit
+from opsjobs.safety import SafetyQuestion
 from opsjobs.store.transaction import Database
 
 APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
@@ -40,12 +40,12 @@ async def approve(on: Bench) -> None:
     """Say yes to what is asked."""
     (asked,) = await on.database.fetch("select id from approvals where status = 'pending'")
     await on.ledger.decide(asked["id"], says("ben", True, None))
-    on.ring("default")
+    on.notify("default")
 
 
-async def guarded(asked: Question) -> tuple[Finding, ...]:
+async def guarded(asked: SafetyQuestion) -> tuple[Finding, ...]:
     """Blocks in production, asks at the border to it."""
-    found = {"env=prod": Verdict.BLOCK, "env=border": Verdict.NEEDS_APPROVAL}
+    found = {"env=prod": SafetyVerdict.BLOCK, "env=border": SafetyVerdict.NEEDS_APPROVAL}
     return tuple(Finding("where", v, "It says so.", asked.text) for label, v in found.items() if label in asked.context.labels)
 
 
@@ -123,7 +123,7 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
 ) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)], to="before")
+        web = on.machine("web-1").reply([gate, RemoteExit(0)], to="before")
         await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
         execution = await on.launch([step("before"), JobAction(key="run", job="inner")], **APPROVED)
         await approve(on)
@@ -214,7 +214,7 @@ async def test_firings_keep_what_their_machines_were(database: Database) -> None
 async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)], to="work")
+        web = on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         async with on.worker("worker-1"):
             execution = await on.launch(["work", "after"], durable="auto", **APPROVED)
             await approve(on)
@@ -231,7 +231,7 @@ async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has
 
 async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(database: Database) -> None:
     async with bench(database) as on, on.worker("worker-1"):
-        web = on.machine("web-1").reply([Exit(0)], to="before")
+        web = on.machine("web-1").reply([RemoteExit(0)], to="before")
         await on.run("before", durable="auto")
         web.reboot()
         web.up_seconds = 3600.0
@@ -257,7 +257,7 @@ async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_ask
         execution = await on.launch([fetch], **APPROVED)
         await approve(on)
         move(on, host="10.6.6.6")
-        again = Again(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.known)
         async with on.worker():
             await on.ended(execution)
             assert ((await on.row(execution))["error_code"], web.connects) == ("target_changed", 0)

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as records
-from opsjobs.engine.runs.run_journal import ActionEnd, Page, RunRecord
-from opsjobs.engine.worker.batch_writer import Recorder
+from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry, RunJournal
+from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.worker import batch_writer as recording
 from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
@@ -68,7 +68,7 @@ class Desk:
         self.book = Book()
         self.metrics = Metrics()
         self.told: list[Settled] = []
-        self.recorder = Recorder(
+        self.recorder = BatchWriter(
             self.book,  # type: ignore[arg-type]
             self.metrics,
             SystemClock(),
@@ -80,13 +80,13 @@ class Desk:
     def follow_up(self, _: Flush, settled: Settled) -> None:
         self.told.append(settled)
 
-    def run(self, number: int, fence: int = 1) -> RunRecord:
+    def run(self, number: int, fence: int = 1) -> RunJournal:
         """A claimed run's record."""
         return self.recorder.open(
             Claimed(number, uuid4(), 1, date(2026, 1, 1), str(number), f"web-{number}", number, fence, 1, 1, None)
         )
 
-    def speak(self, count: int) -> list[RunRecord]:
+    def speak(self, count: int) -> list[RunJournal]:
         """So many runs that begin, say something and end, all before the next flush."""
         runs = [self.run(number) for number in range(1, count + 1)]
         for record in runs:
@@ -100,7 +100,7 @@ class Desk:
         return float(self.metrics.bugs.labels("recorder")._value.get())
 
 
-def end(page: Page) -> None:
+def end(page: AttemptEntry) -> None:
     """The command and the run succeeded."""
     page.end(ActionEnd(RunStatus.SUCCEEDED, 0), NOW)
     page.run.finish(ActionEnd(RunStatus.SUCCEEDED, 0))

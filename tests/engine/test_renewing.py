@@ -15,7 +15,7 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.fake import FakeSessions
 from opsjobs.remote.session import Session
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from store.cast import password, target
 
@@ -42,7 +42,7 @@ class Noting(FakeSessions):
 async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(database: Database) -> None:
     async with bench(database) as on:
         web, gate, execution = await half_done(on)
-        inventory, sessions = Inventory(database, on.vault), Noting(on)
+        inventory, sessions = TargetInventory(database, on.vault), Noting(on)
         await on.vault.create(password("login", password="canary-old"))
         await inventory.create(target("web-1", credential="login"))
         on.known = inventory  # type: ignore[assignment]  # the real one in its place

@@ -25,9 +25,9 @@ from opsjobs.telemetry import Metrics
 
 
 def rescuer(
-    on: Bench, may_bury: Callable[[], bool] = lambda: True, database_now: Callable[[], float | None] = lambda: None
+    on: Bench, may_reap: Callable[[], bool] = lambda: True, database_now: Callable[[], float | None] = lambda: None
 ) -> Rescuer:
-    return Rescuer(on.ledger, on.workers, may_bury=may_bury, ring=on.ring, round_seconds=0, database_now=database_now)
+    return Rescuer(on.ledger, on.workers, may_reap=may_reap, notify=on.notify, round_seconds=0, database_now=database_now)
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -39,7 +39,7 @@ async def test_the_expired_are_buried_by_those_alone_who_may(database: Database)
         assert await on.database.fetch("select 1 from workers where buried_at is not null") == []
         assert (await rescuer(on).run_once())["buried"] == 1
         assert await on.database.fetch("select name from workers where buried_at is not null") == [{"name": "away"}]
-        assert on.rung == ["far"]
+        assert on.notified == ["far"]
         assert (await rescuer(on).run_once())["buried"] == 0
         events = await database.fetch("select type, data ->> 'name' as name from events")
         assert events == [{"type": "worker.lost", "name": "away"}]
@@ -134,7 +134,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 def scheduler(on: Bench) -> Scheduler:
     relay = Relay(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
     made = Scheduler(on.workers, relay, lease_seconds=15)
-    made.rescuer = rescuer(on, lambda: made.may_bury, lambda: made.database_now)
+    made.rescuer = rescuer(on, lambda: made.may_reap, lambda: made.database_now)
     return made
 
 
@@ -163,12 +163,12 @@ async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(
         ticking = scheduler(on)
         await ticking.run_once()
         hand.at += 15
-        assert ticking.may_bury
+        assert ticking.may_reap
         monkeypatch.setattr(on.workers, "tick", Rounds(Unavailable("away")))
         with pytest.raises(TypeError):  # any error at all counts
             await ticking.run_once()
         monkeypatch.undo()
-        assert not ticking.may_bury
+        assert not ticking.may_reap
 
 
 async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(database: Database, hand: Hand) -> None:
@@ -180,10 +180,10 @@ async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(database
             await ticking.run_once()
             hand.at += 5
             await on.turn(5)
-        assert ticking.may_bury
+        assert ticking.may_reap
         hand.at += 600
         await on.turn(600)
         assert (await ticking.run_once())["buried"] == 0
-        assert not ticking.may_bury
+        assert not ticking.may_reap
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
         assert time.monotonic() != hand.at

@@ -14,7 +14,7 @@ from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.envelope import new_key
 from opsjobs.store.ledger import Ledger, Progress, Spec
 from opsjobs.store.transaction import Database
@@ -58,7 +58,7 @@ async def test_an_execution_that_cannot_be_read_ends_alone(database: Database, c
 async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and_looked_for(database: Database) -> None:
     async with bench(database, bugs=["run_setup"]) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
         async with on.worker("worker-1"):
             bad = await on.launch("work", ["web-1"], durable="auto")
             await on.running(web)
@@ -133,7 +133,7 @@ async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Dat
     async with bench(database, bugs=["run_setup"], open_ends=True) as on:
         gate = Gate(asyncio.Event())
         for n in (1, 2, 3):
-            on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), gate, Exit(0)])
+            on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
         async with on.worker("worker-1"):
             execution = await on.launch("work", 3, durable="auto")
 
@@ -153,7 +153,7 @@ async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_b
     """A worker without the key must not call failed what is at work."""
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Exit(0)])
+        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
         async with on.worker("worker-1"):
             execution = await on.launch("work", ["web-1"], durable="auto")
             await on.running(web)

@@ -14,7 +14,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import Break, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -22,7 +22,7 @@ from opsjobs.store.transaction import Database
 async def test_all_targets_are_run_and_the_log_tells_it_in_order(database: Database) -> None:
     async with bench(database) as on:
         for n in range(1, 6):
-            on.machine(f"web-{n}").reply([Output("stdout", f"here {n}\n".encode()), Exit(0)])
+            on.machine(f"web-{n}").reply([Output("stdout", f"here {n}\n".encode()), RemoteExit(0)])
         async with on.worker():
             execution = await on.run("uptime", 5)
         assert execution.status is ExecutionStatus.COMPLETED
@@ -40,7 +40,7 @@ async def test_all_targets_are_run_and_the_log_tells_it_in_order(database: Datab
 
 async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(3)], to="first")
+        web = on.machine("web-1").reply([RemoteExit(3)], to="first")
         async with on.worker():
             execution = await on.run(["first", "second"])
         assert execution.status is ExecutionStatus.FAILED
@@ -56,7 +56,7 @@ async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(d
 
 async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed(database: Database) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Exit(3)], to="first").reply([Exit(4)], to="second")
+        web = on.machine("web-1").reply([RemoteExit(3)], to="first").reply([RemoteExit(4)], to="second")
         steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second", "third")]
         async with on.worker():
             execution = await on.run(steps)
@@ -69,7 +69,7 @@ async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed
 @pytest.mark.parametrize(("code", "status"), [(0, "failed"), (2, "succeeded"), (7, "succeeded"), (8, "failed")])
 async def test_the_expected_exit_codes_decide(database: Database, code: int, status: str) -> None:
     async with bench(database) as on:
-        on.machine("web-1").reply([Exit(code)])
+        on.machine("web-1").reply([RemoteExit(code)])
         async with on.worker():
             execution = await on.run([CommandAction(command="grep", expected_exit_codes=[2, 7])])
         row = await on.row(execution)
@@ -79,12 +79,12 @@ async def test_the_expected_exit_codes_decide(database: Database, code: int, sta
 @pytest.mark.parametrize(
     ("end", "code", "words"),
     [
-        (Exit(None, "SEGV"), None, "ended by signal SEGV"),
-        (Exit(0xC000013A), -1073741510, "exit status 3221225786"),
-        (Exit(None, "K\x00\ud800ILL"), None, "ended by signal K\ufffd?ILL"),
+        (RemoteExit(None, "SEGV"), None, "ended by signal SEGV"),
+        (RemoteExit(0xC000013A), -1073741510, "exit status 3221225786"),
+        (RemoteExit(None, "K\x00\ud800ILL"), None, "ended by signal K\ufffd?ILL"),
     ],
 )
-async def test_any_way_to_end_can_be_recorded(database: Database, end: Exit, code: int | None, words: str) -> None:
+async def test_any_way_to_end_can_be_recorded(database: Database, end: RemoteExit, code: int | None, words: str) -> None:
     async with bench(database) as on:
         on.machine("web-1").reply([end])
         async with on.worker():
@@ -224,7 +224,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
         finished = asyncio.Event()
 
         def script(*_: object) -> list[object]:
-            return [Gate(finished), Exit(0)]
+            return [Gate(finished), RemoteExit(0)]
 
         web.reply(script)  # type: ignore[arg-type]
         async with on.worker() as worker:
@@ -234,7 +234,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
             await on.cancel(execution)
             (process,) = web.processes
             finished.set()
-            process._outflow.end(Exit(0))  # in the same moment: the reader has not been told yet
+            process._outflow.end(RemoteExit(0))  # in the same moment: the reader has not been told yet
             worker._obey(b'{"cancel": %d}' % execution.id)
             ended = await on.ended(execution)
         assert web.kills == [CancelProof.ALREADY_FINISHED]

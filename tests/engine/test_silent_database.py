@@ -13,10 +13,10 @@ from kit.ledgering import Owner
 from kit.pgproxy import over_tcp
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.worker.database_clock import DatabaseClock
-from opsjobs.engine.worker.lease_heartbeat import Heart
+from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
@@ -28,8 +28,8 @@ def rescuer(on: Bench, worker: Worker) -> Rescuer:
     return Rescuer(
         on.ledger,
         on.workers,
-        may_bury=lambda: worker.may_bury,
-        ring=on.ring,
+        may_reap=lambda: worker.may_reap,
+        notify=on.notify,
         round_seconds=0,
         database_now=lambda: worker.database_now,
     )
@@ -60,7 +60,7 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
         await ledgers.open()
         try:
             gate = Gate(asyncio.Event())
-            on.machine("web-1").reply([Output("stdout", b"begun\n"), gate, Exit(0)])
+            on.machine("web-1").reply([Output("stdout", b"begun\n"), gate, RemoteExit(0)])
             async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
                 execution = await on.launch("work")
 
@@ -108,24 +108,24 @@ async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: 
         on.worker("worker-1", lease_seconds=LEASE_SECONDS) as one,
         on.worker("worker-2", lease_seconds=LEASE_SECONDS) as two,
     ):
-        await until(lambda: one.may_bury and two.may_bury)
+        await until(lambda: one.may_reap and two.may_reap)
         for seconds in (60, -60):
-            assert one.may_bury, "it has not noticed yet"
+            assert one.may_reap, "it has not noticed yet"
             await on.turn(seconds)
             assert (await rescuer(on, one).run_once())["buried"] == 0
-            await until(lambda: not one.may_bury)
-            while not one.may_bury:
+            await until(lambda: not one.may_reap)
+            while not one.may_reap:
                 assert (await rescuer(on, one).run_once())["buried"] == 0
                 assert (await rescuer(on, two).run_once())["buried"] == 0
                 await asyncio.sleep(0.05)
-            await until(lambda: two.may_bury)
+            await until(lambda: two.may_reap)
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
         assert [line["seconds"] > 0 for line in on.said if line["event"] == "database_clock_stepped"].count(True) == 2
 
 
 async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(database: Database) -> None:
     async with bench(database) as on, on.worker("worker-1", lease_seconds=LEASE_SECONDS) as worker:
-        await until(lambda: worker.may_bury)
+        await until(lambda: worker.may_reap)
         await Owner(database, "dead").register(lease_seconds=LEASE_SECONDS)
         await on.turn(-3_600)
         mending = rescuer(on, worker)
@@ -148,10 +148,10 @@ def test_a_clock_has_stepped_if_it_moved_otherwise_than_ours(now: float, step: f
 
 async def beating(
     database: Database, url: str, life: Incarnation, told: list[Renewal], *, lease_seconds: float, since: float | None = None
-) -> Heart:
+) -> Heartbeat:
     sent_at = time.monotonic()
     await Workers(database).register(life, lease_seconds=lease_seconds)
-    heart = Heart(
+    heart = Heartbeat(
         Lease(url, life, lease_seconds=lease_seconds),
         told.append,
         lease_seconds=lease_seconds,

@@ -6,7 +6,7 @@ from engine.bench import Bench, bench, until
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 
 CHECK = {"check": {"type": "command", "command": "check"}}
@@ -31,7 +31,7 @@ async def test_a_wave_is_checked_before_the_next_one_begins(database: Database) 
 
 async def test_a_canary_that_fails_its_check_spares_the_others(database: Database) -> None:
     async with bench(database) as on:
-        on.machine("web-1").reply([Exit(1)], to="check")
+        on.machine("web-1").reply([RemoteExit(1)], to="check")
         async with on.worker():
             execution = await on.run("patch", 3, waves=[1, "100%"], gate=CHECK)
         assert execution.counts == {"failed": 1, "skipped": 2}
@@ -42,7 +42,7 @@ async def test_a_canary_that_fails_its_check_spares_the_others(database: Databas
 async def test_a_barrier_is_passed_by_all_or_nobody_yet(database: Database) -> None:
     steps = [CommandAction(command="first"), CommandAction(command="second", scope="barrier")]
     async with bench(database) as on:
-        on.machine("web-2").reply([Exit(1)], to="first")
+        on.machine("web-2").reply([RemoteExit(1)], to="first")
         async with on.worker():
             execution = await on.run(steps, 4, max_parallel=1)
         assert execution.counts == {"failed": 1, "succeeded": 3}

@@ -290,7 +290,7 @@ async def test_housekeeping_goes_on_where_mending_fails(database: Database, monk
 
         monkeypatch.setattr(on.ledger, "reconcile", broken)
         with pytest.raises(ZeroDivisionError):
-            await Rescuer(on.ledger, on.workers, may_bury=lambda: True, ring=on.ring).run_once()
+            await Rescuer(on.ledger, on.workers, may_reap=lambda: True, notify=on.notify).run_once()
         await on.turn(86_400)
         done = await housekeeper(on).run_once()
         assert done["partitions_made"] == 1

@@ -10,12 +10,12 @@ from psycopg.rows import DictRow
 from engine.bench import Bench, bench, until
 from engine.test_workflows import step, told
 from kit.ledgering import says
-from opsjobs.engine.runs.cancellation import Why
+from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 
 SECONDS = 60.0
@@ -62,7 +62,7 @@ async def test_a_short_wait_is_passed_here(database: Database) -> None:
 async def test_while_a_branch_waits_another_is_at_work_and_only_then_the_claim_ends(database: Database) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([gate, Exit(0)], to="work")
+        on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         actions = [WaitAction(key="pause", duration=3600), step("work", []), step("after", ["pause", "work"])]
         execution = await on.launch(actions)
         await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -162,7 +162,7 @@ async def test_nobody_passes_a_barrier_before_all_have_come_to_it(database: Data
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         machines = [on.machine(f"web-{n}") for n in (1, 2, 3)]
-        machines[2].reply([gate, Exit(0)], to="before")
+        machines[2].reply([gate, RemoteExit(0)], to="before")
         execution = await on.launch([step("before"), step("together", scope="barrier"), step("after")], 3)
 
         async def two_wait() -> bool:
@@ -190,7 +190,7 @@ async def test_a_cancel_ends_a_run_that_waits_and_what_is_open_of_it(database: D
 async def beside_a_gate(on: Bench, first: CommandAction | WaitAction) -> Execution:
     """A branch that waits, and another one that is at work until it is stopped; the first has come to its wait."""
     gate = Gate(asyncio.Event())
-    on.machine("web-1").reply([Exit(1)], to="flaky").reply([gate, Exit(0)], to="work")
+    on.machine("web-1").reply([RemoteExit(1)], to="flaky").reply([gate, RemoteExit(0)], to="work")
     execution = await on.launch([first, step("work", []), step("after", [str(first.key), "work"])])
     await asyncio.wait_for(gate.reached.wait(), SECONDS)
 
@@ -224,7 +224,7 @@ async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
         execution = await beside_a_gate(on, first)
         assert worker._life is not None
         for run in worker._life.runs.values():
-            run.interrupt(Why.DEADLINE)
+            run.interrupt(StopReason.DEADLINE)
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"timeout": 1}
         assert set((await told(on, execution)).values()) == {"timeout"}
@@ -232,7 +232,7 @@ async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
 
 async def test_a_wait_that_would_follow_a_deadline_does_not_begin(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Gate(asyncio.Event()), Exit(0)], to="work")
+        on.machine("web-1").reply([Gate(asyncio.Event()), RemoteExit(0)], to="work")
         actions = [step("work", on_failure="continue"), WaitAction(key="pause", duration=3600)]
         ended = await on.ended(await on.launch(actions, timeout=2), SECONDS)
         assert ended.counts == {"timeout": 1}
@@ -241,7 +241,7 @@ async def test_a_wait_that_would_follow_a_deadline_does_not_begin(database: Data
 async def test_a_failure_beside_a_wait_ends_the_run_at_once(database: Database) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([gate, Exit(1)], to="bad")
+        on.machine("web-1").reply([gate, RemoteExit(1)], to="bad")
         execution = await on.launch([WaitAction(key="pause", duration=3600), step("bad", []), step("after", ["pause"])])
         await asyncio.wait_for(gate.reached.wait(), SECONDS)
         gate.event.set()
@@ -252,7 +252,7 @@ async def test_a_failure_beside_a_wait_ends_the_run_at_once(database: Database) 
 
 async def test_a_failed_action_is_tried_again_as_its_policy_says(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        replies = iter([Exit(1), Exit(1), Exit(0)])
+        replies = iter([RemoteExit(1), RemoteExit(1), RemoteExit(0)])
         web = on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(max_attempts=3, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         execution = await on.ended(await on.launch([step("flaky", retry=policy), step("after")]), SECONDS)
@@ -267,7 +267,7 @@ async def test_a_failed_action_is_tried_again_as_its_policy_says(database: Datab
 
 async def test_when_all_attempts_are_used_the_run_is_dead_with_the_last_error(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Exit(7)])
+        on.machine("web-1").reply([RemoteExit(7)])
         policy = RetryPolicy(max_attempts=2, base=0.01, on=[ErrorCode.NONZERO_EXIT])
         execution = await on.ended(await on.launch([step("bad", retry=policy)]), SECONDS)
         row = await on.row(execution)
@@ -277,7 +277,7 @@ async def test_when_all_attempts_are_used_the_run_is_dead_with_the_last_error(da
 
 async def test_an_error_that_the_policy_does_not_name_is_not_tried_again(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(7)])
+        web = on.machine("web-1").reply([RemoteExit(7)])
         execution = await on.ended(await on.launch([step("bad", retry=RetryPolicy(max_attempts=3))]), SECONDS)
         assert execution.counts == {"failed": 1}
         assert len(web.starts) == 1
@@ -285,7 +285,7 @@ async def test_an_error_that_the_policy_does_not_name_is_not_tried_again(databas
 
 async def test_a_long_back_off_ends_the_claim_and_the_next_attempt_comes_after_it(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        replies = iter([Exit(1), Exit(0)])
+        replies = iter([RemoteExit(1), RemoteExit(0)])
         web = on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(max_attempts=2, base=600, max=600, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         execution = await on.launch([step("flaky", retry=policy)])
@@ -301,9 +301,9 @@ async def test_a_long_back_off_ends_the_claim_and_the_next_attempt_comes_after_i
 
 async def test_a_back_off_in_one_branch_does_not_hold_up_the_other(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        replies = iter([Exit(1), Exit(0)])
+        replies = iter([RemoteExit(1), RemoteExit(0)])
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky").reply([gate, Exit(0)], to="slow")
+        on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky").reply([gate, RemoteExit(0)], to="slow")
         policy = RetryPolicy(max_attempts=2, base=600, max=600, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         execution = await on.launch([step("flaky", retry=policy), step("slow", []), step("slower", ["slow"])])
         await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -318,7 +318,7 @@ async def test_a_back_off_in_one_branch_does_not_hold_up_the_other(database: Dat
 async def test_a_worker_that_stops_leaves_waits_in_the_ledger(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([gate, Exit(0)], to="work")
+        web = on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         async with on.worker("worker-1", drain_seconds=30) as worker:
             actions = [WaitAction(key="pause", duration=3600), step("work", []), step("after", ["pause", "work"])]
             execution = await on.launch(actions, durable="off")
@@ -337,8 +337,8 @@ async def test_a_worker_that_stops_leaves_waits_in_the_ledger(database: Database
 
 async def test_a_rollback_that_is_tried_again_later_is_waited_for(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        replies = iter([Exit(1), Exit(0)])
-        web = on.machine("web-1").reply([Exit(1)], to="change").reply(lambda *_: [next(replies)], to="undo")
+        replies = iter([RemoteExit(1), RemoteExit(0)])
+        web = on.machine("web-1").reply([RemoteExit(1)], to="change").reply(lambda *_: [next(replies)], to="undo")
         policy = RetryPolicy(max_attempts=2, base=600, max=600, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         actions = [step("change", on_failure="rollback", rollback="undo"), step("undo", retry=policy)]
         execution = await on.launch(actions)

@@ -13,7 +13,7 @@ from opsjobs import failpoints
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import ResultState
 from opsjobs.store.transaction import Database
 
@@ -23,7 +23,7 @@ LOST = "its worker died while the command was perhaps running: whether it ran to
 def hold(on: Bench, *names: str) -> tuple[Gate, list[FakeMachine]]:
     """Machines whose commands all wait for one gate."""
     gate = Gate(asyncio.Event())
-    return gate, [on.machine(name).reply([Output("stdout", b"held\n"), gate, Exit(0)]) for name in names]
+    return gate, [on.machine(name).reply([Output("stdout", b"held\n"), gate, RemoteExit(0)]) for name in names]
 
 
 def starts(on: Bench) -> list[int]:
@@ -139,7 +139,7 @@ async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(databa
 async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_goes_on(database: Database) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Exit(3)]).reply([gate, Exit(5)], to="first")
+        web = on.machine("web-1").reply([RemoteExit(3)]).reply([gate, RemoteExit(5)], to="first")
         steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second")]
         async with on.worker(drain_seconds=5) as worker:
             execution = await on.launch(steps)

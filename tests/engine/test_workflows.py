@@ -12,7 +12,7 @@ from engine.bench import Bench, bench, until
 from opsjobs.model.action import CommandAction, ScriptAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.remote.fake import Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -35,7 +35,7 @@ def durable(request: pytest.FixtureRequest) -> str:
 async def test_branches_are_at_work_side_by_side_and_what_waits_for_both_comes_after(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
         left, right = Gate(asyncio.Event()), Gate(asyncio.Event())
-        web = on.machine("web-1").reply([left, Exit(0)], to="left").reply([right, Exit(0)], to="right")
+        web = on.machine("web-1").reply([left, RemoteExit(0)], to="left").reply([right, RemoteExit(0)], to="right")
         execution = await on.launch(
             [step("first"), step("left", ["first"]), step("right", ["first"]), step("last", ["left", "right"])], durable=durable
         )
@@ -51,7 +51,7 @@ async def test_branches_are_at_work_side_by_side_and_what_waits_for_both_comes_a
 async def test_the_output_of_branches_is_told_apart(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
         for key in ("left", "right"):
-            on.machine("web-1").reply([*(Output("stdout", f"{key} {n}\n".encode()) for n in range(50)), Exit(0)], to=key)
+            on.machine("web-1").reply([*(Output("stdout", f"{key} {n}\n".encode()) for n in range(50)), RemoteExit(0)], to=key)
         execution = await on.ended(await on.launch([step("left"), step("right", [])], durable=durable), 60)
         for key in ("left", "right"):
             said = b"".join(e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output")
@@ -61,7 +61,7 @@ async def test_the_output_of_branches_is_told_apart(database: Database, durable:
 async def test_a_failure_starts_nothing_more_but_what_is_at_work_ends(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Exit(3)], to="bad").reply([gate, Exit(0)], to="slow")
+        web = on.machine("web-1").reply([RemoteExit(3)], to="bad").reply([gate, RemoteExit(0)], to="slow")
         execution = await on.launch([step("bad"), step("slow", []), step("later", ["slow"])], durable=durable)
         await asyncio.wait_for(gate.reached.wait(), 60)
 
@@ -79,7 +79,7 @@ async def test_a_failure_starts_nothing_more_but_what_is_at_work_ends(database: 
 
 async def test_skip_remaining_leaves_out_what_comes_after_it_and_goes_on_elsewhere(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(1)], to="bad")
+        web = on.machine("web-1").reply([RemoteExit(1)], to="bad")
         actions = [step("bad", on_failure="skip_remaining"), step("after"), step("beside", []), step("beside-2", ["beside"])]
         execution = await on.ended(await on.launch(actions), 60)
         assert execution.counts == {"failed": 1}
@@ -89,12 +89,12 @@ async def test_skip_remaining_leaves_out_what_comes_after_it_and_goes_on_elsewhe
 
 async def test_a_rollback_runs_after_the_failure_and_only_then(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Exit(1)], to="change")
+        web = on.machine("web-1").reply([RemoteExit(1)], to="change")
         actions = [step("change", on_failure="rollback", rollback="undo"), step("undo"), step("later", ["change"])]
         execution = await on.ended(await on.launch(actions), 60)
         assert execution.counts == {"failed": 1}
         assert [s.command for s in web.starts] == ["change", "undo"]
-        web.reply([Exit(0)], to="change")
+        web.reply([RemoteExit(0)], to="change")
         execution = await on.ended(await on.launch(actions), 60)
         assert execution.counts == {"succeeded": 1}
         assert [s.command for s in web.starts][2:] == ["change", "later"]
@@ -102,7 +102,7 @@ async def test_a_rollback_runs_after_the_failure_and_only_then(database: Databas
 
 async def test_a_condition_reads_what_was_before(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
-        on.machine("web-1").reply([Output("stdout", b'{"free": 3}\nweb\n'), Exit(0)], to="look")
+        on.machine("web-1").reply([Output("stdout", b'{"free": 3}\nweb\n'), RemoteExit(0)], to="look")
         actions = [
             step("look", outputs="json_lines"),
             step("clean", when="actions.look.outputs.free < 10"),
@@ -136,7 +136,7 @@ async def test_where_no_condition_holds_nothing_is_started_and_the_run_is_well(d
 
 async def test_a_condition_that_fits_no_value_fails_its_action(database: Database) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Output("stdout", b"many\n"), Exit(0)], to="look")
+        web = on.machine("web-1").reply([Output("stdout", b"many\n"), RemoteExit(0)], to="look")
         actions = [step("look", outputs="last_line"), step("next", when="actions.look.outputs.last > 3")]
         execution = await on.ended(await on.launch(actions), 60)
         row = await on.row(execution)
@@ -148,7 +148,7 @@ async def test_a_condition_that_fits_no_value_fails_its_action(database: Databas
 async def test_a_cancel_ends_every_branch_with_its_own_proof(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
         gates = [Gate(asyncio.Event()), Gate(asyncio.Event())]
-        web = on.machine("web-1").reply([gates[0], Exit(0)], to="a").reply([gates[1], Exit(0)], to="b")
+        web = on.machine("web-1").reply([gates[0], RemoteExit(0)], to="a").reply([gates[1], RemoteExit(0)], to="b")
         execution = await on.launch([step("a"), step("b", []), step("c", ["a", "b"])], durable=durable)
         await asyncio.wait_for(asyncio.gather(*(gate.reached.wait() for gate in gates)), 60)
         await on.cancel(execution)
@@ -161,7 +161,7 @@ async def test_a_cancel_ends_every_branch_with_its_own_proof(database: Database,
 
 async def test_a_program_is_started_with_its_values_and_variables(database: Database, durable: str) -> None:
     async with bench(database) as on, on.worker():
-        web = on.machine("web-1").reply([Output("stdout", b"7 it's\n"), Exit(0)], to="look")
+        web = on.machine("web-1").reply([Output("stdout", b"7 it's\n"), RemoteExit(0)], to="look")
         script = ScriptAction(
             key="script", interpreter="python", script="print(${actions.look.stdout})\r\n", args=["${actions.look.stdout}", "$x"]
         )
@@ -190,7 +190,11 @@ async def test_a_result_shows_its_command_as_it_was_run_from_its_beginning(datab
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         told = "echo 'a b' on 'web-1' ${HOME}"
-        web = on.machine("web-1").reply([Output("stdout", b"a b\n"), Exit(0)], to="look").reply([gate, Exit(0)], to=told)
+        web = (
+            on.machine("web-1")
+            .reply([Output("stdout", b"a b\n"), RemoteExit(0)], to="look")
+            .reply([gate, RemoteExit(0)], to=told)
+        )
         actions: list[Any] = [
             CommandAction(key="look", command="look"),
             CommandAction(key="dear", command="echo ${HOME}", env={"MINE": "${target.name}"}),

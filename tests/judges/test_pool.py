@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.safety_verdict import Verdict
-from opsjobs.safety import Context, Question
+from opsjobs.model.safety_verdict import SafetyVerdict
+from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.judging import judge
 from opsjobs.sandbox import child, pool, process, protocol
 from opsjobs.sandbox.pool import JudgePool
@@ -24,8 +24,8 @@ from opsjobs.sandbox.pool import JudgePool
 SECONDS = 60.0
 
 
-def asked(text: str, interpreter: str = "sh", **given: object) -> Question:
-    return replace(Question(interpreter, text, Context()), **given)  # type: ignore[arg-type]  # a test's own words
+def asked(text: str, interpreter: str = "sh", **given: object) -> SafetyQuestion:
+    return replace(SafetyQuestion(interpreter, text, Context()), **given)  # type: ignore[arg-type]  # a test's own words
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ async def until(holds: Callable[[], bool], tick: Callable[[], Awaitable[object]]
     ],
     ids=lambda question: question.text[:20].encode("ascii", "replace").decode(),
 )
-async def test_the_answer_is_that_of_the_judge(question: Question) -> None:
+async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None:
     async with judges() as (made, failed):
         found = await made.judge(question)
         text = question.text[: (64 << 10) + 1]
@@ -102,7 +102,7 @@ async def test_a_text_that_crashes_it_twice_asks_for_an_approval_and_is_told_onc
     async with judges() as (made, failed):
         for _ in range(3):
             (finding,) = await made.judge(asked("rm -rf / # how it is told"))
-            assert (finding.rule, finding.severity) == ("unjudged", Verdict.NEEDS_APPROVAL)
+            assert (finding.rule, finding.severity) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL)
             assert ("crashed" in finding.reason, finding.excerpt) == (True, "rm -rf / # how it is told")
         assert failed == ["crash"]
         assert len(started.read_text().split()) == 2, "once more, and then remembered"
@@ -125,7 +125,7 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
     monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
     async with judges() as (made, failed):
         (finding,) = await made.judge(asked("ls"))
-        assert (finding.rule, finding.severity, failed) == ("unjudged", Verdict.NEEDS_APPROVAL, [reason])
+        assert (finding.rule, finding.severity, failed) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL, [reason])
         other = await made.judge(asked("harmless"))
         assert other == ()
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from opsjobs.clock import uuid7
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, Ruling, RunMove, Settled
@@ -19,7 +19,7 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-STORE = Identity("store-1", "boot-1")
+STORE = SpoolIdentity("store-1", "boot-1")
 
 
 def machines(count: int, *, slots: int = 10, first: int = 1, zone: str = "default") -> list[Target]:
@@ -126,7 +126,7 @@ class Owner:
             return [output]
         return [output, LogLine(run.id, "status", body={"target_run": run.id, "target": run.target_id, "status": status.value})]
 
-    async def identify(self, runs: Sequence[Claimed], identity: Identity | None) -> Settled:
+    async def identify(self, runs: Sequence[Claimed], identity: SpoolIdentity | None) -> Settled:
         """Note in which store these runs may be started from now on; None: directly."""
         direct = identity is None
         moves = [RunMove(r.id, r.execution_id, r.target_id, r.fence, identity=identity, direct=direct) for r in runs]

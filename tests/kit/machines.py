@@ -14,7 +14,7 @@ from kit.sshd import Sshd
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, Transport
 from opsjobs.remote.local import LocalSession
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.become import Speaker
 
 
@@ -213,7 +213,7 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
     feeding = asyncio.create_task(_feed(child, process.stdin))
     try:
         async for piece in child:
-            if isinstance(piece, Exit):
+            if isinstance(piece, RemoteExit):
                 _say_how_it_ended(process, piece)
             else:
                 sink = process.stdout if piece.stream == "stdout" else process.stderr
@@ -232,7 +232,7 @@ async def _feed(child: Speaker, stdin: asyncssh.SSHReader[bytes]) -> None:
     child.say(b"", end=True)
 
 
-def _say_how_it_ended(process: asyncssh.SSHServerProcess[bytes], end: Exit) -> None:
+def _say_how_it_ended(process: asyncssh.SSHServerProcess[bytes], end: RemoteExit) -> None:
     if end.signal is not None:
         process.exit_with_signal(end.signal)
     else:

@@ -18,7 +18,7 @@ from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.files import Files
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
@@ -40,13 +40,13 @@ class Office:
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self.vault = Vault(database, [new_key()], self.clock)
-        self.inventory = Inventory(database, self.vault, self.clock)
+        self.inventory = TargetInventory(database, self.vault, self.clock)
         self.targets = targets or self.inventory
         self.ledger = Ledger(database)
         self.jobs = Jobs(database)
         self.schedules = Schedules(database)
         self.firings = Firings(database)
-        self.rung: list[str] = []
+        self.notified: list[str] = []
         self.launcher = Launcher(
             database=database,
             ledger=self.ledger,
@@ -55,7 +55,7 @@ class Office:
             files=Files(database, self.clock),
             clock=self.clock,
             limits=LaunchLimits(),
-            ring=self.rung.append,
+            notify=self.notified.append,
         )
         self.triggers = Triggers(self.firings, self.schedules, self.jobs, self.launcher)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import Exit, Output, Process, Sessions
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
 
 
-async def heard(process: Process) -> tuple[bytes, bytes, Exit]:
+async def heard(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
     """Both streams whole, and the end."""
     streams = {"stdout": bytearray(), "stderr": bytearray()}
     async for piece in process:
@@ -19,7 +19,7 @@ async def heard(process: Process) -> tuple[bytes, bytes, Exit]:
     raise AssertionError("the output ended without an Exit")
 
 
-async def run(sessions: Sessions, endpoint: Endpoint, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, Exit]:
+async def run(sessions: Sessions, endpoint: Endpoint, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:
     """Run one command in a session of its own."""
     async with sessions.session(endpoint) as session:
         return await heard(await session.start(command, stdin=stdin))

@@ -20,12 +20,12 @@ import pytest
 from kit.machines import local_endpoint
 from kit.servers import open_folder
 from kit.sessions import heard
-from opsjobs.model.spool_identity import Identity, Order, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import Exit, IdentityDiffers, Output, Process, Session, Sessions
+from opsjobs.remote.session import IdentityDiffers, Output, RemoteExit, RemoteProcess, Session, Sessions
 from opsjobs.remote.spool.channel import Start
-from opsjobs.remote.spool.durable import Login, Spool
+from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
 HOUR = 3600.0
 NEEDED = ("cat", "chmod", "date", "dd", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "wc")
@@ -53,7 +53,7 @@ class Account:
     def dressed(self, start: Start) -> Start:
         """The same, as this account: its environment, its shell as the one that a login gives."""
 
-        async def started(line: str, stdin: bytes) -> Process:
+        async def started(line: str, stdin: bytes) -> RemoteProcess:
             return await start(self.line(line), stdin)
 
         return started
@@ -103,19 +103,19 @@ class Machine:
     spool: Spool
     bare: tuple[Start, Start]
     """How its session starts lines, as they are."""
-    identity: Identity = field(default_factory=lambda: Identity("", ""))
-    orders: list[Order] = field(default_factory=list)
-    followed: list[Process] = field(default_factory=list)
+    identity: SpoolIdentity = field(default_factory=lambda: SpoolIdentity("", ""))
+    orders: list[StartOrder] = field(default_factory=list)
+    followed: list[RemoteProcess] = field(default_factory=list)
 
     @classmethod
     def over(cls, session: Session, account: Account) -> Machine:
         """An account's own Spool."""
         found = session.durable()
         assert isinstance(found, Spool)
-        spool = Spool("web-1", Login(), account.dressed(found._start), account.dressed(found._beside))
+        spool = Spool("web-1", SpoolLogin(), account.dressed(found._start), account.dressed(found._beside))
         return cls(account, spool, (found._start, found._beside))
 
-    async def learn(self) -> Identity:
+    async def learn(self) -> SpoolIdentity:
         """What a first contact tells."""
         with pytest.raises(IdentityDiffers) as met:
             await self.spool.begin(self.order("exit 99"), None)
@@ -123,37 +123,37 @@ class Machine:
         self.identity = met.value.seen
         return self.identity
 
-    def order(self, command: str, **more: object) -> Order:
+    def order(self, command: str, **more: object) -> StartOrder:
         """A new run."""
-        order = Order(RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
+        order = StartOrder(RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
         self.orders.append(order)
         return order
 
-    async def begin(self, order: Order | str) -> Process:
+    async def begin(self, order: StartOrder | str) -> RemoteProcess:
         """Begin it."""
         return self._noted(await self.spool.begin(self.order(order) if isinstance(order, str) else order, self.identity))
 
-    async def attach(self, order: Order, offsets: tuple[int, int] = (0, 0)) -> Process:
+    async def attach(self, order: StartOrder, offsets: tuple[int, int] = (0, 0)) -> RemoteProcess:
         """Attach to it."""
         return self._noted(await self.spool.attach(order, self.identity, offsets))
 
-    def _noted(self, process: Process) -> Process:
+    def _noted(self, process: RemoteProcess) -> RemoteProcess:
         self.followed.append(process)
         return process
 
-    async def done(self, order: Order | str) -> tuple[bytes, bytes, Exit]:
+    async def done(self, order: StartOrder | str) -> tuple[bytes, bytes, RemoteExit]:
         """Begin it, and follow it to its end."""
         return await heard(await self.begin(order))
 
-    async def again(self, order: Order) -> tuple[bytes, bytes, Exit]:
+    async def again(self, order: StartOrder) -> tuple[bytes, bytes, RemoteExit]:
         """All of it once more, by an attach."""
         return await heard(await self.attach(order))
 
-    def file(self, order: Order, letter: str) -> Path:
+    def file(self, order: StartOrder, letter: str) -> Path:
         """One of a run's files."""
         return self.account.runs / f"{order.key}.{letter}"
 
-    def keeper(self, order: Order) -> int:
+    def keeper(self, order: StartOrder) -> int:
         """The process that waits for the run's end."""
         return int(self.file(order, "x").read_text().splitlines()[2].split()[2].partition(".")[0])
 
@@ -191,7 +191,7 @@ async def open_machine(sessions: Sessions, endpoint: Endpoint, account: Account)
             await web.tidy_up()
 
 
-async def first(process: Process, size: int = 1) -> bytes:
+async def first(process: RemoteProcess, size: int = 1) -> bytes:
     """The first so many bytes of standard output; reading may go on."""
     said = b""
     async for piece in process:

@@ -28,9 +28,9 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
+from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import ContactLost, Durable, Exit, IdentityDiffers, NotBegun
+from opsjobs.remote.session import ContactLost, Durable, IdentityDiffers, NotBegun, RemoteExit
 from remote.conftest import pool
 
 PASSWORD = "canary ö$`\\'\" !pass"
@@ -52,11 +52,11 @@ class Other(Machine):
 
     become: Become
 
-    def order(self, command: str, **limits: float) -> Order:  # type: ignore[override]
+    def order(self, command: str, **limits: float) -> StartOrder:  # type: ignore[override]
         """A command that testifies to its start, as that user."""
         return replace(super().order(command, **limits), become=self.become)
 
-    async def cancel(self, order: Order) -> CancelProof:
+    async def cancel(self, order: StartOrder) -> CancelProof:
         """Its proof."""
         return (await self.durable.cancel(order.key, 0.2, self.become)).proof
 
@@ -188,7 +188,7 @@ async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(serv
         assert await web.done(order) == (
             f"one\0\udcff|{name}|{home}|{home}".encode(errors="surrogateescape"),
             b"\xfetwo\n",
-            Exit(3),
+            RemoteExit(3),
         )
         assert web.starts(order) == 1
 
@@ -207,7 +207,7 @@ async def test_it_survives_its_channel_and_its_connection_and_is_found_again(ser
         async with machine(server, door) as elsewhere:
             process = await elsewhere.attach(order, (4, 0))
             latch.open()
-            assert await collect(process) == (b"two\n", b"", Exit(4))
+            assert await collect(process) == (b"two\n", b"", RemoteExit(4))
             assert web.starts(order) == 1
             await elsewhere.durable.clean([order.key], door.become)
 
@@ -263,10 +263,10 @@ async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(serve
     async with machine(server, door) as web:
         script = b'cat; stat -c %U:%a "$0" "$OPSJOBS_SECRETS" "$OPSJOBS_SECRETS"/s; cat "$OPSJOBS_SECRETS"/s; exit 200 # \xff\r'
         program = Program(script=script, stdin=b"\0in\xff\n", env={"A": "b"}, secrets={"s": Secret("it's\n!")})
-        order = Order.of(RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become)
+        order = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become)
         name = door.become.user.encode()
         owned = b"".join(name + mode for mode in (b":600\n", b":700\n", b":600\n"))
-        assert await web.done(order) == (b"\0in\xff\n" + owned + b"it's\n!", b"", Exit(200))
+        assert await web.done(order) == (b"\0in\xff\n" + owned + b"it's\n!", b"", RemoteExit(200))
         runs = Path(pwd.getpwnam(door.become.user).pw_dir) / ".opsjobs" / "runs"
         assert [*runs.glob(f"{order.key}.s"), *Path("/dev/shm").glob(f"*{order.key}*")] == []
         await web.durable.clean([order.key], door.become)
@@ -279,7 +279,7 @@ async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(server:
         order = web.order(f"{filling}\nenv; tr '\\0' '\\n' </proc/$$/environ; cat; sleep 0.3; echo end")
         with watched_processes() as seen:
             out, err, exited = await web.done(order)
-        assert (exited, err) == (Exit(0), b"")
+        assert (exited, err) == (RemoteExit(0), b"")
         assert out.endswith(b"end\n")
         files = [file for file in Path(pwd.getpwnam(door.become.user).pw_dir).rglob("*") if file.is_file()]
         assert "canary" not in out.decode()
@@ -319,8 +319,8 @@ async def test_this_machine_itself_has_other_users_too(ben: str) -> None:
         assert durable is not None
         for become in (Become(ben, "su"), Become(ben, "su", GIVEN)):
             identity = await durable.identity(become)
-            order = Order(RunKey(uuid4(), "step-1", 1), "id -un; sleep 0.2; exit 3", 60.0, become=become)
-            assert await collect(await durable.begin(order, identity)) == (f"{ben}\n".encode(), b"", Exit(3))
+            order = StartOrder(RunKey(uuid4(), "step-1", 1), "id -un; sleep 0.2; exit 3", 60.0, become=become)
+            assert await collect(await durable.begin(order, identity)) == (f"{ben}\n".encode(), b"", RemoteExit(3))
             await durable.clean([order.key], become)
 
 
@@ -341,7 +341,7 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
             with pytest.raises(NotBegun) as absent:
                 await web.durable.attach(order, own, (0, 0))
             assert not absent.value.settled
-            assert (await web.done(order))[2] == Exit(0)
+            assert (await web.done(order))[2] == RemoteExit(0)
             with pytest.raises(NotBegun):
                 await web.durable.attach(replace(order, become=None), web.identity, (0, 0))
 
@@ -350,7 +350,7 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
 
 
 @asynccontextmanager
-async def refused(web_server: Sshd, door: Door) -> AsyncIterator[tuple[Durable, Order, Identity]]:
+async def refused(web_server: Sshd, door: Door) -> AsyncIterator[tuple[Durable, StartOrder, SpoolIdentity]]:
     """A machine that will not let us through, and an order for it; the block checks how. It has not run then."""
     with open_folder() as folder:
         folder.chmod(0o777)
@@ -358,7 +358,7 @@ async def refused(web_server: Sshd, door: Door) -> AsyncIterator[tuple[Durable, 
         async with pool() as sessions, sessions.session(where) as session:
             durable = session.durable()
             assert durable is not None
-            pretended = Identity(f"{'0' * 32}~{door.become.user}", BOOT)
+            pretended = SpoolIdentity(f"{'0' * 32}~{door.become.user}", BOOT)
             web = _other(Ground(sessions, where, folder), durable, pretended, door.become)
             order = web.order("true")
             yield durable, order, pretended
@@ -537,4 +537,4 @@ async def test_odd_shells_of_both_users_do_not_matter(server: Sshd, shell: str, 
             process = await web.begin(order)
             assert await first(process, 3) == f"{odd}\n".encode()
             latch.open()
-            assert await collect(process) == (b"it's sh\n", b"", Exit(0))
+            assert await collect(process) == (b"it's sh\n", b"", RemoteExit(0))

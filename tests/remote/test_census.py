@@ -16,7 +16,7 @@ import pytest
 
 from kit.accounts import account
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.process_group import Ask, Census, NoGroup, Question, end_group
+from opsjobs.remote.process_group import Ask, Census, GroupSignal, NoGroup, end_group
 
 # How a machine that hides processes is made: a mount namespace with another /proc. Processes and signals are real.
 WITHOUT_PROC = "mount -t tmpfs none /proc"
@@ -34,7 +34,7 @@ def asking(proc: str, *, user: str | None = None) -> Ask:
     """Ask the machine that has this /proc, as this user."""
     become = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user is not None else []
 
-    async def ask(question: Question) -> Census | None:
+    async def ask(question: GroupSignal) -> Census | None:
         command = ["unshare", "-m", "sh", "-c", f'{proc} && exec "$@"', "sh", *become, *question.argv]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         out, _ = await process.communicate()

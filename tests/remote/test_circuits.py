@@ -19,10 +19,10 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.options import SshOptions
-from opsjobs.store.circuits import Circuits
+from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.transaction import Database
 
 SECONDS = 30.0
@@ -47,7 +47,7 @@ def refusing(server: Sshd, name: str = "web-1", *, version: int = 1, port: int |
 @asynccontextmanager
 async def worker(database: Database, policy: CircuitPolicy = POLICY, **limits: float) -> AsyncIterator[SshPool]:
     """What one worker has: a pool and a breaker of its own on the common circuits."""
-    breaker = Breaker(Circuits(database, policy), SystemClock())
+    breaker = Breaker(CircuitStore(database, policy), SystemClock())
     made = SshPool(Connector(SshOptions(connect_seconds=SECONDS)), PoolLimits(**limits), breaker=breaker)  # type: ignore[arg-type]
     try:
         yield made
@@ -97,8 +97,8 @@ async def test_other_targets_and_other_logins_do_not_wait_for_it(guarded: Sshd, 
         await until(lambda: way.connections == 1)
         for pool in (one, two):
             for n in range(5):
-                assert (await run(pool, endpoint_of(guarded, name=f"web-{n + 2}"), "true"))[2] == Exit(0)
-            assert (await run(pool, endpoint_of(guarded), "true"))[2] == Exit(0)
+                assert (await run(pool, endpoint_of(guarded, name=f"web-{n + 2}"), "true"))[2] == RemoteExit(0)
+            assert (await run(pool, endpoint_of(guarded), "true"))[2] == RemoteExit(0)
         assert not any(task.done() for task in stuck)
         assert way.connections == 1
         for task in stuck:
@@ -119,7 +119,7 @@ async def test_half_open_is_one_try_and_its_success_lets_all_in(guarded: Sshd, d
         assert await code_of(one, where) is ErrorCode.CIRCUIT_OPEN
         await database.fetch("update opsjobs_clock set shift = '601 seconds' returning one")
         ends = await asyncio.gather(*(run(pool, where, "true") for pool in (one, two) for _ in range(6)))
-        assert {end for _, _, end in ends} == {Exit(0)}
+        assert {end for _, _, end in ends} == {RemoteExit(0)}
         kinds = [row["type"] for row in await database.fetch("select type from events order by id")]
         assert kinds == ["circuit.opened", "circuit.closed"]
 
@@ -133,14 +133,14 @@ async def test_who_has_something_there_is_let_through_an_open_circuit(guarded: S
         insisting = Endpoint(where.target, where.credential, where.jumps, insist=True)
         assert await code_of(one, insisting) is ErrorCode.CONNECTION_LOST
         way.faults.refuse = False
-        assert (await run(one, insisting, "true"))[2] == Exit(0)
-        assert (await run(one, where, "true"))[2] == Exit(0)
+        assert (await run(one, insisting, "true"))[2] == RemoteExit(0)
+        assert (await run(one, where, "true"))[2] == RemoteExit(0)
 
 
 async def test_a_known_good_login_costs_no_statement(guarded: Sshd, database: Database) -> None:
     asked = 0
 
-    class Counted(Circuits):
+    class Counted(CircuitStore):
         async def ask(self, *given: object) -> object:  # type: ignore[override]
             nonlocal asked
             asked += 1
@@ -150,7 +150,7 @@ async def test_a_known_good_login_costs_no_statement(guarded: Sshd, database: Da
     try:
         for _ in range(3):
             for name in ("web-1", "web-2"):
-                assert (await run(pool, endpoint_of(guarded, name=name), "true"))[2] == Exit(0)
+                assert (await run(pool, endpoint_of(guarded, name=name), "true"))[2] == RemoteExit(0)
         assert asked == 2
     finally:
         await pool.close()
@@ -162,7 +162,7 @@ async def test_a_worker_that_is_new_finds_good_logins_good(guarded: Sshd, databa
     async with AsyncExitStack() as stack:
         pools = [await stack.enter_async_context(worker(database)) for _ in range(3)]
         ends = await asyncio.gather(*(run(pool, endpoint_of(guarded), "true") for pool in pools for _ in range(4)))
-        assert {end for _, _, end in ends} == {Exit(0)}
+        assert {end for _, _, end in ends} == {RemoteExit(0)}
     assert await database.fetch_one("select proven, holder from circuits") == {"proven": True, "holder": None}
 
 
@@ -192,10 +192,10 @@ async def test_a_test_is_a_try_on_purpose_and_counts(guarded: Sshd, database: Da
         assert all(step.ok for step in await two.test(endpoint_of(guarded, credential=right)) if step.needed)
         assert await database.fetch_one("select state from circuits") == {"state": CircuitState.CLOSED}
     async with worker(database) as three:
-        assert (await run(three, endpoint_of(guarded, credential=right), "true"))[2] == Exit(0)
+        assert (await run(three, endpoint_of(guarded, credential=right), "true"))[2] == RemoteExit(0)
 
 
 async def test_a_host_gets_so_many_connections_a_second_and_all_come_through(guarded: Sshd, database: Database) -> None:
     async with worker(database, handshakes_a_second=50) as one:
         ends = await asyncio.gather(*(run(one, endpoint_of(guarded, name=f"web-{n}"), "true") for n in range(60)))
-        assert {end for _, _, end in ends} == {Exit(0)}
+        assert {end for _, _, end in ends} == {RemoteExit(0)}

@@ -17,11 +17,11 @@ from kit.sessions import code_of, failure_of, run
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh import auth_material
 from remote.conftest import pool
 
-OK = (b"", b"", Exit(0))
+OK = (b"", b"", RemoteExit(0))
 
 
 def password(text: str) -> Credential:
@@ -69,7 +69,7 @@ async def test_a_key_is_read_once_for_each_version_of_its_credential(server: Ssh
     read: list[int] = []
     real = auth_material._parse
 
-    def counted(credential: Credential) -> auth_material.Login:
+    def counted(credential: Credential) -> auth_material.AuthMaterial:
         read.append(credential.version)
         return real(credential)
 

@@ -21,7 +21,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.addresses import AddressPolicy
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.options import SshOptions
 from remote.conftest import pool
 
@@ -269,7 +269,7 @@ async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network
         with open_folder() as folder:
             folder.chmod(0o777)
             witness = folder / "witness"
-            assert (await heard(await session.start(f"echo up >>{witness}")))[2] == Exit(0)
+            assert (await heard(await session.start(f"echo up >>{witness}")))[2] == RemoteExit(0)
             witness.unlink()
             way.faults.stall = True
             with pytest.raises(RemoteFailure) as lost:

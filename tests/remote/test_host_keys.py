@@ -12,10 +12,10 @@ from kit.sessions import code_of, failure_of, run
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import HostKeyPolicy
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from remote.conftest import pool
 
-OK = (b"", b"", Exit(0))
+OK = (b"", b"", RemoteExit(0))
 
 
 @pytest.fixture(scope="module")

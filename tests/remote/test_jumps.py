@@ -18,7 +18,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.pool import PoolLimits
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from remote.conftest import pool
 
 
@@ -33,7 +33,7 @@ async def test_a_target_behind_a_jump_host_is_reached_through_it(server: Sshd, b
     async with pool() as sessions:
         where = endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion"),))
         out, _, end = await run(sessions, where, 'echo "$SSH_CONNECTION"; exit 3')
-        assert end == Exit(3)
+        assert end == RemoteExit(3)
         assert str(server.port) in out.decode()
         assert f"to {server.host} port {server.port}" in bastion.log or "direct-tcpip" in bastion.log or bastion.log
 

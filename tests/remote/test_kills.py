@@ -18,18 +18,18 @@ from kit.proxy import proxy
 from kit.sessions import heard, run
 from kit.sshd import Sshd, sshd
 from opsjobs.model.execution import CancelProof
-from opsjobs.model.spool_identity import Order, RunKey
+from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.pool import PoolLimits
-from opsjobs.remote.session import Exit, Output, Process, Sessions
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
 from remote.conftest import pool
 
 # A child in the same group that is deaf to TERM, and a shell that is not.
 DEAF_CHILD = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait"
 
 
-async def first_line(process: Process) -> bytes:
+async def first_line(process: RemoteProcess) -> bytes:
     line = b""
     async for piece in process:
         assert isinstance(piece, Output)
@@ -132,7 +132,7 @@ async def test_a_network_device_is_killed_by_signals_of_the_channel(server: Sshd
         process = await session.start("trap '' TERM; echo up; while :; do sleep 0.1; done")
         assert await first_line(process) == b"up\n"
         assert await process.kill(0.3) is CancelProof.KILLED
-        assert (await heard(process))[2] == Exit(None, "KILL")
+        assert (await heard(process))[2] == RemoteExit(None, "KILL")
 
 
 async def test_a_command_for_a_network_device_is_sent_as_it_is(server: Sshd) -> None:
@@ -174,8 +174,8 @@ async def test_every_login_shell_gives_exact_output_and_can_be_killed(server: Ss
     server.authorize(shell, (server.folder / "login.pub").read_text().strip())
     async with pool() as sessions:
         where = endpoint_of(server, user=shell)
-        assert await run(sessions, where, "printf 'a\\000b'; exit 3") == (b"a\0b", b"", Exit(3))
-        assert await run(sessions, where, "cat", b"in") == (b"in", b"", Exit(0))
+        assert await run(sessions, where, "printf 'a\\000b'; exit 3") == (b"a\0b", b"", RemoteExit(3))
+        assert await run(sessions, where, "cat", b"in") == (b"in", b"", RemoteExit(0))
         async with sessions.session(where) as session:
             process = await session.start("echo up; sleep 60; sleep 60")
             assert await first_line(process) == b"up\n"
@@ -196,7 +196,7 @@ async def test_a_durable_run_is_cancelled_on_a_server_with_one_session_a_connect
         async with pool() as sessions, sessions.session(endpoint_of(narrow)) as session:
             spool = session.durable()
             assert spool is not None
-            order = Order(RunKey(uuid4(), "step-1", 1), "echo up; sleep 60 & sleep 60", 60.0)
+            order = StartOrder(RunKey(uuid4(), "step-1", 1), "echo up; sleep 60 & sleep 60", 60.0)
             process = await spool.begin(order, await spool.identity())
             assert await first_line(process) == b"up\n"
             assert (await spool.cancel(order.key, 1.0)).proof is CancelProof.KILLED

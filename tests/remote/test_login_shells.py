@@ -24,8 +24,8 @@ from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Order, RunKey
-from opsjobs.remote.session import Exit, Output
+from opsjobs.model.spool_identity import RunKey, StartOrder
+from opsjobs.remote.session import Output, RemoteExit
 from remote.conftest import pool
 
 GREETING = "echo 'Welcome to web-1, all you who enter. There is no second line!'\n"
@@ -91,14 +91,14 @@ async def test_a_greeting_is_seen_by_who_runs_directly(ground: Opening, shell: S
     """So that the tests below prove something."""
     async with ground() as here:
         out, _, exited = await run(here.sessions, here.endpoint, "true")
-    assert exited == Exit(0)
+    assert exited == RemoteExit(0)
     assert (b"Welcome" in out) is (shell.startup is not None)
 
 
 async def test_output_and_exit_status_are_the_commands_alone(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order(f'{SAY}; echo "it\'s $0"; exit 3')
-        assert await web.done(order) == (b"one\0\xffit's sh\n", b"\xfetwo\n", Exit(3))
+        assert await web.done(order) == (b"one\0\xffit's sh\n", b"\xfetwo\n", RemoteExit(3))
         assert web.starts(order) == 1
 
 
@@ -112,7 +112,7 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(ground: 
         lacking = replace(program, interpreter="/nowhere/sh")
         async with web.here.sessions.session(web.here.endpoint) as session:
             for wanted in (program, lacking):
-                order = Order.of(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
+                order = StartOrder.of(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
                 out, err, end = await collect(await (web.begin(order) if durably else session.start(wanted)))
                 assert (end.code, end.cause) == ((127, None) if wanted is program else (None, "interpreter"))
                 # Directly, a greeting is seen, and what a restricted shell says of itself.
@@ -129,7 +129,7 @@ async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(ground:
         out, _, end = await collect(await session.start(Program(command=command, env=told)))
     # A greeting is seen.
     assert out.endswith(f"{'|'.join([*told.values(), ''])}it's sh a!b|".encode())
-    assert end == Exit(3)
+    assert end == RemoteExit(3)
 
 
 async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(ground: Opening, shell: Shell) -> None:
@@ -186,7 +186,7 @@ async def test_a_direct_script_has_its_grace_and_leaves_nothing(ground: Opening,
         out, _, end = await collect(process)
         assert await killing is CancelProof.KILLED
         # A restricted shell stays in front of ours, and does not outlive the signal itself.
-        assert end == Exit(7) if "rbash" not in shell.program else end.signal == "TERM"
+        assert end == RemoteExit(7) if "rbash" not in shell.program else end.signal == "TERM"
         assert out == b"tidy\n" or "rbash" in shell.program
         async with asyncio.timeout(60):
             while place.parent.exists():
@@ -203,7 +203,7 @@ async def test_a_run_that_takes_long_is_followed_live_let_go_and_found_again(gro
         async with web.elsewhere() as again:
             process = await again.attach(order, (6, 0))
             latch.open()
-            assert await collect(process) == (b"last\n", b"", Exit(0))
+            assert await collect(process) == (b"last\n", b"", RemoteExit(0))
         assert web.starts(order) == 1
 
 

@@ -14,7 +14,7 @@ from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import Exit, Output, Sessions
+from opsjobs.remote.session import Output, RemoteExit, Sessions
 from remote.conftest import pool
 
 MIB = 1 << 20
@@ -92,8 +92,8 @@ async def test_a_slow_reader_gets_everything(server: Sshd) -> None:
     async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
         count = 0
         async for piece in await session.start("head -c 3000000 /dev/zero; echo end >&2; exit 9"):
-            if isinstance(piece, Exit):
-                assert piece == Exit(9)
+            if isinstance(piece, RemoteExit):
+                assert piece == RemoteExit(9)
             else:
                 count += len(piece.data)
                 await asyncio.sleep(0.001)

@@ -19,7 +19,7 @@ from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from remote.conftest import pool
 
@@ -53,7 +53,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_sessions_one_after_the_other_share_a_connection(server: Sshd) -> None:
     async with proxy(server.host, server.port) as way, pool() as sessions:
         for _ in range(5):
-            assert (await run(sessions, endpoint_of(server, port=way.port), "true"))[2] == Exit(0)
+            assert (await run(sessions, endpoint_of(server, port=way.port), "true"))[2] == RemoteExit(0)
         assert way.connections == 1
 
 
@@ -72,7 +72,7 @@ async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None
         where = endpoint_of(server, port=way.port)
         for count in range(1, 18):
             session = await stack.enter_async_context(sessions.session(where))
-            assert (await heard(await session.start("true")))[2] == Exit(0)
+            assert (await heard(await session.start("true")))[2] == RemoteExit(0)
             assert way.connections == -(-count // 8)
 
 
@@ -115,7 +115,7 @@ async def test_sixty_sessions_to_a_server_with_default_limits_all_succeed() -> N
         async with pool() as sessions:
             targets = [endpoint_of(strict, name=f"web-{n}") for n in range(20)]
             results = await asyncio.gather(*(run(sessions, target, "exit 3") for target in targets for _ in range(3)))
-            assert {end for _, _, end in results} == {Exit(3)}
+            assert {end for _, _, end in results} == {RemoteExit(3)}
 
 
 async def test_a_server_that_allows_fewer_sessions_is_believed() -> None:
@@ -154,7 +154,7 @@ async def test_the_longest_idle_connection_makes_room_for_a_new_one(server: Sshd
     async with pool(limits=limits) as sessions:
         targets = [endpoint_of(server, name=f"web-{n}") for n in range(6)]
         for target in targets:
-            assert (await run(sessions, target, "true"))[2] == Exit(0)
+            assert (await run(sessions, target, "true"))[2] == RemoteExit(0)
             assert sessions.connections <= 3
 
 
@@ -185,7 +185,7 @@ async def test_who_gives_up_does_not_take_the_connect_of_the_others_along(server
         first.cancel()
         results = await asyncio.gather(first, *others, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError)
-        assert [result[2] for result in results[1:] if not isinstance(result, BaseException)] == [Exit(0)] * 3
+        assert [result[2] for result in results[1:] if not isinstance(result, BaseException)] == [RemoteExit(0)] * 3
         assert way.connections == 1
 
 
@@ -235,7 +235,7 @@ async def test_a_failed_connect_is_told_to_all_who_waited_and_tried_again_later(
         assert set(codes) == {ErrorCode.CONNECTION_LOST}
         assert way.connections == 1
         way.faults.refuse = False
-        assert (await run(sessions, where, "true"))[2] == Exit(0)
+        assert (await run(sessions, where, "true"))[2] == RemoteExit(0)
 
 
 async def test_a_new_version_of_a_credential_gets_a_connection_of_its_own(server: Sshd) -> None:

@@ -18,8 +18,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Order, RunKey
-from opsjobs.remote.session import Exit
+from opsjobs.model.spool_identity import RunKey, StartOrder
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.direct import directly
 from opsjobs.remote.spool.program import direct
 from remote.spools import HOUR, Account, Machine, account, first, kill, machine, marked, nothing_left_of, until
@@ -28,18 +28,18 @@ MEMORY = Path("/dev/shm")
 CANARY = 'canary\'\n"$x" ü'
 
 
-def order(web: Machine, program: Program, **more: object) -> Order:
+def order(web: Machine, program: Program, **more: object) -> StartOrder:
     """A run of it that is tidied up at the end of the test."""
-    made = Order.of(RunKey(uuid4(), "step-1", 1), program, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
+    made = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
     web.orders.append(made)
     return made
 
 
-async def run_directly(web: Machine, program: Program) -> tuple[bytes, bytes, Exit]:
+async def run_directly(web: Machine, program: Program) -> tuple[bytes, bytes, RemoteExit]:
     return await heard(await directly(web.account.dressed(web.bare[0]), program))
 
 
-def left(web: Machine, order: Order) -> list[Path]:
+def left(web: Machine, order: StartOrder) -> list[Path]:
     """Whatever the program was given as files, and is still there."""
     found = [*web.account.runs.glob(f"{order.key}.[sp]*"), *MEMORY.glob(f"opsjobs.{order.key}*")]
     return [path for path in found if path.exists()]
@@ -74,7 +74,7 @@ async def test_an_interpreter_is_found_by_the_names_that_it_goes_by(shell: str, 
         async with machine(shell, account_=bare) as web:
             program = Program(script=b"x", interpreter=asked, args=("a", "-b"))
             out, err, end = await web.done(order(web, program))
-            assert (err, end) == (b"", Exit(0))
+            assert (err, end) == (b"", RemoteExit(0))
             said, _, rest = out.decode().partition(" /")
             assert said == heard
             assert rest.endswith(" a -b\n")
@@ -89,8 +89,8 @@ async def test_an_interpreter_is_looked_for_where_the_action_says(shell: str) ->
         program_of(Account(plain.home, place, plain.path), "python3", "#!/bin/sh\necho mine\n")
         async with machine(shell, account_=plain) as web:
             program = Program(script=b"x", interpreter="python", env={"PATH": str(place)}, secrets={"a": Secret("x")})
-            assert await web.done(order(web, program)) == (b"mine\n", b"", Exit(0))
-            assert await run_directly(web, program) == (b"mine\n", b"", Exit(0))
+            assert await web.done(order(web, program)) == (b"mine\n", b"", RemoteExit(0))
+            assert await run_directly(web, program) == (b"mine\n", b"", RemoteExit(0))
 
 
 @pytest.mark.parametrize("how", ["not executable", "its own interpreter is missing", "a folder"])
@@ -118,8 +118,8 @@ async def test_nothing_of_it_is_in_a_process_list_or_in_the_environment_of_anyth
         text = b"tr '\\0' '\\n' </proc/$$/environ | grep -c canary-value; sleep 0.2 # canary-script"
         program = Program(script=text, env=canary, stdin=b"canary-input", secrets={"a": Secret("canary-secret")})
         with watched(b"canary") as seen:
-            assert await web.done(order(web, program)) == (b"1\n", b"", Exit(0))
-            assert await run_directly(web, program) == (b"1\n", b"", Exit(0))
+            assert await web.done(order(web, program)) == (b"1\n", b"", RemoteExit(0))
+            assert await run_directly(web, program) == (b"1\n", b"", RemoteExit(0))
         assert [line for line in seen if line.startswith("cmdline")] == []
         # The program and what it starts: nothing of ours, and none of it has a secret, a script or an input in it.
         assert {line for line in seen if "canary-value" not in line} == set()
@@ -161,7 +161,7 @@ async def test_without_a_place_in_memory_secrets_lie_in_the_run_s_folder(shell: 
             out, _, end = await web.done(run)
         finally:
             taken.unlink(missing_ok=True)
-        assert (out, end) == (f"{CANARY}{web.account.runs}/{run.key}.s/secrets\n".encode(), Exit(0))
+        assert (out, end) == (f"{CANARY}{web.account.runs}/{run.key}.s/secrets\n".encode(), RemoteExit(0))
         assert left(web, run) == []
 
 
@@ -180,7 +180,7 @@ async def test_a_disk_that_takes_no_file_is_no_exit_status(shell: str) -> None:
 WAITS = b"echo $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
 
 
-async def at_work(web: Machine, script: bytes = WAITS, **more: object) -> tuple[Order, Path]:
+async def at_work(web: Machine, script: bytes = WAITS, **more: object) -> tuple[StartOrder, Path]:
     """A script that goes on until it is ended, and where its secrets lie."""
     run = order(web, Program(script=script, secrets={"a": Secret(CANARY)}), **more)
     process = await web.begin(run)
@@ -197,10 +197,10 @@ async def test_a_script_is_found_again_from_any_byte_on(shell: str) -> None:
         size = len(f"{place}\n")
         process = await web.attach(run, (size, 0))
         (web.account.home / "go").touch()
-        assert await heard(process) == (b"rest\n", b"", Exit(5))
+        assert await heard(process) == (b"rest\n", b"", RemoteExit(5))
         assert left(web, run) == []
         assert (await web.again(run))[0] == f"{place}\nrest\n".encode()
-        other = Order.of(run.key, Program(script=WAITS), HOUR)
+        other = StartOrder.of(run.key, Program(script=WAITS), HOUR)
         with pytest.raises(RemoteFailure) as failed:
             await web.attach(other)
         assert failed.value.code is ErrorCode.LOST

@@ -6,7 +6,7 @@ from typing import Any
 
 from kit.machines import small_server
 from kit.sessions import heard
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import CIPHERS, Connector
 
 IGNORE, CHANNEL_OPEN, CHANNEL_REQUEST = 2, 90, 98
@@ -26,7 +26,7 @@ async def test_no_empty_packets_go_between_the_others() -> None:
         said = await heard(await connection.start("echo ok"))
         connection.close()
         await connection.wait_closed()
-    assert said[-1] == Exit(0)
+    assert said[-1] == RemoteExit(0)
     assert {CHANNEL_OPEN, CHANNEL_REQUEST} <= set(sent)
     assert IGNORE not in sent
 

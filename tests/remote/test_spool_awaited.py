@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kit.machines import local_endpoint
-from opsjobs.model.spool_identity import Order
+from opsjobs.model.spool_identity import StartOrder
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool import durable
 from remote.spools import Machine, account, machine, marked, open_machine, until
 
@@ -28,13 +28,13 @@ async def test_while_it_is_awaited_its_watchdog_starts_nothing(shell: str) -> No
             assert web.spool._login.awaits
             witness = _noted_sleeps(web)
             for number in range(10):
-                assert await web.done(f"echo {number}") == (f"{number}\n".encode(), b"", Exit(0))
+                assert await web.done(f"echo {number}") == (f"{number}\n".encode(), b"", RemoteExit(0))
             assert not witness.exists()
             # Followed live, it is watched as any other.
             assert await web.done("sleep 0.4; echo done") == (
                 b"done\n",
                 b"",
-                Exit(0),
+                RemoteExit(0),
             )
             assert witness.exists()
 
@@ -76,7 +76,7 @@ async def test_it_is_the_same_command_either_way(shell: str, command: str) -> No
         awaited = await web.done(command)
         web.spool._login.awaits = False
         assert await web.done(command) == awaited
-        assert awaited[2] == Exit(0)
+        assert awaited[2] == RemoteExit(0)
 
 
 @pytest.mark.parametrize("shell", IN_MEMORY)
@@ -86,7 +86,7 @@ async def test_who_waited_is_gone_and_its_time_limit_holds(shell: str) -> None:
         process = await web.begin(order)
         await process.close()
         await until(lambda: marked(order.key) == [])
-        assert (await web.again(order))[2] == Exit(None, "TERM", "timeout")
+        assert (await web.again(order))[2] == RemoteExit(None, "TERM", "timeout")
 
 
 @pytest.mark.parametrize("shell", IN_MEMORY)
@@ -95,7 +95,7 @@ async def test_nobody_reads_what_it_says_and_its_time_limit_holds(shell: str) ->
         order = _endless(web)
         await web.begin(order)
         await until(lambda: marked(order.key) == [])
-        assert (await web.again(order))[2] == Exit(None, "TERM", "timeout")
+        assert (await web.again(order))[2] == RemoteExit(None, "TERM", "timeout")
 
 
 @pytest.mark.parametrize("shell", IN_MEMORY)
@@ -109,8 +109,8 @@ async def test_who_waited_is_gone_unnoticed_and_its_time_limit_holds_from_the_at
         await web.begin(order)
         await asyncio.sleep(1.2)
         assert marked(order.key) != []
-        assert (await web.again(order))[2] == Exit(None, "TERM", "timeout")
+        assert (await web.again(order))[2] == RemoteExit(None, "TERM", "timeout")
 
 
-def _endless(web: Machine) -> Order:
+def _endless(web: Machine) -> StartOrder:
     return web.order("while :; do sleep 1; done", timeout_seconds=0.3, grace_seconds=5.0)

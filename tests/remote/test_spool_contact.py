@@ -20,9 +20,9 @@ from kit.sessions import heard
 from kit.sshd import Sshd, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Order
+from opsjobs.model.spool_identity import StartOrder
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
+from opsjobs.remote.session import ContactLost, NotBegun, Output, RemoteExit, Stream
 from opsjobs.remote.spool import live_follow, output_sources
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
@@ -48,8 +48,8 @@ async def test_the_first_start_tells_of_the_login_shell_and_the_next_ones_need_n
             return await (start if len(lines) == 1 else talk)(line, stdin)
 
         web.spool._start = web.spool._talk = noted  # type: ignore[assignment]
-        assert await web.done("echo one") == (b"one\n", b"", Exit(0))
-        assert await web.done("echo two") == (b"two\n", b"", Exit(0))
+        assert await web.done("echo one") == (b"one\n", b"", RemoteExit(0))
+        assert await web.done("echo two") == (b"two\n", b"", RemoteExit(0))
         assert [line[:6] for line in lines] == ["sh -c ", "set --"]
 
 
@@ -62,7 +62,7 @@ async def test_a_login_shell_that_is_not_what_it_says_is_taken_as_any_other(serv
             return await start("echo what is this; exit 3" if line.startswith("set") else line, stdin)
 
         web.spool._start = odd  # type: ignore[assignment]
-        assert await web.done("echo out") == (b"out\n", b"", Exit(0))
+        assert await web.done("echo out") == (b"out\n", b"", RemoteExit(0))
 
 
 async def test_words_of_a_login_script_are_not_output(server: Sshd) -> None:
@@ -73,8 +73,8 @@ async def test_words_of_a_login_script_are_not_output(server: Sshd) -> None:
         web.spool._beside = lambda line, stdin: beside(noise + line, stdin)
         for command in ("echo out; echo err >&2", "sleep 0.3; echo out; echo err >&2"):
             order = web.order(command)
-            assert await web.done(order) == (b"out\n", b"err\n", Exit(0))
-            assert await web.again(order) == (b"out\n", b"err\n", Exit(0))
+            assert await web.done(order) == (b"out\n", b"err\n", RemoteExit(0))
+            assert await web.again(order) == (b"out\n", b"err\n", RemoteExit(0))
 
 
 async def test_output_is_seen_while_the_command_runs(server: Sshd) -> None:
@@ -85,7 +85,7 @@ async def test_output_is_seen_while_the_command_runs(server: Sshd) -> None:
         for n in range(20):
             assert await within(60, first(process, 2)) == b"%d\n" % n
             Path(f"{gate}{n}").touch()
-        assert await heard(process) == (b"", b"", Exit(0))
+        assert await heard(process) == (b"", b"", RemoteExit(0))
         # Nothing of ours goes on, though the session is still open.
         await until(lambda: ours(order.key) == {})
 
@@ -117,15 +117,15 @@ async def test_where_no_second_channel_can_be_had_output_is_still_seen_as_it_com
             order = web.order("echo up; until [ -e gate ]; do sleep 0.05; done; echo down")
             process = await web.begin(order)
             assert await within(live_follow.FOLLOW_SECONDS + 60, first(process)) == b"up\n"
-            assert await other.done("echo ok") == (b"ok\n", b"", Exit(0))
+            assert await other.done("echo ok") == (b"ok\n", b"", RemoteExit(0))
             (made.home / "gate").touch()
-            assert await heard(process) == (b"down\n", b"", Exit(0))
+            assert await heard(process) == (b"down\n", b"", RemoteExit(0))
 
 
 async def test_a_server_with_one_session_a_connection_runs_follows_and_cancels() -> None:
     with sshd(max_sessions=1) as narrow:
         async with machine(narrow) as web:
-            assert await web.done("sleep 0.2; echo out") == (b"out\n", b"", Exit(0))
+            assert await web.done("sleep 0.2; echo out") == (b"out\n", b"", RemoteExit(0))
             process = await web.begin("echo up; sleep 60")
             await first(process)
             assert await process.kill(1.0) is CancelProof.KILLED
@@ -204,7 +204,7 @@ class Follower:
         self.losses = 0
         self.perhaps_begun = False
 
-    async def follow(self, web: Machine, order: Order) -> Exit:
+    async def follow(self, web: Machine, order: StartOrder) -> RemoteExit:
         """Until the end is seen."""
         while True:
             try:
@@ -223,7 +223,7 @@ class Follower:
                     raise
                 self.losses += 1
 
-    async def _once(self, web: Machine, order: Order) -> Exit:
+    async def _once(self, web: Machine, order: StartOrder) -> RemoteExit:
         if self.perhaps_begun:
             process = await web.attach(order, (len(self.given["stdout"]), len(self.given["stderr"])))
         else:
@@ -291,13 +291,13 @@ async def test_a_start_that_is_cut_at_any_byte_begins_once_or_not_at_all(server:
                     end = await within(90, follow_to_an_end(follower, web, order))
                     way.faults.cut = None
                     if end is not None:
-                        assert (bytes(follower.given["stdout"]), end) == (b"out\n", Exit(2))
+                        assert (bytes(follower.given["stdout"]), end) == (b"out\n", RemoteExit(2))
                         assert (made.home / "witness").read_text() == "ran\n"
                     else:
                         assert not (made.home / "witness").exists()
 
 
-async def follow_to_an_end(follower: Follower, web: Machine, order: Order) -> Exit | None:
+async def follow_to_an_end(follower: Follower, web: Machine, order: StartOrder) -> RemoteExit | None:
     """None where the cut went through the payload: then it is settled that this start will never begin."""
     try:
         return await follower.follow(web, order)
@@ -343,7 +343,7 @@ async def test_a_reader_that_waits_makes_nobody_wait_but_itself(server: Sshd) ->
         assert await first(process)
         before = rss_bytes()
         await until((web.account.home / "witness").exists)
-        assert await web.done("echo ok") == (b"ok\n", b"", Exit(0))
+        assert await web.done("echo ok") == (b"ok\n", b"", RemoteExit(0))
         assert rss_bytes() - before < 8 * MIB
         seen, count = hashlib.sha256(), 0
         async for piece in process:

@@ -21,9 +21,9 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Order, RunKey
+from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import ContactLost, Exit, NotBegun, Output, Stream
+from opsjobs.remote.session import ContactLost, NotBegun, Output, RemoteExit, Stream
 from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours
 
 SECONDS = float(os.environ.get("TESTS_FUZZ_SECONDS", "20"))
@@ -36,9 +36,9 @@ class Seen:
     """What was given of one run, over all that followed it."""
 
     chance: random.Random
-    order: Order
+    order: StartOrder
     given: dict[Stream, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
-    end: Exit | str = ""
+    end: RemoteExit | str = ""
     keeper_killed: bool = False
     tries: int = 0
 
@@ -82,12 +82,12 @@ async def play(web: Machine, chance: random.Random) -> str:
     return seen.end if isinstance(seen.end, str) else "done" if proof is None else "cancelled"
 
 
-def order(web: Machine, text: str, chance: random.Random) -> Order:
+def order(web: Machine, text: str, chance: random.Random) -> StartOrder:
     """Every third one is a script, with an input and a secret."""
     if chance.random() < 0.67:
         return web.order(text)
     program = Program(script=text.encode(), stdin=b"in", secrets={"a": Secret("secret")})
-    made = Order.of(RunKey(uuid4(), "step-1", 1), program, HOUR)
+    made = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, HOUR)
     web.orders.append(made)
     return made
 
@@ -183,7 +183,7 @@ def descendants() -> list[tuple[int, bytes]]:
     return found
 
 
-def left_of(web: Machine, order: Order) -> list[Path]:
+def left_of(web: Machine, order: StartOrder) -> list[Path]:
     """Files that a program was given, and that nobody has removed."""
     return [*web.account.runs.glob(f"{order.key}.s"), *Path("/dev/shm").glob(f"opsjobs.{order.key}*")]
 
@@ -201,9 +201,9 @@ def check(web: Machine, seen: Seen, name: str, proof: CancelProof | None) -> Non
 
     starts, given = kept("start"), (bytes(seen.given["stdout"]), bytes(seen.given["stderr"]))
     assert starts in (b"", b"x\n"), "it started more than once"
-    if isinstance(seen.end, Exit) and proof in (None, CancelProof.ALREADY_FINISHED):
+    if isinstance(seen.end, RemoteExit) and proof in (None, CancelProof.ALREADY_FINISHED):
         # Who kills keepers may have killed the watchdog's or the command's own end along.
-        assert seen.end == Exit(5) or seen.keeper_killed
+        assert seen.end == RemoteExit(5) or seen.keeper_killed
         assert starts == b"x\n"
         for said, truth in zip(given, (kept("out"), kept("err")), strict=True):
             assert seen.keeper_killed or said == truth, f"{len(said)} bytes instead of {len(truth)}: {said[-60:]!r}"

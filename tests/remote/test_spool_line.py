@@ -12,23 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.model.spool_identity import Identity, Order, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.frame_parser import Records, Word
-from opsjobs.remote.spool.script import Request
+from opsjobs.remote.spool.script import SpoolRequest
 
-LINUX = Identity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")
-OTHER = Identity("0123456789abcdef@1000", "1700000000123")
+LINUX = SpoolIdentity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")
+OTHER = SpoolIdentity("0123456789abcdef@1000", "1700000000123")
 KEY = RunKey(uuid4(), "step-1", 1)
-ORDER = Order(KEY, "echo 'it''s' \"$HOME\" \\ ! `true`", 60, environment={"A": "it's\n!"})
+ORDER = StartOrder(KEY, "echo 'it''s' \"$HOME\" \\ ! `true`", 60, environment={"A": "it's\n!"})
 
-REQUESTS: dict[str, Request] = {
+REQUESTS: dict[str, SpoolRequest] = {
     "hello": script.hello(),
     "start": script.start(ORDER, LINUX),
     "start elsewhere": script.start(ORDER, OTHER),
     "start awaited": script.start(ORDER, LINUX, awaited=True),
-    "start of much": script.start(Order(KEY, "x" * 100_000, 60), LINUX),
+    "start of much": script.start(StartOrder(KEY, "x" * 100_000, 60), LINUX),
     "attach": script.attach(ORDER, OTHER, (5, 7)),
     "follow": script.follow(ORDER, LINUX, (0, 0)),
     "look": script.look(KEY),
@@ -42,7 +42,7 @@ REQUESTS: dict[str, Request] = {
     [asked for asked in REQUESTS.values() if not asked.awaited],
     ids=[name for name, asked in REQUESTS.items() if not asked.awaited],
 )
-def test_a_line_is_for_every_login_shell(request_: Request) -> None:
+def test_a_line_is_for_every_login_shell(request_: SpoolRequest) -> None:
     line = request_.line()
     assert line.startswith("exec sh -c '" if request_.hold else "sh -c '")
     assert "\n" not in line
@@ -55,7 +55,7 @@ def test_a_line_is_for_every_login_shell(request_: Request) -> None:
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("plain", [False, True])
-def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> None:
+def test_every_shell_can_read_it(request_: SpoolRequest, plain: bool, shell: str) -> None:
     line = request_.line(plain=plain or request_.awaited)
     program = ["busybox", "sh"] if shell == "busybox" else [shutil.which(shell) or shell]
     for text in (line, request_.script, *(word.strip("'").replace("'\"'\"'", "'") for word in request_.arguments)):
@@ -64,7 +64,7 @@ def test_every_shell_can_read_it(request_: Request, plain: bool, shell: str) -> 
 
 
 def test_the_command_and_its_environment_are_nowhere_but_in_the_standard_input() -> None:
-    order = Order(KEY, "echo canary-command", 60, environment={"A": "canary-value"})
+    order = StartOrder(KEY, "echo canary-command", 60, environment={"A": "canary-value"})
     for identity, awaited in ((LINUX, False), (OTHER, False), (LINUX, True)):
         request = script.start(order, identity, awaited=awaited)
         assert request.awaited == awaited
@@ -79,18 +79,18 @@ def test_only_keys_of_runs_name_files(action: str) -> None:
         with pytest.raises(ValueError, match="key"):
             ask(key)
     with pytest.raises(ValueError, match="key"):
-        script.start(Order(key, "true", 60), LINUX)
+        script.start(StartOrder(key, "true", 60), LINUX)
 
 
 @pytest.mark.parametrize("environment", [{"A=B": "x"}, {"A;reboot": "x"}, {"1": "x"}, {"": "x"}, {"A": "x\0"}])
 def test_an_environment_that_no_shell_takes_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="environment"):
-        script.start(Order(KEY, "true", 60, environment=environment), LINUX)
+        script.start(StartOrder(KEY, "true", 60, environment=environment), LINUX)
 
 
 @pytest.mark.parametrize("store", ["", "a b", "$(reboot)", "0123456789abcdef@x", "../../etc"])
 def test_a_store_with_an_odd_name_is_nobodys(store: str) -> None:
-    assert " - - " in script.start(ORDER, Identity(store, "a boot; reboot")).line()
+    assert " - - " in script.start(ORDER, SpoolIdentity(store, "a boot; reboot")).line()
 
 
 # --- records

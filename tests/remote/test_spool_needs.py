@@ -19,7 +19,7 @@ from kit.sessions import heard
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import Exit, IdentityDiffers, NoSpool, NotBegun, Settlement
+from opsjobs.remote.session import IdentityDiffers, NoSpool, NotBegun, RemoteExit, Settlement
 from opsjobs.remote.spool.channel import Start
 from remote.conftest import pool
 from remote.spools import (
@@ -44,16 +44,16 @@ NO_EXEC: Callable[[str], str] = lambda line: f"{line.removeprefix('exec ')}; exi
 async def test_a_machine_with_little_on_its_path_runs_follows_and_cancels(shell: str, missing: tuple[str, ...]) -> None:
     with account(shell) as made:
         async with open_machine(LocalSessions(), local_endpoint(), made.without(*missing)) as web:
-            assert await web.done("echo out; echo err >&2; exit 3") == (b"out\n", b"err\n", Exit(3))
+            assert await web.done("echo out; echo err >&2; exit 3") == (b"out\n", b"err\n", RemoteExit(3))
             order = web.order("echo up; until [ -e gate ]; do sleep 0.05; done; echo down")
             process = await web.begin(order)
             assert await within(60, first(process)) == b"up\n"
             (made.home / "gate").touch()
-            assert await heard(process) == (b"down\n", b"", Exit(0))
-            assert await web.again(order) == (b"up\ndown\n", b"", Exit(0))
+            assert await heard(process) == (b"down\n", b"", RemoteExit(0))
+            assert await web.again(order) == (b"up\ndown\n", b"", RemoteExit(0))
             order = web.order("trap '' TERM; echo up; sleep 60; sleep 60")
             await first(await web.begin(order))
-            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
 
 
 @pytest.mark.parametrize("tool", NEEDED)
@@ -75,7 +75,7 @@ async def test_a_sleep_without_fractions_only_makes_it_slower(shell: str) -> Non
         async with open_machine(LocalSessions(), local_endpoint(), few) as web:
             order = web.order("sleep 1; exit 2", timeout_seconds=30)
             await (await web.begin(order)).close()
-            assert (await web.again(order))[2] == Exit(2)
+            assert (await web.again(order))[2] == RemoteExit(2)
 
 
 # --- a login shell that stays before ours, as fish and rbash do: the keeper leads no group
@@ -85,14 +85,14 @@ async def test_under_a_login_shell_that_stays_the_command_gets_a_group_of_its_ow
     with account(shell) as made:
         async with open_machine(LocalSessions(), local_endpoint(), made) as web:
             dress(web, NO_EXEC)
-            assert await web.done("echo out; exit 3") == (b"out\n", b"", Exit(3))
+            assert await web.done("echo out; exit 3") == (b"out\n", b"", RemoteExit(3))
             order = web.order("trap '' TERM; echo up; sleep 60; sleep 60", grace_seconds=0.2)
             await first(await web.begin(order))
             assert web.file(order, "g").exists()
-            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert marked(order.key) == []
             order = web.order("trap '' TERM; while :; do sleep 1; done", timeout_seconds=0.5, grace_seconds=0.2)
-            assert (await web.done(order))[2] == Exit(None, "KILL", "timeout")
+            assert (await web.done(order))[2] == RemoteExit(None, "KILL", "timeout")
 
 
 async def test_under_a_login_shell_that_stays_setsid_is_needed() -> None:
@@ -131,19 +131,19 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
             dress(web, lambda line: line.replace("/proc/", "/nowhere/"))
             assert (await web.learn()).boot == "11111111-ABCD"
             order = web.order("echo out; echo err >&2; exit 3")
-            assert await web.done(order) == (b"out\n", b"err\n", Exit(3))
-            assert await web.again(order) == (b"out\n", b"err\n", Exit(3))
+            assert await web.done(order) == (b"out\n", b"err\n", RemoteExit(3))
+            assert await web.again(order) == (b"out\n", b"err\n", RemoteExit(3))
             order = web.order("trap '' TERM; echo up; sh -c \"trap '' TERM; sleep 60\"; sleep 60")
             process = await web.begin(order)
             await first(process)
             assert await web.spool.look(order.key) is None
-            assert await web.spool.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, Exit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert marked(order.key) == []
             order = web.order("trap '' TERM; while :; do sleep 1; done", timeout_seconds=0.5, grace_seconds=0.2)
             process = await web.begin(order)
             await process.close()
             await until(lambda: marked(order.key) == [])
-            assert (await web.again(order))[2] == Exit(None, "KILL", "timeout")
+            assert (await web.again(order))[2] == RemoteExit(None, "KILL", "timeout")
             order = web.order("echo up; sleep 60")
             await first(await web.begin(order))
             kill([web.keeper(order)])
@@ -182,10 +182,10 @@ async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(server: Ss
         assert web.identity.store.endswith(f"@{spare.stat().st_uid}")
         assert spare.stat().st_mode & 0o777 == 0o700
         order = web.order("sleep 0.2; echo out; exit 3")
-        assert await web.done(order) == (b"out\n", b"", Exit(3))
-        assert await web.again(order) == (b"out\n", b"", Exit(3))
+        assert await web.done(order) == (b"out\n", b"", RemoteExit(3))
+        assert await web.again(order) == (b"out\n", b"", RemoteExit(3))
         assert (spare / "runs" / f"{order.key}.x").exists()
-        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(3))
+        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(3))
         live = web.order("echo up; sleep 60")
         await first(await web.begin(live))
         assert (await web.spool.cancel(live.key, 1.0)).proof is CancelProof.KILLED
@@ -247,7 +247,7 @@ async def test_on_a_full_disk_nothing_is_started_and_later_it_is(shell: str) -> 
             (home / "filler").unlink()
             assert not (home / "witness").exists()
             with suppress(NotBegun):
-                assert await web.done(order) == (b"out\n", b"", Exit(3))
+                assert await web.done(order) == (b"out\n", b"", RemoteExit(3))
                 assert (home / "witness").read_text() == "ran\n"
 
 
@@ -268,9 +268,9 @@ async def test_an_end_is_recorded_on_a_disk_that_became_full(shell: str, size: i
         async with open_machine(LocalSessions(), local_endpoint(), made) as web:
             order = web.order(f"head -c {size} /dev/zero; cat /dev/zero >filler 2>/dev/null; echo lost; exit 5")
             out, _, end = await web.done(order)
-            assert end == Exit(5, None, "disk_full")
+            assert end == RemoteExit(5, None, "disk_full")
             assert out.startswith(b"\0" * size)
-            assert (await web.again(order))[2] == Exit(5, None, "disk_full")
+            assert (await web.again(order))[2] == RemoteExit(5, None, "disk_full")
             (home / "filler").unlink()
             fill_after = web.order(
                 "exec 3>filler; while printf %4096s x >&3; do :; done 2>/dev/null; sleep 20", timeout_seconds=1.0
@@ -285,12 +285,12 @@ async def test_a_success_whose_output_a_full_disk_did_not_take_is_told_from_a_wh
             lost = web.order("echo begun; cat /dev/zero >filler 2>/dev/null; seq 20000 2>/dev/null; true")
             out, _, end = await web.done(lost)
             assert len(out) % 1024 == 0, "what the disk took ends with a whole block"
-            assert end == Exit(0, None, "disk_full")
+            assert end == RemoteExit(0, None, "disk_full")
             (home / "filler").unlink()
             # Whole blocks, a failure, and a failure that wrote nothing: on a disk with room all are what they were.
-            assert (await web.done("head -c 8192 /dev/zero; head -c 4096 /dev/zero >&2"))[2] == Exit(0)
-            assert (await web.done("echo no; exit 3"))[2] == Exit(3)
-            assert (await web.done("exit 4"))[2] == Exit(4)
+            assert (await web.done("head -c 8192 /dev/zero; head -c 4096 /dev/zero >&2"))[2] == RemoteExit(0)
+            assert (await web.done("echo no; exit 3"))[2] == RemoteExit(3)
+            assert (await web.done("exit 4"))[2] == RemoteExit(4)
 
 
 # --- what nobody may see
@@ -309,9 +309,9 @@ async def test_the_command_is_in_no_arguments_environment_or_file(shell: str) ->
         other = await web.attach(order)
         assert await web.spool.look(order.key) is None
         (web.account.home / "gate").touch()
-        assert (await heard(process))[2] == (await heard(other))[2] == Exit(0)
+        assert (await heard(process))[2] == (await heard(other))[2] == RemoteExit(0)
         long = web.order(f": {canary}\n{'# filling' * 2000}\nsleep 0.3")
-        assert (await web.done(long))[2] == Exit(0)
+        assert (await web.done(long))[2] == RemoteExit(0)
         watching.cancel()
         assert set(seen) <= {f"{long.key}.p"}, "a long command is in a file until its shell has opened it"
         assert not [path for path in web.account.runs.iterdir() if canary.encode() in path.read_bytes()]

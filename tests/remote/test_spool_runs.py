@@ -18,7 +18,7 @@ import pytest
 from kit.sessions import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.remote.session import ContactLost, Exit, IdentityDiffers, NotBegun, Settlement
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NotBegun, RemoteExit, Settlement
 from remote.spools import Machine, first, kill, machine, marked, ours, until, within
 
 ALL_BYTES = bytes(range(256))
@@ -46,9 +46,9 @@ def printf(data: bytes) -> str:
 async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: bytes) -> None:
     async with machine(shell) as web:
         order = web.order(f"printf '{printf(data)}'; printf '{printf(data)}' >&2; exit 7")
-        assert await web.done(order) == (data, data, Exit(7))
-        assert await web.again(order) == (data, data, Exit(7))
-        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (b"", data[len(data) // 2 :], Exit(7))
+        assert await web.done(order) == (data, data, RemoteExit(7))
+        assert await web.again(order) == (data, data, RemoteExit(7))
+        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (b"", data[len(data) // 2 :], RemoteExit(7))
 
 
 async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:
@@ -57,19 +57,19 @@ async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:
         source = web.account.home / "data"
         source.write_bytes(data)
         order = web.order("cat data; cat data >&2")
-        assert await web.done(order) == (data, data, Exit(0))
-        assert await web.again(order) == (data, data, Exit(0))
+        assert await web.done(order) == (data, data, RemoteExit(0))
+        assert await web.again(order) == (data, data, RemoteExit(0))
         # Both streams at once, and slowly enough to be followed live.
         order = web.order("sleep 0.1; cat data & cat data >&2; wait; echo end")
-        assert await web.done(order) == (data + b"end\n", data, Exit(0))
+        assert await web.done(order) == (data + b"end\n", data, RemoteExit(0))
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 129, 137, 143, 192, 193, 255])
 async def test_an_exit_code_is_one(shell: str, code: int) -> None:
     async with machine(shell) as web:
         order = web.order(f"exit {code}")
-        assert (await web.done(order))[2] == Exit(code)
-        assert (await web.again(order))[2] == Exit(code)
+        assert (await web.done(order))[2] == RemoteExit(code)
+        assert (await web.again(order))[2] == RemoteExit(code)
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "INT", "USR1"])
@@ -78,14 +78,14 @@ async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) ->
         end = (await web.done(f"kill -{name} $$; sleep 5"))[2]
         # bash says the same of a command that was killed and of one that exits so.
         number = {"TERM": 143, "KILL": 137, "HUP": 129, "INT": 130, "USR1": 138}[name]
-        assert end == (Exit(number) if shell == "bash" else Exit(None, name))
+        assert end == (RemoteExit(number) if shell == "bash" else RemoteExit(None, name))
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "ALRM", "PIPE"])
 async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(shell: str, name: str) -> None:
     async with machine(shell) as web:
         order = web.order(f"trap 'exit 5' {name}; kill -{name} 0; sleep 5")
-        assert (await web.done(order))[2] == Exit(5)
+        assert (await web.done(order))[2] == RemoteExit(5)
 
 
 async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:
@@ -153,18 +153,18 @@ async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str
             order = web.order(command)
             (web.account.home / "witness").unlink(missing_ok=True)
             done = await asyncio.gather(*(web.done(order) for _ in range(8)))
-            assert done == [(b"out\n", b"", Exit(3))] * 8
+            assert done == [(b"out\n", b"", RemoteExit(3))] * 8
             assert (web.account.home / "witness").read_text() == "ran\n"
 
 
 async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("sleep 30 & echo out")
-        assert await within(25, web.done(order)) == (b"out\n", b"", Exit(0))
+        assert await within(25, web.done(order)) == (b"out\n", b"", RemoteExit(0))
         order = web.order("(while sleep 0.01; do echo more; done) & sleep 0.2; echo out; exit 4")
         out, _, end = await within(60, web.done(order))
         assert b"out\n" in out
-        assert end == Exit(4)
+        assert end == RemoteExit(4)
         for leftover in web.orders:
             kill(marked(leftover.key))
 
@@ -233,7 +233,7 @@ async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: 
         for order in (done, live):
             record = web.file(order, "x")
             record.write_text(record.read_text().replace(web.identity.boot, "11111111-2222-3333-4444-555555555555"))
-        assert (await web.again(done))[2] == Exit(3)
+        assert (await web.again(done))[2] == RemoteExit(3)
         with pytest.raises(RemoteFailure) as lost:
             await web.attach(live)
         assert lost.value.code is ErrorCode.LOST
@@ -320,7 +320,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
         assert await web.spool.look(order.key) is None, "the command lives"
         assert (await web.spool.cancel(order.key, 0.5)).proof is CancelProof.KILLED
         assert marked(order.key) == []
-        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, Exit(None, "KILL"))
+        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "KILL"))
 
 
 async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:
@@ -329,7 +329,7 @@ async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -
         process = await web.begin(order)
         await first(process)
         kill(marked(order.key))
-        assert (await within(60, heard(process)))[2] == (Exit(137) if shell == "bash" else Exit(None, "KILL"))
+        assert (await within(60, heard(process)))[2] == (RemoteExit(137) if shell == "bash" else RemoteExit(None, "KILL"))
 
 
 async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:
@@ -340,7 +340,7 @@ async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:
         kill([web.keeper(order)])
         await process.close()
         await until(lambda: marked(order.key) == [])
-        assert (await web.again(order))[2] == Exit(None, "KILL", "timeout")
+        assert (await web.again(order))[2] == RemoteExit(None, "KILL", "timeout")
 
 
 async def test_a_watchdog_without_keeper_and_command_goes_away(shell: str) -> None:
@@ -358,7 +358,7 @@ async def test_a_short_timeout_is_kept_to_the_tenth_of_a_second(shell: str) -> N
         loop = asyncio.get_running_loop()
         began = loop.time()
         order = web.order("sleep 20", timeout_seconds=0.3)
-        assert (await web.done(order))[2] == Exit(None, "TERM", "timeout")
+        assert (await web.done(order))[2] == RemoteExit(None, "TERM", "timeout")
         assert 0.3 <= loop.time() - began < 15
 
 
@@ -369,7 +369,7 @@ async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> 
         _, err, end = await within(60, web.done(order))
         assert err == b"".join(b"%d\n" % n for n in range(err.count(b"\n")))
         assert len(err) > 50_000
-        assert end == Exit(None, "KILL", "output_limit")
+        assert end == RemoteExit(None, "KILL", "output_limit")
 
 
 async def test_output_that_is_opened_anew_counts_too() -> None:
@@ -430,7 +430,7 @@ async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: st
         await until(lambda: not Path(f"/proc/{watchdog}").exists())
         with with_id(watchdog) as stranger:
             (web.account.home / "gate").touch()
-            assert (await heard(process))[2] == Exit(4)
+            assert (await heard(process))[2] == RemoteExit(4)
             assert stranger.poll() is None
 
 

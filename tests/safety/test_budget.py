@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
 from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.judging import INTERPRETERS, judge, traced
@@ -90,12 +90,12 @@ PIECES = [
 def test_a_bomb_is_not_allowed_and_ends(interpreter: str, piece: str) -> None:
     text = (piece * TEXT_BYTES_MAX)[:TEXT_BYTES_MAX] + ("\nx" if interpreter in ("perl", "node") else "")
     said = worst(finding.severity for finding in judge(interpreter, text))
-    assert said.rank >= Verdict.NEEDS_APPROVAL.rank or piece in ("^", "&", "if ", '"', "%x%", "/*", "for %%i in (x) do ")
+    assert said.rank >= SafetyVerdict.NEEDS_APPROVAL.rank or piece in ("^", "&", "if ", '"', "%x%", "/*", "for %%i in (x) do ")
 
 
 def test_a_text_of_more_than_64_kib_needs_an_approval() -> None:
     (finding,) = judge("bash", "#" * (TEXT_BYTES_MAX + 1))
-    assert (finding.rule, finding.severity) == ("too-large", Verdict.NEEDS_APPROVAL)
+    assert (finding.rule, finding.severity) == ("too-large", SafetyVerdict.NEEDS_APPROVAL)
     assert judge("bash", "#" * TEXT_BYTES_MAX) == ()
 
 
@@ -114,15 +114,15 @@ def test_the_budget_is_spent_by_steps() -> None:
 @pytest.mark.parametrize("interpreter", ["", "/", "/opt/x/weird", "tcl", "bash\n", "\ud800"])
 def test_an_unknown_interpreter_is_warned_of_and_asks_in_production(interpreter: str) -> None:
     found = judge(interpreter, "rm -rf /", context=Context())
-    assert [(finding.rule, finding.severity) for finding in found] == [("other-language", Verdict.WARN)]
+    assert [(finding.rule, finding.severity) for finding in found] == [("other-language", SafetyVerdict.WARN)]
     found = judge(interpreter, "rm -rf /", context=Context(frozenset({"env=prod"})))
-    assert worst(finding.severity for finding in found).rank >= Verdict.NEEDS_APPROVAL.rank
+    assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
 
 @pytest.mark.parametrize("interpreter", ["PYTHON3.11", "C:\\x\\pwsh.exe"])
 def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
     found = judge(interpreter, "rm -rf /", context=Context())
-    assert worst(finding.severity for finding in found).rank >= Verdict.NEEDS_APPROVAL.rank
+    assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)

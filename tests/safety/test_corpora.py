@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
 from opsjobs.safety.judging import judge
 from opsjobs.safety.policy import read
@@ -13,7 +13,7 @@ HARMLESS_AT_LEAST = 300
 FALSE_ALARMS_AT_MOST = 0.02
 
 
-def verdict(interpreter: str, text: str) -> Verdict:
+def verdict(interpreter: str, text: str) -> SafetyVerdict:
     return worst(finding.severity for finding in judge(interpreter, text))
 
 
@@ -23,7 +23,7 @@ def test_no_dangerous_program_passes() -> None:
     missed = [
         f"{said} instead of {expected} ({interpreter}): {text}"
         for expected, interpreter, text in texts
-        if (said := verdict(interpreter, text)).rank < Verdict(expected).rank
+        if (said := verdict(interpreter, text)).rank < SafetyVerdict(expected).rank
     ]
     assert missed == [], "\n".join(["", *missed])
 
@@ -46,8 +46,8 @@ def test_what_is_merely_unknown_warns_and_asks_where_labels_or_a_policy_say_so()
     for expected, interpreter, text in texts:
         found = judge(interpreter, text)
         assert [finding.severity for finding in found if not finding.unknown] == [], text
-        assert worst(finding.severity for finding in found) is Verdict(expected), text
-        assert worst(finding.severity for finding in policies.judged(found, strict)) is Verdict.NEEDS_APPROVAL, text
+        assert worst(finding.severity for finding in found) is SafetyVerdict(expected), text
+        assert worst(finding.severity for finding in policies.judged(found, strict)) is SafetyVerdict.NEEDS_APPROVAL, text
         production = judge(interpreter, text, context=Context(labels=frozenset({"env=prod"})))
-        assert worst(finding.severity for finding in production) is Verdict.NEEDS_APPROVAL, text
+        assert worst(finding.severity for finding in production) is SafetyVerdict.NEEDS_APPROVAL, text
     assert len(texts) > len({interpreter for _, interpreter, _ in texts})

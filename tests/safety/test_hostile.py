@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.safety_verdict import Verdict, worst
-from opsjobs.safety import Context, Question
+from opsjobs.model.safety_verdict import SafetyVerdict, worst
+from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.budget import CHARACTERS_MAX, Spent, filled_in, replaced
 from opsjobs.safety.globs import beginning, matching, normal, wildcards
 from opsjobs.safety.judging import traced
@@ -64,7 +64,7 @@ async def answers(asked: Iterable[tuple[str, str]]) -> list[str]:
     """Of which of them there is no answer."""
     failed: list[str] = []
     for interpreter, text in asked:
-        for finding in await JUDGES.judge(Question(interpreter, text, Context())):
+        for finding in await JUDGES.judge(SafetyQuestion(interpreter, text, Context())):
             if finding.rule == "unjudged":
                 failed.append(f"{interpreter} {text[:40]!r} … {text[-20:]!r}: {finding.reason}")
     return failed
@@ -120,8 +120,8 @@ def test_runs_of_wildcards_are_one() -> None:
 
 @pytest.mark.parametrize("words", ["rm /etc/" + "a*" * 17, "echo x > " + "b?" * 20, "cp " + "[ab]*x" * 17 + " /srv"])
 async def test_a_word_with_too_many_wildcards_needs_an_approval(words: str) -> None:
-    found = await JUDGES.judge(Question("sh", words, Context()))
-    assert worst(finding.severity for finding in found).rank >= Verdict.NEEDS_APPROVAL.rank
+    found = await JUDGES.judge(SafetyQuestion("sh", words, Context()))
+    assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
     assert "too-many-wildcards" in {finding.rule for finding in found}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.safety import Context
 from opsjobs.safety.judging import judge
 from opsjobs.safety.matching import severity
-from opsjobs.safety.rulebook import Rule, RuleError, bound, rulebook
+from opsjobs.safety.rulebook import RuleError, SafetyRule, bound, rulebook
 
 RULE = """
 - name: one
@@ -21,7 +21,7 @@ RULE = """
 
 
 @pytest.mark.parametrize("rule", rulebook().rules, ids=lambda rule: rule.name)
-def test_a_rule_holds_for_its_own_examples(rule: Rule) -> None:
+def test_a_rule_holds_for_its_own_examples(rule: SafetyRule) -> None:
     missed = [e.text[:200] for e in rule.finds if rule.name not in _found(e.language, e.text)]
     wrong = [e.text[:200] for e in rule.passes if rule.name in _found(e.language, e.text)]
     assert (missed, wrong) == ([], [])
@@ -72,5 +72,5 @@ def test_two_rules_of_one_name_are_told() -> None:
 def test_a_rule_is_stricter_where_its_condition_holds(when: str, context: Context) -> None:
     from_data = bound({"x.yaml": RULE.replace("severity: warn", f"severity: warn\n  stricter: {{{when}: block}}")})
     (rule,) = from_data.rules
-    assert severity(rule, Context()) is Verdict.WARN
-    assert severity(rule, context) is Verdict.BLOCK
+    assert severity(rule, Context()) is SafetyVerdict.WARN
+    assert severity(rule, context) is SafetyVerdict.BLOCK

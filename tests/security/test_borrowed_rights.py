@@ -13,7 +13,7 @@ from api.kit import problem
 from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.grants import within
 from opsjobs.model.token_claims import ClaimRules, external
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import stage
@@ -21,14 +21,14 @@ from security.stage import stage
 ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
 
 
-async def key(people: People, name: str, by: Principal) -> str:
+async def key(people: IdentityStore, name: str, by: Principal) -> str:
     """The token of a new administrator's key."""
     issued = await people.issue_key(NewKey(name, [ADMIN]), None, by)
     assert isinstance(issued, tuple)
     return issued[1]
 
 
-async def may(people: People, token: str) -> dict[str, Any] | None:
+async def may(people: IdentityStore, token: str) -> dict[str, Any] | None:
     """What its bearer may, in few words."""
     who = await people.by_token(token)
     return who and {"admin": who.may("system:admin"), "reads": who.may("jobs:read"), "roles": who.roles}
@@ -40,7 +40,7 @@ LESS = {"admin": False, "reads": True, "roles": ()}
 
 @pytest.mark.parametrize("kind", ["user", "external", "service"])
 async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind: Any) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     if kind == "user":
         await people.users.create("root", "hash", [ADMIN])
         await people.users.create("chief", "hash", [ADMIN])
@@ -71,7 +71,7 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
 
 
 async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
 
     async def roles() -> tuple[str, ...]:
         stands = await people.standing("eva", "external")
@@ -91,7 +91,7 @@ async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Data
 
 
 async def test_the_keys_of_the_installation_itself_answer_to_nobody(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.ensure_key("admin", "admin", "a-token-of-16-characters-or-more")
     admin = await people.by_token("a-token-of-16-characters-or-more")
     assert admin is not None
@@ -134,7 +134,7 @@ async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
 
 
 async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.users.create("root", "hash", [ADMIN])
     await people.users.create("chief", "hash", [ADMIN])
     maker, chief = await people.standing("root", "user"), await people.standing("chief", "user")
@@ -161,7 +161,7 @@ async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database
 
 
 async def test_services_that_change_each_other_do_not_come_to_answer_to_each_other(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     for name in ("one", "two"):
         await people.services.create(name, "pem", [ADMIN])
     one, two = [await people.standing(name, "service") for name in ("one", "two")]

@@ -19,9 +19,9 @@ from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.pool import _key
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.envelope import new_key
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.store.vault.usage import NOTED_SECONDS
@@ -125,7 +125,7 @@ async def test_a_target_does_not_take_a_login_that_its_transport_has_not(databas
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=login(type_, name="web-pw"))
         problem(await ada.http.post("/targets", json=named("web-1")), 422, "wrong_credential_type")
-        ada.parts.inventory = Inventory(database, ada.parts.vault, local=True)
+        ada.parts.inventory = TargetInventory(database, ada.parts.vault, local=True)
         assert (await ada.http.post("/targets", json=named("here", transport="local"))).status_code == 201
 
 
@@ -164,13 +164,13 @@ def as_everybody(principal: Principal) -> Callable[[str], Awaitable[Principal]]:
 
 async def test_launch_and_worker_ask_again_since_groups_and_bindings_change(database: Database) -> None:
     async with bench(database) as on:
-        inventory = Inventory(database, on.vault)
+        inventory = TargetInventory(database, on.vault)
         on.known = inventory  # type: ignore[assignment]  # the real one in its place
         on.launcher._targets = inventory
         await database.fetch("insert into target_groups (name) values ('web') returning id")
         for name in ("login", "root-pw"):
             await on.vault.create(password(name))
-        machines = [on.sessions.machine(f"web-{n}").reply([Exit(0)]) for n in (1, 2)]
+        machines = [on.sessions.machine(f"web-{n}").reply([RemoteExit(0)]) for n in (1, 2)]
         for n in (1, 2):
             await inventory.create(target(f"web-{n}", groups=["web"], credential="login"))
 

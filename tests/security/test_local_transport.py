@@ -16,7 +16,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.local import LocalSessions
 from opsjobs.settings import load
 from opsjobs.standalone.stack import Stack, StackOptions
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from security.world import badge, world
@@ -27,7 +27,7 @@ RUN: dict[str, Any] = {"actions": [{"command": "id"}], "targets": {"ids": ["here
 
 def turn(parts: Any, *, on: bool) -> None:
     """Build what is asked for local targets with the setting on or off."""
-    parts.inventory = Inventory(parts.database, parts.vault, local=on)
+    parts.inventory = TargetInventory(parts.database, parts.vault, local=on)
     parts.imports = Imports(parts.database, local=on)
     parts.launcher._limits = LaunchLimits(local_transport=on)
 

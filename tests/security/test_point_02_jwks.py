@@ -13,7 +13,7 @@ from opsjobs.identity.jws import BY_KEY_PAIR
 from opsjobs.identity.platform_tokens import SignedTokens
 from opsjobs.identity.verification_keys import KEPT_WITHOUT_ANSWER_SECONDS, REFETCH_SECONDS, PublishedKeys
 from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
-from opsjobs.integrations.json_client import BYTES_MAX, Asking
+from opsjobs.integrations.json_client import BYTES_MAX, JsonClient
 from opsjobs.model.errors import Unauthorised, Unavailable
 from opsjobs.model.token_claims import ClaimRules
 
@@ -26,7 +26,7 @@ class Door:
 
     def __init__(self, answers: Answers, issuer: Any = None) -> None:
         self.clock = TurnedClock(datetime(2026, 11, 27, tzinfo=UTC))
-        self.asking = Asking(seconds=5)
+        self.asking = JsonClient(seconds=5)
         issuer = issuer(self.asking) if issuer else PinnedIssuer(self.asking, f"{answers.url}/keys")
         keys = PublishedKeys(issuer.jwks, self.clock, algorithms=BY_KEY_PAIR, ttl_seconds=TTL)
         self.tokens = SignedTokens(keys, ClaimRules(ISSUER, (AUDIENCE,)), self.clock)
@@ -118,7 +118,7 @@ async def test_point_02_discovery_is_believed_of_its_own_issuer_only() -> None:
 
         async def told(document: Any, *, plain_http: bool = True) -> Any:
             server.at[well_known] = (200, document)
-            asking = Asking()
+            asking = JsonClient()
             try:
                 return await DiscoveredIssuer(asking, server.url, plain_http=plain_http).jwks()
             finally:

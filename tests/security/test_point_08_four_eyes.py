@@ -13,7 +13,7 @@ from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import Forbidden
-from opsjobs.model.safety_verdict import Finding, Judgement, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyJudgement, SafetyVerdict
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.store.identities.api_keys import NewKey, role_grant
@@ -249,7 +249,7 @@ def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dic
 
 
 def test_point_08_the_author_does_not_displace_those_whom_the_safety_policy_names() -> None:
-    dangerous = Judgement((Finding("delete", Verdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),))
+    dangerous = SafetyJudgement((Finding("delete", SafetyVerdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),))
     asked = terms_of(ApprovalPolicy(users=["pal", "bob"], approvers=2), Judged(dangerous, [ApprovalPolicy(roles=["security"])]))
     assert asked is not None
     assert (asked.roles, asked.users, asked.needed) == (("security",), (), 2)

@@ -13,7 +13,7 @@ from opsjobs.model.approval import Approval, ApprovalStatus, Requester
 from opsjobs.model.errors import Conflict, Forbidden
 from opsjobs.model.grants import both, both_roles
 from opsjobs.model.token_claims import ClaimRules, external
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.stage import Stage, stage
@@ -88,7 +88,7 @@ def test_point_08_a_service_counts_once_for_whomever_it_speaks(first: Principal,
 
 
 async def test_point_08_a_service_passes_by_a_role_only_if_the_user_has_it_too(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.users.create("op", "hash", [{"role": "operator", "permissions": [], "scope": ""}])
     await people.users.create("chief", "hash", [{"role": "manager", "permissions": [], "scope": ""}])
     await people.services.create("portal", "pem", [{"role": "manager", "permissions": [], "scope": ""}])

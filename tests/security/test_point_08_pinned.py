@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opsjobs.engine.compiled_spec import course_of
+from opsjobs.engine.compiled_spec import compile_spec
 from opsjobs.engine.launching.target_pinning import Pinning, pins_of_step, with_steps_pinned
 from opsjobs.model.errors import Invalid
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
@@ -23,7 +23,7 @@ async def refusals(at: Stage, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
     spec = (await at.parts.ledger.specs([execution]))[execution]
     endpoint = (await at.parts.inventory.endpoints(["1"]))["1"]
-    return await Pinning().refusal(course_of(spec, {}), 1, endpoint)
+    return await Pinning().refusal(compile_spec(spec, {}), 1, endpoint)
 
 
 @pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger", "step", "override", "free"])

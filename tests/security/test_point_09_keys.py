@@ -19,12 +19,12 @@ from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.fake.script import Gate
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import load
 from opsjobs.standalone.key_file import drop, put_first, read
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Keys, StoredCredential, Vault
+from opsjobs.store.vault import KeyRotation, StoredCredential, Vault
 from store.cast import password
 
 # The chain of the audit log is signed under the old one, too.
@@ -75,7 +75,7 @@ async def launched(on: Bench, vault: Vault, number: int) -> Execution:
 
 async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(database: Database) -> None:
     before, both, after = (Vault(database, keys) for keys in ([OLD], [NEW, OLD], [NEW]))
-    keys = Keys(database, [NEW, OLD])
+    keys = KeyRotation(database, [NEW, OLD])
     gate = Gate(asyncio.Event())
     async with bench(database) as on:
         stored = [await before.create(password(f"login-{n}")) for n in range(LOGINS)]
@@ -84,7 +84,7 @@ async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(data
         on.known, on.vault = fleet, both
         on.launcher._targets = fleet
         for n in range(EXECUTIONS):
-            on.machine(f"web-{n}").reply([gate, Exit(0)], to="true").reply([Exit(0)])
+            on.machine(f"web-{n}").reply([gate, RemoteExit(0)], to="true").reply([RemoteExit(0)])
         # Half of them run when the rotation begins; the others are launched, some under the old key still, while it goes on.
         executions = [await launched(on, before, n) for n in range(EXECUTIONS // 2)]
         async with on.worker():
@@ -129,20 +129,20 @@ async def test_point_09_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotati
     assert [(c.password is None, "changed outside opsjobs" in (c.fault or "")) for c in opened.values()] == [
         (True, True), (True, True), (False, False)
     ]  # fmt: skip
-    rotated = await Keys(database, [NEW, OLD]).rotate(60.0, batch_rows=1)
+    rotated = await KeyRotation(database, [NEW, OLD]).rotate(60.0, batch_rows=1)
     assert (rotated.rewrapped, rotated.left, [row["id"] for row in rotated.broken]) == (2, 2, [1, 2])
     assert rotated.data()["done"]
     assert not rotated.data()["keys"][1]["removable"]
     # Put back, they are what they were: nothing was sealed over them.
     await database.fetch(SWAP)
-    assert (await Keys(database, [NEW, OLD]).rotate(60.0)).left == 0
+    assert (await KeyRotation(database, [NEW, OLD]).rotate(60.0)).left == 0
     assert [c.fault for c in (await Vault(database, [NEW]).open_many(["1", "2", "3"])).values()] == [None] * 3
 
 
 async def test_point_09_sealed_parameters_do_not_open_in_another_execution(database: Database) -> None:
     vault = Vault(database, [OLD])
     async with bench(database) as on:
-        machines = [on.machine(f"web-{n}").reply([Exit(0)]) for n in (1, 2)]
+        machines = [on.machine(f"web-{n}").reply([RemoteExit(0)]) for n in (1, 2)]
         executions = [await launched(on, vault, n) for n in (1, 2)]
         await database.fetch(
             "update execution_specs s set parameters = o.parameters from execution_specs o where o.execution_id <> s.execution_id returning 1"
@@ -153,12 +153,12 @@ async def test_point_09_sealed_parameters_do_not_open_in_another_execution(datab
         assert {e.status for e in ended} == {ExecutionStatus.FAILED}
         assert [m.starts for m in machines] == [[], []]
         assert "do not open" in str([await on.row(e) for e in executions])
-        broken = (await Keys(database, [NEW, OLD]).rotate(60.0)).broken
+        broken = (await KeyRotation(database, [NEW, OLD]).rotate(60.0)).broken
         assert [row["kind"] for row in broken] == ["parameters"] * 2
 
 
 async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_are_left_for_later(database: Database) -> None:
-    vault, keys = Vault(database, [OLD]), Keys(database, [NEW, OLD])
+    vault, keys = Vault(database, [OLD]), KeyRotation(database, [NEW, OLD])
     for n in range(5):
         await vault.create(password(f"login-{n}"))
     async with database.transaction() as other:
@@ -171,16 +171,16 @@ async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_a
 
 async def test_point_09_a_row_under_a_key_that_is_gone_is_counted_and_left_alone(database: Database) -> None:
     await Vault(database, [OLD]).create(password("lost"))
-    states = await Keys(database, [NEW]).states()
+    states = await KeyRotation(database, [NEW]).states()
     assert [(s.id, s.known, s.rows) for s in states] == [(named(NEW), True, 0), (named(OLD), False, 2)]
-    assert (await Keys(database, [NEW]).rotate(60.0)).data()["done"]
+    assert (await KeyRotation(database, [NEW]).rotate(60.0)).data()["done"]
 
 
 async def test_point_09_only_an_admin_rotates_keys_and_it_is_on_record(database: Database) -> None:
     async with desk(database) as ada:
         key = named(OLD)
         await Vault(database, [OLD]).create(password("login"))
-        ada.parts.keys = Keys(database, [NEW, OLD])
+        ada.parts.keys = KeyRotation(database, [NEW, OLD])
         assert (await ada.http.get("/keys")).json()["items"][1] == {
             "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0, "audit_chain": 1},
             "removable": False,

@@ -16,7 +16,7 @@ import pytest
 
 from engine.bench import Bench, bench, until
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.compiled_spec import course_of
+from opsjobs.engine.compiled_spec import compile_spec
 from opsjobs.engine.runs.run_masks import KEPT_SECONDS, Masks
 from opsjobs.model.action import CommandAction
 from opsjobs.model.credential import CredentialDraft
@@ -27,7 +27,7 @@ from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import Break, Gate
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Spec
 from opsjobs.store.transaction import Database
 
@@ -81,9 +81,11 @@ async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: 
         await on.vault.create(password)
         escaped = '"' + "".join(f"\\u{ord(c):04x}" for c in TOKEN) + '"'
         say = f'{{"it": "{json.dumps(TOKEN)[1:-1]}", "spelt": {escaped}, "{PASSWORD}": 7}}\n'.encode()
-        web = on.machine("web-1").reply([Output("stdout", say[:20]), Output("stdout", say[20:]), Exit(0)], to="say")
+        web = on.machine("web-1").reply([Output("stdout", say[:20]), Output("stdout", say[20:]), RemoteExit(0)], to="say")
         spelt = [base64.b64encode(b"-" + secret.encode()) for secret in SECRETS]
-        web.reply([*(Output("stderr", text + b"\n") for text in spelt), Output("stderr", KEY.encode()), Exit(0)], to="spell")
+        web.reply(
+            [*(Output("stderr", text + b"\n") for text in spelt), Output("stderr", KEY.encode()), RemoteExit(0)], to="spell"
+        )
         web.reply([Break(RemoteFailure(ErrorCode.LOST, f"the machine says: {BECOME} and {PASSWORD}"))], to="break")
         async with on.worker():
             execution = await launch(
@@ -123,7 +125,7 @@ async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two
     async with bench(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply(
-            [Output("stdout", said[:border]), Output("stderr", b"x"), gate, Output("stdout", said[border:]), Exit(0)]
+            [Output("stdout", said[:border]), Output("stderr", b"x"), gate, Output("stdout", said[border:]), RemoteExit(0)]
         )
         execution = await launch(on, CommandAction(key="say", command="say"))
 
@@ -151,7 +153,7 @@ async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(databa
     async with bench(database) as on, on.worker():
         let_in(on)
         gate = Gate(asyncio.Event())
-        on.machine("web-1").reply([Output("stdout", b"ready\n"), gate, Exit(0)])
+        on.machine("web-1").reply([Output("stdout", b"ready\n"), gate, RemoteExit(0)])
         execution = await launch(on, CommandAction(key="say", command="say"))
 
         async def shown() -> bool:
@@ -164,7 +166,7 @@ async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(databa
 
 def test_the_forms_of_a_login_are_made_once_for_all_of_its_machines_and_let_go_after_a_minute() -> None:
     clock = TurnedClock()
-    made, course = Masks(clock), course_of(Spec(1, UUID(int=1), [], {}, clock.now()), {})
+    made, course = Masks(clock), compile_spec(Spec(1, UUID(int=1), [], {}, clock.now()), {})
 
     def forms() -> int:
         login = Credential("7", 1, "fleet", CredentialType.PASSWORD, "ada", Secret(PASSWORD))

@@ -11,7 +11,7 @@ from api.kit import desk, problem
 from kit.issuer import SECRET
 from opsjobs import settings
 from opsjobs.clock import TurnedClock
-from opsjobs.identity.jws import Unproven
+from opsjobs.identity.jws import UnverifiedToken
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.model.errors import Unauthorised
 from opsjobs.store.envelope import new_key
@@ -69,14 +69,14 @@ def test_point_12_a_token_of_one_installation_is_none_in_another() -> None:
     token, seconds = OwnTokens([ours], clock, minutes=15).issue(SESSION, "ada")
     assert seconds == 900
     with pytest.raises(Unauthorised, match="another installation"):
-        OwnTokens([theirs], clock, minutes=15).session(Unproven.read(token))
+        OwnTokens([theirs], clock, minutes=15).session(UnverifiedToken.read(token))
     # Another key comes before it, as a rotation has it: what it signed is good until it is taken away.
     rotated = OwnTokens([theirs, ours], clock, minutes=15)
-    assert rotated.session(Unproven.read(token)) == SESSION
-    assert Unproven.read(rotated.issue(SESSION, "ada")[0]).kid != Unproven.read(token).kid
+    assert rotated.session(UnverifiedToken.read(token)) == SESSION
+    assert UnverifiedToken.read(rotated.issue(SESSION, "ada")[0]).kid != UnverifiedToken.read(token).kid
     clock.turn(900)
     with pytest.raises(Unauthorised, match="expired"):
-        rotated.session(Unproven.read(token))
+        rotated.session(UnverifiedToken.read(token))
 
 
 async def test_point_12_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(database: Database) -> None:

@@ -17,14 +17,14 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import NEVER
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft
 from opsjobs.remote.pool import SshPool
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.store.envelope import new_key
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 
-OK = (b"", b"", Exit(0))
+OK = (b"", b"", RemoteExit(0))
 
 
 @dataclass
@@ -126,7 +126,7 @@ async def test_point_13_neither_a_revoked_key_nor_a_revoked_ca_is_good_by_its_ce
 
 
 async def test_point_13_unchecked_is_an_explicit_word_that_is_on_record(database: Database) -> None:
-    inventory = Inventory(database, Vault(database, [new_key()]))
+    inventory = TargetInventory(database, Vault(database, [new_key()]))
     assert TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}).host_key_policy is HostKeyPolicy.PINNED
     await inventory.create(TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}))
     await inventory.replace(

@@ -14,7 +14,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.pool import SshPool
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.dial import check_literal, dial
 
@@ -103,7 +103,7 @@ async def test_point_17_what_was_resolved_is_what_is_checked_and_connected_to(mo
         try:
             good = small.endpoint(name="web-1")
             from_name = type(good)(type(good.target)(**_changed(good.target, "rebinding.example.org")), good.credential)
-            assert await run(pool, from_name, "true") == (b"", b"", Exit(0))
+            assert await run(pool, from_name, "true") == (b"", b"", RemoteExit(0))
             assert asked == ["rebinding.example.org"]
         finally:
             await pool.close()

@@ -13,8 +13,8 @@ import pytest
 
 from contract.injections import payloads
 from opsjobs.model.rendering import Rendering
-from opsjobs.model.safety_verdict import Verdict
-from opsjobs.model.template import Names
+from opsjobs.model.safety_verdict import SafetyVerdict
+from opsjobs.model.template import TemplateNames
 from opsjobs.safety.job_inputs import texts_of
 from opsjobs.safety.judging import judge
 
@@ -34,7 +34,7 @@ def test_point_18_a_value_is_one_word_of_the_shell_whatever_it_says(
     witness = tmp_path / "witness"
     texts = payloads(witness)
     assert len(set(texts)) >= 200
-    rendering = Rendering({"key": "b", "type": "command", "command": command}, Names(["x"], (), ["a"]))
+    rendering = Rendering({"key": "b", "type": "command", "command": command}, TemplateNames(["x"], (), ["a"]))
     lines = [rendering.command(values(text)) for text in texts]
     done = subprocess.run(["sh"], input=(WORD + "\n".join(lines)).encode(), capture_output=True, cwd=tmp_path, check=True)
     assert done.stdout == b"".join(f"1\0{text}\0".encode() * command.count("say") for text in texts)
@@ -42,7 +42,7 @@ def test_point_18_a_value_is_one_word_of_the_shell_whatever_it_says(
 
 
 def test_point_18_what_a_value_says_is_never_a_template_again(tmp_path: Path) -> None:
-    rendering = Rendering({"key": "b", "type": "command", "command": "echo ${x}"}, Names(["x", "y"]))
+    rendering = Rendering({"key": "b", "type": "command", "command": "echo ${x}"}, TemplateNames(["x", "y"]))
     assert rendering.command({"parameters": {"x": "${y} ${target.host}", "y": "secret"}}) == "echo '${y} ${target.host}'"
 
 
@@ -51,5 +51,5 @@ def test_point_18_the_safety_check_takes_a_value_for_data_too(tmp_path: Path) ->
     for text in [*dangerous, *payloads(tmp_path / "witness")[::10]]:
         action = {"key": "b", "type": "command", "command": "logger ${x}"}
         (found,) = texts_of([action], {"x": text}, [])
-        assert all(f.severity is not Verdict.BLOCK for f in judge("sh", found.text)), text
-    assert any(f.severity is Verdict.BLOCK for f in judge("sh", "logger $(rm -rf /)")), "so that this proves something"
+        assert all(f.severity is not SafetyVerdict.BLOCK for f in judge("sh", found.text)), text
+    assert any(f.severity is SafetyVerdict.BLOCK for f in judge("sh", "logger $(rm -rf /)")), "so that this proves something"

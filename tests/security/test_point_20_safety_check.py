@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.model.safety_verdict import Verdict, worst
+from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
 from opsjobs.safety.judging import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def verdict(interpreter: str, text: str) -> Verdict:
+def verdict(interpreter: str, text: str) -> SafetyVerdict:
     return worst(finding.severity for finding in judge(interpreter, text))
 
 
@@ -34,7 +34,7 @@ def verdict(interpreter: str, text: str) -> Verdict:
     ],
 )
 def test_point_20_what_hides_a_command_is_looked_through(interpreter: str, text: str) -> None:
-    assert verdict(interpreter, text) is Verdict.BLOCK
+    assert verdict(interpreter, text) is SafetyVerdict.BLOCK
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_point_20_what_hides_a_command_is_looked_through(interpreter: str, text:
     ],
 )
 def test_point_20_what_cannot_be_read_needs_an_approval(interpreter: str, text: str) -> None:
-    assert verdict(interpreter, text) is Verdict.NEEDS_APPROVAL
+    assert verdict(interpreter, text) is SafetyVerdict.NEEDS_APPROVAL
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_point_20_what_cannot_be_read_needs_an_approval(interpreter: str, text: 
     ],
 )
 def test_point_20_what_is_merely_unknown_warns_and_asks_in_production(interpreter: str, text: str) -> None:
-    assert verdict(interpreter, text) is Verdict.WARN
+    assert verdict(interpreter, text) is SafetyVerdict.WARN
     production = judge(interpreter, text, context=Context(labels=frozenset({"env=production"})))
-    assert worst(finding.severity for finding in production) is Verdict.NEEDS_APPROVAL
+    assert worst(finding.severity for finding in production) is SafetyVerdict.NEEDS_APPROVAL
 
 
 @pytest.mark.parametrize(
     "text", ['echo "rm -rf /"', "# rm -rf /", "cat <<EOF\nrm -rf /\nEOF\n", "grep 'rm -rf' x", "printf 'rm -rf /\\n'"]
 )
 def test_point_20_text_that_is_only_text_is_allowed(text: str) -> None:
-    assert verdict("bash", text) is Verdict.ALLOW
+    assert verdict("bash", text) is SafetyVerdict.ALLOW
 
 
 def test_point_20_the_documents_say_that_it_is_no_sandbox() -> None:

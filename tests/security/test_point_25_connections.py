@@ -23,7 +23,7 @@ import uvicorn
 
 from kit.ports import free_port
 from opsjobs.api.connection_limits import ConnectionLimits, backlog_of, most_of
-from opsjobs.api.http_connection import Connection
+from opsjobs.api.http_connection import HttpConnection
 from opsjobs.store.envelope import new_key
 
 START_SECONDS = 90
@@ -41,7 +41,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 async def served(**how: Any) -> AsyncIterator[int]:
     """A server of `hello`; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(hello, http=partial(Connection, **how), lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+        config = uvicorn.Config(hello, http=partial(HttpConnection, **how), lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -100,7 +100,7 @@ async def test_point_25_a_request_that_is_being_served_has_no_such_time() -> Non
         await hello(scope, receive, send)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        factory: Any = partial(Connection, header_seconds=0.05)
+        factory: Any = partial(HttpConnection, header_seconds=0.05)
         server = uvicorn.Server(uvicorn.Config(slow, http=factory, lifespan="off", log_config=None, access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         async with httpx2.AsyncClient(timeout=30) as http:

@@ -13,7 +13,7 @@ import pytest
 from api.kit import Desk, desk, problem
 from opsjobs.api.body import STRANGER_BYTES_MAX
 from opsjobs.api.token_bucket import BURST_SECONDS
-from opsjobs.api.unauthenticated_rate_limit import AT_ONCE_MAX, DOUBTED_MAX, Strangers
+from opsjobs.api.unauthenticated_rate_limit import AT_ONCE_MAX, DOUBTED_MAX, UnauthenticatedLimiter
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
 from opsjobs.store.system_status import HEAD
@@ -74,7 +74,7 @@ async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(databas
 
 
 def test_from_where_too_much_comes_a_few_tokens_are_judged_at_a_time() -> None:
-    strangers = Strangers(A_SECOND, TurnedClock())
+    strangers = UnauthenticatedLimiter(A_SECOND, TurnedClock())
     for _ in range(AT_ONCE):
         strangers.without_token(ELSEWHERE)
     with ExitStack() as judged:

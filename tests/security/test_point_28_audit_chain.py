@@ -18,7 +18,7 @@ from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler
 from opsjobs.composition.worker import HostedWorker
 from opsjobs.engine.background.audit_sealer import Sealer
-from opsjobs.model.audit_chain import Link, Walk, canonical
+from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
 from opsjobs.store import audit, audit_log, audit_sealer
 from opsjobs.store.audit_log import AuditLog
@@ -36,7 +36,7 @@ async def note(connection: Connection, number: int) -> None:
     await audit.record(connection, "target.updated", "target", number, f"web-{number}", before=change, after={})
 
 
-async def filled(database: Database, rows: int = ROWS) -> Link:
+async def filled(database: Database, rows: int = ROWS) -> ChainLink:
     """A log of so many sealed rows; its head."""
     async with database.transaction() as connection:
         for number in range(1, rows + 1):
@@ -340,8 +340,8 @@ def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
     text = canonical(row)
     assert text == canonical(dict(reversed([*{**row, "before": {"a": [1.5, None], "b": 1}}.items()])))
     assert b'"before":{"a":[1.5,null],"b":1}' in text
-    link = Link().next(row)
-    walk = Walk(Link())
+    link = ChainLink().next(row)
+    walk = ChainWalk(ChainLink())
     assert walk.step(row, link.hash)
     assert str(walk.at) == f"1:{link.hash}"
 

@@ -14,20 +14,20 @@ from kit.servers import AUDIT_KEY
 from opsjobs.engine.background.audit_sealer import Sealer
 from opsjobs.engine.background.retention import Keeper
 from opsjobs.engine.turn import Turn
-from opsjobs.model.audit_chain import FIELDS, Break, Link
+from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink
 from opsjobs.model.audit_signing import Part, SigningKeys
 from opsjobs.model.encryption_key import decoded, derived, key_id
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, audit_chain
-from opsjobs.store.audit_chain import Unproven
+from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.envelope import new_key
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Keys
+from opsjobs.store.vault import KeyRotation
 from opsjobs.telemetry import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
@@ -50,7 +50,7 @@ async def filled(database: Database, keys: list[Secret] = KEYS) -> Seals:
     return seals
 
 
-async def broken(database: Database, keys: list[Secret] = KEYS) -> Break | None:
+async def broken(database: Database, keys: list[Secret] = KEYS) -> ChainBreak | None:
     """What a process says of it that was not there before."""
     return (await AuditLog(database, keys).verify()).broken
 
@@ -78,7 +78,7 @@ class Thief:
             for statement in statements:
                 connection.execute(statement)  # type: ignore[arg-type]
 
-    def chains(self, seal: int, sign: Callable[[Link], tuple[str | None, str | None]], *, end: bool = True) -> None:
+    def chains(self, seal: int, sign: Callable[[ChainLink], tuple[str | None, str | None]], *, end: bool = True) -> None:
         """Make the chain anew from this number on, signed in his way; and with it its end, signed likewise."""
         with self._connected() as connection:
             link = self._link(connection, seal - 1)
@@ -91,7 +91,7 @@ class Thief:
                 self._ends(connection, link, sign(link)[0])
 
     @staticmethod
-    def _ends(connection: psycopg.Connection[DictRow], head: Link, key: str | None) -> None:
+    def _ends(connection: psycopg.Connection[DictRow], head: ChainLink, key: str | None) -> None:
         connection.execute("update audit_chain set head_seal = %s, head_hash = decode(%s, 'hex')", [head.seal, head.hash])
         if key is not None:
             row = connection.execute(f"select {audit_chain.COLUMNS} from audit_chain").fetchone()
@@ -100,9 +100,9 @@ class Thief:
             connection.execute("update audit_chain set key_id = %s, mac = decode(%s, 'hex')", [key, made.mac])
 
     @staticmethod
-    def _link(connection: psycopg.Connection[DictRow], seal: int) -> Link:
+    def _link(connection: psycopg.Connection[DictRow], seal: int) -> ChainLink:
         row = connection.execute("select encode(hash, 'hex') as hash from audit_log where seal = %s", [seal]).fetchone()
-        return Link(seal, row["hash"]) if row is not None else Link(seal)
+        return ChainLink(seal, row["hash"]) if row is not None else ChainLink(seal)
 
     def _connected(self) -> psycopg.Connection[DictRow]:
         return psycopg.connect(self.url, row_factory=dict_row, options="-c session_replication_role=replica")
@@ -112,17 +112,17 @@ def _bytes(key: str | None, mac: str | None) -> tuple[str | None, bytes | None]:
     return key, bytes.fromhex(mac) if mac is not None else None
 
 
-def bare(_: Link) -> tuple[None, None]:
+def bare(_: ChainLink) -> tuple[None, None]:
     """Plain SHA-256, as it was before there were signatures."""
     return None, None
 
 
-def guessed(link: Link) -> tuple[str, str]:
+def guessed(link: ChainLink) -> tuple[str, str]:
     """Under a key of his own, which he says is ours."""
     return OURS, GUESSED.sign(Part.ROW, bytes.fromhex(link.hash)).mac
 
 
-def strange(link: Link) -> tuple[str, str]:
+def strange(link: ChainLink) -> tuple[str, str]:
     """Under a key of his own, by its own name."""
     made = GUESSED.sign(Part.ROW, bytes.fromhex(link.hash))
     return made.key_id, made.mac
@@ -193,7 +193,7 @@ MADE_ANEW = {
 
 @pytest.mark.parametrize(("seal", "sign", "kind"), MADE_ANEW.values(), ids=MADE_ANEW)
 async def test_a_chain_that_is_made_anew_is_found(
-    database: Database, thief: Thief, seal: int, sign: Callable[[Link], tuple[str | None, str | None]], kind: str
+    database: Database, thief: Thief, seal: int, sign: Callable[[ChainLink], tuple[str | None, str | None]], kind: str
 ) -> None:
     await filled(database)
     thief.does(CHANGE, NO_SIGNATURE, "update audit_chain set anchor_seal = 6, anchor_id = 99" if seal == 1 else CHANGE)
@@ -268,22 +268,22 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Datab
     seals = await filled(database)
     thief.does(f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4")
     await written(database)
-    with pytest.raises(Unproven, match="to end at 4"):
+    with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.seal()
     assert await Sealer(seals).run_once() == {"sealed": 0}
-    with pytest.raises(Unproven, match="to end at 4"):
+    with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.retain(0)
     turn = Turn("retention", Turns(database), Metrics())
     keeper = Keeper(turn, Retention(database), KEEP, seals)
     assert (await keeper.run_once())["audit_rows_deleted"] == 0
-    rotated = await Keys(database, [new_key(), AUDIT_KEY]).rotate(60)
+    rotated = await KeyRotation(database, [new_key(), AUDIT_KEY]).rotate(60)
     assert [row["kind"] for row in rotated.broken] == ["audit_chain"]
 
 
 async def test_retention_does_not_let_go_of_what_was_made_to_look_old(database: Database, thief: Thief) -> None:
     seals = await filled(database)
     thief.does("update audit_log set at = at - interval '9 days' where seal <= 3")
-    with pytest.raises(Unproven, match="Row 1 "):
+    with pytest.raises(UnverifiedChain, match="Row 1 "):
         await seals.retain(86_400)
     assert (await database.fetch("select count(*) as n from audit_log where seal is not null"))[0]["n"] == ROWS
 
@@ -300,7 +300,7 @@ async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_he
     assert found is not None
     assert (found.seal, found.kind) == (7, "tail")
     await written(database)
-    with pytest.raises(Unproven, match="has seen it end at 8"):
+    with pytest.raises(UnverifiedChain, match="has seen it end at 8"):
         await seals.seal()
     # Who was not there cannot know: docs/audit.md says so, and what helps.
     await Seals(database, KEYS).seal()
@@ -355,9 +355,9 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: D
     assert (older.seal, older.kind) == (7, "key")
     assert named in older.detail
     await written(database)
-    with pytest.raises(Unproven, match=named):
+    with pytest.raises(UnverifiedChain, match=named):
         await Seals(database, KEYS).seal()
-    rotated = await Keys(database, [new, AUDIT_KEY]).rotate(60)
+    rotated = await KeyRotation(database, [new, AUDIT_KEY]).rotate(60)
     assert [(key.id, key.data()["removable"]) for key in rotated.keys] == [(named, False), (OURS, True)]
     await Seals(database, [new]).seal()
     found = await AuditLog(database, [new]).verify()
@@ -371,7 +371,7 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: D
 async def test_rotation_signs_the_chain_under_the_current_key_though_nothing_is_written(database: Database) -> None:
     new = new_key()
     await filled(database)
-    keys = Keys(database, [new, AUDIT_KEY])
+    keys = KeyRotation(database, [new, AUDIT_KEY])
     assert (await keys.rotate(60)).rewrapped == 1
     assert (await keys.rotate(60)).data()["done"]
     assert await broken(database, [new]) is None
@@ -384,7 +384,7 @@ async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_fi
     thief.chains(1, bare)
     thief.does(NO_SIGNATURE)
     async with database.transaction() as connection:  # as the retention of that release leaves it
-        await audit.record(connection, "audit.retained", "audit_log", None, after={"rows": 0, "base": str(Link())})
+        await audit.record(connection, "audit.retained", "audit_log", None, after={"rows": 0, "base": str(ChainLink())})
     assert await broken(database) is not None
     with psycopg.connect(database_url) as connection:
         with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):

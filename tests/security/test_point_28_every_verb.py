@@ -15,14 +15,14 @@ from api.kit import app_on, job
 from api.live import parts_for
 from docs.test_complete import application
 from kit.story import Story
-from opsjobs.model.approval import Terms
+from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.remote.session import HostKey
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
-from opsjobs.store.vault.keys import Keys
+from opsjobs.store.vault.keys import KeyRotation
 
 ASKS = "it asks, and changes nothing"
 # Routes that leave no row, and why.
@@ -168,7 +168,7 @@ class Stage:
         if step.route == "POST /approvals/{id}/approve":
             self.tokens["mia"] = await self.parts.people.create_key("mia", "manager")
             for action in ("go", "stop"):
-                asked = await self.parts.ledger.ask_approval(self.ids["third"], action, Terms("May we?"))
+                asked = await self.parts.ledger.ask_approval(self.ids["third"], action, ApprovalTerms("May we?"))
                 self.ids[action] = asked.id
 
     async def _lose(self, execution: str, *machines: str) -> None:
@@ -219,7 +219,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
     parts = parts_for(database, [])
     parts.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
     key = new_key()
-    parts.vault, parts.keys = Vault(database, [key]), Keys(database, [new_key(), key])
+    parts.vault, parts.keys = Vault(database, [key]), KeyRotation(database, [new_key(), key])
     token = await parts.people.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(parts), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {token}"}

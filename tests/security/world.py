@@ -14,16 +14,16 @@ import httpx2
 from api.kit import app_on, known_to
 from api.live import parts_for
 from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
-from opsjobs.model.approval import Terms
+from opsjobs.model.approval import ApprovalTerms
 from opsjobs.store.blobs import seal
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.transaction import Database
 
 STAGING, FOREIGN = "staging", "foreign"
 """The halves, by the value of the label `env`; `foreign` is in the name of all that lies in the other one."""
 
 
-class Badges(People):
+class Badges(IdentityStore):
     """Knows the principals that tests hand a badge to, whatever their grants, beside those who have an API key."""
 
     def __init__(self, database: Database) -> None:
@@ -123,7 +123,7 @@ class World:
         execution = await self.ended(job)
         rows = await self.parts.database.fetch("select id from target_runs where execution_id = %s", [execution])
         await self.parts.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
-        asked = await self.parts.ledger.ask_approval(int(execution), f"ask-{env}", Terms(env))
+        asked = await self.parts.ledger.ask_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
         made = await self.schedule(job, f"nightly-{env}")
         self.things |= {
             ("target", env): target,

@@ -16,7 +16,7 @@ import pytest
 from opsjobs.model.errors import Unavailable
 from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.spawn import spawn
-from opsjobs.standalone.supervisor import Process, Supervisor
+from opsjobs.standalone.supervisor import SupervisedProcess, Supervisor
 
 SECONDS = 60.0
 STUBBORN = [
@@ -44,7 +44,7 @@ class Watched:
 def supervised(start: Callable[[], subprocess.Popen[bytes]], **chosen: object) -> Iterator[tuple[Supervisor, list[str]]]:
     said: list[str] = []
     supervisor = Supervisor(said.append)
-    supervisor.start([Process("it", start, **chosen)])  # type: ignore[arg-type]
+    supervisor.start([SupervisedProcess("it", start, **chosen)])  # type: ignore[arg-type]
     try:
         yield supervisor, said
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
-from opsjobs.model.spool_identity import Identity, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove, Sweep
 from opsjobs.store.paging import PageRequest
@@ -214,7 +214,7 @@ async def test_only_of_a_program_something_may_go_on(database: Database, kind: s
 
 async def test_branches_that_were_lost_are_looked_for_each_where_it_was_begun(database: Database) -> None:
     owner, (run,) = await in_a_store(database)
-    rebooted = Identity(STORE.store, "boot-2")
+    rebooted = SpoolIdentity(STORE.store, "boot-2")
     lost = {"status": RunStatus.LOST, "started_at": NOW, "finished_at": NOW}
     none = {"begins": True, "stored_before": (0, 0), "stored": (0, 0), "written": (0, 0)}
     branches = [

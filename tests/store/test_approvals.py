@@ -10,14 +10,14 @@ import psycopg
 import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read, says
-from opsjobs.model.approval import Approval, ApprovalStatus, Requester, Terms
+from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import Journal
-from opsjobs.store.ledger import Ledger, Question
+from opsjobs.store.ledger import Ledger, PendingApproval
 from opsjobs.store.transaction import Database
 
 HASH = "ab" * 32
@@ -25,7 +25,7 @@ HASH = "ab" * 32
 
 async def asked(database: Database, count: int = 3, *, needed: int = 1, **more: Any) -> tuple[Execution, Approval]:
     """An execution that waits for so many people."""
-    question = Question(Terms("the job asks for it", needed, 60), HASH, b"salt")
+    question = PendingApproval(ApprovalTerms("the job asks for it", needed, 60), HASH, b"salt")
     execution = await launch(database, machines(count), question=question, requester=Requester("ada", "user", "ada"), **more)
     (approval,) = [a for a in await all_of(database) if a.execution_id == execution.id]
     return execution, approval

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from opsjobs.model.circuit import RIGHT_SECONDS, Ask, CircuitKey, CircuitPolicy, CircuitState, Report, Right
 from opsjobs.model.execution import ErrorCode
-from opsjobs.store.circuits import Circuits
+from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.system_status import Fleet
 from opsjobs.store.transaction import Database
@@ -23,12 +23,12 @@ def ask(key: CircuitKey = KEY, login: str = "a", *, insist: bool = False) -> Ask
     return Ask(key, login, uuid4(), insist)
 
 
-async def right(circuits: Circuits, wish: Ask) -> Right:
+async def right(circuits: CircuitStore, wish: Ask) -> Right:
     return (await circuits.ask([wish]))[0][0]
 
 
 async def tell(
-    circuits: Circuits, code: ErrorCode | None, *, key: CircuitKey = KEY, token: UUID | None = None, login: str = "a"
+    circuits: CircuitStore, code: ErrorCode | None, *, key: CircuitKey = KEY, token: UUID | None = None, login: str = "a"
 ) -> CircuitState | None:
     return (await circuits.tell([Report(key, login, code, "no", token)]))[0]
 
@@ -42,13 +42,13 @@ async def events(database: Database) -> list[str]:
 
 
 async def test_of_many_that_ask_at_once_one_may_try(database: Database) -> None:
-    workers = [Circuits(database), Circuits(database)]
+    workers = [CircuitStore(database), CircuitStore(database)]
     asked = await asyncio.gather(*(right(workers[n % 2], ask()) for n in range(20)))
     assert sorted(r.value for r in asked) == ["busy"] * 19 + ["yours"]
 
 
 async def test_batches_of_several_workers_over_the_same_logins_do_not_lock_each_other_out(database: Database) -> None:
-    workers = [Circuits(database), Circuits(database)]
+    workers = [CircuitStore(database), CircuitStore(database)]
     keys = [CircuitKey(str(n), "1") for n in range(60)]
     rounds = await asyncio.gather(
         *(worker.ask([ask(key) for key in way]) for worker in workers for way in (keys, keys[::-1], keys[30:] + keys[:30]))
@@ -59,7 +59,7 @@ async def test_batches_of_several_workers_over_the_same_logins_do_not_lock_each_
 
 
 async def test_a_good_login_is_free_for_all_until_somebody_finds_out_otherwise(database: Database) -> None:
-    circuits, other = Circuits(database, POLICY), Circuits(database, POLICY)
+    circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     assert await right(circuits, wish) is Right.YOURS
     assert await tell(circuits, None, token=wish.token) is None
@@ -74,7 +74,7 @@ async def test_a_good_login_is_free_for_all_until_somebody_finds_out_otherwise(d
 
 
 async def test_a_right_is_prolonged_while_its_holder_lives(database: Database) -> None:
-    circuits = Circuits(database)
+    circuits = CircuitStore(database)
     wish = ask()
     await circuits.ask([wish])
     for _ in range(3):
@@ -86,7 +86,7 @@ async def test_a_right_is_prolonged_while_its_holder_lives(database: Database) -
 
 
 async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change_is_told_once(database: Database) -> None:
-    circuits, other = Circuits(database, POLICY), Circuits(database, POLICY)
+    circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     await circuits.ask([wish])
     assert await tell(circuits, ErrorCode.AUTH_FAILED, token=wish.token) is CircuitState.OPEN
@@ -103,7 +103,7 @@ async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change
 
 
 async def test_a_changed_login_starts_anew(database: Database) -> None:
-    circuits = Circuits(database, POLICY)
+    circuits = CircuitStore(database, POLICY)
     await tell(circuits, ErrorCode.AUTH_FAILED)
     assert await right(circuits, ask()) is Right.OPEN
     assert await right(circuits, ask(login="b")) is Right.YOURS
@@ -114,7 +114,7 @@ async def test_the_list_shows_what_is_not_well_and_a_reset_closes_it(database: D
     inventory = inventory_on(database)
     await inventory._vault.create(password("login"))
     made = await inventory.create(target("web-1", credential="login"))
-    circuits = Circuits(database, POLICY)
+    circuits = CircuitStore(database, POLICY)
     good = CircuitKey("9", "")
     await tell(circuits, None, key=good)
     await tell(circuits, ErrorCode.AUTH_FAILED)
@@ -139,7 +139,7 @@ async def test_circuits_go_with_their_target_and_their_credential(database: Data
     inventory = inventory_on(database)
     await inventory._vault.create(password("login"))
     await inventory.create(target("web-1"))
-    circuits = Circuits(database)
+    circuits = CircuitStore(database)
     for key in (CircuitKey("1", ""), CircuitKey("2", "1"), CircuitKey("2", "")):
         await tell(circuits, ErrorCode.AUTH_FAILED, key=key)
     await inventory.delete("1")

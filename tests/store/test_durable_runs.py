@@ -12,14 +12,14 @@ import pytest
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines, read
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers
 
-REBOOTED = Identity("store-1", "boot-2")
+REBOOTED = SpoolIdentity("store-1", "boot-2")
 
 
 async def run_row(database: Database) -> dict[str, Any]:
@@ -122,7 +122,8 @@ async def test_two_workers_who_meet_the_same_machines_in_another_order_do_not_st
     claims = [(await o.claim(30)).runs for o in owners]
     for boot in map(str, range(20)):
         flushes = [
-            o.identify(r[:: 1 if o is owners[0] else -1], Identity("store-1", boot)) for o, r in zip(owners, claims, strict=True)
+            o.identify(r[:: 1 if o is owners[0] else -1], SpoolIdentity("store-1", boot))
+            for o, r in zip(owners, claims, strict=True)
         ]
         assert [s.stale for s in await asyncio.gather(*flushes)] == [frozenset(), frozenset()]
     assert await database.fetch("select distinct boot_id from target_state") == [{"boot_id": "19"}]
@@ -468,7 +469,7 @@ async def test_a_run_that_has_done_all_is_handed_out_however_many_died(database:
 )
 @pytest.mark.parametrize("where", [STORE, None])
 async def test_what_ended_unknown_in_a_store_is_looked_for_and_cleaned_up(
-    database: Database, where: Identity | None, code: ErrorCode, proof: CancelProof | None, sweep: bool
+    database: Database, where: SpoolIdentity | None, code: ErrorCode, proof: CancelProof | None, sweep: bool
 ) -> None:
     await launch(database, machines(1))
     owner = Owner(database)

@@ -23,7 +23,7 @@ from opsjobs.store.database_checks import Complaint, Fitness
 from opsjobs.store.envelope import new_key
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import Keys, Vault
+from opsjobs.store.vault import KeyRotation, Vault
 from store.test_vault import password
 
 
@@ -102,7 +102,7 @@ async def test_a_search_path_without_a_schema_is_named(database: Database) -> No
 
 
 async def test_a_database_as_it_should_be_has_no_complaint(database: Database) -> None:
-    fitness = Fitness(database, Keys(database, [AUDIT_KEY]))
+    fitness = Fitness(database, KeyRotation(database, [AUDIT_KEY]))
     assert [*await fitness.faults(), *await fitness.space(), *await fitness.secrets()] == []
 
 
@@ -111,14 +111,14 @@ async def test_secrets_under_keys_that_are_not_given_are_counted(database: Datab
     vault = Vault(database, [ours], SystemClock())
     for name in ("ada", "ben"):
         await vault.create(password(name))
-    (complaint,) = await Fitness(database, Keys(database, [other, AUDIT_KEY])).secrets()
+    (complaint,) = await Fitness(database, KeyRotation(database, [other, AUDIT_KEY])).secrets()
     assert (complaint.code, complaint.fatal) == ("secrets_not_readable", False)
     assert "2 credentials" in complaint.detail
-    assert await Fitness(database, Keys(database, [other, ours, AUDIT_KEY])).secrets() == []
+    assert await Fitness(database, KeyRotation(database, [other, ours, AUDIT_KEY])).secrets() == []
 
 
 async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database) -> None:
-    inspection = Inspection(Fitness(database, Keys(database, [new_key()])), SystemClock(), space=True)
+    inspection = Inspection(Fitness(database, KeyRotation(database, [new_key()])), SystemClock(), space=True)
     with capture_logs() as said:
         for _ in range(3):
             await inspection.run_once()
@@ -129,7 +129,7 @@ async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database)
 
 
 async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(database: Database) -> None:
-    inspection = Inspection(Fitness(database, Keys(database, [AUDIT_KEY])), SystemClock())
+    inspection = Inspection(Fitness(database, KeyRotation(database, [AUDIT_KEY])), SystemClock())
     async with database.connection() as connection:
         await connection.execute("alter table credentials rename to credentials_gone")
     with pytest.raises(psycopg.errors.UndefinedTable):
@@ -155,7 +155,7 @@ async def full_and_free_again(url: str, folder: Path) -> None:
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute("create table heap (text text)")
     database = Database(DatabaseOptions(url, connections=2))
-    fitness = Fitness(database, Keys(database, [AUDIT_KEY]))
+    fitness = Fitness(database, KeyRotation(database, [AUDIT_KEY]))
     await database.open()
     try:
         assert await fitness.space() == []

@@ -10,7 +10,7 @@ import pytest
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.target_group import GroupDraft
 from opsjobs.store.groups import Groups, StoredGroup
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
@@ -28,7 +28,7 @@ async def known(groups: Groups) -> dict[str, int]:
     return {group.name: group.targets for group in (await groups.list(PageRequest())).items}
 
 
-async def own_groups(inventory: Inventory) -> dict[str, list[str]]:
+async def own_groups(inventory: TargetInventory) -> dict[str, list[str]]:
     found = (await inventory.list(PageRequest())).items
     return {stored.target.name: list(stored.target.groups) for stored in found}
 

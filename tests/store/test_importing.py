@@ -6,7 +6,7 @@ from typing import Any
 
 from opsjobs.clock import SystemClock
 from opsjobs.model.target_import import ImportDraft, Imported
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
@@ -24,7 +24,7 @@ def outcomes(imported: Imported) -> list[str]:
     return [outcome.outcome for outcome in imported.outcomes]
 
 
-async def known(inventory: Inventory) -> dict[str, str]:
+async def known(inventory: TargetInventory) -> dict[str, str]:
     return {stored.target.name: stored.target.host for stored in (await inventory.list(PageRequest(limit=200))).items}
 
 

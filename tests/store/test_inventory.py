@@ -9,28 +9,28 @@ import pytest
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.target import SelectionDraft
 from opsjobs.store.envelope import new_key
-from opsjobs.store.inventory import Inventory, StoredTarget
+from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from store.cast import host_key, password, target
 
 
-def inventory_on(database: Database) -> Inventory:
-    return Inventory(database, Vault(database, [new_key()]))
+def inventory_on(database: Database) -> TargetInventory:
+    return TargetInventory(database, Vault(database, [new_key()]))
 
 
-async def stored(inventory: Inventory, name: str, **fields: Any) -> StoredTarget:
+async def stored(inventory: TargetInventory, name: str, **fields: Any) -> StoredTarget:
     made = await inventory.create(target(name, **fields))
     assert isinstance(made, StoredTarget)
     return made
 
 
-async def names(inventory: Inventory, **selection: Any) -> list[str]:
+async def names(inventory: TargetInventory, **selection: Any) -> list[str]:
     return [t.name for t in await inventory.resolve(SelectionDraft.model_validate(selection))]
 
 
-async def fleet(inventory: Inventory) -> None:
+async def fleet(inventory: TargetInventory) -> None:
     await stored(inventory, "web-1", groups=["web"], labels={"env": "prod", "role": "web"})
     await stored(inventory, "web-2", groups=["web"], labels={"env": "test", "role": "web"})
     await stored(inventory, "db-1", groups=["db"], labels={"env": "prod", "role": "db"})
@@ -110,7 +110,7 @@ async def test_ten_thousand_ids_are_resolved_in_one_go(database: Database) -> No
 
 async def test_an_endpoint_brings_credentials_and_the_way_nearest_hop_first(database: Database) -> None:
     vault = Vault(database, [new_key()])
-    inventory = Inventory(database, vault)
+    inventory = TargetInventory(database, vault)
     await vault.create(password("login"))
     await vault.create(password("gate"))
     await stored(inventory, "outer", credential="gate")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.errors import Invalid
-from opsjobs.store.paging import Column, IndexWalk, Listing, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest
 from opsjobs.store.transaction import Database
 
 NUMBERS = Listing(
@@ -17,13 +17,13 @@ NUMBERS = Listing(
        timestamptz '2026-01-01T00:00:00Z' + n * interval '1 hour' as seen_at,
        case when n > 3 then timestamptz '2026-02-01T00:00:00Z' end as ended_at from generate_series(1, %(upto)s::int) n""",
     {
-        "id": Column("integer", sort=True),
-        "third": Column("integer", sort=True),
-        "name": Column("text", sort=True),
-        "even": Column("boolean"),
-        "tags": Column("texts"),
-        "seen_at": Column("moment", sort=True),
-        "ended_at": Column("moment", sort=True, expression="coalesce(ended_at, 'infinity')"),
+        "id": ListColumn("integer", sort=True),
+        "third": ListColumn("integer", sort=True),
+        "name": ListColumn("text", sort=True),
+        "even": ListColumn("boolean"),
+        "tags": ListColumn("texts"),
+        "seen_at": ListColumn("moment", sort=True),
+        "ended_at": ListColumn("moment", sort=True, expression="coalesce(ended_at, 'infinity')"),
     },
     default_sort="id",
 )
@@ -154,10 +154,10 @@ async def test_numbered_pages_end_and_so_does_the_total(database: Database) -> N
 WALKED = Listing(
     NUMBERS._select,
     {
-        "id": Column("integer", sort=True),
-        "third": Column("integer", walk=IndexWalk("third", cases={"9": "even"})),
-        "name": Column("text", beside=("third",)),
-        "seen_at": Column("moment", sort=True, indexed=True, by_id=True),
+        "id": ListColumn("integer", sort=True),
+        "third": ListColumn("integer", walk=IndexWalk("third", cases={"9": "even"})),
+        "name": ListColumn("text", beside=("third",)),
+        "seen_at": ListColumn("moment", sort=True, indexed=True, by_id=True),
     },
     default_sort="id",
 )

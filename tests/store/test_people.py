@@ -9,21 +9,21 @@ import pytest
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
 
 async def test_a_token_is_who_it_was_made_for(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     token = await people.create_key("ada", "operator")
     assert token.startswith("opsc_")
     assert await people.by_token(token) == Principal.of_role("ada", "operator", "api_key")
 
 
 async def test_the_token_is_kept_nowhere(database: Database) -> None:
-    token = await People(database).create_key("ada", "admin")
+    token = await IdentityStore(database).create_key("ada", "admin")
     row = await database.fetch_one("select api_keys::text as everything from api_keys")
     assert row is not None
     assert token not in row["everything"]
@@ -32,13 +32,13 @@ async def test_the_token_is_kept_nowhere(database: Database) -> None:
 
 @pytest.mark.parametrize("token", ["", "opsc_", "opsc_unknown", "x" * 100_000, "nul\x00", "\udcff"])
 async def test_an_unknown_token_is_nobody(database: Database, token: str) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.create_key("ada", "admin")
     assert await people.by_token(token) is None
 
 
 async def test_an_expired_key_and_a_deleted_one_are_nobody(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     expired = await people.create_key("ada", "admin", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert await people.by_token(expired) is None
     token = await people.create_key("ben", "viewer")
@@ -50,7 +50,7 @@ async def test_an_expired_key_and_a_deleted_one_are_nobody(database: Database) -
 
 
 async def test_use_is_noted(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     token = await people.create_key("ada", "admin")
     assert (await people.get_key("1")).last_used_at is None
     await people.by_token(token)
@@ -58,7 +58,7 @@ async def test_use_is_noted(database: Database) -> None:
 
 
 async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refused(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.create_key("ada", "admin")
     with pytest.raises(Conflict, match="'ada'"):
         await people.create_key("ada", "viewer")
@@ -69,7 +69,7 @@ async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refuse
 
 
 async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_with_its_token(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     first, second = "opsc_" + "a" * 40, "opsc_" + "b" * 40
     for token in (first, first, second):
         await people.ensure_key("admin", "admin", token)
@@ -80,14 +80,14 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
 
 
 async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     token = await people.create_key("admin-host-1", "viewer")
     await people.ensure_key("admin", "admin", token)
     assert await people.by_token(token) == Principal.of_role("admin-host-1", "admin", "api_key")
 
 
 async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     ada = Principal.of_role("ada", "admin", "user", person="ada")
     asked = IdempotentRequest("ada", "POST /api-keys", "k", b"\0" * 32)
     issued = await people.issue_key(NewKey("ben", [role_grant("viewer")]), asked, ada)

@@ -10,7 +10,7 @@ import pytest
 
 from opsjobs.model.access import Grant, Principal, Scope, permissions_of
 from opsjobs.model.grants import kept_of
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 
@@ -19,7 +19,7 @@ ADA = Principal.of_role("ada", "operator", "external", scope=Scope.parse("env=st
 
 
 async def test_a_key_stands_until_it_expires_or_is_deleted(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.create_key("ada", "operator")
     await people.create_key("old", "operator", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert await people.standing("ada", "api_key") == Principal.of_role("ada", "operator", "api_key")
@@ -30,7 +30,7 @@ async def test_a_key_stands_until_it_expires_or_is_deleted(database: Database) -
 
 
 async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.users.create("ada", "hash", [STAGING])
     ada = await people.standing("ada", "user")
     assert ada == Principal.of_role("ada", "operator", "user", scope=Scope.parse("env=staging"), person="ada")
@@ -52,7 +52,7 @@ async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database
 
 
 async def test_a_narrow_key_is_none_to_a_process_of_the_release_before(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     admin = Principal.of_role("root", "admin", "api_key")
     narrow = await people.issue_key(NewKey("narrow", [STAGING]), None, admin)
     whole = await people.issue_key(NewKey("whole", [role_grant("operator")]), None, admin)
@@ -66,7 +66,7 @@ async def test_a_narrow_key_is_none_to_a_process_of_the_release_before(database:
 
 
 async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_something(database: Database) -> None:
-    people = People(database, external_kept_seconds=3600)
+    people = IdentityStore(database, external_kept_seconds=3600)
     assert await people.standing("ada", "external") is None
     await people.seen.again(ADA)
     assert await people.standing("ada", "external") is None, "who left nothing is not kept"
@@ -82,7 +82,7 @@ async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_s
 
 
 async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_for_others(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
 
     async def broken() -> None:
         async with database.transaction() as connection:
@@ -96,7 +96,7 @@ async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_
 
 
 async def test_a_service_that_speaks_for_somebody_may_what_both_may_where_both_may(database: Database) -> None:
-    people = People(database)
+    people = IdentityStore(database)
     await people.services.create(
         "portal", "pem", [{"role": None, "permissions": ["jobs:read", "jobs:execute"], "scope": "team=web"}]
     )

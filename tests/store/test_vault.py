@@ -10,8 +10,8 @@ from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.encryption_key import key_id
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.secret import Secret
-from opsjobs.store.envelope import KeyRing, Place, Tampered, new_key
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.envelope import KeyRing, SealPlace, Tampered, new_key
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential, Vault
@@ -101,7 +101,7 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
 async def test_a_credential_in_use_is_not_deleted_and_its_users_are_named(database: Database) -> None:
     vault = Vault(database, [new_key()])
     ada = await stored(vault, password("ada"))
-    inventory = Inventory(database, vault)
+    inventory = TargetInventory(database, vault)
     await inventory.create(target("web-1", credential="ada"))
     with pytest.raises(Conflict, match="web-1") as refused:
         await vault.delete(str(ada.id))
@@ -171,10 +171,14 @@ def test_a_key_that_is_not_32_bytes_is_refused_without_being_shown(keys: list[Se
 
 def test_a_sealed_secret_opens_in_its_own_place_alone() -> None:
     ring = KeyRing([new_key()])
-    home = Place("credentials", UUID(int=1), 1)
+    home = SealPlace("credentials", UUID(int=1), 1)
     sealed = ring.seal(b"secret", home)
     assert ring.open(sealed, home) == b"secret"
-    for other in (Place("webhooks", UUID(int=1), 1), Place("credentials", UUID(int=2), 1), Place("credentials", UUID(int=1), 2)):
+    for other in (
+        SealPlace("webhooks", UUID(int=1), 1),
+        SealPlace("credentials", UUID(int=2), 1),
+        SealPlace("credentials", UUID(int=1), 2),
+    ):
         with pytest.raises(Tampered):
             ring.open(sealed, other)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.model.expression import DEPTH_MAX, NODES_MAX, Fault, Kind, Scope, Unfit, parse
+from opsjobs.model.expression import DEPTH_MAX, NODES_MAX, Fault, NameScope, Unfit, ValueKind, parse
 
 
 def pattern(text: str) -> Any:
@@ -20,8 +20,8 @@ def pattern(text: str) -> Any:
         raise ValueError(str(wrong)) from None
 
 
-SCOPE = Scope(
-    parameters={"service": Kind.TEXT, "count": Kind.NUMBER, "force": Kind.BOOLEAN, "hosts": Kind.LIST},
+SCOPE = NameScope(
+    parameters={"service": ValueKind.TEXT, "count": ValueKind.NUMBER, "force": ValueKind.BOOLEAN, "hosts": ValueKind.LIST},
     actions={"check", "step-1"},
     pattern=pattern,
 )

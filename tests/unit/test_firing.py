@@ -17,11 +17,11 @@ from opsjobs.model.firing import (
     LATE_SECONDS,
     PENDING_AT_MOST,
     TOLD_AT_MOST,
+    FiringRule,
     FiringStatus,
+    FiringVerdict,
+    JobStanding,
     Round,
-    Rule,
-    Standing,
-    Verdict,
     execution_uuid,
     judge,
 )
@@ -61,7 +61,7 @@ class Every:
 
 def judged(table: Every, late: float, **standing: object) -> Round:
     """Of a schedule whose first unfired moment was so many seconds ago."""
-    stands = replace(Standing(FIRST, table.fire_at(FIRST)), **standing)  # type: ignore[arg-type]
+    stands = replace(JobStanding(FIRST, table.fire_at(FIRST)), **standing)  # type: ignore[arg-type]
     return judge(table, stands, FIRST + timedelta(seconds=late))
 
 
@@ -81,7 +81,7 @@ def at(nth: int, seconds: int = 60) -> datetime:
 def test_a_moment_is_on_time_up_to_a_minute_whatever_the_policy(misfire: str) -> None:
     table = Every(3600)
     found = judged(table, LATE_SECONDS - 0.001, misfire=misfire)
-    assert found == Round([Verdict(FIRST, FIRST, PENDING)], at(1, 3600), at(1, 3600))
+    assert found == Round([FiringVerdict(FIRST, FIRST, PENDING)], at(1, 3600), at(1, 3600))
     late = judged(table, LATE_SECONDS, misfire=misfire).verdicts[0]
     assert late.status is (MISSED if misfire == "skip" else PENDING)
     assert late.catch_up is (misfire != "skip")
@@ -90,7 +90,7 @@ def test_a_moment_is_on_time_up_to_a_minute_whatever_the_policy(misfire: str) ->
 def test_what_was_missed_is_left_alone_by_skip() -> None:
     found = judged(Every(), 3 * 3600 + 5, misfire="skip")
     assert counted(found) == {"missed": 180, "pending": 1}
-    assert found.verdicts[-1] == Verdict(at(180), at(180), PENDING)
+    assert found.verdicts[-1] == FiringVerdict(at(180), at(180), PENDING)
     assert (found.verdicts[0].due_at, found.verdicts[0].until_at, found.verdicts[0].moments) == (FIRST, at(79), 80)
     assert found.verdicts[0].reason == "nobody fired it for 3 h 5 s, and misfire is skip"
     assert found.next_due_at == at(181)
@@ -106,7 +106,7 @@ def test_run_once_runs_the_latest_missed_moment_under_its_own_name() -> None:
 
 def test_run_once_runs_nothing_that_is_older_than_the_window() -> None:
     found = judged(Every(86_400), 2 * 3600, misfire="run_once", misfire_window=3600.0)
-    assert [(v.status, v.rule) for v in found.verdicts] == [(MISSED, Rule.MISFIRE)]
+    assert [(v.status, v.rule) for v in found.verdicts] == [(MISSED, FiringRule.MISFIRE)]
     assert found.verdicts[0].reason == "nobody fired it for 2 h, and misfire is run_once within 1 h only"
 
 
@@ -145,7 +145,9 @@ def test_a_downtime_of_three_days_costs_no_more_than_that_many_moments_are_count
 
 def test_moments_of_a_paused_schedule_are_skipped_late_or_not() -> None:
     found = judged(Every(), 300, enabled=False, paused_reason="the audit")
-    assert {(v.status, v.rule, v.reason) for v in found.verdicts} == {(SKIPPED, Rule.PAUSED, "the schedule is paused: the audit")}
+    assert {(v.status, v.rule, v.reason) for v in found.verdicts} == {
+        (SKIPPED, FiringRule.PAUSED, "the schedule is paused: the audit")
+    }
     assert counted(found) == {"skipped": 6}
     long = judged(Every(), 3 * 86_400, enabled=False)
     assert {v.status for v in long.verdicts} == {SKIPPED}
@@ -155,9 +157,9 @@ def test_what_a_calendar_closes_is_skipped_and_not_caught_up_with() -> None:
     closed = {at(3): "closed by the calendar holidays", at(5): "closed by the calendar nights"}
     found = judged(Every(), 301, misfire="run_once", closed=closed.get)
     assert [(v.status, v.rule) for v in found.verdicts[3:]] == [
-        (SKIPPED, Rule.CALENDAR),
+        (SKIPPED, FiringRule.CALENDAR),
         (PENDING, None),
-        (SKIPPED, Rule.CALENDAR),
+        (SKIPPED, FiringRule.CALENDAR),
     ]
     assert found.verdicts[4].catch_up
     assert found.verdicts[5].reason == "closed by the calendar nights"
@@ -166,12 +168,12 @@ def test_what_a_calendar_closes_is_skipped_and_not_caught_up_with() -> None:
 def test_a_calendar_is_asked_about_the_moment_with_its_jitter_too() -> None:
     table = Every(3600, jitter=(30,))
     found = judged(table, 31, closed={FIRST + timedelta(seconds=30): "closed"}.get)
-    assert found.verdicts[0].rule is Rule.CALENDAR
+    assert found.verdicts[0].rule is FiringRule.CALENDAR
 
 
 def test_with_jitter_a_moment_comes_when_its_jitter_is_over_and_is_late_from_then_on() -> None:
     table = Every(3600, jitter=(50,))
-    assert judged(table, 50).verdicts == [Verdict(FIRST, at(0) + timedelta(seconds=50), PENDING)]
+    assert judged(table, 50).verdicts == [FiringVerdict(FIRST, at(0) + timedelta(seconds=50), PENDING)]
     assert judged(table, 50 + LATE_SECONDS - 1).verdicts[0].catch_up is False
     assert judged(table, 50).next_fire_at == at(1, 3600) + timedelta(seconds=50)
 
@@ -189,14 +191,14 @@ def test_who_waits_already_leaves_room_for_no_more_than_a_hundred() -> None:
     assert [(v.status, v.rule) for v in found.verdicts] == [
         (PENDING, None),
         (PENDING, None),
-        (SKIPPED, Rule.QUEUE_FULL),
-        (SKIPPED, Rule.QUEUE_FULL),
+        (SKIPPED, FiringRule.QUEUE_FULL),
+        (SKIPPED, FiringRule.QUEUE_FULL),
     ]
 
 
 def test_after_the_last_moment_there_is_no_next() -> None:
     found = judged(Every(3600, last=1), 5)
-    assert found == Round([Verdict(FIRST, FIRST, PENDING)], None, None)
+    assert found == Round([FiringVerdict(FIRST, FIRST, PENDING)], None, None)
 
 
 def test_the_uuid_of_an_execution_is_the_moments_own_in_whatever_zone_it_is_given() -> None:
@@ -219,7 +221,7 @@ def test_every_moment_has_one_verdict_and_the_next_one_lies_behind_them(
 ) -> None:
     table = Every(seconds, jitter=tuple(jitter))
     now = table.fire_at(FIRST) + timedelta(seconds=late)
-    found = judge(table, Standing(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window), now)
+    found = judge(table, JobStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window), now)
     after = FIRST - timedelta(seconds=seconds)
     for verdict in found.verdicts:
         if verdict.until_at is None:

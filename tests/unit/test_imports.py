@@ -10,15 +10,15 @@ import pytest
 from ruamel import yaml
 from ruamel.yaml.constructor import ConstructorError
 
-from opsjobs.cli.importing import Found, Inventory, Kind, guess, read
+from opsjobs.cli.importing import FoundTarget, ImportedInventory, SourceKind, guess, read
 from opsjobs.cli.importing.ranges import HOSTS_AT_MOST, expand
 
 
-def by_name(inventory: Inventory) -> dict[str, Found]:
+def by_name(inventory: ImportedInventory) -> dict[str, FoundTarget]:
     return {one.name: one for one in inventory.found}
 
 
-def left(inventory: Inventory) -> dict[str, str]:
+def left(inventory: ImportedInventory) -> dict[str, str]:
     return {one.what: one.reason for one in inventory.left}
 
 
@@ -91,7 +91,7 @@ sw-1 ansible_connection=ansible.netcommon.network_cli
 
 
 def test_an_ini_inventory_with_groups_in_groups_and_variables() -> None:
-    inventory = read(Kind.ANSIBLE, "hosts.ini", INI)
+    inventory = read(SourceKind.ANSIBLE, "hosts.ini", INI)
     found = by_name(inventory)
     assert list(found)[:5] == [
         "bastion.example.org",
@@ -116,7 +116,7 @@ def test_an_ini_inventory_with_groups_in_groups_and_variables() -> None:
 
 
 def test_what_of_an_ini_inventory_cannot_be_carried_over_is_told() -> None:
-    told = left(read(Kind.ANSIBLE, "hosts.ini", INI))
+    told = left(read(SourceKind.ANSIBLE, "hosts.ini", INI))
     assert "winrm" in told["win-1"]
     assert "computed" in told["odd-1"]
     assert "secrets" in told["ansible_become_password (of 4 hosts)"]
@@ -136,7 +136,7 @@ ansible_user=bob
 ansible_port=2222
 site=berlin
 """
-    found = {one.name: one for one in read(Kind.ANSIBLE, "hosts.ini", text).found}
+    found = {one.name: one for one in read(SourceKind.ANSIBLE, "hosts.ini", text).found}
     assert {name: (one.user, one.port, list(one.groups)) for name, one in found.items()} == {
         "lonely": ("bob", 2222, []),
         "w1": ("bob", 2022, ["web"]),
@@ -147,14 +147,14 @@ site=berlin
 
 def test_yaml_groups_beside_all_have_its_variables_too() -> None:
     text = "all:\n  vars: {ansible_user: bob}\nweb:\n  hosts: {w1: }\nungrouped:\n  hosts: {w2: }\n"
-    assert {one.name: (one.user, list(one.groups)) for one in read(Kind.ANSIBLE, "hosts.yml", text).found} == {
+    assert {one.name: (one.user, list(one.groups)) for one in read(SourceKind.ANSIBLE, "hosts.yml", text).found} == {
         "w1": ("bob", ["web"]),
         "w2": ("bob", []),
     }
 
 
 def test_a_value_that_is_vaulted_is_no_login() -> None:
-    (left,) = read(Kind.ANSIBLE, "hosts.yml", "all: {hosts: {w1: {ansible_user: !vault x}}}").left
+    (left,) = read(SourceKind.ANSIBLE, "hosts.yml", "all: {hosts: {w1: {ansible_user: !vault x}}}").left
     assert (left.what, left.target) == ("w1", True)
     assert "encrypted with ansible-vault" in left.reason
 
@@ -177,7 +177,7 @@ LISTED = {
 
 
 def test_the_json_of_ansible_inventory_is_read() -> None:
-    inventory = read(Kind.ANSIBLE, "-", json.dumps(LISTED))
+    inventory = read(SourceKind.ANSIBLE, "-", json.dumps(LISTED))
     assert [(one.name, one.host, one.user, one.port, list(one.groups)) for one in inventory.found] == [
         ("w1", "10.0.0.1", "bob", 2222, ["prod", "web"]),
         ("w3", "w3", "ada", None, ["old"]),
@@ -198,7 +198,7 @@ def test_the_json_of_ansible_inventory_is_read() -> None:
 )
 def test_json_of_another_shape_says_where(groups: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=re.escape(fault)):
-        read(Kind.ANSIBLE, "-", json.dumps(groups))
+        read(SourceKind.ANSIBLE, "-", json.dumps(groups))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_json_of_another_shape_says_where(groups: dict[str, Any], fault: str) ->
 )
 def test_an_ini_inventory_that_cannot_be_read_says_where(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        read(Kind.ANSIBLE, "hosts", text)
+        read(SourceKind.ANSIBLE, "hosts", text)
 
 
 YAML = """
@@ -245,7 +245,7 @@ all:
 
 
 def test_a_yaml_inventory() -> None:
-    inventory = read(Kind.ANSIBLE, "inventory.yml", YAML)
+    inventory = read(SourceKind.ANSIBLE, "inventory.yml", YAML)
     found = by_name(inventory)
     assert list(found) == ["gate", "web1", "web2", "web-9", "db-1"]
     web = found["web1"]
@@ -259,13 +259,13 @@ def test_a_yaml_inventory() -> None:
 
 
 def test_what_it_makes_of_tags_no_other_reader_of_this_process_learns() -> None:
-    read(Kind.ANSIBLE, "inventory.yml", YAML)
+    read(SourceKind.ANSIBLE, "inventory.yml", YAML)
     with pytest.raises(ConstructorError, match="!vault"):
         yaml.YAML(typ="safe", pure=True).load("password: !vault sealed")
 
 
 def test_json_is_yaml_too() -> None:
-    assert list(by_name(read(Kind.ANSIBLE, "i.json", '{"web": {"hosts": {"web-1": {"ansible_port": 1}}}}'))) == ["web-1"]
+    assert list(by_name(read(SourceKind.ANSIBLE, "i.json", '{"web": {"hosts": {"web-1": {"ansible_port": 1}}}}'))) == ["web-1"]
 
 
 BOMB = "a: &a {hosts: {x: }}\n" + "\n".join(
@@ -288,7 +288,7 @@ BOMB = "a: &a {hosts: {x: }}\n" + "\n".join(
 )
 def test_a_yaml_inventory_that_cannot_be_read_says_why(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        read(Kind.ANSIBLE, "i.yml", text)
+        read(SourceKind.ANSIBLE, "i.yml", text)
 
 
 # --- ssh_config
@@ -323,7 +323,7 @@ Host *
 
 
 def test_hosts_of_an_ssh_config_with_all_that_applies_to_them() -> None:
-    found = by_name(read(Kind.SSH_CONFIG, "config", CONFIG))
+    found = by_name(read(SourceKind.SSH_CONFIG, "config", CONFIG))
     assert (found["web-1"].host, found["web-1"].port, found["web-1"].user) == ("web-1.example.org", 2222, "www")
     assert found["web-2"].user == "deploy"
     assert (found["db-1"].host, found["db-1"].user, found["db-1"].key) == ("10.0.0.7", "postgres", "~/.ssh/db")
@@ -335,7 +335,7 @@ def test_hosts_of_an_ssh_config_with_all_that_applies_to_them() -> None:
 
 
 def test_what_of_an_ssh_config_cannot_be_carried_over_is_told() -> None:
-    told = left(read(Kind.SSH_CONFIG, "config", CONFIG))
+    told = left(read(SourceKind.SSH_CONFIG, "config", CONFIG))
     assert "ProxyCommand" in told["odd"]
     assert "pattern" in told["web-*"]
     assert "pattern" in told["*"]
@@ -348,11 +348,11 @@ def test_what_of_an_ssh_config_cannot_be_carried_over_is_told() -> None:
 @pytest.mark.parametrize("text", ["Host web-1\n  HostName 'x", "Host web-1\n  %%%"])
 def test_an_ssh_config_that_cannot_be_read_says_where(text: str) -> None:
     with pytest.raises(ValueError, match="line 2"):
-        read(Kind.SSH_CONFIG, "config", text)
+        read(SourceKind.SSH_CONFIG, "config", text)
 
 
 def test_a_port_that_is_none_leaves_that_host_out() -> None:
-    inventory = read(Kind.SSH_CONFIG, "config", "Host web-1\n  Port http\nHost web-2\n")
+    inventory = read(SourceKind.SSH_CONFIG, "config", "Host web-1\n  Port http\nHost web-2\n")
     assert list(by_name(inventory)) == ["web-2"]
     assert "'http' is no port" in left(inventory)["web-1"]
 
@@ -370,7 +370,7 @@ web-4,x,http,,,,,
 
 
 def test_a_table() -> None:
-    inventory = read(Kind.CSV, "t.csv", "\ufeff" + CSV.replace("\n", "\r\n"))
+    inventory = read(SourceKind.CSV, "t.csv", "\ufeff" + CSV.replace("\n", "\r\n"))
     found = by_name(inventory)
     assert list(found) == ["web-1", "web-2", "10.0.0.7"]
     one = found["web-1"]
@@ -392,7 +392,12 @@ def test_a_table() -> None:
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_a_table_may_have_other_separators(separator: str) -> None:
     text = "\n".join(separator.join(row) for row in (("hostname", "port", "tags"), ("web-1", "22", "env=prod")))
-    assert read(Kind.CSV, "t", text).found[0].body() == {"name": "web-1", "host": "web-1", "port": 22, "labels": {"env": "prod"}}
+    assert read(SourceKind.CSV, "t", text).found[0].body() == {
+        "name": "web-1",
+        "host": "web-1",
+        "port": 22,
+        "labels": {"env": "prod"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -400,7 +405,7 @@ def test_a_table_may_have_other_separators(separator: str) -> None:
 )
 def test_a_table_that_cannot_be_read_says_why(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        read(Kind.CSV, "t.csv", text)
+        read(SourceKind.CSV, "t.csv", text)
 
 
 # --- /etc/hosts
@@ -416,7 +421,7 @@ ff02::1 ip6-allnodes
 
 
 def test_a_hosts_file() -> None:
-    inventory = read(Kind.HOSTS, "hosts", HOSTS)
+    inventory = read(SourceKind.HOSTS, "hosts", HOSTS)
     assert {name: one.host for name, one in by_name(inventory).items()} == {
         "web-1.example.org": "10.0.0.5",
         "db-1": "2001:db8::7",
@@ -430,7 +435,7 @@ def test_a_hosts_file() -> None:
 
 def test_a_hosts_file_that_cannot_be_read_says_where() -> None:
     with pytest.raises(ValueError, match="line 2"):
-        read(Kind.HOSTS, "hosts", "10.0.0.1 a\nweb-1 10.0.0.2")
+        read(SourceKind.HOSTS, "hosts", "10.0.0.1 a\nweb-1 10.0.0.2")
 
 
 # --- which is which
@@ -439,20 +444,20 @@ def test_a_hosts_file_that_cannot_be_read_says_where() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "kind"),
     [
-        ("inventory.ini", "", Kind.ANSIBLE),
-        ("inventory.yml", "", Kind.ANSIBLE),
-        ("/etc/ansible/hosts", INI, Kind.ANSIBLE),
-        ("-", YAML, Kind.ANSIBLE),
-        ("t.csv", "", Kind.CSV),
-        ("-", CSV, Kind.CSV),
-        ("/etc/hosts", HOSTS, Kind.HOSTS),
-        ("~/.ssh/config", CONFIG, Kind.SSH_CONFIG),
-        ("-", "10.0.0.1 ansible_user=ada", Kind.ANSIBLE),
+        ("inventory.ini", "", SourceKind.ANSIBLE),
+        ("inventory.yml", "", SourceKind.ANSIBLE),
+        ("/etc/ansible/hosts", INI, SourceKind.ANSIBLE),
+        ("-", YAML, SourceKind.ANSIBLE),
+        ("t.csv", "", SourceKind.CSV),
+        ("-", CSV, SourceKind.CSV),
+        ("/etc/hosts", HOSTS, SourceKind.HOSTS),
+        ("~/.ssh/config", CONFIG, SourceKind.SSH_CONFIG),
+        ("-", "10.0.0.1 ansible_user=ada", SourceKind.ANSIBLE),
     ],
 )
-def test_what_a_file_is_is_seen(name: str, text: str, kind: Kind) -> None:
+def test_what_a_file_is_is_seen(name: str, text: str, kind: SourceKind) -> None:
     assert guess(name, text) is kind
 
 
 def test_a_thousand_hosts_are_read_from_one_line() -> None:
-    assert len(read(Kind.ANSIBLE, "i", "[web]\nweb[0001:1000].example.org").found) == 1000
+    assert len(read(SourceKind.ANSIBLE, "i", "[web]\nweb[0001:1000].example.org").found) == 1000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.target import Target, TargetDraft, Transport
-from opsjobs.safety.job_inputs import TEXTS_AT_MOST, Text, texts_of
+from opsjobs.safety.job_inputs import TEXTS_AT_MOST, JobText, texts_of
 from opsjobs.safety.judging import judge
 
 
@@ -16,7 +16,7 @@ def web(n: int, platform: str = "linux", **labels: str) -> Target:
     return Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH, platform=platform, labels=labels)
 
 
-def texts(action: dict[str, Any], targets: list[Target] | None = None, **values: Any) -> list[Text]:
+def texts(action: dict[str, Any], targets: list[Target] | None = None, **values: Any) -> list[JobText]:
     return list(texts_of([{"key": "one", "type": "command", **action}], values, targets or []))
 
 

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from opsjobs.engine.runs.run_history import Past
+from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.model.execution import RunStatus
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.store.ledger import Claimed, Progress
 
-STORE = Identity("store-1", "boot-1")
+STORE = SpoolIdentity("store-1", "boot-1")
 
 
 def claimed(attempt: int) -> Claimed:
@@ -26,11 +26,11 @@ def seen(attempt: int, status: RunStatus, **more: Any) -> Progress:
 
 @pytest.mark.parametrize("where", [{"identity": STORE}, {"direct": True}])
 def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(where: dict[str, Any]) -> None:
-    past = Past(claimed(2), [seen(1, RunStatus.LOST, **where)])
+    past = RunHistory(claimed(2), [seen(1, RunStatus.LOST, **where)])
     assert past.of("work").end is not None
     assert past.of("work").attempt == 1
 
 
 def test_what_the_release_before_lost_is_tried_again_once_its_run_is_at_the_next_attempt() -> None:
-    assert Past(claimed(2), [seen(1, RunStatus.LOST)]).of("work").attempt == 2
-    assert Past(claimed(1), [seen(1, RunStatus.LOST)]).of("work").end is not None
+    assert RunHistory(claimed(2), [seen(1, RunStatus.LOST)]).of("work").attempt == 2
+    assert RunHistory(claimed(1), [seen(1, RunStatus.LOST)]).of("work").end is not None

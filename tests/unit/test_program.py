@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from opsjobs.model.program import SCRIPT_BYTES_MAX, WORD_BYTES_MAX, Program
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Order, RunKey
+from opsjobs.model.spool_identity import RunKey, StartOrder
 
 KEY = RunKey(UUID(int=1), "step-1", 1)
 SCRIPT = Program(script=b"echo\r\n\xff", interpreter="bash", args=("a", ""), env={"A": "b"}, cwd="/srv", stdin=b"\0")
@@ -82,8 +82,8 @@ def test_a_machine_that_has_another_name_now_has_the_same_run() -> None:
     def ordered(name: str) -> tuple[str, str]:
         env = {"OPSJOBS_TARGET": name, "OPSJOBS_HOST": name, "OPSJOBS_JOB": "a"}
         return (
-            Order(KEY, "true", 60, environment=env).digest,
-            Order.of(KEY, replace(SCRIPT, env=env), 60).digest,
+            StartOrder(KEY, "true", 60, environment=env).digest,
+            StartOrder.of(KEY, replace(SCRIPT, env=env), 60).digest,
         )
 
     assert ordered("web-1") == ordered("web-2")
@@ -91,9 +91,9 @@ def test_a_machine_that_has_another_name_now_has_the_same_run() -> None:
 
 def test_a_command_with_nothing_but_variables_is_the_order_that_it_always_was() -> None:
     env = {"A": "b"}
-    plain = Order(KEY, "true", 60, environment=env)
-    assert Order.of(KEY, Program(command="true", env=env), 60) == plain
-    more = Order.of(KEY, Program(command="true", env=env, cwd="/"), 60)
+    plain = StartOrder(KEY, "true", 60, environment=env)
+    assert StartOrder.of(KEY, Program(command="true", env=env), 60) == plain
+    more = StartOrder.of(KEY, Program(command="true", env=env, cwd="/"), 60)
     assert more.program is not None
     assert more.command == "true"
-    assert len({plain.digest, more.digest, Order(KEY, "true", 60).digest}) == 3
+    assert len({plain.digest, more.digest, StartOrder(KEY, "true", 60).digest}) == 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.safety_verdict import UNJUDGED, Finding, Verdict
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict
 from opsjobs.safety import Context
 from opsjobs.safety.policy import read
 
-WARN = Finding("stop-service", Verdict.WARN, "A service stops", "systemctl stop x")
+WARN = Finding("stop-service", SafetyVerdict.WARN, "A service stops", "systemctl stop x")
 TEXT = """
 policies:
   - name: careful in production
@@ -30,13 +30,13 @@ policies:
 @pytest.mark.parametrize(
     ("context", "severity"),
     [
-        (Context(), Verdict.WARN),
-        (Context(labels=frozenset({"env=prod"})), Verdict.NEEDS_APPROVAL),
+        (Context(), SafetyVerdict.WARN),
+        (Context(labels=frozenset({"env=prod"})), SafetyVerdict.NEEDS_APPROVAL),
         (Context(labels=frozenset({"env=prod", "team=web"})), None),
-        (Context(become=True), Verdict.BLOCK),
+        (Context(become=True), SafetyVerdict.BLOCK),
     ],
 )
-def test_a_finding_has_the_severity_of_the_place(context: Context, severity: Verdict | None) -> None:
+def test_a_finding_has_the_severity_of_the_place(context: Context, severity: SafetyVerdict | None) -> None:
     found = read(TEXT).judged([WARN], context, [context.labels])
     assert [f.severity for f in found] == ([severity] if severity else [])
 
@@ -45,12 +45,12 @@ def test_a_finding_has_the_severity_of_the_place(context: Context, severity: Ver
     ("targets", "severity"),
     [
         ([{"team=web"}, {"team=web", "env=lab"}], None),
-        ([{"team=web"}, {"team=db"}], Verdict.WARN),
-        ([], Verdict.WARN),
+        ([{"team=web"}, {"team=db"}], SafetyVerdict.WARN),
+        ([], SafetyVerdict.WARN),
     ],
 )
 def test_a_policy_makes_less_of_a_finding_only_by_labels_of_each_target_and_never_by_tags(
-    targets: list[set[str]], severity: Verdict | None
+    targets: list[set[str]], severity: SafetyVerdict | None
 ) -> None:
     found = read(TEXT).judged([WARN], Context(labels=frozenset({"team=web"})), targets)
     assert [f.severity for f in found] == ([severity] if severity else [])
@@ -58,7 +58,7 @@ def test_a_policy_makes_less_of_a_finding_only_by_labels_of_each_target_and_neve
 
 def test_a_policy_may_ask_for_whatever_runs_there_and_say_who_approves() -> None:
     policies = read(TEXT)
-    assert [f.severity for f in policies.floor(Context(targets=100))] == [Verdict.NEEDS_APPROVAL]
+    assert [f.severity for f in policies.floor(Context(targets=100))] == [SafetyVerdict.NEEDS_APPROVAL]
     assert policies.floor(Context(targets=99)) == ()
     assert [p.approvers for p in policies.approval(Context(labels=frozenset({"env=prod"})))] == [2]
 
@@ -87,7 +87,7 @@ def test_what_is_wrong_with_the_file_is_said(text: str, words: str) -> None:
 
 
 def test_no_policy_makes_less_of_a_text_that_could_not_be_judged() -> None:
-    unjudged = Finding(UNJUDGED, Verdict.NEEDS_APPROVAL, "It takes too long.", "x")
-    for verdict, severity in (("allow", Verdict.NEEDS_APPROVAL), ("block", Verdict.BLOCK)):
+    unjudged = Finding(UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, "It takes too long.", "x")
+    for verdict, severity in (("allow", SafetyVerdict.NEEDS_APPROVAL), ("block", SafetyVerdict.BLOCK)):
         policies = read(f"policies: [{{name: all, rules: {{unjudged: {verdict}}}}}]")
         assert [f.severity for f in policies.judged([unjudged], Context(), [set()])] == [severity]

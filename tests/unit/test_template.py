@@ -12,9 +12,9 @@ from hypothesis import strategies as some
 from kit.hostile import HOSTILE
 from opsjobs.model.quoting import Shell, Unquotable, cmd, posix, powershell, quote_for, shell_of
 from opsjobs.model.secret import Secret
-from opsjobs.model.template import Names, Template, TemplateFault, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, looked_up
 
-NAMES = Names({"v", "other-name", "token"}, {"token"}, {"stop"})
+NAMES = TemplateNames({"v", "other-name", "token"}, {"token"}, {"stop"})
 
 
 def fault(text: str, shell: Shell = "posix") -> str | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from opsjobs.model.safety_verdict import Finding, Judgement, Verdict, worst
+from opsjobs.model.safety_verdict import Finding, SafetyJudgement, SafetyVerdict, worst
 
 
 def test_the_worst_verdict_counts() -> None:
-    assert worst([Verdict.WARN, Verdict.BLOCK, Verdict.ALLOW]) is Verdict.BLOCK
-    assert worst([]) is Verdict.ALLOW
+    assert worst([SafetyVerdict.WARN, SafetyVerdict.BLOCK, SafetyVerdict.ALLOW]) is SafetyVerdict.BLOCK
+    assert worst([]) is SafetyVerdict.ALLOW
 
 
 def test_a_judgement_is_as_bad_as_its_findings() -> None:
-    findings = Finding("a", Verdict.WARN, "why", "x"), Finding("b", Verdict.NEEDS_APPROVAL, "why", "y", "/actions/0/command")
-    assert Judgement(findings).verdict is Verdict.NEEDS_APPROVAL
-    assert Judgement(findings).data()["findings"][1]["pointer"] == "/actions/0/command"
-    assert Judgement().data() == {"verdict": "allow", "findings": []}
+    findings = (
+        Finding("a", SafetyVerdict.WARN, "why", "x"),
+        Finding("b", SafetyVerdict.NEEDS_APPROVAL, "why", "y", "/actions/0/command"),
+    )
+    assert SafetyJudgement(findings).verdict is SafetyVerdict.NEEDS_APPROVAL
+    assert SafetyJudgement(findings).data()["findings"][1]["pointer"] == "/actions/0/command"
+    assert SafetyJudgement().data() == {"verdict": "allow", "findings": []}

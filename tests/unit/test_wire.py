@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from opsjobs.model.api_model import Duration, Moment, Wire
+from opsjobs.model.api_model import ApiModel, Duration, Moment
 
 
-class Body(Wire):
+class Body(ApiModel):
     """One of each."""
 
     port: int = 22

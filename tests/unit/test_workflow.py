@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsjobs.model.execution import RunStatus
-from opsjobs.model.workflow import Walk, Workflow
+from opsjobs.model.workflow import Workflow, WorkflowWalk
 
 OK, FAILED, LOST, SKIPPED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.LOST, RunStatus.SKIPPED
 TIMEOUT, CANCELLED = RunStatus.TIMEOUT, RunStatus.CANCELLED
@@ -24,7 +24,7 @@ def walked(
     actions: Sequence[Mapping[str, Any]], ends: Mapping[str, RunStatus] | None = None, skip: Sequence[str] = ()
 ) -> tuple[list[list[str]], str | None, list[str]]:
     """What started beside each other, round by round; the action by whose end the run ends; what was left out."""
-    walk = Walk(Workflow(actions), lambda key: key not in skip)
+    walk = WorkflowWalk(Workflow(actions), lambda key: key not in skip)
     rounds: list[list[str]] = []
     while ready := walk.ready():
         rounds.append(ready)
@@ -109,7 +109,7 @@ def test_what_ended_otherwise_than_by_its_exit_status_says_more() -> None:
 
 def test_a_walk_that_is_taken_up_again_goes_on_where_it_stood() -> None:
     workflow = Workflow([action("a"), action("b", ["a"]), action("c", ["a"]), action("d", ["b", "c"])])
-    walk = Walk(workflow)
+    walk = WorkflowWalk(workflow)
     for key, end in (("c", OK), ("a", OK)):
         walk.record(key, end)
     assert walk.ready() == ["b"]
@@ -134,7 +134,7 @@ def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_
 ) -> None:
     actions, ends, skip = drawn
     workflow = Workflow(actions)
-    walk = Walk(workflow, lambda key: key not in skip)
+    walk = WorkflowWalk(workflow, lambda key: key not in skip)
     begun: list[str] = []
     at_work: list[str] = []
     over: set[str] = set()
@@ -155,7 +155,7 @@ def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_
     bad = [key for key in over if ends[key] is not OK]
     assert (outcome in bad) == bool(bad)
     # Whoever takes it up at the end, knowing the ends alone, comes to the same.
-    again = Walk(workflow, lambda key: key not in skip)
+    again = WorkflowWalk(workflow, lambda key: key not in skip)
     for key in sorted(over):
         again.record(key, ends[key])
     assert (again.outcome(), again.ready()) == (outcome, [])

@@ -15,20 +15,20 @@ from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.model.access import Role
-from opsjobs.model.api_model import Moment, Wire
+from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.grants import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
 from opsjobs.model.target import Name
 from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import API_KEYS, NewKey
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["access"])
 
 
-class ApiKeyDraft(Wire):
+class ApiKeyDraft(ApiModel):
     """Body of POST /api-keys: a role or permissions, within a scope; or grants, where that is not enough.
 
     `expires_at` None: it is good until it is deleted. `person`: the user who will hold it; None: whoever makes it.
@@ -93,7 +93,7 @@ async def delete(id: str, request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _check_person(people: People, person: str | None) -> None:
+async def _check_person(people: IdentityStore, person: str | None) -> None:
     if person is None or await people.standing(person, "user") or await people.standing(person, "external"):
         return
     detail = f"There is no user {person}: person names the one who will hold the key. Make the user first."

@@ -45,19 +45,19 @@ from opsjobs.api import (
     users,
 )
 from opsjobs.api.allowed_methods import MethodCheck, Methods
-from opsjobs.api.auth import Tokens
-from opsjobs.api.body import Bodies
+from opsjobs.api.auth import AuthMiddleware
+from opsjobs.api.body import JsonBodyMiddleware
 from opsjobs.api.client_address import Callers
 from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, backlog_of, most_of
 from opsjobs.api.follower import Followers
 from opsjobs.api.health_cache import Probes
-from opsjobs.api.http_connection import Connection
+from opsjobs.api.http_connection import HttpConnection
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limit import Rates
-from opsjobs.api.request_context import Frame
-from opsjobs.api.unauthenticated_rate_limit import Strangers
-from opsjobs.composition import Parts, build, descriptors, inspecting, serve_metrics
+from opsjobs.api.request_context import RequestContextMiddleware
+from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
+from opsjobs.composition import Services, build, descriptors, inspecting, serve_metrics
 from opsjobs.composition.memory import spare_the_collector
 from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
@@ -71,7 +71,7 @@ ADMIN_RETRY_SECONDS = 1
 GRACE_SECONDS = 10
 
 
-def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
+def create_app(parts: Services, *, admin_token: Secret | None = None) -> FastAPI:
     """The application over these parts; opens and closes them with its lifespan.
 
     `parts.limits` says how large a body may be, and whether /docs and /openapi.json are there at all. `admin_token` is made
@@ -129,18 +129,21 @@ def create_app(parts: Parts, *, admin_token: Secret | None = None) -> FastAPI:
     return app
 
 
-def _add_layers(app: FastAPI, parts: Parts) -> None:
+def _add_layers(app: FastAPI, parts: Services) -> None:
     """Put the layers around the routes, from the inside out: a request meets Frame first, then Tokens, Rates, MethodCheck, Bodies."""
     app.state.methods = Methods(app)
-    app.add_middleware(Bodies, limit_bytes=parts.limits.body_bytes, methods=app.state.methods, raw=RAW)
+    app.add_middleware(JsonBodyMiddleware, limit_bytes=parts.limits.body_bytes, methods=app.state.methods, raw=RAW)
     app.add_middleware(MethodCheck, methods=app.state.methods)
     app.add_middleware(Rates, a_second=parts.limits.requests_a_second, clock=parts.clock)
-    callers, strangers = Callers(parts.limits.trusted_proxies), Strangers(parts.limits.strangers_a_second, parts.clock)
-    app.add_middleware(Tokens, judge=parts.access.judge, callers=callers, strangers=strangers)
-    app.add_middleware(Frame, metrics=parts.metrics)
+    callers, strangers = (
+        Callers(parts.limits.trusted_proxies),
+        UnauthenticatedLimiter(parts.limits.strangers_a_second, parts.clock),
+    )
+    app.add_middleware(AuthMiddleware, judge=parts.access.judge, callers=callers, strangers=strangers)
+    app.add_middleware(RequestContextMiddleware, metrics=parts.metrics)
 
 
-def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(parts: Services, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await parts.open()
@@ -161,12 +164,12 @@ def _lifespan(parts: Parts, admin_token: Secret | None) -> Callable[[FastAPI], A
     return lifespan
 
 
-async def _admit_admin(parts: Parts, token: Secret | None, probes: Probes) -> None:
+async def _admit_admin(parts: Services, token: Secret | None, probes: Probes) -> None:
     await _make_valid(parts, token)
     probes.admin_waits = False
 
 
-async def _make_valid(parts: Parts, token: Secret | None) -> None:
+async def _make_valid(parts: Services, token: Secret | None) -> None:
     # PostgreSQL may come up after us: until the token is in, every request is refused anyway.
     while token is not None:
         try:
@@ -234,7 +237,7 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.api.host,
         port=settings.api.port,
-        http=partial(Connection, limits=limits),  # type: ignore[arg-type]  # it is only called
+        http=partial(HttpConnection, limits=limits),  # type: ignore[arg-type]  # it is only called
         backlog=backlog_of(allowed),
         loop="asyncio",  # Connection knows its transport
         lifespan="on",

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.listing import listed, page_of
-from opsjobs.model.api_model import Overriding, Wire
+from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.ledger import Ruling
@@ -22,7 +22,7 @@ router = APIRouter(tags=["approvals"])
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class RejectDraft(Wire):
+class RejectDraft(ApiModel):
     """Body of POST /approvals/{id}/reject. `hash`: of what was seen, from GET /approvals/{id}; another one is refused."""
 
     reason: str | None = Field(default=None, max_length=2_000)
@@ -84,5 +84,5 @@ async def reject(request: Request, asked: Known, draft: RejectDraft | None = Non
 async def _answer(request: Request, decided: Approval) -> Response:
     parts = request.app.state.parts
     for zone in await parts.executions.waiting_zones(decided.execution_id):
-        parts.doorbell.ring(zone)
+        parts.notifier.notify(zone)
     return JSONResponse(decided.data())

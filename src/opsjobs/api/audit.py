@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import check, requires
 from opsjobs.api.listing import listed, page_of
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.store import audit
 from opsjobs.store.audit_log import AUDIT
 from opsjobs.store.paging import PageRequest
@@ -22,7 +22,7 @@ router = APIRouter(tags=["audit"])
 After = Annotated[int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")]
 
 
-class AnchorDraft(Wire):
+class AnchorDraft(ApiModel):
     """Body of POST /audit/anchor: why the chain is begun anew."""
 
     reason: str = Field(min_length=1, max_length=2_000)

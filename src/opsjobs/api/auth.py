@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opsjobs.api.client_address import Callers
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
-from opsjobs.api.unauthenticated_rate_limit import Strangers
-from opsjobs.identity.authenticator import Judge
+from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
+from opsjobs.identity.authenticator import Authenticator
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, TooMany, Unauthorised, Unavailable
 from opsjobs.model.execution import TriggeredBy
@@ -30,13 +30,13 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 ANY_TOKEN = "any token"  # noqa: S105  what docs say of a route that only asks who you are
 
 
-class Tokens:
+class AuthMiddleware:
     """Lets a request pass with a valid token, and puts into `request.state` its `principal`, and the caller's `address`.
 
     What comes without one, or with a bad one, is counted by its address (`strangers`).
     """
 
-    def __init__(self, app: ASGIApp, judge: Judge, callers: Callers, strangers: Strangers) -> None:
+    def __init__(self, app: ASGIApp, judge: Authenticator, callers: Callers, strangers: UnauthenticatedLimiter) -> None:
         self._app = app
         self._judge = judge
         self._callers = callers

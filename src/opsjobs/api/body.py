@@ -39,7 +39,7 @@ class TooLarge(Failure):
     """More bytes came than a body may have."""
 
 
-class Bodies:
+class JsonBodyMiddleware:
     """Reads each JSON body once, whole, under the limit; a larger one is never held in memory. `raw`: methods and paths without.
 
     Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).

@@ -33,7 +33,7 @@ def most_of(descriptors: int) -> int:
 
 
 @dataclass(eq=False)
-class Place:
+class ConnectionSlot:
     """One open connection. `drop` closes it at once."""
 
     drop: Drop
@@ -45,7 +45,7 @@ class Place:
 @dataclass
 class _Origin:
     open: int = 0
-    waiting: dict[Place, None] = field(default_factory=dict)
+    waiting: dict[ConnectionSlot, None] = field(default_factory=dict)
 
 
 class ConnectionLimits:
@@ -67,14 +67,14 @@ class ConnectionLimits:
         self._trusted = tuple(trusted)
         self._now = now
         self._open = 0
-        self._waiting: dict[Place, None] = {}
+        self._waiting: dict[ConnectionSlot, None] = {}
         self._origins: defaultdict[str, _Origin] = defaultdict(_Origin)
         self._dropped = 0
         self._warned_at = float("-inf")
 
-    def enter(self, address: str | None, drop: Drop) -> Place | None:
+    def enter(self, address: str | None, drop: Drop) -> ConnectionSlot | None:
         """Count a connection, which waits for its first request. None: there is no room, it was dropped."""
-        place = Place(drop, origin(address), self._is_shared(address))
+        place = ConnectionSlot(drop, origin(address), self._is_shared(address))
         here = self._origins[place.origin]
         if self._per_address and not place.shared and here.open >= self._per_address:
             room = self._make_room(here.waiting)
@@ -90,18 +90,18 @@ class ConnectionLimits:
         self.waits(place)
         return place
 
-    def waits(self, place: Place) -> None:
+    def waits(self, place: ConnectionSlot) -> None:
         """Note that the connection waits for a request, from now on."""
         if not place.left:
             self._waiting[place] = None
             self._origins[place.origin].waiting[place] = None
 
-    def serves(self, place: Place) -> None:
+    def serves(self, place: ConnectionSlot) -> None:
         """Note that a request of the connection is being answered."""
         self._waiting.pop(place, None)
         self._origins[place.origin].waiting.pop(place, None)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionSlot) -> None:
         """Count it no more."""
         if place.left:
             return
@@ -111,7 +111,7 @@ class ConnectionLimits:
         self._origins[place.origin].open -= 1
         self._forget_if_empty(place.origin)
 
-    def _make_room(self, among: dict[Place, None]) -> bool:
+    def _make_room(self, among: dict[ConnectionSlot, None]) -> bool:
         oldest = next(iter(among), None)
         if oldest is None:
             return False

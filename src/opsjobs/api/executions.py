@@ -21,7 +21,7 @@ from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
-from opsjobs.model.api_model import Overriding, Wire
+from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import PARAMETERS_MAX, undeclared
@@ -56,7 +56,7 @@ class ExecuteDraft(Overriding):
     targets: SelectionDraft | None = None
 
 
-class CancelDraft(Wire):
+class CancelDraft(ApiModel):
     """Body of POST /executions/{id}/cancel and /pause."""
 
     reason: str | None = Field(default=None, max_length=2_000)
@@ -211,7 +211,7 @@ async def resume(request: Request, execution: Known) -> Response:
     parts = request.app.state.parts
     resumed: Resumed = await parts.ledger.resume(execution.id, by=principal_of(request).name)
     for zone in resumed.ready:
-        parts.doorbell.ring(zone)
+        parts.notifier.notify(zone)
     accepted = {"failures": resumed.accepts, "max_fail": resumed.max_fail} if resumed.accepts is not None else None
     return JSONResponse({**(await _read(request, execution.id)).data(), "accepted": accepted})
 

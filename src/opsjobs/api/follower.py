@@ -18,17 +18,17 @@ from opsjobs.api import log_encoding
 from opsjobs.api.task_cancellation import Endings
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import Entry
+from opsjobs.store.execution_log import LogEntry
 from opsjobs.telemetry import log
 
 CLOSE_SECONDS = 3.0
 """How long a process that stops waits for its readers."""
 
 
-class Reading(Protocol):
+class LogReader(Protocol):
     """Where the log is read: store.journal.Journal."""
 
-    async def read(self, execution_id: int, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+    async def read(self, execution_id: int, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
         """The entries after a position."""
 
 
@@ -62,7 +62,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FrameBatch:
     """Frames for one viewer, joined; `position` is the seq of the last; `ended` where the log's end is among them."""
 
     data: bytes
@@ -105,7 +105,7 @@ class Ring:
 class Follower:
     """The one reader of one execution that has not ended."""
 
-    def __init__(self, execution_id: int, start: int, journal: Reading, bells: Bells, pace: Pace) -> None:
+    def __init__(self, execution_id: int, start: int, journal: LogReader, bells: Bells, pace: Pace) -> None:
         self.ring = Ring(start, pace.ring_bytes)
         self.ended_at: int | None = None
         self.failure: Exception | None = None
@@ -193,7 +193,7 @@ class Follower:
 class Followers:
     """All followers of this process, and the page reads of viewers that are behind: at most four at a time."""
 
-    def __init__(self, journal: Reading, bells: Bells, pace: Pace | None = None) -> None:
+    def __init__(self, journal: LogReader, bells: Bells, pace: Pace | None = None) -> None:
         self.pace = pace or Pace()
         self.closing = asyncio.Event()
         self.streams = 0
@@ -206,7 +206,7 @@ class Followers:
 
     async def batches(
         self, execution: Execution, after: int, idle_seconds: Callable[[], float] | None = None
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[FrameBatch, None]:
         """The log after a position, until its end, as it grows; every entry once, in order; keep-alives where it does not.
 
         Of an execution that has ended and a position at its end or beyond it: the end once more. `idle_seconds`: how long the
@@ -256,7 +256,7 @@ class Followers:
             async for _ in batches:
                 continue
 
-    async def _next(self, follower: Follower, execution_id: int, position: int, idle_seconds: float) -> Batch:
+    async def _next(self, follower: Follower, execution_id: int, position: int, idle_seconds: float) -> FrameBatch:
         ring = follower.ring
         if position < ring.base:
             return await self._page(execution_id, position)
@@ -264,20 +264,20 @@ class Followers:
             async with asyncio.timeout(idle_seconds):
                 await follower.grown(position)
         except TimeoutError:
-            return Batch(log_encoding.KEEP_ALIVE, position, False)
+            return FrameBatch(log_encoding.KEEP_ALIVE, position, False)
         if position < ring.base:  # it grew by more than the ring holds
             return await self._page(execution_id, position)
         taken = ring.take(position, self.pace.batch_bytes)
         position += len(taken)
-        return Batch(b"".join(taken), position, position == follower.ended_at)
+        return FrameBatch(b"".join(taken), position, position == follower.ended_at)
 
-    async def _page(self, execution_id: int, position: int) -> Batch:
+    async def _page(self, execution_id: int, position: int) -> FrameBatch:
         entries = await self._older(execution_id, position)
         if not entries:
             raise LookupError(f"the log of execution {execution_id} has nothing after {position}, though it goes on")
-        return Batch(b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end")
+        return FrameBatch(b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end")
 
-    async def _older(self, execution_id: int, position: int) -> list[Entry]:
+    async def _older(self, execution_id: int, position: int) -> list[LogEntry]:
         pace = self.pace
         async with self._pagers:
             while True:
@@ -288,7 +288,7 @@ class Followers:
                 except Unavailable:
                     await asyncio.sleep(pace.retry_seconds)
 
-    async def _ended(self, execution: Execution, after: int) -> AsyncGenerator[Batch, None]:
+    async def _ended(self, execution: Execution, after: int) -> AsyncGenerator[FrameBatch, None]:
         position = min(after, max(execution.last_seq - 1, 0))
         while position < execution.last_seq:
             batch = await self._page(execution.id, position)
@@ -296,7 +296,7 @@ class Followers:
             position = batch.position
             if batch.ended:
                 return
-        yield Batch(log_encoding.end(execution), execution.last_seq, True)
+        yield FrameBatch(log_encoding.end(execution), execution.last_seq, True)
 
     @asynccontextmanager
     async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:

@@ -21,7 +21,7 @@ REDIS_AWAY = Complaint("redis_away", "Redis does not answer: everything goes on,
 Found = TypeVar("Found")
 
 
-class Look(Generic[Found]):
+class HealthProbe(Generic[Found]):
     """One question to a server."""
 
     def __init__(self, ask: Callable[[], Awaitable[Found]]) -> None:
@@ -51,8 +51,8 @@ class Probes:
     def __init__(self, parts: Any, *, admin_waits: bool = False) -> None:
         self._parts = parts
         self.admin_waits = admin_waits
-        self.trouble = Look(self._trouble)
-        self.redis = Look(self._redis)
+        self.trouble = HealthProbe(self._trouble)
+        self.redis = HealthProbe(self._redis)
 
     @property
     def complaints(self) -> Sequence[Complaint]:

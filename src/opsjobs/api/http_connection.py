@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from opsjobs.api.connection_limits import ConnectionLimits, Place
+from opsjobs.api.connection_limits import ConnectionLimits, ConnectionSlot
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -19,7 +19,7 @@ HEADER_SECONDS = 10.0
 """From the connection, or from the end of the answer before, to the last header of a request."""
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """Gives the application `scope["extensions"]["opsjobs.drop"]`: ends the connection without flushing what is unsent.
 
     ASGI knows no such word: an ordinary close waits for a peer that does not read, for ever.
@@ -34,7 +34,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._limits = limits or ConnectionLimits()
         self._header_seconds = header_seconds
-        self._place: Place | None = None
+        self._place: ConnectionSlot | None = None
         self._due: asyncio.TimerHandle | None = None
         self._unsent = 0
 

@@ -17,7 +17,7 @@ from opsjobs.api.listing import created, replayed, tag
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.safety_override import check_override
 from opsjobs.engine.launching.preview import preview
-from opsjobs.engine.launching.validation import Judgement, Sight, judged, vetted
+from opsjobs.engine.launching.validation import SafetyReport, Sight, judged, vetted
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobDraft, LaunchOrder
@@ -42,7 +42,7 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
     try:
         draft = JobDraft.model_validate(body)
     except ValidationError as wrong:
-        return JSONResponse(Judgement(errors=problems.field_errors(wrong.errors())).data())
+        return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors())).data())
     return JSONResponse((await _judged(request, draft)).data())
 
 
@@ -129,7 +129,7 @@ def _sight(request: Request) -> Sight:
     return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
 
 
-async def _judged(request: Request, draft: JobDraft) -> Judgement:
+async def _judged(request: Request, draft: JobDraft) -> SafetyReport:
     parts = request.app.state.parts
     found = await judged(parts.launcher, parts.jobs, draft, bounds(request), _sight(request))
     if parts.judging is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from opsjobs.store.execution_log import Entry
+from opsjobs.store.execution_log import LogEntry
 
 LINE_BYTES = 16 << 10
 """A line that is longer is told in pieces."""
@@ -19,7 +19,7 @@ class _Begun:
     held: bytearray = field(default_factory=bytearray)
 
 
-class Lines:
+class LineAssembler:
     """Feed it output entries in order; it gives lines `NAME | text` as soon as they are whole.
 
     Lines of different streams are never mixed, and a last line without a line feed gets one.
@@ -30,7 +30,7 @@ class Lines:
         self._begun: dict[tuple[int, str], _Begun] = {}
         self._held_bytes = 0
 
-    def feed(self, entry: Entry) -> bytes:
+    def feed(self, entry: LogEntry) -> bytes:
         """The lines that this entry completes."""
         assert entry.target_run is not None
         assert entry.stream is not None

@@ -16,7 +16,7 @@ from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Page, PageRequest
 
 
-class Shown(Protocol):
+class Renderable(Protocol):
     """What an answer is made of."""
 
     def data(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _next_link(request: Request, cursor: str) -> str:
     return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
 
 
-def created(request: Request, path: str, thing: Shown | Answer, *, etag: int | None = None) -> JSONResponse:
+def created(request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None) -> JSONResponse:
     """201 with the Location of what was created; or, for a request that came before, its answer as it was."""
     if isinstance(thing, Answer):
         return replayed(request, thing)

@@ -15,10 +15,10 @@ from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted
 from opsjobs.api.executions import Known, known
-from opsjobs.api.line_assembler import Lines
+from opsjobs.api.line_assembler import LineAssembler
 from opsjobs.api.long_lived import Download
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import Entry
+from opsjobs.store.execution_log import LogEntry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
 from opsjobs.store.reference import BIGINT_MAX
 
@@ -112,13 +112,13 @@ async def _bytes(parts: Any, execution: Execution, run: int, query: LogQuery) ->
 
 
 async def _lines(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[bytes]:
-    lines = Lines(await parts.executions.names(execution.id))
+    lines = LineAssembler(await parts.executions.names(execution.id))
     async for entries in _output(parts, execution, run, query):
         yield b"".join(map(lines.feed, entries))
     yield lines.rest()
 
 
-async def _output(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[Entry]]:
+async def _output(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
     pages = parts.journal.output(
         execution.id,
         target_run=run,

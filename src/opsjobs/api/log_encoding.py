@@ -8,12 +8,12 @@ from typing import Any
 
 from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution, moment
-from opsjobs.store.execution_log import Entry
+from opsjobs.store.execution_log import LogEntry
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def data(entry: Entry) -> dict[str, Any]:
+def data(entry: LogEntry) -> dict[str, Any]:
     """What an entry says: output with its text, or `data_base64` where the bytes are not UTF-8; else the entry's body."""
     if entry.event != "output":
         ours = {} if entry.target_run is None else {"target_run": entry.target_run, "target": entry.target}
@@ -29,17 +29,17 @@ def data(entry: Entry) -> dict[str, Any]:
     }
 
 
-def item(entry: Entry) -> dict[str, Any]:
+def item(entry: LogEntry) -> dict[str, Any]:
     """`{seq, at, event, data}`."""
     return {"seq": entry.seq, "at": moment(entry.at), "event": entry.event, "data": data(entry)}
 
 
-def line(entry: Entry) -> bytes:
+def line(entry: LogEntry) -> bytes:
     """The item as one line of ndjson."""
     return compact(item(entry)) + b"\n"
 
 
-def sse(entry: Entry) -> bytes:
+def sse(entry: LogEntry) -> bytes:
     """The entry as an SSE frame whose id is its position in the log."""
     return _frame(entry.seq, entry.event, compact(data(entry)))
 
@@ -67,7 +67,7 @@ def _frame(seq: int, event: str, text: bytes) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), text)
 
 
-def _bytes(entry: Entry) -> dict[str, Any]:
+def _bytes(entry: LogEntry) -> dict[str, Any]:
     if entry.data is None:
         return {"dropped": entry.dropped}
     try:

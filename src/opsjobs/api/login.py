@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires_a_token, token_of
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Forbidden
 from opsjobs.model.grants import kept_of
 from opsjobs.model.naming import Composed
@@ -21,20 +21,20 @@ router = APIRouter(tags=["access"])
 Password = Annotated[SecretStr, Field(min_length=1, max_length=CHARACTERS_MAX)]
 
 
-class LoginDraft(Wire):
+class LoginDraft(ApiModel):
     """Body of POST /auth/login."""
 
     username: Composed = Field(min_length=1, max_length=200)
     password: Password
 
 
-class RefreshDraft(Wire):
+class RefreshDraft(ApiModel):
     """Body of POST /auth/refresh."""
 
     refresh_token: SecretStr = Field(min_length=1, max_length=REFRESH_CHARACTERS_MAX)
 
 
-class OwnPasswordDraft(Wire):
+class OwnPasswordDraft(ApiModel):
     """Body of POST /auth/password: the one that is good now, and the one that is to be."""
 
     current_password: Password

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api.auth import principal_of
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.problems import Problem
-from opsjobs.api.stream_reauth import Standing, standing
+from opsjobs.api.stream_reauth import StreamReauth, standing
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.telemetry import log
@@ -86,7 +86,7 @@ class Download(StreamingResponse):
             await asyncio.sleep(0)  # until the server has noticed
 
 
-async def _judged(pieces: AsyncIterator[bytes], whose: Standing) -> AsyncIterator[bytes]:
+async def _judged(pieces: AsyncIterator[bytes], whose: StreamReauth) -> AsyncIterator[bytes]:
     async for piece in pieces:
         await whose.check()
         yield piece

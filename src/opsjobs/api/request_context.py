@@ -17,7 +17,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Frame:
+class RequestContextMiddleware:
     """Around everything: no request ends without an id, a log line and, whatever happens, an answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -9,11 +9,11 @@ from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX
-from opsjobs.model.safety_verdict import Judgement
-from opsjobs.safety import Context, Question
+from opsjobs.model.safety_verdict import SafetyJudgement
+from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.rulebook import rulebook
 
 LABELS_MAX = 100
@@ -24,7 +24,7 @@ router = APIRouter(tags=["safety"])
 Label = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
-class SafetyDraft(Wire):
+class SafetyDraft(ApiModel):
     """Body of POST /safety/check: a text, for whom it is, and where it would run as far as that matters.
 
     `labels`: of the targets, `env=prod`; `share_of_targets`: of all there are, 0 to 1; `targets`: how many.
@@ -45,7 +45,7 @@ async def check(request: Request, draft: SafetyDraft) -> Response:
     if judges is None:
         raise Conflict("safety_off", "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.")
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
-    return JSONResponse(Judgement(await judges.check(Question(draft.interpreter, draft.text, context))).data())
+    return JSONResponse(SafetyJudgement(await judges.check(SafetyQuestion(draft.interpreter, draft.text, context))).data())
 
 
 @router.get("/safety/rules", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="List the rules")

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import reach
 from opsjobs.api.schedules import known
-from opsjobs.model.api_model import Moment, Wire
+from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
@@ -35,7 +35,7 @@ FIRST_YEAR, LAST_YEAR = 1970, 2199
 router = APIRouter(tags=["schedules"])
 
 
-class PreviewDraft(Wire):
+class PreviewDraft(ApiModel):
     """Body of POST /schedules/preview: a schedule, or the id of a stored one, or both: that one with these changes.
 
     `from`: the moments after this one (default: now), as if the schedule were stored then.

@@ -21,7 +21,7 @@ from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.model.api_model import Overriding, Wire
+from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.firing_explanation import explained
 from opsjobs.model.local_time import in_words
@@ -36,7 +36,7 @@ from opsjobs.store.scheduling.schedules import SCHEDULES
 router = APIRouter(tags=["schedules"])
 
 
-class ReasonDraft(Wire):
+class ReasonDraft(ApiModel):
     """Body of POST /schedules/{id}/pause: each moment that is passed over tells the reason."""
 
     reason: str | None = Field(default=None, max_length=2_000)

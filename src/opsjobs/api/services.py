@@ -14,7 +14,7 @@ from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.service_tokens import loaded
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import Grants
 from opsjobs.model.target import Name
@@ -25,7 +25,7 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["access"])
 
 
-class ServiceDraft(Wire):
+class ServiceDraft(ApiModel):
     """Body of PUT /services/{id}. `name` is its client id; `public_key` a PEM."""
 
     name: Name

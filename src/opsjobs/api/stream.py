@@ -19,7 +19,7 @@ from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.problems import Problem
-from opsjobs.api.stream_reauth import Standing, standing
+from opsjobs.api.stream_reauth import StreamReauth, standing
 from opsjobs.api.task_cancellation import ended
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.model.execution import Execution
@@ -68,7 +68,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, execution: Execution, after: int, still: Standing) -> None:
+    def __init__(self, request: Request, execution: Execution, after: int, still: StreamReauth) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""

@@ -19,7 +19,7 @@ JITTER = 0.2
 """Viewers that came together are not asked about together: each a share of this earlier."""
 
 
-class Standing:
+class StreamReauth:
     """Good for `every_seconds` at most after `ask` returned; `ask` raises a Refusal, or Unavailable where nobody can say."""
 
     def __init__(self, ask: Callable[[], Awaitable[None]], clock: Clock, *, every_seconds: float) -> None:
@@ -60,7 +60,7 @@ class Standing:
         self._due = self._clock.monotonic() + self._every_seconds * share
 
 
-def standing(request: Request, still: Callable[[], object]) -> Standing:
+def standing(request: Request, still: Callable[[], object]) -> StreamReauth:
     """Of this request: its token is judged again, then the permission of its route, then the thing in its path (`still`, which
     raises as it did when the answer began).
     """
@@ -72,4 +72,4 @@ def standing(request: Request, still: Callable[[], object]) -> Standing:
         check(request, permission, within=Within.OBJECT)
         still()
 
-    return Standing(ask, parts.clock, every_seconds=parts.limits.stream_check_seconds)
+    return StreamReauth(ask, parts.clock, every_seconds=parts.limits.stream_check_seconds)

@@ -14,7 +14,7 @@ from opsjobs.api.auth import requires
 from opsjobs.api.health_cache import REDIS_AWAY
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
-from opsjobs.store.system_status import HEAD, Queue, Upkeep, Worker
+from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
 
 SCHEDULER_LATE_SECONDS = 10.0
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -100,7 +100,9 @@ async def metrics(request: Request) -> Response:
     return Response(parts.metrics.text() + gauges, media_type=TEXT_FORMAT)
 
 
-def fleet_gauges(executions: Mapping[str, int], queues: Iterable[Queue], workers: Iterable[Worker], upkeep: Upkeep) -> bytes:
+def fleet_gauges(
+    executions: Mapping[str, int], queues: Iterable[Queue], workers: Iterable[WorkerStatus], upkeep: Upkeep
+) -> bytes:
     """What all processes have in common, in Prometheus' text format."""
     queues, alive = list(queues), [worker for worker in workers if worker.alive]
     told = [

@@ -15,7 +15,7 @@ from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching import credential_scope
-from opsjobs.model.api_model import Duration, Moment, Wire
+from opsjobs.model.api_model import ApiModel, Duration, Moment
 from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft
 from opsjobs.model.target_import import ImportDraft
@@ -27,7 +27,7 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["targets"])
 
 
-class MaintenanceDraft(Wire):
+class MaintenanceDraft(ApiModel):
     """Body of POST /targets/{id}/maintenance: until a time, for a duration, `off`, or until further notice."""
 
     until: Moment | None = None

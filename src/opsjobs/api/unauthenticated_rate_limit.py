@@ -25,7 +25,7 @@ DOUBTED_MAX = 4
 """Tokens that are judged at a time for one origin from which too many come without a good one."""
 
 
-class Strangers:
+class UnauthenticatedLimiter:
     """`a_second`: requests without a good token from one origin (an IPv4 address, an IPv6 /64); 0 = no limit."""
 
     def __init__(self, a_second: int, clock: Clock) -> None:

@@ -17,10 +17,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import SkipValidation, ValidationError
 
 from opsjobs.api.problems import pointer
-from opsjobs.model.api_model import Wire, snake_case
+from opsjobs.model.api_model import ApiModel, snake_case
 from opsjobs.model.errors import FieldError, Invalid
 
-Draft = TypeVar("Draft", bound=Wire)
+Draft = TypeVar("Draft", bound=ApiModel)
 Json = dict[str, Any]
 _SHOWN_CHARACTERS_AT_MOST = 60
 
@@ -123,7 +123,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def _respelt(model: type[Wire], shown: Mapping[str, Any], body: Json) -> Json:
+def _respelt(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Json:
     """Spell camelCase names of fields our way; a field that comes in both spellings is left for the model to refuse."""
     known = model.model_fields.keys() | shown.keys()
     names = {name: snake_case(name) for name in body if name not in known}
@@ -133,7 +133,7 @@ def _respelt(model: type[Wire], shown: Mapping[str, Any], body: Json) -> Json:
     }
 
 
-def _check_read_only(model: type[Wire], shown: Mapping[str, Any], body: Json, volatile: Collection[str]) -> Json:
+def _check_read_only(model: type[ApiModel], shown: Mapping[str, Any], body: Json, volatile: Collection[str]) -> Json:
     """Return the body without the fields that only GET has. Raises Invalid if one of them is not as GET shows it."""
     read_only = [name for name in body if (name in shown or name in volatile) and name not in model.model_fields]
     # With a version, that alone says what was read: other changes, such as a pause, move `updated_at`, too.

@@ -15,7 +15,7 @@ from opsjobs.api.login import Password
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import check_new
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import GrantDraft, Grants
 from opsjobs.model.target import Name
@@ -26,7 +26,7 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["access"])
 
 
-class UserDraft(Wire):
+class UserDraft(ApiModel):
     """Body of POST /users."""
 
     name: Name
@@ -36,7 +36,7 @@ class UserDraft(Wire):
     takes_over: TakesOver = False
 
 
-class ChangedUser(Wire):
+class ChangedUser(ApiModel):
     """Body of PUT /users/{id}. `password` None: it stays. `name` cannot change: what a user did is known by it."""
 
     name: Name

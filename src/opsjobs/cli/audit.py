@@ -14,9 +14,9 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
-from opsjobs.model.audit_chain import FIELDS, NOTHING, Break, Link, Walk
+from opsjobs.model.audit_chain import FIELDS, NOTHING, ChainBreak, ChainLink, ChainWalk
 from opsjobs.model.audit_signing import SigningKeys
 from opsjobs.model.secret import Secret
 from opsjobs.model.units import parse_duration
@@ -87,7 +87,7 @@ def verify(
     """Check that no row is changed, missing or moved; exit code 1 where one is. Prints the head, to be noted elsewhere."""
     noted = _noted(head)
     if keys is not None and file is None:
-        raise CommandFailed("--keys goes with --file: the service has its own keys.", Exit.USAGE)
+        raise CommandFailed("--keys goes with --file: the service has its own keys.", ExitCode.USAGE)
     if file is not None:
         with _opened(file) as lines:
             found, broken = _walk_file(file, lines, noted, _signing(keys))
@@ -127,7 +127,7 @@ def anchor(
     tell(f"the chain begins behind {base} now; restart processes that say that they have seen a later end")
 
 
-def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None]:
+def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBreak | None]:
     """The whole chain, a stretch at a time."""
     after, checked, seen, missing = None, 0, False, set[str]()
     while True:
@@ -141,21 +141,23 @@ def _walk_service(client: Client, noted: str | None) -> tuple[Link, Break | None
     begun = found["base"].partition(":")[0]
     tell(f"{counted(checked, 'row')} checked{f', behind number {begun}' if begun != '0' else ''}")
     _tell_missing(missing)
-    broken = Break(**found["broken"]) if found["broken"] is not None else None
+    broken = ChainBreak(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)
 
 
-def _walk_file(file: Path, lines: Iterator[str], noted: str | None, keys: SigningKeys | None) -> tuple[Link, Break | None]:
+def _walk_file(
+    file: Path, lines: Iterator[str], noted: str | None, keys: SigningKeys | None
+) -> tuple[ChainLink, ChainBreak | None]:
     """An export, by itself: from the first line's `previous` on."""
-    walk: Walk | None = None
+    walk: ChainWalk | None = None
     seen = False
     for number, line in enumerate(lines, start=1):
         row = _row(file, number, line)
         if walk is None:
-            walk = Walk(Link(row["seal"] - 1, row["previous"]), keys)
+            walk = ChainWalk(ChainLink(row["seal"] - 1, row["previous"]), keys)
             seen = row["previous"] == noted
             if row["seal"] == 1 and row["previous"] != NOTHING:
-                return walk.at, Break(1, "changed", "Row 1 follows on a hash, but nothing was before it.")
+                return walk.at, ChainBreak(1, "changed", "Row 1 follows on a hash, but nothing was before it.")
         if not walk.step(row, row["hash"]):
             return walk.at, walk.broken
         seen = seen or row["hash"] == noted
@@ -164,7 +166,7 @@ def _walk_file(file: Path, lines: Iterator[str], noted: str | None, keys: Signin
     tell(f"{counted(walk.checked, 'row')} checked")
     _tell_missing(walk.keys_missing)
     if walk.unproven is not None:
-        return walk.at, Break(
+        return walk.at, ChainBreak(
             walk.unproven, "key", f"Nothing proves row {walk.unproven} and what follows: their key is not there."
         )
     return walk.at, _missing_head(noted, seen=seen)
@@ -183,13 +185,13 @@ def _signing(file: Path | None) -> SigningKeys | None:
         try:
             return SigningKeys([Secret(key) for key in lines.read().replace(",", "\n").split()])
         except ValueError as wrong:
-            raise CommandFailed(f"{file}: {wrong}", Exit.USAGE) from None
+            raise CommandFailed(f"{file}: {wrong}", ExitCode.USAGE) from None
 
 
-def _missing_head(noted: str | None, *, seen: bool) -> Break | None:
+def _missing_head(noted: str | None, *, seen: bool) -> ChainBreak | None:
     if noted is None or seen:
         return None
-    return Break(0, "head", "The noted head is not in it: rows were cut off or made anew, or it was let go of by retention.")
+    return ChainBreak(0, "head", "The noted head is not in it: rows were cut off or made anew, or it was let go of by retention.")
 
 
 def _row(file: Path, number: int, line: str) -> dict[str, Any]:
@@ -215,13 +217,13 @@ def _noted(head: str | None) -> str | None:
         return None
     spelt = _HEAD.fullmatch(head)
     if spelt is None:
-        raise CommandFailed("--head: write it as `opsjobs audit verify` printed it: SEAL:HASH.", Exit.USAGE)
+        raise CommandFailed("--head: write it as `opsjobs audit verify` printed it: SEAL:HASH.", ExitCode.USAGE)
     return spelt[1]
 
 
-def _link(text: str) -> Link:
+def _link(text: str) -> ChainLink:
     seal, _, noted = text.partition(":")
-    return Link(int(seal), noted)
+    return ChainLink(int(seal), noted)
 
 
 def _moment(option: str, text: str | None) -> str | None:
@@ -231,7 +233,7 @@ def _moment(option: str, text: str | None) -> str | None:
     try:
         return (datetime.now(UTC) - timedelta(seconds=parse_duration(text))).isoformat()
     except (ValueError, OverflowError) as wrong:
-        raise CommandFailed(f"{option}: {wrong}", Exit.USAGE) from None
+        raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
 
 
 def _short(change: Mapping[str, Any] | None) -> str | None:

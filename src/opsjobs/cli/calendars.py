@@ -11,8 +11,8 @@ import typer
 from pydantic import ValidationError
 
 from opsjobs.cli import options, yaml_documents
-from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import holiday_files
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
@@ -87,7 +87,7 @@ def add(
     ]
     if not windows:
         raise CommandFailed(
-            "when? Say it with --date, --dates, --yearly, --on, --start and --end, --from or --until.", Exit.USAGE
+            "when? Say it with --date, --dates, --yearly, --on, --start and --end, --from or --until.", ExitCode.USAGE
         )
     body = {"name": name, "kind": kind, "timezone": timezone, "description": description or "", "windows": windows}
     with connect() as client:
@@ -112,7 +112,7 @@ def apply(
     """
     bodies = yaml_documents.bodies(files, "calendar", "name and windows")
     if not bodies:
-        raise CommandFailed("there is no calendar in these files.", Exit.USAGE)
+        raise CommandFailed("there is no calendar in these files.", ExitCode.USAGE)
     for body in bodies:
         _as_stored(body)
     with connect() as client:
@@ -138,7 +138,7 @@ def check(
         show_one(told, output)
     else:
         print(plain(_words(told)))
-    raise typer.Exit(Exit.OK if told["open"] else Exit.ERROR)
+    raise typer.Exit(ExitCode.OK if told["open"] else ExitCode.ERROR)
 
 
 @app.command()
@@ -176,13 +176,13 @@ def _holidays(file: str) -> list[Json]:
     try:
         found = holiday_files.read(_text(file))
     except ValueError as wrong:
-        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
     for left in found.left[:LEFT_TOLD_AT_MOST]:
         tell(f"not carried over: {plain(left.what)}: {plain(left.reason)}")
     if len(found.left) > LEFT_TOLD_AT_MOST:
         tell(f"not carried over: and {len(found.left) - LEFT_TOLD_AT_MOST} more")
     if not (windows := found.windows()):
-        raise CommandFailed(f"{file} has no whole days in it.", Exit.USAGE)
+        raise CommandFailed(f"{file} has no whole days in it.", ExitCode.USAGE)
     return windows
 
 
@@ -190,12 +190,12 @@ def _text(file: str) -> str:
     try:
         content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else Path(file).expanduser().read_bytes()
         if len(content) > FILE_BYTES_AT_MOST:
-            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
         return content.decode()
     except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
     except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
 
 
 def _named(client: Client, name: object) -> Json | None:
@@ -209,7 +209,7 @@ def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
         return client.put(path_of("calendar", old["id"]), body), "replaced"
     try:
         return client.post("/calendars", body), "added"
-    except Refused as refused:
+    except RequestRefused as refused:
         if refused.code == "name_taken":
             raise CommandFailed(f"{refused}\n--replace takes its place.", refused.exit_code) from None
         raise
@@ -238,4 +238,4 @@ def _as_stored(body: Json) -> Json:
         context: Mapping[str, Any] = first.get("ctx") or {}
         where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
         words = str(context.get("detail") or plain_words(first))
-        raise CommandFailed(f"{plain(body.get('name'))}: {where}: {plain(words)}.", Exit.USAGE) from None
+        raise CommandFailed(f"{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE) from None

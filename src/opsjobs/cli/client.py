@@ -15,11 +15,11 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from opsjobs import __version__
-from opsjobs.cli.endpoint import Place, find
+from opsjobs.cli.endpoint import Endpoint, find
 from opsjobs.cli.exit_codes import CommandFailed, of_answer
 from opsjobs.cli.option_names import in_options
 from opsjobs.cli.sse import Event, Parser
-from opsjobs.cli.token_store import Login, Logins
+from opsjobs.cli.token_store import StoredLogin, TokenStore
 from opsjobs.settings import load_client
 
 CONNECT_SECONDS = 5.0
@@ -36,7 +36,7 @@ ERRORS_SHOWN = 50
 Json = dict[str, Any]
 
 
-class Refused(CommandFailed):
+class RequestRefused(CommandFailed):
     """The service answered that it will not: `status`, the problem's `code`, and the JSON Pointers of its errors."""
 
     def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
@@ -49,7 +49,7 @@ class Refused(CommandFailed):
 class Client:
     """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
 
-    def __init__(self, place: Place, logins: Logins | None = None) -> None:
+    def __init__(self, place: Endpoint, logins: TokenStore | None = None) -> None:
         self.place = place
         self._login = None if logins is None else _AsLogin(place.url, logins)
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
@@ -107,7 +107,7 @@ class Client:
         for attempt in range(1, PATCHES_AT_MOST + 1):
             try:
                 return self._send("PATCH", path, body=body, headers={"if-match": "*"})
-            except Refused as refused:
+            except RequestRefused as refused:
                 if refused.code != "stale_version" or attempt == PATCHES_AT_MOST:
                     raise
         raise AssertionError("the loop above returns or raises")
@@ -137,13 +137,13 @@ class Client:
         for item in found:
             if item["name"] == ref:
                 return item
-        raise Refused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
+        raise RequestRefused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
 
     def known(self, path: str) -> Json | None:
         """What is at this path; None where nothing is."""
         try:
             return dict(self.get(path))
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.status != 404:
                 raise
             return None
@@ -222,7 +222,7 @@ class Client:
         problem = problem if isinstance(problem, dict) else {}
         errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
         code = str(problem.get("code") or "")
-        raise Refused(
+        raise RequestRefused(
             self._told(answer.status_code, answer.request.url.path, problem, errors),
             answer.status_code,
             code,
@@ -309,7 +309,7 @@ class _AsLogin(httpx2.Auth):
 
     requires_response_body = True
 
-    def __init__(self, url: str, logins: Logins) -> None:
+    def __init__(self, url: str, logins: TokenStore) -> None:
         self._url = url
         self._logins = logins
 
@@ -329,13 +329,13 @@ class _AsLogin(httpx2.Auth):
             request.headers["authorization"] = f"Bearer {login.access_token}"
         yield request
 
-    def _next(self, login: Login, answer: httpx2.Response) -> Login | None:
+    def _next(self, login: StoredLogin, answer: httpx2.Response) -> StoredLogin | None:
         if answer.status_code == 401:
             self._logins.forget(self._url)
             return None
         if answer.status_code != 200:
             return login  # the service is not well: what was asked for will be told so
-        following = Login.of_answer(login.user, _decoded(answer.content))
+        following = StoredLogin.of_answer(login.user, _decoded(answer.content))
         self._logins.keep(self._url, following)
         return following
 
@@ -347,7 +347,7 @@ def connect(*, as_login: bool = False) -> Client:
     logged in, whatever OPSJOBS_TOKEN is.
     """
     wanted, folder = load_client()
-    place, logins = find(wanted, folder), Logins()
+    place, logins = find(wanted, folder), TokenStore()
     if (wanted.token is None or as_login) and logins.of(place.url) is not None:
         return Client(replace(place, token=None), logins)
     return Client(place)

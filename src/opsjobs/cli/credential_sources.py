@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli.client import Json
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.secret import CredentialType
 
 VaultPath = Annotated[
@@ -77,7 +77,7 @@ class SourceOptions:
     def _mapped(self) -> dict[str, str] | None:
         pairs = [pair.partition("=") for pair in self.fields or ()]
         if bad := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
-            raise CommandFailed(f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", Exit.USAGE)
+            raise CommandFailed(f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", ExitCode.USAGE)
         return {part: field for part, _, field in pairs} or None
 
 
@@ -89,4 +89,4 @@ def _refuse(way: str, options: Json) -> None:
     names = {"fields": "--vault-field", "version": "--vault-version", "type": "--type", "principals": "--principal"}
     names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
     if surplus := [names[name] for name in _given(options)]:
-        raise CommandFailed(f"{' and '.join(surplus)}: that does not go with {way}.", Exit.USAGE)
+        raise CommandFailed(f"{' and '.join(surplus)}: that does not go with {way}.", ExitCode.USAGE)

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import credential_sources, options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
 from opsjobs.cli.secret_input import ask, read_bytes, read_text, read_value
@@ -100,12 +100,12 @@ def add(
         _add_secret(name, username, given, elsewhere)
         return
     if username is None:
-        raise CommandFailed("--username: a login needs it. For a secret that jobs name, use --type secret.", Exit.USAGE)
+        raise CommandFailed("--username: a login needs it. For a secret that jobs name, use --type secret.", ExitCode.USAGE)
     if given.ways + agent + elsewhere.ways != 1:
         ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
-        raise CommandFailed(f"with what does it log in? Give one of {ways}.", Exit.USAGE)
+        raise CommandFailed(f"with what does it log in? Give one of {ways}.", ExitCode.USAGE)
     if key is None and (certificate or passphrase_file):
-        raise CommandFailed("--certificate and --passphrase-file go with --key FILE.", Exit.USAGE)
+        raise CommandFailed("--certificate and --passphrase-file go with --key FILE.", ExitCode.USAGE)
     if elsewhere.ways:
         _add_linked({"name": name, "username": username, **elsewhere.body()})
         return
@@ -121,12 +121,12 @@ def add(
 
 def _add_secret(name: str, username: str | None, given: _Given, elsewhere: credential_sources.SourceOptions) -> None:
     if username is not None or given.ways + elsewhere.ways > 1 or given.ways > (given.secret_file is not None):
-        raise CommandFailed("--type secret takes --secret-file FILE or --vault-path PATH, and no login.", Exit.USAGE)
+        raise CommandFailed("--type secret takes --secret-file FILE or --vault-path PATH, and no login.", ExitCode.USAGE)
     if elsewhere.ways:
         _add_linked({"name": name, **elsewhere.body()})
         return
     if elsewhere.type is not CredentialType.SECRET:
-        raise CommandFailed("--secret-file goes with --type secret.", Exit.USAGE)
+        raise CommandFailed("--secret-file goes with --type secret.", ExitCode.USAGE)
     body: Json = {"name": name, "type": CredentialType.SECRET, **given.value(name)}
     with connect() as client:
         made = client.post("/credentials", body)
@@ -182,7 +182,7 @@ def rotate(
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     if given.ways > 1:
-        raise CommandFailed(f"which one is the new secret? Give one of {_WAYS}.", Exit.USAGE)
+        raise CommandFailed(f"which one is the new secret? Give one of {_WAYS}.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
         path = path_of("credential", found["id"])
@@ -194,10 +194,10 @@ def _rotated(found: Json, given: _Given) -> Json:
     """Return the new secret parts, in the form of the credential's type."""
     if found["type"] == CredentialType.SECRET:
         if given.ways > (given.secret_file is not None) or given.certificate or given.passphrase_file:
-            raise CommandFailed(f"{found['name']} is a secret of jobs: --secret-file FILE alone goes with it.", Exit.USAGE)
+            raise CommandFailed(f"{found['name']} is a secret of jobs: --secret-file FILE alone goes with it.", ExitCode.USAGE)
         return given.value(found["name"])
     if given.secret_file is not None:
-        raise CommandFailed(f"{found['name']} is a login: --secret-file goes with secrets of jobs.", Exit.USAGE)
+        raise CommandFailed(f"{found['name']} is a login: --secret-file goes with secrets of jobs.", ExitCode.USAGE)
     if given.ways == 0 and given.certificate is None:
         given = replace(given, password=True)
     return given.read(found["username"])
@@ -215,7 +215,7 @@ def bind(
     """Say where a login may be used, and nowhere else: on these targets or groups, for these jobs."""
     bound = {"targets": target or [], "groups": group or [], "jobs": job or []}
     if any(bound.values()) == anywhere:
-        raise CommandFailed("bound to what? Give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", Exit.USAGE)
+        raise CommandFailed("bound to what? Give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
         client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
@@ -281,7 +281,7 @@ class _Given:
         """The secret parts of the body. Raises CommandFailed."""
         body: Json = {}
         if self.passphrase_file is not None and self.key is None:
-            raise CommandFailed("--passphrase-file goes with --key FILE.", Exit.USAGE)
+            raise CommandFailed("--passphrase-file goes with --key FILE.", ExitCode.USAGE)
         if self.key is not None:
             body |= _key(self.key, self.passphrase_file)
         if self.certificate is not None:
@@ -310,7 +310,9 @@ def _type(secret: Json, *, kerberos: bool) -> CredentialType:
 def _key(key: str, passphrase_file: str | None) -> Json:
     body: Json = {"private_key": read_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
-        raise CommandFailed(f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", Exit.USAGE)
+        raise CommandFailed(
+            f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", ExitCode.USAGE
+        )
     if passphrase_file is not None:
         body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")
     elif is_encrypted(body["private_key"]):

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, tell
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
@@ -137,5 +137,5 @@ def _moment(since: str | None) -> str | None:
 
 def _wish(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
     if sum((bool(letters), everything, bool(named))) != 1:
-        raise CommandFailed("which ones? Name ids, or options such as --job and --error, or --all.", Exit.USAGE)
+        raise CommandFailed("which ones? Name ids, or options such as --job and --error, or --all.", ExitCode.USAGE)
     return {"ids": letters} if letters else {"filter": named}

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from opsjobs.cli.client import Client, Json
-from opsjobs.cli.endpoint import Place
+from opsjobs.cli.endpoint import Endpoint
 from opsjobs.cli.executions import block
-from opsjobs.cli.exit_codes import Exit, of_execution
+from opsjobs.cli.exit_codes import ExitCode, of_execution
 from opsjobs.cli.render import console, counted, plain, seconds, tell
 from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.watch import follow
@@ -54,14 +54,14 @@ def show(targets: int) -> int:
     _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
     with _folder() as folder, _stack(folder, targets) as stack:
         _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
-        with Client(Place(stack.url, stack.token, local=True, data_dir=folder)) as client:
+        with Client(Endpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
         _say("Stopping …")
     _say(f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}")
     return exit_code
 
 
-def _job(client: Client) -> Exit:
+def _job(client: Client) -> ExitCode:
     job = client.post("/jobs", JOB)
     for action in job["actions"]:
         _say(f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}")

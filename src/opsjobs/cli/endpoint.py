@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.secret import Secret
 from opsjobs.settings import ClientSettings
 
@@ -15,7 +15,7 @@ FILE_BYTES_AT_MOST = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Endpoint:
     """An address, the token to show there, and whether it is the local `up` of `data_dir`."""
 
     url: str
@@ -24,7 +24,7 @@ class Place:
     data_dir: Path
 
 
-def find(client: ClientSettings, data_dir: Path) -> Place:
+def find(client: ClientSettings, data_dir: Path) -> Endpoint:
     """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running here."""
     local = _line(data_dir / ENDPOINT_FILE)
     url = client.url or local
@@ -35,7 +35,7 @@ def find(client: ClientSettings, data_dir: Path) -> Place:
             "(an `up` with its own --data-dir is found by OPSJOBS_DATA_DIR)"
         )
     is_local = local is not None and url.rstrip("/") == local.rstrip("/")
-    return Place(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
+    return Endpoint(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
 
 
 def _local_token(data_dir: Path) -> Secret | None:
@@ -52,7 +52,7 @@ def _line(path: Path) -> str | None:
     except PermissionError:
         raise CommandFailed(
             f"{path} belongs to another user: run the command as that user, or set OPSJOBS_URL and OPSJOBS_TOKEN.",
-            Exit.NOT_ALLOWED,
+            ExitCode.NOT_ALLOWED,
         ) from None
     except (OSError, UnicodeDecodeError) as broken:
         raise CommandFailed(f"{path} cannot be read: {broken}") from None

@@ -11,8 +11,8 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.artifacts import artifacts
-from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, patience
 from opsjobs.cli.logs import logs
 from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
@@ -198,7 +198,7 @@ def retry(
     It is a new execution; what succeeded is not run again. Exit codes as of `opsjobs run`.
     """
     if which is not None and target:
-        raise CommandFailed("--which and --target do not go together: name one of the two.", Exit.USAGE)
+        raise CommandFailed("--which and --target do not go together: name one of the two.", ExitCode.USAGE)
     body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
     body |= options.because(reason, override_safety) | ({"again": True} if again else {})
     with connect() as client:
@@ -273,7 +273,7 @@ def last_good(client: Client, e: Json) -> Json | None:
         return None
     try:
         found, _ = client.items(f"/jobs/{e['job_id']}/executions", limit=LAST_GOOD_SEARCHED, status=ExecutionStatus.COMPLETED)
-    except Refused:  # the job was deleted, or is out of sight
+    except RequestRefused:  # the job was deleted, or is out of sight
         return None
     return next(({name: one[name] for name in ("id", "finished_at")} for one in found if one["id"] < e["id"]), None)
 

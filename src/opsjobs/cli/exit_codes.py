@@ -8,7 +8,7 @@ from opsjobs.model.errors import Failure
 from opsjobs.model.execution import ExecutionStatus
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """What a script may rely on."""
 
     OK = 0
@@ -26,34 +26,34 @@ class Exit(IntEnum):
 class CommandFailed(Failure):
     """The command cannot go on: the message (with what to do next) is told on stderr, `exit_code` is how it ends."""
 
-    def __init__(self, message: str, exit_code: Exit = Exit.ERROR) -> None:
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
 _OF_STATUS = {
-    401: Exit.NOT_ALLOWED,
-    403: Exit.NOT_ALLOWED,
-    404: Exit.NOT_FOUND,
-    409: Exit.CONFLICT,
-    410: Exit.NOT_FOUND,
-    412: Exit.CONFLICT,
-    422: Exit.USAGE,
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    412: ExitCode.CONFLICT,
+    422: ExitCode.USAGE,
 }
-_OF_CODE = {"unknown_target": Exit.NOT_FOUND, "no_targets": Exit.NOT_FOUND, "safety_blocked": Exit.NOT_ALLOWED}
+_OF_CODE = {"unknown_target": ExitCode.NOT_FOUND, "no_targets": ExitCode.NOT_FOUND, "safety_blocked": ExitCode.NOT_ALLOWED}
 
 
-def of_answer(status: int, code: str) -> Exit:
+def of_answer(status: int, code: str) -> ExitCode:
     """The exit code for a refused request: its problem code decides, else its HTTP status."""
-    return _OF_CODE.get(code) or _OF_STATUS.get(status, Exit.ERROR)
+    return _OF_CODE.get(code) or _OF_STATUS.get(status, ExitCode.ERROR)
 
 
-def of_execution(status: str, *, interrupted: bool = False) -> Exit:
+def of_execution(status: str, *, interrupted: bool = False) -> ExitCode:
     """The exit code for an ended execution; `interrupted` is true where this command's Ctrl-C asked for the cancel."""
     if status == ExecutionStatus.COMPLETED:
-        return Exit.OK
+        return ExitCode.OK
     if status == ExecutionStatus.TIMEOUT:
-        return Exit.TIMEOUT
+        return ExitCode.TIMEOUT
     if status == ExecutionStatus.CANCELLED and interrupted:
-        return Exit.INTERRUPTED
-    return Exit.NOT_SUCCEEDED
+        return ExitCode.INTERRUPTED
+    return ExitCode.NOT_SUCCEEDED

@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
 
 app = typer.Typer(help="Files: what transfers bring to targets.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def upload(
             _send(packed, name or f"{called}.tar")
         return
     if not path.is_file():
-        raise CommandFailed(f"there is no file or folder {path}.", Exit.USAGE)
+        raise CommandFailed(f"there is no file or folder {path}.", ExitCode.USAGE)
     with path.open("rb") as file:
         _send(file, name or called)
 
@@ -111,7 +111,7 @@ def download(
             with place.open("xb") as made:
                 made.writelines(pieces)
         except FileExistsError:
-            raise CommandFailed(f"{place} is there already: say --to PATH.", Exit.CONFLICT) from None
+            raise CommandFailed(f"{place} is there already: say --to PATH.", ExitCode.CONFLICT) from None
         except OSError as error:
             raise CommandFailed(f"{place} cannot be written: {error.strerror}.") from None
     tell(f"{place}: {size(stored['size'])}")

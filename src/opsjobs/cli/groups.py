@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.client import Client, Json, Refused, connect
+from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 from opsjobs.cli.targets import COLUMNS as TARGET_COLUMNS
 
@@ -120,7 +120,7 @@ def _found(client: Client, ref: str) -> Json:
             return item
     try:
         return dict(client.get(f"/target-groups/{ref}"))
-    except Refused as refused:
+    except RequestRefused as refused:
         if refused.status != 404:
             raise
-        raise Refused(f"There is no group {ref}: `opsjobs groups list` shows them.", 404, "group_not_found") from None
+        raise RequestRefused(f"There is no group {ref}: `opsjobs groups list` shows them.", 404, "group_not_found") from None

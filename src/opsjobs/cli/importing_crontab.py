@@ -15,11 +15,11 @@ import typer
 from pydantic import ValidationError
 
 from opsjobs.cli import options, yaml_documents
-from opsjobs.cli.client import Client, Json, Refused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import crontab
-from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, Planned, Wishes, planned, prefix_of, source_of
-from opsjobs.cli.importing.inventory import Left
+from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, CrontabOptions, Planned, planned, prefix_of, source_of
+from opsjobs.cli.importing.inventory import Skipped
 from opsjobs.cli.render import Column, Form, counted, plain, show_list, tell
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
@@ -82,10 +82,10 @@ def import_crontab(
     """
     selection = options.selection(targets, groups, selector)
     if user is not None and system:
-        raise CommandFailed("--user and --system do not go together: lines of a system crontab name their users.", Exit.USAGE)
+        raise CommandFailed("--user and --system do not go together: lines of a system crontab name their users.", ExitCode.USAGE)
     if not selection and not dry_run:
-        raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", Exit.USAGE)
-    wishes = Wishes(
+        raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE)
+    wishes = CrontabOptions(
         selection,
         prefix if prefix is not None else prefix_of(selection),
         _zone(timezone),
@@ -110,7 +110,7 @@ def import_crontab(
 def _zone(asked: str | None) -> str:
     if asked is not None:
         if asked not in zone_names():
-            raise CommandFailed(f"--timezone: {asked!r} is no time zone: write one such as Europe/Berlin.", Exit.USAGE)
+            raise CommandFailed(f"--timezone: {asked!r} is no time zone: write one such as Europe/Berlin.", ExitCode.USAGE)
         return asked
     found = local_zone()
     tell(f"times without a CRON_TZ are meant in {found}, the zone of this machine: --timezone says another one")
@@ -130,9 +130,9 @@ def local_zone(root: Path = Path("/")) -> str:
 # --- reading
 
 
-def _read(files: Sequence[str], wishes: Wishes, *, system: bool) -> tuple[list[Planned], set[str], int]:
+def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[Planned], set[str], int]:
     """The bodies of all lines that can be carried over, and the tags of the crontabs; other lines are told, and counted."""
-    entries: list[tuple[crontab.Entry, str]] = []
+    entries: list[tuple[crontab.CrontabEntry, str]] = []
     sources: set[str] = set()
     lost = 0
     for file in files:
@@ -141,7 +141,7 @@ def _read(files: Sequence[str], wishes: Wishes, *, system: bool) -> tuple[list[P
         try:
             found = crontab.read("crontab" if file == "-" else file, text, system=system or by_place)
         except ValueError as wrong:
-            raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+            raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
         for left in found.left:
             tell(_told(left))
         lost += sum(left.target for left in found.left)
@@ -168,11 +168,11 @@ def _is_good(plan: Planned) -> bool:
     return True
 
 
-def _looks_like_a_system_one(entries: Sequence[crontab.Entry]) -> bool:
+def _looks_like_a_system_one(entries: Sequence[crontab.CrontabEntry]) -> bool:
     return len(entries) > 0 and all(entry.command.split()[:1] == ["root"] for entry in entries)
 
 
-def _told(left: Left) -> str:
+def _told(left: Skipped) -> str:
     return f"{plain(left.what)}: {'left out: ' if left.target else ''}{plain(left.reason)}"
 
 
@@ -180,12 +180,12 @@ def _text(file: str) -> str:
     try:
         content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else _bytes(Path(file).expanduser())
         if len(content) > FILE_BYTES_AT_MOST:
-            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
         return content.decode()
     except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
     except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -216,7 +216,7 @@ def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Seque
     while plans:
         try:
             return plans, list(client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"])
-        except Refused as refused:
+        except RequestRefused as refused:
             blocked = {int(found[1]) for pointer in refused.pointers if (found := _JOB_POINTER.match(pointer))}
             if refused.code != "safety_blocked" or not blocked:
                 raise

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.client import Client, Json, Refused, connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
-from opsjobs.cli.importing import Found, Inventory, Kind, Left, guess, read
+from opsjobs.cli.client import Client, Json, RequestRefused, connect
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.importing import FoundTarget, ImportedInventory, Skipped, SourceKind, guess, read
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
 from opsjobs.cli.target_messages import changes_in_words, warn_of_twins, warn_of_zones
@@ -41,7 +41,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ImportOptions:
     """What the command line says of every machine that is imported."""
 
     credential: str | None
@@ -52,7 +52,7 @@ class Wishes:
     zone: str | None
     host_key_policy: HostKeyPolicy | None
 
-    def body(self, one: Found) -> Json:
+    def body(self, one: FoundTarget) -> Json:
         """The entry of one machine."""
         said = one.body()
         labels = {name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)}
@@ -69,7 +69,7 @@ class Wishes:
 def import_targets(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The inventory; - reads it from standard input.")],
     *,
-    kind: Annotated[Kind | None, typer.Option("--from", help="What it is (default: by its name and its lines).")] = None,
+    kind: Annotated[SourceKind | None, typer.Option("--from", help="What it is (default: by its name and its lines).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would become of each, and change nothing.")] = False,
     existing: Annotated[
         Literal["update", "skip"], typer.Option(help="What becomes of targets whose name is there already.")
@@ -104,7 +104,7 @@ def import_targets(
     has. What could not be carried over is told with why. Exit code 1 if the service refused one.
     """
     inventory = _inventory(file, kind)
-    wishes = Wishes(
+    wishes = ImportOptions(
         credential,
         _pairs("--credential-of", credentials),
         options.split(group),
@@ -123,15 +123,15 @@ def import_targets(
     show_list(items, COLUMNS, output)
     warn_of_twins(items)
     _tell(inventory, entries, items, dry_run=dry_run)
-    raise typer.Exit(Exit.ERROR if any(item["outcome"] == "refused" for item in items) else Exit.OK)
+    raise typer.Exit(ExitCode.ERROR if any(item["outcome"] == "refused" for item in items) else ExitCode.OK)
 
 
-def _inventory(file: str, kind: Kind | None) -> Inventory:
+def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
     text = _text(file)
     try:
         return read(kind or guess(file, text), file, text)
     except ValueError as wrong:
-        raise CommandFailed(f"{file}: {wrong}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
 
 
 def _placing(replace: bool) -> str:
@@ -147,11 +147,11 @@ def _text(file: str) -> str:
                 content = opened.read(FILE_BYTES_AT_MOST + 1)
         text = content.decode()
     except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
     except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
     if len(content) > FILE_BYTES_AT_MOST:
-        raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", Exit.USAGE)
+        raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
     return text
 
 
@@ -160,7 +160,7 @@ def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
     for word in words or ():
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise CommandFailed(f"{option} {word}: write it with an equals sign, such as deploy=web-key.", Exit.USAGE)
+            raise CommandFailed(f"{option} {word}: write it with an equals sign, such as deploy=web-key.", ExitCode.USAGE)
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -168,7 +168,7 @@ def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
 # --- keys
 
 
-def _keys(client: Client, found: Sequence[Found], file: str) -> dict[tuple[str, str], str]:
+def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple[str, str], str]:
     """The names of the credentials of each user and key file; made where there is none of that name."""
     wanted = dict.fromkeys((one.user or "root", one.key) for one in found if one.key and not one.credential)
     made: dict[tuple[str, str], str] = {}
@@ -189,7 +189,7 @@ def _keys(client: Client, found: Sequence[Found], file: str) -> dict[tuple[str, 
         except (OSError, UnicodeDecodeError) as away:
             tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is no text'}")
             continue
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code != "name_taken":
                 tell(f"the key {plain(key)} of {plain(user)} is not stored: {refused}")
                 continue
@@ -203,7 +203,7 @@ def _key_file(key: str, file: str) -> Path:
     return path if path.is_absolute() or file == "-" else Path(file).expanduser().parent / path
 
 
-def _with_key(entry: Json, one: Found, stored: Mapping[tuple[str, str], str]) -> Json:
+def _with_key(entry: Json, one: FoundTarget, stored: Mapping[tuple[str, str], str]) -> Json:
     name = stored.get((one.user or "root", one.key or ""))
     return {**entry, "credential": name} if name and not one.credential else entry
 
@@ -231,7 +231,7 @@ def _sent(client: Client, portion: list[Json], how: Json) -> list[Json]:
     return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
 
 
-def _tell(inventory: Inventory, entries: Sequence[Json], items: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
+def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
     skipped = [left for left in inventory.left if left.target]
     other = [left for left in inventory.left if not left.target]
     for heading, lefts in (("left out", skipped), ("not carried over", other)):
@@ -256,5 +256,5 @@ def _is_bare(entry: Mapping[str, Any]) -> bool:
     return not entry.get("credential") and entry.get("transport") != "local"
 
 
-def _told(left: Left) -> str:
+def _told(left: Skipped) -> str:
     return f"{plain(left.what)}: {plain(left.reason)}"

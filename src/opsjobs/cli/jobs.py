@@ -9,7 +9,7 @@ import typer
 
 from opsjobs.cli import job_view, options, yaml_documents
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
 from opsjobs.cli.parameter_options import values_of
 from opsjobs.cli.preview import show_preview
@@ -151,7 +151,7 @@ def validate(files: Files) -> None:
                     print(plain(f"{name}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
             if told["valid"]:
                 tell(f"{plain(name)} is valid")
-    raise typer.Exit(Exit.ERROR if wrong else Exit.OK)
+    raise typer.Exit(ExitCode.ERROR if wrong else ExitCode.OK)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def _set(job: str, verb: str, words: str) -> None:
 def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
     bodies = yaml_documents.bodies(files)
     if not bodies:
-        raise CommandFailed("there is no job in these files.", Exit.USAGE)
+        raise CommandFailed("there is no job in these files.", ExitCode.USAGE)
     with connect() as client:
         body = {"jobs": bodies, **options.because(None, override)}
         told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, tell
 from opsjobs.settings import load_client
 from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
@@ -86,14 +86,14 @@ def drop_key(key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as 
     with connect() as client:
         found = next((k for k in client.get("/keys")["items"] if k["id"] == key), None)
     if found is None or not found["known"]:
-        raise CommandFailed(f"there is no key {key} in use: `opsjobs keys list` shows them.", Exit.NOT_FOUND)
+        raise CommandFailed(f"there is no key {key} in use: `opsjobs keys list` shows them.", ExitCode.NOT_FOUND)
     if not found["removable"]:
         why = "it is the current one" if found["current"] else "rows are encrypted under it: first `opsjobs keys rotate`"
-        raise CommandFailed(f"key {key} cannot be dropped: {why}.", Exit.CONFLICT)
+        raise CommandFailed(f"key {key} cannot be dropped: {why}.", ExitCode.CONFLICT)
     path = _file()
     if not drop(path, key):
         raise CommandFailed(
-            f"{path} does not hold key {key} behind its first one: take it out of ENCRYPTION_KEYS.", Exit.NOT_FOUND
+            f"{path} does not hold key {key} behind its first one: take it out of ENCRYPTION_KEYS.", ExitCode.NOT_FOUND
         )
     tell(f"key {key} is gone from {path}; restart `opsjobs up`, so that its processes forget it")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
-from opsjobs.cli.client import Client, Json, Refused
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, Json, RequestRefused
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.live_view import header
 from opsjobs.cli.render import tell
 from opsjobs.cli.waiting_reasons import hold_of
@@ -22,7 +22,7 @@ UNATTENDED_SECONDS = 600.0
 
 def launch(
     client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
-) -> Exit:
+) -> ExitCode:
     """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
     waits_seconds = patience(wait_limit)
     with Interrupts() as interrupts:
@@ -33,7 +33,7 @@ def launch(
     if (hold := hold_of(execution)) is not None:
         tell(hold)
     print(execution["id"])
-    return Exit.OK
+    return ExitCode.OK
 
 
 def patience(wait_limit: str | None) -> float | None:
@@ -43,21 +43,23 @@ def patience(wait_limit: str | None) -> float | None:
     try:
         return parse_duration(wait_limit)
     except ValueError as wrong:
-        raise CommandFailed(f"--wait-limit: {wrong}. Write a duration such as 10m, or 0s to leave at once.", Exit.USAGE) from None
+        raise CommandFailed(
+            f"--wait-limit: {wrong}. Write a duration such as 10m, or 0s to leave at once.", ExitCode.USAGE
+        ) from None
 
 
 def _started(client: Client, path: str, body: Json) -> Json:
     while True:
         try:
             return dict(client.post(path, body))
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code != "unknown_target" or not isinstance(body.get("targets"), dict):
                 raise
             # Ends: each time round at least one host has become a target, or the refusal is raised.
             body = {**body, "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)}}
 
 
-def _with_hosts(client: Client, body: Json, refused: Refused) -> list[str]:
+def _with_hosts(client: Client, body: Json, refused: RequestRefused) -> list[str]:
     """The same ids, with the targets of a host in place of each host. Raises the refusal where one is no host either."""
     unknown = {int(m[1]) for pointer in refused.pointers if (m := _ID_POINTER.fullmatch(pointer))}
     ids: list[str] = []
@@ -68,11 +70,11 @@ def _with_hosts(client: Client, body: Json, refused: Refused) -> list[str]:
     return ids
 
 
-def _of_host(client: Client, host: str, refused: Refused) -> list[str]:
+def _of_host(client: Client, host: str, refused: RequestRefused) -> list[str]:
     found = [t for t in client.items("/targets", limit=0, host=host)[0] if t.get("host") == host]
     if not found:
         raise refused
     if len(found) > 1:
         names = ", ".join(str(t["name"]) for t in found[:10])
-        raise CommandFailed(f"{len(found)} targets have the host {host}: name the one you mean ({names}).", Exit.USAGE)
+        raise CommandFailed(f"{len(found)} targets have the host {host}: name the one you mean ({names}).", ExitCode.USAGE)
     return [str(found[0]["id"])]

@@ -23,7 +23,7 @@ def loaded(module: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LazyCommand:
     """A command: `name` in the module `opsjobs.cli.<module>` is its function, or a Typer with its verbs.
 
     `help` stands in the list of all commands: the first sentence of its own help. `bare`: without arguments it shows its help.
@@ -38,7 +38,7 @@ class Entry:
 class Commands(TyperGroup):
     """A group whose commands are loaded one at a time. A subclass says which there are, in the order of their list."""
 
-    entries: ClassVar[dict[str, Entry]]
+    entries: ClassVar[dict[str, LazyCommand]]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # its Context is its own click's
         """Return the command that the first argument names; suggest near names, of which Typer knows only loaded ones."""

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import password_prompt
-from opsjobs.cli.client import Refused, connect, is_in_the_open, without_token
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import RequestRefused, connect, is_in_the_open, without_token
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import tell
-from opsjobs.cli.token_store import Login, Logins
+from opsjobs.cli.token_store import StoredLogin, TokenStore
 
 
 def login(
@@ -27,22 +27,22 @@ def login(
             tell(f"careful: {url} is not https, so whoever is on the way can read the password")
         body = {"username": username, "password": password_prompt.password(f"Password of {username}")}
         told = client.once("/auth/login", body)
-    logins = Logins()
+    logins = TokenStore()
     with logins.alone():
-        logins.keep(url, Login.of_answer(username, told))
+        logins.keep(url, StoredLogin.of_answer(username, told))
     tell(f"you are logged in at {url} as {username}")
 
 
 def logout() -> None:
     """Log out: the login ends there, and is forgotten here."""
-    logins = Logins()
+    logins = TokenStore()
     with connect(as_login=True) as client:
         url = client.place.url
         if logins.of(url) is None:
-            raise CommandFailed(f"nobody is logged in at {url}.", Exit.NOT_FOUND)
+            raise CommandFailed(f"nobody is logged in at {url}.", ExitCode.NOT_FOUND)
         try:
             client.once("/auth/logout", {})
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.status != 401:  # it has ended there already
                 raise
     with logins.alone():

@@ -11,8 +11,8 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
-from opsjobs.cli.output_lines import Lines
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.output_lines import OutputLines
 from opsjobs.cli.terminal import Terminal
 from opsjobs.model.execution import RunStatus
 
@@ -36,10 +36,10 @@ def logs(
 ) -> None:
     """Print what an execution has written so far."""
     if stream is not None and (stream not in ("stdout", "stderr") or target is None):
-        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", Exit.USAGE)
+        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", ExitCode.USAGE)
     picks = failed or stderr or action is not None or tail is not None or timestamps
     if picks and (as_json or stream is not None):
-        raise CommandFailed("--json and --stream print the log as it is: leave the options that pick lines out.", Exit.USAGE)
+        raise CommandFailed("--json and --stream print the log as it is: leave the options that pick lines out.", ExitCode.USAGE)
     with connect() as client:
         path = path_of("execution", execution)
         if picks:
@@ -75,7 +75,7 @@ def _picked(
     runs, _ = client.items(f"{path}/targets", limit=0)
     known = {str(run["target"]["id"]): str(run["target"]["name"]) for run in runs}
     if target is not None and target not in (*known, *known.values()):
-        raise CommandFailed(f"{target}: the execution has no such target. See: opsjobs executions show", Exit.NOT_FOUND)
+        raise CommandFailed(f"{target}: the execution has no such target. See: opsjobs executions show", ExitCode.NOT_FOUND)
     bad = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
     meant = {i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)}
     kept: dict[str, deque[bytes]] = {}
@@ -89,7 +89,7 @@ def _picked(
             else:
                 kept.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(stamped)
 
-    lines = Lines(put, lambda i: known.get(i, i))
+    lines = OutputLines(put, lambda i: known.get(i, i))
     for item in _items(client.raw(f"{path}/log", format="ndjson")):
         data = item["data"]
         if item["event"] == "output" and str(data.get("target")) in meant and only(data):

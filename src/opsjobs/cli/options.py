@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Form, tell
 from opsjobs.model.units import parse_duration
 
@@ -84,7 +84,7 @@ def because(reason: str | None, override: str | None) -> dict[str, Any]:
     if override is None:
         return {"reason": reason} if reason else {}
     if not override.strip():
-        raise CommandFailed("--override-safety: say why; the audit log keeps it.", Exit.USAGE)
+        raise CommandFailed("--override-safety: say why; the audit log keeps it.", ExitCode.USAGE)
     return {"override_safety": True, "reason": override if reason is None else f"{override}: {reason}"}
 
 
@@ -94,7 +94,7 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     for one in given or ():
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise CommandFailed(f"{option}: write NAME=VALUE, not {one!r}.", Exit.USAGE)
+            raise CommandFailed(f"{option}: write NAME=VALUE, not {one!r}.", ExitCode.USAGE)
         found[name] = value
     return found
 
@@ -104,9 +104,9 @@ def duration(option: str, text: str | None) -> str | None:
     try:
         seconds = 1.0 if text is None else parse_duration(text)
     except ValueError as wrong:
-        raise CommandFailed(f"{option}: {wrong}", Exit.USAGE) from None
+        raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
     if seconds <= 0:
-        raise CommandFailed(f"{option}: {text!r} is no time at all: write a duration such as 30s or 5m", Exit.USAGE)
+        raise CommandFailed(f"{option}: {text!r} is no time at all: write a duration such as 30s or 5m", ExitCode.USAGE)
     return text
 
 

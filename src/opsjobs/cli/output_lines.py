@@ -15,7 +15,7 @@ Source = tuple[object, object, object, str]
 """One stream of one action: target run, action, attempt, stdout or stderr."""
 
 
-class Lines:
+class OutputLines:
     """Puts output events out. With `names` each line begins with `NAME | ` and is never mixed with another's."""
 
     def __init__(self, write: Write, names: Callable[[str], str] | None) -> None:

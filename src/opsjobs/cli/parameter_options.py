@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsjobs.cli import options
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import tell
 from opsjobs.cli.secret_input import ask, read_value
 
@@ -19,9 +19,9 @@ def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] 
     """
     values, from_files = options.pairs("--param", given), options.pairs("--param-file", files)
     if both := sorted(values.keys() & from_files.keys()):
-        raise CommandFailed(f"{both[0]}: given by --param and by --param-file. Use one of them.", Exit.USAGE)
+        raise CommandFailed(f"{both[0]}: given by --param and by --param-file. Use one of them.", ExitCode.USAGE)
     if sum(path == "-" for path in from_files.values()) > 1:
-        raise CommandFailed("--param-file: standard input holds one value. Use a file for the others.", Exit.USAGE)
+        raise CommandFailed("--param-file: standard input holds one value. Use a file for the others.", ExitCode.USAGE)
     declared: Sequence[Mapping[str, Any]] = job.get("parameters") or ()
     for parameter in declared:
         if parameter.get("secret") and parameter["name"] in values:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 CHARACTERS_AT_MOST = 1_024
 
@@ -18,6 +18,6 @@ def password(question: str, *, twice: bool = False) -> str:
     line = sys.stdin.readline(CHARACTERS_AT_MOST + 2).rstrip("\r\n")
     if not line or len(line) > CHARACTERS_AT_MOST:
         raise CommandFailed(
-            f"{question}: give it as one line of standard input, at most {CHARACTERS_AT_MOST} characters.", Exit.USAGE
+            f"{question}: give it as one line of standard input, at most {CHARACTERS_AT_MOST} characters.", ExitCode.USAGE
         )
     return line

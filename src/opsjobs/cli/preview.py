@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opsjobs.cli.client import Client, Json
-from opsjobs.cli.exit_codes import Exit
+from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
 
 _COLUMNS = (
@@ -17,18 +17,18 @@ _COLUMNS = (
 )
 
 
-def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> Exit:
+def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
     """Ask what `body` would start, and show it: nothing is started. Raises CommandFailed where it would be refused."""
     told = client.post(path, {**body, "dry_run": True})
     if as_json:
         show_one(told, Form.JSON)
-        return Exit.OK
+        return ExitCode.OK
     wave_of = {name: number for number, wave in enumerate(told["waves"], start=1) for name in wave}
     show_list([{**command, "wave": wave_of.get(command["target"])} for command in told["commands"]], _COLUMNS, Form.TABLE)
     if told["commands_total"] > len(told["commands"]):
         tell(f"… and {told['commands_total'] - len(told['commands'])} more")
     tell(_summary(told))
-    return Exit.OK
+    return ExitCode.OK
 
 
 def _summary(told: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import binascii
 import re
 import sys
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.secret_input import ask
 
 _OPENSSH = re.compile(r"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END OPENSSH PRIVATE KEY-----", re.DOTALL)
@@ -34,5 +34,5 @@ def is_encrypted(text: str) -> bool:
 def ask_passphrase(key: str, *, otherwise: str) -> str:
     """Prompt for the passphrase of this key file. Raises CommandFailed if there is no terminal."""
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{key}: the key has a passphrase. {otherwise}", Exit.USAGE)
+        raise CommandFailed(f"{key}: the key has a passphrase. {otherwise}", ExitCode.USAGE)
     return ask(f"Passphrase of {key}", otherwise=otherwise)

@@ -11,7 +11,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
 from opsjobs.cli.preview import show_preview
 
@@ -68,7 +68,7 @@ def run(
       opsjobs run --script clean.sh -g web -- --older-than 7d
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
     if not (selected := options.selection(targets, groups, selector)):
-        raise CommandFailed(_WHERE, Exit.USAGE)
+        raise CommandFailed(_WHERE, ExitCode.USAGE)
     action = {
         **what(words or [], script, interpreter),
         "env": options.pairs("--env", env) or None,
@@ -94,12 +94,12 @@ def what(words: list[str], script: str | None, interpreter: str | None) -> dict[
     """The command, or the script with its arguments. Raises CommandFailed where it is neither or both."""
     if script is None:
         if len(words) != 1 or interpreter is not None:
-            raise CommandFailed("run what? One COMMAND in quotes, or --script FILE and its arguments.", Exit.USAGE)
+            raise CommandFailed("run what? One COMMAND in quotes, or --script FILE and its arguments.", ExitCode.USAGE)
         return {"type": "command", "command": words[0]}
     try:
         body = Path(script).read_bytes()
     except OSError as wrong:
-        raise CommandFailed(f"--script: {script} cannot be read: {wrong.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"--script: {script} cannot be read: {wrong.strerror}.", ExitCode.USAGE) from None
     return {"type": "script", "interpreter": interpreter or _interpreter(body), **_text_of(body), "args": words}
 
 

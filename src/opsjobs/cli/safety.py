@@ -11,14 +11,14 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
 from opsjobs.cli.terminal_escapes import escaped
 
 app = typer.Typer(help="Safety: what the check says of a text, and by which rules.", no_args_is_help=True)
 
 BYTES_MAX = 256 << 10
-_EXIT = {"block": Exit.NOT_ALLOWED, "needs_approval": Exit.NOT_SUCCEEDED}
+_EXIT = {"block": ExitCode.NOT_ALLOWED, "needs_approval": ExitCode.NOT_SUCCEEDED}
 RULES = (
     Column("rule", lambda r: r["name"]),
     Column("severity", lambda r: r["severity"]),
@@ -76,10 +76,10 @@ def _text(file: str) -> str:
     try:
         data = sys.stdin.buffer.read(BYTES_MAX + 1) if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CommandFailed(f"{file} cannot be read: {error.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} cannot be read: {error.strerror}.", ExitCode.USAGE) from None
     if len(data) > BYTES_MAX:
-        raise CommandFailed(f"{file} has more than {BYTES_MAX >> 10} KiB, which is more than a script may have.", Exit.USAGE)
+        raise CommandFailed(f"{file} has more than {BYTES_MAX >> 10} KiB, which is more than a script may have.", ExitCode.USAGE)
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text in UTF-8.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is no text in UTF-8.", ExitCode.USAGE) from None

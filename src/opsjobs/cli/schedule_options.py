@@ -11,7 +11,7 @@ import typer
 
 from opsjobs.cli import options, yaml_documents
 from opsjobs.cli.client import Json
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.schedule import DstFold, DstGap, Misfire, Overlap, ScheduleDraft
 
 _SHORT = re.compile(r"(\d{1,6})(m|min|h|d|w)")
@@ -25,7 +25,7 @@ HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class ScheduleTiming:
     """What was said on the command line; None: nothing."""
 
     name: Annotated[str | None, typer.Option(help="Of the schedule; one job has each name once.")] = None
@@ -83,7 +83,7 @@ class Timing:
     def _when(self) -> Json:
         ways = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise CommandFailed(f"--{ways[0]} and --{ways[1]} do not go together: a schedule has one of them.", Exit.USAGE)
+            raise CommandFailed(f"--{ways[0]} and --{ways[1]} do not go together: a schedule has one of them.", ExitCode.USAGE)
         if self.cron is not None:
             return {"type": "cron", "cron": self.cron}
         if self.at is not None:
@@ -96,9 +96,11 @@ class Timing:
             return {"type": "recurring", "every": self.every}
         short = _SHORT.fullmatch(self.every)
         if short is None:
-            raise CommandFailed(f"--every is {self.every!r}: write 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", Exit.USAGE)
+            raise CommandFailed(
+                f"--every is {self.every!r}: write 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", ExitCode.USAGE
+            )
         if self.interval is not None:
-            raise CommandFailed(f"--every {self.every} says the interval already: leave --interval out.", Exit.USAGE)
+            raise CommandFailed(f"--every {self.every} says the interval already: leave --interval out.", ExitCode.USAGE)
         return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
 
     def _taken_away(self) -> Json:
@@ -121,7 +123,7 @@ _PLAIN = (
 )
 
 
-timed = options.spread(Timing, "timing")
+timed = options.spread(ScheduleTiming, "timing")
 """The command with all the options of a schedule in place of its parameter `timing`."""
 
 
@@ -130,7 +132,7 @@ def kept(schedule: Json) -> Json:
     return {name: schedule[name] for name in ScheduleDraft.model_fields if schedule.get(name) is not None}
 
 
-def is_said(timing: Timing) -> bool:
+def is_said(timing: ScheduleTiming) -> bool:
     """Whether anything was said at all."""
     return any(value is not None for value in asdict(timing).values())
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.client import Client, Json, Refused, connect, is_id, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.client import Client, Json, RequestRefused, connect, is_id, path_of
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.firings import firings_of, moments_of, show_forecast
 from opsjobs.cli.launch import launch
 from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_one, tell
-from opsjobs.cli.schedule_options import HOW, Timing, is_said, kept, timed
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.cli.schedule_options import HOW, ScheduleTiming, is_said, kept, timed
+from opsjobs.model.safety_verdict import SafetyVerdict
 
 app = typer.Typer(help="Schedules: when jobs are launched by themselves, and what became of each moment.", no_args_is_help=True)
 
@@ -74,7 +74,7 @@ def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
 def add(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid of what is launched.")],
     *,
-    timing: Timing,
+    timing: ScheduleTiming,
     disabled: Annotated[bool, typer.Option("--disabled", help="Launch nothing before it is resumed.")] = False,
 ) -> None:
     """Have a job launched by itself: once, again and again, or as cron does.
@@ -83,22 +83,22 @@ def add(
     """
     body = timing.body()
     if not body:
-        raise CommandFailed(f"when? Write {HOW}.", Exit.USAGE)
+        raise CommandFailed(f"when? Write {HOW}.", ExitCode.USAGE)
     with connect() as client:
         launched = client.by_name("job", job)
         made = client.post(f"{path_of('job', launched['id'])}/schedules", {**body, **({"enabled": False} if disabled else {})})
         _tell(client, made, "is added" if made["enabled"] else "is added, and disabled")
-        if launched.get("verdict") == Verdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
+        if launched.get("verdict") == SafetyVerdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
             tell(f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)")
     print(made["id"])
 
 
 @app.command()
 @timed
-def update(schedule: Schedule, *, timing: Timing) -> None:
+def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
     """Change a schedule: what is not mentioned stays. Another --cron, --at or --every takes the place of the one before."""
     if not is_said(timing):
-        raise CommandFailed("what is to change? `opsjobs schedules update --help` lists the options.", Exit.USAGE)
+        raise CommandFailed("what is to change? `opsjobs schedules update --help` lists the options.", ExitCode.USAGE)
     with connect() as client:
         old = found(client, schedule)
         changed = client.put(path_of("schedule", old["id"]), timing.body(kept(old)), etag=f'"{old["version"]}"')
@@ -162,7 +162,7 @@ def preview(
         str | None, typer.Argument(metavar="[SCHEDULE]", help="One that is there; else say it by options.")
     ] = None,
     *,
-    timing: Timing,
+    timing: ScheduleTiming,
     after: Annotated[
         str | None, typer.Option("--from", metavar="MOMENT", help="The moments after this one (default: now).")
     ] = None,
@@ -221,11 +221,13 @@ def found(client: Client, ref: str) -> Json:
         if items:
             break
     if not items:
-        raise Refused(f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.", 404, "schedule_not_found")
+        raise RequestRefused(
+            f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.", 404, "schedule_not_found"
+        )
     if len(items) > 1:
         several = ", ".join([*map(_ref, items), *(["and more"] if more else [])])
         raise CommandFailed(
-            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).", Exit.USAGE
+            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).", ExitCode.USAGE
         )
     return items[0]
 
@@ -243,10 +245,10 @@ def _said(schedule: Json) -> Json:
     return {**shown, **({"last_firing": told} if told else {})}
 
 
-def _asked(client: Client, schedule: str | None, timing: Timing) -> Json:
+def _asked(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json:
     if schedule is None:
         if not (body := timing.body()):
-            raise CommandFailed(f"of what? Name a schedule, or write {HOW}.", Exit.USAGE)
+            raise CommandFailed(f"of what? Name a schedule, or write {HOW}.", ExitCode.USAGE)
         return {"schedule": body}
     old = found(client, schedule)
     if not is_said(timing):

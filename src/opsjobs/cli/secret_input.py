@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 SECRET_BYTES_AT_MOST = 65_536
 
@@ -15,7 +15,7 @@ SECRET_BYTES_AT_MOST = 65_536
 def ask(question: str, *, otherwise: str) -> str:
     """Prompt without echo. Raises CommandFailed if there is no terminal to ask at; `otherwise`: what to do then."""
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{question}: standard input is not a terminal. {otherwise}", Exit.USAGE)
+        raise CommandFailed(f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE)
     return str(typer.prompt(question, hide_input=True, err=True))
 
 
@@ -31,9 +31,9 @@ def read_text(path: str) -> str:
     try:
         text = read_bytes(path).decode()
     except UnicodeDecodeError:
-        raise CommandFailed(f"{_named(path)}: not UTF-8 text. Encode it first, such as with base64.", Exit.USAGE) from None
+        raise CommandFailed(f"{_named(path)}: not UTF-8 text. Encode it first, such as with base64.", ExitCode.USAGE) from None
     if not text.strip():
-        raise CommandFailed(f"{_named(path)}: it is empty. Name a file that holds the secret.", Exit.USAGE)
+        raise CommandFailed(f"{_named(path)}: it is empty. Name a file that holds the secret.", ExitCode.USAGE)
     return text
 
 
@@ -46,9 +46,9 @@ def read_bytes(path: str) -> bytes:
             with Path(path).expanduser().open("rb") as file:
                 content = file.read(SECRET_BYTES_AT_MOST + 1)
     except OSError as away:
-        raise CommandFailed(f"{path}: it cannot be read ({away.strerror}). Check the path.", Exit.USAGE) from None
+        raise CommandFailed(f"{path}: it cannot be read ({away.strerror}). Check the path.", ExitCode.USAGE) from None
     if len(content) > SECRET_BYTES_AT_MOST:
-        raise CommandFailed(f"{_named(path)}: it is over 64 KiB. A secret is smaller: name another file.", Exit.USAGE)
+        raise CommandFailed(f"{_named(path)}: it is over 64 KiB. A secret is smaller: name another file.", ExitCode.USAGE)
     return content
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from opsjobs import settings
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import loaded
 from opsjobs.cli.render import tell
 
@@ -108,7 +108,7 @@ def check() -> None:
 def _database_url() -> str:
     url = settings.load().database.url
     if not url:
-        raise CommandFailed("DATABASE_URL is not set: write postgresql://USER@HOST/NAME.", Exit.USAGE)
+        raise CommandFailed("DATABASE_URL is not set: write postgresql://USER@HOST/NAME.", ExitCode.USAGE)
     return url
 
 

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
 from opsjobs.cli.users import Roles, grant, grants_in_words
 
@@ -88,7 +88,7 @@ def set_service(
     if key is not None:
         changes["public_key"] = _public_key(key)
     if not changes:
-        raise CommandFailed("what is to change? Name a --key, --role or --permission.", Exit.USAGE)
+        raise CommandFailed("what is to change? Name a --key, --role or --permission.", ExitCode.USAGE)
     changed = _replaced(service, changes)
     tell(f"service {changed['name']} may: {grants_in_words(changed['grants'])}")
 
@@ -144,10 +144,12 @@ def _public_key(file: Path) -> str:
             with file.open(encoding="utf-8") as opened:
                 text = opened.read(KEY_CHARACTERS_AT_MOST + 1)
         except (OSError, UnicodeDecodeError) as away:
-            raise CommandFailed(f"--key: {file} cannot be read: {away}", Exit.USAGE) from None
+            raise CommandFailed(f"--key: {file} cannot be read: {away}", ExitCode.USAGE) from None
     if "PRIVATE KEY-----" in text:
         detail = "it is a private key, and stays where it is. `openssl pkey -in FILE -pubout` gives the public one."
-        raise CommandFailed(f"--key: {detail}", Exit.USAGE)
+        raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
     if not text.strip() or len(text) > KEY_CHARACTERS_AT_MOST:
-        raise CommandFailed(f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_AT_MOST:,} characters.", Exit.USAGE)
+        raise CommandFailed(
+            f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_AT_MOST:,} characters.", ExitCode.USAGE
+        )
     return text

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import plain, tell
 from opsjobs.cli.target_choice import All, Chosen, Group, chosen, told_of
 from opsjobs.cli.target_messages import changes_in_words, warn_of_twins_of, warn_of_zones
@@ -53,7 +53,7 @@ class Fields:
         patch: Json = {name: value for name, value in told.items() if value is not None}
         for name, none in (("credential", self.no_credential), ("jump", self.no_jump)):
             if none and name in patch:
-                raise CommandFailed(f"--{name} and --no-{name} exclude each other.", Exit.USAGE)
+                raise CommandFailed(f"--{name} and --no-{name} exclude each other.", ExitCode.USAGE)
             if none:
                 patch[name] = None
         return patch
@@ -74,11 +74,11 @@ def set_(targets: Chosen = None, *, fields: Fields) -> None:
     """
     patch = fields.patch()
     if not patch and fields.groups([]) is None:
-        raise CommandFailed("nothing is to be changed: `opsjobs targets set --help` shows what can be.", Exit.USAGE)
+        raise CommandFailed("nothing is to be changed: `opsjobs targets set --help` shows what can be.", ExitCode.USAGE)
     with connect() as client:
         found = chosen(client, targets or ())
         if len(found) > 1 and (alone := [name for name in ("name", "host") if name in patch]):
-            raise CommandFailed(f"--{alone[0]} is of one target: {len(found)} are named.", Exit.USAGE)
+            raise CommandFailed(f"--{alone[0]} is of one target: {len(found)} are named.", ExitCode.USAGE)
 
         def wanted(target: Json) -> Json:
             groups = fields.groups(target["groups"])
@@ -110,7 +110,7 @@ def label(
     refs, told = ([], words) if several else (options.split(words[:1]), words[1:])
     labels = dict(_label(word) for word in told)
     if not labels:
-        raise CommandFailed("no label is named: write key=value to set one, key- to take one away.", Exit.USAGE)
+        raise CommandFailed("no label is named: write key=value to set one, key- to take one away.", ExitCode.USAGE)
     with connect() as client:
         _changed(client, chosen(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
 
@@ -121,7 +121,7 @@ def _label(word: str) -> tuple[str, str | None]:
         return key.strip(), value.strip()
     if not equals and word.endswith("-") and len(word) > 1:
         return word[:-1], None
-    raise CommandFailed(f"{word}: write key=value to set a label, key- to take one away.", Exit.USAGE)
+    raise CommandFailed(f"{word}: write key=value to set a label, key- to take one away.", ExitCode.USAGE)
 
 
 def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
@@ -165,7 +165,7 @@ def maintenance(
     Without --until and --for it lasts until it is ended. What runs there goes on.
     """
     if sum((until is not None, for_ is not None, end)) > 1:
-        raise CommandFailed("--until, --for and --end exclude each other.", Exit.USAGE)
+        raise CommandFailed("--until, --for and --end exclude each other.", ExitCode.USAGE)
     told: Json = {"until": until, "duration": options.duration("--for", for_), "reason": reason, "off": end or None}
     body: Json = {name: value for name, value in told.items() if value is not None}
     with connect() as client:

@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import plain
 
 AT_A_TIME = 8
@@ -29,7 +29,7 @@ def chosen(
     Raises CommandFailed (usage) if nothing is said, Refused (404) for a name that is none, and CommandFailed if none is found.
     """
     if not (refs or selector or group or everything):
-        raise CommandFailed("no targets are named: give TARGET…, -l SELECTOR, -g GROUP or --all.", Exit.USAGE)
+        raise CommandFailed("no targets are named: give TARGET…, -l SELECTOR, -g GROUP or --all.", ExitCode.USAGE)
     found = [client.by_name("target", ref) for ref in refs]
     if everything:
         found += client.items("/targets", limit=0)[0]
@@ -39,7 +39,7 @@ def chosen(
         if group:
             found += client.items(f"/target-groups/{_group(client, group)}/targets", limit=0)[0]
     if not found:
-        raise CommandFailed("no target was found: `opsjobs targets list` shows those that there are.", Exit.NOT_FOUND)
+        raise CommandFailed("no target was found: `opsjobs targets list` shows those that there are.", ExitCode.NOT_FOUND)
     return list({target["id"]: target for target in found}.values())
 
 
@@ -65,7 +65,7 @@ def _group(client: Client, ref: str) -> object:
     found, _ = client.items("/target-groups", limit=2, name=ref)
     named = next((group["id"] for group in found if group["name"] == ref), None)
     if named is None:
-        raise CommandFailed(f"There is no group {ref}: `opsjobs groups list` shows them.", Exit.NOT_FOUND)
+        raise CommandFailed(f"There is no group {ref}: `opsjobs groups list` shows them.", ExitCode.NOT_FOUND)
     return named
 
 

@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
 from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each, told_of
 from opsjobs.model.target import REVOKED, HostKeyPolicy
@@ -57,7 +57,7 @@ def try_out(
     failed = [trial for trial in trials if not trial["ok"]]
     if len(trials) > 1:
         tell(f"{len(trials) - len(failed)} of {len(trials)} targets work")
-    raise typer.Exit(Exit.ERROR if failed else Exit.OK)
+    raise typer.Exit(ExitCode.ERROR if failed else ExitCode.OK)
 
 
 def _tested(client: Client, target: Json) -> Json:
@@ -113,8 +113,8 @@ def trust(
                 tell(told_of(target, wrong))
     if failed and len(found) > 1:
         tell(f"{len(found) - len(failed)} of {counted(len(found), 'target')} are trusted")
-    usage = any(wrong.exit_code is Exit.USAGE for wrong in failed)
-    raise typer.Exit(Exit.USAGE if usage else Exit.ERROR if failed else Exit.OK)
+    usage = any(wrong.exit_code is ExitCode.USAGE for wrong in failed)
+    raise typer.Exit(ExitCode.USAGE if usage else ExitCode.ERROR if failed else ExitCode.OK)
 
 
 def _scanned(client: Client, target: Json) -> list[Json]:
@@ -146,7 +146,9 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
             tell(f"  {plain(line)}")
         tell("Was the machine set up anew? Else do not trust them.")
         if yes and not replace:
-            raise CommandFailed("it has other keys than the trusted ones. Compare them, then pass --yes --replace.", Exit.USAGE)
+            raise CommandFailed(
+                "it has other keys than the trusted ones. Compare them, then pass --yes --replace.", ExitCode.USAGE
+            )
     if not yes and not _agreed():
         raise CommandFailed("it is not trusted; nothing has changed.")
     # With the version, so that a change of another person in the meantime is not overruled.
@@ -157,7 +159,7 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise CommandFailed("stdin is not a terminal: compare the fingerprints, then pass --yes.", Exit.USAGE)
+        raise CommandFailed("stdin is not a terminal: compare the fingerprints, then pass --yes.", ExitCode.USAGE)
     return typer.confirm("Are these the machine's own fingerprints? Trust them?", err=True)
 
 

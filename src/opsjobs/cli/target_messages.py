@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from opsjobs.cli.client import Client, Json, Refused
+from opsjobs.cli.client import Client, Json, RequestRefused
 from opsjobs.cli.render import plain, tell
 
 _LABEL = "labels."
@@ -24,7 +24,7 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
         return
     try:
         served = {worker["zone"] for worker in client.get("/workers")["items"] if worker.get("alive")}
-    except Refused:
+    except RequestRefused:
         return
     for zone in asked:
         if zone not in served:

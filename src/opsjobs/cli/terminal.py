@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from opsjobs.cli.render import colours, painted
-from opsjobs.cli.terminal_escapes import Shown
+from opsjobs.cli.terminal_escapes import EscapedOutput
 
 _CLEAR = b"\r\x1b[K"
 
@@ -23,7 +23,7 @@ class Terminal:
 
     def __init__(self, *, raw: bool = False) -> None:
         self._raw = raw
-        self._shown = {"stdout": Shown(), "stderr": Shown()}
+        self._shown = {"stdout": EscapedOutput(), "stderr": EscapedOutput()}
         self._lock = threading.RLock()
         self._last = "stdout"
         self._open_line = False

@@ -17,7 +17,7 @@ _HIDES = 8
 _TAKES = {"5": 1, "2": 3}
 
 
-class Shown:
+class EscapedOutput:
     """Turn one stream of remote bytes into what a terminal may be given; a sequence may be cut anywhere."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def shown(data: bytes) -> bytes:
     >>> shown(b"ok\rall gone\x1b[K \x1b[31mred")
     b'ok^Mall gone^[[K \x1b[31mred\x1b[0m'
     """
-    return Shown().feed(data, final=True)
+    return EscapedOutput().feed(data, final=True)
 
 
 def escaped(text: str) -> str:

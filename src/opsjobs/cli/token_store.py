@@ -22,7 +22,7 @@ STALE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class StoredLogin:
     """Tokens of one service. `expires_at`: of the access token, in Unix seconds."""
 
     user: str
@@ -31,7 +31,7 @@ class Login:
     expires_at: float
 
     @classmethod
-    def of_answer(cls, user: str, told: dict[str, Any]) -> Login:
+    def of_answer(cls, user: str, told: dict[str, Any]) -> StoredLogin:
         """What POST /auth/login or /auth/refresh has answered."""
         return cls(user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"])
 
@@ -44,18 +44,18 @@ class Login:
         return f"Login({self.user})"
 
 
-class Logins:
+class TokenStore:
     """The kept logins, by the URL of the service. `folder` None: $XDG_CONFIG_HOME/opsjobs, else ~/.config/opsjobs."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _default_folder()
 
-    def of(self, url: str) -> Login | None:
+    def of(self, url: str) -> StoredLogin | None:
         """The login at this service, if there is one."""
         kept = self._read().get(url)
-        return None if kept is None else Login(**kept)
+        return None if kept is None else StoredLogin(**kept)
 
-    def keep(self, url: str, login: Login) -> None:
+    def keep(self, url: str, login: StoredLogin) -> None:
         """Have it, in place of the one before. Call it while `alone`."""
         self._write({**self._read(), url: asdict(login)})
 

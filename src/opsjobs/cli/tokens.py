@@ -9,7 +9,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, tell
 from opsjobs.cli.users import grants_in_words
 from opsjobs.model.access import Role
@@ -55,7 +55,7 @@ def create(
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     if role is not None and permission:
-        raise CommandFailed("give either --role or --permission.", Exit.USAGE)
+        raise CommandFailed("give either --role or --permission.", ExitCode.USAGE)
     body: Json = {"name": name, "scope": scope or ""}
     body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
     if person is not None:
@@ -102,8 +102,8 @@ def _moment(text: str) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CommandFailed(
-            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.", Exit.USAGE
+            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.", ExitCode.USAGE
         ) from None
     if moment.tzinfo is None:
-        raise CommandFailed(f"--expires: {text!r} has no zone: write {text}Z for UTC.", Exit.USAGE)
+        raise CommandFailed(f"--expires: {text!r} has no zone: write {text}Z for UTC.", ExitCode.USAGE)
     return moment.isoformat()

@@ -8,7 +8,7 @@ import typer
 
 from opsjobs.cli import options, password_prompt
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 
 app = typer.Typer(help="Users: people who can log in, and what they may.", no_args_is_help=True)
@@ -82,7 +82,7 @@ def add(
 def set_roles(user: Named, role: Roles = None) -> None:
     """Give a user other roles, in place of all that it had; they count at once."""
     if not role:
-        raise CommandFailed("which roles? Name each with --role, such as --role operator@env=staging.", Exit.USAGE)
+        raise CommandFailed("which roles? Name each with --role, such as --role operator@env=staging.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("user", user)
         body = {"name": found["name"], "disabled": found["disabled"], "grants": [grant(one) for one in role]}

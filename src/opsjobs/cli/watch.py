@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from opsjobs.cli.client import Client, Json, Refused
-from opsjobs.cli.exit_codes import CommandFailed, Exit, of_execution
+from opsjobs.cli.client import Client, Json, RequestRefused
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode, of_execution
 from opsjobs.cli.live_view import LiveView
-from opsjobs.cli.output_lines import Lines
+from opsjobs.cli.output_lines import OutputLines
 from opsjobs.cli.render import hush, style_of
 from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.sse import Event
@@ -60,7 +60,7 @@ def watch(
     as_json: bool = False,
     raw: bool = False,
     waits_seconds: float | None = None,
-) -> Exit:
+) -> ExitCode:
     """Show an execution until it has ended, then its summary; the exit code. Without `interrupts` Ctrl-C just leaves.
 
     `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None: never.
@@ -68,7 +68,7 @@ def watch(
     terminal = Terminal(raw=raw)
     if interrupts is not None:
         interrupts.cancels(lambda: _cancel(client, int(execution["id"]), terminal.notice))
-    names = Names(client, int(execution["id"]))
+    names = TargetNames(client, int(execution["id"]))
     tally = Tally(names)
     view = LiveView(client, execution, terminal, tally, waits_seconds=waits_seconds)
     try:
@@ -77,7 +77,7 @@ def watch(
     except KeyboardInterrupt:
         fate = "continues" if interrupts is None else "is being cancelled"
         raise CommandFailed(
-            f"left before the end: execution {execution['id']} {fate}. See it with: {_see(execution)}", Exit.INTERRUPTED
+            f"left before the end: execution {execution['id']} {fate}. See it with: {_see(execution)}", ExitCode.INTERRUPTED
         ) from None
     except BrokenPipeError:
         hush()
@@ -86,7 +86,7 @@ def watch(
         words = (
             f"left: execution {execution['id']} waits for a person. Watch it with: opsjobs executions follow {execution['id']}"
         )
-        raise CommandFailed(words, Exit.WAITING)
+        raise CommandFailed(words, ExitCode.WAITING)
     status, *rest = tally.summary(ended)
     terminal.notice(status, style_of(str(ended["status"])))
     if rest:
@@ -96,7 +96,7 @@ def watch(
 
 def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
     """Put out everything that an execution says until it has ended, without a live view; how it ended, and what it came to."""
-    names = Names(client, int(execution["id"]))
+    names = TargetNames(client, int(execution["id"]))
     tally = Tally(names)
     ended = _follow(client, execution, Terminal(), tally, names)
     assert ended is not None, "without a live view there is nothing to leave for"
@@ -108,13 +108,13 @@ def _follow(
     execution: Json,
     terminal: Terminal,
     tally: Tally,
-    names: Names,
+    names: TargetNames,
     *,
     view: LiveView | None = None,
     as_json: bool = False,
 ) -> Json | None:
     """Show the events; the execution as it ended, or None if the view was left."""
-    lines = Lines(terminal.write, names if int(execution["total_targets"]) > 1 else None)
+    lines = OutputLines(terminal.write, names if int(execution["total_targets"]) > 1 else None)
     for events in client.follow(int(execution["id"]), terminal.notice):
         for event in events:
             data = json.loads(event.data)
@@ -138,7 +138,7 @@ def _see(execution: Json) -> str:
     return f"opsjobs executions show {execution['id']}"
 
 
-def _show(kind: str, data: Json, lines: Lines) -> None:
+def _show(kind: str, data: Json, lines: OutputLines) -> None:
     if kind == "output":
         lines.output(data)
     elif kind == "result":
@@ -166,14 +166,14 @@ def _cancel(client: Client, execution_id: int, tell: Callable[[str], None]) -> N
     tell(f"cancelling execution {execution_id}; Ctrl-C again leaves without waiting")
     try:
         client.post(f"/executions/{execution_id}/cancel", {"reason": "Ctrl-C"})
-    except Refused as refused:
+    except RequestRefused as refused:
         if refused.status != 409:  # ended in the meantime: its end is about to come
             tell(f"the cancel was refused: {refused}")
     except CommandFailed as failed:
         tell(f"the cancel did not get through: {failed}")
 
 
-class Names:
+class TargetNames:
     """The names of an execution's targets by their ids, fetched when the first is needed."""
 
     def __init__(self, client: Client, execution_id: int) -> None:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from opsjobs.cli.exit_codes import CommandFailed, Exit
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 BYTES_MAX = 1 << 20
 DEPTH_MAX = 32
@@ -40,7 +40,7 @@ def one(file: str, noun: str) -> dict[str, Any]:
     found = list(_of_file(file))
     if len(found) != 1 or not isinstance(found[0], dict):
         raise CommandFailed(
-            f"{file} is no {noun}: write one YAML document, the fields of the body with their values.", Exit.USAGE
+            f"{file} is no {noun}: write one YAML document, the fields of the body with their values.", ExitCode.USAGE
         )
     return found[0]
 
@@ -78,7 +78,7 @@ def _bodies_of(file: str, noun: str, fields: str) -> Iterator[tuple[str, dict[st
         several = value if isinstance(value, list) else [value]
         for position, body in enumerate(several, start=1):
             if not isinstance(body, dict):
-                raise CommandFailed(f"document {number} of {file} is no {noun}: write {fields}.", Exit.USAGE)
+                raise CommandFailed(f"document {number} of {file} is no {noun}: write {fields}.", ExitCode.USAGE)
             place = f"{'standard input' if file == '-' else file}, document {number}"
             yield (f"{place}, {noun} {position}" if len(several) > 1 else place), body
 
@@ -91,9 +91,9 @@ def _of_file(file: str) -> Iterator[Any]:
     except MarkedYAMLError as wrong:
         mark = wrong.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise CommandFailed(f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", ExitCode.USAGE) from None
     except (YAMLError, ValueError, RecursionError) as wrong:
-        raise CommandFailed(f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", ExitCode.USAGE) from None
     return (counted.plain(document, 0) for document in documents if document is not None)
 
 
@@ -101,13 +101,13 @@ def _text(file: str) -> str:
     try:
         raw = sys.stdin.buffer.read(BYTES_MAX + 1) if file == "-" else Path(file).read_bytes()[: BYTES_MAX + 1]
     except OSError as wrong:
-        raise CommandFailed(f"{file} cannot be read: {wrong.strerror}.", Exit.USAGE) from None
+        raise CommandFailed(f"{file} cannot be read: {wrong.strerror}.", ExitCode.USAGE) from None
     if len(raw) > BYTES_MAX:
-        raise CommandFailed(f"{file} has more than {BYTES_MAX} bytes: split it.", Exit.USAGE)
+        raise CommandFailed(f"{file} has more than {BYTES_MAX} bytes: split it.", ExitCode.USAGE)
     try:
         return raw.decode()
     except UnicodeDecodeError as wrong:
-        raise CommandFailed(f"{file} is not UTF-8 (byte {wrong.start}).", Exit.USAGE) from None
+        raise CommandFailed(f"{file} is not UTF-8 (byte {wrong.start}).", ExitCode.USAGE) from None
 
 
 class _Counted:
@@ -121,7 +121,7 @@ class _Counted:
         self._left -= 1
         if self._left < 0 or depth > DEPTH_MAX:
             limit = f"{DEPTH_MAX} deep" if depth > DEPTH_MAX else f"{VALUES_MAX} values, aliases written out"
-            raise CommandFailed(f"{self._file} holds more than {limit}.", Exit.USAGE)
+            raise CommandFailed(f"{self._file} holds more than {limit}.", ExitCode.USAGE)
         match value:
             case dict():
                 return {self._key(key): self.plain(one, depth + 1) for key, one in value.items()}
@@ -131,9 +131,9 @@ class _Counted:
                 return value.isoformat()
             case None | bool() | int() | float() | str():
                 return value
-        raise CommandFailed(f"{self._file} holds a {type(value).__name__}, which JSON does not know.", Exit.USAGE)
+        raise CommandFailed(f"{self._file} holds a {type(value).__name__}, which JSON does not know.", ExitCode.USAGE)
 
     def _key(self, key: Any) -> str:
         if not isinstance(key, str | int) or isinstance(key, bool):
-            raise CommandFailed(f"{self._file} has the key {key!r}: keys are texts.", Exit.USAGE)
+            raise CommandFailed(f"{self._file} has the key {key!r}: keys are texts.", ExitCode.USAGE)
         return str(key)

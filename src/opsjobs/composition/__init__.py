@@ -19,7 +19,7 @@ from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.approval_service import Approving
 from opsjobs.engine.launching.job_authz import Authoring
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
-from opsjobs.engine.launching.retries import Again
+from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.engine.runs.external_secrets import Elsewhere
 from opsjobs.engine.service import Loop
@@ -48,15 +48,15 @@ from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.blobs import Contents
-from opsjobs.store.circuits import Circuits
+from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.database_checks import Fitness
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.groups import Groups
-from opsjobs.store.identities import People
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.outbox import Outbox
@@ -68,10 +68,10 @@ from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fleet
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import Keys, Vault
+from opsjobs.store.vault import KeyRotation, Vault
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
-from opsjobs.wakeup import Doorbell
+from opsjobs.wakeup import Notifier
 
 # Connections to PostgreSQL that one API process may hold.
 API_CONNECTIONS = 10
@@ -100,7 +100,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Services:
     """Everything that a process may need, made once; each part holds just its own options."""
 
     clock: Clock
@@ -110,8 +110,8 @@ class Parts:
     fleet: Fleet
     jobs: Jobs
     vault: Vault
-    keys: Keys
-    inventory: Inventory
+    keys: KeyRotation
+    inventory: TargetInventory
     access: Access
     executions: Executions
     journal: Journal
@@ -121,17 +121,17 @@ class Parts:
     outbox: Outbox
     ledger: Ledger
     workers: Workers
-    circuits: Circuits
+    circuits: CircuitStore
     groups: Groups
     calendars: Calendars
     imports: Imports
     sessions: Sessions
     elsewhere: Elsewhere
     bus: Bus
-    doorbell: Doorbell
+    notifier: Notifier
     judges: JudgePool | None
     launcher: Launcher
-    again: Again
+    again: RetryService
     authoring: Authoring
     dead_letters: DeadLetters
     approvals: Approvals
@@ -146,7 +146,7 @@ class Parts:
     inspection: Inspection
 
     @property
-    def people(self) -> People:
+    def people(self) -> IdentityStore:
         """Who is known."""
         return self.access.people
 
@@ -159,11 +159,11 @@ class Parts:
         """Start what runs in the background; nothing here waits for a server to be there."""
         await self.database.open()
         await self.bus.open()
-        self.doorbell.start()
+        self.notifier.start()
 
     async def close(self) -> None:
         """Let go of everything, in bounded time."""
-        await asyncio.to_thread(self.doorbell.stop)
+        await asyncio.to_thread(self.notifier.stop)
         if self.judges is not None:
             await asyncio.to_thread(self.judges.close)
         await self.bus.close()
@@ -173,7 +173,7 @@ class Parts:
         await self.database.close()
 
 
-def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Parts:
+def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Services:
     """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
@@ -181,19 +181,19 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     known = people(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport
-    inventory = Inventory(database, vault, clock, local=local)
+    inventory = TargetInventory(database, vault, clock, local=local)
     elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
-    doorbell = Doorbell(settings.redis.url, metrics)
-    compiled, keys = Compiled(), Keys(database, settings.security.encryption_keys)
+    notifier = Notifier(settings.redis.url, metrics)
+    compiled, keys = Compiled(), KeyRotation(database, settings.security.encryption_keys)
     schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
     firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
     calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
     kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
     judges = _judges(settings, metrics)
-    launcher = _launcher(settings, inventory, doorbell, judges, standing=known.standing, **kept)
-    return Parts(
+    launcher = _launcher(settings, inventory, notifier, judges, standing=known.standing, **kept)
+    return Services(
         **kept,
         metrics=metrics,
         limits=_limits(settings),
@@ -215,10 +215,10 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         sessions=_sessions(settings, inventory, elsewhere, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
         elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
-        doorbell=doorbell,
+        notifier=notifier,
         judges=judges,
         launcher=launcher,
-        again=Again(launcher, database=database, ledger=ledger, targets=inventory),
+        again=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
         authoring=Authoring(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
@@ -253,11 +253,11 @@ def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clo
     return Judging(judges.judge, targets, clock, policies)
 
 
-def _launcher(settings: Settings, targets: Targets, doorbell: Doorbell, judges: JudgePool | None, **kept: Any) -> Launcher:
+def _launcher(settings: Settings, targets: Targets, notifier: Notifier, judges: JudgePool | None, **kept: Any) -> Launcher:
     clock: Clock = kept["clock"]
     return Launcher(
         targets=targets,
-        ring=doorbell.ring,
+        notify=notifier.notify,
         limits=_launch_limits(settings),
         choices=Choices(clock, allow=settings.security.choices_allow),
         judging=_judging(settings, judges, targets, clock),
@@ -300,9 +300,9 @@ def _launch_limits(settings: Settings) -> LaunchLimits:
     )
 
 
-def _circuits(settings: Settings, database: Database) -> Circuits:
+def _circuits(settings: Settings, database: Database) -> CircuitStore:
     wanted = settings.connection
-    return Circuits(database, CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause))
+    return CircuitStore(database, CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause))
 
 
 def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
@@ -333,7 +333,9 @@ def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
     return VaultServer(options, clock)
 
 
-def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, metrics: Metrics, breaker: Breaker) -> Sessions:
+def _sessions(
+    settings: Settings, inventory: TargetInventory, elsewhere: Elsewhere, metrics: Metrics, breaker: Breaker
+) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
@@ -356,12 +358,12 @@ def _sessions(settings: Settings, inventory: Inventory, elsewhere: Elsewhere, me
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
 
 
-def rescuer(parts: Parts, may_bury: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
-    """What buries and mends, for the worker or the scheduler that asks `may_bury`."""
-    return Rescuer(parts.ledger, parts.workers, may_bury=may_bury, ring=parts.doorbell.ring, database_now=database_now)
+def rescuer(parts: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
+    """What buries and mends, for the worker or the scheduler that asks `may_reap`."""
+    return Rescuer(parts.ledger, parts.workers, may_reap=may_reap, notify=parts.notifier.notify, database_now=database_now)
 
 
-def firing(parts: Parts) -> FiringService:
+def firing(parts: Services) -> FiringService:
     """What fires schedules, for the scheduler, and for a worker that stands in for it."""
     return FiringService(
         firings=parts.firings,
@@ -373,12 +375,12 @@ def firing(parts: Parts) -> FiringService:
     )
 
 
-def inspecting(parts: Parts) -> Loop:
+def inspecting(parts: Services) -> Loop:
     """The loop that says what is wrong with the database or the keys, at start and later."""
     return Loop("inspection", parts.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=parts.metrics)
 
 
-def relay(parts: Parts) -> Relay:
+def relay(parts: Services) -> Relay:
     """What tells the world of the outbox's facts."""
     return Relay(parts.outbox, parts.executions, parts.journal, parts.bus, parts.metrics)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsjobs.clock import Clock
-from opsjobs.identity.authenticator import Judge
+from opsjobs.identity.authenticator import Authenticator
 from opsjobs.identity.local_tokens import OwnTokens
-from opsjobs.identity.logins import Logins
+from opsjobs.identity.logins import LoginService
 from opsjobs.identity.passwords import Passwords
 from opsjobs.identity.platform_tokens import IntrospectedTokens, Platform, SignedTokens
 from opsjobs.identity.service_tokens import ServiceTokens
-from opsjobs.identity.verification_keys import Keys, PublishedKeys, SharedSecret
+from opsjobs.identity.verification_keys import PublishedKeys, SharedSecret, VerificationKeys
 from opsjobs.integrations.auth_service import AuthService
 from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
-from opsjobs.integrations.json_client import Asking
+from opsjobs.integrations.json_client import JsonClient
 from opsjobs.model.token_claims import ClaimRules
 from opsjobs.settings import IdentitySettings, Settings
-from opsjobs.store.identities import LockOut, People
+from opsjobs.store.identities import IdentityStore, LockoutPolicy
 from opsjobs.store.transaction import Database
 
 ATTEMPTS_OF_ADDRESS = 5
@@ -30,43 +30,45 @@ ATTEMPTS_EVERYWHERE = 10
 class Access:
     """Who somebody is: `judge` for tokens, `logins` and `passwords` for users of ours."""
 
-    people: People
-    judge: Judge
-    logins: Logins
+    people: IdentityStore
+    judge: Authenticator
+    logins: LoginService
     passwords: Passwords
-    asking: Asking
+    asking: JsonClient
 
     async def close(self) -> None:
         """Let go of the connections to issuers and the Auth Service."""
         await self.asking.close()
 
 
-def people(settings: Settings, database: Database, clock: Clock) -> People:
+def people(settings: Settings, database: Database, clock: Clock) -> IdentityStore:
     """Who is known, with the times and counts that are set."""
     wanted = settings.identity
-    lock_out = LockOut(
+    lock_out = LockoutPolicy(
         wanted.login_attempts,
         wanted.login_attempts * ATTEMPTS_OF_ADDRESS,
         wanted.login_lock,
         wanted.login_attempts * ATTEMPTS_EVERYWHERE,
     )
-    return People(database, clock, external_kept_seconds=wanted.external_age, session_seconds=wanted.login_age, lock_out=lock_out)
+    return IdentityStore(
+        database, clock, external_kept_seconds=wanted.external_age, session_seconds=wanted.login_age, lock_out=lock_out
+    )
 
 
-def access(settings: Settings, known: People, clock: Clock, *, passwords: Passwords | None = None) -> Access:
+def access(settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None) -> Access:
     """Everything that judges who asks. Needs `settings.security.encryption_keys`, from which our own signing keys come."""
     wanted = settings.identity
-    asking = Asking()
+    asking = JsonClient()
     own = OwnTokens(settings.security.encryption_keys, clock, minutes=wanted.access_token_minutes)
     services = ServiceTokens(known, clock, audience=wanted.service_audience)
     passwords = passwords or Passwords()
     production = settings.security.environment == "production"
     platform = _platform(wanted, asking, clock, production=production)
-    judge = Judge(known, clock, own=own, services=services, platform=platform)
-    return Access(known, judge, Logins(known, passwords, own), passwords, asking)
+    judge = Authenticator(known, clock, own=own, services=services, platform=platform)
+    return Access(known, judge, LoginService(known, passwords, own), passwords, asking)
 
 
-def _platform(wanted: IdentitySettings, asking: Asking, clock: Clock, *, production: bool) -> Platform | None:
+def _platform(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, production: bool) -> Platform | None:
     rules = ClaimRules(wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim)
     if wanted.auth_service_url is not None:
         service = AuthService(asking, wanted.auth_service_url)
@@ -75,7 +77,7 @@ def _platform(wanted: IdentitySettings, asking: Asking, clock: Clock, *, product
     return None if keys is None else SignedTokens(keys, rules, clock)
 
 
-def _keys(wanted: IdentitySettings, asking: Asking, clock: Clock, *, plain_http: bool) -> Keys | None:
+def _keys(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, plain_http: bool) -> VerificationKeys | None:
     if wanted.jwt_secret_key is not None:
         return SharedSecret(wanted.jwt_secret_key.reveal().encode(), wanted.algorithms[0])
     issuer: PinnedIssuer | DiscoveredIssuer

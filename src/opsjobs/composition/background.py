@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsjobs.composition import Parts
+from opsjobs.composition import Services
 from opsjobs.engine.background.housekeeping import SERVICE as HOUSEKEEPING
 from opsjobs.engine.background.housekeeping import Housekeeper
 from opsjobs.engine.background.retention import SERVICE as RETENTION
@@ -16,7 +16,7 @@ from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.singleton_lock import Turns
 
 
-def housekeeping(parts: Parts) -> Loop:
+def housekeeping(parts: Services) -> Loop:
     """Return the loop of the housekeeping."""
     turns = Turns(parts.database)
     keeper = Housekeeper(
@@ -33,7 +33,7 @@ def housekeeping(parts: Parts) -> Loop:
     return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
 
 
-def retention(settings: Settings, parts: Parts) -> Loop:
+def retention(settings: Settings, parts: Services) -> Loop:
     """Return the loop of the retention."""
     kept = settings.retention
     keep = Keep(

@@ -28,7 +28,7 @@ class HostedScheduler:
             firing=firing(self.parts),
             lease_seconds=settings.worker.lease_seconds,
         )
-        self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_bury, lambda: self.scheduler.database_now)
+        self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now)
         # Loops of their own: they delay neither a firing nor the mending.
         sealer = Sealer(self.parts.seals)
         self._loops = [

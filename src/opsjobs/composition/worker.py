@@ -6,7 +6,7 @@ import os
 import socket
 
 from opsjobs import telemetry
-from opsjobs.composition import Parts, build, descriptors, firing, inspecting, relay, rescuer, serve_metrics
+from opsjobs.composition import Services, build, descriptors, firing, inspecting, relay, rescuer, serve_metrics
 from opsjobs.composition.background import housekeeping, retention
 from opsjobs.composition.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
 from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, Sealer
@@ -35,14 +35,14 @@ VAULT_SECONDS = 30.0
 CLOSE_SECONDS = 3.0
 
 
-def aftercare(parts: Parts, zone: str) -> Aftercare:
+def aftercare(parts: Services, zone: str) -> Aftercare:
     """The visits to machines after their runs have ended."""
     return Aftercare(
         parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone, fetch=parts.elsewhere.fetch
     )
 
 
-def transfers(settings: Settings, parts: Parts) -> TransferTools:
+def transfers(settings: Settings, parts: Services) -> TransferTools:
     """What the transfers of a worker share."""
     return TransferTools(
         parts.files,
@@ -56,7 +56,7 @@ def transfers(settings: Settings, parts: Parts) -> TransferTools:
     )
 
 
-def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -> Worker:
+def build_worker(settings: Settings, parts: Services, *, name: str | None = None) -> Worker:
     """The engine of one worker process, with the loops that it shares with the scheduler."""
     execution, wanted = settings.execution, settings.worker
     options = WorkerOptions(
@@ -88,7 +88,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
         children=Children(parts.launcher, parts.jobs, parts.executions, parts.people.standing),
         approving=parts.approving,
         pinning=Pinning(parts.judging),
-        ring=parts.doorbell.ring,
+        notify=parts.notifier.notify,
         fetch=parts.elsewhere.fetch,
     )
     stand_in = StandIn(firing(parts), parts.workers)
@@ -96,7 +96,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     care = aftercare(parts, wanted.zone)
-    mending = rescuer(parts, lambda: worker.may_bury, lambda: worker.database_now)
+    mending = rescuer(parts, lambda: worker.may_reap, lambda: worker.database_now)
     background += [
         Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
         Loop("sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
@@ -114,7 +114,7 @@ def build_worker(settings: Settings, parts: Parts, *, name: str | None = None) -
 
 
 class HostedWorker:
-    """A worker with its parts, as the doorbell hosts it: opened and closed on the engine's own loop."""
+    """A worker with its parts, as the notifier hosts it: opened and closed on the engine's own loop."""
 
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
         self.parts = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)

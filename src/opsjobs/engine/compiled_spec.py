@@ -8,25 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opsjobs.model.expression import Expression, Fault, Scope, parse
+from opsjobs.model.expression import Expression, Fault, NameScope, parse
 from opsjobs.model.masking import NO_FORMS, Forms
 from opsjobs.model.parameter import text_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.secret import JobSecret, Secret, is_secret
-from opsjobs.model.template import Names
+from opsjobs.model.template import TemplateNames
 from opsjobs.model.workflow import Workflow
 from opsjobs.store.ledger import Spec
 
 # What a job without a word on retries has.
 ONCE = RetryPolicy()
 _STDOUT = re.compile(r"\$\{actions\.([a-z0-9][a-z0-9_-]*)\.stdout\}")
-_SCOPE = Scope(pattern=lambda text: pattern(text).matches)
+_SCOPE = NameScope(pattern=lambda text: pattern(text).matches)
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class CompiledSpec:
     """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
 
     `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files; `forms`: how
@@ -54,16 +54,16 @@ class Course:
         return str(self.spec.policy.get("on_lost") or "ask")
 
 
-def course_of(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None) -> Course:
+def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None) -> CompiledSpec:
     """The course of an execution with these parameters (secrets opened, their `forms` made); `fault`: they could not be had."""
     actions = {str(action["key"]): action for action in spec.actions}
     texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
     conditions = {key: _condition(action["when"]) for key, action in actions.items() if action.get("when")}
     secrets = {name: value for name, value in parameters.items() if isinstance(value, Secret)}
     kept = {name: value for name, value in parameters.items() if isinstance(value, JobSecret)}
-    names = Names(frozenset(parameters), frozenset({*secrets, *kept}), frozenset(actions))
+    names = TemplateNames(frozenset(parameters), frozenset({*secrets, *kept}), frozenset(actions))
     usual = _retry(spec.policy.get("retry"), ONCE)
-    return Course(
+    return CompiledSpec(
         spec=spec,
         workflow=Workflow(spec.actions),
         actions=actions,

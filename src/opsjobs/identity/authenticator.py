@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from opsjobs.clock import Clock
-from opsjobs.identity.jws import TOKEN_BYTES_MAX, Unproven
+from opsjobs.identity.jws import TOKEN_BYTES_MAX, UnverifiedToken
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.platform_tokens import Platform
 from opsjobs.identity.service_tokens import ServiceTokens
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.token_claims import rejected
-from opsjobs.store.identities import TOKEN_PREFIX, People
+from opsjobs.store.identities import TOKEN_PREFIX, IdentityStore
 
 SEEN_EVERY_SECONDS = 60.0
 SEEN_MAX = 10_000
 
 
-class Judge:
+class Authenticator:
     """Judges bearer tokens. `platform` None: no tokens but ours are taken."""
 
     def __init__(
-        self, people: People, clock: Clock, *, own: OwnTokens, services: ServiceTokens, platform: Platform | None = None
+        self, people: IdentityStore, clock: Clock, *, own: OwnTokens, services: ServiceTokens, platform: Platform | None = None
     ) -> None:
         self._people = people
         self._clock = clock
@@ -49,7 +49,7 @@ class Judge:
     async def _signed(self, token: str) -> Principal:
         # An admin token of our own may have any form, even with two dots in it: what is none of a JWT is looked up.
         try:
-            unproven = Unproven.read(token)
+            unproven = UnverifiedToken.read(token)
         except Unauthorised:
             if (principal := await self._people.by_token(token)) is not None:
                 return principal

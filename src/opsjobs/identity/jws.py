@@ -49,7 +49,7 @@ _SIGNER = _signer()
 
 
 @dataclass(frozen=True, slots=True)
-class Unproven:
+class UnverifiedToken:
     """A token taken apart. Nothing in it is true before `prove` has said so."""
 
     text: str
@@ -58,7 +58,7 @@ class Unproven:
     claims: Mapping[str, Any]
 
     @classmethod
-    def read(cls, token: str) -> Unproven:
+    def read(cls, token: str) -> UnverifiedToken:
         """Raises Unauthorised for what is no signed token, or one that asks to be judged by other means than ours."""
         # Long before anything is decoded: a token is what anybody may send.
         if len(token) > TOKEN_BYTES_MAX:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from opsjobs.clock import Clock
-from opsjobs.identity.jws import Unproven, sign
+from opsjobs.identity.jws import UnverifiedToken, sign
 from opsjobs.model.secret import Secret
 from opsjobs.model.token_claims import ClaimRules, check, rejected
 
@@ -36,11 +36,11 @@ class OwnTokens:
         return sign(claims, self._keys[self._current], _ALGORITHM, self._current), self._seconds
 
     @staticmethod
-    def are_meant(unproven: Unproven) -> bool:
+    def are_meant(unproven: UnverifiedToken) -> bool:
         """Whether the token says that it is one of ours."""
         return unproven.kid is not None and unproven.kid.startswith(KID_PREFIX)
 
-    def session(self, unproven: Unproven) -> UUID:
+    def session(self, unproven: UnverifiedToken) -> UUID:
         """The session that it belongs to. Raises Unauthorised."""
         key = self._keys.get(unproven.kid or "")
         if key is None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from opsjobs.identity.jws import Unproven
+from opsjobs.identity.jws import UnverifiedToken
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import Unauthorised
-from opsjobs.store.identities import People
-from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, Login
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, SessionLogin
 from opsjobs.store.identities.users import Known
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class IssuedTokens:
     """What somebody gets who logged in."""
 
     access_token: str
@@ -31,15 +31,15 @@ class Given:
         }
 
 
-class Logins:
+class LoginService:
     """The logins of users of ours."""
 
-    def __init__(self, people: People, passwords: Passwords, own: OwnTokens) -> None:
+    def __init__(self, people: IdentityStore, passwords: Passwords, own: OwnTokens) -> None:
         self._people = people
         self._passwords = passwords
         self._own = own
 
-    async def log_in(self, name: str, password: str, address: str | None) -> Given:
+    async def log_in(self, name: str, password: str, address: str | None) -> IssuedTokens:
         """Begin a login. Raises Unauthorised, in the same time and words whatever was wrong, and TooMany."""
         user = await self._people.users.known(name)
         await self.prove(name, user, password, address)
@@ -57,7 +57,7 @@ class Logins:
             await self._people.attempts.failed(name, user_id=user_id)
             raise Unauthorised("login_failed", "The name or the password is wrong, or the user is disabled.")
 
-    async def refresh(self, refresh_token: str) -> Given:
+    async def refresh(self, refresh_token: str) -> IssuedTokens:
         """Go on. Raises Unauthorised where the token is not good, or was used before, which ends the login."""
         if len(refresh_token) > REFRESH_CHARACTERS_MAX:
             raise Unauthorised("token_invalid", "This login has ended: log in again.")
@@ -65,9 +65,9 @@ class Logins:
 
     async def log_out(self, token: str) -> None:
         """End the login that this access token is of; of any other kind of token there is nothing to end."""
-        if token.count(".") == 2 and OwnTokens.are_meant(unproven := Unproven.read(token)):
+        if token.count(".") == 2 and OwnTokens.are_meant(unproven := UnverifiedToken.read(token)):
             await self._people.sessions.end(self._own.session(unproven))
 
-    def _given(self, login: Login) -> Given:
+    def _given(self, login: SessionLogin) -> IssuedTokens:
         token, seconds = self._own.issue(login.session, login.user)
-        return Given(token, login.refresh_token, seconds)
+        return IssuedTokens(token, login.refresh_token, seconds)

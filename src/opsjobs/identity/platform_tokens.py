@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.identity.jws import BY_KEY_PAIR, SHARED, TOKEN_BYTES_MAX, Unproven
-from opsjobs.identity.verification_keys import Keys
+from opsjobs.identity.jws import BY_KEY_PAIR, SHARED, TOKEN_BYTES_MAX, UnverifiedToken
+from opsjobs.identity.verification_keys import VerificationKeys
 from opsjobs.integrations.auth_service import AuthService
-from opsjobs.integrations.json_client import Away
+from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.token_claims import ClaimRules, check, external, rejected
@@ -29,14 +29,14 @@ class Platform(Protocol):
 class SignedTokens:
     """Tokens that are good because the platform signed them."""
 
-    def __init__(self, keys: Keys, rules: ClaimRules, clock: Clock) -> None:
+    def __init__(self, keys: VerificationKeys, rules: ClaimRules, clock: Clock) -> None:
         self._keys = keys
         self._rules = rules
         self._clock = clock
 
     async def judge(self, token: str) -> Principal:
         """Whose it is."""
-        unproven = Unproven.read(token)
+        unproven = UnverifiedToken.read(token)
         key = await self._keys.of(unproven.kid)
         claims = unproven.prove(key.key, key.algorithms)
         check(claims, self._rules, self._clock.now().timestamp())
@@ -65,7 +65,7 @@ class IntrospectedTokens:
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         if token.count(".") == 2:
-            self._look(Unproven.read(token))
+            self._look(UnverifiedToken.read(token))
         said = await self._ask(token)
         if said.claims is None:
             raise rejected("is not good, says the Auth Service")
@@ -73,7 +73,7 @@ class IntrospectedTokens:
         # What the Auth Service says is true when it says it, however old the token is.
         return replace(external(said.claims, self._rules), issued_at=said.at)
 
-    def _look(self, unproven: Unproven) -> None:
+    def _look(self, unproven: UnverifiedToken) -> None:
         if unproven.algorithm not in SHARED + BY_KEY_PAIR:
             raise rejected("is not signed (alg)")
         check(unproven.claims, self._rules, self._clock.now().timestamp())
@@ -86,7 +86,7 @@ class IntrospectedTokens:
         at = self._clock.now().timestamp()
         try:
             claims = await self._service.validate(token)
-        except Away as away:
+        except ServiceUnavailable as away:
             raise Unavailable(str(away), told="The Auth Service does not answer: no token can be judged now.") from None
         if len(self._said) >= KEPT_MAX:
             self._said.clear()

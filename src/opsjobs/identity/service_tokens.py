@@ -9,11 +9,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from opsjobs.clock import Clock
-from opsjobs.identity.jws import PublicKey, Unproven, fitting
+from opsjobs.identity.jws import PublicKey, UnverifiedToken, fitting
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.token_claims import ClaimRules, check, is_name, rejected
-from opsjobs.store.identities import People
+from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.services import on_behalf
 
 KID_PREFIX = "service/"
@@ -27,17 +27,17 @@ class ServiceTokens:
     With `on_behalf_of` {kind, name} it speaks for a user, and may what both of them may.
     """
 
-    def __init__(self, people: People, clock: Clock, *, audience: str) -> None:
+    def __init__(self, people: IdentityStore, clock: Clock, *, audience: str) -> None:
         self._people = people
         self._clock = clock
         self._audience = audience
 
     @staticmethod
-    def are_meant(unproven: Unproven) -> bool:
+    def are_meant(unproven: UnverifiedToken) -> bool:
         """Whether the token says that a service signed it."""
         return unproven.kid is not None and unproven.kid.startswith(KID_PREFIX)
 
-    async def principal(self, unproven: Unproven) -> Principal:
+    async def principal(self, unproven: UnverifiedToken) -> Principal:
         """The service, or the service and a user together. Raises Unauthorised."""
         name = (unproven.kid or "").removeprefix(KID_PREFIX)
         pem = await self._people.services.public_key(name)

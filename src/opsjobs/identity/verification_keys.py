@@ -11,7 +11,7 @@ import jwt
 
 from opsjobs.clock import Clock
 from opsjobs.identity.jws import PublicKey, fitting
-from opsjobs.integrations.json_client import Away
+from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.token_claims import rejected
 from opsjobs.telemetry import log
@@ -32,7 +32,7 @@ class ProvingKey:
     algorithms: tuple[str, ...]
 
 
-class Keys(Protocol):
+class VerificationKeys(Protocol):
     """Who knows keys by their id."""
 
     async def of(self, kid: str | None) -> ProvingKey:
@@ -107,7 +107,7 @@ class PublishedKeys:
             self._asked_at = self._clock.monotonic()
             try:
                 self._keys = _read(await self._fetch(), self._algorithms)
-            except Away as away:
+            except ServiceUnavailable as away:
                 log.warning("jwks_away", reason=str(away))
                 self._let_go()
             else:
@@ -122,7 +122,7 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
     """The keys of the document that can prove a token by an allowed algorithm. Raises Away where it is none, or holds none."""
     told = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(told, list) or len(told) > KEYS_MAX:
-        raise Away(f"it does not answer with a JWKS of at most {KEYS_MAX} keys")
+        raise ServiceUnavailable(f"it does not answer with a JWKS of at most {KEYS_MAX} keys")
     found: dict[str | None, ProvingKey] = {}
     for one in told:
         if isinstance(one, dict) and (key := _key(one, allowed)) is not None:
@@ -130,7 +130,7 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
             # Two keys of one id: nobody can say which is meant, so the first stays.
             found.setdefault(kid if isinstance(kid, str) else None, key)
     if not found:
-        raise Away("its JWKS has no public key that can be used here")
+        raise ServiceUnavailable("its JWKS has no public key that can be used here")
     return found
 
 

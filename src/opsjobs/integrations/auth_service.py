@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opsjobs.integrations.json_client import Asking, Away
+from opsjobs.integrations.json_client import JsonClient, ServiceUnavailable
 
 VALIDATE = "/api/auth/validate"
 # Of the platform's generations some say it in the body, some by the status.
@@ -15,7 +15,7 @@ _NO = (401, 403)
 class AuthService:
     """Asked for each token that is not ours. `url`: its base address."""
 
-    def __init__(self, asking: Asking, url: str) -> None:
+    def __init__(self, asking: JsonClient, url: str) -> None:
         self._asking = asking
         self._url = url.rstrip("/") + VALIDATE
 
@@ -23,12 +23,12 @@ class AuthService:
         """The claims of a good token, in either of the platform's forms; None where it says no. Raises Away."""
         try:
             told = await self._asking.post(self._url, {"token": token})
-        except Away as away:
+        except ServiceUnavailable as away:
             if away.status in _NO:
                 return None
             raise
         if not isinstance(told, dict) or not isinstance(told.get("valid"), bool):
-            raise Away(f"{self._url} does not say whether the token is valid")
+            raise ServiceUnavailable(f"{self._url} does not say whether the token is valid")
         if not told["valid"]:
             return None
         return _claims(told)

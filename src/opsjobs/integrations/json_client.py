@@ -14,7 +14,7 @@ CONNECTIONS_MAX = 20
 USER_AGENT = "OpsConductor-Client/job-execution"
 
 
-class Away(Exception):
+class ServiceUnavailable(Exception):
     """What is asked does not answer, or not with what it should; says why. `status`: of an answer that is not 200."""
 
     def __init__(self, why: str, status: int | None = None) -> None:
@@ -22,7 +22,7 @@ class Away(Exception):
         self.status = status
 
 
-class Asking:
+class JsonClient:
     """A client of other services; answers that are not 200 with JSON are no answers."""
 
     def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
@@ -59,12 +59,12 @@ class Asking:
             # The client's own timeout is one for each step: an answer that drips would go on for ever.
             async with asyncio.timeout(self._seconds), self._connected().stream(method, url, json=body) as answer:
                 if answer.status_code != 200:
-                    raise Away(f"{url} answers {answer.status_code}", answer.status_code)
+                    raise ServiceUnavailable(f"{url} answers {answer.status_code}", answer.status_code)
                 return json.loads(await _read(answer, url))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
-            raise Away(f"{url} does not answer: {str(lost) or type(lost).__name__}") from None
+            raise ServiceUnavailable(f"{url} does not answer: {str(lost) or type(lost).__name__}") from None
         except (ValueError, RecursionError):
-            raise Away(f"{url} does not answer with JSON") from None
+            raise ServiceUnavailable(f"{url} does not answer with JSON") from None
 
 
 async def _read(answer: httpx2.Response, url: str) -> bytes:
@@ -72,5 +72,5 @@ async def _read(answer: httpx2.Response, url: str) -> bytes:
     async for portion in answer.aiter_bytes():
         body += portion
         if len(body) > BYTES_MAX:
-            raise Away(f"{url} answers with more than {BYTES_MAX} bytes")
+            raise ServiceUnavailable(f"{url} answers with more than {BYTES_MAX} bytes")
     return bytes(body)

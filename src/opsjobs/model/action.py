@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from opsjobs.model.api_model import Duration, Size, Wire
+from opsjobs.model.api_model import ApiModel, Duration, Size
 from opsjobs.model.approvers import Approvers
 from opsjobs.model.draft_error import fault
 from opsjobs.model.retry import RetryPolicy
@@ -40,7 +40,7 @@ Argument = Annotated[str, BeforeValidator(_as_text), Field(max_length=32_768)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
-class BecomeDraft(Wire):
+class BecomeDraft(ApiModel):
     """As whom a command runs: `user`, by way of sudo, su or doas; `credential` names the one whose password is asked for.
 
     doas takes passwords from a terminal alone, and there is none.
@@ -59,7 +59,7 @@ class BecomeDraft(Wire):
         return self
 
 
-class ActionDraft(Wire):
+class ActionDraft(ApiModel):
     """What every action has.
 
     `depends_on`: keys of actions that come before it (None: the one before it in the list; empty: none, it starts at once).

@@ -77,7 +77,7 @@ def stored(info: ValidationInfo) -> bool:
     return bool(info.context and info.context.get("stored"))
 
 
-class Wire(BaseModel):
+class ApiModel(BaseModel):
     """A request body or a part of one.
 
     Only names of fields are re-spelt from camelCase; keys of dictionaries (env, labels, parameters) are data. Numbers and truths
@@ -103,7 +103,7 @@ class Wire(BaseModel):
         return respelt
 
 
-class Overriding(Wire):
+class Overriding(ApiModel):
     """What launches and stores in spite of the safety check or of an approval: takes safety:override, and a reason."""
 
     override_safety: bool = False
@@ -120,7 +120,7 @@ _OF_ANOTHER_TYPE = object()
 
 
 @cache
-def _scalars(model: type[Wire]) -> dict[str, frozenset[type]]:
+def _scalars(model: type[ApiModel]) -> dict[str, frozenset[type]]:
     """The fields that take only numbers or truths, or lists of them, with what each takes."""
     found = {}
     for name, field in model.model_fields.items():

@@ -87,7 +87,7 @@ class Author:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ApprovalTerms:
     """What an approval takes: `needed` different people, of these roles or users where some are named, within `expires_seconds`."""
 
     message: str

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.api_model import Duration, Wire
+from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.draft_error import fault
 from opsjobs.model.target import Name
 
@@ -17,7 +17,7 @@ EXPIRES_SECONDS_MAX = 30 * 86_400.0
 RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
-class Approvers(Wire):
+class Approvers(ApiModel):
     """`approvers` different people, none of them who asked; where `roles` or `users` are named, of those only.
 
     All of them hold approvals:decide anyway.

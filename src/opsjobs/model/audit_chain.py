@@ -38,7 +38,7 @@ NOTHING = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """A place in the chain: the number of a row and its hash, in hexadecimal. Number 0 is before the first row."""
 
     seal: int = 0
@@ -47,9 +47,9 @@ class Link:
     def __str__(self) -> str:
         return f"{self.seal}:{self.hash}"
 
-    def next(self, row: Mapping[str, Any]) -> Link:
+    def next(self, row: Mapping[str, Any]) -> ChainLink:
         """The link that a row makes which follows on this one; the row has its number in `seal`."""
-        return Link(row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest())
+        return ChainLink(row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Ends:
     that waited to be sealed then, and so is not signed as the sealing's own.
     """
 
-    base: Link = Link()
-    head: Link = Link()
+    base: ChainLink = ChainLink()
+    head: ChainLink = ChainLink()
     anchor: int = 0
     anchor_id: int = 0
 
@@ -72,7 +72,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class ChainBreak:
     """Where the chain is broken first.
 
     `kind`: gap (a row is missing), changed (it does not fit), unsigned (no key's), forged (what only the sealing says, by somebody
@@ -105,17 +105,17 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class Walk:
+class ChainWalk:
     """Goes along the chain row by row, from a place that is trusted, to the first row that does not fit.
 
     With `keys` each row's signature is looked at, too. What a missing key has signed is proven by what follows: a hash covers all
     rows before. `ends`: what is said of the chain, and proven; without, unsigned rows may only come before all others.
     """
 
-    def __init__(self, start: Link, keys: SigningKeys | None = None, ends: Ends | None = None) -> None:
+    def __init__(self, start: ChainLink, keys: SigningKeys | None = None, ends: Ends | None = None) -> None:
         self.at = start
         self.checked = 0
-        self.broken: Break | None = None
+        self.broken: ChainBreak | None = None
         self.keys_missing: set[str] = set()
         self.unproven: int | None = None
         """The first row that waits for a later one to prove it."""
@@ -127,7 +127,7 @@ class Walk:
         """Judge the next row, whose hash is noted as this; False where the chain is broken. `row` may have `key_id` and `mac`."""
         if row["seal"] != self.at.seal + 1:
             missing = self.at.seal + 1
-            self.broken = Break(missing, "gap", f"Row {missing} is missing: after {self.at.seal} comes {row['seal']}.")
+            self.broken = ChainBreak(missing, "gap", f"Row {missing} is missing: after {self.at.seal} comes {row['seal']}.")
             return False
         link = self.at.next(row)
         self.broken = _changed(row) if link.hash != noted else self._unsigned(row, link)
@@ -141,7 +141,7 @@ class Walk:
         """Judge the row behind which the walk begins, as far as its signature goes: its hash was found right by another walk."""
         self.broken = self._unsigned(row, self.at)
 
-    def _unsigned(self, row: Mapping[str, Any], link: Link) -> Break | None:
+    def _unsigned(self, row: Mapping[str, Any], link: ChainLink) -> ChainBreak | None:
         if self._keys is None:
             return None
         signature = Signature.of(row.get("key_id"), row.get("mac"))
@@ -153,7 +153,7 @@ class Walk:
             return _forged(row) if own else None
         return self._judged(row, proof, signature)
 
-    def _judged(self, row: Mapping[str, Any], proof: Proof, signature: Signature | None) -> Break | None:
+    def _judged(self, row: Mapping[str, Any], proof: Proof, signature: Signature | None) -> ChainBreak | None:
         if proof is Proof.WRONG:
             return _changed(row)
         if proof is Proof.NONE:
@@ -169,7 +169,7 @@ class Walk:
     def _may_be_bare(self, seal: int) -> bool:
         return seal <= self._ends.anchor if self._ends is not None else not self.signed
 
-    def end(self, head: Link) -> None:
+    def end(self, head: ChainLink) -> None:
         """Judge the end of the chain by the head that is on record."""
         if self.broken is None and self.at != head:
             missing = self.unproven or min(self.at.seal + 1, head.seal + 1)
@@ -177,10 +177,10 @@ class Walk:
                 f"The chain ends at {self.at.seal}, but was sealed to {head.seal}: the newest rows are missing or were made anew"
                 f", from {missing} on."
             )
-            self.broken = Break(missing, "tail", detail)
+            self.broken = ChainBreak(missing, "tail", detail)
 
 
-def went_back(seen: Link, head: Link) -> Break | None:
+def went_back(seen: ChainLink, head: ChainLink) -> ChainBreak | None:
     """What a process says that has seen another head before than it finds now; None where the chain has only grown, or is as it was."""
     if head.seal > seen.seal or head == seen:
         return None
@@ -188,21 +188,21 @@ def went_back(seen: Link, head: Link) -> Break | None:
         f"The chain ends at {head.seal}, but this process has seen it end at {seen}: what followed was taken away, or an older copy of "
         "the database was put back. Where that was you, restart the process."
     )
-    return Break(min(head.seal + 1, seen.seal), "tail", detail)
+    return ChainBreak(min(head.seal + 1, seen.seal), "tail", detail)
 
 
-def _changed(row: Mapping[str, Any]) -> Break:
+def _changed(row: Mapping[str, Any]) -> ChainBreak:
     said = f"Row {row['seal']} ({row['action']} by {row['actor']}) is not what was sealed: it, or the one before, was changed."
-    return Break(row["seal"], "changed", said)
+    return ChainBreak(row["seal"], "changed", said)
 
 
-def _bare(row: Mapping[str, Any]) -> Break:
+def _bare(row: Mapping[str, Any]) -> ChainBreak:
     said = (
         f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was sealed by somebody else than opsjobs."
     )
-    return Break(row["seal"], "unsigned", said)
+    return ChainBreak(row["seal"], "unsigned", said)
 
 
-def _forged(row: Mapping[str, Any]) -> Break:
+def _forged(row: Mapping[str, Any]) -> ChainBreak:
     said = f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: somebody put it there by hand."
-    return Break(row["seal"], "forged", said)
+    return ChainBreak(row["seal"], "forged", said)

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.calendar_windows import FIRST_YEAR, LAST_YEAR, Span, Window, WindowDraft
 from opsjobs.model.draft_error import fault
 from opsjobs.model.execution import moment
@@ -35,7 +35,7 @@ class CalendarKind(StrEnum):
     ONLY = "only"
 
 
-class CalendarDraft(Wire):
+class CalendarDraft(ApiModel):
     """What a caller writes of a calendar (body of POST and PUT /calendars). Local times are those of `timezone`."""
 
     name: Name

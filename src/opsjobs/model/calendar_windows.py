@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.naming import Title
 from opsjobs.model.time_zones import stretches
@@ -137,7 +137,7 @@ def _listed(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
 
-class WindowDraft(Wire):
+class WindowDraft(ApiModel):
     """One window, said in one way; `name` is for people.
 
     `from`, `until`: instants or local times, one of which may be missing (open-ended). `weekdays`: these days, whole or from

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.secret_source import Source, unfit_source
 from opsjobs.model.target import Name
@@ -76,7 +76,7 @@ def _lacks(type_: CredentialType, parts: list[str]) -> str:
     return f"a credential of type {type_.value} needs {' and '.join(parts)}"
 
 
-class _Secrets(Wire):
+class _Secrets(ApiModel):
     """The parts that are sealed. `keytab`: the bytes of the file, in base64. `value`: of a secret of jobs."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -96,7 +96,7 @@ class _Secrets(Wire):
         }
 
 
-class BoundTo(Wire):
+class BoundTo(ApiModel):
     """Where a credential may be used: targets and jobs by name, id or uuid, groups by name; nothing at all = anywhere."""
 
     targets: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from opsjobs.model.expression_tokens import CHARACTERS_MAX, Fault, Token, tokens
+from opsjobs.model.expression_tokens import CHARACTERS_MAX, ExpressionToken, Fault, tokens
 
-__all__ = ["CHARACTERS_MAX", "DEPTH_MAX", "NODES_MAX", "Expression", "Fault", "Kind", "Scope", "Unfit", "parse"]
+__all__ = ["CHARACTERS_MAX", "DEPTH_MAX", "NODES_MAX", "Expression", "Fault", "NameScope", "Unfit", "ValueKind", "parse"]
 
 DEPTH_MAX = 20
 NODES_MAX = 200
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What a value is; `any` where only the run will tell."""
 
     TEXT = "text"
@@ -44,13 +44,13 @@ def _no_patterns(_: str) -> Matcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class NameScope:
     """What a condition may name. `parameters`: their kinds; `actions`: keys of those that have ended before (None: any).
 
     `pattern` compiles what stands behind `matches`, or raises ValueError.
     """
 
-    parameters: Mapping[str, Kind] | None = None
+    parameters: Mapping[str, ValueKind] | None = None
     actions: Collection[str] | None = None
     pattern: Callable[[str], Matcher] = _no_patterns
 
@@ -70,26 +70,26 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    kind: Kind
+    kind: ValueKind
     at: int
     value: Callable[[Mapping[str, Any]], Any]
 
 
-def parse(text: str, scope: Scope) -> Expression:
+def parse(text: str, scope: NameScope) -> Expression:
     """The condition, checked as far as that is possible before a run. Raises Fault with the place of what is wrong."""
     return _Parser(text, scope).whole()
 
 
-_SYSTEM: Mapping[tuple[str, ...], Kind] = {
-    ("target", "name"): Kind.TEXT,
-    ("target", "host"): Kind.TEXT,
-    ("target", "platform"): Kind.TEXT,
-    ("execution", "id"): Kind.NUMBER,
-    ("execution", "number"): Kind.NUMBER,
-    ("job", "name"): Kind.TEXT,
-    ("run", "attempt"): Kind.NUMBER,
+_SYSTEM: Mapping[tuple[str, ...], ValueKind] = {
+    ("target", "name"): ValueKind.TEXT,
+    ("target", "host"): ValueKind.TEXT,
+    ("target", "platform"): ValueKind.TEXT,
+    ("execution", "id"): ValueKind.NUMBER,
+    ("execution", "number"): ValueKind.NUMBER,
+    ("job", "name"): ValueKind.TEXT,
+    ("run", "attempt"): ValueKind.NUMBER,
 }
-_OF_ACTION: Mapping[str, Kind] = {"exit_code": Kind.NUMBER, "stdout": Kind.TEXT, "status": Kind.TEXT}
+_OF_ACTION: Mapping[str, ValueKind] = {"exit_code": ValueKind.NUMBER, "stdout": ValueKind.TEXT, "status": ValueKind.TEXT}
 _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -99,7 +99,7 @@ _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class _Parser:
-    def __init__(self, text: str, scope: Scope) -> None:
+    def __init__(self, text: str, scope: NameScope) -> None:
         self._text = text
         self._scope = scope
         self._tokens = tokens(text)
@@ -116,10 +116,10 @@ class _Parser:
         return Expression(self._text, frozenset(self._names), root)
 
     @property
-    def _next(self) -> Token:
+    def _next(self) -> ExpressionToken:
         return self._tokens[self._at]
 
-    def _take(self, *texts: str) -> Token | None:
+    def _take(self, *texts: str) -> ExpressionToken | None:
         token = self._next
         if token.kind in ("word", "sign") and token.text in texts:
             self._at += 1
@@ -131,7 +131,7 @@ class _Parser:
             found = self._next.text or "the end"
             raise Fault(self._next.at, f"{sign!r} was expected here, not {found!r}")
 
-    def _node(self, kind: Kind, at: int, value: Callable[[Mapping[str, Any]], Any]) -> _Node:
+    def _node(self, kind: ValueKind, at: int, value: Callable[[Mapping[str, Any]], Any]) -> _Node:
         self._nodes += 1
         if self._nodes > NODES_MAX:
             raise Fault(at, f"it has more than {NODES_MAX} parts")
@@ -156,10 +156,10 @@ class _Parser:
     def _both(self, left: _Node, right: _Node, at: int, join: Callable[[_Node, _Node, Mapping[str, Any]], bool]) -> _Node:
         _wants_truth(left)
         _wants_truth(right)
-        return self._node(Kind.BOOLEAN, at, lambda values: join(left, right, values))
+        return self._node(ValueKind.BOOLEAN, at, lambda values: join(left, right, values))
 
     def _not(self) -> _Node:
-        negations: list[Token] = []
+        negations: list[ExpressionToken] = []
         while token := self._take("not"):
             negations.append(token)
         node = self._comparison()
@@ -169,7 +169,7 @@ class _Parser:
 
     def _negated(self, node: _Node, at: int) -> _Node:
         _wants_truth(node)
-        return self._node(Kind.BOOLEAN, at, lambda values: not _truth(node, values))
+        return self._node(ValueKind.BOOLEAN, at, lambda values: not _truth(node, values))
 
     def _comparison(self) -> _Node:
         left = self._operand()
@@ -184,40 +184,40 @@ class _Parser:
             return self._negated(self._inside(left, self._tokens[self._at]), left.at)
         return self._inside(left, self._next) if self._next.text == "in" and self._next.kind == "word" else left
 
-    def _equal(self, left: _Node, right: _Node, token: Token) -> _Node:
+    def _equal(self, left: _Node, right: _Node, token: ExpressionToken) -> _Node:
         _comparable(left, right, token.at)
         wanted = token.text == "=="
-        return self._node(Kind.BOOLEAN, token.at, lambda v: _same(left.value(v), right.value(v)) is wanted)
+        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _same(left.value(v), right.value(v)) is wanted)
 
-    def _ordered(self, left: _Node, right: _Node, token: Token) -> _Node:
+    def _ordered(self, left: _Node, right: _Node, token: ExpressionToken) -> _Node:
         _comparable(left, right, token.at)
         for side in (left, right):
-            if side.kind in (Kind.BOOLEAN, Kind.LIST, Kind.NULL):
+            if side.kind in (ValueKind.BOOLEAN, ValueKind.LIST, ValueKind.NULL):
                 raise Fault(side.at, f"{token.text!r} compares numbers or texts, and this is a {side.kind}")
         compare = _ORDERS[token.text]
-        return self._node(Kind.BOOLEAN, token.at, lambda v: _in_order(left.value(v), right.value(v), compare))
+        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _in_order(left.value(v), right.value(v), compare))
 
-    def _inside(self, left: _Node, token: Token) -> _Node:
+    def _inside(self, left: _Node, token: ExpressionToken) -> _Node:
         self._at += 1
         right = self._operand()
-        if right.kind not in (Kind.LIST, Kind.TEXT, Kind.ANY):
+        if right.kind not in (ValueKind.LIST, ValueKind.TEXT, ValueKind.ANY):
             raise Fault(right.at, f"behind 'in' stands a list or a text, and this is a {right.kind}")
-        if right.kind is Kind.TEXT and left.kind not in (Kind.TEXT, Kind.ANY):
+        if right.kind is ValueKind.TEXT and left.kind not in (ValueKind.TEXT, ValueKind.ANY):
             raise Fault(left.at, f"only a text can be in a text, and this is a {left.kind}")
-        return self._node(Kind.BOOLEAN, token.at, lambda v: _within(left.value(v), right.value(v)))
+        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _within(left.value(v), right.value(v)))
 
-    def _matches(self, left: _Node, token: Token) -> _Node:
+    def _matches(self, left: _Node, token: ExpressionToken) -> _Node:
         pattern = self._next
         if pattern.kind != "text":
             raise Fault(pattern.at, "behind 'matches' stands a pattern in quotes")
-        if left.kind not in (Kind.TEXT, Kind.ANY):
+        if left.kind not in (ValueKind.TEXT, ValueKind.ANY):
             raise Fault(left.at, f"only a text can match a pattern, and this is a {left.kind}")
         self._at += 1
         try:
             matcher = self._scope.pattern(pattern.value)
         except ValueError as wrong:
             raise Fault(pattern.at, f"the pattern cannot be used: {wrong}") from None
-        return self._node(Kind.BOOLEAN, token.at, lambda v: _matched(left.value(v), matcher))
+        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _matched(left.value(v), matcher))
 
     def _operand(self) -> _Node:
         token = self._next
@@ -247,7 +247,7 @@ class _Parser:
             if items:
                 self._expect(",")
             items.append(self._operand())
-        return self._node(Kind.LIST, at, lambda values: [item.value(values) for item in items])
+        return self._node(ValueKind.LIST, at, lambda values: [item.value(values) for item in items])
 
     def _name(self) -> _Node:
         at = self._next.at
@@ -271,38 +271,38 @@ class _Parser:
             else:
                 return
 
-    def _kind_of_name(self, name: tuple[str, ...], at: int) -> Kind:
+    def _kind_of_name(self, name: tuple[str, ...], at: int) -> ValueKind:
         match name:
             case ("parameters", parameter):
                 known = self._scope.parameters
                 if known is not None and parameter not in known:
                     raise Fault(at, f"the job has no parameter {parameter!r}")
-                return Kind.ANY if known is None else known[parameter]
+                return ValueKind.ANY if known is None else known[parameter]
             case ("target", "labels", _):
-                return Kind.TEXT
+                return ValueKind.TEXT
             case ("actions", key, *rest):
                 return self._kind_of_result(key, rest, at)
             case _ if name in _SYSTEM:
                 return _SYSTEM[name]
         raise Fault(at, f"there is no value {'.'.join(name)!r}")
 
-    def _kind_of_result(self, key: str, rest: list[str], at: int) -> Kind:
+    def _kind_of_result(self, key: str, rest: list[str], at: int) -> ValueKind:
         if self._scope.actions is not None and key not in self._scope.actions:
             raise Fault(at, f"no action {key!r} has ended before this one")
         if len(rest) == 2 and rest[0] == "outputs":
-            return Kind.ANY
+            return ValueKind.ANY
         if len(rest) == 1 and rest[0] in _OF_ACTION:
             return _OF_ACTION[rest[0]]
         raise Fault(at, f"of an action there are {', '.join(_OF_ACTION)} and outputs.NAME")
 
 
 def _wants_truth(node: _Node) -> None:
-    if node.kind not in (Kind.BOOLEAN, Kind.ANY, Kind.NULL):
+    if node.kind not in (ValueKind.BOOLEAN, ValueKind.ANY, ValueKind.NULL):
         raise Fault(node.at, f"something true or false was expected here, and this is a {node.kind}")
 
 
 def _comparable(left: _Node, right: _Node, at: int) -> None:
-    kinds = {left.kind, right.kind} - {Kind.ANY, Kind.NULL}
+    kinds = {left.kind, right.kind} - {ValueKind.ANY, ValueKind.NULL}
     if len(kinds) > 1:
         raise Fault(at, f"a {left.kind} and a {right.kind} cannot be compared")
 
@@ -314,19 +314,19 @@ def _truth(node: _Node, values: Mapping[str, Any]) -> bool:
     raise Unfit(f"something true or false was expected, and there is the {_kind_of(value)} {_shown(value)}")
 
 
-def _kind_of(value: Any) -> Kind:
+def _kind_of(value: Any) -> ValueKind:
     match value:
         case None:
-            return Kind.NULL
+            return ValueKind.NULL
         case bool():
-            return Kind.BOOLEAN
+            return ValueKind.BOOLEAN
         case int() | float():
-            return Kind.NUMBER
+            return ValueKind.NUMBER
         case str():
-            return Kind.TEXT
+            return ValueKind.TEXT
         case list() | tuple():
-            return Kind.LIST
-    return Kind.ANY
+            return ValueKind.LIST
+    return ValueKind.ANY
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -337,7 +337,7 @@ def _in_order(left: Any, right: Any, compare: Callable[[Any, Any], bool]) -> boo
     if left is None or right is None:
         return False
     kinds = {_kind_of(left), _kind_of(right)}
-    if kinds not in ({Kind.NUMBER}, {Kind.TEXT}):
+    if kinds not in ({ValueKind.NUMBER}, {ValueKind.TEXT}):
         raise Unfit(f"{_shown(left)} and {_shown(right)} cannot be put in order: both must be numbers, or both texts")
     return compare(left, right)
 

@@ -19,7 +19,7 @@ class Fault(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class ExpressionToken:
     """`kind`: word, number, text, sign or end. `value`: what a number or a text stands for."""
 
     kind: str
@@ -41,11 +41,11 @@ _TOKEN = re.compile(
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str) -> list[ExpressionToken]:
     """All of them, and `end`. Raises Fault."""
     if len(text) > CHARACTERS_MAX:
         raise Fault(CHARACTERS_MAX, f"it is longer than {CHARACTERS_MAX} characters")
-    found: list[Token] = []
+    found: list[ExpressionToken] = []
     at = 0
     while not found or found[-1].kind != "end":
         token, at = _token(text, at)
@@ -53,14 +53,14 @@ def tokens(text: str) -> list[Token]:
     return found
 
 
-def _token(text: str, at: int) -> tuple[Token, int]:
+def _token(text: str, at: int) -> tuple[ExpressionToken, int]:
     match = _TOKEN.match(text, at)
     if match is None:
         at += len(text[at:]) - len(text[at:].lstrip())
         raise Fault(at, f"{text[at : at + 10]!r} is neither a name, a number, a text in quotes nor a sign")
     kind = match.lastgroup or "end"
     said = match[kind]
-    return Token(kind, said, match.start(kind), _value(kind, said)), match.end()
+    return ExpressionToken(kind, said, match.start(kind), _value(kind, said)), match.end()
 
 
 def _value(kind: str, said: str) -> Any:

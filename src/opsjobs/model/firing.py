@@ -43,7 +43,7 @@ class FiringKind(StrEnum):
     RETRY = "retry"
 
 
-class Rule(StrEnum):
+class FiringRule(StrEnum):
     """Which rule kept a moment from being launched."""
 
     MISFIRE = "misfire"
@@ -76,7 +76,7 @@ class Moments(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobStanding:
     """How a schedule stands when its moments are judged. `pending`: its firings that wait for their launch, but for
     those that are caught up with.
 
@@ -94,13 +94,13 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FiringVerdict:
     """What becomes of a moment, or of all from `due_at` to `until_at` together (at least `moments` of them)."""
 
     due_at: datetime
     fire_at: datetime
     status: FiringStatus
-    rule: Rule | None = None
+    rule: FiringRule | None = None
     reason: str | None = None
     catch_up: bool = False
     until_at: datetime | None = None
@@ -111,7 +111,7 @@ class Verdict:
 class Round:
     """The verdicts on all moments that are due, in order, and which moment is the next; None: never again."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[FiringVerdict]
     next_due_at: datetime | None
     next_fire_at: datetime | None
 
@@ -121,7 +121,7 @@ def execution_uuid(schedule: UUID, due: datetime) -> UUID:
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 
-def judge(table: Moments, standing: Standing, now: datetime) -> Round:
+def judge(table: Moments, standing: JobStanding, now: datetime) -> Round:
     """What becomes of every moment from `next_due_at` on whose time has come; bounded work, however long nobody looked."""
     older, moments = _due(table, standing.next_due_at, now)
     known, next_fire_at = _ready(table, moments, standing.next_fire_at, now)
@@ -137,14 +137,14 @@ def judge(table: Moments, standing: Standing, now: datetime) -> Round:
 _Moment = tuple[datetime, datetime]
 
 
-def _due(table: Moments, first: datetime, now: datetime) -> tuple[Verdict | None, list[datetime]]:
+def _due(table: Moments, first: datetime, now: datetime) -> tuple[FiringVerdict | None, list[datetime]]:
     """The moments from the first one to now; of very many the latest ones, and a row for all before them."""
     found = [first, *table.between(first, now, COUNTED_AT_MOST)]
     if len(found) <= COUNTED_AT_MOST:
         return None, found
     tail = _latest(table, found[-1], now, (found[-1] - found[0]) / COUNTED_AT_MOST)
     before, tail = tail[0], tail[1:]
-    return Verdict(found[0], found[0], FiringStatus.MISSED, until_at=before, moments=len(found)), tail
+    return FiringVerdict(found[0], found[0], FiringStatus.MISSED, until_at=before, moments=len(found)), tail
 
 
 def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> list[datetime]:
@@ -184,12 +184,12 @@ def _ready(table: Moments, moments: Sequence[datetime], first: datetime, now: da
 class _Judge:
     """Goes through the moments that are due."""
 
-    def __init__(self, standing: Standing, now: datetime) -> None:
+    def __init__(self, standing: JobStanding, now: datetime) -> None:
         self._standing = standing
         self._now = now
         self._room = max(PENDING_AT_MOST - standing.pending, 0)
 
-    def all(self, older: Verdict | None, moments: Sequence[_Moment]) -> list[Verdict]:
+    def all(self, older: FiringVerdict | None, moments: Sequence[_Moment]) -> list[FiringVerdict]:
         verdicts = [self._first(due, at) for due, at in moments]
         late = [n for n, v in enumerate(verdicts) if v.status is FiringStatus.MISSED]
         for n in self._caught_up(verdicts, late):
@@ -199,43 +199,45 @@ class _Judge:
             verdicts = [self._together(older), *verdicts]
         return _folded(verdicts)
 
-    def _first(self, due: datetime, at: datetime) -> Verdict:
+    def _first(self, due: datetime, at: datetime) -> FiringVerdict:
         """What it is but for those that are caught up with."""
         if (why := self._kept(due, at)) is not None:
-            return Verdict(due, at, FiringStatus.SKIPPED, *why)
+            return FiringVerdict(due, at, FiringStatus.SKIPPED, *why)
         if self._late(at) < LATE_SECONDS:
-            return Verdict(due, at, FiringStatus.PENDING)
-        return Verdict(due, at, FiringStatus.MISSED, Rule.MISFIRE, self._words(at))
+            return FiringVerdict(due, at, FiringStatus.PENDING)
+        return FiringVerdict(due, at, FiringStatus.MISSED, FiringRule.MISFIRE, self._words(at))
 
-    def _kept(self, due: datetime, at: datetime) -> tuple[Rule, str] | None:
+    def _kept(self, due: datetime, at: datetime) -> tuple[FiringRule, str] | None:
         if not self._standing.enabled:
-            return Rule.PAUSED, paused_words(self._standing.paused_reason)
+            return FiringRule.PAUSED, paused_words(self._standing.paused_reason)
         words = self._standing.closed(due) or (self._standing.closed(at) if at > due else None)
-        return None if words is None else (Rule.CALENDAR, words)
+        return None if words is None else (FiringRule.CALENDAR, words)
 
-    def _caught_up(self, verdicts: Sequence[Verdict], late: Sequence[int]) -> Sequence[int]:
+    def _caught_up(self, verdicts: Sequence[FiringVerdict], late: Sequence[int]) -> Sequence[int]:
         most = {"run_once": 1, "run_all": CATCH_UPS_AT_MOST}.get(self._standing.misfire, 0)
         within = [n for n in late if self._late(verdicts[n].fire_at) <= self._standing.misfire_window]
         return within[-most:] if most else ()
 
-    def _queued(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    def _queued(self, verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
         """No more wait than may: what comes on top is left out."""
-        kept: list[Verdict] = []
+        kept: list[FiringVerdict] = []
         for verdict in verdicts:
             counts = verdict.status is FiringStatus.PENDING and not verdict.catch_up
             if counts and not self._room:
                 words = f"{PENDING_AT_MOST} firings of the schedule waited for their launch already"
-                kept.append(replace(verdict, status=FiringStatus.SKIPPED, rule=Rule.QUEUE_FULL, reason=words))
+                kept.append(replace(verdict, status=FiringStatus.SKIPPED, rule=FiringRule.QUEUE_FULL, reason=words))
             else:
                 self._room -= counts
                 kept.append(verdict)
         return kept
 
-    def _together(self, older: Verdict) -> Verdict:
+    def _together(self, older: FiringVerdict) -> FiringVerdict:
         if not self._standing.enabled:
             words = paused_words(self._standing.paused_reason)
-            return replace(older, status=FiringStatus.SKIPPED, rule=Rule.PAUSED, reason=words)
-        return replace(older, rule=Rule.MISFIRE, reason=f"{self._words(older.fire_at)}; there were more moments than are counted")
+            return replace(older, status=FiringStatus.SKIPPED, rule=FiringRule.PAUSED, reason=words)
+        return replace(
+            older, rule=FiringRule.MISFIRE, reason=f"{self._words(older.fire_at)}; there were more moments than are counted"
+        )
 
     def _late(self, at: datetime) -> float:
         return (self._now - at).total_seconds()
@@ -250,14 +252,14 @@ class _Judge:
         return f"{words}: {'the latest missed moment runs' if policy == 'run_once' else f'the latest {CATCH_UPS_AT_MOST} run'}"
 
 
-def _folded(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
     """Of those that did not run alike, for the same rule, the latest one by one, the older ones in one row."""
-    folding: dict[int, Rule] = {}
-    for rule in (Rule.MISFIRE, Rule.PAUSED, Rule.CALENDAR):
+    folding: dict[int, FiringRule] = {}
+    for rule in (FiringRule.MISFIRE, FiringRule.PAUSED, FiringRule.CALENDAR):
         alike = [n for n, v in enumerate(verdicts) if v.rule is rule]
         folding.update(dict.fromkeys(alike[:-TOLD_AT_MOST], rule))
-    rows: list[Verdict] = []
-    first: dict[Rule, int] = {}
+    rows: list[FiringVerdict] = []
+    first: dict[FiringRule, int] = {}
     for n, verdict in enumerate(verdicts):
         kept = folding.get(n)
         if kept is None:

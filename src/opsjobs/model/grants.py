@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, PrincipalKind, Role, Scope, normalised, permissions_of
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 
 GRANTS_MAX = 32
 PERMISSIONS_MAX = 64
 SCOPE_CHARACTERS_MAX = 1_024
 
 
-class GrantDraft(Wire):
+class GrantDraft(ApiModel):
     """A role, or permissions by name; `scope`: only for what has these labels (`env=staging`), "" = for everything."""
 
     role: Role | None = None

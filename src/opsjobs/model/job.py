@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
-from opsjobs.model.api_model import Overriding, Wire, snake_case, stored
+from opsjobs.model.api_model import ApiModel, Overriding, snake_case, stored
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import Invalid
 from opsjobs.model.job_graph import check_structure
@@ -41,7 +41,7 @@ class JobState(StrEnum):
     ARCHIVED = "archived"
 
 
-class _Work(Wire):
+class _Work(ApiModel):
     """What jobs and ad-hoc runs share: actions on targets under a policy."""
 
     actions: list[Action] = Field(min_length=1, max_length=1_000)

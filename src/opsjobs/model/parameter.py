@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.parameter_value import ParameterType, Refused, Value, fitting, size_of
+from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
 from opsjobs.model.pattern import pattern
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
@@ -27,14 +27,14 @@ Choices = Annotated[list[Scalar], Field(min_length=1, max_length=1_000)]
 ParameterName = Annotated[str, Field(pattern=NAME)]
 
 
-class ChoicesBy(Wire):
+class ChoicesBy(ApiModel):
     """The allowed values hang on what another parameter, declared before, is: `map` holds them by its value as text."""
 
     parameter: ParameterName
     map: dict[Annotated[str, Field(max_length=1_000)], Choices] = Field(min_length=1, max_length=1_000)
 
 
-class ParameterDraft(Wire):
+class ParameterDraft(ApiModel):
     """One declared parameter.
 
     `required`: an execution must give it, unless there is a `default`. `pattern` has to match the whole of a text, or of each
@@ -129,13 +129,13 @@ class ParameterDraft(Wire):
         single = {"choice": "string", "multi_choice": "string"}.get(self.type, self.type)
         try:
             fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]  # one of its types
-        except Refused as refused:
+        except ValueRefused as refused:
             raise fault(refused.code, refused.detail, *at) from None
 
     def _judged_whole(self, at: str, value: object) -> None:
         try:
             self.check(value, self.choices)
-        except Refused as refused:
+        except ValueRefused as refused:
             raise fault(refused.code, refused.detail, at) from None
 
     def check(self, given: object, offered: Sequence[Scalar] | None) -> Value:
@@ -143,7 +143,7 @@ class ParameterDraft(Wire):
         value = fitting(self.type, given)
         for text in value if isinstance(value, list) else [value]:
             if self.pattern is not None and not pattern(self.pattern).fits(str(text)):
-                raise Refused("pattern", f"it does not match {self.pattern}")
+                raise ValueRefused("pattern", f"it does not match {self.pattern}")
         self._check_size(value)
         if offered is None:
             return value
@@ -152,13 +152,13 @@ class ParameterDraft(Wire):
     def _check_size(self, value: Value) -> None:
         if isinstance(value, str | list) and self.type != "datetime":
             if self.min_length is not None and len(value) < self.min_length:
-                raise Refused("too_short", f"it is shorter than {self.min_length}")
+                raise ValueRefused("too_short", f"it is shorter than {self.min_length}")
             if self.max_length is not None and len(value) > self.max_length:
-                raise Refused("too_long", f"it is longer than {self.max_length}")
+                raise ValueRefused("too_long", f"it is longer than {self.max_length}")
         if self.min is not None and size_of(self.type, value) < size_of(self.type, self.min):
-            raise Refused("out_of_range", f"it is less than {self.min}")
+            raise ValueRefused("out_of_range", f"it is less than {self.min}")
         if self.max is not None and size_of(self.type, value) > size_of(self.type, self.max):
-            raise Refused("out_of_range", f"it is more than {self.max}")
+            raise ValueRefused("out_of_range", f"it is more than {self.max}")
 
 
 _TEXTS: tuple[ParameterType, ...] = ("string", "secret")
@@ -229,7 +229,7 @@ def bound(
     for parameter in declared:
         try:
             values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {})
-        except Refused as refused:
+        except ValueRefused as refused:
             values[parameter.name] = None
             wrong.append(FieldError(_at(parameter.name), refused.detail, refused.code))
     if wrong:
@@ -244,15 +244,15 @@ def _bound(
     if parameter.from_credential is not None:
         if given is not None:
             words = f"its value comes from the credential {parameter.from_credential!r}: leave it out"
-            raise Refused("from_credential", words)
+            raise ValueRefused("from_credential", words)
         return JobSecret(parameter.from_credential)
     if given is None and (given := parameter.default) is None:
         if parameter.required:
-            raise Refused("required", "it is required")
+            raise ValueRefused("required", "it is required")
         return None
     if isinstance(given, Secret | JobSecret):
         if not parameter.secret:
-            raise Refused("secret", "a secret is given for it, and it is not declared as one")
+            raise ValueRefused("secret", "a secret is given for it, and it is not declared as one")
         if isinstance(given, JobSecret):  # handed on by the job that runs this one as a step
             return given
         given = given.reveal()
@@ -314,7 +314,7 @@ def _chosen(value: Value, offered: Sequence[Scalar]) -> Scalar:
         same = choice == value and isinstance(choice, bool) == isinstance(value, bool)
         if same or (isinstance(value, str) and text_of(choice) == value):
             return choice
-    raise Refused("not_a_choice", f"{str(value)[:100]!r} is not among the allowed values")
+    raise ValueRefused("not_a_choice", f"{str(value)[:100]!r} is not among the allowed values")
 
 
 def _at(name: str) -> str:

@@ -20,7 +20,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
 
 
-class Refused(ValueError):
+class ValueRefused(ValueError):
     """The value is not one of this parameter; `code` is for programs."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -45,11 +45,11 @@ def _text(given: object) -> str:
     if isinstance(given, int | float) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str):
-        raise Refused("wrong_type", "it is not a text")
+        raise ValueRefused("wrong_type", "it is not a text")
     if len(given) > TEXT_MAX:
-        raise Refused("too_long", f"it has more than {TEXT_MAX} characters")
+        raise ValueRefused("too_long", f"it has more than {TEXT_MAX} characters")
     if "\x00" in given:
-        raise Refused("bad_character", "it holds a NUL character, which no command can be given")
+        raise ValueRefused("bad_character", "it holds a NUL character, which no command can be given")
     return given
 
 
@@ -57,7 +57,7 @@ def _integer(given: object) -> int:
     if isinstance(given, str) and _INTEGER.fullmatch(given):
         given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or abs(given) >= 1 << 63:
-        raise Refused("wrong_type", "it is not a whole number")
+        raise ValueRefused("wrong_type", "it is not a whole number")
     return given
 
 
@@ -65,7 +65,7 @@ def _number(given: object) -> int | float:
     if isinstance(given, str) and _NUMBER.fullmatch(given):
         given = int(given) if _INTEGER.fullmatch(given) else float(given)
     if not isinstance(given, int | float) or isinstance(given, bool) or abs(given) >= 1 << 63 or not math.isfinite(given):
-        raise Refused("wrong_type", "it is not a number")
+        raise ValueRefused("wrong_type", "it is not a number")
     return given
 
 
@@ -73,7 +73,7 @@ def _boolean(given: object) -> bool:
     if isinstance(given, str) and given in ("true", "false"):
         return given == "true"
     if not isinstance(given, bool):
-        raise Refused("wrong_type", "it is neither true nor false")
+        raise ValueRefused("wrong_type", "it is neither true nor false")
     return given
 
 
@@ -81,7 +81,7 @@ def _moment(given: object) -> str:
     try:
         read_instant(given if isinstance(given, str) else "")
     except ValueError as wrong:
-        raise Refused("wrong_type", f"it is not a date and time with a zone: {wrong}") from None
+        raise ValueRefused("wrong_type", f"it is not a date and time with a zone: {wrong}") from None
     return str(given)
 
 
@@ -93,9 +93,9 @@ def _entries(given: object, between: str) -> list[Any]:
     if isinstance(given, str):
         given = [entry.strip() for entry in re.split(between, given) if entry.strip()]
     if not isinstance(given, list):
-        raise Refused("wrong_type", "it is not a list")
+        raise ValueRefused("wrong_type", "it is not a list")
     if len(given) > ENTRIES_MAX:
-        raise Refused("too_long", f"it has more than {ENTRIES_MAX} entries")
+        raise ValueRefused("too_long", f"it has more than {ENTRIES_MAX} entries")
     return given
 
 
@@ -111,7 +111,7 @@ def _host(given: object) -> str:
     try:
         return check_host(_text(given))
     except ValueError:
-        raise Refused("wrong_type", f"{str(given)[:100]!r} is neither an IP address nor a host name") from None
+        raise ValueRefused("wrong_type", f"{str(given)[:100]!r} is neither an IP address nor a host name") from None
 
 
 _FITTING: Mapping[ParameterType, Callable[[object], Value]] = {

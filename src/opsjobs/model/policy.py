@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model.action import CheckAction
-from opsjobs.model.api_model import Duration, Pause, Wire
+from opsjobs.model.api_model import ApiModel, Duration, Pause
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.draft_error import fault
 from opsjobs.model.retry import RetryPolicy
@@ -43,7 +43,7 @@ def _thousandths(share: str) -> int:
     return amount_of(share, 100_000)
 
 
-class Gate(Wire):
+class WaveGate(ApiModel):
     """What stands between two waves: `check` runs on the targets of the wave that has ended, `confirm` waits for a resume.
 
     `pause_on_fail`: an execution whose check failed, or in which more failed than `max_fail` allows, is paused, not stopped. With
@@ -55,13 +55,13 @@ class Gate(Wire):
     pause_on_fail: bool = False
 
     @model_validator(mode="after")
-    def _named(self) -> Gate:
+    def _named(self) -> WaveGate:
         if self.check is not None and self.check.key != CHECK_KEY:
             object.__setattr__(self, "check", self.check.model_copy(update={"key": CHECK_KEY}))
         return self
 
 
-class Policy(Wire):
+class Policy(ApiModel):
     """How an execution of the job goes: `timeout` bounds the whole execution, `max_parallel` the runs at a time.
 
     `waves`: cumulative counts or shares of the targets, each begun when the one before has ended and `gate` lets through.
@@ -75,7 +75,7 @@ class Policy(Wire):
     timeout: Duration | None = None
     max_parallel: int | None = Field(default=None, ge=1, le=10_000)
     waves: list[Amount] = Field(default_factory=list, max_length=100)
-    gate: Gate | None = None
+    gate: WaveGate | None = None
     max_fail: Amount | None = None
     order: str = Field(default="inventory", pattern=r"^(inventory|name|reverse|random|label:[A-Za-z0-9][A-Za-z0-9_./-]{0,62})$")
     priority: int = Field(default=5, ge=1, le=10)

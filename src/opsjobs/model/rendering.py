@@ -9,33 +9,33 @@ from typing import Any
 from opsjobs.model import expression
 from opsjobs.model.action import ActionDraft, CommandAction, FileTransferAction, JobAction, RunningAction, ScriptAction
 from opsjobs.model.draft_error import fault
-from opsjobs.model.expression import Kind, Scope
+from opsjobs.model.expression import NameScope, ValueKind
 from opsjobs.model.job_graph import before_each
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.pattern import pattern
 from opsjobs.model.quoting import Shell, quote_for
-from opsjobs.model.template import Names, Template, TemplateFault, found, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, found, looked_up
 
-_KINDS: Mapping[str, Kind] = {
-    "integer": Kind.NUMBER,
-    "number": Kind.NUMBER,
-    "boolean": Kind.BOOLEAN,
-    "choice": Kind.ANY,
-    "multi_choice": Kind.LIST,
-    "host_list": Kind.LIST,
+_KINDS: Mapping[str, ValueKind] = {
+    "integer": ValueKind.NUMBER,
+    "number": ValueKind.NUMBER,
+    "boolean": ValueKind.BOOLEAN,
+    "choice": ValueKind.ANY,
+    "multi_choice": ValueKind.LIST,
+    "host_list": ValueKind.LIST,
 }
 
 
-def scope_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> Scope:
+def scope_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> NameScope:
     """What a condition may name; secrets are not for conditions."""
-    kinds = {p.name: _KINDS.get(p.type, Kind.TEXT) for p in parameters if not p.secret}
-    return Scope(kinds, frozenset(actions), lambda text: pattern(text).matches)
+    kinds = {p.name: _KINDS.get(p.type, ValueKind.TEXT) for p in parameters if not p.secret}
+    return NameScope(kinds, frozenset(actions), lambda text: pattern(text).matches)
 
 
-def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> Names:
+def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> TemplateNames:
     """What a template may name."""
     secrets = frozenset(p.name for p in parameters if p.secret)
-    return Names(frozenset(p.name for p in parameters), secrets, frozenset(actions))
+    return TemplateNames(frozenset(p.name for p in parameters), secrets, frozenset(actions))
 
 
 def check_rendering(
@@ -52,7 +52,7 @@ def check_rendering(
         _check(check, names_of(parameters, frozenset(known)), ("policy", "gate", "check"))
 
 
-def _check(action: ActionDraft, names: Names, at: tuple[str | int, ...]) -> None:
+def _check(action: ActionDraft, names: TemplateNames, at: tuple[str | int, ...]) -> None:
     for path, text in _plain_texts(action):
         try:
             Template.plain(text, names)
@@ -79,8 +79,8 @@ def _plain_texts(action: ActionDraft) -> list[tuple[tuple[str | int, ...], str]]
     return [(path, text) for path, text in texts if text is not None]
 
 
-def _check_passed(action: JobAction, names: Names, at: tuple[str | int, ...]) -> None:
-    open_to_it = Names(names.parameters, (), names.actions)
+def _check_passed(action: JobAction, names: TemplateNames, at: tuple[str | int, ...]) -> None:
+    open_to_it = TemplateNames(names.parameters, (), names.actions)
     for name, value in action.parameters.items():
         if not isinstance(value, str):
             continue
@@ -92,7 +92,7 @@ def _check_passed(action: JobAction, names: Names, at: tuple[str | int, ...]) ->
             raise fault(wrong.code, wrong.detail, *at, "parameters", name) from None
 
 
-def _check_condition(text: str, scope: Scope, at: tuple[str | int, ...]) -> None:
+def _check_condition(text: str, scope: NameScope, at: tuple[str | int, ...]) -> None:
     try:
         expression.parse(text, scope)
     except expression.Fault as wrong:
@@ -102,7 +102,7 @@ def _check_condition(text: str, scope: Scope, at: tuple[str | int, ...]) -> None
 class Rendering:
     """The templates of one stored action. `values` is the tree that conditions read (parameters, target, execution, …)."""
 
-    def __init__(self, action: Mapping[str, Any], names: Names) -> None:
+    def __init__(self, action: Mapping[str, Any], names: TemplateNames) -> None:
         self._action = action
         self._names = names
         self._commands: dict[Shell, Template] = {}
@@ -149,7 +149,7 @@ class Rendering:
 
     def _passed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of another job: a value that is one name alone is handed on as what it is."""
-        names = Names(self._names.parameters, (), self._names.actions)
+        names = TemplateNames(self._names.parameters, (), self._names.actions)
         passed = dict(self._action.get("parameters") or {})
         for name, text in passed.items():
             if isinstance(text, str):

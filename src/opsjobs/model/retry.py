@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from opsjobs.model.api_model import Duration, Pause, Wire
+from opsjobs.model.api_model import ApiModel, Duration, Pause
 from opsjobs.model.draft_error import fault
 from opsjobs.model.execution import ErrorCode
 
@@ -31,7 +31,7 @@ ATTEMPTS_MAX = 101
 FACTOR = 2.0
 
 
-class RetryPolicy(Wire):
+class RetryPolicy(ApiModel):
     """How often an action is started in all, for which errors, and with which pauses between.
 
     Before attempt n + 1 is waited: constant `base`; linear `base` times n; exponential `base` times `factor` to the power of

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.api_model import Moment, Overriding, Wire
+from opsjobs.model.api_model import ApiModel, Moment, Overriding
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus, moment
 from opsjobs.model.run_views import TargetName
 
@@ -58,7 +58,7 @@ class RetryDraft(Overriding):
         return self
 
 
-class LetterFilter(Wire):
+class LetterFilter(ApiModel):
     """Which dead letters: those that fit everything named. `job` and `target` are an id or a name."""
 
     job: str | None = Field(default=None, min_length=1, max_length=200)
@@ -77,7 +77,7 @@ class LetterFilter(Wire):
         return {**body, **numbers}
 
 
-class LettersDraft(Wire):
+class LettersDraft(ApiModel):
     """Either `ids` of dead letters, or a `filter` (an empty one: all)."""
 
     ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(default=None, min_length=1, max_length=IDS_MAX)

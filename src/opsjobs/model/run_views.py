@@ -150,7 +150,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ResultGroup:
     """Targets whose runs ended alike: same status, exit code, error and output; `stderr`: of what did not succeed."""
 
     digest: str

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Verdict(StrEnum):
+class SafetyVerdict(StrEnum):
     """From harmless to forbidden; of several the last one counts."""
 
     ALLOW = "allow"
@@ -19,12 +19,12 @@ class Verdict(StrEnum):
     @property
     def rank(self) -> int:
         """0 to 3, the higher the worse."""
-        return list(Verdict).index(self)
+        return list(SafetyVerdict).index(self)
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
+def worst(verdicts: Iterable[SafetyVerdict]) -> SafetyVerdict:
     """The one that counts; of none `allow`."""
-    return max(verdicts, key=lambda verdict: verdict.rank, default=Verdict.ALLOW)
+    return max(verdicts, key=lambda verdict: verdict.rank, default=SafetyVerdict.ALLOW)
 
 
 UNJUDGED = "unjudged"
@@ -40,7 +40,7 @@ class Finding:
     """
 
     rule: str
-    severity: Verdict
+    severity: SafetyVerdict
     reason: str
     excerpt: str
     pointer: str = ""
@@ -53,13 +53,13 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class SafetyJudgement:
     """All that was found in what was asked about."""
 
     findings: tuple[Finding, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SafetyVerdict:
         """The worst of the findings'."""
         return worst(finding.severity for finding in self.findings)
 
@@ -72,7 +72,7 @@ class Judgement:
 class Vetted:
     """What was said of a job when it was stored (None: nobody was asked), and why that did not count (None: it did)."""
 
-    judgement: Judgement | None = None
+    judgement: SafetyJudgement | None = None
     override: str | None = None
 
 

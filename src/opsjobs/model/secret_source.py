@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from opsjobs.model.api_model import Duration, Wire
+from opsjobs.model.api_model import ApiModel, Duration
 
 VALIDITY_SECONDS = 300.0
 VALIDITY_SECONDS_MIN = 30.0
@@ -46,7 +46,7 @@ Principal = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@$+][A-Za-z0-9_.@$+-]{0,
 Validity = Annotated[Duration, Field(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECONDS_MAX)]
 
 
-class VaultSource(Wire):
+class VaultSource(ApiModel):
     """A secret in the KV engine, version 2, of HashiCorp Vault or OpenBao.
 
     `fields` names the field that holds each part; a part that is needed and not named is in the field of its own name.
@@ -70,7 +70,7 @@ class VaultSource(Wire):
         return f"{self.mount}/{self.path}" + (f", version {self.version}" if self.version is not None else "")
 
 
-class _Certified(Wire):
+class _Certified(ApiModel):
     """What a certificate says; `principals` [] is the user who logs in."""
 
     principals: list[Principal] = Field(default_factory=list, max_length=32)

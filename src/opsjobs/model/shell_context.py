@@ -13,7 +13,7 @@ Find = Callable[[str, int], "re.Match[str] | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NamePosition:
     """A name in a command, from `start` to `end`; `fault`: why no value may stand here."""
 
     name: str
@@ -22,7 +22,7 @@ class Place:
     fault: str | None
 
 
-def places(text: str, find: Find, shell: Shell) -> list[Place]:
+def places(text: str, find: Find, shell: Shell) -> list[NamePosition]:
     """All names in a command, in order."""
     kinds: dict[Shell, type[_Scan]] = {"posix": _Posix, "cmd": _Cmd, "powershell": _PowerShell}
     return kinds[shell](text, find).all()
@@ -41,9 +41,9 @@ class _Scan:
     find: Find
     at: int = 0
     open: list[str] = field(default_factory=list)
-    found: list[Place] = field(default_factory=list)
+    found: list[NamePosition] = field(default_factory=list)
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[NamePosition]:
         while self.at < len(self.text):
             if (match := self.find(self.text, self.at)) is not None:
                 self.take(match)
@@ -53,7 +53,7 @@ class _Scan:
 
     def take(self, match: re.Match[str], fault: str | None = None) -> None:
         named = next((_WORDS[mode] for mode in self.open if mode in _WORDS), None)
-        self.found.append(Place(match[1], match.start(), match.end(), fault or named or self.more(match)))
+        self.found.append(NamePosition(match[1], match.start(), match.end(), fault or named or self.more(match)))
         self.at = match.end()
 
     def more(self, _: re.Match[str]) -> str | None:

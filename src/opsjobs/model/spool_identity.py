@@ -36,7 +36,7 @@ class RunKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class SpoolIdentity:
     """Which store answers: the token in ~/.opsjobs/id and the machine's boot id. "No such run" means only what it says
     while both are those under which the start was sent.
     """
@@ -55,11 +55,11 @@ class Become:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class StartOrder:
     """What to start, at most once. `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file
     are watched on the target itself.
 
-    `program`: what is started, where it is more than the plain `command`, which is its text then (see `Order.of`).
+    `program`: what is started, where it is more than the plain `command`, which is its text then (see `StartOrder.of`).
     """
 
     key: RunKey
@@ -72,7 +72,7 @@ class Order:
     program: Program | None = None
 
     @classmethod
-    def of(cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any) -> Order:
+    def of(cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any) -> StartOrder:
         """An order for a program. One that is nothing but a command line with variables is the plain order it always was."""
         if program.plain:
             return cls(key, program.text, timeout_seconds, environment=program.env, **more)

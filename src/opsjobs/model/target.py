@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.secret import Credential
 from opsjobs.model.spool_identity import Durability
@@ -91,7 +91,7 @@ GROUPS_AT_MOST = 500
 """Of one target. The largest inventories in use, such as kolla-ansible's, put a host into some 130."""
 
 
-class TargetDraft(Wire):
+class TargetDraft(ApiModel):
     """What a caller writes of a target (body of POST and PUT /targets)."""
 
     name: Name
@@ -166,7 +166,7 @@ class Endpoint:
         return replace(self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps))
 
 
-class SelectionDraft(Wire):
+class SelectionDraft(ApiModel):
     """Which targets: the union of ids (an id, a uuid or a name), groups and a label selector."""
 
     ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)

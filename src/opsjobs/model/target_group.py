@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.target import Name, parse_selector
 
 DEPTH_AT_MOST = 8
 
 
-class GroupDraft(Wire):
+class GroupDraft(ApiModel):
     """What a caller writes of a group (body of POST and PUT /target-groups).
 
     In it are the targets that name it, those that the selector finds, and those of the groups that it holds. `targets` (ids,

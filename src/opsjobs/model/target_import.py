@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from opsjobs.model.api_model import Wire, snake_case
+from opsjobs.model.api_model import ApiModel, snake_case
 
 IMPORTED_AT_MOST = 1_000
 Placing = Literal["merge", "replace"]
 Change = Mapping[str, Any]
 
 
-class ImportDraft(Wire):
+class ImportDraft(ApiModel):
     """Body of POST /targets/import. A target that is there already, by its name, keeps whatever its entry does not mention.
 
     `labels` and `groups`: whether those of an entry are added to what the target has, or take their place.

@@ -28,7 +28,7 @@ class TemplateFault(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class TemplateNames:
     """What a template may name: declared parameters (`secrets`: those of them that are), and actions that have ended before."""
 
     parameters: Collection[str] = ()
@@ -63,7 +63,7 @@ class Template:
     names: tuple[str, ...]
 
     @classmethod
-    def command(cls, text: str, names: Names, shell: Shell = "posix") -> Template:
+    def command(cls, text: str, names: TemplateNames, shell: Shell = "posix") -> Template:
         """Of a command line, in which each value becomes one word. Raises TemplateFault where one could not.
 
         >>> Template.command("echo ${who}", Names(["who"])).render({"who": "a b"}.get, posix)
@@ -79,7 +79,7 @@ class Template:
         return cls._of(text, [(place.name, place.start, place.end) for place in found])
 
     @classmethod
-    def plain(cls, text: str, names: Names) -> Template:
+    def plain(cls, text: str, names: TemplateNames) -> Template:
         """Of a text that no shell reads, such as an argument or a path. Raises TemplateFault."""
         found = [m for m in _HOLE.finditer(text) if names.known(m[1])] if "${" in text else []
         return cls._of(text, [(m[1], m.start(), m.end()) for m in found])
@@ -125,7 +125,7 @@ def found(values: Mapping[str, Any], name: str) -> Any:
     return here
 
 
-def _finder(names: Names) -> Callable[[str, int], re.Match[str] | None]:
+def _finder(names: TemplateNames) -> Callable[[str, int], re.Match[str] | None]:
     known: dict[str, bool] = {}
 
     def find(text: str, at: int) -> re.Match[str] | None:

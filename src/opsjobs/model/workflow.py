@@ -11,7 +11,7 @@ from opsjobs.model.execution import RunStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WorkflowStep:
     """One action's place: `after` must be over before it begins, `needs` of these must not have failed."""
 
     key: str
@@ -32,7 +32,7 @@ class Workflow:
 
     def __init__(self, actions: Sequence[Mapping[str, Any]]) -> None:
         self.undoing = frozenset(str(a["rollback"]) for a in actions if a.get("rollback"))
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, WorkflowStep] = {}
         before: str | None = None
         self.linear = True
         for position, action in enumerate(actions):
@@ -53,12 +53,12 @@ class Workflow:
             left |= self.steps[one].after - found
         return frozenset(found)
 
-    def _step(self, position: int, action: Mapping[str, Any], before: str | None) -> Step:
+    def _step(self, position: int, action: Mapping[str, Any], before: str | None) -> WorkflowStep:
         key, named = str(action["key"]), action.get("depends_on")
         if key in self.undoing:
             named, before = None, None
         after = _only(before) if named is None else frozenset(map(str, named))
-        return Step(
+        return WorkflowStep(
             key=key,
             position=position,
             after=after,
@@ -97,7 +97,7 @@ def _always(_: str) -> bool:
     return True
 
 
-class Walk:
+class WorkflowWalk:
     """One run's way through a workflow. `when`: whether an action's condition holds, asked once all before it is over."""
 
     def __init__(self, workflow: Workflow, when: Callable[[str], bool] = _always) -> None:
@@ -132,7 +132,7 @@ class Walk:
             return []
         return next(([key] for key in self._undo if key not in self._marks), [])
 
-    def _fate(self, step: Step) -> _Fate | None:
+    def _fate(self, step: WorkflowStep) -> _Fate | None:
         if any(self._cuts_off(key) for key in step.after):
             return _Fate.CUT_OFF
         if any(self._failed(key) or self._marks[key] is _Fate.LEFT_OUT for key in step.needs):

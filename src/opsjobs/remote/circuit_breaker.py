@@ -28,7 +28,7 @@ Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
 
-class Circuits(Protocol):
+class CircuitRepository(Protocol):
     """Where circuits are kept for all processes."""
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
@@ -106,7 +106,7 @@ class Breaker:
 
     def __init__(
         self,
-        circuits: Circuits | None = None,
+        circuits: CircuitRepository | None = None,
         clock: Clock | None = None,
         *,
         observe: Callable[[CircuitState | None, ErrorCode | None], None] = ignore,
@@ -118,8 +118,8 @@ class Breaker:
         self._good: dict[CircuitKey, str] = {}
         self._held: dict[UUID, CircuitKey] = {}
         self._ours: dict[CircuitKey, asyncio.Event] = {}
-        self._asks: Batch[Ask, tuple[Right, Circuit]] = Batch(self._circuits.ask)
-        self._reports: Batch[Report, CircuitState | None] = Batch(self._circuits.tell)
+        self._asks: OutcomeBatch[Ask, tuple[Right, Circuit]] = OutcomeBatch(self._circuits.ask)
+        self._reports: OutcomeBatch[Report, CircuitState | None] = OutcomeBatch(self._circuits.tell)
         self._watching: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -250,7 +250,7 @@ class Breaker:
                 self._good.pop(key, None)
 
 
-class Batch(Generic[Question, Reply]):
+class OutcomeBatch(Generic[Question, Reply]):
     """Answers questions many at a time: those that come while a portion is under way make up the next one."""
 
     def __init__(self, answer: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:

@@ -9,21 +9,21 @@ from datetime import datetime
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.spool.durable import Login
-from opsjobs.remote.ssh.connection import Connection
+from opsjobs.remote.spool.durable import SpoolLogin
+from opsjobs.remote.ssh.connection import SshConnection
 
 
-class Line:
+class PooledConnection:
     """A connection with so many places, and how many are taken."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SshConnection) -> None:
         self.connection = connection
         self.places = 0
         self.used = 0
         self.taken = False
         self.idle_since = 0.0
         self.lost: Callable[[], None] | None = None
-        self.login = Login()
+        self.login = SpoolLogin()
 
     @property
     def free(self) -> bool:
@@ -36,10 +36,10 @@ class Line:
         self.taken = True
 
 
-class Place:
+class ChannelSlot:
     """One place on one line of a route; leave it once."""
 
-    def __init__(self, route: Route, line: Line) -> None:
+    def __init__(self, route: Route, line: PooledConnection) -> None:
         self._route = route
         self.line = line
         self._left = False
@@ -50,7 +50,7 @@ class Place:
             self._left = True
             self._route.release(self.line)
 
-    async def another(self) -> Place:
+    async def another(self) -> ChannelSlot:
         """One more place on the same route. Raises RemoteFailure."""
         return await self._route.take()
 
@@ -61,7 +61,7 @@ class Place:
         self._route.shrink(self.line)
         return True
 
-    async def beside(self) -> Place:
+    async def beside(self) -> ChannelSlot:
         """One more place on another line: the machine refused one more channel on this one. Raises RemoteFailure."""
         self._route.fill(self.line)
         return await self._route.take()
@@ -82,7 +82,7 @@ class Route:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Line]],
+        connect: Callable[[], Awaitable[PooledConnection]],
         *,
         places: int,
         lines: int,
@@ -96,8 +96,8 @@ class Route:
         self._now = now
         self._today = today
         self._idle = idle
-        self._lines: list[Line] = []
-        self._waiters: deque[asyncio.Future[Line]] = deque()
+        self._lines: list[PooledConnection] = []
+        self._waiters: deque[asyncio.Future[PooledConnection]] = deque()
         self._making: set[asyncio.Task[None]] = set()
 
     @property
@@ -105,30 +105,30 @@ class Route:
         """True where nothing is open, being made or waited for."""
         return not (self._lines or self._making or self._waiters)
 
-    async def take(self) -> Place:
+    async def take(self) -> ChannelSlot:
         """A place, as soon as there is one, in the order of asking. Raises the RemoteFailure of the connect."""
         line = self._free_line() if not self._waiters else None
         if line is not None:
             line.take()
-            return Place(self, line)
-        waiter: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
+            return ChannelSlot(self, line)
+        waiter: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._grow()
         try:
-            return Place(self, await waiter)
+            return ChannelSlot(self, await waiter)
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
         finally:
             del waiter  # its exception refers to this frame
 
-    def _give_up(self, waiter: asyncio.Future[Line]) -> None:
+    def _give_up(self, waiter: asyncio.Future[PooledConnection]) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result())
 
-    def release(self, line: Line) -> None:
+    def release(self, line: PooledConnection) -> None:
         """A place on the line is free again."""
         line.used -= 1
         if line.used == 0:
@@ -139,21 +139,21 @@ class Route:
         if line.used == 0:
             self._idle()
 
-    def shrink(self, line: Line) -> None:
+    def shrink(self, line: PooledConnection) -> None:
         """The machine refused another session on this line: believe it, for the next lines as well."""
         line.places = self._places = max(1, line.used - 1)
 
-    def fill(self, line: Line) -> None:
+    def fill(self, line: PooledConnection) -> None:
         """Take it that the line has no place left, nor the next lines more places than it has."""
         line.places = max(1, line.used)
         self._places = min(self._places, line.places)
 
-    def _free_line(self) -> Line | None:
+    def _free_line(self) -> PooledConnection | None:
         # The fullest one that has room, so that the others become idle and are closed.
         free = (line for line in self._lines if line.free and not self._lapsed(line))
         return max(free, key=lambda line: line.used, default=None)
 
-    def _lapsed(self, line: Line) -> bool:
+    def _lapsed(self, line: PooledConnection) -> bool:
         """What it was logged in with is no good any more: who is on it stays, and nobody comes.
 
         Somebody did come, though: where a clock jumps, each new connection would else be left at once for the next one.
@@ -212,12 +212,12 @@ class Route:
         if self._waiters:
             self._grow()
 
-    def _drop(self, line: Line) -> None:
+    def _drop(self, line: PooledConnection) -> None:
         if line in self._lines:
             self._lines.remove(line)
         self._serve()
 
-    def idle_lines(self) -> list[Line]:
+    def idle_lines(self) -> list[PooledConnection]:
         """Lines that nobody uses."""
         return [line for line in self._lines if line.used == 0 and line.connection.alive]
 

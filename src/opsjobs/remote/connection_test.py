@@ -6,85 +6,85 @@ import time
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import Exit, Output, Step
-from opsjobs.remote.ssh.connect import Connector, Timing
-from opsjobs.remote.ssh.connection import Connection
+from opsjobs.remote.session import Output, RemoteExit, SessionStep
+from opsjobs.remote.ssh.connect import Connector, ConnectTiming
+from opsjobs.remote.ssh.connection import SshConnection
 
 _WORD = "opsjobs-test"
 
 
 async def try_out(
-    connector: Connector, endpoint: Endpoint, through: Connection | None
-) -> tuple[list[Step], RemoteFailure | None]:
+    connector: Connector, endpoint: Endpoint, through: SshConnection | None
+) -> tuple[list[SessionStep], RemoteFailure | None]:
     """The steps connect (name, TCP, keys), auth, shell, sudo and sftp, and why there was no login, where there was none.
 
     Ends with the first that fails of those that sessions need; sudo and sftp only say whether.
     """
-    timing = Timing()
+    timing = ConnectTiming()
     try:
         connection = await connector.connect(endpoint, through, timing)
     except RemoteFailure as failure:
         return _failed(timing, failure), failure
     finished = timing.finished or time.monotonic()
     exchanged = timing.exchanged or finished
-    steps = [Step("connect", True, _ms(timing.started, exchanged)), Step("auth", True, _ms(exchanged, finished))]
+    steps = [SessionStep("connect", True, _ms(timing.started, exchanged)), SessionStep("auth", True, _ms(exchanged, finished))]
     try:
         return [*steps, *await _inside(connection)], None
     finally:
         connection.close()
 
 
-async def _inside(connection: Connection) -> list[Step]:
+async def _inside(connection: SshConnection) -> list[SessionStep]:
     shell = await _shell(connection)
     if not shell.ok or connection.target.platform in ("network", "windows"):
         return [shell]
     return [shell, await _sudo(connection), await _sftp(connection)]
 
 
-def _failed(timing: Timing, failure: RemoteFailure) -> list[Step]:
+def _failed(timing: ConnectTiming, failure: RemoteFailure) -> list[SessionStep]:
     now = time.monotonic()
     if timing.exchanged is None:
-        return [Step("connect", False, _ms(timing.started, now), failure.message)]
-    connected = Step("connect", True, _ms(timing.started, timing.exchanged))
-    return [connected, Step("auth", False, _ms(timing.exchanged, now), failure.message)]
+        return [SessionStep("connect", False, _ms(timing.started, now), failure.message)]
+    connected = SessionStep("connect", True, _ms(timing.started, timing.exchanged))
+    return [connected, SessionStep("auth", False, _ms(timing.exchanged, now), failure.message)]
 
 
-async def _shell(connection: Connection) -> Step:
+async def _shell(connection: SshConnection) -> SessionStep:
     started = time.monotonic()
     try:
         process = await connection.start(f"echo {_WORD}")
         pieces = [piece async for piece in process]
     except RemoteFailure as failure:
-        return Step("shell", False, _ms(started, time.monotonic()), failure.message)
+        return SessionStep("shell", False, _ms(started, time.monotonic()), failure.message)
     heard = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     ended = pieces[-1]
-    good = _WORD.encode() in heard and isinstance(ended, Exit)
+    good = _WORD.encode() in heard and isinstance(ended, RemoteExit)
     error = None if good else f"`echo {_WORD}` did not print it, but: {heard[:200].decode(errors='replace')!r}"
-    return Step("shell", good, _ms(started, time.monotonic()), error)
+    return SessionStep("shell", good, _ms(started, time.monotonic()), error)
 
 
-async def _sudo(connection: Connection) -> Step:
+async def _sudo(connection: SshConnection) -> SessionStep:
     """Whether commands may become root without a password."""
     started = time.monotonic()
     try:
         process = await connection.start("sudo -n true")
         pieces = [piece async for piece in process]
-        good = isinstance(pieces[-1], Exit) and pieces[-1].code == 0
+        good = isinstance(pieces[-1], RemoteExit) and pieces[-1].code == 0
         said = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     except RemoteFailure as failure:
         good, said = False, failure.message.encode()
     error = None if good else said[:200].decode(errors="replace").strip() or "it ended with an error and said nothing"
-    return Step("sudo", good, _ms(started, time.monotonic()), error, needed=False)
+    return SessionStep("sudo", good, _ms(started, time.monotonic()), error, needed=False)
 
 
-async def _sftp(connection: Connection) -> Step:
+async def _sftp(connection: SshConnection) -> SessionStep:
     """Whether files can be transferred."""
     started = time.monotonic()
     try:
         await connection.try_sftp()
     except RemoteFailure as failure:
-        return Step("sftp", False, _ms(started, time.monotonic()), failure.message, needed=False)
-    return Step("sftp", True, _ms(started, time.monotonic()), needed=False)
+        return SessionStep("sftp", False, _ms(started, time.monotonic()), failure.message, needed=False)
+    return SessionStep("sftp", True, _ms(started, time.monotonic()), needed=False)
 
 
 def _ms(start: float, end: float) -> float:

@@ -19,7 +19,7 @@ NAME_BYTES_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DiskEntry:
     """What there is under a name. `modified`: seconds since 1970."""
 
     name: str
@@ -66,10 +66,10 @@ class Disk(Protocol):
     name: str
     request_bytes: int
 
-    async def look(self, path: str, *, follow: bool = True) -> Entry | None:
+    async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """What there is, or None; `follow` = of a link, what it leads to."""
 
-    def list(self, path: str) -> AsyncIterator[Entry]:
+    def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """What is in a folder, links not followed, without `.` and `..`."""
 
     async def open(self, path: str) -> OpenFile:

@@ -23,10 +23,10 @@ from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.local_disk import LocalDisk
 from opsjobs.remote.output_buffer import Outflow
-from opsjobs.remote.process_group import Census, NoGroup, Question, end_group
-from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step, Stream
+from opsjobs.remote.process_group import Census, GroupSignal, NoGroup, end_group
+from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep, Stream
 from opsjobs.remote.spool.direct import directly, one_line
-from opsjobs.remote.spool.durable import Login, Spool
+from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
 _THIS_MACHINE = "127.0.0.1"
 _SHELL = "/bin/sh"
@@ -62,7 +62,7 @@ class LocalSessions:
         finally:
             await session.close()
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """The only step is the shell."""
         started = time.monotonic()
         try:
@@ -70,8 +70,8 @@ class LocalSessions:
                 async for _ in await session.start(":"):
                     pass
         except RemoteFailure as failure:
-            return [Step("shell", False, _ms_since(started), failure.message)]
-        return [Step("shell", True, _ms_since(started))]
+            return [SessionStep("shell", False, _ms_since(started), failure.message)]
+        return [SessionStep("shell", True, _ms_since(started))]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise
         """This machine shows no keys to itself."""
@@ -95,7 +95,7 @@ class LocalSession:
         *,
         stdin: bytes = b"",
         marked: bool | None = None,  # noqa: ARG002  every one is a group of its own
-    ) -> Process:
+    ) -> RemoteProcess:
         """Start a command line in /bin/sh, or a program. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
         if not isinstance(command, Program):
             return await self._start(command, stdin, hold=False)
@@ -105,20 +105,20 @@ class LocalSession:
 
     def durable(self) -> Durable | None:
         """Durable runs on this machine."""
-        return Spool(_THIS_MACHINE, Login(plain=True), self._ask, self._start_beside, self._start_beside)
+        return Spool(_THIS_MACHINE, SpoolLogin(plain=True), self._ask, self._start_beside, self._start_beside)
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
         """This machine's files."""
         yield LocalDisk(_environment(os.environ)["HOME"])
 
-    async def _ask(self, line: str, stdin: bytes) -> Process:
+    async def _ask(self, line: str, stdin: bytes) -> RemoteProcess:
         return await self._start(line, stdin, hold=False)
 
-    async def _start_beside(self, line: str, stdin: bytes) -> Process:
+    async def _start_beside(self, line: str, stdin: bytes) -> RemoteProcess:
         return await self._start(line, stdin, hold=True)
 
-    async def _start(self, command: str, stdin: bytes, *, hold: bool) -> Process:
+    async def _start(self, command: str, stdin: bytes, *, hold: bool) -> RemoteProcess:
         check_command(command)
         child = _Child()
         starting = asyncio.ensure_future(child.start(command, stdin, hold=hold))
@@ -184,7 +184,7 @@ class _Child:
         if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
             return
         self._stdin.shut()
-        self.outflow.end(Exit(code) if code >= 0 else Exit(None, _NAMES.get(-code, str(-code))))
+        self.outflow.end(RemoteExit(code) if code >= 0 else RemoteExit(None, _NAMES.get(-code, str(-code))))
 
     def _pause(self) -> None:
         for pipe in self._pipes:
@@ -289,7 +289,7 @@ class LocalProcess:
     def __init__(self, child: _Child) -> None:
         self._child = child
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Output, then one Exit."""
         return self._child.outflow.read()
 
@@ -328,7 +328,7 @@ def _known(uid: int) -> bool:
     return True
 
 
-async def _ask(question: Question) -> Census | None:
+async def _ask(question: GroupSignal) -> Census | None:
     try:
         asked = await asyncio.create_subprocess_exec(
             *question.argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE

@@ -12,7 +12,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Literal, TypeVar
 
-from opsjobs.remote.disk import DRAFT_MODE, Entry, OpenFile, refused
+from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, refused
 
 T = TypeVar("T")
 REQUEST_BYTES = 512 << 10
@@ -33,7 +33,7 @@ class LocalDisk:
         self.request_bytes = REQUEST_BYTES
         self._home = home
 
-    async def look(self, path: str, *, follow: bool = True) -> Entry | None:
+    async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """What there is, or None."""
         try:
             found = await asyncio.to_thread(os.stat, self._at(path), follow_symlinks=follow)
@@ -43,7 +43,7 @@ class LocalDisk:
             raise refused(_NAME, f"does not let us look at {path}", error.strerror) from None
         return _entry(path, found)
 
-    async def list(self, path: str) -> AsyncIterator[Entry]:
+    async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """What is in a folder."""
         what = f"does not let us read the folder {path}"
         with await _call(what, os.scandir, self._at(path)) as found:
@@ -148,7 +148,7 @@ def _write(number: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _next(found: Iterable[os.DirEntry[str]]) -> list[Entry]:
+def _next(found: Iterable[os.DirEntry[str]]) -> list[DiskEntry]:
     entries = []
     for entry in found:
         with contextlib.suppress(FileNotFoundError):  # gone since
@@ -158,9 +158,9 @@ def _next(found: Iterable[os.DirEntry[str]]) -> list[Entry]:
     return entries
 
 
-def _entry(name: str, found: os.stat_result) -> Entry:
+def _entry(name: str, found: os.stat_result) -> DiskEntry:
     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
-    return Entry(name, kind, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, int(found.st_mtime))
+    return DiskEntry(name, kind, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, int(found.st_mtime))
 
 
 def _digest(path: str) -> bytes:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.remote.session import Exit, Output, Stream
+from opsjobs.remote.session import Output, RemoteExit, Stream
 
 HIGH_WATER_BYTES = 128 * 1024
 """The source is told to wait above this; what is under way then (one window) comes on top."""
@@ -29,13 +29,13 @@ class Outflow:
         self._pieces: deque[Output] = deque()
         self._held_bytes = 0
         self._paused = False
-        self._end: Exit | RemoteFailure | None = None
+        self._end: RemoteExit | RemoteFailure | None = None
         self._reader: asyncio.Future[None] | None = None
         self.settled = asyncio.Event()
         """Set once the command's end is known, even while output before it still waits for the reader."""
 
     @property
-    def outcome(self) -> Exit | RemoteFailure | None:
+    def outcome(self) -> RemoteExit | RemoteFailure | None:
         """How it ended, as far as known."""
         return self._end
 
@@ -53,7 +53,7 @@ class Outflow:
             self._pause()
         self._wake()
 
-    def end(self, outcome: Exit | RemoteFailure) -> None:
+    def end(self, outcome: RemoteExit | RemoteFailure) -> None:
         """All output was put; only the first word on the end counts."""
         if self._end is None:
             self._end = outcome
@@ -66,7 +66,7 @@ class Outflow:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def read(self) -> AsyncIterator[Output | Exit]:
+    async def read(self) -> AsyncIterator[Output | RemoteExit]:
         """Everything in order, then the Exit; raises the RemoteFailure that ended it instead."""
         while True:
             while self._pieces:

@@ -17,17 +17,17 @@ from opsjobs.model.masking import NOTHING
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
-from opsjobs.remote.connection_group import Line, Place, Route
+from opsjobs.remote.connection_group import ChannelSlot, PooledConnection, Route
 from opsjobs.remote.connection_test import try_out
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.login_rate import Rate
-from opsjobs.remote.process_group import Census, Question
+from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.redaction import heard_from
-from opsjobs.remote.session import Durable, Exit, HostKey, LoggedIn, Output, Process, Session, Step
+from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep
 from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
-from opsjobs.remote.ssh.connection import ChannelRefused, Connection
+from opsjobs.remote.ssh.connection import ChannelRefused, SshConnection
 from opsjobs.remote.ssh.process import Dressing, SshProcess
 
 Key = tuple[object, ...]
@@ -96,14 +96,14 @@ class SshPool:
         finally:
             await session.close()
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Connect afresh, whatever the circuit says, and time each step: connect, auth, shell, sudo, sftp.
 
         Ends with the first that fails of those that sessions need. How the login went closes or opens its circuit.
         """
         async with self._jump(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
-                return [Step("connect", ok=False, ms=0.0, error=jump.message)]
+                return [SessionStep("connect", ok=False, ms=0.0, error=jump.message)]
             async with self._gate(endpoint):
                 steps, failure = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
         await self._breaker.told(endpoint, failure)
@@ -127,7 +127,7 @@ class SshPool:
             await route.close()
         await self._breaker.close()
 
-    async def _take(self, endpoint: Endpoint, *, behind: int) -> Place:
+    async def _take(self, endpoint: Endpoint, *, behind: int) -> ChannelSlot:
         """A place on a connection. `behind`: how many hops go on through it; 0: commands run on it."""
         if self._closed:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started.")
@@ -154,7 +154,7 @@ class SshPool:
             idle=self._room.wake,
         )
 
-    async def _connect(self, endpoint: Endpoint, behind: int) -> Line:
+    async def _connect(self, endpoint: Endpoint, behind: int) -> PooledConnection:
         """One more connection, with a place in the house and at the host's door, and through its jump host."""
         async with self._breaker.attempt(endpoint, insist=endpoint.insist) as permit:
             try:
@@ -171,16 +171,18 @@ class SshPool:
         line.connection.when_lost(lambda: self._gone(line, jump))
         return line
 
-    async def _enter(self, endpoint: Endpoint, jump: Place | None, behind: int) -> Line:
+    async def _enter(self, endpoint: Endpoint, jump: ChannelSlot | None, behind: int) -> PooledConnection:
         await self._room.enter(behind)
         try:
             async with self._gate(endpoint):
-                return Line(await self._connector.connect(endpoint, jump.line.connection if jump is not None else None))
+                return PooledConnection(
+                    await self._connector.connect(endpoint, jump.line.connection if jump is not None else None)
+                )
         except BaseException:
             self._room.leave()
             raise
 
-    def _gone(self, line: Line, jump: Place | None) -> None:
+    def _gone(self, line: PooledConnection, jump: ChannelSlot | None) -> None:
         self._room.leave()
         if jump is not None:
             jump.leave()
@@ -189,7 +191,7 @@ class SshPool:
             lost()
 
     @asynccontextmanager
-    async def _jump(self, endpoint: Endpoint) -> AsyncIterator[Place | RemoteFailure | None]:
+    async def _jump(self, endpoint: Endpoint) -> AsyncIterator[ChannelSlot | RemoteFailure | None]:
         if not endpoint.jumps:
             yield None
             return
@@ -242,9 +244,9 @@ class SshPool:
 class PooledSession:
     """A place on a connection, which it may change for another one as long as nothing has started."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ChannelSlot) -> None:
         self._place = place
-        self._started: list[Process] = []
+        self._started: list[RemoteProcess] = []
         self._told: SshProcess | None = None
 
     @property
@@ -252,7 +254,7 @@ class PooledSession:
         """When the connection that it has now was logged in to."""
         return self._place.line.connection.logged_in
 
-    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
+    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
         """Start a command line in the login shell, or a program. Raises RemoteFailure(CONNECTION_LOST or LOST).
 
         Where this connection turns out to be dead or full before anything started, another one is taken.
@@ -265,7 +267,7 @@ class PooledSession:
         process = self._told = await _start_on(self._place, line, b"", marked=None)
         return self._noted(process)
 
-    async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> Process:
+    async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> RemoteProcess:
         try:
             return self._noted(await _start_on(self._place, line, stdin, marked=marked))
         except ChannelRefused:
@@ -286,17 +288,17 @@ class PooledSession:
         async with AsyncExitStack() as stack:
             yield await _moving(self._place, lambda connection: stack.enter_async_context(connection.disk()))
 
-    async def _ask(self, line: str, stdin: bytes) -> Process:
+    async def _ask(self, line: str, stdin: bytes) -> RemoteProcess:
         return await self._start(line, stdin, marked=False)
 
-    async def _talk(self, line: str, stdin: bytes) -> Process:
+    async def _talk(self, line: str, stdin: bytes) -> RemoteProcess:
         return self._noted(await _start_on(self._place, line, stdin, marked=False, hold=True))
 
-    async def _start_beside(self, line: str, stdin: bytes) -> Process:
+    async def _start_beside(self, line: str, stdin: bytes) -> RemoteProcess:
         """Start a line on a place of its own, which it leaves when it is closed; its standard input is open until then."""
         return self._noted(await _beside(await self._place.another(), line, stdin, marked=False, hold=True))
 
-    def _noted(self, process: Process) -> Process:
+    def _noted(self, process: RemoteProcess) -> RemoteProcess:
         self._started.append(process)
         return process
 
@@ -310,7 +312,7 @@ class PooledSession:
 
 
 async def _start_on(
-    place: Place, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
+    place: ChannelSlot, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
 ) -> SshProcess:
     """Start a line on this place's connection, or on another one (`_moving`)."""
     process = await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
@@ -318,7 +320,7 @@ async def _start_on(
     return process
 
 
-async def _ask_elsewhere(place: Place, question: Question) -> Census | None:
+async def _ask_elsewhere(place: ChannelSlot, question: GroupSignal) -> Census | None:
     """Ask over another connection to the same machine; None if there is none in time."""
     try:
         async with asyncio.timeout(ELSEWHERE_SECONDS):
@@ -331,7 +333,7 @@ async def _ask_elsewhere(place: Place, question: Question) -> Census | None:
         other.leave()
 
 
-async def _moving(place: Place, begin: Callable[[Connection], Awaitable[T]]) -> T:
+async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable[T]]) -> T:
     """Begin something on this place's connection; on another one where this turns out to be dead or full before anything began."""
     for _ in range(MOVES):
         try:
@@ -349,7 +351,7 @@ async def _moving(place: Place, begin: Callable[[Connection], Awaitable[T]]) -> 
     return await begin(place.line.connection)
 
 
-async def _beside(place: Place, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> Process:
+async def _beside(place: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> RemoteProcess:
     """Start a line on a place that is left once its process is closed."""
     try:
         return _Beside(await _start_on(place, line, stdin, marked=marked, hold=hold), place)
@@ -361,11 +363,11 @@ async def _beside(place: Place, line: str, stdin: bytes, *, marked: bool | None,
 class _Beside:
     """A process on a place of its own."""
 
-    def __init__(self, process: SshProcess, place: Place) -> None:
+    def __init__(self, process: SshProcess, place: ChannelSlot) -> None:
         self._process = process
         self._place = place
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         return aiter(self._process)
 
     async def kill(self, grace_seconds: float) -> CancelProof:

@@ -49,7 +49,7 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GroupSignal:
     """A signal to a group, asked of the machine as one command line for any login shell."""
 
     group: int
@@ -57,7 +57,7 @@ class Question:
     mark: str
 
     @classmethod
-    def of(cls, group: int, signal: str) -> Question:
+    def of(cls, group: int, signal: str) -> GroupSignal:
         """`signal` is TERM, KILL, or 0 to count only."""
         return cls(group, signal, secrets.token_hex(8))
 
@@ -80,7 +80,7 @@ class Question:
         return Census(int(words[0]), words[1] == b"1")
 
 
-Ask = Callable[[Question], Awaitable[Census | None]]
+Ask = Callable[[GroupSignal], Awaitable[Census | None]]
 
 
 class NoGroup(Exception):
@@ -95,7 +95,7 @@ async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
     started = time.monotonic()
     try:
         async with asyncio.timeout(grace_seconds + PROOF_SECONDS):
-            first = await ask(Question.of(group, "TERM"))
+            first = await ask(GroupSignal.of(group, "TERM"))
             if first is None or first.foreign:
                 raise NoGroup
             if first.members == 0:
@@ -111,7 +111,7 @@ async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
 async def _gone(group: int, signal: str, ask: Ask, *, until: float = math.inf) -> bool:
     """Ask, with growing pauses, until nobody of the group lives; False where the time is up before that."""
     for pause_seconds in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
-        census = await ask(Question.of(group, signal))
+        census = await ask(GroupSignal.of(group, signal))
         if census is not None and census.members == 0:
             return True
         left_seconds = until - time.monotonic()

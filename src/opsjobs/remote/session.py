@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
+from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.disk import Disk
 
@@ -27,7 +27,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class RemoteExit:
     """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
 
     `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did; or the
@@ -46,25 +46,27 @@ class Exit:
         return self.cause in ("interpreter", "folder", "storage")
 
 
-def unstarted(cause: Cause, program: Program) -> Exit:
+def unstarted(cause: Cause, program: Program) -> RemoteExit:
     """How a program ends whose machine lacks something, in words."""
     words = {
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
         "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
         "storage": "the target could not store its script, its input or its secrets (is its disk full?)",
     }
-    return Exit(None, None, cause, words.get(cause))
+    return RemoteExit(None, None, cause, words.get(cause))
 
 
-def no_shell(end: Exit) -> Exit:
+def no_shell(end: RemoteExit) -> RemoteExit:
     """How a line ends that no POSIX shell has told of: not with what the machine makes of it, unless something ended it."""
     if end.signal is not None or (end.code or 0) > 128:
         return end
-    return Exit(None, None, "interpreter", f"the target does not run lines for a POSIX shell: it ended ours with {end.code}")
+    return RemoteExit(
+        None, None, "interpreter", f"the target does not run lines for a POSIX shell: it ended ours with {end.code}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SessionStep:
     """One timed part of reaching a machine (`targets test`): connect, auth, shell, sudo, sftp.
 
     `needed`: without it the machine does not work; of sudo and sftp it is only good to know.
@@ -93,10 +95,10 @@ class HostKey:
     fingerprint: str
 
 
-class Process(Protocol):
+class RemoteProcess(Protocol):
     """A command that was started on a machine."""
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """The output as it comes, then exactly one Exit.
 
         Back-pressure: while nobody reads, at most a bounded amount is buffered and the remote end is made to wait.
@@ -114,7 +116,7 @@ class Process(Protocol):
 class IdentityDiffers(Exception):
     """The machine's store is not the expected one: this request started nothing."""
 
-    def __init__(self, seen: Identity) -> None:
+    def __init__(self, seen: SpoolIdentity) -> None:
         super().__init__(f"store {seen.store}, boot {seen.boot}")
         self.seen = seen
 
@@ -152,7 +154,7 @@ class Settlement:
     """What became of a durable run, by the target's own word; `exit` where it ended by itself or was ended."""
 
     proof: CancelProof
-    exit: Exit | None = None
+    exit: RemoteExit | None = None
 
 
 class Durable(Protocol):
@@ -162,7 +164,7 @@ class Durable(Protocol):
     RemoteFailure(BECOME_FAILED).
     """
 
-    async def begin(self, order: Order, expected: Identity | None) -> Process:
+    async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start, unless it was started before, and follow it from its first byte.
 
         Raises IdentityDiffers (always where None is expected: a first contact), NotBegun(settled) where the key was voided,
@@ -170,14 +172,14 @@ class Durable(Protocol):
         RemoteFailure(LOST) where it was begun before and is gone; NotFollowed where it was another command.
         """
 
-    async def attach(self, order: Order, expected: Identity, offsets: tuple[int, int]) -> Process:
+    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
         """Follow what was started before, from these offsets (stdout, stderr) on.
 
         Raises as `begin`, and NotBegun(settled=False) where the target shows that it never started. After a reboot both kinds
         of NotBegun say since when the machine is up, or are RemoteFailure(LOST) where it cannot tell.
         """
 
-    async def identity(self, become: Become | None = None) -> Identity:
+    async def identity(self, become: Become | None = None) -> SpoolIdentity:
         """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
 
     async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
@@ -203,11 +205,11 @@ class Session(Protocol):
     def logged_in(self) -> LoggedIn | None:
         """When its connection was, which others may have made long before; None where nobody logs in."""
 
-    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> Process:
+    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
         """Start a command line in the login shell; `marked` = learn its process group, for `kill` (default: where possible).
 
         Or a program, which has its `stdin` in itself: a POSIX shell of the machine starts it. Where there is none, its Exit
-        says so, as for everything else that it lacks (`Exit.unstarted`).
+        says so, as for everything else that it lacks (`RemoteExit.unstarted`).
 
         Raises RemoteFailure: CONNECTION_LOST where nothing can have started, LOST where the request was written
         and no answer came.
@@ -230,7 +232,7 @@ class Sessions(Protocol):
         connection_lost, host_key, auth_failed, credential_missing, circuit_open.
         """
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Connect afresh and time each step; never raises for what a machine does."""
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:

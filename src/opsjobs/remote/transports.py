@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
 from opsjobs.model.target import Endpoint, Transport
-from opsjobs.remote.session import HostKey, Session, Sessions, Step
+from opsjobs.remote.session import HostKey, Session, Sessions, SessionStep
 
 
 class Transports:
@@ -19,7 +19,7 @@ class Transports:
         """A session to the machine. Raises RemoteFailure."""
         return self._sessions[endpoint.target.transport].session(endpoint)
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Connect afresh and time each step."""
         return await self._sessions[endpoint.target.transport].test(endpoint)
 

@@ -9,7 +9,7 @@ judging.py, which loads the grammars, is imported by the judging process alone (
 from __future__ import annotations
 
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import Given, of_texts
-from opsjobs.safety.question import Question
+from opsjobs.safety.inputs import ProgramInputs, of_texts
+from opsjobs.safety.question import SafetyQuestion
 
-__all__ = ["Context", "Given", "Question", "of_texts"]
+__all__ = ["Context", "ProgramInputs", "SafetyQuestion", "of_texts"]

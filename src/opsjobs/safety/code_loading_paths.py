@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 
 _EXECUTES = re.compile(
     r"BASH_ENV|ENV|LD_PRELOAD|LD_LIBRARY_PATH|LD_AUDIT|DYLD_\w+|PERL5OPT|PERL5LIB|RUBYOPT|NODE_OPTIONS|PYTHONSTARTUP|PYTHONPATH|PYTHONHOME"
@@ -35,7 +35,9 @@ def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ..
     """What is to be said of these names and values."""
     reason = "This variable makes shells and interpreters run something else than the text says."
     return tuple(
-        Finding("executing-variable", Verdict.NEEDS_APPROVAL, reason, name) for name, value in variables if executes(name, value)
+        Finding("executing-variable", SafetyVerdict.NEEDS_APPROVAL, reason, name)
+        for name, value in variables
+        if executes(name, value)
     )
 
 
@@ -61,4 +63,4 @@ def said_of_place(place: str, unknown: str) -> tuple[Finding, ...]:
         reason = "Nobody knows yet where this file comes to."
     else:
         return ()
-    return (Finding("upload-to-trusted-place", Verdict.NEEDS_APPROVAL, reason, place[:200]),)
+    return (Finding("upload-to-trusted-place", SafetyVerdict.NEEDS_APPROVAL, reason, place[:200]),)

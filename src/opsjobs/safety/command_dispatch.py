@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from opsjobs.safety.budget import replaced
 from opsjobs.safety.constant_folding import printed
 from opsjobs.safety.globs import matching
-from opsjobs.safety.inputs import Given
-from opsjobs.safety.interpreters import Argv, File, Inner, Standard, Text
+from opsjobs.safety.inputs import ProgramInputs
+from opsjobs.safety.interpreters import Argv, File, Inner, InnerText, Standard
 from opsjobs.safety.paths import is_unknown, normal
 from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, known
 from opsjobs.safety.system_files import language_at
-from opsjobs.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
+from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 from opsjobs.safety.wrappers import NAMES, inner
 
 DOWNLOADERS = frozenset(
@@ -39,7 +39,7 @@ _MATCHES_MAX = 64
 _TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
 
 
-def run(trace: Trace, words: Sequence[str], place: Place, io: Io = NOTHING, *, layer: int = 0) -> None:
+def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTHING, *, layer: int = 0) -> None:
     """Record this call, and all that it runs. `words`: as the shell hands them over, name first."""
     if layer > _LAYERS_MAX:
         trace.event("too_deep", place)
@@ -73,13 +73,13 @@ def _names(trace: Trace, word: str) -> list[str]:
     return found[:_MATCHES_MAX] or [UNNAMED]
 
 
-def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
+def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int) -> None:
     match one:
         case Argv(words, fed, whole, change):
             there = place.with_given(place.given.changed(change))
             for argv in [words] if fed else _fed_words(words, io, whole=whole):
                 run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
-        case Text(language, text):
+        case InnerText(language, text):
             _text(trace, language, text, place.with_given(_given(one, place.given)), io)
         case File(language, path) if is_unknown(path) and not io.sources:
             trace.event("dynamic_program", place)
@@ -89,7 +89,7 @@ def _within(trace: Trace, one: Inner, place: Place, io: Io, layer: int) -> None:
             _standard(trace, language, place.with_given(place.given.called(arguments)), io)
 
 
-def _given(one: Text, around: Given) -> Given:
+def _given(one: InnerText, around: ProgramInputs) -> ProgramInputs:
     return around.evaluated() if one.evaluated else around.changed(one.change).called(one.arguments, one.zero)
 
 
@@ -104,7 +104,7 @@ def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple
         yield tuple(w for word in words for w in (given if word == SOMETHING else [replaced(word, SOMETHING, all_)]))
 
 
-def _text(trace: Trace, language: str, text: str, place: Place, io: Io) -> None:
+def _text(trace: Trace, language: str, text: str, place: SourcePosition, io: Io) -> None:
     if is_unknown(text.strip()):
         if not any(_TRUSTED.match(source) for source in io.sources):
             trace.event(_unread(io), place)
@@ -119,7 +119,7 @@ def _unread(io: Io) -> str:
     return "decoded_program" if not _DECODERS.isdisjoint(io.sources) else "dynamic_program"
 
 
-def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
+def _standard(trace: Trace, language: str, place: SourcePosition, io: Io) -> None:
     text = io.fed()
     if text is not None:
         _text(trace, language, text, place, io)
@@ -129,7 +129,7 @@ def _standard(trace: Trace, language: str, place: Place, io: Io) -> None:
         trace.ran.append((language, normal(path, place.cwd), place))
 
 
-def _keep(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
     """Remember which files hold what came over the network."""
     name = words[0]
     if name in DOWNLOADERS:
@@ -139,7 +139,7 @@ def _keep(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
         trace.downloaded.update(normal(path, place.cwd) for path in paths)
 
 
-def _write(trace: Trace, words: Sequence[str], place: Place, io: Io) -> None:
+def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
     """Remember what is in the files that the text itself writes."""
     paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
     text = printed(words, io.fed()) if paths else None
@@ -172,7 +172,7 @@ def settle(trace: Trace) -> None:
             trace.read(language, as_source(trace.written[path], language), place)
     for path, text in list(trace.written.items()):
         if (reader := language_at(path)) is not None:
-            trace.read(reader, as_source(text), Place(excerpt_of(text)))
+            trace.read(reader, as_source(text), SourcePosition(excerpt_of(text)))
     for path in trace.downloaded:
         if language_at(path) is not None:
-            trace.event("download_to_shell", Place(path))
+            trace.event("download_to_shell", SourcePosition(path))

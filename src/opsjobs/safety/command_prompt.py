@@ -10,7 +10,7 @@ from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.inputs import Lookup
 from opsjobs.safety.powershell.names import ENVIRONMENT
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, known
-from opsjobs.safety.trace import Io, Place, Trace
+from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
 _SET = re.compile(r"""(?im)^[ \t]*+@?set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
@@ -24,7 +24,7 @@ _VARIABLES_MAX = 32
 _WAYS_MAX = 16
 
 
-def read(trace: Trace, text: str, place: Place) -> None:
+def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this text would do into the trace."""
     variables = dict(_loops(text))
     if (arguments := place.given.arguments) is not None:
@@ -43,7 +43,7 @@ def read(trace: Trace, text: str, place: Place) -> None:
             feeder = _run(trace, way, here, feeder if piped else ())
 
 
-def read_line(trace: Trace, text: str, place: Place) -> None:
+def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
     """The words after `cmd`, one a line: what follows /c or /k."""
     words = text.split("\n")
     at = next((n for n, word in enumerate(words) if re.match(r"[/-][ckCKrR]", word)), None)
@@ -128,7 +128,7 @@ def _changed(value: str, old: str, new: str) -> str:
     return new.join(pieces)
 
 
-def _run(trace: Trace, command: str, place: Place, sources: tuple[str, ...]) -> tuple[str, ...]:
+def _run(trace: Trace, command: str, place: SourcePosition, sources: tuple[str, ...]) -> tuple[str, ...]:
     words, writes = _words(command)
     words = _stripped(words)
     if not words or words[0].startswith((":", "::")) or words[0].lower() == "rem":

@@ -16,7 +16,7 @@ def _nothing(_: str) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EnvironmentChange:
     """What a command changes of its environment for what it runs. `sets`: names with values, in their order.
 
     `cleared`: there is nothing but those; `doubtful`: what was there before may be gone, as with sudo.
@@ -27,11 +27,11 @@ class Change:
     doubtful: bool = False
 
 
-SAME = Change()
+SAME = EnvironmentChange()
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ProgramInputs:
     """`arguments`: None where nobody knows them; one of them may be a word that is not known. `zero`: the name it is called by.
 
     `variables` are asked for by name, and worked out only then; `exported` are those that what it runs sees, too (None: the same).
@@ -42,21 +42,21 @@ class Given:
     zero: str | None = None
     variables: Lookup = _nothing
     exported: Lookup | None = None
-    shell: Callable[[], Given] | None = None
+    shell: Callable[[], ProgramInputs] | None = None
 
     def of_children(self) -> Lookup:
         """The variables that go on to what it runs."""
         return self.exported or self.variables
 
-    def called(self, arguments: Sequence[str] | None, zero: str | None = None) -> Given:
+    def called(self, arguments: Sequence[str] | None, zero: str | None = None) -> ProgramInputs:
         """The same environment, with these arguments."""
         return replace(self, arguments=None if arguments is None else tuple(arguments), zero=zero)
 
-    def evaluated(self) -> Given:
+    def evaluated(self) -> ProgramInputs:
         """For a text that the shell evaluates itself: eval, trap, source."""
         return self if self.shell is None else self.shell()
 
-    def changed(self, change: Change) -> Given:
+    def changed(self, change: EnvironmentChange) -> ProgramInputs:
         """For a command that is run with another environment."""
         if change is SAME:
             return self
@@ -65,7 +65,7 @@ class Given:
             pairs.setdefault(name, []).append(value)
         return self.with_variables(lambda name: pairs.get(name, ()), pairs, change)
 
-    def with_variables(self, look: Lookup, names: Mapping[str, object], change: Change = SAME) -> Given:
+    def with_variables(self, look: Lookup, names: Mapping[str, object], change: EnvironmentChange = SAME) -> ProgramInputs:
         """With these variables before all others."""
         before = self.variables
 
@@ -78,17 +78,17 @@ class Given:
         return replace(self, variables=found, exported=None)
 
 
-NOBODY = Given()
+NOBODY = ProgramInputs()
 """Nothing is known to be given."""
 
 
-def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = "") -> Given:
+def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = "") -> ProgramInputs:
     """What an action gives a program; where `unknown` stands in a text, it is not known."""
 
     def marked(text: str) -> str:
         return cleared(text).replace(unknown, LATER) if unknown else cleared(text)
 
     held = {name: (marked(value),) for name, value in variables.items()}
-    return Given(
+    return ProgramInputs(
         None if arguments is None else tuple(marked(word) for word in arguments), variables=lambda name: held.get(name, ())
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsjobs.safety.inputs import SAME, Change
+from opsjobs.safety.inputs import SAME, EnvironmentChange
 
 Words = Sequence[str]
 
@@ -20,11 +20,11 @@ class Argv:
     words: tuple[str, ...]
     fed: bool = True
     whole: bool = False
-    change: Change = SAME
+    change: EnvironmentChange = SAME
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class InnerText:
     """A program in a language, as the text of a word.
 
     `arguments`: what it is called with, None where nobody knows; `zero`: by which name. `evaluated`: by the shell itself.
@@ -34,7 +34,7 @@ class Text:
     text: str
     arguments: tuple[str, ...] | None = None
     zero: str | None = None
-    change: Change = SAME
+    change: EnvironmentChange = SAME
     evaluated: bool = False
 
 
@@ -55,7 +55,7 @@ class Standard:
     arguments: tuple[str, ...] | None = None
 
 
-Inner = Argv | Text | File | Standard
+Inner = Argv | InnerText | File | Standard
 
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "ash", "rbash", "lksh", "yash"})
@@ -86,7 +86,7 @@ def language_of(name: str) -> str | None:
 def interpreted(language: str, words: Words) -> list[Inner]:
     """The program that an interpreter with these words runs: the text of a word, a file, or what it is fed."""
     if language in ("powershell", "cmd"):
-        return [Text(f"{language}-line", "\n".join(words[1:]))] if len(words) > 1 else [Standard(language)]
+        return [InnerText(f"{language}-line", "\n".join(words[1:]))] if len(words) > 1 else [Standard(language)]
     at, code = 1, False
     while at < len(words) and words[at] != "--" and words[at][:1] in ("-", "+") and len(words[at]) > 1:
         word = words[at]
@@ -94,7 +94,7 @@ def interpreted(language: str, words: Words) -> list[Inner]:
             return []
         attached = _attached(language, word)
         if attached is not None:
-            return [Text(language, attached, tuple(words[at + 1 :]))]
+            return [InnerText(language, attached, tuple(words[at + 1 :]))]
         code = code or _is_code(language, word)
         if language == "bash" and word == "-s":
             return [Standard(language, tuple(w for w in words[at + 1 :] if w != "--"))]
@@ -107,11 +107,11 @@ def interpreted(language: str, words: Words) -> list[Inner]:
     return [File(language, rest[0], tuple(rest[1:]))] if rest and rest[0] != "-" else [Standard(language, tuple(rest[1:]))]
 
 
-def _coded(language: str, rest: tuple[str, ...]) -> Text:
+def _coded(language: str, rest: tuple[str, ...]) -> InnerText:
     """`sh -c TEXT NAME ARGUMENTS`; elsewhere the arguments follow at once."""
     if language == "bash":
-        return Text(language, rest[0], rest[2:], rest[1] if len(rest) > 1 else None)
-    return Text(language, rest[0], rest[1:])
+        return InnerText(language, rest[0], rest[2:], rest[1] if len(rest) > 1 else None)
+    return InnerText(language, rest[0], rest[1:])
 
 
 def _is_code(language: str, word: str) -> bool:

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
-from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
-from opsjobs.model.template import Names, Template, TemplateFault, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, looked_up
 from opsjobs.safety.code_loading_paths import place_of, said_of_place, said_of_variables
-from opsjobs.safety.inputs import Given, of_texts
-from opsjobs.safety.program import UNKNOWN, Program, fed
+from opsjobs.safety.inputs import ProgramInputs, of_texts
+from opsjobs.safety.program import UNKNOWN, SafetyProgram, fed
 
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
 _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
@@ -28,14 +28,14 @@ _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
 TEXTS_AT_MOST = 400
 """Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
-UNREADABLE = Finding("unreadable", Verdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
+UNREADABLE = Finding("unreadable", SafetyVerdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
 TOO_MANY = Finding(
-    "too-many-texts", Verdict.NEEDS_APPROVAL, "It is another text on so many targets that not each of them was judged.", ""
+    "too-many-texts", SafetyVerdict.NEEDS_APPROVAL, "It is another text on so many targets that not each of them was judged.", ""
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class JobText:
     """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs.
 
     `said`: what is to be said of it whatever a judge finds in it. `arguments`, `variables`: what it is given that does not stand in it.
@@ -51,7 +51,7 @@ class Text:
     variables: tuple[tuple[str, str], ...] = ()
 
     @property
-    def given(self) -> Given:
+    def given(self) -> ProgramInputs:
         """For a judge."""
         return of_texts(self.arguments, dict(self.variables), UNKNOWN)
 
@@ -60,7 +60,7 @@ class Text:
 class _Known:
     """What may be named, what the values are as a tree, and how many different texts of an action are judged at most."""
 
-    names: Names
+    names: TemplateNames
     values: Mapping[str, Any]
     most: int
 
@@ -72,13 +72,13 @@ def texts_of(
     *,
     job_name: str = "",
     declared: Sequence[str] = (),
-) -> Iterator[Text]:
+) -> Iterator[JobText]:
     """The texts of these actions, as they are rendered for these targets (none: as for any).
 
     `parameters`: the values; a name in `declared` without one is not known yet. Raises nothing: what cannot be rendered does not run.
     """
     secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
-    names = Names(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
+    names = TemplateNames(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
     known = {name: value for name, value in parameters.items() if value is not None}
     # Only what names values of targets may be many texts; the others take no part of what may be judged.
     most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
@@ -92,7 +92,7 @@ def texts_of(
             yield from _uploads(action, at, where, asked)
 
 
-def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
     field, written, said = _written(action)
     said += said_of_variables((action.get("env") or {}).items())
     become = action.get("become") is not None
@@ -103,15 +103,15 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
         by_shell.setdefault(shell, []).append(target)
     for shell, those in (by_shell or {"posix": []}).items():
         interpreter = action.get("interpreter") or _INTERPRETER[shell]
-        program = Program(action, written, known.names, shell)
+        program = SafetyProgram(action, written, known.names, shell)
         for read, (of, more) in _rendered(program.render, program.names, those, known).items():
-            yield Text(interpreter, read.text, f"{at}/{field}", become, of, said + more, read.arguments, read.variables)
+            yield JobText(interpreter, read.text, f"{at}/{field}", become, of, said + more, read.arguments, read.variables)
             if stdin and program.reads:
-                yield Text(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
+                yield JobText(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
     if stdin:
         # What is fed to an interpreter that the reader does not see there is a program, too.
         for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
-            yield Text(interpreter, stdin, f"{at}/stdin", become, where)
+            yield JobText(interpreter, stdin, f"{at}/stdin", become, where)
 
 
 def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
@@ -126,7 +126,7 @@ def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
         return "script_base64", body.decode(errors="replace"), (UNREADABLE,)
 
 
-def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[Text]:
+def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
     """A file that comes to a place is judged as a command that writes there."""
     try:
         template = Template.plain(action["destination"], known.names)
@@ -139,7 +139,7 @@ def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known:
     for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
         path = posix(place.replace("\0", "")).replace(UNKNOWN, "'\"$OPSJOBS_UNKNOWN\"'")
         mode = f"\nchmod {action['mode']} {path}" if action.get("mode") else ""
-        yield Text(
+        yield JobText(
             "sh", f"tee -- {path} < /tmp/upload{mode}", f"{at}/destination", False, of, said_of_place(place, UNKNOWN) + more
         )
 

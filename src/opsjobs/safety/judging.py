@@ -10,12 +10,12 @@ from opsjobs.safety import command_prompt, perl_node, posix, powershell, python,
 from opsjobs.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.command_dispatch import settle
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.inputs import NOBODY, ProgramInputs
 from opsjobs.safety.interpreters import language_of
 from opsjobs.safety.matching import Matcher, findings
 from opsjobs.safety.rulebook import rulebook
 from opsjobs.safety.symbolic_words import cleared
-from opsjobs.safety.trace import Place, Reader, Trace, excerpt_of
+from opsjobs.safety.trace import Reader, SourcePosition, Trace, excerpt_of
 
 _READERS: Mapping[str, Reader] = {
     "bash": posix.read,
@@ -38,7 +38,7 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 """Those that have a reader; of a path the last part counts."""
 
 
-def judge(interpreter: str, text: str, *, context: Context | None = None, given: Given = NOBODY) -> tuple[Finding, ...]:
+def judge(interpreter: str, text: str, *, context: Context | None = None, given: ProgramInputs = NOBODY) -> tuple[Finding, ...]:
     """What is to be said of this text; nothing where it is harmless as far as that can be seen.
 
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
@@ -51,28 +51,28 @@ def judge(interpreter: str, text: str, *, context: Context | None = None, given:
         raise
     except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
         trace = Trace(Budget(), _READERS)
-        trace.events.append(("unreadable", Place(excerpt_of(text))))
+        trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
     return findings(trace, _matcher(), context or Context())
 
 
 def too_large(context: Context) -> tuple[Finding, ...]:
     """What is to be said of a text that is not read, as it is too large."""
     trace = Trace(Budget(), _READERS)
-    trace.events.append(("too_large", Place()))
+    trace.events.append(("too_large", SourcePosition()))
     return findings(trace, _matcher(), context)
 
 
-def traced(interpreter: str, text: str, given: Given = NOBODY) -> Trace:
+def traced(interpreter: str, text: str, given: ProgramInputs = NOBODY) -> Trace:
     """What this text would do; its bounds are events in it, as is what cannot be read."""
     trace = Trace(Budget(), _READERS, _matcher().names)
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
-        trace.events.append(("too_large", Place()))
+        trace.events.append(("too_large", SourcePosition()))
         return trace
     try:
-        trace.read(_language(interpreter), cleared(text), Place(given=given))
+        trace.read(_language(interpreter), cleared(text), SourcePosition(given=given))
         settle(trace)
     except (Spent, RecursionError):
-        trace.events.append(("too_much", Place(excerpt_of(text))))
+        trace.events.append(("too_much", SourcePosition(excerpt_of(text))))
     return trace
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
-from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget, Spent
 from opsjobs.safety.constant_folding import printed
 from opsjobs.safety.context import Context
 from opsjobs.safety.paths import is_unknown, may_be, readings
-from opsjobs.safety.rulebook import Condition, Match, Rule, Rulebook
+from opsjobs.safety.rulebook import Condition, Match, Rulebook, SafetyRule
 from opsjobs.safety.trace import WINDOWS, Call, Trace
 
 ABBREVIATED_MIN = 4
@@ -25,7 +25,7 @@ WORD_CHARACTERS_MAX = 1_024
 """Of a word that an expression of a rule is held against; it is cut there."""
 
 Test = Callable[[Call], bool]
-Ready = tuple[Rule, str, tuple[Test, ...]]
+Ready = tuple[SafetyRule, str, tuple[Test, ...]]
 
 
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
@@ -39,7 +39,7 @@ def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding,
     return tuple(sorted(found.values(), key=lambda finding: -finding.severity.rank))
 
 
-def severity(rule: Rule, context: Context) -> Verdict:
+def severity(rule: SafetyRule, context: Context) -> SafetyVerdict:
     """The rule's own, or the strictest of those whose condition holds here."""
     return max(
         [rule.severity, *(then for when, then in rule.stricter if _holds(when, context))], key=lambda verdict: verdict.rank
@@ -57,7 +57,7 @@ def _holds(condition: Condition, context: Context) -> bool:
     return not condition.labels.isdisjoint(context.labels)
 
 
-def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[Rule, str]]:
+def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[SafetyRule, str]]:
     for event, place in trace.events:
         yield matcher.book.events[event], place.excerpt
     for position, call in enumerate(trace.calls):
@@ -75,7 +75,7 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[R
             yield rule, call.place.excerpt
 
 
-def _is_undone(rule: Rule, call: Call, later: Sequence[Call], budget: Budget) -> bool:
+def _is_undone(rule: SafetyRule, call: Call, later: Sequence[Call], budget: Budget) -> bool:
     """Whether a later call undoes what this one does to the same thing: `systemctl stop x`, and `systemctl start x` behind it."""
     budget.spend(len(later))
     things = _things(call)

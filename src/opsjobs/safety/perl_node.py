@@ -6,9 +6,9 @@ import re
 
 from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.perl_node_values import STRING, Values
+from opsjobs.safety.perl_node_values import STRING, PerlNodeValues
 from opsjobs.safety.symbolic_words import as_source
-from opsjobs.safety.trace import Io, Place, Trace
+from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)^[^\S\n]*+//.*$")}
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -50,17 +50,17 @@ _TEXTS = re.compile(STRING + r"|\b(?:spawn|exec|system|send)\s++([^\n\"'`(]++)",
 _SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
 
 
-def perl(trace: Trace, text: str, place: Place) -> None:
+def perl(trace: Trace, text: str, place: SourcePosition) -> None:
     """Look over a program of Perl."""
     _look_over("perl", trace, text, place)
 
 
-def node(trace: Trace, text: str, place: Place) -> None:
+def node(trace: Trace, text: str, place: SourcePosition) -> None:
     """Look over a program of Node."""
     _look_over("node", trace, text, place)
 
 
-def other(trace: Trace, text: str, place: Place) -> None:
+def other(trace: Trace, text: str, place: SourcePosition) -> None:
     """Say that nobody reads this language, and judge the commands that stand in it as texts."""
     trace.event("unknown_language", place)
     trace.budget.spend(len(text) // 64 + 1)
@@ -71,11 +71,11 @@ def other(trace: Trace, text: str, place: Place) -> None:
             trace.read("bash", command, _at(place, found))
 
 
-def _look_over(language: str, trace: Trace, text: str, place: Place) -> None:
+def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) -> None:
     trace.budget.spend(len(text) // 64 + 1)
     text = _plain(language, text)
     here = place.of(text)
-    values = Values(language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1)
+    values = PerlNodeValues(language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1)
     for found in _RUNS[language].finditer(text):
         words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
         if len(words) > 1 and not _OPTIONS.match(words[1]):
@@ -103,7 +103,7 @@ def _plain(language: str, text: str) -> str:
     return _COMMENT[language].sub("", text)
 
 
-def _at(place: Place, found: re.Match[str]) -> Place:
+def _at(place: SourcePosition, found: re.Match[str]) -> SourcePosition:
     line_start = found.string.rfind("\n", 0, found.start()) + 1
     line_end = found.string.find("\n", found.end())
     return place.of(found.string[line_start : line_end if line_end >= 0 else None])

@@ -33,7 +33,7 @@ _DEPTH_MAX = 4
 _CHARACTERS_A_STEP = 16
 
 
-class Values:
+class PerlNodeValues:
     """`arguments`: of the program, None where nobody knows them; `is_file`: whether it is a file, as its name is an argument then."""
 
     def __init__(self, language: str, text: str, arguments: Sequence[str] | None, budget: Budget, *, is_file: bool) -> None:

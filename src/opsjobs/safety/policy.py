@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from opsjobs.model.api_model import Wire
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.approvers import ApprovalPolicy
-from opsjobs.model.safety_verdict import UNJUDGED, Finding, Verdict, worst
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict, worst
 from opsjobs.safety import Context
 
 POLICIES_MAX = 100
@@ -23,7 +23,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}(=[^\s,=
 RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 
 
-class SafetyPolicy(Wire):
+class SafetyPolicy(ApiModel):
     """Applies where every condition that it names holds: a label of the job or of any of its targets, a number, become.
 
     What it makes less severe it makes so only where each of the targets has such a label: tags are the author's own word.
@@ -37,10 +37,10 @@ class SafetyPolicy(Wire):
     targets: int | None = Field(default=None, ge=1)
     share_of_targets: float | None = Field(default=None, gt=0, le=1)
     become: bool | None = None
-    verdict: Verdict | None = None
-    at_least: dict[Verdict, Verdict] = Field(default_factory=dict)
-    unknown: Verdict | None = None
-    rules: dict[RuleName, Verdict] = Field(default_factory=dict, max_length=1_000)
+    verdict: SafetyVerdict | None = None
+    at_least: dict[SafetyVerdict, SafetyVerdict] = Field(default_factory=dict)
+    unknown: SafetyVerdict | None = None
+    rules: dict[RuleName, SafetyVerdict] = Field(default_factory=dict, max_length=1_000)
     approval: ApprovalPolicy | None = None
 
     def holds(self, context: Context) -> bool:
@@ -57,11 +57,11 @@ class SafetyPolicy(Wire):
         if finding.rule in self.rules:
             return replace(finding, severity=self.rules[finding.rule])
         raised = self.at_least.get(finding.severity, finding.severity)
-        least = self.unknown if finding.unknown and self.unknown is not None else Verdict.ALLOW
+        least = self.unknown if finding.unknown and self.unknown is not None else SafetyVerdict.ALLOW
         return replace(finding, severity=worst((raised, finding.severity, least)))
 
 
-class SafetyPolicies(Wire):
+class SafetyPolicies(ApiModel):
     """The whole file."""
 
     policies: list[SafetyPolicy] = Field(default_factory=list, max_length=POLICIES_MAX)
@@ -79,13 +79,13 @@ class SafetyPolicies(Wire):
             findings = [
                 new if (lowers and old.rule != UNJUDGED) or new.severity.rank > old.severity.rank else old for old, new in changed
             ]
-        return tuple(finding for finding in findings if finding.severity is not Verdict.ALLOW)
+        return tuple(finding for finding in findings if finding.severity is not SafetyVerdict.ALLOW)
 
     def floor(self, context: Context) -> tuple[Finding, ...]:
         """What the policies say of whatever runs there."""
-        held = [policy for policy in self._holding(context) if policy.verdict not in (None, Verdict.ALLOW)]
+        held = [policy for policy in self._holding(context) if policy.verdict not in (None, SafetyVerdict.ALLOW)]
         return tuple(
-            Finding(RULE, p.verdict or Verdict.ALLOW, f"The policy {p.name!r} says so of what runs here.", "") for p in held
+            Finding(RULE, p.verdict or SafetyVerdict.ALLOW, f"The policy {p.name!r} says so of what runs here.", "") for p in held
         )
 
     def approval(self, context: Context) -> Sequence[ApprovalPolicy]:

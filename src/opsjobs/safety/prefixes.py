@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from opsjobs.safety.inputs import SAME, Change
+from opsjobs.safety.inputs import SAME, EnvironmentChange
 from opsjobs.safety.interpreters import Words
 
 
@@ -49,7 +49,7 @@ class Prefix:
 
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-CLEARED = Change(cleared=True)
+CLEARED = EnvironmentChange(cleared=True)
 """Elsewhere, or as somebody else: nothing of this environment is there."""
 _CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
 _KEEPS = re.compile(r"-[^\WE]*+E\w*|--preserve-env.*")
@@ -103,17 +103,17 @@ _ENV_ATTACHED = re.compile(r"(?:--(?:set)?env=|-[eE])(\w+=.*)", re.DOTALL)
 _CHANGES = frozenset({"env", "sudo", "doas", "pkexec", "systemd-run"})
 
 
-def changed(name: str, own: Words) -> Change:
+def changed(name: str, own: Words) -> EnvironmentChange:
     """What the own words of a wrapper say of the environment: `env -i A=b`, `sudo A=b`."""
     if name not in _CHANGES:
         return SAME
     pairs = (word.partition("=") for word in own if _ASSIGNMENT.match(word))
     sets = tuple((key, value) for key, _, value in pairs)
     if name == "systemd-run":
-        return Change(tuple(variables(own)), cleared=True)
+        return EnvironmentChange(tuple(variables(own)), cleared=True)
     if name == "env":
-        return Change(sets, cleared=any(_CLEARS.fullmatch(word) for word in own))
-    return Change(sets, doubtful=not any(_KEEPS.fullmatch(word) for word in own))
+        return EnvironmentChange(sets, cleared=any(_CLEARS.fullmatch(word) for word in own))
+    return EnvironmentChange(sets, doubtful=not any(_KEEPS.fullmatch(word) for word in own))
 
 
 def variables(own: Words) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from opsjobs.model.parameter import text_of
 from opsjobs.model.quoting import Shell, posix, quote_for
 from opsjobs.model.secret import is_secret
-from opsjobs.model.template import Names, Template, TemplateFault
+from opsjobs.model.template import Template, TemplateFault, TemplateNames
 from opsjobs.safety.code_loading_paths import executes
 from opsjobs.safety.interpreters import SHELLS
 
@@ -23,7 +23,7 @@ _AS_VARIABLE: Mapping[Shell, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ProgramReading:
     """A text as it will be read. `arguments` (None: nobody knows) and `variables` are what it is given that does not stand in it."""
 
     text: str
@@ -31,14 +31,14 @@ class Reading:
     variables: tuple[tuple[str, str], ...] = ()
 
 
-class Program:
+class SafetyProgram:
     """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it,
     and go along with it elsewhere.
 
     `names`: of all the values that its text hangs on.
     """
 
-    def __init__(self, action: Mapping[str, Any], text: str, names: Names, shell: Shell) -> None:
+    def __init__(self, action: Mapping[str, Any], text: str, names: TemplateNames, shell: Shell) -> None:
         self._shell = shell
         if action["type"] == "command":
             self._body = _command(text, names, shell)
@@ -61,7 +61,7 @@ class Program:
         parts = (self._body, *self._variables.values(), *self._arguments)
         return frozenset(name for part in parts for name in part.names)
 
-    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> Reading:
+    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> ProgramReading:
         """The text, and what it is given. `known`: parameters by name. Raises Unquotable."""
         quote = quote_for(self._shell)
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
@@ -71,11 +71,11 @@ class Program:
             variables |= {name: text_of(v) or "" for name, v in ours.items()}
         arguments = tuple(part.render(value) for part in self._arguments)
         if not self.reads:
-            return Reading(body, arguments if self._is_script else None, tuple(variables.items()))
+            return ProgramReading(body, arguments if self._is_script else None, tuple(variables.items()))
         lines = [f"export {name}={_word(said)}\n" for name, said in variables.items()]
         if arguments:
             lines.append("set -- " + " ".join(map(_word, arguments)) + "\n")
-        return Reading("".join(lines) + body)
+        return ProgramReading("".join(lines) + body)
 
 
 def fed(text: str, stdin: str) -> str:
@@ -91,7 +91,7 @@ def _word(value: str) -> str:
     return posix(value.replace("\0", "")).replace(UNKNOWN, f"'{_AS_VARIABLE['posix']}'")
 
 
-def _command(text: str, names: Names, shell: Shell) -> Template:
+def _command(text: str, names: TemplateNames, shell: Shell) -> Template:
     try:
         return Template.command(text, names, shell)
     except TemplateFault:
@@ -99,7 +99,7 @@ def _command(text: str, names: Names, shell: Shell) -> Template:
         return Template((text,), ())
 
 
-def _plain(text: Any, names: Names) -> Template:
+def _plain(text: Any, names: TemplateNames) -> Template:
     try:
         return Template.plain(str(text), names)
     except TemplateFault:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
 from opsjobs.safety.command_dispatch import run
-from opsjobs.safety.inputs import Change, Given
+from opsjobs.safety.inputs import EnvironmentChange, ProgramInputs
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.python_names import Names
-from opsjobs.safety.python_values import Values
+from opsjobs.safety.python_names import PythonNames
+from opsjobs.safety.python_values import PythonValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, known
-from opsjobs.safety.trace import Io, Place, Trace
+from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _SHELL = frozenset(
     {
@@ -132,7 +132,7 @@ _LINES_MAX = 20
 _quiet = threading.Lock()
 
 
-def read(trace: Trace, text: str, place: Place) -> None:
+def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this program would do into the trace."""
     try:
         with _quiet, warnings.catch_warnings():  # what the parser thinks of a text is no matter of our log
@@ -145,13 +145,13 @@ def read(trace: Trace, text: str, place: Place) -> None:
 
 
 class _Reading:
-    def __init__(self, trace: Trace, tree: ast.Module, text: str, place: Place) -> None:
+    def __init__(self, trace: Trace, tree: ast.Module, text: str, place: SourcePosition) -> None:
         self._trace = trace
         self._tree = tree
         self._lines = text.splitlines()
         self._outer = place
-        self._names = Names(tree, trace.budget)
-        self._values = Values(self._names, trace.budget, place.given)
+        self._names = PythonNames(tree, trace.budget)
+        self._values = PythonValues(self._names, trace.budget, place.given)
         self._used: set[str] = set()
 
     def whole(self) -> None:
@@ -171,7 +171,7 @@ class _Reading:
     def _is_fork(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
 
-    def _place(self, node: ast.stmt | ast.expr) -> Place:
+    def _place(self, node: ast.stmt | ast.expr) -> SourcePosition:
         lines = self._lines[node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)]
         return self._outer.of(" ".join(lines))
 
@@ -205,7 +205,7 @@ class _Reading:
         else:
             self._as_shell(name, node, place)
 
-    def _environment(self, node: ast.Call, given: Given) -> Given:
+    def _environment(self, node: ast.Call, given: ProgramInputs) -> ProgramInputs:
         """What a program that is started here finds: of `env={…}`, `env=dict(os.environ, X=…)`."""
         env = next((k.value for k in node.keywords if k.arg == "env"), None)
         match env:
@@ -216,9 +216,11 @@ class _Reading:
                 pairs, cleared = [(k.arg, k.value) for k in env.keywords if k.arg], not env.args
             case _:
                 return given
-        return given.changed(Change(tuple((name, text) for name, value in pairs for text in self._values.texts(value)), cleared))
+        return given.changed(
+            EnvironmentChange(tuple((name, text) for name, value in pairs for text in self._values.texts(value)), cleared)
+        )
 
-    def _nameless(self, function: ast.expr, place: Place) -> None:
+    def _nameless(self, function: ast.expr, place: SourcePosition) -> None:
         match function:
             case (
                 ast.Call(ast.Name("getattr"), _)
@@ -231,7 +233,7 @@ class _Reading:
             case ast.Subscript(value, _) if self._values.dotted(value) in _CONTAINERS or _is_namespace(value):
                 self._trace.event("dynamic_command", place)
 
-    def _shell(self, arguments: Sequence[ast.expr], place: Place) -> None:
+    def _shell(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             argvs = self._values.argvs(argument)
             for text in [" ".join(argv) for argv in argvs] if argvs is not None else self._values.texts(argument):
@@ -240,19 +242,19 @@ class _Reading:
                 else:
                     self._trace.read("bash", as_source(text), place)
 
-    def _spawn(self, arguments: Sequence[ast.expr], place: Place) -> None:
+    def _spawn(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             argvs = self._values.argvs(argument)
             for argv in argvs if argvs is not None else [[text] for text in self._values.texts(argument)]:
                 run(self._trace, argv or [MAYBE_EMPTY], place)
 
-    def _argv(self, arguments: Sequence[ast.expr], place: Place) -> None:
+    def _argv(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         if not arguments:
             return
         words = [w for a in arguments[1:] for w in (self._values.argvs(a) or [self._values.texts(a)])[0]]
         run(self._trace, [self._values.text(arguments[0]), *words[1:]], place)
 
-    def _code(self, arguments: Sequence[ast.expr], place: Place) -> None:
+    def _code(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
                 continue  # exec(compile(…)): judged where compile is called
@@ -271,7 +273,7 @@ class _Reading:
             return "download_to_shell"
         return "dynamic_program" if names.isdisjoint(_DECODES) else "decoded_program"
 
-    def _opened(self, node: ast.Call, place: Place) -> None:
+    def _opened(self, node: ast.Call, place: SourcePosition) -> None:
         modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
         if self._is_writing(modes):
             how = "append" if "a" in self._values.text(modes[0]) else "write"
@@ -279,13 +281,13 @@ class _Reading:
         else:
             self._reads(self._values.texts(node.args[0]), place)
 
-    def _reads(self, paths: Sequence[str], place: Place) -> None:
+    def _reads(self, paths: Sequence[str], place: SourcePosition) -> None:
         self._trace.call((":",), place, io=Io(reads=tuple(paths)))
 
-    def _writes(self, paths: Sequence[str], how: str, place: Place) -> None:
+    def _writes(self, paths: Sequence[str], how: str, place: SourcePosition) -> None:
         self._trace.call((":",), place, io=Io(writes=tuple((how, path) for path in paths)))
 
-    def _as_shell(self, name: str, node: ast.Call, place: Place) -> None:
+    def _as_shell(self, name: str, node: ast.Call, place: SourcePosition) -> None:
         if name in _AS_SHELL:
             for argv in islice(product(*(self._values.texts(a) for a in node.args)), MEANINGS_MAX):
                 run(self._trace, [*_AS_SHELL[name], *argv], place)
@@ -296,7 +298,7 @@ class _Reading:
         elif isinstance(node.func, ast.Attribute) and "Path" in name:
             self._of_path(node.func, node, place)
 
-    def _of_path(self, function: ast.Attribute, node: ast.Call, place: Place) -> None:
+    def _of_path(self, function: ast.Attribute, node: ast.Call, place: SourcePosition) -> None:
         paths = self._values.texts(function.value)
         if function.attr in _METHODS:
             run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)

@@ -14,7 +14,7 @@ _Scope = tuple[str, str]
 """A function, and a parameter of it."""
 
 
-class Names:
+class PythonNames:
     """Of one module. `nodes`: all of its tree."""
 
     def __init__(self, tree: ast.AST, budget: Budget) -> None:

@@ -8,9 +8,9 @@ from itertools import islice, product
 from typing import Any
 
 from opsjobs.safety.budget import Budget, check_size, filled_in
-from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.inputs import NOBODY, ProgramInputs
 from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, called
-from opsjobs.safety.python_names import Names
+from opsjobs.safety.python_names import PythonNames
 from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, joined, known
 
 _TEXT_MAX = 64 << 10
@@ -22,10 +22,10 @@ _ENVIRONMENT = frozenset({"os.getenv", "os.environ.get", "os.environ.pop", "os.e
 _LISTS = frozenset({"os.listdir", "os.scandir"})
 
 
-class Values:
+class PythonValues:
     """The values of a module's expressions; each has every value that the text gives it, MEANINGS_MAX at most."""
 
-    def __init__(self, names: Names, budget: Budget, given: Given = NOBODY) -> None:
+    def __init__(self, names: PythonNames, budget: Budget, given: ProgramInputs = NOBODY) -> None:
         self._names = names
         self._budget = budget
         self._given = given

@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import Given, of_texts
+from opsjobs.safety.inputs import ProgramInputs, of_texts
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SafetyQuestion:
     """Plain values only, so that it can be sent to another process."""
 
     interpreter: str
@@ -24,7 +24,7 @@ class Question:
     """Where this stands in an argument or a variable, the value is not known yet."""
 
     @property
-    def given(self) -> Given:
+    def given(self) -> ProgramInputs:
         """The arguments and variables, in the form that a reader takes."""
         return of_texts(self.arguments, dict(self.variables), self.unknown)
 

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.model.safety_verdict import SafetyVerdict
 
 _KEYS = frozenset({"name", "severity", "reason", "stricter", "unknown", "undone", "any", "finds", "passes"})
 _MATCH_KEYS = frozenset(
@@ -86,7 +86,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class SafetyRule:
     """One thing that is worth a finding. `finds`, `passes`: examples that must, and must not, be found by it.
 
     `undone`: later calls of the same text that undo it, if they have one of its words; it is no finding then.
@@ -94,10 +94,10 @@ class Rule:
     """
 
     name: str
-    severity: Verdict
+    severity: SafetyVerdict
     reason: str
     matches: tuple[Match, ...]
-    stricter: tuple[tuple[Condition, Verdict], ...]
+    stricter: tuple[tuple[Condition, SafetyVerdict], ...]
     finds: tuple[Example, ...]
     passes: tuple[Example, ...]
     unknown: bool = False
@@ -119,10 +119,10 @@ class Rule:
 class Rulebook:
     """All rules, and those about events by the event's name."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[SafetyRule, ...]
 
     @cached_property
-    def events(self) -> Mapping[str, Rule]:
+    def events(self) -> Mapping[str, SafetyRule]:
         """`unreadable`, `dynamic_command` …: what a reader says where there is no call."""
         return {match.event: rule for rule in self.rules for match in rule.matches if match.event}
 
@@ -163,7 +163,7 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _rules(file: str, text: str, sets: Mapping[str, tuple[str, ...]]) -> Iterator[Rule]:
+def _rules(file: str, text: str, sets: Mapping[str, tuple[str, ...]]) -> Iterator[SafetyRule]:
     loaded = _load(file, text)
     if not isinstance(loaded, list):
         raise RuleError(f"{file}: write a list of rules.")
@@ -177,7 +177,7 @@ def _rules(file: str, text: str, sets: Mapping[str, tuple[str, ...]]) -> Iterato
             raise RuleError(f"{where}: {said}.") from None
 
 
-def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Rule:
+def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> SafetyRule:
     if not isinstance(body, dict):
         raise TypeError("write a rule with name, severity, reason, any, finds and passes")
     _only(body, _KEYS)
@@ -185,7 +185,7 @@ def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Rule:
         raise ValueError("its name is words of small letters with - between them")
     if not isinstance(body["reason"], str) or not body["reason"].endswith("."):
         raise ValueError("its reason is a sentence")
-    return Rule(
+    return SafetyRule(
         name=body["name"],
         severity=_severity(body["severity"]),
         reason=body["reason"],
@@ -211,10 +211,10 @@ def _list(body: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _severity(word: Any) -> Verdict:
-    if word not in set(Verdict) or word == Verdict.ALLOW:
+def _severity(word: Any) -> SafetyVerdict:
+    if word not in set(SafetyVerdict) or word == SafetyVerdict.ALLOW:
         raise ValueError(f"{word!r} is no severity: write warn, needs_approval or block")
-    return Verdict(word)
+    return SafetyVerdict(word)
 
 
 def _condition(text: Any) -> Condition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from opsjobs.safety.paths import may_be
-from opsjobs.safety.trace import Place, Trace
+from opsjobs.safety.trace import SourcePosition, Trace
 
 # What is written there is run by others, sooner or later.
 _STARTED = {
@@ -43,22 +43,22 @@ def language_at(path: str) -> str | None:
     return next((language for language, paths in _STARTED.items() if may_be(path, paths)), None)
 
 
-def start(trace: Trace, text: str, place: Place) -> None:
+def start(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what a script that the system runs by itself would do into the trace."""
     _told(trace, [text], place)
 
 
-def crontab(trace: Trace, text: str, place: Place) -> None:
+def crontab(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what the lines of a user's crontab would do into the trace."""
     _lines(trace, text, place, user=False)
 
 
-def system_crontab(trace: Trace, text: str, place: Place) -> None:
+def system_crontab(trace: Trace, text: str, place: SourcePosition) -> None:
     """As crontab, where a user is named before each command: /etc/crontab, /etc/cron.d."""
     _lines(trace, text, place, user=True)
 
 
-def _lines(trace: Trace, text: str, place: Place, *, user: bool) -> None:
+def _lines(trace: Trace, text: str, place: SourcePosition, *, user: bool) -> None:
     commands = []
     for line in text.splitlines():
         if not line.lstrip().startswith("#") and (found := _TIMES.match(line)) is not None:
@@ -68,13 +68,13 @@ def _lines(trace: Trace, text: str, place: Place, *, user: bool) -> None:
     _told(trace, commands, place)
 
 
-def unit(trace: Trace, text: str, place: Place) -> None:
+def unit(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what a unit of systemd would start into the trace."""
     lines = text.replace("\\\n", " ").splitlines()
     _told(trace, [found["rest"] for line in lines if (found := _EXEC.match(line)) is not None], place)
 
 
-def makefile(trace: Trace, text: str, place: Place) -> None:
+def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what the recipes of a makefile would do into the trace, whichever of them are made."""
     commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
@@ -83,7 +83,7 @@ def makefile(trace: Trace, text: str, place: Place) -> None:
     trace.read("bash", "\n".join(commands), place)
 
 
-def _told(trace: Trace, commands: list[str], place: Place) -> None:
+def _told(trace: Trace, commands: list[str], place: SourcePosition) -> None:
     if not commands:
         return
     begun = len(trace.ran)

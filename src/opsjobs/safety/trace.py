@@ -9,12 +9,12 @@ from typing import Literal
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.globs import wildcards
-from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.inputs import NOBODY, ProgramInputs
 from opsjobs.safety.paths import emptied, normal, readings
 from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, shown
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]
-Reader = Callable[["Trace", str, "Place"], None]
+Reader = Callable[["Trace", str, "SourcePosition"], None]
 """Reads a text of one language into the trace."""
 
 WINDOWS = frozenset({"powershell", "cmd"})
@@ -24,7 +24,7 @@ WILDCARDS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourcePosition:
     """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known.
 
     `given`: the arguments and the environment of what runs there.
@@ -33,19 +33,19 @@ class Place:
     excerpt: str = ""
     depth: int = 0
     cwd: str | None = None
-    given: Given = NOBODY
+    given: ProgramInputs = NOBODY
 
-    def deeper(self) -> Place:
+    def deeper(self) -> SourcePosition:
         """The same place, seen from a program that is written in it."""
-        return Place(self.excerpt, self.depth + 1, self.cwd, self.given)
+        return SourcePosition(self.excerpt, self.depth + 1, self.cwd, self.given)
 
-    def with_given(self, given: Given) -> Place:
+    def with_given(self, given: ProgramInputs) -> SourcePosition:
         """The same place, for a program that is given this."""
-        return self if given is self.given else Place(self.excerpt, self.depth, self.cwd, given)
+        return self if given is self.given else SourcePosition(self.excerpt, self.depth, self.cwd, given)
 
-    def of(self, text: str, cwd: str | None = None) -> Place:
+    def of(self, text: str, cwd: str | None = None) -> SourcePosition:
         """A place within the program; `text`: what stands there, which an outer program has said already where there is one."""
-        return Place(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
+        return SourcePosition(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Call:
     """One command or function with its arguments: `words[0]` is its name, without its folder."""
 
     words: tuple[str, ...]
-    place: Place
+    place: SourcePosition
     dialect: Dialect = "posix"
     io: Io = NOTHING
 
@@ -150,12 +150,12 @@ class Trace:
     languages: Mapping[str, Reader]
     names: frozenset[str] = frozenset()
     calls: list[Call] = field(default_factory=list)
-    events: list[tuple[str, Place]] = field(default_factory=list)
+    events: list[tuple[str, SourcePosition]] = field(default_factory=list)
     downloaded: set[str] = field(default_factory=set)
     written: dict[str, str] = field(default_factory=dict)
-    ran: list[tuple[str, str, Place]] = field(default_factory=list)
+    ran: list[tuple[str, str, SourcePosition]] = field(default_factory=list)
 
-    def call(self, words: Sequence[str], place: Place, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
+    def call(self, words: Sequence[str], place: SourcePosition, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
         """One more call. A text that makes too many of them is told so by the budget."""
         characters = sum(map(len, words))
         self.budget.spend(2 + len(words) // 8 + characters // CHARACTERS_A_STEP)
@@ -163,12 +163,12 @@ class Trace:
             self.event("too_many_wildcards", place)
         self.calls.append(Call(tuple(words), place, dialect, io))
 
-    def event(self, name: str, place: Place) -> None:
+    def event(self, name: str, place: SourcePosition) -> None:
         """Something that is no call: `unreadable`, `dynamic`, `fork_bomb` …; the rules know them by these names."""
         self.budget.spend()
         self.events.append((name, place))
 
-    def read(self, language: str, text: str, place: Place) -> None:
+    def read(self, language: str, text: str, place: SourcePosition) -> None:
         """A program within the program."""
         if place.depth >= DEPTH_MAX:
             self.event("too_deep", place)

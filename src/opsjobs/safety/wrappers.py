@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 
 from opsjobs.safety.budget import Spent, replaced
-from opsjobs.safety.inputs import SAME, Change
-from opsjobs.safety.interpreters import LANGUAGES, Argv, File, Inner, Standard, Text, Words, interpreted, language_of
+from opsjobs.safety.inputs import SAME, EnvironmentChange
+from opsjobs.safety.interpreters import LANGUAGES, Argv, File, Inner, InnerText, Standard, Words, interpreted, language_of
 from opsjobs.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, known
 
@@ -44,7 +44,7 @@ def inner(words: Words) -> list[Inner]:
     return interpreted(language, words) if language is not None else []
 
 
-def _argv(words: Words, change: Change = SAME) -> list[Inner]:
+def _argv(words: Words, change: EnvironmentChange = SAME) -> list[Inner]:
     return [Argv(tuple(words), change=change)] if words else []
 
 
@@ -92,11 +92,11 @@ def _parallel(words: Words) -> list[Inner]:
     rest = Prefix("jSPNan", long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog")).rest(words)
     own = [w for w in rest if w not in (":::", "::::", ":::+")] if not rest or rest[0].startswith(":::") else None
     if own is not None:
-        return [Text("bash", word) for word in own] or [Standard("bash")]
+        return [InnerText("bash", word) for word in own] or [Standard("bash")]
     cut = next((n for n, w in enumerate(rest) if w.startswith(":::")), len(rest))
     given = [w for w in rest[cut:] if not w.startswith(":::")] or [SOMETHING]
     text = " ".join(rest[:cut])
-    return [Text("bash", replaced(text, "{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
+    return [InnerText("bash", replaced(text, "{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
 
 
 def _find(words: Words) -> list[Inner]:
@@ -125,16 +125,16 @@ def _find(words: Words) -> list[Inner]:
 
 def _ssh(words: Words) -> list[Inner]:
     rest = _SSH.rest(words)
-    return [Text("bash", " ".join(rest), (), change=CLEARED)] if rest else [Standard("bash", ())]
+    return [InnerText("bash", " ".join(rest), (), change=CLEARED)] if rest else [Standard("bash", ())]
 
 
 def _su(words: Words) -> list[Inner]:
     change = CLEARED if not {"-", "-l", "--login", "-lc"}.isdisjoint(words) else SAME
     for n, word in enumerate(words):
         if word in ("-c", "--command", "--session-command", "-lc") and n + 1 < len(words):
-            return [Text("bash", words[n + 1], change=change)]
+            return [InnerText("bash", words[n + 1], change=change)]
         if word.startswith("--command="):
-            return [Text("bash", word.partition("=")[2], change=change)]
+            return [InnerText("bash", word.partition("=")[2], change=change)]
     if words[0] == "runuser" and "-u" in words:
         return _argv(Prefix("ugGw", long("user", "group")).rest(words))
     return [Standard("bash")]
@@ -143,7 +143,7 @@ def _su(words: Words) -> list[Inner]:
 def _joined_source(prefix: Prefix) -> Callable[[Words], list[Inner]]:
     def source(words: Words) -> list[Inner]:
         rest = prefix.rest(words)
-        return [Text("bash", " ".join(rest))] if rest else []
+        return [InnerText("bash", " ".join(rest))] if rest else []
 
     return source
 
@@ -151,14 +151,14 @@ def _joined_source(prefix: Prefix) -> Callable[[Words], list[Inner]]:
 def _option_c(words: Words, prefix: Prefix) -> list[Inner]:
     for n, word in enumerate(words):
         if re.fullmatch(r"-[a-zA-Z]*c|--command", word) and n + 1 < len(words):
-            return [Text("bash", words[n + 1])]
+            return [InnerText("bash", words[n + 1])]
     return _argv(prefix.rest(words))
 
 
 def _flock(words: Words) -> list[Inner]:
     found = _option_c(words, _FLOCK)
     rest = found[0].words if found and isinstance(found[0], Argv) else ()
-    return [Text("bash", rest[1])] if len(rest) > 1 and rest[0] == "-c" else found
+    return [InnerText("bash", rest[1])] if len(rest) > 1 and rest[0] == "-c" else found
 
 
 def _container(words: Words) -> list[Inner]:
@@ -169,18 +169,18 @@ def _container(words: Words) -> list[Inner]:
     if words[0] == "kubectl" and "--" in words:
         return _argv(words[words.index("--") + 1 :], CLEARED)
     rest = prefix.rest(words[verb:]) if prefix is not None else ()
-    change = Change(tuple(variables(words[verb : len(words) - len(rest)])), cleared=True)
+    change = EnvironmentChange(tuple(variables(words[verb : len(words) - len(rest)])), cleared=True)
     return _argv(rest[2:] if rest[1:2] == ("--",) else rest[1:], change)
 
 
 def _trap(words: Words) -> list[Inner]:
     rest = [w for w in words[1:] if w != "--"]
-    return [Text("bash", rest[0], evaluated=True)] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
+    return [InnerText("bash", rest[0], evaluated=True)] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
 
 
 def _eval(words: Words) -> list[Inner]:
     rest = words[2:] if len(words) > 1 and words[1] == "--" else words[1:]
-    return [Text("bash", " ".join(rest), evaluated=True)] if rest else []
+    return [InnerText("bash", " ".join(rest), evaluated=True)] if rest else []
 
 
 def _source(words: Words) -> list[Inner]:
@@ -218,18 +218,18 @@ def _make(words: Words) -> list[Inner]:
 def _awk(words: Words) -> list[Inner]:
     text = "\n".join(words[1:])
     found: list[Inner] = [
-        Text("bash", said["text"])
+        InnerText("bash", said["text"])
         for said in _RUN_BY_AWK.finditer(text)
         if said["before"] is not None or said["after"] is not None
     ]
     if not found and re.search(r"system\s*\(", text):
-        found.append(Text("bash", MAYBE_EMPTY))
+        found.append(InnerText("bash", MAYBE_EMPTY))
     return found
 
 
 def _shell_outs(pattern: str) -> Callable[[Words], list[Inner]]:
     def outs(words: Words) -> list[Inner]:
-        return [Text("bash", found[1]) for word in words[1:] for found in re.finditer(pattern, word)]
+        return [InnerText("bash", found[1]) for word in words[1:] for found in re.finditer(pattern, word)]
 
     return outs
 
@@ -239,14 +239,14 @@ def _multiplexer(words: Words) -> list[Inner]:
     if words[0] == "screen":
         return _argv(Prefix("SthTpcs").rest(words))
     rest = [w for w in words[1:] if not w.startswith("-")]
-    return [Text("bash", word) for word in rest[1:] if " " in word or not known(word)]
+    return [InnerText("bash", word) for word in rest[1:] if " " in word or not known(word)]
 
 
 def _after(option: str) -> Callable[[Words], list[Inner]]:
     """The word after an option is a line for a shell."""
 
     def after(words: Words) -> list[Inner]:
-        return [Text("bash", words[n + 1]) for n, word in enumerate(words[:-1]) if word == option]
+        return [InnerText("bash", words[n + 1]) for n, word in enumerate(words[:-1]) if word == option]
 
     return after
 
@@ -254,9 +254,9 @@ def _after(option: str) -> Callable[[Words], list[Inner]]:
 def _many_hosts(words: Words) -> list[Inner]:
     """`pssh -h hosts LINE`, `clush -a LINE`, `salt '*' cmd.run LINE`."""
     if "cmd.run" in words:
-        return [Text("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
+        return [InnerText("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
     rest = Prefix("hHlpoetOwgfux", long("hosts", "host", "user", "timeout", "outdir")).rest(words)
-    return [Text("bash", " ".join(rest), change=CLEARED)] if rest else []
+    return [InnerText("bash", " ".join(rest), change=CLEARED)] if rest else []
 
 
 _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.safety_verdict import UNJUDGED, Finding, Verdict
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict
 from opsjobs.safety.budget import TEXT_BYTES_MAX
-from opsjobs.safety.question import Question
+from opsjobs.safety.question import SafetyQuestion
 from opsjobs.safety.trace import excerpt_of
 from opsjobs.sandbox import protocol
 from opsjobs.sandbox.process import CRASH, MEMORY, TIME, Failed, JudgeProcess
@@ -53,7 +53,7 @@ class JudgePool:
         # Also if no one closes it: no process is left behind.
         self._finalizer = weakref.finalize(self, self._processes.close)
 
-    async def judge(self, asked: Question) -> tuple[Finding, ...]:
+    async def judge(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
         digest = asked.digest
         if (failure := self._remembered(digest)) is not None:
@@ -64,7 +64,7 @@ class JudgePool:
         finally:
             self._retire_later()
 
-    def _submitted(self, asked: Question, digest: bytes) -> Future[tuple[Finding, ...]]:
+    def _submitted(self, asked: SafetyQuestion, digest: bytes) -> Future[tuple[Finding, ...]]:
         with self._lock:
             if (asking := self._asking.get(digest)) is not None:
                 return asking
@@ -78,7 +78,7 @@ class JudgePool:
         with self._lock:
             self._asking.pop(digest, None)
 
-    async def check(self, asked: Question) -> tuple[Finding, ...]:
+    async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Judge a text that nothing waits for but the person who asks: after everything else."""
         if self._checks >= CHECKS_MAX:
             raise Unavailable(f"{CHECKS_MAX} texts wait to be checked", told="The safety check is busy: try again in a second.")
@@ -105,7 +105,7 @@ class JudgePool:
         self._finalizer()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _ask(self, asked: Question, digest: bytes) -> tuple[Finding, ...]:
+    def _ask(self, asked: SafetyQuestion, digest: bytes) -> tuple[Finding, ...]:
         """On a thread of the pool. Raises Unavailable."""
         # The text itself is measured by its reader; what it is given is measured here.
         too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
@@ -118,8 +118,8 @@ class JudgePool:
                     return (self._told(asked, digest, failed.reason),)
         raise AssertionError("unreachable")
 
-    def _told(self, asked: Question, digest: bytes, reason: str) -> Finding:
-        finding = Finding(UNJUDGED, Verdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
+    def _told(self, asked: SafetyQuestion, digest: bytes, reason: str) -> Finding:
+        finding = Finding(UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
             if len(self._failures) > FAILURES_KEPT:

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opsjobs.model.safety_verdict import Finding, Verdict
+from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety.context import Context
-from opsjobs.safety.question import Question
+from opsjobs.safety.question import SafetyQuestion
 
 HEADER = struct.Struct("!I")
 MESSAGE_BYTES_MAX = 4 << 20
@@ -34,7 +34,7 @@ def length_of(header: bytes) -> int:
     return int(length)
 
 
-def encode_question(asked: Question, *, too_large: bool) -> bytes:
+def encode_question(asked: SafetyQuestion, *, too_large: bool) -> bytes:
     """Return a question as JSON; of one that is too large only what its answer takes."""
     context = asked.context
     return json.dumps(
@@ -53,13 +53,13 @@ def encode_question(asked: Question, *, too_large: bool) -> bytes:
     ).encode()
 
 
-def decode_question(body: bytes) -> tuple[Question, bool]:
+def decode_question(body: bytes) -> tuple[SafetyQuestion, bool]:
     """Return the question, and whether it is too large to be read."""
     said: Mapping[str, Any] = json.loads(body)
     context = Context(frozenset(said["labels"]), said["share_of_targets"], said["targets"], said["become"])
     arguments = None if said["arguments"] is None else tuple(said["arguments"])
     variables = tuple((name, value) for name, value in said["variables"])
-    question = Question(said["interpreter"], said["text"], context, arguments, variables, said["unknown"])
+    question = SafetyQuestion(said["interpreter"], said["text"], context, arguments, variables, said["unknown"])
     return question, bool(said["too_large"])
 
 
@@ -81,7 +81,7 @@ def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
         if (failed := said.get("failed")) is not None:
             return str(failed), True
         found = tuple(
-            Finding(rule, Verdict(severity), reason, excerpt, unknown=bool(unknown))
+            Finding(rule, SafetyVerdict(severity), reason, excerpt, unknown=bool(unknown))
             for rule, severity, reason, excerpt, unknown in said["findings"]
         )
         return found, bool(said["leaves"])

@@ -19,8 +19,8 @@ from opsjobs.standalone.data_dir import DataFolder
 from opsjobs.standalone.helper_process import OWN_DATABASE, WITH_LAB
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.lab.registration import register
-from opsjobs.store.identities import People
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
@@ -37,10 +37,10 @@ async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_data
         folder.forget_workers()
         # In a database that several machines share, each `up` has a key of its own.
         name = "admin" if own_database else f"admin-{socket.gethostname()}"
-        await People(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())
+        await IdentityStore(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())
         vault = Vault(database, settings.security.encryption_keys)
         if lab:
-            await register(Inventory(database, vault), vault, LabFolder(folder.lab))
+            await register(TargetInventory(database, vault), vault, LabFolder(folder.lab))
     finally:
         await database.close()
 

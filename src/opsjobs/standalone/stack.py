@@ -24,7 +24,7 @@ from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.spawn import bare_environment, spawn
-from opsjobs.standalone.supervisor import Process, Say, Supervisor
+from opsjobs.standalone.supervisor import Say, SupervisedProcess, Supervisor
 from opsjobs.standalone.valkey import Valkey
 
 LAB_MACHINES_AT_MOST = 1_000
@@ -150,13 +150,13 @@ class Stack:
     def _start_servers(self) -> None:
         processes = []
         if not self._database_url:
-            processes.append(Process("postgres", self._start_postgres, _SERVER))
+            processes.append(SupervisedProcess("postgres", self._start_postgres, _SERVER))
             self._servers.append("postgres")
         if not self._redis_url:
-            processes.append(Process("valkey", self._start_valkey))
+            processes.append(SupervisedProcess("valkey", self._start_valkey))
             self._servers.append("valkey")
         if self.options.lab:
-            processes.append(Process("lab", self._start_lab))
+            processes.append(SupervisedProcess("lab", self._start_lab))
             self._machines.append("lab")
         self._supervisor.start(processes)
 
@@ -198,7 +198,7 @@ class Stack:
         address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
         self._supervisor.start(
             [
-                Process(name, self._front(name, number, address), died=self._mourner(name), signals=self._signals())
+                SupervisedProcess(name, self._front(name, number, address), died=self._mourner(name), signals=self._signals())
                 for number, name in enumerate(names)
             ]
         )

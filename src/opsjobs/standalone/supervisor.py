@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class SupervisedProcess:
     """How one process is started, asked to end, and mourned.
 
     `start` gives the process once it can be used, or raises Failure. `signals` are sent one after another, each with the seconds
@@ -39,7 +39,7 @@ class Supervisor:
         self._say = say
         self._kept: dict[str, _Kept] = {}
 
-    def start(self, processes: Sequence[Process]) -> None:
+    def start(self, processes: Sequence[SupervisedProcess]) -> None:
         """Start them at the same time and return when all can be used; raises what the first one raises that cannot."""
         new = [_Kept(process, self._say) for process in processes]
         for kept in new:
@@ -70,7 +70,7 @@ class Supervisor:
 class _Kept(threading.Thread):
     """The life after life of one process. This thread is its parent: the process dies when the thread does."""
 
-    def __init__(self, process: Process, say: Say) -> None:
+    def __init__(self, process: SupervisedProcess, say: Say) -> None:
         super().__init__(name=f"keep-{process.name}", daemon=True)
         self.process = process
         self.first: Future[None] = Future()

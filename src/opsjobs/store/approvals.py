@@ -13,22 +13,22 @@ from opsjobs.model.errors import NotFound
 from opsjobs.model.run_views import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
 from opsjobs.store.ledger.authors import authors_of
-from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 
 APPROVALS = Listing(
     APPROVAL,
     {
-        "id": Column("integer", sort=True),
-        "execution_id": Column("integer"),
-        "decided_by": Column("text", walk=IndexWalk("decided_by")),
-        "status": Column("text", walk=IndexWalk("status")),
-        "action": Column("text", beside=("status", "execution_id", "decided_by")),
-        "kind": Column("text", beside=("status", "execution_id", "decided_by")),
-        "requested_by": Column("text"),
-        "asked_at": Column("moment", beside=("status", "execution_id", "decided_by")),
-        "expires_at": Column("moment", beside=("status", "execution_id", "decided_by")),
+        "id": ListColumn("integer", sort=True),
+        "execution_id": ListColumn("integer"),
+        "decided_by": ListColumn("text", walk=IndexWalk("decided_by")),
+        "status": ListColumn("text", walk=IndexWalk("status")),
+        "action": ListColumn("text", beside=("status", "execution_id", "decided_by")),
+        "kind": ListColumn("text", beside=("status", "execution_id", "decided_by")),
+        "requested_by": ListColumn("text"),
+        "asked_at": ListColumn("moment", beside=("status", "execution_id", "decided_by")),
+        "expires_at": ListColumn("moment", beside=("status", "execution_id", "decided_by")),
     },
     labels="labels",
     label_rows="execution_id",

@@ -11,7 +11,7 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.execution import moment
 from opsjobs.model.run_views import TargetName
 from opsjobs.store.blobs import Written, seal
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import find
 from opsjobs.store.transaction import Database
 
@@ -22,13 +22,13 @@ from artifacts a join target_runs r on r.id = a.target_run_id join file_contents
 ARTIFACTS = Listing(
     f"select x.*, x.target_id as target from ({_SELECT} where a.execution_id = %(execution)s) x",
     {
-        "id": Column("integer", sort=True),
-        "target": Column("text"),
-        "target_name": Column("text", sort=True),
-        "action": Column("text"),
-        "path": Column("text", sort=True),
-        "size": Column("integer", sort=True),
-        "sha256": Column("text"),
+        "id": ListColumn("integer", sort=True),
+        "target": ListColumn("text"),
+        "target_name": ListColumn("text", sort=True),
+        "action": ListColumn("text"),
+        "path": ListColumn("text", sort=True),
+        "size": ListColumn("integer", sort=True),
+        "sha256": ListColumn("text"),
     },
     default_sort="id",
 )

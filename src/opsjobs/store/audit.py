@@ -50,7 +50,7 @@ values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s
         %(after)s, %(reason)s)"""
 
 
-class Change(TypedDict):
+class AuditChange(TypedDict):
     """What a thing was before, and is after."""
 
     before: dict[str, Any]
@@ -152,7 +152,7 @@ def told(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in thing.items() if name not in _NOT_SAID}
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> AuditChange:
     """`before` and `after` for `record`: of two descriptions of a thing what is not the same.
 
     >>> changes({"port": 22, "zone": "a"}, {"port": 2222, "zone": "a"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from opsjobs.model.audit_chain import Ends, Link
+from opsjobs.model.audit_chain import ChainLink, Ends
 from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
@@ -25,7 +25,7 @@ update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal 
 _IDS = "select coalesce(max(id), 0) as id from audit_log where seal is null and action = 'audit.retained'"
 
 
-class Unproven(Failure):
+class UnverifiedChain(Failure):
     """The chain's beginning and end are not as opsjobs signed them, or by a key that is missing: it is not gone on with."""
 
 
@@ -44,9 +44,9 @@ class Chain:
         """What it says. Raises Unproven: whoever went on with what somebody else wrote would sign it."""
         proof = self.proof(keys)
         if proof is Proof.UNKNOWN and self.signature is not None:
-            raise Unproven(key_missing(self.signature.key_id, f"the end of the audit log (number {self.ends.head.seal})"))
+            raise UnverifiedChain(key_missing(self.signature.key_id, f"the end of the audit log (number {self.ends.head.seal})"))
         if proof is not Proof.GOOD:
-            raise Unproven(
+            raise UnverifiedChain(
                 f"the audit log is said to begin behind number {self.ends.base.seal} and to end at {self.ends.head.seal}, but opsjobs "
                 "did not sign that: somebody changed it in the database. Nothing more is sealed: `opsjobs audit verify` says what is wrong, "
                 "and `opsjobs audit anchor` begins anew behind it."
@@ -85,7 +85,7 @@ def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
 
 def found(row: DictRow) -> Chain:
     """Of a row with COLUMNS."""
-    base, head = Link(row["base_seal"], row["base_hash"]), Link(row["head_seal"], row["head_hash"])
+    base, head = ChainLink(row["base_seal"], row["base_hash"]), ChainLink(row["head_seal"], row["head_hash"])
     return Chain(Ends(base, head, row["anchor_seal"], row["anchor_id"]), Signature.of(row["key_id"], row["mac"]))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.audit_chain import FIELDS, Break, Ends, Link, Walk, stamp, went_back
+from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink, ChainWalk, Ends, stamp, went_back
 from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit_chain
 from opsjobs.store.audit_chain import Chain, key_missing
-from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
 # Rows that one verification or one copy looks at; whoever wants more goes on from where it ended.
@@ -28,17 +28,17 @@ _SIGNED = f"{_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') 
 AUDIT = Listing(
     f"select {_COLUMNS}, encode(hash, 'hex') as hash from audit_log",
     {
-        "id": Column("integer", sort=True),
-        "at": Column("moment", indexed=True),
-        "request_id": Column("text", walk=IndexWalk("request_id")),
-        "thing_id": Column("text", walk=IndexWalk("thing_id")),
-        "thing_name": Column("text", walk=IndexWalk("thing_name")),
-        "address": Column("text", walk=IndexWalk("address")),
-        "person": Column("text", walk=IndexWalk("person")),
-        "actor": Column("text", walk=IndexWalk("actor")),
-        "action": Column("text", walk=IndexWalk("action")),
-        "thing": Column("text", walk=IndexWalk("thing")),
-        "actor_kind": Column("text", walk=IndexWalk("actor_kind")),
+        "id": ListColumn("integer", sort=True),
+        "at": ListColumn("moment", indexed=True),
+        "request_id": ListColumn("text", walk=IndexWalk("request_id")),
+        "thing_id": ListColumn("text", walk=IndexWalk("thing_id")),
+        "thing_name": ListColumn("text", walk=IndexWalk("thing_name")),
+        "address": ListColumn("text", walk=IndexWalk("address")),
+        "person": ListColumn("text", walk=IndexWalk("person")),
+        "actor": ListColumn("text", walk=IndexWalk("actor")),
+        "action": ListColumn("text", walk=IndexWalk("action")),
+        "thing": ListColumn("text", walk=IndexWalk("thing")),
+        "actor_kind": ListColumn("text", walk=IndexWalk("actor_kind")),
     },
 )
 _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"
@@ -62,9 +62,9 @@ class Verified:
     """
 
     checked: int
-    at: Link
+    at: ChainLink
     more: bool
-    broken: Break | None
+    broken: ChainBreak | None
     ends: Ends
     unsealed: int
     noted_at: int | None
@@ -93,7 +93,7 @@ class AuditLog:
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
         self._keys = SigningKeys(keys)
-        self._seen = Link()
+        self._seen = ChainLink()
 
     async def list(self, request: PageRequest) -> Page[dict[str, Any]]:
         """The newest first; filters and orders are those of AUDIT."""
@@ -120,19 +120,19 @@ class AuditLog:
         missing, ends = sorted(walk.keys_missing), chain.ends
         return Verified(walk.checked, walk.at, more, broken, ends, unsealed["n"] if unsealed else 0, noted_at, missing)
 
-    async def _begun(self, connection: Connection, chain: Chain, after: int | None) -> Walk:
+    async def _begun(self, connection: Connection, chain: Chain, after: int | None) -> ChainWalk:
         """A walk from the link to begin behind; where that row's signature is not of its hash, the walk is broken there."""
         base, ends = chain.ends.base, chain.ends if chain.proof(self._keys) is Proof.GOOD else None
         row = await _row(connection, base, after)
         if row is None:
             # Whoever names a row that is not there finds the gap: no hash fits what comes behind it.
-            start = base if after is None or after <= base.seal else Link(after)
-            return Walk(start, self._keys, ends)
-        walk = Walk(Link(row["seal"], row["hash"]), self._keys, ends)
+            start = base if after is None or after <= base.seal else ChainLink(after)
+            return ChainWalk(start, self._keys, ends)
+        walk = ChainWalk(ChainLink(row["seal"], row["hash"]), self._keys, ends)
         walk.begin(row)
         return walk
 
-    async def _ended(self, connection: Connection, chain: Chain, walk: Walk, seen: Link) -> Break | None:
+    async def _ended(self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink) -> ChainBreak | None:
         """What is wrong, at the end of the walk: with a row, with the last one, or with what is said of the whole chain."""
         walk.end(chain.ends.head)
         proof = chain.proof(self._keys)
@@ -140,7 +140,7 @@ class AuditLog:
             return walk.broken
         if proof is Proof.UNKNOWN and chain.signature is not None:
             told = f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: the end of the audit log"
-            return Break(walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told))
+            return ChainBreak(walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told))
         if proof is not Proof.GOOD:
             return _ends_unsigned(chain.ends, walk, await self._let_go_to(connection))
         if (back := went_back(seen, chain.ends.head)) is None:
@@ -160,7 +160,7 @@ class AuditLog:
         async with self._at_one_moment() as connection:
             base = (await audit_chain.read(connection)).ends.base
             start = await _row(connection, base, after)
-            link = Link(start["seal"], start["hash"]) if start is not None else base
+            link = ChainLink(start["seal"], start["hash"]) if start is not None else base
             rows = await _stretch(connection, link.seal)
         previous, copied = link.hash, list[dict[str, Any]]()
         for row in rows:
@@ -175,14 +175,14 @@ class AuditLog:
             yield connection
 
 
-async def _row(connection: Connection, base: Link, after: int | None) -> DictRow | None:
+async def _row(connection: Connection, base: ChainLink, after: int | None) -> DictRow | None:
     """The row to begin behind; None where that is the chain's beginning. What was let go of meanwhile is not there to be looked at."""
     if after is None or after <= base.seal:
         return None
     return await (await connection.execute(_LINK, [after])).fetchone()
 
 
-def _ends_unsigned(ends: Ends, walk: Walk, let_go_to: int) -> Break:
+def _ends_unsigned(ends: Ends, walk: ChainWalk, let_go_to: int) -> ChainBreak:
     """All rows fit, but where the chain begins and ends opsjobs did not say."""
     if ends.base.seal > let_go_to:
         first = let_go_to + 1
@@ -190,13 +190,13 @@ def _ends_unsigned(ends: Ends, walk: Walk, let_go_to: int) -> Break:
             f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no row `audit.retained` of ours says that "
             "retention let go of so many."
         )
-        return Break(first, "base", detail)
+        return ChainBreak(first, "base", detail)
     first = walk.unproven or (walk.at.seal if walk.signed else ends.base.seal) + 1
     detail = (
         f"The chain is said to end at {walk.at.seal}, but opsjobs did not sign that: row {first} and what followed were taken away, or "
         "made anew."
     )
-    return Break(first, "tail", detail)
+    return ChainBreak(first, "tail", detail)
 
 
 async def _stretch(connection: Connection, after: int) -> list[DictRow]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.audit_chain import FIELDS, Ends, Link, Walk, went_back
+from opsjobs.model.audit_chain import FIELDS, ChainLink, ChainWalk, Ends, went_back
 from opsjobs.model.audit_signing import Part, SigningKeys
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, audit_chain
-from opsjobs.store.audit_chain import Unproven
+from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.transaction import Connection, Database
 
 # Rows that one transaction seals.
@@ -59,7 +59,7 @@ class Seals:
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
         self._keys = SigningKeys(keys)
-        self._seen = Link()
+        self._seen = ChainLink()
 
     async def seal(self, *, older_than_seconds: float = 0.0) -> int:
         """Seal what is committed, at most 500 rows; says how many. One query where nothing is so old, or another is at it.
@@ -87,7 +87,7 @@ class Seals:
         """Where the chain begins and ends, locked."""
         ends = (await audit_chain.read(connection, lock=True)).trusted(self._keys)
         if (back := went_back(self._seen, ends.head)) is not None:
-            raise Unproven(back.detail)
+            raise UnverifiedChain(back.detail)
         return ends
 
     async def _write(self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part) -> Ends:
@@ -109,7 +109,7 @@ class Seals:
         await audit_chain.write(connection, grown, self._keys)
         return grown
 
-    async def anchor(self, reason: str) -> Link:
+    async def anchor(self, reason: str) -> ChainLink:
         """Begin the chain anew behind all rows, whatever became of it; gives where it begins. On record, with the reason.
 
         The way out where it is broken for good, or where a key is lost. What was before stays, and is proven by nothing.
@@ -119,7 +119,7 @@ class Seals:
             before = (await audit_chain.read(connection, lock=True)).ends
             last = await (await connection.execute(_LAST)).fetchone()
             assert last is not None
-            base = Link(last["seal"], last["hash"]) if last["seal"] > before.head.seal else before.head
+            base = ChainLink(last["seal"], last["hash"]) if last["seal"] > before.head.seal else before.head
             ends = Ends(base, base, base.seal)
             after = {"base": str(base), "broken": {"base": str(before.base), "head": str(before.head)}}
             await self._own(connection, ends, "audit.anchored", after, reason)
@@ -159,14 +159,14 @@ class Seals:
 
         return await self._database.repeat(once)
 
-    async def _old(self, connection: Connection, ends: Ends, until: datetime) -> Link:
+    async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
         """The last link that is too old to keep, of the next 2,000."""
-        walk = Walk(ends.base, self._keys, ends)
+        walk = ChainWalk(ends.base, self._keys, ends)
         for row in await (await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])).fetchall():
             if row["at"] >= until or not walk.step(row, row["hash"]):
                 break
         if walk.at.seal == ends.head.seal:
             walk.end(ends.head)
         if walk.broken is not None:
-            raise Unproven(f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}")
+            raise UnverifiedChain(f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}")
         return walk.at

@@ -16,7 +16,7 @@ from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
 from opsjobs.store.execution_log import write_event
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
 UNWELL_AT_MOST = 10_000
@@ -62,13 +62,13 @@ from circuits c left join targets t on t.id::text = c.target_id left join creden
 CIRCUITS = Listing(
     f"{_SHOWN} where (c.state <> 'closed' or c.failures > 0 or %(closed)s)",
     {
-        "id": Column("integer", sort=True),
-        "state": Column("text"),
-        "target_id": Column("text"),
-        "target": Column("text", sort=True, expression="coalesce(target, '')"),
-        "credential": Column("text"),
-        "code": Column("text"),
-        "since": Column("moment"),
+        "id": ListColumn("integer", sort=True),
+        "state": ListColumn("text"),
+        "target_id": ListColumn("text"),
+        "target": ListColumn("text", sort=True, expression="coalesce(target, '')"),
+        "credential": ListColumn("text"),
+        "code": ListColumn("text"),
+        "since": ListColumn("moment"),
     },
     labels="labels",
 )
@@ -93,7 +93,7 @@ _UNWELL = f"""
 select target_id, credential_id from circuits where state <> 'closed' or failures > 0 limit {UNWELL_AT_MOST}"""
 
 
-class Circuits:
+class CircuitStore:
     """What the breaker of every process asks and tells; also the list that people see."""
 
     def __init__(self, database: Database, policy: CircuitPolicy | None = None) -> None:

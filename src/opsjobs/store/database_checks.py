@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.model.errors import DiskFull
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Keys
+from opsjobs.store.vault import KeyRotation
 
 OLDEST_VERSION = 15
 TABLES_NAMED = 5
@@ -108,7 +108,7 @@ def _rights_faults(facts: Mapping[str, Any]) -> list[Complaint]:
 class Fitness:
     """Asks the database. Raises Unavailable while it is away."""
 
-    def __init__(self, database: Database, keys: Keys) -> None:
+    def __init__(self, database: Database, keys: KeyRotation) -> None:
         self._database = database
         self._keys = keys
 

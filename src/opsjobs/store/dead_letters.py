@@ -11,7 +11,7 @@ from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.retry_request import DeadLetter, DiscardDraft, LetterFilter, LettersDraft, PastRun
 from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.retry_source import RUN_COLUMNS, past_run
 from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
@@ -30,13 +30,13 @@ where r.status in ('lost', 'dead') and not exists (select from dead_letter_answe
 DEAD_LETTERS = Listing(
     _LETTERS,
     {
-        "id": Column("integer", sort=True),
-        "job": Column("texts"),
-        "target": Column("texts"),
-        "error": Column("text"),
-        "status": Column("text"),
-        "execution": Column("integer"),
-        "at": Column("moment"),
+        "id": ListColumn("integer", sort=True),
+        "job": ListColumn("texts"),
+        "target": ListColumn("texts"),
+        "error": ListColumn("text"),
+        "status": ListColumn("text"),
+        "execution": ListColumn("integer"),
+        "at": ListColumn("moment"),
     },
     labels="labels",
 )

@@ -38,7 +38,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SealPlace:
     """Where a secret is stored. Bytes that were moved to another place, or back to an older version, do not open."""
 
     table: str
@@ -66,7 +66,7 @@ class KeyRing:
         self.ids = tuple(self._ciphers)
         self.signing = SigningKeys(keys)
 
-    def seal(self, plaintext: bytes, place: Place) -> Sealed:
+    def seal(self, plaintext: bytes, place: SealPlace) -> Sealed:
         """Encrypt under a fresh random key, and that key under the current key-encryption key."""
         data_key = secrets.token_bytes(KEY_BYTES)
         return Sealed(
@@ -75,7 +75,7 @@ class KeyRing:
             _encrypt(AESGCM(data_key), plaintext, place.aad("content")),
         )
 
-    def open(self, sealed: Sealed, place: Place) -> bytes:
+    def open(self, sealed: Sealed, place: SealPlace) -> bytes:
         """The plaintext. Raises KeyMissing, Tampered."""
         data_key = self._unwrapped(sealed, place)
         try:
@@ -83,13 +83,13 @@ class KeyRing:
         except (InvalidTag, ValueError):
             raise _tampered(place) from None
 
-    def rewrapped(self, sealed: Sealed, place: Place) -> Sealed:
+    def rewrapped(self, sealed: Sealed, place: SealPlace) -> Sealed:
         """The same content under the current key; what does not open is not wrapped again. Raises KeyMissing, Tampered."""
         self.open(sealed, place)
         wrapped = _encrypt(self._ciphers[self.current], self._unwrapped(sealed, place), place.aad("key"))
         return Sealed(self.current, wrapped, sealed.sealed)
 
-    def _unwrapped(self, sealed: Sealed, place: Place) -> bytes:
+    def _unwrapped(self, sealed: Sealed, place: SealPlace) -> bytes:
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
             raise KeyMissing(f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS")
@@ -104,11 +104,11 @@ class KeyRing:
 
     def self_test(self) -> None:
         """Seal and open once; raises RuntimeError where the result is not what it must be."""
-        place = Place("self_test", UUID(int=0), 1)
+        place = SealPlace("self_test", UUID(int=0), 1)
         plaintext = secrets.token_bytes(64)
         self.check(plaintext, self.seal(plaintext, place), place)
 
-    def check(self, plaintext: bytes, stored: Sealed, place: Place) -> None:
+    def check(self, plaintext: bytes, stored: Sealed, place: SealPlace) -> None:
         """Raises RuntimeError where what is stored for this plaintext shows it, or does not open to it in this place."""
         shown = stored.wrapped_key + stored.sealed
         if plaintext in shown or base64.b64encode(plaintext) in shown or self.open(stored, place) != plaintext:
@@ -120,7 +120,7 @@ def new_key() -> Secret:
     return Secret(encoded(secrets.token_bytes(KEY_BYTES)))
 
 
-def _tampered(place: Place) -> Tampered:
+def _tampered(place: SealPlace) -> Tampered:
     return Tampered(f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs")
 
 

@@ -26,7 +26,7 @@ FORGET_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One entry of an execution's log: for output the bytes (or how many were dropped) at `start_offset` of a stream."""
 
     seq: int
@@ -102,7 +102,7 @@ class Journal:
         self._database = database
         self._days = OrderedDict[int, date]()
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[LogEntry]:
         """The entries after a position, in order: at most `limit`, and no further one once `max_bytes` are full."""
         given = {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
         return [_entry(row) for row in await self._fetch(_READ, given)]
@@ -117,7 +117,7 @@ class Journal:
         after: int = 0,
         limit: int = 1_000,
         max_bytes: int = PAGE_BYTES,
-    ) -> AsyncIterator[list[Entry]]:
+    ) -> AsyncIterator[list[LogEntry]]:
         """Pages of output entries in order of position, narrowed to one target run, stream or action."""
         narrowed = {"execution": execution_id, "target_run": target_run, "stream": stream, "action": action}
         while rows := await self._fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
@@ -132,7 +132,7 @@ class Journal:
             detail = f"The log of execution {execution.id}, of {execution.log_day}, is gone: it was older than OPSJOBS_KEEP_LOGS."
             raise Gone("log_dropped", detail)
 
-    async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[Entry]:
+    async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[LogEntry]:
         """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
         given = {"execution": execution_id, "after": after, "upto": upto, "limit": limit}
         return [_entry(row) for row in await self._fetch(_STATES, given)]
@@ -171,8 +171,8 @@ class Journal:
         return len(await self._database.fetch(_FORGET_KEYS, [FORGET_ROWS]))
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(
+def _entry(row: Mapping[str, Any]) -> LogEntry:
+    return LogEntry(
         row["seq"],
         row["at"],
         row["event"],

@@ -13,10 +13,10 @@ from opsjobs.model.action import line_of
 from opsjobs.model.errors import NotFound
 from opsjobs.model.exclusive_names import shown
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.model.run_views import Captured, Group, Result, TargetName, TargetRun, last_line
+from opsjobs.model.run_views import Captured, Result, ResultGroup, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
 from opsjobs.store.hold_reasons import held_runs
-from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
@@ -45,12 +45,12 @@ from job_executions e join execution_specs s on s.execution_id = e.id"""
 EXECUTIONS = Listing(
     _EXECUTION,
     {
-        "id": Column("integer", sort=True),
-        "parent": Column("integer"),
-        "job_id": Column("integer", walk=IndexWalk("job_id")),
-        "job_name": Column("text", walk=IndexWalk("job_name", "spec_id")),
-        "requested_by": Column("text", walk=IndexWalk("requested_by", "spec_id")),
-        "status": Column(
+        "id": ListColumn("integer", sort=True),
+        "parent": ListColumn("integer"),
+        "job_id": ListColumn("integer", walk=IndexWalk("job_id")),
+        "job_name": ListColumn("text", walk=IndexWalk("job_name", "spec_id")),
+        "requested_by": ListColumn("text", walk=IndexWalk("requested_by", "spec_id")),
+        "status": ListColumn(
             "text",
             walk=IndexWalk(
                 "row_status",
@@ -61,9 +61,9 @@ EXECUTIONS = Listing(
                 },
             ),
         ),
-        "triggered_by": Column("text", walk=IndexWalk("triggered_by", "spec_id")),
-        "created_at": Column("moment", sort=True, indexed=True, by_id=True),
-        "finished_at": Column("moment", indexed=True),
+        "triggered_by": ListColumn("text", walk=IndexWalk("triggered_by", "spec_id")),
+        "created_at": ListColumn("moment", sort=True, indexed=True, by_id=True),
+        "finished_at": ListColumn("moment", indexed=True),
     },
     labels="labels",
     label_rows="id",
@@ -93,14 +93,14 @@ where l.tail is not null"""
 RUNS = Listing(
     f"{_RUN} where execution_id = %(execution)s",
     {
-        "position": Column("integer", sort=True),
-        "target": Column("text"),
-        "target_name": Column("text", sort=True),
-        "status": Column("text", sort=True),
-        "waiting_for": Column("text"),
-        "error_code": Column("text"),
-        "worker": Column("text"),
-        "exit_code": Column("integer"),
+        "position": ListColumn("integer", sort=True),
+        "target": ListColumn("text"),
+        "target_name": ListColumn("text", sort=True),
+        "status": ListColumn("text", sort=True),
+        "waiting_for": ListColumn("text"),
+        "error_code": ListColumn("text"),
+        "worker": ListColumn("text"),
+        "exit_code": ListColumn("integer"),
     },
     default_sort="position",
 )
@@ -117,16 +117,16 @@ from job_execution_results x join target_runs r on r.id = x.target_run_id left j
 ) c on c.key = x.action
 where x.execution_id = %(execution)s""",
     {
-        "id": Column("integer", sort=True),
-        "target": Column("text"),
-        "target_name": Column("text"),
-        "target_run": Column("integer"),
-        "action_key": Column("text"),
-        "attempt": Column("integer"),
-        "status": Column("text"),
-        "exit_code": Column("integer"),
-        "error_code": Column("text"),
-        "inherited_from": Column("integer"),
+        "id": ListColumn("integer", sort=True),
+        "target": ListColumn("text"),
+        "target_name": ListColumn("text"),
+        "target_run": ListColumn("integer"),
+        "action_key": ListColumn("text"),
+        "attempt": ListColumn("integer"),
+        "status": ListColumn("text"),
+        "exit_code": ListColumn("integer"),
+        "error_code": ListColumn("text"),
+        "inherited_from": ListColumn("integer"),
     },
     default_sort="id",
 )
@@ -186,7 +186,9 @@ with run as materialized (
   from told group by 1, 2, 3, 4, 5
 )
 select * from alike"""
-GROUPS = Listing(_GROUPS, {"count": Column("integer", sort=True), "status": Column("text")}, default_sort="-count", keyed=False)
+GROUPS = Listing(
+    _GROUPS, {"count": ListColumn("integer", sort=True), "status": ListColumn("text")}, default_sort="-count", keyed=False
+)
 _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
 ) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr', c.* from ({_STDERR_HEADS.strip()}) c"""
@@ -309,7 +311,7 @@ class Executions:
         rows = await self._database.fetch(_HEADS, {**_of(execution), "runs": list(set(runs))})
         return {(r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b"" for r in rows}
 
-    async def groups(self, execution: Execution, request: PageRequest, *, action: str | None = None) -> Page[Group]:
+    async def groups(self, execution: Execution, request: PageRequest, *, action: str | None = None) -> Page[ResultGroup]:
         """Ended runs that came to the same, the largest group first; `action` compares only what that action did."""
         of = {**_of(execution), "action": action}
         page = await GROUPS.page(self._database, request, of)
@@ -418,10 +420,10 @@ def _captured(head: bytes, total_bytes: int) -> Captured:
     return Captured(head, max(total_bytes, len(head)))
 
 
-def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> Group:
+def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> ResultGroup:
     targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
     said = Captured(stdout, row["bytes"])
-    return Group(row["digest"], row["exit_code"], RunStatus(row["status"]), said, targets, row["error_code"], stderr)
+    return ResultGroup(row["digest"], row["exit_code"], RunStatus(row["status"]), said, targets, row["error_code"], stderr)
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:

@@ -14,7 +14,7 @@ from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
 from opsjobs.store.blobs import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import Column, IndexWalk, Listing, Page, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import find
 from opsjobs.store.transaction import Database
 
@@ -24,11 +24,11 @@ from files f join file_contents c on c.id = f.content_id"""
 FILES = Listing(
     f"{_SELECT} where %(by)s::text is null or (f.created_by, f.created_by_kind) = (%(by)s, %(kind)s)",
     {
-        "id": Column("integer", sort=True),
-        "name": Column("text", walk=IndexWalk("name")),
-        "sha256": Column("text"),
-        "created_by": Column("text", walk=IndexWalk("created_by")),
-        "created_at": Column("moment", sort=True, indexed=True, by_id=True),
+        "id": ListColumn("integer", sort=True),
+        "name": ListColumn("text", walk=IndexWalk("name")),
+        "sha256": ListColumn("text"),
+        "created_by": ListColumn("text", walk=IndexWalk("created_by")),
+        "created_at": ListColumn("moment", sort=True, indexed=True, by_id=True),
     },
 )
 _CREATE = "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, %s, %s, %s) returning id"

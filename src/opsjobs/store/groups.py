@@ -17,7 +17,7 @@ from opsjobs.model.target_group import GroupDraft, check_nesting
 from opsjobs.store import audit, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
@@ -60,12 +60,12 @@ select g.id, g.uuid, g.name, g.description, g.selector, g.groups, g.created_at, 
 GROUPS = Listing(
     _SHOWN,
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "groups": Column("texts"),
-        "created_at": Column("moment", sort=True),
-        "updated_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "groups": ListColumn("texts"),
+        "created_at": ListColumn("moment", sort=True),
+        "updated_at": ListColumn("moment", sort=True),
     },
     default_sort="name",
 )

@@ -23,7 +23,7 @@ from opsjobs.store import audit, circuits, idempotency, target_selection
 from opsjobs.store.host_keys import host_key_line
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
@@ -88,21 +88,21 @@ _SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s))"
 TARGETS = Listing(
     _SELECT + _SUBSET,
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "host": Column("text", sort=True),
-        "port": Column("integer"),
-        "transport": Column("text"),
-        "platform": Column("text"),
-        "groups": Column("texts"),
-        "credential": Column("text"),
-        "jump": Column("text"),
-        "host_key_policy": Column("text"),
-        "zone": Column("text"),
-        "durable": Column("text"),
-        "created_at": Column("moment"),
-        "updated_at": Column("moment"),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "host": ListColumn("text", sort=True),
+        "port": ListColumn("integer"),
+        "transport": ListColumn("text"),
+        "platform": ListColumn("text"),
+        "groups": ListColumn("texts"),
+        "credential": ListColumn("text"),
+        "jump": ListColumn("text"),
+        "host_key_policy": ListColumn("text"),
+        "zone": ListColumn("text"),
+        "durable": ListColumn("text"),
+        "created_at": ListColumn("moment"),
+        "updated_at": ListColumn("moment"),
     },
     default_sort="name",
     labels="labels",
@@ -172,7 +172,7 @@ _NAMED = f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.
 _BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)s order by name limit %(limit)s"
 
 
-class Inventory:
+class TargetInventory:
     """Targets in PostgreSQL; also the embedded stand-in of the Target Service. `local`: whether `transport: local` is on."""
 
     def __init__(self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False) -> None:

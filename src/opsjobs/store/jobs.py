@@ -22,7 +22,7 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.execution_log import write_event
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.job_versions import vouched_anew, write_version
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling import schedules
 from opsjobs.store.scope_checks import check_job_name
@@ -138,16 +138,16 @@ left join lateral (
 JOBS = Listing(
     f"{_SELECT} where j.state <> 'archived'",
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "job_type": Column("text"),
-        "state": Column("text"),
-        "status": Column("text"),
-        "tags": Column("texts"),
-        "created_by": Column("text", sort=True),
-        "created_at": Column("moment", sort=True),
-        "updated_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "job_type": ListColumn("text"),
+        "state": ListColumn("text"),
+        "status": ListColumn("text"),
+        "tags": ListColumn("texts"),
+        "created_by": ListColumn("text", sort=True),
+        "created_at": ListColumn("moment", sort=True),
+        "updated_at": ListColumn("moment", sort=True),
     },
     default_sort="-id",
     labels="opsjobs_labels(tags)",
@@ -156,10 +156,10 @@ JOBS = Listing(
 VERSIONS = Listing(
     f"select v.version as id, v.version, v.created_at, v.created_by, {_DEFINITION} from job_versions v where v.job_id = %(job)s",
     {
-        "id": Column("integer", sort=True),
-        "version": Column("integer", sort=True),
-        "created_by": Column("text"),
-        "created_at": Column("moment"),
+        "id": ListColumn("integer", sort=True),
+        "version": ListColumn("integer", sort=True),
+        "created_by": ListColumn("text"),
+        "created_at": ListColumn("moment"),
     },
     default_sort="-version",
     labels="opsjobs_labels(tags)",

@@ -23,7 +23,7 @@ where r.status = 'succeeded' and r.claimed_at is not null
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class LaunchHistory:
     """`execution`: the job's last one (None: never executed), and its targets' names by their ids. `seconds`: the median of
     what a target took in the last `executions`; None where nothing is known.
     """
@@ -34,12 +34,12 @@ class Past:
     executions: int = 0
 
 
-async def past(database: Database, job_id: int) -> Past:
+async def past(database: Database, job_id: int) -> LaunchHistory:
     """The job's past; of a job that was never executed it says nothing."""
     last = await database.fetch(_LAST, [job_id])
     if not last:
-        return Past()
+        return LaunchHistory()
     taken = await database.fetch_one(_TAKEN, [job_id, EXECUTIONS_LOOKED_AT])
     assert taken is not None
     names = {row["target_id"]: row["target_name"] for row in last}
-    return Past(last[0]["execution_id"], names, taken["seconds"], taken["executions"])
+    return LaunchHistory(last[0]["execution_id"], names, taken["seconds"], taken["executions"])

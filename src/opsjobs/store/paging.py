@@ -67,7 +67,7 @@ class IndexWalk:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ListColumn:
     """One field of a list: how its filter is read, and whether `sort=` may name it.
 
     `expression` (SQL over the select's columns) is what is sorted by, where that is not the column itself: it must never
@@ -125,7 +125,7 @@ class Listing:
     def __init__(
         self,
         select: str,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, ListColumn],
         *,
         default_sort: str = "-id",
         labels: str | None = None,
@@ -269,14 +269,14 @@ class Listing:
     def _walk(self, request: PageRequest) -> str | None:
         """The filter whose index is walked along: the first that the list names, if nothing but ids orders it."""
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
-        if sorted_by != "id" and not self.columns.get(sorted_by, Column()).by_id:
+        if sorted_by != "id" and not self.columns.get(sorted_by, ListColumn()).by_id:
             return None
         return next((name for name, column in self.columns.items() if column.walk and request.filters.get(name)), None)
 
     def _order(self, request: PageRequest, walk: str | None) -> _Order:
         text = request.sort or self.default_sort
         name = text.removeprefix("-")
-        column = self.columns.get(name, Column())
+        column = self.columns.get(name, ListColumn())
         if not column.sort:
             raise _wrong("sort", f"The list cannot be sorted by {name[:60]!r}: it can by {', '.join(self.sorts)}.")
         down = text.startswith("-")
@@ -324,7 +324,7 @@ class Listing:
             wheres.append(self._condition(name, parameter, len(read)))
         return wheres, values
 
-    def _column(self, name: str) -> Column:
+    def _column(self, name: str) -> ListColumn:
         return self.columns[name] if name in self.columns else self.columns[self._moment_of(name)]
 
     def _moment_of(self, name: str) -> str:

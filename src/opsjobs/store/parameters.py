@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.secret import JobSecret, Secret, is_secret
-from opsjobs.store.envelope import KeyRing, Place, Sealed
+from opsjobs.store.envelope import KeyRing, Sealed, SealPlace
 
 MASKED = "***"
 _SEALED = "sealed"
@@ -52,8 +52,8 @@ def _is_sealed(value: Any) -> bool:
     return isinstance(value, dict) and _SEALED in value
 
 
-def _place(execution: UUID, name: str) -> Place:
-    return Place(f"execution_specs.{name}", execution, 1)
+def _place(execution: UUID, name: str) -> SealPlace:
+    return SealPlace(f"execution_specs.{name}", execution, 1)
 
 
 def _kept(ring: KeyRing, execution: UUID, name: str, value: Any) -> Any:

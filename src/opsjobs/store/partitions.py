@@ -38,11 +38,11 @@ class Partitions:
                 try:
                     row = await (await connection.execute(MAKE, {"day": day})).fetchone()
                 except errors.LockNotAvailable as busy:
-                    raise _BusyError from busy
-        except _BusyError:
+                    raise _PartitionBusyError from busy
+        except _PartitionBusyError:
             return False
         return row is not None and row["made"]
 
 
-class _BusyError(Exception):
+class _PartitionBusyError(Exception):
     """The log is in use."""

@@ -20,7 +20,7 @@ COUNTED_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerStatus:
     """One incarnation of a worker process. `alive`: not buried, and its lease has not run out."""
 
     id: UUID
@@ -160,9 +160,9 @@ class Fleet:
         assert row is not None
         return str(row["version"]).split()[0]
 
-    async def workers(self) -> list[Worker]:
+    async def workers(self) -> list[WorkerStatus]:
         """Those not buried, and those buried within the hour: at most 1,000, the living first."""
-        return [Worker(**row) for row in await self._database.fetch(_WORKERS)]
+        return [WorkerStatus(**row) for row in await self._database.fetch(_WORKERS)]
 
     async def queues(self) -> list[Queue]:
         """One for each zone that has work or workers."""

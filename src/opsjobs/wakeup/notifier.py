@@ -24,8 +24,8 @@ BACKOFF_SECONDS_FIRST = 0.1
 BACKOFF_SECONDS_LAST = 3.0
 
 
-class Doorbell:
-    """`ring(zone)` is instant and never raises. Bells for one zone are merged into one; without Redis they are dropped.
+class Notifier:
+    """`notify(zone)` is instant and never raises. Bells for one zone are merged into one; without Redis they are dropped.
 
     A bell goes out at once, or SPACING_SECONDS after the zone's last one.
     """
@@ -33,7 +33,7 @@ class Doorbell:
     def __init__(self, url: str | None, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
         self._wire = _Wire(url) if url else None
-        # When each bell that waits is due; and of zones rung just now, when the next one is.
+        # When each bell that waits is due; and of zones notified just now, when the next one is.
         self._zones: dict[str, float] = {}
         self._next_due: dict[str, float] = {}
         self._change = threading.Condition()
@@ -43,7 +43,7 @@ class Doorbell:
     def start(self) -> None:
         """Begin to send. A Redis that is down is no error."""
         if self._wire and self._thread is None:
-            self._thread = threading.Thread(target=self._ring_for_ever, name="opsjobs-doorbell", daemon=True)
+            self._thread = threading.Thread(target=self._ring_for_ever, name="opsjobs-notifier", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -54,7 +54,7 @@ class Doorbell:
         if self._thread:
             self._thread.join(STOP_SECONDS_AT_MOST)
 
-    def ring(self, zone: str) -> None:
+    def notify(self, zone: str) -> None:
         """Tell a worker of `zone` that there is something to claim; from any thread."""
         with self._change:
             if zone in self._zones:
@@ -70,7 +70,7 @@ class Doorbell:
         while (zone := self._next_zone()) is not None:
             try:
                 assert self._wire is not None
-                self._count("rung" if self._wire.send(zone) else "merged")
+                self._count("notified" if self._wire.send(zone) else "merged")
                 backoff = BACKOFF_SECONDS_FIRST
             except Exception as away:  # noqa: BLE001  a bell that cannot be sent is a bell less, whatever the reason
                 self._drop(zone, away, first=backoff == BACKOFF_SECONDS_FIRST)
@@ -103,7 +103,7 @@ class Doorbell:
         if self._wire:
             self._wire.close()
         if first:
-            log.warning("the doorbell has no Redis: workers find their runs by their slow poll", zone=zone, error=repr(away))
+            log.warning("the notifier has no Redis: workers find their runs by their slow poll", zone=zone, error=repr(away))
         with self._change:
             if self._stopping:
                 self._zones.clear()
@@ -144,7 +144,7 @@ class _Wire:
                 connection.release()
 
     def _connect(self) -> Producer:
-        timeouts = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "client_name": "opsjobs-doorbell"}
+        timeouts = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "client_name": "opsjobs-notifier"}
         self._connection = self._app.connection_for_write(transport_options=timeouts)
         self._connection.ensure_connection(max_retries=0)
         # A channel of our own: the default channel of a connection tries again for as long as it takes.

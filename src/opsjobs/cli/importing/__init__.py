@@ -8,14 +8,14 @@ from enum import StrEnum
 from pathlib import PurePath
 
 from opsjobs.cli.importing import ansible_ini, ansible_json, ansible_yaml, csv_table, hosts_file, ssh_config
-from opsjobs.cli.importing.inventory import Found, Inventory, Left
+from opsjobs.cli.importing.inventory import FoundTarget, ImportedInventory, Skipped
 
 _FROM_STDIN = "opsjobs targets import -"
 
-__all__ = ["Found", "Inventory", "Kind", "Left", "guess", "read"]
+__all__ = ["FoundTarget", "ImportedInventory", "Skipped", "SourceKind", "guess", "read"]
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """What may be imported."""
 
     ANSIBLE = "ansible"
@@ -24,34 +24,34 @@ class Kind(StrEnum):
     HOSTS = "hosts"
 
 
-def read(kind: Kind, name: str, text: str) -> Inventory:
+def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
     """The inventory in the text of a file. Raises ValueError with the line, where it is not of this kind."""
     _refuse_unread(name, text)
-    if kind is Kind.ANSIBLE:
+    if kind is SourceKind.ANSIBLE:
         if ansible_json.looks_like(text):
             return ansible_json.read(text)
         return ansible_yaml.read(text) if _is_yaml(name, text) else ansible_ini.read(text)
-    readers: Mapping[Kind, Callable[[str], Inventory]] = {
-        Kind.SSH_CONFIG: ssh_config.read,
-        Kind.CSV: csv_table.read,
-        Kind.HOSTS: hosts_file.read,
+    readers: Mapping[SourceKind, Callable[[str], ImportedInventory]] = {
+        SourceKind.SSH_CONFIG: ssh_config.read,
+        SourceKind.CSV: csv_table.read,
+        SourceKind.HOSTS: hosts_file.read,
     }
     return readers[kind](text)
 
 
-def guess(name: str, text: str) -> Kind:
+def guess(name: str, text: str) -> SourceKind:
     """What a file is, by its name and else by its lines."""
     path = PurePath(name)
     if path.suffix in (".csv", ".tsv"):
-        return Kind.CSV
+        return SourceKind.CSV
     if path.suffix in (".yml", ".yaml", ".ini"):
-        return Kind.ANSIBLE
+        return SourceKind.ANSIBLE
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";"))]
     if ssh_config.looks_like(lines):
-        return Kind.SSH_CONFIG
+        return SourceKind.SSH_CONFIG
     if hosts_file.looks_like(lines):
-        return Kind.HOSTS
-    return Kind.CSV if csv_table.looks_like(lines) else Kind.ANSIBLE
+        return SourceKind.HOSTS
+    return SourceKind.CSV if csv_table.looks_like(lines) else SourceKind.ANSIBLE
 
 
 def _refuse_unread(name: str, text: str) -> None:

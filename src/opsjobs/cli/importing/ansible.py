@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
 
 EVERY_HOST = "all"
 EVERYBODY = (EVERY_HOST, "ungrouped")
@@ -27,7 +27,7 @@ _JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
 
 
 @dataclass
-class Group:
+class AnsibleGroup:
     """A group as the file has it: its own hosts, the groups in it, and its variables."""
 
     hosts: dict[str, None] = field(default_factory=dict)
@@ -39,12 +39,12 @@ class Group:
 class Tree:
     """The whole file. `hosts`: each host's own variables."""
 
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, AnsibleGroup] = field(default_factory=dict)
     hosts: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def group(self, name: str) -> Group:
+    def group(self, name: str) -> AnsibleGroup:
         """The group of this name, made where there is none."""
-        return self.groups.setdefault(name, Group())
+        return self.groups.setdefault(name, AnsibleGroup())
 
     def add(self, group: str, host: str, variables: Mapping[str, str]) -> None:
         """A host in a group. Raises ValueError where there are too many."""
@@ -53,7 +53,7 @@ class Tree:
         self.hosts.setdefault(host, {}).update(variables)
         self.group(group).hosts[host] = None
 
-    def inventory(self) -> Inventory:
+    def inventory(self) -> ImportedInventory:
         """Every host with what its groups and itself say of it."""
         parents: dict[str, list[str]] = {}
         for name, group in self.groups.items():
@@ -66,19 +66,19 @@ class Tree:
         for name, group in self.groups.items():
             for host in group.hosts:
                 of_host[host].update({name, *above[name]})
-        found: list[Found] = []
-        left: list[Left] = []
+        found: list[FoundTarget] = []
+        left: list[Skipped] = []
         for host, own in self.hosts.items():
             # From the outermost in: what an inner group says overrules it.
             groups = sorted(of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name))
             one = self._host(host, own, groups)
-            if isinstance(one, Found):
+            if isinstance(one, FoundTarget):
                 found.append(one)
             else:
                 left.append(one)
-        return Inventory(_with_jumps(found, left), [*left, *_unread(found)])
+        return ImportedInventory(_with_jumps(found, left), [*left, *_unread(found)])
 
-    def _host(self, name: str, own: Mapping[str, str], groups: list[str]) -> Found | Left:
+    def _host(self, name: str, own: Mapping[str, str], groups: list[str]) -> FoundTarget | Skipped:
         variables: dict[str, str] = {}
         for group in groups:
             variables.update(self.groups[group].variables)
@@ -86,7 +86,7 @@ class Tree:
         try:
             return _found(name, variables, [group for group in groups if group not in EVERYBODY])
         except ValueError as wrong:
-            return Left(name, str(wrong), target=True)
+            return Skipped(name, str(wrong), target=True)
 
 
 def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
@@ -103,7 +103,7 @@ def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
     return above
 
 
-def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> Found:
+def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundTarget:
     connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
     network = connection == "network_cli"
     if connection not in _CONNECTIONS and not network:
@@ -118,7 +118,7 @@ def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> Found:
     if read["host"] is None and (apart := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", name)) and ":" not in apart[1]:
         host, port = apart[1], port or apart[2]
     jump = _JUMP.search(" ".join(variables.get(word, "") for word in _ARGUMENTS))
-    return Found(
+    return FoundTarget(
         name.partition(":")[0] if host != name and ":" in name and read["host"] is None else name,
         host,
         port_of(port) if port else None,
@@ -136,19 +136,21 @@ def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     return next((variables[name] for name in names if variables.get(name)), None)
 
 
-def _with_jumps(found: list[Found], left: list[Left]) -> list[Found]:
+def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarget]:
     """Jump hosts by the names of their targets; one that is no host of the inventory is told."""
     names = {one.name: one.name for one in found} | {one.host: one.name for one in found}
     made = []
     for one in found:
         jump = one.jump.rpartition("@")[2].partition(":")[0] if one.jump else None
         if jump is not None and jump not in names:
-            left.append(Left(f"{one.name}: jump host {jump}", "it is no host of this inventory: add it, and set it with --jump"))
+            left.append(
+                Skipped(f"{one.name}: jump host {jump}", "it is no host of this inventory: add it, and set it with --jump")
+            )
         made.append(replace(one, jump=names.get(jump) if jump else None))
     return made
 
 
-def _unread(found: list[Found]) -> Iterator[Left]:
+def _unread(found: list[FoundTarget]) -> Iterator[Skipped]:
     """Variables that say something of the way and are not carried over, each once."""
     users: dict[str, int] = {}
     for one in found:
@@ -158,7 +160,7 @@ def _unread(found: list[Found]) -> Iterator[Left]:
     for name, count in sorted(users.items()):
         secret = _SECRETS.fullmatch(name) is not None
         reason = "secrets are not carried over: opsjobs credentials add" if secret else "it has no counterpart"
-        yield Left(f"{name} (of {count} host{'s' if count != 1 else ''})", reason)
+        yield Skipped(f"{name} (of {count} host{'s' if count != 1 else ''})", reason)
 
 
 def _is_jump_only(arguments: str) -> bool:

@@ -6,13 +6,13 @@ import re
 import shlex
 
 from opsjobs.cli.importing.ansible import Tree
-from opsjobs.cli.importing.inventory import Inventory
+from opsjobs.cli.importing.inventory import ImportedInventory
 from opsjobs.cli.importing.ranges import expand
 
 _SECTION = re.compile(r"\[([^\[\]:\s]+)(?::(children|vars))?\]")
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """The inventory in the text. Raises ValueError naming the line."""
     tree, section, kind = Tree(), "ungrouped", None
     for number, line in enumerate(text.splitlines(), start=1):

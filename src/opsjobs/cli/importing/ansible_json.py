@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.cli.importing.ansible import VAULTED, Tree
 from opsjobs.cli.importing.ansible_yaml import text_of
-from opsjobs.cli.importing.inventory import Inventory
+from opsjobs.cli.importing.inventory import ImportedInventory
 
 _META = "_meta"
 
@@ -26,7 +26,7 @@ def looks_like(text: str) -> bool:
     )
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError if a part has another shape."""
     tree = Tree()
     groups = _mapping(json.loads(text), "the inventory")

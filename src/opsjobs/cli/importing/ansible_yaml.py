@@ -11,14 +11,14 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import Node
 
 from opsjobs.cli.importing.ansible import DEPTH_AT_MOST, Tree
-from opsjobs.cli.importing.inventory import Inventory
+from opsjobs.cli.importing.inventory import ImportedInventory
 from opsjobs.cli.importing.ranges import expand
 
 _KNOWN = {"hosts", "children", "vars"}
 NODES_AT_MOST = 1_000_000
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """The inventory in the text. Raises ValueError where it is none."""
     tree = Tree()
     found = _loaded(text)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from pydantic_core import PydanticCustomError
 
-from opsjobs.cli.importing.inventory import Left
+from opsjobs.cli.importing.inventory import Skipped
 from opsjobs.model.program import check_variable
 from opsjobs.model.schedule.cron import canonical
-from opsjobs.model.template import Names, Template, TemplateFault
+from opsjobs.model.template import Template, TemplateFault, TemplateNames
 
 ENTRIES_AT_MOST = 5_000
 _SETTING = re.compile(r"(?:\"([^\"]*)\"|'([^']*)'|([^\s=\"']+))[ \t]*=[ \t]*(.*)")
@@ -44,7 +44,7 @@ _NO_COUNTERPART = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CrontabSettings:
     """What the lines above an entry say. `zone`: of CRON_TZ; `home`: where commands start; `delay_minutes`: up to so many."""
 
     shell: str | None = None
@@ -55,7 +55,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CrontabEntry:
     """One line that runs something. `when`: a cron expression; `user`: whose it is (None: the crontab's own); `note`: a comment."""
 
     place: str
@@ -63,7 +63,7 @@ class Entry:
     command: str
     stdin: str | None
     user: str | None
-    settings: Settings
+    settings: CrontabSettings
     single: bool = False
     note: str = ""
 
@@ -72,8 +72,8 @@ class Entry:
 class Crontab:
     """What was read."""
 
-    entries: list[Entry] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    entries: list[CrontabEntry] = field(default_factory=list)
+    left: list[Skipped] = field(default_factory=list)
 
 
 class _Unreadable(ValueError):
@@ -98,7 +98,7 @@ class _Reader:
         self._found = found
         self._name = name
         self._system = system
-        self._settings = Settings()
+        self._settings = CrontabSettings()
         self._note = ""
         self._place = name
         self._carriage_told = False
@@ -133,7 +133,7 @@ class _Reader:
             self._found.entries.append(self._entry(written))
 
     def _leave(self, reason: str, *, whole: bool = False) -> None:
-        self._found.left.append(Left(self._place, reason, target=whole))
+        self._found.left.append(Skipped(self._place, reason, target=whole))
 
     # --- settings
 
@@ -174,7 +174,7 @@ class _Reader:
 
     # --- entries
 
-    def _entry(self, written: str) -> Entry:
+    def _entry(self, written: str) -> CrontabEntry:
         # A dash says "do not log this one": there is nothing that corresponds, and nothing is lost.
         written = written.removeprefix("-")
         when, rest = self._nickname(written) if written.startswith("@") else self._fields(written)
@@ -190,7 +190,7 @@ class _Reader:
         except PydanticCustomError as wrong:
             raise _Unreadable(str((wrong.context or {}).get("detail", wrong))) from None
         single = flags is not None and "s" in flags[1]
-        return Entry(self._place, when, command, stdin, user, self._settings, single, self._note)
+        return CrontabEntry(self._place, when, command, stdin, user, self._settings, single, self._note)
 
     def _nickname(self, written: str) -> tuple[str, str]:
         word = written.split(maxsplit=1)[0]
@@ -278,7 +278,7 @@ def _pieces(text: str) -> Iterator[list[str]]:
 def is_template(text: str) -> bool:
     """Whether names of ours, such as those of targets, would be replaced in it, or refused."""
     try:
-        return Template.plain(text, Names()).names != ()
+        return Template.plain(text, TemplateNames()).names != ()
     except TemplateFault:
         return True
 

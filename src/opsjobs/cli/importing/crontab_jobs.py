@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Any
 
-from opsjobs.cli.importing.crontab import Entry, is_template
+from opsjobs.cli.importing.crontab import CrontabEntry, is_template
 
 SCHEDULE = "crontab"
 TAG = "crontab"
@@ -23,7 +23,7 @@ _WRAPPERS = frozenset(("sudo", "nice", "ionice", "chronic", "exec", "time", "noh
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class CrontabOptions:
     """What the command line says of every entry."""
 
     targets: Mapping[str, Any]
@@ -45,13 +45,13 @@ class Planned:
     schedule: dict[str, Any]
 
 
-def source_of(file: str, wishes: Wishes, *, system: bool) -> str:
+def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
     """A tag for all that comes of one crontab: of a user's, wherever a copy of it lies, and of a system one by its file."""
     parts = (wishes.prefix, wishes.user or "", PurePosixPath(file).name if system else "")
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
 
-def planned(entries: Sequence[tuple[Entry, str]], wishes: Wishes) -> list[Planned]:
+def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions) -> list[Planned]:
     """The bodies of all entries, each with the tag of its crontab.
 
     The same entry has the same name again; where one comes twice, the second has a number.
@@ -77,7 +77,7 @@ def prefix_of(selection: Mapping[str, Any]) -> str:
     return f"{text[:60]}-" if text else "cron-"
 
 
-def _name(entry: Entry, wishes: Wishes) -> str:
+def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
     """Of what it runs and as whom, not of when: a line whose time is changed is the same job."""
     user = entry.user or wishes.user or ""
     digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[:DIGEST_CHARACTERS]
@@ -99,7 +99,7 @@ def _program(command: str) -> str:
     return _NOT_IN_A_NAME.sub("-", name).strip("-.")[:40]
 
 
-def _job(entry: Entry, name: str, source: str, wishes: Wishes) -> dict[str, Any]:
+def _job(entry: CrontabEntry, name: str, source: str, wishes: CrontabOptions) -> dict[str, Any]:
     body: dict[str, Any] = {"name": name, "tags": [TAG, source]}
     if entry.note:
         body["description"] = entry.note[:2_000]
@@ -108,7 +108,7 @@ def _job(entry: Entry, name: str, source: str, wishes: Wishes) -> dict[str, Any]
     return {**body, "actions": [_action(entry, wishes)]}
 
 
-def _action(entry: Entry, wishes: Wishes) -> dict[str, Any]:
+def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
     settings = entry.settings
     action: dict[str, Any] = _program_of(entry)
     action["timeout"] = wishes.timeout
@@ -124,14 +124,14 @@ def _action(entry: Entry, wishes: Wishes) -> dict[str, Any]:
     return action
 
 
-def _program_of(entry: Entry) -> dict[str, Any]:
+def _program_of(entry: CrontabEntry) -> dict[str, Any]:
     """A command; a script where another shell is asked for, or where something in it would be taken for a value of ours."""
     if entry.settings.shell is None and not is_template(entry.command):
         return {"type": "command", "command": entry.command}
     return {"type": "script", "interpreter": entry.settings.shell or "/bin/sh", "script": f"{entry.command}\n"}
 
 
-def _schedule(entry: Entry, wishes: Wishes) -> dict[str, Any]:
+def _schedule(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
     """As cron has it: what was missed is missed, and runs may overlap."""
     body: dict[str, Any] = {
         "name": SCHEDULE,

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
 
 _SAME = {"hostname": "host", "address": "host", "ip": "host", "username": "user", "group": "groups", "tags": "labels"}
 _COLUMNS = {
@@ -35,7 +35,7 @@ def looks_like(lines: Sequence[str]) -> bool:
     return len(heading) > 1 and bool(heading & {"name", "host", "hostname"})
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """The inventory in the text. Raises ValueError where it has no heading that names `name` or `host`."""
     text = text.removeprefix("\ufeff")
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True)
@@ -45,23 +45,25 @@ def read(text: str) -> Inventory:
             raise ValueError("the first line names no column `name` or `host`")
         if twice := [word for word in set(heading) if heading.count(word) > 1]:
             raise ValueError(f"the column {twice[0]!r} comes twice")
-        found: dict[str, Found] = {}
-        left = [Left(f"column {c}", "there is no such field") for c in heading if c not in _COLUMNS and not c.startswith(_LABEL)]
+        found: dict[str, FoundTarget] = {}
+        left = [
+            Skipped(f"column {c}", "there is no such field") for c in heading if c not in _COLUMNS and not c.startswith(_LABEL)
+        ]
         for row in rows:
             if any(cell.strip() for cell in row):
                 _take(found, left, dict(zip(heading, (cell.strip() for cell in row), strict=False)), rows.line_num)
     except csv.Error as wrong:
         raise ValueError(f"line {rows.line_num}: {wrong}") from None
-    return Inventory([*found.values()], left)
+    return ImportedInventory([*found.values()], left)
 
 
-def _take(found: dict[str, Found], left: list[Left], cells: Mapping[str, str], number: int) -> None:
+def _take(found: dict[str, FoundTarget], left: list[Skipped], cells: Mapping[str, str], number: int) -> None:
     name = cells.get("name") or cells.get("host") or ""
     try:
         _check_name(name, found)
         found[name] = _found(name, cells)
     except ValueError as wrong:
-        left.append(Left(f"line {number}: {name or '(no name)'}", str(wrong), target=True))
+        left.append(Skipped(f"line {number}: {name or '(no name)'}", str(wrong), target=True))
     if len(found) > TARGETS_AT_MOST:
         raise ValueError(f"it has more than {TARGETS_AT_MOST} targets")
 
@@ -73,13 +75,13 @@ def _check_name(name: str, found: Collection[str]) -> None:
         raise ValueError("the name comes twice")
 
 
-def _found(name: str, cells: Mapping[str, str]) -> Found:
+def _found(name: str, cells: Mapping[str, str]) -> FoundTarget:
     slots = cells.get("slots")
     if slots and not slots.isdigit():
         raise ValueError(f"slots is {slots!r}, which is no number")
     labels = dict(_pair(word) for word in _split(cells.get("labels")))
     labels |= {c.removeprefix(_LABEL): value for c, value in cells.items() if c.startswith(_LABEL) and value}
-    return Found(
+    return FoundTarget(
         name,
         cells.get("host") or name,
         port_of(cells["port"]) if cells.get("port") else None,

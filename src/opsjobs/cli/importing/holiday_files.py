@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
-from opsjobs.cli.importing.inventory import Left
+from opsjobs.cli.importing.inventory import Skipped
 
 DAYS_A_STRETCH = 366
 _LINE = re.compile(r"[\"']?(\d{4}-\d\d-\d\d)[\"']?(?:[\s,;]+(.*))?")
@@ -22,7 +22,7 @@ class Holidays:
 
     dates: dict[str, dict[date, None]] = field(default_factory=dict)
     yearly: dict[str, dict[str, None]] = field(default_factory=dict)
-    left: list[Left] = field(default_factory=list)
+    left: list[Skipped] = field(default_factory=list)
 
     def windows(self) -> list[dict[str, Any]]:
         """The windows, one a name."""
@@ -64,7 +64,7 @@ def _calendar(text: str) -> Holidays:
         try:
             _take(found, event)
         except ValueError as wrong:
-            found.left.append(Left(_clean(event.get("SUMMARY", "an event without a name")), str(wrong)))
+            found.left.append(Skipped(_clean(event.get("SUMMARY", "an event without a name")), str(wrong)))
     return found
 
 

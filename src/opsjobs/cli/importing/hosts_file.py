@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped
 
 
 def looks_like(lines: Sequence[str]) -> bool:
@@ -14,10 +14,10 @@ def looks_like(lines: Sequence[str]) -> bool:
     return bool(words) and all(len(w) > 1 and _address(w[0]) is not None and "=" not in w[1] for w in words)
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """The inventory in the text; a name that comes twice is the first one. Raises ValueError naming the line."""
-    found: dict[str, Found] = {}
-    left: list[Left] = []
+    found: dict[str, FoundTarget] = {}
+    left: list[Skipped] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].split()
         if not words:
@@ -27,14 +27,14 @@ def read(text: str) -> Inventory:
             raise ValueError(f"line {number}: {line.strip()[:60]!r} is no address with its names")
         name = words[1]
         if (reason := _unfit(address)) is not None:
-            left.append(Left(f"{words[0]} {name}", reason, target=True))
+            left.append(Skipped(f"{words[0]} {name}", reason, target=True))
         elif name in found:
-            left.append(Left(f"{words[0]} {name}", f"the name has the address {found[name].host} already", target=True))
+            left.append(Skipped(f"{words[0]} {name}", f"the name has the address {found[name].host} already", target=True))
         else:
-            found[name] = Found(name, words[0])
+            found[name] = FoundTarget(name, words[0])
         if len(found) > TARGETS_AT_MOST:
             raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
-    return Inventory([*found.values()], left)
+    return ImportedInventory([*found.values()], left)
 
 
 def _address(word: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -10,7 +10,7 @@ TARGETS_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTarget:
     """One machine. None is not said; `user` and `key` (the path of a private key) say with which credential to log in.
 
     `variables`: what the inventory holds of it besides, of which labels may be made.
@@ -50,7 +50,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Skipped:
     """What was not carried over: of what, and why. `target`: whether a whole machine is left out."""
 
     what: str
@@ -59,11 +59,11 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class ImportedInventory:
     """Machines, in the order of the file, each name once; and what is left."""
 
-    found: Sequence[Found]
-    left: Sequence[Left] = ()
+    found: Sequence[FoundTarget]
+    left: Sequence[Skipped] = ()
 
 
 def port_of(text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, Found, Inventory, Left, port_of
+from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
 _HINDERS = {"proxycommand": "it is reached by a ProxyCommand: give it a ProxyJump, or add it by hand"}
@@ -32,28 +32,28 @@ def looks_like(lines: Sequence[str]) -> bool:
     return any(re.match(r"(?i)host(\s+|\s*=\s*)\S", line) for line in lines)
 
 
-def read(text: str) -> Inventory:
+def read(text: str) -> ImportedInventory:
     """The inventory in the text. Raises ValueError naming the line."""
-    left: list[Left] = []
+    left: list[Skipped] = []
     blocks = _blocks(text, left)
     names = dict.fromkeys(p for block in blocks for p in block.patterns if not _is_pattern(p))
     if len(names) > TARGETS_AT_MOST:
         raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
     left += [
-        Left(p, "a pattern is no machine; what it says is taken over by the hosts that it matches")
+        Skipped(p, "a pattern is no machine; what it says is taken over by the hosts that it matches")
         for p in dict.fromkeys(p for block in blocks for p in block.patterns if _is_pattern(p))
     ]
-    found: dict[str, Found] = {}
+    found: dict[str, FoundTarget] = {}
     for name in names:
         try:
             found[name] = _host(name, blocks)
         except ValueError as wrong:
-            left.append(Left(name, str(wrong), target=True))
+            left.append(Skipped(name, str(wrong), target=True))
     left += _unread(blocks)
-    return Inventory(_with_jumps(found, blocks, left), left)
+    return ImportedInventory(_with_jumps(found, blocks, left), left)
 
 
-def _blocks(text: str, left: list[Left]) -> list[_Block]:
+def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
     blocks = [_Block(["*"])]
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
@@ -67,9 +67,11 @@ def _blocks(text: str, left: list[Left]) -> list[_Block]:
             blocks.append(_Block(_words(value, number)))
         elif option == "match":
             blocks.append(_Block([]))
-            left.append(Left(f"line {number}: Match {value[:60]}", "conditions are not looked at, and nothing of this block is"))
+            left.append(
+                Skipped(f"line {number}: Match {value[:60]}", "conditions are not looked at, and nothing of this block is")
+            )
         elif option == "include":
-            left.append(Left(f"line {number}: Include {value[:60]}", "other files are not read: import them, too"))
+            left.append(Skipped(f"line {number}: Include {value[:60]}", "other files are not read: import them, too"))
         else:
             # The first one wins, as for ssh.
             blocks[-1].options.setdefault(option, " ".join(_words(value, number)))
@@ -95,14 +97,14 @@ def _options(name: str, blocks: Sequence[_Block]) -> dict[str, str]:
     return options
 
 
-def _host(name: str, blocks: Sequence[_Block]) -> Found:
+def _host(name: str, blocks: Sequence[_Block]) -> FoundTarget:
     options = _options(name, blocks)
     for option, reason in _HINDERS.items():
         if options.get(option, "none").lower() != "none":
             raise ValueError(reason)
     host = options.get("hostname", name).replace("%h", name).replace("%%", "%")
     jump = options.get("proxyjump", "none")
-    return Found(
+    return FoundTarget(
         name,
         host,
         port_of(options["port"]) if "port" in options else None,
@@ -112,7 +114,7 @@ def _host(name: str, blocks: Sequence[_Block]) -> Found:
     )
 
 
-def _with_jumps(found: dict[str, Found], blocks: Sequence[_Block], left: list[Left]) -> list[Found]:
+def _with_jumps(found: dict[str, FoundTarget], blocks: Sequence[_Block], left: list[Skipped]) -> list[FoundTarget]:
     """Jump hosts as targets: by their names, and made where only a ProxyJump names them."""
     for one in [*found.values()]:
         if one.jump is None:
@@ -120,7 +122,7 @@ def _with_jumps(found: dict[str, Found], blocks: Sequence[_Block], left: list[Le
         hops = [hop.strip() for hop in one.jump.split(",")]
         if len(hops) > 1 and any(_name(hop) not in found for hop in hops):
             left.append(
-                Left(f"{one.name}: ProxyJump {one.jump}", "a way over several hosts: give each of them a Host of its own")
+                Skipped(f"{one.name}: ProxyJump {one.jump}", "a way over several hosts: give each of them a Host of its own")
             )
             found[one.name] = replace(one, jump=None)
             continue
@@ -139,14 +141,14 @@ def _name(hop: str) -> str:
     return re.sub(r":\d+$", "", hop.rpartition("@")[2]).strip("[]")
 
 
-def _jump_host(hop: str, blocks: Sequence[_Block]) -> Found:
+def _jump_host(hop: str, blocks: Sequence[_Block]) -> FoundTarget:
     user, _, rest = hop.rpartition("@")
     port = re.search(r":(\d+)$", rest)
     made = replace(_host(_name(hop), blocks), jump=None)
     return replace(made, user=user or made.user, port=port_of(port[1]) if port else made.port)
 
 
-def _unread(blocks: Sequence[_Block]) -> Iterator[Left]:
+def _unread(blocks: Sequence[_Block]) -> Iterator[Skipped]:
     said = {option: ", ".join(block.patterns)[:60] for block in blocks for option in block.options if option in _TOLD}
     for option, where in said.items():
-        yield Left(f"{option} (Host {where})", "it has no counterpart")
+        yield Skipped(f"{option} (Host {where})", "it has no counterpart")

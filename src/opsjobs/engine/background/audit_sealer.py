@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opsjobs.engine.service import Counts
-from opsjobs.store.audit_chain import Unproven
+from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.audit_sealer import SEALED_AT_ONCE, Seals
 from opsjobs.telemetry import log
 
@@ -26,7 +26,7 @@ class Sealer:
         """Seal what there is, once there is something that old; says how many rows. What is not as we left it is not gone on with."""
         try:
             sealed = await self._sealed()
-        except Unproven as refused:
+        except UnverifiedChain as refused:
             if str(refused) != self._said:
                 log.error("audit_not_sealed", reason=str(refused))
             self._said = str(refused)

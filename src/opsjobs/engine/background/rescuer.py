@@ -31,23 +31,23 @@ class Rescuer:
         ledger: Ledger,
         workers: Workers,
         *,
-        may_bury: Callable[[], bool],
-        ring: Callable[[str], None],
+        may_reap: Callable[[], bool],
+        notify: Callable[[str], None],
         round_seconds: float = ROUND_SECONDS,
         database_now: Callable[[], float | None] = _unknown,
     ) -> None:
         self._ledger = ledger
         self._workers = workers
-        self._may_bury = may_bury
+        self._may_bury = may_reap
         self._database_now = database_now
-        self._ring = ring
+        self._notify = notify
         self._round_seconds = round_seconds
 
     async def run_once(self) -> Counts:
         """One round; says what was mended, by kind."""
         zones = await self._bury() if self._may_bury() else ()
         for zone in zones:
-            self._ring(zone)
+            self._notify(zone)
         done = {"buried": len(zones)}
         if await self._ledger.take_round(self._round_seconds):
             done |= await self._ledger.reconcile()

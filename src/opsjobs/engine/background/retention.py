@@ -6,7 +6,7 @@ from functools import partial
 
 from opsjobs.engine.service import Counts
 from opsjobs.engine.turn import Turn
-from opsjobs.store.audit_chain import Unproven
+from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.telemetry import log
@@ -43,6 +43,6 @@ class Keeper:
             return 0
         try:
             return await self._seals.retain(keep.audit_seconds)
-        except Unproven as refused:
+        except UnverifiedChain as refused:
             log.error("audit_not_retained", reason=str(refused))
             return 0

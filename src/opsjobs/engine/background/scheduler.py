@@ -41,7 +41,7 @@ class Scheduler:
         self.rescuer: Rescuer | None = None
 
     @property
-    def may_bury(self) -> bool:
+    def may_reap(self) -> bool:
         """Whether the database was well long enough for every living worker to have renewed."""
         return self._well_since is not None and time.monotonic() - self._well_since >= self._lease_seconds
 

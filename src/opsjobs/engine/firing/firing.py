@@ -17,14 +17,14 @@ from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
-from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
+from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.due_firings import Fired, Ready
-from opsjobs.store.scheduling.firing_launch import Batch, Order
+from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
 from opsjobs.store.scheduling.firing_transitions import Deferral, Move, Ran
-from opsjobs.store.scheduling.firings import Firings, Look
+from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Connection
 from opsjobs.store.workers import Workers
@@ -102,14 +102,14 @@ class FiringService:
             log.warning("schedule_moments_missed", moments=done["missed"])
         return {kind: count for kind, count in done.items() if count}
 
-    def _set_rest(self, look: Look, *, worked: bool) -> None:
+    def _set_rest(self, look: FiringsDue, *, worked: bool) -> None:
         if look.due:
             rest = LEFT_OVER_SECONDS if worked else OTHERS_AT_IT_SECONDS
         else:
             rest = REST_SECONDS if look.next_seconds is None else look.next_seconds
         self._next_at = time.monotonic() + min(rest, REST_SECONDS)
 
-    async def _work(self, done: Counter[str], look: Look) -> None:
+    async def _work(self, done: Counter[str], look: FiringsDue) -> None:
         if look.due:
             await self._fire(done)
         if look.pending:
@@ -160,12 +160,12 @@ class FiringService:
                 prepared = await self._preparer.prepared(ready)
             await self._end(done, [one for one in prepared if isinstance(one, Move)])
             await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
-            orders = [one for one in prepared if isinstance(one, Order)]
+            orders = [one for one in prepared if isinstance(one, FiringLaunch)]
             if not orders:
                 return
             batch = await self._firings.launch(orders)
             launched = {ran.ready.id for ran in batch.ran}
-            self._launcher.ring([t for order in orders if order.ready.id in launched for t in order.new.targets])
+            self._launcher.notify([t for order in orders if order.ready.id in launched for t in order.new.targets])
         self._count_launched(done, batch)
         await self._stop_orphans(batch.ended)
         await self._cancel_before(batch)
@@ -178,7 +178,7 @@ class FiringService:
 
     async def _stop_orphans(self, ended: Sequence[Move]) -> None:
         """Schedules whose job was deleted by a process that knows of none."""
-        for job in {move.ready.schedule.job_id for move in ended if move.rule is Rule.JOB_DELETED}:
+        for job in {move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED}:
             await self._schedules.stop_deleted(job)
 
     async def _pause_orphans(self, ended: Sequence[Move]) -> None:
@@ -189,7 +189,7 @@ class FiringService:
             with contextlib.suppress(NotFound):
                 await self._schedules.pause(schedule, reason=OWNER_IS_GONE.format(owner))
 
-    async def _cancel_before(self, batch: Batch) -> None:
+    async def _cancel_before(self, batch: LaunchBatch) -> None:
         """Cancel what the schedules want out of the way; their firings wait for its end."""
         for before in batch.before:
             reason = f"the schedule {before.ready.schedule.name} is due again, and its overlap is cancel_previous"
@@ -217,7 +217,7 @@ class FiringService:
             else:
                 self._metrics.schedule_skipped.labels(move.rule.value).inc()
 
-    def _count_launched(self, done: Counter[str], batch: Batch) -> None:
+    def _count_launched(self, done: Counter[str], batch: LaunchBatch) -> None:
         self._count_ended(done, batch.ended)
         for ran in batch.ran:
             done["triggered"] += 1

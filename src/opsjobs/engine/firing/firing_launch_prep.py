@@ -11,17 +11,17 @@ from datetime import timedelta
 from typing import Any
 
 from opsjobs.engine.launching.launch import Launcher
-from opsjobs.engine.launching.launch_authz import Ask, Gone, Rights
+from opsjobs.engine.launching.launch_authz import Ask, OwnerGone, Rights
 from opsjobs.engine.launching.safety_service import unjudged_in_words
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden, Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.model.firing import LATE_SECONDS, FiringStatus, Rule
+from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.model.job import Job, JobState, LaunchOrder
 from opsjobs.model.target import Target
 from opsjobs.store.jobs import Jobs, JobStanding
 from opsjobs.store.scheduling.due_firings import Ready
-from opsjobs.store.scheduling.firing_launch import Order
+from opsjobs.store.scheduling.firing_launch import FiringLaunch
 from opsjobs.store.scheduling.firing_transitions import Deferral, Move
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -33,13 +33,13 @@ BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_AT_MOST = 60.0
 JOBS_KEPT = 1_000
 
-Prepared = Order | Move | Deferral
+Prepared = FiringLaunch | Move | Deferral
 _Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
 
 _NOT_ACTIVE = {
-    JobState.DRAFT: (Rule.JOB_DRAFT, "the job {} is a draft"),
-    JobState.PAUSED: (Rule.JOB_PAUSED, "the job {} is paused"),
-    JobState.ARCHIVED: (Rule.JOB_DELETED, "the job {} was deleted"),
+    JobState.DRAFT: (FiringRule.JOB_DRAFT, "the job {} is a draft"),
+    JobState.PAUSED: (FiringRule.JOB_PAUSED, "the job {} is paused"),
+    JobState.ARCHIVED: (FiringRule.JOB_DELETED, "the job {} was deleted"),
 }
 
 
@@ -81,7 +81,7 @@ class Preparer:
         found: dict[int, Prepared] = {}
         for ready in late:
             if words := closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)):
-                found[ready.id] = Move(ready, FiringStatus.SKIPPED, Rule.CALENDAR, words)
+                found[ready.id] = Move(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
         return found
 
     async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
@@ -94,7 +94,7 @@ class Preparer:
             return await self._order(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
             words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
-            return Move(ready, FiringStatus.SKIPPED, Rule.OWNER, words, pauses=isinstance(forbidden, Gone))
+            return Move(ready, FiringStatus.SKIPPED, FiringRule.OWNER, words, pauses=isinstance(forbidden, OwnerGone))
         except Refusal as refusal:
             return _refused(ready, refusal)
         except Unavailable as away:
@@ -129,9 +129,9 @@ class Preparer:
         new = await self._launcher.asking(new, order)
         if (words := unjudged_in_words(new.judgement)) is not None:
             # An approval would be asked for at each of its moments, of a text that no one has read.
-            return Move(ready, FiringStatus.FAILED, Rule.REFUSED, words)
+            return Move(ready, FiringStatus.FAILED, FiringRule.REFUSED, words)
         # Nobody acts at this moment: who may not approve it is its owner.
-        return Order(ready, replace(new, requester=await rights.requester(owner, kind)))
+        return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
 
     async def _current(self, standing: JobStanding) -> Job:
         """The job's current version; versions never change, so each is read once."""
@@ -165,8 +165,8 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
 
 def _refused(ready: Ready, refusal: Refusal) -> Move:
     if refusal.code == "no_targets":
-        return Move(ready, FiringStatus.SKIPPED, Rule.NO_TARGETS, str(refusal))
-    return Move(ready, FiringStatus.FAILED, Rule.REFUSED, f"{refusal.code}: {refusal}")
+        return Move(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
+    return Move(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")
 
 
 def _later(ready: Ready, reason: str) -> Deferral:

@@ -11,14 +11,14 @@ from typing import Any, cast
 from opsjobs.engine.launching.safety_service import Judged, in_words
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import Principal, PrincipalKind
-from opsjobs.model.approval import Approval, Requester, Terms, fingerprint
+from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import Conflict
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.model.units import parse_duration
 from opsjobs.store.approvals import Approvals, AskedAbout
-from opsjobs.store.ledger import Ledger, NewExecution, Question, Ruling
+from opsjobs.store.ledger import Ledger, NewExecution, PendingApproval, Ruling
 from opsjobs.store.parameters import masked
 from opsjobs.store.vault import Vault
 
@@ -28,7 +28,7 @@ MESSAGE_CHARACTERS = 2_000
 TARGETS_SHOWN = 200
 
 
-def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> Terms | None:
+def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> ApprovalTerms | None:
     """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both.
 
     Where both name who may approve, those of the safety policy do.
@@ -40,7 +40,7 @@ def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> Terms | No
         words.append(
             f"its job asks for {policy.approvers} to approve" if policy.approvers > 1 else "its job asks for an approval"
         )
-    if judged is not None and judged.judgement.verdict is Verdict.NEEDS_APPROVAL:
+    if judged is not None and judged.judgement.verdict is SafetyVerdict.NEEDS_APPROVAL:
         # Before what the job says: its author does not choose who answers for what the installation's policy asks about.
         asked[:0] = judged.approvals or [ApprovalPolicy()]
         words.append(in_words(judged.judgement))
@@ -48,16 +48,16 @@ def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> Terms | No
         return None
     named = next((one for one in asked if one.roles or one.users), asked[0])
     needed, expires = max(one.approvers for one in asked), min(one.expires for one in asked)
-    return Terms("; ".join(words)[:MESSAGE_CHARACTERS], needed, expires, tuple(named.roles), tuple(named.users))
+    return ApprovalTerms("; ".join(words)[:MESSAGE_CHARACTERS], needed, expires, tuple(named.roles), tuple(named.users))
 
 
-def asking(new: NewExecution, values: Mapping[str, Any], terms: Terms | None) -> NewExecution:
+def asking(new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | None) -> NewExecution:
     """The launch with what has to be approved before it begins, where something has to, and nobody overrides it."""
     if terms is None or new.override is not None:
         return new
     salt = secrets.token_bytes(SALT_BYTES)
     hash_ = fingerprint(new.job_name, new.actions, values, new.policy, new.targets, salt=salt)
-    return replace(new, question=Question(terms, hash_, salt))
+    return replace(new, question=PendingApproval(terms, hash_, salt))
 
 
 class Approving:
@@ -85,7 +85,7 @@ class Approving:
 
     async def _ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
         expires = action.get("expires_in")
-        terms = Terms(
+        terms = ApprovalTerms(
             action.get("message") or "",
             action.get("approvers") or 1,
             None if expires is None else parse_duration(expires),

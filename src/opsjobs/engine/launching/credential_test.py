@@ -12,7 +12,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Credential
 from opsjobs.remote.secret_fetcher import Fetch
-from opsjobs.remote.session import Step
+from opsjobs.remote.session import SessionStep
 from opsjobs.remote.ssh.certificates import Unusable, public_of, terms_of
 
 
@@ -20,7 +20,7 @@ from opsjobs.remote.ssh.certificates import Unusable, public_of, terms_of
 class Trial:
     """The steps open, fetch and use, up to the first that fails; of a key its public half, of a certificate what it says."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[SessionStep] = field(default_factory=list)
     public_key: str | None = None
     certificate: Mapping[str, Any] | None = None
 
@@ -37,7 +37,7 @@ class Trial:
 
 async def try_credential(credential: Credential, fetch: Fetch) -> Trial:
     """Open, fetch where its secrets are elsewhere, and look whether what is there can be used; never raises for what it finds."""
-    trial = Trial([Step("open", credential.fault is None, 0.0, credential.fault)])
+    trial = Trial([SessionStep("open", credential.fault is None, 0.0, credential.fault)])
     if credential.fault is not None:
         return trial
     if credential.source is not None:
@@ -45,9 +45,9 @@ async def try_credential(credential: Credential, fetch: Fetch) -> Trial:
         try:
             credential = await fetch(credential, "test")
         except RemoteFailure as missing:
-            trial.steps.append(Step("fetch", False, _ms(started), missing.message))
+            trial.steps.append(SessionStep("fetch", False, _ms(started), missing.message))
             return trial
-        trial.steps.append(Step("fetch", True, _ms(started)))
+        trial.steps.append(SessionStep("fetch", True, _ms(started)))
     if credential.private_key is not None:
         await _use_key(credential, trial)
     return trial
@@ -62,9 +62,9 @@ async def _use_key(credential: Credential, trial: Trial) -> None:
         if credential.certificate is not None and "BEGIN CERTIFICATE" not in credential.certificate:
             trial.certificate = _told(credential.certificate, trial.public_key)
     except Unusable as why:
-        trial.steps.append(Step("use", False, _ms(started), f"{why}."))
+        trial.steps.append(SessionStep("use", False, _ms(started), f"{why}."))
     else:
-        trial.steps.append(Step("use", True, _ms(started)))
+        trial.steps.append(SessionStep("use", True, _ms(started)))
 
 
 def _told(certificate: str, public: str) -> dict[str, Any]:

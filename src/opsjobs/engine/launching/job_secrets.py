@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from opsjobs.engine.compiled_spec import Course
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.launch_authz import Ask, Rights, in_words
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.credential_binding import not_for_that, not_there
@@ -88,7 +88,7 @@ class JobSecrets:
         return replace(value, credential_id=str(found[0].id))
 
 
-def credentials(courses: Iterable[Course]) -> set[str]:
+def credentials(courses: Iterable[CompiledSpec]) -> set[str]:
     """Return the ids of the credentials that hold secrets of these executions."""
     return {kept.credential_id for course in courses for kept in course.kept.values() if kept.credential_id is not None}
 

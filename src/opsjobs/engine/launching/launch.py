@@ -77,7 +77,7 @@ class Launcher:
         files: Files,
         clock: Clock,
         limits: LaunchLimits,
-        ring: Callable[[str], None],
+        notify: Callable[[str], None],
         choices: Choices | None = None,
         judging: Judging | None = None,
         standing: Ask | None = None,
@@ -93,7 +93,7 @@ class Launcher:
         self._files = files
         self._clock = clock
         self._limits = limits
-        self._ring = ring
+        self._notify = notify
 
     async def launch(
         self,
@@ -202,7 +202,7 @@ class Launcher:
         )
 
     async def start(self, new: NewExecution, idem: IdempotentRequest | None = None, *, also: Also | None = None) -> Launched:
-        """Write it and ring. `also` is done in the same transaction, once the execution has its id."""
+        """Write it and notify. `also` is done in the same transaction, once the execution has its id."""
 
         async def write(connection: Connection) -> Execution:
             execution = await self._ledger.launch(connection, new)
@@ -212,14 +212,14 @@ class Launcher:
 
         async with failpoints.at("ledger.launch"):
             done = await idempotency.once(self._database, idem, write, _told, pipelined=True)
-        async with failpoints.at("ring"):
-            self.ring(new.targets)
+        async with failpoints.at("notify"):
+            self.notify(new.targets)
         return Launched(None, done) if isinstance(done, Answer) else Launched(done)
 
-    def ring(self, targets: Sequence[Target]) -> None:
+    def notify(self, targets: Sequence[Target]) -> None:
         """Wake the workers of these targets' zones."""
         for zone in {target.zone for target in targets}:
-            self._ring(zone)
+            self._notify(zone)
 
     async def _narrow(self, order: LaunchOrder, actions: Sequence[dict[str, Any]]) -> None:
         """Fix which of the targets an action that names some is for; of one that runs a job they say where that runs."""

@@ -16,7 +16,7 @@ FILES = "jobs:read"
 CREDENTIALS = "credentials:use"
 
 
-class Gone(Forbidden):
+class OwnerGone(Forbidden):
     """Whoever it would be done for is not there any more: nothing is done in his name until somebody else takes it over."""
 
 
@@ -34,7 +34,7 @@ class Rights:
         """
         principal = await self._standing(name, kind)
         if principal is None:
-            raise Gone(
+            raise OwnerGone(
                 "out_of_reach", f"{name} ({in_words(kind)}) is gone, disabled or expired, and nothing is launched in that name"
             )
         bounds = Bounds.of(principal, EXECUTE)

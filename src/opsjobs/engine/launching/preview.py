@@ -17,8 +17,8 @@ from opsjobs.model.quoting import Unquotable, shell_of
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
-from opsjobs.model.template import Names, TemplateFault, looked_up
-from opsjobs.store.launch_history import Past, past
+from opsjobs.model.template import TemplateFault, TemplateNames, looked_up
+from opsjobs.store.launch_history import LaunchHistory, past
 from opsjobs.store.transaction import Database
 
 COMMANDS_AT_MOST = 2_000
@@ -36,7 +36,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     await launcher.secrets.check(order, targets)
     judged = await launcher.judged(actions, order, planned.targets)
     said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
-    before = await past(database, order.job_id) if order.job_id is not None else Past()
+    before = await past(database, order.job_id) if order.job_id is not None else LaunchHistory()
     shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
     return {
         "targets": [{"id": target.id, "name": target.name, "host": target.host} for target in planned.targets],
@@ -55,7 +55,7 @@ def _waves(planned: Plan) -> list[list[str]]:
     return [[t.name for t in planned.targets[a:b]] for a, b in zip(starts, planned.waves, strict=False)]
 
 
-def _changes(before: Past, targets: Sequence[Target]) -> dict[str, Any]:
+def _changes(before: LaunchHistory, targets: Sequence[Target]) -> dict[str, Any]:
     now = {target.id: target.name for target in targets}
     if before.execution is None:
         return {"since": None, "added": list(now.values()), "removed": []}
@@ -66,7 +66,7 @@ def _changes(before: Past, targets: Sequence[Target]) -> dict[str, Any]:
     }
 
 
-def _estimate(before: Past, planned: Plan) -> dict[str, Any]:
+def _estimate(before: LaunchHistory, planned: Plan) -> dict[str, Any]:
     """How long it will take, if each target takes what it took: as many rounds as the window makes of each wave."""
     if before.seconds is None:
         return {"seconds": None, "executions": before.executions}
@@ -77,7 +77,7 @@ def _estimate(before: Past, planned: Plan) -> dict[str, Any]:
 
 def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
-    names = Names(frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions))
+    names = TemplateNames(frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions))
     renderings = [(action, Rendering(action, names)) for action in actions]
     for target in targets:
         values = _values(order, target)

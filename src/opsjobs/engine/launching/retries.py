@@ -41,7 +41,7 @@ class Revived:
         return {"executions": [execution.data() for execution in self.executions], "more": self.more}
 
 
-class Again:
+class RetryService:
     """What was frozen at the parent's launch stays: actions, parameters, policy, version. The targets are as they are now."""
 
     def __init__(self, launcher: Launcher, *, database: Database, ledger: Ledger, targets: Targets) -> None:
@@ -156,7 +156,7 @@ class Again:
             return Revived(made, len(by_execution) > len(meant))
 
         done = await idempotency.once(self._database, idem, write, lambda revived: Answer(202, None, revived.data()))
-        self._launcher.ring(list(known.values()))
+        self._launcher.notify(list(known.values()))
         return done
 
     async def _check_bounds(

@@ -12,11 +12,11 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobDraft
-from opsjobs.model.safety_verdict import UNJUDGED, Finding, Judgement, Verdict
+from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyJudgement, SafetyVerdict
 from opsjobs.model.strategy import with_check
 from opsjobs.model.target import Target
-from opsjobs.safety import Context, Question
-from opsjobs.safety.job_inputs import Text, texts_of
+from opsjobs.safety import Context, SafetyQuestion
+from opsjobs.safety.job_inputs import JobText, texts_of
 from opsjobs.safety.policy import SafetyPolicies
 from opsjobs.safety.program import UNKNOWN
 
@@ -29,10 +29,10 @@ _BLOCKED = "The safety check blocks it"
 _WAY_OUT = "Change it; who holds safety:override passes with override_safety: true and a reason."
 
 
-class Judge(Protocol):
+class JudgeText(Protocol):
     """`judges.pool.JudgePool.judge`."""
 
-    async def __call__(self, asked: Question) -> tuple[Finding, ...]:
+    async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
 
 
@@ -40,14 +40,14 @@ class Judge(Protocol):
 class Judged:
     """What was found, and what an approval takes where one is needed for it."""
 
-    judgement: Judgement
+    judgement: SafetyJudgement
     approvals: Sequence[ApprovalPolicy] = ()
 
 
 class Judging:
     """Each different text is judged once, and remembered by its hash."""
 
-    def __init__(self, judge: Judge, targets: Targets, clock: Clock, policies: SafetyPolicies | None = None) -> None:
+    def __init__(self, judge: JudgeText, targets: Targets, clock: Clock, policies: SafetyPolicies | None = None) -> None:
         self._judge = judge
         self._targets = targets
         self._clock = clock
@@ -56,7 +56,7 @@ class Judging:
         self._count = 0
         self._counted_at = float("-inf")
 
-    async def job(self, draft: JobDraft) -> Judgement:
+    async def job(self, draft: JobDraft) -> SafetyJudgement:
         """What is said of a job as it is written: by its tags, and with values as far as they are known. Where it runs, a launch says."""
         actions = with_check(draft.policy, [action.model_dump(mode="json") for action in draft.actions])
         values = {p.name: p.default for p in draft.parameters if p.default is not None and not p.secret}
@@ -87,13 +87,13 @@ class Judging:
         job_name: str,
         tags: Iterable[str] = (),
         targets: int = 1,
-    ) -> Judgement:
+    ) -> SafetyJudgement:
         """What is said, as of a launch, of what runs on this one of its `targets` machines, which was changed since."""
         context = Context(frozenset(tags) | _labels([target]), await self._share(targets), targets)
         texts = texts_of(actions, parameters, [target], job_name=job_name)
         return (await self._judged(texts, context, frozenset(tags))).judgement
 
-    async def _judged(self, texts: Iterable[Text], context: Context, tags: frozenset[str] | None = None) -> Judged:
+    async def _judged(self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None) -> Judged:
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
         for text in texts:
@@ -110,10 +110,10 @@ class Judging:
         whole = replace(context, become=become)
         findings = [*found.values(), *self._policies.floor(whole)]
         worst_first = sorted(findings, key=lambda finding: -finding.severity.rank)
-        return Judged(Judgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
+        return Judged(SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
 
-    async def _of(self, text: Text, context: Context) -> tuple[Finding, ...]:
-        asked = Question(text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN)
+    async def _of(self, text: JobText, context: Context) -> tuple[Finding, ...]:
+        asked = SafetyQuestion(text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN)
         key = asked.digest
         if key in self._known:
             self._known.move_to_end(key)
@@ -134,29 +134,29 @@ class Judging:
         return min(targets / max(self._count, 1), 1.0)
 
 
-def refuse_blocked(judgement: Judgement, *, before: str = "") -> None:
+def refuse_blocked(judgement: SafetyJudgement, *, before: str = "") -> None:
     """Raises Invalid("safety_blocked") with the findings that block. `before`: of the pointers, where it is a job among others."""
-    blocked = [finding for finding in judgement.findings if finding.severity is Verdict.BLOCK]
+    blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
     if not blocked:
         return
     errors = [FieldError(before + f.pointer, _words(f), f.rule) for f in blocked]
     raise Invalid("safety_blocked", f"{_BLOCKED}: {_words(blocked[0])}. {_WAY_OUT}", errors=errors)
 
 
-def in_words(judgement: Judgement) -> str:
+def in_words(judgement: SafetyJudgement) -> str:
     """Why it needs an approval, in a sentence."""
-    needs = [finding for finding in judgement.findings if finding.severity is Verdict.NEEDS_APPROVAL]
+    needs = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.NEEDS_APPROVAL]
     more = f" ({len(needs) - 1} more)" if len(needs) > 1 else ""
     return f"the safety check asks: {_words(needs[0])}{more}" if needs else ""
 
 
-def refused_in_words(judgement: Judgement) -> str | None:
+def refused_in_words(judgement: SafetyJudgement) -> str | None:
     """Why it may not run without somebody's word, in a sentence; None where it may."""
-    blocked = [finding for finding in judgement.findings if finding.severity is Verdict.BLOCK]
+    blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
     return f"the safety check blocks it: {_words(blocked[0])}" if blocked else in_words(judgement) or None
 
 
-def unjudged_in_words(judgement: Judgement | None) -> str | None:
+def unjudged_in_words(judgement: SafetyJudgement | None) -> str | None:
     """Why the safety check could not judge it, in a sentence; None if it could."""
     unjudged = [finding for finding in judgement.findings if finding.rule == UNJUDGED] if judgement is not None else []
     return f"the safety check cannot judge it: {_words(unjudged[0])}" if unjudged else None

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from opsjobs.engine.compiled_spec import Course
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.credential_scope import jumps_of
 from opsjobs.engine.launching.safety_service import Judged, Judging, refused_in_words
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.approval import Terms
+from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Endpoint, SelectionDraft, Target
 from opsjobs.model.target_fingerprint import Hop, Pins, holds, pin, way_of
 from opsjobs.store.vault import Vault
@@ -22,9 +22,9 @@ AGAIN = "Look at it, and launch it again."
 PINS_AT_A_TIME = 500
 
 
-def asks_people(actions: Sequence[Mapping[str, Any]], terms: Terms | None, judged: Judged | None) -> bool:
+def asks_people(actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: Judged | None) -> bool:
     """Whether somebody says of this launch that it may be: approves it, or a step of it, or has overridden what was said of it."""
-    blocked = judged is not None and judged.judgement.verdict is Verdict.BLOCK
+    blocked = judged is not None and judged.judgement.verdict is SafetyVerdict.BLOCK
     return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
 
 
@@ -111,7 +111,7 @@ class Pinning:
     def __init__(self, judging: Judging | None = None) -> None:
         self._judging = judging
 
-    async def refusal(self, course: Course, position: int, endpoint: Endpoint) -> str | None:
+    async def refusal(self, course: CompiledSpec, position: int, endpoint: Endpoint) -> str | None:
         """Why nothing may be begun on this machine any more; None: all is as it was, or what has changed does not matter.
 
         Where people were asked: it is not the machine that they were asked about. Else: what the safety check says today of
@@ -128,7 +128,7 @@ class Pinning:
             return None if same else f"{_not_the_one(target, version)}. Nothing was begun on it. {AGAIN}"
         return await self._judged(course, target, version)
 
-    async def _judged(self, course: Course, target: Target, version: int) -> str | None:
+    async def _judged(self, course: CompiledSpec, target: Target, version: int) -> str | None:
         if self._judging is None:
             return None
         spec = course.spec

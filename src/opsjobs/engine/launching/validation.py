@@ -14,8 +14,8 @@ from opsjobs.model.errors import FieldError, Forbidden, Invalid
 from opsjobs.model.exclusive_names import check_names
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.job_warnings import doubts
-from opsjobs.model.safety_verdict import Judgement as Safety
-from opsjobs.model.safety_verdict import Verdict
+from opsjobs.model.safety_verdict import SafetyJudgement as Safety
+from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Judgement:
+class SafetyReport:
     """`errors` keep it from being launched; `warnings` do not, or not yet."""
 
     errors: list[FieldError] = field(default_factory=list)
@@ -55,13 +55,13 @@ class Sight:
 ALL = Sight()
 
 
-async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS, sight: Sight = ALL) -> Judgement:
+async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS, sight: Sight = ALL) -> SafetyReport:
     """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds.
 
     A stored job of this name is taken for the one that is meant. What the caller may not know of is not looked up: the answer is
     the same whether it is there or not.
     """
-    found = Judgement()
+    found = SafetyReport()
     actions = await _in_sight(draft.actions, sight, found)
     order = LaunchOrder(actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _asked(launcher.selected(order), found, "/targets")
@@ -88,7 +88,7 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     return found
 
 
-async def _check_bounds(launcher: Launcher, draft: JobDraft, order: LaunchOrder, found: Judgement) -> None:
+async def _check_bounds(launcher: Launcher, draft: JobDraft, order: LaunchOrder, found: SafetyReport) -> None:
     try:
         check_names(draft.policy.exclusive, order.bounds)
     except Forbidden as refused:
@@ -98,7 +98,7 @@ async def _check_bounds(launcher: Launcher, draft: JobDraft, order: LaunchOrder,
             await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
 
 
-async def _in_sight(actions: Sequence[Action], sight: Sight, found: Judgement) -> list[Action]:
+async def _in_sight(actions: Sequence[Action], sight: Sight, found: SafetyReport) -> list[Action]:
     """The actions without the credentials and files that the caller may not know of; `found` says which."""
     kept: list[Action] = []
     for position, action in enumerate(actions):
@@ -121,7 +121,7 @@ async def _hides(sight: Sight, action: FileTransferAction) -> bool:
     return not await sight.file(action.source)
 
 
-async def _check_secrets(launcher: Launcher, draft: JobDraft, sight: Sight, found: Judgement) -> None:
+async def _check_secrets(launcher: Launcher, draft: JobDraft, sight: Sight, found: SafetyReport) -> None:
     if sight.credentials:
         await _asked(launcher.secrets.check_declared(draft.parameters), found, "/parameters")
         return
@@ -138,7 +138,7 @@ def _unseen(pointer: str, credential: str) -> FieldError:
 async def warnings_of(launcher: Launcher, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> list[dict[str, str]]:
     """Return what is probably a mistake in this job, for an answer that stores it or says what would be stored."""
     order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
-    targets = await _asked(launcher.selected(order), Judgement(), "/targets")
+    targets = await _asked(launcher.selected(order), SafetyReport(), "/targets")
     labels = {label for target in targets or () for label in target.labels}
     return [_shown(doubt) for doubt in doubts(draft, labels or None)]
 
@@ -155,18 +155,18 @@ async def _knows(jobs: Jobs, ref: str, bounds: Bounds) -> bool:
     return labels is not None and bounds.act.holds(labels)
 
 
-def vetted(found: Judgement, said: Safety) -> Judgement:
+def vetted(found: SafetyReport, said: Safety) -> SafetyReport:
     """With what the safety check says: what blocks is an error, all else a warning."""
     found.said = said
     for finding in said.findings:
-        blocks = finding.severity is Verdict.BLOCK
+        blocks = finding.severity is SafetyVerdict.BLOCK
         words = f"{finding.reason} ({finding.severity.value}, {finding.rule}: {finding.excerpt})"
         error = FieldError(finding.pointer, words, "safety_blocked" if blocks else "safety")
         (found.errors if blocks else found.warnings).append(error)
     return found
 
 
-async def _asked(question: Awaitable[T], found: Judgement, pointer: str) -> T | None:
+async def _asked(question: Awaitable[T], found: SafetyReport, pointer: str) -> T | None:
     try:
         return await question
     except (Invalid, Forbidden) as refused:

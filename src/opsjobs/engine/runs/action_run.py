@@ -7,9 +7,9 @@ from typing import Any
 
 from opsjobs.engine.runs import outcomes, passive_actions
 from opsjobs.engine.runs.attempt import Attempt
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Left, Stops, Why
+from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.programs import rendered
-from opsjobs.engine.runs.run_journal import ActionEnd, Page
+from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_state import SHORT_SECONDS, Later, RunState
 from opsjobs.engine.runs.transfer_attempt import TransferAttempt
 from opsjobs.model.errors import RemoteFailure, Unavailable
@@ -22,7 +22,7 @@ HOLD_SECONDS = 30.0
 _BAD = (RunStatus.FAILED, RunStatus.TIMEOUT, RunStatus.UNREACHABLE)
 
 
-class Away(Exception):
+class HandedOver(Exception):
     """This worker does nothing more of it. `begun`: it goes on, or may have begun before, so that it must not be given back."""
 
     def __init__(self, *, begun: bool) -> None:
@@ -48,8 +48,8 @@ class ActionRun:
         self._untold: int | None = None
         self._attempt: Attempt | TransferAttempt | None = None
         self._last: ActionEnd | None = None
-        self.page: Page | None = None
-        self.stops = Stops()
+        self.page: AttemptEntry | None = None
+        self.stops = StopSignal()
 
     @property
     def commanding(self) -> bool:
@@ -66,18 +66,18 @@ class ActionRun:
         self.stops.bind()
         try:
             return await (self._on_the_machine() if self.machine else self._waited())
-        except Left:
-            raise Away(begun=True) from None
+        except Detached:
+            raise HandedOver(begun=True) from None
         except Interrupted as stopped:
             if stopped.why in LEAVING:
-                raise Away(begun=stopped.why is Why.NOT_OURS) from None
+                raise HandedOver(begun=stopped.why is StopReason.NOT_OURS) from None
             return self.close(outcomes.unstarted(stopped.why))
         except RemoteFailure as failure:
             return self.close(outcomes.failed(failure))
         except Unavailable as away:
             # What was begun goes on: an outage that reaches this place must not end it on record.
             log.warning("run_left", target_run=self._state.record.claimed.id, action=self.key, reason=str(away))
-            raise Away(begun=True) from None
+            raise HandedOver(begun=True) from None
         except Exception as bug:  # noqa: BLE001  a bug ends this action, on record, and no other run
             self._state.tools.metrics.bugs.labels("target_run").inc()
             claimed = self._state.record.claimed
@@ -117,7 +117,7 @@ class ActionRun:
                     if left <= SHORT_SECONDS:
                         await clock.sleep(left)
             except Interrupted as stopped:
-                if stopped.why is Why.WORKER_STOPS:
+                if stopped.why is StopReason.WORKER_STOPS:
                     return self._backing_off()
                 raise
             if left > SHORT_SECONDS:
@@ -217,6 +217,6 @@ class ActionRun:
         page.end(end, self._state.tools.clock.now(), again_seconds=again_seconds)
         self.page = page
 
-    def _opened(self) -> Page:
+    def _opened(self) -> AttemptEntry:
         started_at = self._seen.started_at if self._seen is not None else None
         return self._state.record.begin(self.key, self.number, started_at, seen=self._seen, known=False)

@@ -9,21 +9,21 @@ from typing import Any
 from opsjobs.engine.become import become_of, check_direct, opened_for, with_fetched
 from opsjobs.engine.launching import job_secrets
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Left, Stops, Why
+from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.direct_command import DirectCommand, Work
 from opsjobs.engine.runs.durable_command import DurableCommand
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.programs import as_run, environment, plain, program_of, rendered
-from opsjobs.engine.runs.run_connection import Link
-from opsjobs.engine.runs.run_journal import ActionEnd, Page
+from opsjobs.engine.runs.run_connection import RunConnection
+from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_masks import fetched
 from opsjobs.engine.runs.run_state import RunState, purpose_of
-from opsjobs.engine.runs.stdout_capture import Words
+from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Wanted
 from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import Become, Order, RunKey, durability
+from opsjobs.model.spool_identity import Become, RunKey, StartOrder, durability
 from opsjobs.model.units import parse_duration, parse_size
 from opsjobs.remote.session import ContactLost, NoSpool
 from opsjobs.store.ledger import Progress
@@ -42,14 +42,14 @@ class Attempt:
     """
 
     def __init__(
-        self, state: RunState, action: Mapping[str, Any], number: int, stops: Stops, *, seen: Progress | None, perhaps: bool
+        self, state: RunState, action: Mapping[str, Any], number: int, stops: StopSignal, *, seen: Progress | None, perhaps: bool
     ) -> None:
         self._state = state
         self._action = action
         self._seen = seen
         self._stops = stops
         self.number = number
-        self.page: Page | None = None
+        self.page: AttemptEntry | None = None
         self.gone = False
         self.commanding = False
         wish = self._wish()
@@ -58,7 +58,7 @@ class Attempt:
         self._durable = wish != "off" and (kept or not (state.direct or (seen is not None and seen.direct)))
         self._perhaps = perhaps
         self._identity = seen.identity if seen is not None and seen.identity is not None else state.record.identity
-        self._words: Words | None = None
+        self._words: StdoutCapture | None = None
         self._opened = state.opened
 
     @property
@@ -140,7 +140,7 @@ class Attempt:
         words = f"target {self._state.target_name} was removed from the inventory after the launch"
         return RemoteFailure(ErrorCode.INTERNAL, words)
 
-    async def _begun(self, link: Link) -> ActionEnd:
+    async def _begun(self, link: RunConnection) -> ActionEnd:
         page = self._begin()
         page.logged_in = link.logged_in()
         self._words = await self._listener(page)
@@ -163,7 +163,7 @@ class Attempt:
         # Once more: what JSON spells in its own way is a secret again when it is read.
         return replace(end, outputs=self._state.record.mask.tree(self._words.outputs()))
 
-    def _begin(self) -> Page:
+    def _begin(self) -> AttemptEntry:
         state, seen = self._state, self._seen
         started_at = seen.started_at if seen is not None else state.tools.clock.now()
         command = as_run(state, self._action)
@@ -173,7 +173,7 @@ class Attempt:
         self.page.direct = self.page.direct or not self._durable
         return self.page
 
-    def _work(self, page: Page) -> Work:
+    def _work(self, page: AttemptEntry) -> Work:
         action, limits = self._action, self._state.tools.limits
         asked = action.get("output_limit")
         limit = limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
@@ -204,11 +204,11 @@ class Attempt:
             return program_of(self._state, self._action, self.number, self._opened)
         return self._program.text if network and self._program.plain and not self._action.get("env") else self._program
 
-    async def _listener(self, page: Page) -> Words | None:
+    async def _listener(self, page: AttemptEntry) -> StdoutCapture | None:
         wanted: Wanted = self._action.get("outputs") or "none"
         if wanted == "none" and self._action["key"] not in self._state.course.heard:
             return None
-        words = Words(wanted)
+        words = StdoutCapture(wanted)
         if self._seen is not None and page.stored[0]:
             words.add(await self._heard_before(self._seen, OUTPUTS_BYTES_MAX if wanted == "none" else HEARD_BYTES))
         return words
@@ -224,10 +224,10 @@ class Attempt:
                 return await state.tools.stdout(state.record.claimed, seen, max_bytes)
         except Interrupted as stopped:
             if stopped.why in LEAVING:
-                raise Left(stopped.why) from None
+                raise Detached(stopped.why) from None
             return b""
 
-    async def _durably(self, link: Link, work: Work) -> ActionEnd:
+    async def _durably(self, link: RunConnection, work: Work) -> ActionEnd:
         state = self._state
         command = DurableCommand(
             work,
@@ -256,7 +256,7 @@ class Attempt:
         await self._written()
         return await self._directly(link, work)
 
-    async def _directly(self, link: Link, work: Work) -> ActionEnd:
+    async def _directly(self, link: RunConnection, work: Work) -> ActionEnd:
         check_direct(work.action, f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)")
         # Once more: what had to be on record first may have taken longer than our lease is good for.
         await ready(self._state, self._stops, link)
@@ -272,9 +272,9 @@ class Attempt:
     async def _written(self) -> None:
         await self._state.record.written()
         if self._state.record.stale:
-            raise Left(Why.NOT_OURS)
+            raise Detached(StopReason.NOT_OURS)
 
-    def _order(self, work: Work) -> Order:
+    def _order(self, work: Work) -> StartOrder:
         key = RunKey(self._state.record.claimed.uuid, work.action["key"], self.number)
         more: dict[str, Any] = {
             "grace_seconds": work.grace_seconds,
@@ -282,9 +282,9 @@ class Attempt:
             "become": self._become(),
         }
         if self._program is not None:
-            return Order.of(key, self._program, work.timeout_seconds, **more)
+            return StartOrder.of(key, self._program, work.timeout_seconds, **more)
         variables = environment(self._state, self._action, self.number)
-        return Order(key, self._action["command"], work.timeout_seconds, environment=variables, **more)
+        return StartOrder(key, self._action["command"], work.timeout_seconds, environment=variables, **more)
 
     def _become(self) -> Become | None:
         try:
@@ -294,7 +294,7 @@ class Attempt:
                 raise
             raise ContactLost(f"the command was perhaps started, and nobody may look after it now: {missing.message}") from None
 
-    def _next_attempt(self) -> tuple[Order, Work]:
+    def _next_attempt(self) -> tuple[StartOrder, Work]:
         """The start that was voided is on record as never begun; the next one goes by the next number, and shows it."""
         assert self.page is not None, "what is voided has a page"
         state, key, now = self._state, self._action["key"], self._state.tools.clock.now()
@@ -308,7 +308,7 @@ class Attempt:
         return self._order(work), work
 
 
-async def ready(state: RunState, stops: Stops, link: Link) -> None:
+async def ready(state: RunState, stops: StopSignal, link: RunConnection) -> None:
     """Reach the machine before anything is said of the action; turn back where it must not be started.
 
     Raises RemoteFailure, Interrupted.
@@ -319,4 +319,4 @@ async def ready(state: RunState, stops: Stops, link: Link) -> None:
         while state.inherited and not (state.draining or state.tools.may_start()):
             await state.tools.clock.sleep(LEASE_PAUSE_SECONDS)
     if state.draining or not state.tools.may_start():
-        raise Interrupted(Why.WORKER_STOPS)
+        raise Interrupted(StopReason.WORKER_STOPS)

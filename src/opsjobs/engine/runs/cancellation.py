@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 
 
-class Why(Enum):
+class StopReason(Enum):
     """What stops a run before its own end."""
 
     CANCEL = auto()
@@ -18,58 +18,58 @@ class Why(Enum):
     NOT_OURS = auto()
 
 
-LEAVING = frozenset({Why.WORKER_STOPS, Why.NOT_OURS})
+LEAVING = frozenset({StopReason.WORKER_STOPS, StopReason.NOT_OURS})
 """This worker has no business with the run any more; the run itself goes on."""
 
-_ENDING = frozenset({Why.CANCEL, Why.DEADLINE})
+_ENDING = frozenset({StopReason.CANCEL, StopReason.DEADLINE})
 
 
 class Interrupted(Exception):
     """The run was asked to stop, at a place where it can."""
 
-    def __init__(self, why: Why) -> None:
+    def __init__(self, why: StopReason) -> None:
         super().__init__(why.name)
         self.why = why
 
 
-class Left(Interrupted):
+class Detached(Interrupted):
     """A durable command goes on without this worker; nothing is to be said of it."""
 
 
-class Stops:
+class StopSignal:
     """Takes orders to stop for one run, and carries them out where the run can stop."""
 
     def __init__(self) -> None:
-        self.why: Why | None = None
+        self.why: StopReason | None = None
         self._task: asyncio.Task[None] | None = None
         self._obeying = False
-        self._set_aside: Why | None = None
-        self._after: Why | None = None
+        self._set_aside: StopReason | None = None
+        self._after: StopReason | None = None
 
     def bind(self) -> None:
         """The current task is the run's."""
         self._task = asyncio.current_task()
 
-    def order(self, why: Why) -> None:
+    def order(self, why: StopReason) -> None:
         """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all.
 
         While an attempt is stopped for its own time, what would end the run is kept for when that is over.
         """
-        if self.why is Why.ACTION_TIMEOUT and self._after is None and why in _ENDING:
+        if self.why is StopReason.ACTION_TIMEOUT and self._after is None and why in _ENDING:
             self._after = why
-        if self.why is None or why is Why.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
+        if self.why is None or why is StopReason.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
             self.why = why
         if self._obeying and self._task is not None and self.why is not self._set_aside:
             self._obeying = False  # one cancel is enough: a second one would stay with the task
             self._task.cancel()
 
-    def over(self, why: Why) -> None:
+    def over(self, why: StopReason) -> None:
         """This reason has done its work: it stops nothing that comes later. What came meanwhile does."""
         if self.why is why:
             self.why, self._after = self._after, None
 
     @contextmanager
-    def here(self, *, but_for: Why | None = None) -> Iterator[None]:
+    def here(self, *, but_for: StopReason | None = None) -> Iterator[None]:
         """Inside, an order takes effect at once, as Interrupted; before and after, it waits for the next such place.
 
         `but_for`: the reason that is being carried out just now; only what takes the run away from us still interrupts.

@@ -10,13 +10,13 @@ from typing import Any
 from opsjobs import failpoints
 from opsjobs.clock import Clock
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Stops, Why
+from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.output import Capture
-from opsjobs.engine.runs.run_journal import ActionEnd, Page
+from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.remote.session import Exit, Process, Session
+from opsjobs.remote.session import RemoteExit, RemoteProcess, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,16 @@ class Work:
 
     action: Mapping[str, Any]
     capture: Capture
-    page: Page
-    stops: Stops
+    page: AttemptEntry
+    stops: StopSignal
     clock: Clock
     timeout_seconds: float
     grace_seconds: float
 
-    async def read(self, process: Process) -> Exit:
+    async def read(self, process: RemoteProcess) -> RemoteExit:
         """Take in all output until the command's end. Raises RemoteFailure(LOST), or ContactLost."""
         async for piece in process:
-            if isinstance(piece, Exit):
+            if isinstance(piece, RemoteExit):
                 return piece
             self.capture.add(piece)
             await self.page.run.room()
@@ -54,7 +54,7 @@ class DirectCommand:
         work = self._work
         async with failpoints.at("start"):
             process = await session.start(self._command)
-        timer = work.clock.later(work.timeout_seconds, lambda: work.stops.order(Why.ACTION_TIMEOUT))
+        timer = work.clock.later(work.timeout_seconds, lambda: work.stops.order(StopReason.ACTION_TIMEOUT))
         try:
             with work.stops.here():
                 exited = await work.read(process)
@@ -63,10 +63,10 @@ class DirectCommand:
             return await self._stop(process, stopped.why)
         finally:
             timer.cancel()
-            work.stops.over(Why.ACTION_TIMEOUT)
+            work.stops.over(StopReason.ACTION_TIMEOUT)
             await process.close()
 
-    async def _stop(self, process: Process, why: Why) -> ActionEnd:
+    async def _stop(self, process: RemoteProcess, why: StopReason) -> ActionEnd:
         """Kill the command, read what it still says, and judge by the proof."""
         work = self._work
         if why in LEAVING:
@@ -79,7 +79,7 @@ class DirectCommand:
         return outcomes.settled(proof, exited, why, work.action["expected_exit_codes"], work.timeout_seconds)
 
 
-async def _within(reader: asyncio.Task[Exit], seconds: float) -> Exit | None:
+async def _within(reader: asyncio.Task[RemoteExit], seconds: float) -> RemoteExit | None:
     await asyncio.wait({reader}, timeout=seconds)
     if not reader.done():
         reader.cancel()

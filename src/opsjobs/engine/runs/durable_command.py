@@ -11,23 +11,23 @@ from collections.abc import Awaitable, Callable
 from opsjobs import failpoints
 from opsjobs.clock import Timer
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Left, Why
+from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason
 from opsjobs.engine.runs.direct_command import Work
-from opsjobs.engine.runs.run_connection import Link
+from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Identity, Order
+from opsjobs.model.spool_identity import SpoolIdentity, StartOrder
 from opsjobs.model.units import format_duration
 from opsjobs.remote.session import (
     ContactLost,
     Durable,
-    Exit,
     IdentityDiffers,
     NoSpool,
     NotBegun,
     NotFollowed,
-    Process,
+    RemoteExit,
+    RemoteProcess,
     Settlement,
 )
 
@@ -63,16 +63,16 @@ class DurableCommand:
     def __init__(
         self,
         work: Work,
-        link: Link,
-        order: Order,
-        identity: Identity | None,
+        link: RunConnection,
+        order: StartOrder,
+        identity: SpoolIdentity | None,
         *,
         again: bool,
         since: float,
         window_seconds: float,
         may_start: Callable[[], bool],
         check_target: Callable[[], Awaitable[None]],
-        next_attempt: Callable[[], tuple[Order, Work]],
+        next_attempt: Callable[[], tuple[StartOrder, Work]],
     ) -> None:
         self._work = work
         self._link = link
@@ -86,7 +86,7 @@ class DurableCommand:
         self._may_start = may_start
         self._check_target = check_target
         self._next_attempt = next_attempt
-        self._process: Process | None = None
+        self._process: RemoteProcess | None = None
         self._lost_since: float | None = None
         self._losses = 0
 
@@ -104,10 +104,10 @@ class DurableCommand:
         except Interrupted as stopped:
             return await self._stop(stopped.why)
         finally:
-            work.stops.over(Why.ACTION_TIMEOUT)
+            work.stops.over(StopReason.ACTION_TIMEOUT)
             await self._let_go()
 
-    async def _follow(self) -> Exit:
+    async def _follow(self) -> RemoteExit:
         while True:
             try:
                 self._process = await self._open()
@@ -126,7 +126,7 @@ class DurableCommand:
                 await self._link.drop()
                 await self._pause()
 
-    async def _open(self) -> Process:
+    async def _open(self) -> RemoteProcess:
         durable = await self._durable()
         if self._perhaps_begun and self._identity is not None:
             async with failpoints.at("attach"):
@@ -142,8 +142,8 @@ class DurableCommand:
             self._taken_over = False
             self._work.page.show_life()
 
-    async def _begin(self, durable: Durable) -> Process:
-        process: Process | None = None
+    async def _begin(self, durable: Durable) -> RemoteProcess:
+        process: RemoteProcess | None = None
         await self._check_target()  # of what was to be found again, and had never begun
         while not self._may_start():  # our lease is stale: until it is fresh again, or taken from us, nothing new begins
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
@@ -169,7 +169,7 @@ class DurableCommand:
             raise NoSpool("its platform keeps no durable runs")
         return durable
 
-    async def _read(self, process: Process) -> Exit:
+    async def _read(self, process: RemoteProcess) -> RemoteExit:
         self._lost_since, self._losses = None, 0
         timer = self._second_watchdog()
         try:
@@ -182,9 +182,9 @@ class DurableCommand:
         began = work.page.started_at
         gone = (work.clock.now() - began).total_seconds() if began is not None else 0.0
         left = max(work.timeout_seconds - gone, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
-        return work.clock.later(left, lambda: work.stops.order(Why.ACTION_TIMEOUT))
+        return work.clock.later(left, lambda: work.stops.order(StopReason.ACTION_TIMEOUT))
 
-    async def _learn(self, seen: Identity) -> None:
+    async def _learn(self, seen: SpoolIdentity) -> None:
         """Commit whom we are about to trust, before anything is started there."""
         if self._perhaps_begun and self._identity is not None:
             words = "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
@@ -216,7 +216,7 @@ class DurableCommand:
     async def _written(self) -> None:
         await self._work.page.run.written()
         if self._work.page.run.stale:
-            raise Left(Why.NOT_OURS)
+            raise Detached(StopReason.NOT_OURS)
 
     def _note_loss(self, failure: RemoteFailure) -> None:
         """Whether it is worth to look for it again; raises where it is not."""
@@ -243,18 +243,18 @@ class DurableCommand:
         if process is not None:
             await process.close()
 
-    async def _stop(self, why: Why) -> ActionEnd:
+    async def _stop(self, why: StopReason) -> ActionEnd:
         """See to it that the command never begins, or ends; judge by the target's word."""
         work = self._work
         if why in LEAVING:
-            raise Left(why)
+            raise Detached(why)
         await self._let_go()
         try:
             with work.stops.here(but_for=why):
                 settlement = await self._settle()
                 exited = await self._rest() if settlement.exit is not None else None
         except Interrupted as stopped:
-            raise Left(stopped.why) from None
+            raise Detached(stopped.why) from None
         exited = exited or settlement.exit
         return outcomes.settled(settlement.proof, exited, why, work.action["expected_exit_codes"], work.timeout_seconds)
 
@@ -293,7 +293,7 @@ class DurableCommand:
             pass
         return False
 
-    async def _rest(self) -> Exit | None:
+    async def _rest(self) -> RemoteExit | None:
         """What the command said until its end: it is all there, on the target."""
         if self._identity is None:
             return None

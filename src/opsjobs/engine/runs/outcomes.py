@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from opsjobs.engine.runs.cancellation import Why
+from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Progress
 
 # No code of its own: a folder that is missing is, like an interpreter, something that the target lacks.
@@ -31,7 +31,7 @@ def recorded(seen: Progress) -> ActionEnd:
     return ActionEnd(seen.status, seen.exit_code, seen.error, seen.cancel_proof, seen.stored, outputs=seen.outputs)
 
 
-def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
+def judged(exited: RemoteExit, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Ended by itself, or by the watchdog on the target (`seconds`: the action's timeout)."""
     if exited.cause == "disk_full":
         return _incomplete(exited)
@@ -49,7 +49,7 @@ def judged(exited: Exit, expected: Sequence[int], seconds: float) -> ActionEnd:
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, how))
 
 
-def _incomplete(exited: Exit) -> ActionEnd:
+def _incomplete(exited: RemoteExit) -> ActionEnd:
     """Failed whatever its status: some of its output is probably lost."""
     how = f"signal {exited.signal}" if exited.code is None else f"exit status {exited.code}"
     words = f"the target's disk is full: output may be incomplete ({how}). Free space in the login's home or in /var/tmp."
@@ -57,16 +57,16 @@ def _incomplete(exited: Exit) -> ActionEnd:
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.DISK_FULL, words))
 
 
-def _caused(exited: Exit, seconds: float) -> ActionEnd:
+def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
     """Ended, or kept from beginning, by somebody else than the program: an exit status would not be its own, so there is none."""
     match exited.cause:
         case "timeout":
-            return replace(killed(Why.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED)
+            return replace(killed(StopReason.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED)
         case "output_limit":
             words = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
             return ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.OUTPUT_LIMIT, words), cancel_proof=CancelProof.KILLED)
         case "cancel":  # by a worker who died of it, or was heard no more
-            return replace(killed(Why.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
+            return replace(killed(StopReason.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
         case cause:
             assert cause is not None
             code, words = _UNSTARTED[cause]
@@ -78,24 +78,26 @@ def _int32(code: int) -> int:
     return (code + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def killed(why: Why, seconds: float) -> ActionEnd:
+def killed(why: StopReason, seconds: float) -> ActionEnd:
     """Killed by us while it ran."""
-    if why is Why.CANCEL:
+    if why is StopReason.CANCEL:
         return ActionEnd(RunStatus.CANCELLED, error=RunError(ErrorCode.CANCELLED, "cancelled: the command was killed"))
-    limit = f"the action's timeout of {format_duration(seconds)}" if why is Why.ACTION_TIMEOUT else "the execution's timeout"
+    limit = (
+        f"the action's timeout of {format_duration(seconds)}" if why is StopReason.ACTION_TIMEOUT else "the execution's timeout"
+    )
     return ActionEnd(RunStatus.TIMEOUT, error=RunError(ErrorCode.COMMAND_TIMEOUT, f"killed: {limit} has passed"))
 
 
-def unstarted(why: Why) -> ActionEnd:
+def unstarted(why: StopReason) -> ActionEnd:
     """Ended before anything of it was started."""
-    if why is Why.CANCEL:
+    if why is StopReason.CANCEL:
         error = RunError(ErrorCode.CANCELLED, "cancelled before it was started")
         return ActionEnd(RunStatus.CANCELLED, error=error, cancel_proof=CancelProof.NEVER_STARTED)
     error = RunError(ErrorCode.COMMAND_TIMEOUT, "the execution's timeout passed before it was started")
     return ActionEnd(RunStatus.TIMEOUT, error=error, cancel_proof=CancelProof.NEVER_STARTED)
 
 
-def settled(proof: CancelProof, exited: Exit | None, why: Why, expected: Sequence[int], seconds: float) -> ActionEnd:
+def settled(proof: CancelProof, exited: RemoteExit | None, why: StopReason, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Ended by a kill of ours, as its proof says."""
     if proof is CancelProof.ALREADY_FINISHED and exited is not None and exited.cause == "cancel":
         proof = CancelProof.KILLED  # by a kill of ours whose answer nobody heard

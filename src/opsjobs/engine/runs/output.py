@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from opsjobs.engine.runs.run_journal import CHUNK_BYTES, Page
+from opsjobs.engine.runs.run_journal import CHUNK_BYTES, AttemptEntry
 from opsjobs.model.masking import SPAN_BYTES, Mask
 from opsjobs.remote.session import Output, Stream
 
@@ -21,7 +21,7 @@ class Capture:
 
     def __init__(
         self,
-        page: Page,
+        page: AttemptEntry,
         limit_bytes: int,
         stored: tuple[int, int] = (0, 0),
         *,
@@ -90,7 +90,7 @@ class Masked:
 
 class _StreamCapture:
     def __init__(
-        self, page: Page, stream: Stream, limit_bytes: int, masked: Masked, heard: Callable[[bytes], None] | None = None
+        self, page: AttemptEntry, stream: Stream, limit_bytes: int, masked: Masked, heard: Callable[[bytes], None] | None = None
     ) -> None:
         self._page = page
         self._masked = masked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opsjobs.engine.runs.cancellation import Interrupted, Stops, Why
+from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.programs import rendered
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.engine.runs.run_state import SHORT_SECONDS, Later, RunState
@@ -26,7 +26,7 @@ _OF_REFUSAL = {"safety_blocked": ErrorCode.SAFETY_BLOCKED, "target_changed": Err
 
 
 async def waited(
-    state: RunState, action: Mapping[str, Any], seen: Progress | None, stops: Stops, attempt: int
+    state: RunState, action: Mapping[str, Any], seen: Progress | None, stops: StopSignal, attempt: int
 ) -> ActionEnd | Later:
     """Whether it is over. Raises Interrupted, RemoteFailure."""
     match action["type"]:
@@ -38,7 +38,7 @@ async def waited(
             return await _child(state, action, attempt, stops)
 
 
-async def _time(state: RunState, action: Mapping[str, Any], seen: Progress | None, stops: Stops) -> ActionEnd | Later:
+async def _time(state: RunState, action: Mapping[str, Any], seen: Progress | None, stops: StopSignal) -> ActionEnd | Later:
     clock = state.tools.clock
     left = parse_duration(action["duration"]) - (seen.age_seconds if seen is not None else 0.0)
     later = Later(WaitingFor.TIMER, clock.monotonic() + left)
@@ -48,13 +48,13 @@ async def _time(state: RunState, action: Mapping[str, Any], seen: Progress | Non
             if 0 < left <= SHORT_SECONDS:
                 await clock.sleep(left)
     except Interrupted as stopped:
-        if stopped.why is Why.WORKER_STOPS:
+        if stopped.why is StopReason.WORKER_STOPS:
             return later
         raise
     return later if left > SHORT_SECONDS else ActionEnd(RunStatus.SUCCEEDED)
 
 
-async def _approval(state: RunState, action: Mapping[str, Any], stops: Stops) -> ActionEnd | Later:
+async def _approval(state: RunState, action: Mapping[str, Any], stops: StopSignal) -> ActionEnd | Later:
     asked = await _asked(state, action, stops)
     match asked.status:
         case ApprovalStatus.APPROVED:
@@ -67,7 +67,7 @@ async def _approval(state: RunState, action: Mapping[str, Any], stops: Stops) ->
     return ActionEnd(RunStatus.CANCELLED, error=RunError(ErrorCode.CANCELLED, words))
 
 
-async def _child(state: RunState, action: Mapping[str, Any], attempt: int, stops: Stops) -> ActionEnd | Later:
+async def _child(state: RunState, action: Mapping[str, Any], attempt: int, stops: StopSignal) -> ActionEnd | Later:
     while True:
         with stops.here():
             pass
@@ -93,7 +93,7 @@ def _ended(child: Execution) -> ActionEnd:
     return ActionEnd(status, error=RunError(code, words), outputs=outputs)
 
 
-async def _asked(state: RunState, action: Mapping[str, Any], stops: Stops) -> Approval:
+async def _asked(state: RunState, action: Mapping[str, Any], stops: StopSignal) -> Approval:
     while True:
         with stops.here():
             pass

@@ -6,7 +6,7 @@ import random
 from contextlib import AsyncExitStack
 
 from opsjobs.clock import Clock
-from opsjobs.engine.runs.run_connection import Link
+from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import format_duration
@@ -26,7 +26,7 @@ _PASSING = (
 class Contact:
     """The disk over a link. `window_seconds`: how long it may be away; whatever is moved in between begins the count anew."""
 
-    def __init__(self, link: Link, clock: Clock, window_seconds: float) -> None:
+    def __init__(self, link: RunConnection, clock: Clock, window_seconds: float) -> None:
         self._link = link
         self._clock = clock
         self._window_seconds = window_seconds

@@ -21,7 +21,7 @@ FRESH_SECONDS = 60.0
 """So long after the claim the logins that it brought are taken as they are."""
 
 
-class Link:
+class RunConnection:
     """One session at a time, opened when it is needed, and opened again after contact was lost."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Link:
         await self.drop()
 
 
-class Links:
+class RunConnections:
     """The ways of one run to its machine: one, unless branches of it are at work side by side."""
 
     def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock, renew: Renew | None = None) -> None:
@@ -93,17 +93,17 @@ class Links:
         self._sessions = sessions
         self._endpoint = endpoint
         self._clock = clock
-        self._idle: list[Link] = []
+        self._idle: list[RunConnection] = []
 
-    def take(self, *, insist: bool = False) -> Link:
+    def take(self, *, insist: bool = False) -> RunConnection:
         """A way that nobody else goes just now; to be given back. `insist`: as a Link says."""
         if self._idle:
             return self._idle.pop()
         assert self._endpoint is not None, "a target that was removed is seen to before"
         old = self._clock.monotonic() - self._made > FRESH_SECONDS
-        return Link(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, old=old)
+        return RunConnection(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, old=old)
 
-    def give(self, link: Link) -> None:
+    def give(self, link: RunConnection) -> None:
         """Somebody else may go it."""
         self._idle.append(link)
 

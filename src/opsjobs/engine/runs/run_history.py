@@ -10,7 +10,7 @@ from opsjobs.store.ledger import Claimed, Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class ActionHistory:
     """Of one action: `end` as it stands, or `open`, or neither: then `attempt` is the next one, due in `again_seconds`.
 
     `tries`: attempts that count. `skipped`: its condition did not hold.
@@ -24,10 +24,10 @@ class Before:
     skipped: bool = False
 
 
-NOTHING = Before()
+NOTHING = ActionHistory()
 
 
-class Past:
+class RunHistory:
     """The record, read once."""
 
     def __init__(self, claimed: Claimed, progress: Sequence[Progress]) -> None:
@@ -36,9 +36,9 @@ class Past:
             seen.setdefault(attempt.action, []).append(attempt)
         # Where the run's own attempt stands: templates that show it must say the same to an heir.
         self.attempt = max((attempt.attempt for attempt in progress if attempt.inherited_from is None), default=1)
-        self._of: Mapping[str, Before] = {key: _before(claimed, attempts) for key, attempts in seen.items()}
+        self._of: Mapping[str, ActionHistory] = {key: _before(claimed, attempts) for key, attempts in seen.items()}
 
-    def of(self, key: str) -> Before:
+    def of(self, key: str) -> ActionHistory:
         """What is on record of an action."""
         return self._of.get(key, NOTHING)
 
@@ -51,16 +51,16 @@ class Past:
         return [key for key, before in self._of.items() if before.open is not None]
 
 
-def _before(claimed: Claimed, attempts: Sequence[Progress]) -> Before:
+def _before(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
     last = max(attempts, key=lambda seen: seen.attempt)
     tries = sum(not seen.voided and seen.status.final for seen in attempts)
     if last.status is RunStatus.RUNNING:
-        return Before(last.attempt, tries, open=last)
+        return ActionHistory(last.attempt, tries, open=last)
     if last.status is RunStatus.SKIPPED and not last.voided:
-        return Before(last.attempt, tries, skipped=True)
+        return ActionHistory(last.attempt, tries, skipped=True)
     if last.voided or last.again_seconds is not None or _lost_before(claimed, last):
-        return Before(last.attempt + 1, tries, again_seconds=max(last.again_seconds or 0.0, 0.0))
-    return Before(last.attempt, tries, end=last)
+        return ActionHistory(last.attempt + 1, tries, again_seconds=max(last.again_seconds or 0.0, 0.0))
+    return ActionHistory(last.attempt, tries, end=last)
 
 
 def _lost_before(claimed: Claimed, last: Progress) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
 from opsjobs.model.masking import NOTHING, Mask
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.log_entries import result_line, status_line
@@ -60,14 +60,14 @@ class _End:
 class _Identify:
     """Under which store the run may be started from now on; None: it is started without one."""
 
-    identity: Identity | None
+    identity: SpoolIdentity | None
 
 
 _Step = _Begin | LogLine | _End | _Identify | RunMove
 
 
 @dataclass(slots=True)
-class Draft:
+class FlushBuilder:
     """A flush being put together."""
 
     runs: list[RunMove] = field(default_factory=list)
@@ -76,22 +76,22 @@ class Draft:
     size_bytes: int = 0
 
 
-class Pen(Protocol):
+class JournalSink(Protocol):
     """Who writes it down."""
 
     unwritten_bytes: int
 
-    def dirty(self, record: RunRecord, size_bytes: int) -> None:
+    def dirty(self, record: RunJournal, size_bytes: int) -> None:
         """The record has more to say."""
 
-    def urge(self, record: RunRecord) -> None:
+    def urge(self, record: RunJournal) -> None:
         """What the record has to say is waited for."""
 
     async def flushed(self) -> None:
         """Wait for the end of the next flush."""
 
 
-class Page:
+class AttemptEntry:
     """One attempt at an action, in the record of its run. `stored`: how far the log had come when it was opened here.
 
     `identity`: the store that it may be started in; `direct`: outside any. `command`: its line, where the definition has another.
@@ -100,7 +100,7 @@ class Page:
 
     def __init__(
         self,
-        run: RunRecord,
+        run: RunJournal,
         action: str,
         attempt: int,
         started_at: datetime | None,
@@ -130,7 +130,7 @@ class Page:
         """Bytes that the output limit left out."""
         self.run.say(self, self.line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
 
-    def identify(self, identity: Identity | None) -> None:
+    def identify(self, identity: SpoolIdentity | None) -> None:
         """From now on it, and what the run begins after it, is started in this store; None: outside any."""
         self.identity, self.direct = identity, identity is None
         self.run.identity = identity
@@ -177,7 +177,7 @@ class Page:
         )
 
 
-class RunRecord:
+class RunJournal:
     """What one run has to say, in order: a page for each attempt at an action, several of them open at once.
 
     Nothing is said any more once it is `stale`: another worker owns the run. `left`: this worker goes, the run stays as it is.
@@ -185,7 +185,7 @@ class RunRecord:
     `mask`: what is not to be seen in anything that it says.
     """
 
-    def __init__(self, pen: Pen, claimed: Claimed, mask: Mask = NOTHING) -> None:
+    def __init__(self, pen: JournalSink, claimed: Claimed, mask: Mask = NOTHING) -> None:
         self.claimed = claimed
         self.mask = mask
         self.identity = claimed.identity
@@ -195,7 +195,7 @@ class RunRecord:
         self.in_flight = False
         self.unwritten_bytes = 0
         self._pen = pen
-        self._steps: deque[tuple[Page | None, _Step]] = deque()
+        self._steps: deque[tuple[AttemptEntry | None, _Step]] = deque()
 
     def begin(
         self,
@@ -206,18 +206,18 @@ class RunRecord:
         seen: Progress | None = None,
         known: bool = True,
         command: str | None = None,
-    ) -> Page:
+    ) -> AttemptEntry:
         """An action starts; `seen` where it is on record already. `known`: it may be started in the store that the run knows.
 
         `command`: as a page has it.
         """
         command = command and self.mask.text(command)
-        page = Page(self, action, attempt, started_at, seen=seen, known=known, command=command)
+        page = AttemptEntry(self, action, attempt, started_at, seen=seen, known=known, command=command)
         size = 0 if command is None or seen is not None else len(command)
         self.say(page, _Begin(size), size)
         return page
 
-    def write(self, page: Page, stream: Stream, start_offset: int, data: bytes) -> None:
+    def write(self, page: AttemptEntry, stream: Stream, start_offset: int, data: bytes) -> None:
         """Output of a page."""
         if self.stale or self.ended:
             return
@@ -306,7 +306,7 @@ class RunRecord:
         self.say(None, status_line(self.claimed.id, self.claimed.target_id, move.status, move.error), LINE_BYTES)
         self.say(None, move, 0)
 
-    def say(self, page: Page | None, step: _Step, size_bytes: int) -> None:
+    def say(self, page: AttemptEntry | None, step: _Step, size_bytes: int) -> None:
         """The next step, of a page or of the run itself."""
         if self.stale or self.ended:
             return
@@ -329,11 +329,11 @@ class RunRecord:
         """True where nothing waits to be written."""
         return not self._steps
 
-    def take(self, draft: Draft, share_bytes: int = RUN_FLUSH_BYTES) -> int:
+    def take(self, draft: FlushBuilder, share_bytes: int = RUN_FLUSH_BYTES) -> int:
         """Move steps into the draft, up to the run's share; says how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
         store: _Identify | None = None
-        states: dict[Page, ResultState] = {}
+        states: dict[AttemptEntry, ResultState] = {}
         while self._steps and taken < share_bytes:
             page, step = self._steps.popleft()
             if page is not None and page not in states:
@@ -358,7 +358,7 @@ class RunRecord:
         return taken
 
 
-def _take_line(line: LogLine, page: Page | None, states: dict[Page, ResultState], draft: Draft) -> int:
+def _take_line(line: LogLine, page: AttemptEntry | None, states: dict[AttemptEntry, ResultState], draft: FlushBuilder) -> int:
     draft.lines.append(line)
     if line.stream is None or page is None:
         return LINE_BYTES

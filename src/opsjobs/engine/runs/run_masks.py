@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from opsjobs.clock import Clock
 from opsjobs.engine import become
-from opsjobs.engine.compiled_spec import Course
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching import job_secrets
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret
@@ -28,7 +28,7 @@ class Masks:
         self._clock = clock
         self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
 
-    def of(self, course: Course, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
+    def of(self, course: CompiledSpec, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
         """For a run of this execution on this machine; `opened`: what its actions need, and those of whatever other executions."""
         others = become.credentials(become.wishes([course.spec])) | job_secrets.credentials([course])
         credentials = dict.fromkeys([*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)])

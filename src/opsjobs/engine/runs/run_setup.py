@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from opsjobs.clock import Clock
 from opsjobs.engine import become
-from opsjobs.engine.compiled_spec import Course, course_of
+from opsjobs.engine.compiled_spec import CompiledSpec, compile_spec
 from opsjobs.engine.launching import credential_scope, job_secrets
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import Why
-from opsjobs.engine.runs.run_journal import RunRecord
+from opsjobs.engine.runs.cancellation import StopReason
+from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.engine.runs.run_masks import Masks, hidden
 from opsjobs.engine.runs.run_state import purpose_of
 from opsjobs.integrations.targets import Targets
@@ -38,7 +38,7 @@ class Prepared:
     """What one run needs."""
 
     claimed: Claimed
-    course: Course
+    course: CompiledSpec
     endpoint: Endpoint | None
     """None: the target was removed from the inventory."""
     progress: Sequence[Progress]
@@ -47,7 +47,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class SetupRefused:
     """A run that cannot be prepared, and why."""
 
     claimed: Claimed
@@ -93,9 +93,9 @@ class RunSetup:
         self._vault = vault
         self._metrics = metrics
         self._masks = Masks(clock)
-        self._courses: dict[int, Course] = {}
+        self._courses: dict[int, CompiledSpec] = {}
 
-    async def prepare(self, claimed: Sequence[Claimed], again: Collection[int]) -> list[Prepared | Refused]:
+    async def prepare(self, claimed: Sequence[Claimed], again: Collection[int]) -> list[Prepared | SetupRefused]:
         """Return what each run needs, or why it cannot be had. `again`: runs that may have a record. Raises Unavailable."""
         executions = {run.execution_id for run in claimed}
         read = _Read()
@@ -112,7 +112,7 @@ class RunSetup:
             read.progress, read.bad_progress = await self._each(sorted(again), self._ledger.progress)
         return [self._prepared(run, read) for run in claimed]
 
-    def _prepared(self, run: Claimed, read: _Read) -> Prepared | Refused:
+    def _prepared(self, run: Claimed, read: _Read) -> Prepared | SetupRefused:
         progress: Sequence[Progress] | None = read.progress.get(run.id, ())
         course = self._courses.get(run.execution_id)
         action = next(iter(course.actions), "step-1") if course is not None else "step-1"
@@ -126,9 +126,9 @@ class RunSetup:
         if run.id in read.bad_progress:
             progress = None
         kind = type(fault).__name__ if fault is not None else "its execution is gone"
-        return Refused(run, f"a fault of opsjobs: the run could not be prepared ({kind})", progress, action)
+        return SetupRefused(run, f"a fault of opsjobs: the run could not be prepared ({kind})", progress, action)
 
-    def _ready(self, run: Claimed, course: Course, read: _Read) -> Prepared:
+    def _ready(self, run: Claimed, course: CompiledSpec, read: _Read) -> Prepared:
         endpoint, opened = read.endpoints.get(run.target_id), read.opened
         purpose = credential_scope.Purpose(course.spec.job_id, course.spec.job_name)
         endpoint = read.held.endpoint(endpoint, purpose) if endpoint is not None else None
@@ -156,15 +156,15 @@ class RunSetup:
             del self._courses[next(e for e in self._courses if e not in executions)]
         return bad
 
-    def _course(self, spec: Spec) -> Course:
+    def _course(self, spec: Spec) -> CompiledSpec:
         if not spec.parameters:
-            return course_of(spec, {})
+            return compile_spec(spec, {})
         try:
             parameters = self._vault.open_parameters(spec.execution_uuid, spec.parameters)
         except (KeyMissing, Tampered) as refused:
-            return course_of(spec, {}, fault=f"the execution's secrets do not open: {refused}")
+            return compile_spec(spec, {}, fault=f"the execution's secrets do not open: {refused}")
         forms = hidden(value for value in parameters.values() if isinstance(value, Secret))
-        return course_of(spec, parameters, forms=forms)
+        return compile_spec(spec, parameters, forms=forms)
 
     def _note_logins(self, execution: int, read: _Read) -> None:
         course = self._courses.get(execution)
@@ -219,7 +219,7 @@ class RefusedRun:
     It has the face of a TargetRun, so that a life treats both alike.
     """
 
-    def __init__(self, record: RunRecord, refused: Refused, clock: Clock, *, inherited: bool) -> None:
+    def __init__(self, record: RunJournal, refused: SetupRefused, clock: Clock, *, inherited: bool) -> None:
         self.claimed = record.claimed
         self.record = record
         self.began = time.monotonic()
@@ -227,7 +227,7 @@ class RefusedRun:
         self._clock = clock
         self._inherited = inherited
 
-    def interrupt(self, why: Why) -> None:
+    def interrupt(self, why: StopReason) -> None:
         """There is nothing to stop."""
 
     def drain(self) -> None:

@@ -9,14 +9,14 @@ from random import Random
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.engine.compiled_spec import Course
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.approval_service import Approving
 from opsjobs.engine.launching.target_pinning import Pinning
 from opsjobs.engine.runs.child_executions import Children
 from opsjobs.engine.runs.outage import wait_out
-from opsjobs.engine.runs.run_connection import Links, Renew
-from opsjobs.engine.runs.run_history import Past
-from opsjobs.engine.runs.run_journal import ActionEnd, RunRecord
+from opsjobs.engine.runs.run_connection import Renew, RunConnections
+from opsjobs.engine.runs.run_history import RunHistory
+from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_masks import hidden
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.errors import RemoteFailure
@@ -113,12 +113,12 @@ class RunState:
     which each action ended. `checked`: the machine was held against what was asked about, and `refused` says why it may not be.
     """
 
-    record: RunRecord
-    course: Course
+    record: RunJournal
+    course: CompiledSpec
     endpoint: Endpoint | None
-    past: Past
+    past: RunHistory
     tools: RunTools
-    links: Links
+    links: RunConnections
     opened: Mapping[str, Credential]
     lost: str | None
     inherited: bool

@@ -7,7 +7,7 @@ from typing import Any
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Outputs, Wanted
 
 
-class Words:
+class StdoutCapture:
     """Listens to a stream beside the log."""
 
     def __init__(self, wanted: Wanted) -> None:

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from opsjobs import failpoints
 from opsjobs.clock import Timer
-from opsjobs.engine.compiled_spec import Course
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.action_run import ActionRun, Away
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Stops, Why
-from opsjobs.engine.runs.run_connection import Links
-from opsjobs.engine.runs.run_history import Past
-from opsjobs.engine.runs.run_journal import ActionEnd, RunRecord
+from opsjobs.engine.runs.action_run import ActionRun, HandedOver
+from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.run_connection import RunConnections
+from opsjobs.engine.runs.run_history import RunHistory
+from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_state import Later, RunLimits, RunState, RunTools
 from opsjobs.engine.runs.stdout_capture import text_of
 from opsjobs.model.errors import RemoteFailure, Unavailable
@@ -27,11 +27,11 @@ from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.model.workflow import Walk
+from opsjobs.model.workflow import WorkflowWalk
 from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log
 
-__all__ = ["RunLimits", "RunTools", "TargetRun"]
+__all__ = ["RunLimits", "RunTools", "TargetRunner"]
 
 # Where branches wait for several things the first answer wakes the run. Should it be missed, they are looked after, ever less
 # often.
@@ -42,7 +42,7 @@ NAMES_CHARACTERS_MAX = 2_000
 _ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD)
 
 
-class TargetRun:
+class TargetRunner:
     """A claimed run at work in this process.
 
     `asked_at`: a moment before its claim was asked for (monotonic). `lost`: why it is unknown what became of the run's command,
@@ -51,8 +51,8 @@ class TargetRun:
 
     def __init__(
         self,
-        record: RunRecord,
-        course: Course,
+        record: RunJournal,
+        course: CompiledSpec,
         endpoint: Endpoint | None,
         progress: Sequence[Progress],
         tools: RunTools,
@@ -69,9 +69,9 @@ class TargetRun:
             record,
             course,
             endpoint,
-            Past(self.claimed, progress),
+            RunHistory(self.claimed, progress),
             tools,
-            Links(tools.sessions, endpoint, tools.clock, self._renewed),
+            RunConnections(tools.sessions, endpoint, tools.clock, self._renewed),
             opened or {},
             lost,
             inherited,
@@ -80,14 +80,14 @@ class TargetRun:
             kept=inherited and self.claimed.identity is not None,
             attempt=self.claimed.attempt,
         )
-        self._walk = Walk(course.workflow, self._applies)
+        self._walk = WorkflowWalk(course.workflow, self._applies)
         self._unfit: dict[str, str] = {}
         self._told: set[str] = set()
         self._at_work: dict[str, ActionRun] = {}
         self._waiting: dict[str, tuple[ActionRun, Later]] = {}
-        self._why: Why | None = None
+        self._why: StopReason | None = None
         # Orders that take the run from this worker: they end the take-up, before any action is at work.
-        self._leaving = Stops()
+        self._leaving = StopSignal()
         self._left = False
         self.began = time.monotonic()
 
@@ -98,9 +98,9 @@ class TargetRun:
 
     # --- what comes from outside
 
-    def interrupt(self, why: Why) -> None:
+    def interrupt(self, why: StopReason) -> None:
         """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
-        if self._why is None or why is Why.NOT_OURS:
+        if self._why is None or why is StopReason.NOT_OURS:
             self._why = why
         if why in LEAVING:
             self._leaving.order(why)
@@ -110,10 +110,10 @@ class TargetRun:
     def drain(self) -> None:
         """Begin nothing more and let go of what goes on by itself; a direct command at work may end."""
         self._state.draining = True
-        self._leaving.order(Why.WORKER_STOPS)
+        self._leaving.order(StopReason.WORKER_STOPS)
         for action in self._at_work.values():
             if not action.commanding:
-                action.stops.order(Why.WORKER_STOPS)
+                action.stops.order(StopReason.WORKER_STOPS)
 
     # --- the whole of it
 
@@ -141,7 +141,7 @@ class TargetRun:
 
     def _until_deadline(self) -> Timer | None:
         left = self.claimed.seconds_left
-        return None if left is None else self._state.tools.clock.later(left, lambda: self.interrupt(Why.DEADLINE))
+        return None if left is None else self._state.tools.clock.later(left, lambda: self.interrupt(StopReason.DEADLINE))
 
     # --- the walk
 
@@ -230,13 +230,13 @@ class TargetRun:
         if self._why is not None:
             action.stops.order(self._why)
         if self._state.draining:
-            action.stops.order(Why.WORKER_STOPS)
+            action.stops.order(StopReason.WORKER_STOPS)
         try:
             if (unfit := self._unfit.get(action.key)) is not None:
                 found: ActionEnd | Later = action.close(outcomes.failed(RemoteFailure(ErrorCode.INTERNAL, unfit)))
             else:
                 found = await action.perform()
-        except Away as away:
+        except HandedOver as away:
             self._left = self._left or away.begun
             self._state.draining = True
             return
@@ -288,7 +288,7 @@ class TargetRun:
 
     async def _conclude(self) -> None:
         """Say how the run stands, now that nothing of it is at work here."""
-        if self._left or self._why is Why.NOT_OURS:
+        if self._left or self._why is StopReason.NOT_OURS:
             self.record.leave()
             if self._why is None:  # whoever takes it up reads what is on record
                 await self.record.written()
@@ -298,13 +298,13 @@ class TargetRun:
                 return self._finish(key)
         if self._waiting:
             return self._defer()
-        if self._state.draining or self._why is Why.WORKER_STOPS:
+        if self._state.draining or self._why is StopReason.WORKER_STOPS:
             return self._turn_back()
         return self.record.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
 
     def _turn_back(self) -> None:
         """Let go of a run of which nothing is at work here: it goes back, unless something of it may have been begun before."""
-        if self._state.inherited or self._why is Why.NOT_OURS:
+        if self._state.inherited or self._why is StopReason.NOT_OURS:
             self.record.leave()
         else:
             self.record.give_back()

@@ -16,17 +16,17 @@ from typing import Any
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.launch_authz import Ask, Rights
 from opsjobs.engine.runs.archive import Member, members
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, Left, Stops, Why
+from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.chunk_cache import Chunks, Slice
 from opsjobs.engine.runs.resilient_disk import Contact
-from opsjobs.engine.runs.run_connection import Link
+from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.files.finding import FindLimits, Found, find
+from opsjobs.remote.files.finding import FindLimits, FoundFiles, find
 from opsjobs.remote.files.reading import pieces_of
 from opsjobs.remote.files.upload import WINDOW_BYTES, Dress, Upload, stage
 from opsjobs.store.artifacts import Artifacts
@@ -101,7 +101,7 @@ class TransferOrder:
     execution_uuid: str
     attempt: int
     say: Callable[[str], None]
-    stops: Stops
+    stops: StopSignal
     clock: Clock
     gone_seconds: float
     timeout_seconds: float
@@ -112,7 +112,7 @@ class TransferOrder:
 class Transfer:
     """One transfer at work."""
 
-    def __init__(self, order: TransferOrder, link: Link, tools: TransferTools) -> None:
+    def __init__(self, order: TransferOrder, link: RunConnection, tools: TransferTools) -> None:
         self._order = order
         self._tools = tools
         self._contact = Contact(link, order.clock, order.window_seconds)
@@ -123,7 +123,7 @@ class Transfer:
     async def perform(self) -> ActionEnd:
         """All of it. Raises RemoteFailure where it cannot be done, Left where another worker is to go on with it."""
         order = self._order
-        timer = order.clock.later(self._seconds_left(), lambda: order.stops.order(Why.ACTION_TIMEOUT))
+        timer = order.clock.later(self._seconds_left(), lambda: order.stops.order(StopReason.ACTION_TIMEOUT))
         reporter = asyncio.create_task(self._report())
         self._tools.under_way += 1
         try:
@@ -135,7 +135,7 @@ class Transfer:
             self._tools.under_way -= 1
             timer.cancel()
             reporter.cancel()
-            order.stops.over(Why.ACTION_TIMEOUT)
+            order.stops.over(StopReason.ACTION_TIMEOUT)
             await self._contact.close()
 
     def _seconds_left(self) -> float:
@@ -239,14 +239,14 @@ class Transfer:
             for file in found:
                 await self._get(file)
 
-    async def _find(self) -> list[Found]:
+    async def _find(self) -> list[FoundFiles]:
         while True:
             try:
                 return await find(await self._contact.disk(), self._order.action["source"].removeprefix("~/"), self._tools.limits)
             except RemoteFailure as failure:
                 await self._contact.lost(failure)
 
-    async def _get(self, file: Found) -> None:
+    async def _get(self, file: FoundFiles) -> None:
         began, changes = self._moved_bytes, 0
         while True:
             self._moved_bytes = began
@@ -264,7 +264,7 @@ class Transfer:
             except (Unavailable, Forgotten) as away:
                 await self._contact.lost(Unavailable(str(away)))
 
-    async def _get_once(self, file: Found) -> None:
+    async def _get_once(self, file: FoundFiles) -> None:
         order, claimed = self._order, self._order.claimed
         limit = self._tools.limits.bytes - self._moved_bytes
         written = await self._tools.contents.write(self._pieces(file, limit + 1), limit_bytes=limit)
@@ -273,11 +273,11 @@ class Transfer:
             claimed.id, claimed.fence, action=order.action["key"], attempt=order.attempt, path=path, written=written
         )
         if not kept:
-            raise Left(Why.NOT_OURS)
+            raise Detached(StopReason.NOT_OURS)
         self._tools.metrics.file_bytes.labels("download").inc(written.size)
         self._say(f"{path}: {written.size} bytes, sha256 {written.sha256.hex()}")
 
-    async def _pieces(self, file: Found, limit_bytes: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, file: FoundFiles, limit_bytes: int) -> AsyncIterator[bytes]:
         """The file as it was found, over as many contacts as it takes. One that says it is empty may not be (/proc): to its end."""
         offset, end = 0, file.size or limit_bytes
         while True:
@@ -292,7 +292,7 @@ class Transfer:
             else:
                 return
 
-    async def _read(self, file: Found, offset: int, end: int) -> AsyncIterator[bytes]:
+    async def _read(self, file: FoundFiles, offset: int, end: int) -> AsyncIterator[bytes]:
         disk = await self._contact.disk()
         if offset:
             there = await disk.look(file.path)
@@ -305,19 +305,19 @@ class Transfer:
         finally:
             await opened.close()
 
-    async def _stopped(self, why: Why) -> ActionEnd:
+    async def _stopped(self, why: StopReason) -> ActionEnd:
         """Nothing goes on by itself: what was begun is removed, and what is at the destination is whole."""
         if why in LEAVING:
-            raise Left(why)
+            raise Detached(why)
         with suppress(RemoteFailure, TimeoutError):
             async with asyncio.timeout(TIDY_SECONDS):
                 if self._draft is not None:
                     await (await self._contact.disk()).remove(self._draft)
-        if why is Why.CANCEL:
+        if why is StopReason.CANCEL:
             words = "cancelled: the transfer was stopped; a file that was not whole is not there"
             return ActionEnd(RunStatus.CANCELLED, None, RunError(ErrorCode.CANCELLED, words), CancelProof.KILLED)
         limit = f"the action's timeout of {format_duration(self._order.timeout_seconds)}"
-        limit = limit if why is Why.ACTION_TIMEOUT else "the execution's timeout"
+        limit = limit if why is StopReason.ACTION_TIMEOUT else "the execution's timeout"
         words = f"stopped: {limit} has passed, and {self._moved_bytes} of {self._total_bytes} bytes were there"
         return ActionEnd(RunStatus.TIMEOUT, None, RunError(ErrorCode.COMMAND_TIMEOUT, words), CancelProof.KILLED)
 

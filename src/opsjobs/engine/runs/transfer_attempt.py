@@ -8,10 +8,10 @@ from typing import Any
 
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.attempt import ready
-from opsjobs.engine.runs.cancellation import Stops
+from opsjobs.engine.runs.cancellation import StopSignal
 from opsjobs.engine.runs.output import Capture
-from opsjobs.engine.runs.run_connection import Link
-from opsjobs.engine.runs.run_journal import ActionEnd, Page
+from opsjobs.engine.runs.run_connection import RunConnection
+from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_state import RunState
 from opsjobs.engine.runs.transfer import Transfer, TransferOrder
 from opsjobs.model.errors import RemoteFailure
@@ -32,13 +32,15 @@ class TransferAttempt:
     direct = True
     commanding = False
 
-    def __init__(self, state: RunState, action: Mapping[str, Any], number: int, stops: Stops, *, seen: Progress | None) -> None:
+    def __init__(
+        self, state: RunState, action: Mapping[str, Any], number: int, stops: StopSignal, *, seen: Progress | None
+    ) -> None:
         self._state = state
         self._action = action
         self._seen = seen
         self._stops = stops
         self.number = number
-        self.page: Page | None = None
+        self.page: AttemptEntry | None = None
 
     async def perform(self) -> ActionEnd:
         """Do it; the page stays open. Raises RemoteFailure where nothing was begun, Interrupted, Left."""
@@ -55,7 +57,7 @@ class TransferAttempt:
         finally:
             state.links.give(link)
 
-    async def _begun(self, link: Link) -> ActionEnd:
+    async def _begun(self, link: RunConnection) -> ActionEnd:
         state, seen = self._state, self._seen
         started_at = seen.started_at if seen is not None else state.tools.clock.now()
         page = self.page = state.record.begin(self._action["key"], self.number, started_at, seen=seen, known=False)

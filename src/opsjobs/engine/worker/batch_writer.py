@@ -10,7 +10,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from opsjobs.clock import Clock
-from opsjobs.engine.runs.run_journal import RUN_FLUSH_BYTES, RUN_FLUSH_BYTES_MAX, ActionEnd, Draft, RunRecord
+from opsjobs.engine.runs.run_journal import RUN_FLUSH_BYTES, RUN_FLUSH_BYTES_MAX, ActionEnd, FlushBuilder, RunJournal
 from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
@@ -28,7 +28,7 @@ BEGIN_ALONE_SECONDS = 0.1
 SLOW_AT_MOST = 2
 
 
-class Recorder:
+class BatchWriter:
     """Commits for all runs of one owner: one flush in flight, at most 2 MiB, the next not earlier than 20 ms after it began."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Recorder:
         self._worker = worker
         self._settled = settled
         self._number = 0
-        self._dirty: dict[int, RunRecord] = {}
+        self._dirty: dict[int, RunJournal] = {}
         self._something = asyncio.Event()
         self._hurried = asyncio.Event()
         self._in_flight = False
@@ -57,11 +57,11 @@ class Recorder:
         """Since when (monotonic) a flush is being committed; None while there is none."""
         self.unwritten_bytes = 0
 
-    def open(self, claimed: Claimed, mask: Mask = NOTHING) -> RunRecord:
+    def open(self, claimed: Claimed, mask: Mask = NOTHING) -> RunJournal:
         """The record of a run that was claimed; `mask`: what is not to be seen in it."""
-        return RunRecord(self, claimed, mask)
+        return RunJournal(self, claimed, mask)
 
-    def dirty(self, record: RunRecord, size_bytes: int) -> None:
+    def dirty(self, record: RunJournal, size_bytes: int) -> None:
         """A record has something to say. That an action began, and no more, waits a little: most have soon more to say."""
         self.unwritten_bytes += size_bytes
         if size_bytes or record.claimed.id in self._dirty:
@@ -69,13 +69,13 @@ class Recorder:
         else:
             asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self.urge, record)
 
-    def urge(self, record: RunRecord) -> None:
+    def urge(self, record: RunJournal) -> None:
         """What the record has to say goes with the next flush."""
         if not record.silent:
             self._dirty.setdefault(record.claimed.id, record)
             self._something.set()
 
-    def forget(self, record: RunRecord) -> None:
+    def forget(self, record: RunJournal) -> None:
         """Drop what a stale run still had to say."""
         self.unwritten_bytes -= record.unwritten_bytes
         record.fall_silent()
@@ -154,9 +154,9 @@ class Recorder:
         if done is not None and not done.done():
             done.set_result(None)
 
-    def _draft(self) -> tuple[Flush, dict[int, RunRecord], int]:
-        draft = Draft()
-        records: dict[int, RunRecord] = {}
+    def _draft(self) -> tuple[Flush, dict[int, RunJournal], int]:
+        draft = FlushBuilder()
+        records: dict[int, RunJournal] = {}
         share_bytes = _share(self._dirty.values())
         # Those who were first to have something to say come first; who was cut short goes to the end of the queue.
         for run_id, record in list(self._dirty.items()):
@@ -247,7 +247,7 @@ class Recorder:
                 return settled
 
 
-def _share(records: Iterable[RunRecord]) -> int:
+def _share(records: Iterable[RunJournal]) -> int:
     """How much of the next flush each of these may fill: what the small ones leave is divided among the others."""
     small, large = 0, 0
     for record in records:

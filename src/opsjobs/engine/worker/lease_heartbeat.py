@@ -28,7 +28,7 @@ def _never() -> None:
     return None
 
 
-class Heart:
+class Heartbeat:
     """Beats until stopped. `heard` is called on the heart's thread with every answer of the ledger.
 
     `waiting_since`: since when (monotonic) a statement of the worker's does not come back, None if none is waited for.
@@ -77,7 +77,7 @@ class Heart:
         return time.monotonic() - self._sent_at <= self._lease_seconds * START_SHARE
 
     @property
-    def may_bury(self) -> bool:
+    def may_reap(self) -> bool:
         """Whether this process has seen the database often enough, under a steady clock, to call others dead."""
         return self._in_a_row >= BEATS_TO_BURY and self.may_start and time.monotonic() >= self._buries_from
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from opsjobs.clock import uuid7
 from opsjobs.engine.service import Loop
-from opsjobs.engine.worker.worker_session import LET_GO_SECONDS, Life, WorkerOptions, WorkerTools
+from opsjobs.engine.worker.worker_session import LET_GO_SECONDS, WorkerOptions, WorkerSession, WorkerTools
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Incarnation
 from opsjobs.telemetry import log
@@ -36,13 +36,13 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._hearing: asyncio.Task[None] | None = None
-        self._life: Life | None = None
+        self._life: WorkerSession | None = None
         self._stopping = False
 
     @property
-    def may_bury(self) -> bool:
+    def may_reap(self) -> bool:
         """Whether this process may call others dead."""
-        return self._life is not None and self._life.heart.may_bury
+        return self._life is not None and self._life.heart.may_reap
 
     @property
     def database_now(self) -> float | None:
@@ -116,11 +116,11 @@ class Worker:
             raise
         await self._abandon(life)
 
-    async def _abandon(self, life: Life) -> None:
+    async def _abandon(self, life: WorkerSession) -> None:
         self._life = None
         await life.abandon()
 
-    async def _born(self) -> Life:
+    async def _born(self) -> WorkerSession:
         options = self._options
         incarnation = Incarnation(uuid7(self._tools.clock.now()), options.name, options.zone, os.getpid(), options.concurrency)
         while True:
@@ -131,7 +131,7 @@ class Worker:
                 log.warning("worker_not_registered", reason=str(away))
                 await asyncio.sleep(1)
             else:
-                return Life(incarnation, options, self._tools, self._woken, registered_at=sent_at)
+                return WorkerSession(incarnation, options, self._tools, self._woken, registered_at=sent_at)
 
     async def _hear_orders(self) -> None:
         while True:

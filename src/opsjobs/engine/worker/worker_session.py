@@ -14,14 +14,14 @@ from opsjobs.bus import Bus
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.approval_service import Approving
 from opsjobs.engine.launching.target_pinning import Pinning
-from opsjobs.engine.runs.cancellation import Why
+from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.child_executions import Children
 from opsjobs.engine.runs.credential_refresh import renewed
-from opsjobs.engine.runs.run_setup import Prepared, Refused, RefusedRun, RunSetup
-from opsjobs.engine.runs.target_run import RunLimits, RunTools, TargetRun
+from opsjobs.engine.runs.run_setup import Prepared, RefusedRun, RunSetup, SetupRefused
+from opsjobs.engine.runs.target_run import RunLimits, RunTools, TargetRunner
 from opsjobs.engine.runs.transfer import TransferTools
-from opsjobs.engine.worker.batch_writer import Recorder
-from opsjobs.engine.worker.lease_heartbeat import Heart
+from opsjobs.engine.worker.batch_writer import BatchWriter
+from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Unavailable
 from opsjobs.remote.secret_fetcher import Fetch, nowhere
@@ -47,7 +47,7 @@ _TAKEN_OVER = "its worker died while the command was perhaps running: whether it
 _OUT_OF_STEP = "its worker lost the thread while the command was perhaps running: whether it ran to its end is unknown"
 _LEFT = "its worker lost PostgreSQL while the command was perhaps running: whether it ran to its end is unknown"
 
-Run = TargetRun | RefusedRun
+Run = TargetRunner | RefusedRun
 
 
 def bell_channel(execution_id: int) -> str:
@@ -85,11 +85,11 @@ class WorkerTools:
     children: Children
     approving: Approving
     pinning: Pinning
-    ring: Callable[[str], None]
+    notify: Callable[[str], None]
     fetch: Fetch = nowhere
 
 
-class Life:
+class WorkerSession:
     """One incarnation of a worker. `runs`: what it has in work, by id."""
 
     def __init__(
@@ -125,10 +125,10 @@ class Life:
         self._setup = RunSetup(tools.ledger, tools.targets, tools.vault, tools.clock, tools.metrics)
         self.runs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recorder = Recorder(
+        self._recorder = BatchWriter(
             tools.ledger, tools.metrics, tools.clock, owner=incarnation.id, worker=options.name, settled=self._settled
         )
-        self.heart = Heart(
+        self.heart = Heartbeat(
             tools.lease(incarnation),
             self._renewed_in_thread,
             lease_seconds=options.lease_seconds,
@@ -227,7 +227,7 @@ class Life:
         self._floor = claim.lowest_turn or 0
         await self._begin(claim.runs, asked_at)
         if claim.more and self._room <= 0:
-            self._tools.ring(self._options.zone)
+            self._tools.notify(self._options.zone)
         # Nothing seen above a floor does not mean that there is nothing: what was launched just now may stand below it.
         below = claim.lowest_turn is None and floor > 0
         return (claim.more or bool(taken) or below) and self._room > 0
@@ -289,10 +289,10 @@ class Life:
         self._tools.metrics.claims.inc(len(claimed))
         self._tools.metrics.runs_running.set(len(self.runs))
 
-    def _run_of(self, found: Prepared | Refused, asked_at: float, lost: str | None) -> Run:
-        if isinstance(found, Refused):
+    def _run_of(self, found: Prepared | SetupRefused, asked_at: float, lost: str | None) -> Run:
+        if isinstance(found, SetupRefused):
             return RefusedRun(self._recorder.open(found.claimed), found, self._tools.clock, inherited=lost is not None)
-        return TargetRun(
+        return TargetRunner(
             self._recorder.open(found.claimed, found.mask),
             found.course,
             found.endpoint,
@@ -306,10 +306,10 @@ class Life:
     def _perform(self, run: Run) -> None:
         if (before := self.runs.get(run.claimed.id)) is not None:  # it went to another and came back, and nobody has told us
             self._recorder.forget(before.record)
-            before.interrupt(Why.NOT_OURS)
+            before.interrupt(StopReason.NOT_OURS)
         self.runs[run.claimed.id] = run
         if run.claimed.execution_id in self._told_to_stop:
-            run.interrupt(Why.CANCEL)
+            run.interrupt(StopReason.CANCEL)
         if self._ending:
             run.drain()
         task = asyncio.create_task(run.perform(), name=f"target_run {run.claimed.id}")
@@ -331,7 +331,7 @@ class Life:
             self._leave_for_now(run)
 
     def _settled(self, flush: Flush, settled: Settled) -> None:
-        """After a flush: forget what is over, ring for followers, claim what became ready."""
+        """After a flush: forget what is over, notify for followers, claim what became ready."""
         for move in flush.runs:
             if move.run_id in settled.stale:
                 self._lose(move.run_id, move.fence)
@@ -343,7 +343,7 @@ class Life:
         self._tools.metrics.runs_running.set(len(self.runs))
         for zone in settled.admitted:
             if zone != self._options.zone or self._ending or self._room <= 0:
-                self._tools.ring(zone)
+                self._tools.notify(zone)
         if settled.stale or settled.admitted or any(move.status is not None for move in flush.runs):
             self._wake.set()
 
@@ -363,7 +363,7 @@ class Life:
             return
         del self.runs[run_id]
         self._recorder.forget(run.record)
-        run.interrupt(Why.NOT_OURS)
+        run.interrupt(StopReason.NOT_OURS)
         if run_id in self._given_up:
             self._tools.metrics.bugs.labels("given_up").inc()
             log.error("run_given_up", execution=run.claimed.execution_id, target_run=run_id)
@@ -386,7 +386,7 @@ class Life:
             del self._told_to_stop[next(iter(self._told_to_stop))]
         for run in self.runs.values():
             if run.claimed.execution_id in executions:
-                run.interrupt(Why.CANCEL)
+                run.interrupt(StopReason.CANCEL)
 
     def _renewed_in_thread(self, renewal: Renewal) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
@@ -414,7 +414,7 @@ class Life:
         try:
             await asyncio.wait({*self._tasks, giving_back}, timeout=drain_seconds)
             for run in self.runs.values():  # direct commands, which nobody could follow: they end as lost
-                run.interrupt(Why.WORKER_STOPS)
+                run.interrupt(StopReason.WORKER_STOPS)
             await asyncio.wait({*self._tasks, giving_back}, timeout=LET_GO_SECONDS)
             await self._recorder.drained()
             await self._tools.workers.stop(self._incarnation.id)

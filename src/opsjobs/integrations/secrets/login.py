@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.integrations.secrets.requests import NotHad, Refused, Request, Wire
+from opsjobs.integrations.secrets.requests import NotHad, VaultHttp, VaultRefused, VaultRequest
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import log
 
@@ -20,7 +20,7 @@ FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class VaultToken:
     """A token, since when it is ours and until when it is good, in seconds of the monotonic clock."""
 
     value: Secret
@@ -35,16 +35,16 @@ class Token:
         return self.since + (self.until - self.since) * RENEW_SHARE
 
 
-class Login:
+class VaultLogin:
     """The token of one Vault; None before it is first needed."""
 
-    def __init__(self, wire: Wire, clock: Clock) -> None:
+    def __init__(self, wire: VaultHttp, clock: Clock) -> None:
         self._wire = wire
         self._clock = clock
-        self._held: Token | None = None
-        self._next: asyncio.Task[Token] | None = None
+        self._held: VaultToken | None = None
+        self._next: asyncio.Task[VaultToken] | None = None
 
-    async def token(self, refused: Token | None = None) -> Token:
+    async def token(self, refused: VaultToken | None = None) -> VaultToken:
         """A token that is good now, another one than `refused` where that makes sense. Raises NotHad.
 
         Who comes while one is being got waits for that one, and shares its failure.
@@ -59,7 +59,7 @@ class Login:
             self._next.add_done_callback(self._got)
         return await asyncio.shield(self._next)
 
-    def _got(self, task: asyncio.Task[Token]) -> None:
+    def _got(self, task: asyncio.Task[VaultToken]) -> None:
         self._next = None
         if not task.cancelled() and task.exception() is None:
             self._held = task.result()
@@ -70,7 +70,7 @@ class Login:
         if held is None or not self._may_enter:
             return
         try:
-            await self._wire.ask(Request("POST", "auth/token/revoke-self", held.value, body={}))
+            await self._wire.ask(VaultRequest("POST", "auth/token/revoke-self", held.value, body={}))
         except NotHad as failure:
             log.info("vault_token_not_revoked", reason=str(failure))
 
@@ -78,7 +78,7 @@ class Login:
     def _may_enter(self) -> bool:
         return self._wire.options.role_id is not None
 
-    async def _entered(self) -> Token:
+    async def _entered(self) -> VaultToken:
         options = self._wire.options
         if options.role_id is not None:
             return await self._by_role(options.role_id, options.secret_id)
@@ -88,42 +88,42 @@ class Login:
             "we have nothing to log in with: set OPSJOBS_VAULT_TOKEN, or OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID"
         )
 
-    async def _by_role(self, role_id: Secret, secret_id: Secret | None) -> Token:
+    async def _by_role(self, role_id: Secret, secret_id: Secret | None) -> VaultToken:
         body = {"role_id": role_id.reveal(), **({"secret_id": secret_id.reveal()} if secret_id is not None else {})}
         hide = (role_id, *([secret_id] if secret_id is not None else []))
         mount = self._wire.options.approle_mount
         try:
-            answer = await self._wire.ask(Request("POST", f"auth/{mount}/login", body=body, hide=hide))
-        except Refused as refused:
+            answer = await self._wire.ask(VaultRequest("POST", f"auth/{mount}/login", body=body, hide=hide))
+        except VaultRefused as refused:
             raise NotHad(
                 f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): check OPSJOBS_VAULT_ROLE_ID and "
                 f"OPSJOBS_VAULT_SECRET_ID, and whether the secret id has ended"
             ) from None
         return self._taken(answer)
 
-    async def _by_token(self, value: Secret) -> Token:
+    async def _by_token(self, value: Secret) -> VaultToken:
         try:
-            answer = await self._wire.ask(Request("GET", "auth/token/lookup-self", value))
-        except Refused as refused:
+            answer = await self._wire.ask(VaultRequest("GET", "auth/token/lookup-self", value))
+        except VaultRefused as refused:
             raise NotHad(f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN") from None
         told = _part(answer, "data")
         return self._token(value, told.get("ttl"), renewable=told.get("renewable") is True)
 
-    async def _renewed(self, held: Token) -> Token:
+    async def _renewed(self, held: VaultToken) -> VaultToken:
         if not held.renewable:
             return await self._entered() if self._may_enter else held
         try:
-            answer = await self._wire.ask(Request("POST", "auth/token/renew-self", held.value, body={}))
+            answer = await self._wire.ask(VaultRequest("POST", "auth/token/renew-self", held.value, body={}))
             token = self._taken(answer, held.first_lease_seconds)
         except NotHad as failure:
             # It is good until its end, whatever became of the renewal.
             log.warning("vault_token_not_renewed", reason=str(failure))
-            return await self._entered() if self._may_enter and isinstance(failure, Refused) else held
+            return await self._entered() if self._may_enter and isinstance(failure, VaultRefused) else held
         # Near its greatest age a token is renewed for less and less.
         old = token.until - token.since < held.first_lease_seconds / 2
         return await self._entered() if old and self._may_enter else token
 
-    def _taken(self, answer: Mapping[str, Any], first_lease_seconds: float | None = None) -> Token:
+    def _taken(self, answer: Mapping[str, Any], first_lease_seconds: float | None = None) -> VaultToken:
         auth = _part(answer, "auth")
         value = auth.get("client_token")
         if not isinstance(value, str) or not value:
@@ -131,11 +131,11 @@ class Login:
         lease, renewable = auth.get("lease_duration"), auth.get("renewable") is True
         return self._token(Secret(value), lease, renewable=renewable, first_lease_seconds=first_lease_seconds)
 
-    def _token(self, value: Secret, lease: object, *, renewable: bool, first_lease_seconds: float | None = None) -> Token:
+    def _token(self, value: Secret, lease: object, *, renewable: bool, first_lease_seconds: float | None = None) -> VaultToken:
         # 0 is a token without an end, such as the root token of a test.
         seconds = float(lease) if isinstance(lease, int | float) and lease > 0 else math.inf
         now = self._clock.monotonic()
-        return Token(value, now, now + seconds, renewable, first_lease_seconds or seconds)
+        return VaultToken(value, now, now + seconds, renewable, first_lease_seconds or seconds)
 
 
 def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:

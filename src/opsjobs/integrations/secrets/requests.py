@@ -25,7 +25,7 @@ class NotHad(Exception):
     """The secret cannot be had; says why and what to do, and never what the secret is."""
 
 
-class Refused(NotHad):
+class VaultRefused(NotHad):
     """Vault has answered, and the answer is no: `status`, and what it says of it."""
 
     def __init__(self, status: int, said: str, body: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ class Refused(NotHad):
         self.body = body
 
 
-class _Again(NotHad):
+class _Retry(NotHad):
     """Not now; `pause_seconds` where the server says when."""
 
     def __init__(self, words: str, pause_seconds: float | None = None) -> None:
@@ -44,7 +44,7 @@ class _Again(NotHad):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class VaultRequest:
     """What is asked: the path below /v1/, whose it is, and the body; `hide`: what may not come back in words."""
 
     method: str
@@ -56,7 +56,7 @@ class Request:
     hide: tuple[Secret, ...] = ()
 
 
-class Wire:
+class VaultHttp:
     """Speaks HTTP with one Vault. `client` is for tests."""
 
     def __init__(self, options: VaultOptions) -> None:
@@ -69,7 +69,7 @@ class Wire:
         parts = urlsplit(self.options.url)
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
-    async def ask(self, request: Request) -> Mapping[str, Any]:
+    async def ask(self, request: VaultRequest) -> Mapping[str, Any]:
         """The body of the answer; {} where there is none. Raises NotHad, of which Refused is a 4xx.
 
         What may pass by is tried up to three times: no connection, no answer in time, 5xx, 429.
@@ -89,18 +89,18 @@ class Wire:
             client, self._client = self._client, None
             await client.aclose()
 
-    async def _once(self, request: Request) -> Mapping[str, Any]:
+    async def _once(self, request: VaultRequest) -> Mapping[str, Any]:
         seconds = self.options.timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 status, headers, raw = await self._exchanged(request)
         except (TimeoutError, httpx2.TimeoutException):
-            raise _Again(f"it did not answer within {seconds:g} s") from None
+            raise _Retry(f"it did not answer within {seconds:g} s") from None
         except (httpx2.HTTPError, OSError) as broken:
             raise _unreachable(broken) from None
         return _judged(status, headers, raw, request)
 
-    async def _exchanged(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchanged(self, request: VaultRequest) -> tuple[int, Mapping[str, str], bytes]:
         if self._client is None:
             self._client = _client(self.options)
         url = f"{self.options.url.rstrip('/')}/v1/{quote(request.path, safe='/')}"
@@ -116,7 +116,7 @@ class Wire:
                     raise NotHad(f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?")
             return answer.status_code, answer.headers, raw
 
-    def _headers(self, request: Request) -> dict[str, str]:
+    def _headers(self, request: VaultRequest) -> dict[str, str]:
         namespace = "/".join(part for part in (self.options.namespace, request.namespace) if part)
         return {
             "accept": "application/json",
@@ -137,7 +137,7 @@ def _client(options: VaultOptions) -> httpx2.AsyncClient:
 
 
 def _pause(failure: Exception) -> bool | float:
-    if not isinstance(failure, _Again):
+    if not isinstance(failure, _Retry):
         return False
     return True if failure.pause_seconds is None else min(failure.pause_seconds, RETRY_SECONDS_MAX)
 
@@ -147,11 +147,11 @@ def _unreachable(broken: Exception) -> NotHad:
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return NotHad("its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE")
     if isinstance(broken, httpx2.ConnectError):
-        return _Again("nobody answers there: does it run, and does OPSJOBS_VAULT_URL name it?")
-    return _Again(f"the connection broke ({type(broken).__name__})")
+        return _Retry("nobody answers there: does it run, and does OPSJOBS_VAULT_URL name it?")
+    return _Retry(f"the connection broke ({type(broken).__name__})")
 
 
-def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: Request) -> Mapping[str, Any]:
+def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: VaultRequest) -> Mapping[str, Any]:
     body = _json(raw)
     if 200 <= status < 300:
         if body is None:
@@ -166,8 +166,8 @@ def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: Reques
     if "sealed" in said.lower():
         raise NotHad("it is sealed: somebody must unseal it (`vault operator unseal`)")
     if status >= 500 or status in _AGAIN:
-        raise _Again(f"it answers {status}{f' ({said})' if said else ''}", _seconds(headers.get("retry-after")))
-    raise Refused(status, said, body or {})
+        raise _Retry(f"it answers {status}{f' ({said})' if said else ''}", _seconds(headers.get("retry-after")))
+    raise VaultRefused(status, said, body or {})
 
 
 def _json(raw: bytes) -> Mapping[str, Any] | None:
@@ -180,7 +180,7 @@ def _json(raw: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _said(body: Mapping[str, Any] | None, request: Request) -> str:
+def _said(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
     """What Vault says itself, on one short line, without anything secret that we had sent."""
     errors = (body or {}).get("errors")
     texts = [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []

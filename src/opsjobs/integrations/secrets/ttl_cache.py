@@ -19,7 +19,7 @@ class _Entry(Generic[Value]):
     ends: Timer | None = None
 
 
-class ShortMemory(Generic[Value]):
+class TtlCache(Generic[Value]):
     """Values by key, for at most `seconds` and so many; it forgets by itself, whether anybody asks or not."""
 
     def __init__(self, clock: Clock, *, seconds: float, most: int) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.integrations.secrets.login import Login
+from opsjobs.integrations.secrets.login import VaultLogin
 from opsjobs.integrations.secrets.options import KEPT_MAX, VaultOptions
-from opsjobs.integrations.secrets.requests import NotHad, Refused, Request, Wire
-from opsjobs.integrations.secrets.ttl_cache import ShortMemory
+from opsjobs.integrations.secrets.requests import NotHad, VaultHttp, VaultRefused, VaultRequest
+from opsjobs.integrations.secrets.ttl_cache import TtlCache
 from opsjobs.model.secret import Secret
 from opsjobs.model.secret_source import VaultSource, VaultSshSource
 from opsjobs.telemetry import log
@@ -19,7 +19,7 @@ FIELD_CHARACTERS_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VaultSecret:
     """A secret as Vault keeps it: its fields that are texts, which version it is, and since when that is there."""
 
     fields: Mapping[str, Secret]
@@ -32,12 +32,12 @@ class VaultServer:
 
     def __init__(self, options: VaultOptions, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
-        self._wire = Wire(options)
-        self._login = Login(self._wire, clock)
-        self._memory: ShortMemory[Found] = ShortMemory(clock, seconds=options.keep_seconds, most=KEPT_MAX)
+        self._wire = VaultHttp(options)
+        self._login = VaultLogin(self._wire, clock)
+        self._memory: TtlCache[VaultSecret] = TtlCache(clock, seconds=options.keep_seconds, most=KEPT_MAX)
         self._renews = options.token is not None and options.role_id is None
 
-    async def read(self, source: VaultSource) -> Found:
+    async def read(self, source: VaultSource) -> VaultSecret:
         """The secret, at most `keep_seconds` old. Raises NotHad."""
         key = (source.namespace, source.mount, source.path, source.version)
         return await self._memory.get(key, lambda: self._read(source))
@@ -53,7 +53,7 @@ class VaultServer:
         }
         try:
             answer = await self._ask("POST", source.where, source.namespace, body=body)
-        except Refused as refused:
+        except VaultRefused as refused:
             raise self._not_had(source.where, _why_not_signed(source, refused)) from None
         except NotHad as failure:
             raise self._not_had(source.where, str(failure)) from None
@@ -79,11 +79,11 @@ class VaultServer:
         await self._login.leave()
         await self._wire.close()
 
-    async def _read(self, source: VaultSource) -> Found:
+    async def _read(self, source: VaultSource) -> VaultSecret:
         query = {"version": str(source.version)} if source.version is not None else {}
         try:
             answer = await self._ask("GET", f"{source.mount}/data/{source.path}", source.namespace, query=query)
-        except Refused as refused:
+        except VaultRefused as refused:
             raise self._not_had(source.where, _why_not_read(source, refused)) from None
         except NotHad as failure:
             raise self._not_had(source.where, str(failure)) from None
@@ -98,26 +98,26 @@ class VaultServer:
         """As the wire does, with our token; with another one, once, where it is refused."""
         token = await self._login.token()
         try:
-            return await self._wire.ask(Request(method, path, token.value, namespace, **more))
-        except Refused as refused:
+            return await self._wire.ask(VaultRequest(method, path, token.value, namespace, **more))
+        except VaultRefused as refused:
             if refused.status != 403:
                 raise
             another = await self._login.token(token)
             if another is token:
                 raise
-        return await self._wire.ask(Request(method, path, another.value, namespace, **more))
+        return await self._wire.ask(VaultRequest(method, path, another.value, namespace, **more))
 
     def _not_had(self, where: str, why: str) -> NotHad:
         return NotHad(f"{where} in the Vault at {self._wire.name}: {why}")
 
 
-def _found(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> Found:
+def _found(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> VaultSecret:
     fields = {name: Secret(value) for name, value in kept.items() if isinstance(value, str)}
     version, created_at = metadata.get("version"), metadata.get("created_time")
-    return Found(fields, version if isinstance(version, int) else None, created_at if isinstance(created_at, str) else None)
+    return VaultSecret(fields, version if isinstance(version, int) else None, created_at if isinstance(created_at, str) else None)
 
 
-def _why_not_read(source: VaultSource, refused: Refused) -> str:
+def _why_not_read(source: VaultSource, refused: VaultRefused) -> str:
     if refused.status == 403:
         return f"our token may not read it: its policy needs `read` on {source.mount}/data/{source.path}"
     if refused.status != 404:
@@ -134,7 +134,7 @@ def _why_not_read(source: VaultSource, refused: Refused) -> str:
     return "there is nothing in it"
 
 
-def _why_not_signed(source: VaultSshSource, refused: Refused) -> str:
+def _why_not_signed(source: VaultSshSource, refused: VaultRefused) -> str:
     if refused.status == 403:
         return f"our token may not sign: its policy needs `update` on {source.where}"
     if refused.status == 404:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from opsjobs.model.api_model import Duration, Pause, Wire, snake_case, stored
+from opsjobs.model.api_model import ApiModel, Duration, Pause, snake_case, stored
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.instants import HORIZON
@@ -83,7 +83,7 @@ DayOfWeek = Annotated[
 ]
 
 
-class ScheduleDraft(Wire):
+class ScheduleDraft(ApiModel):
     """Body of POST /jobs/{id}/schedules and PUT /schedules/{id}: when, and what becomes of moments that go wrong.
 
     `once`: `at` (an instant), or `local_time` with `timezone`. `cron`: `cron`. `recurring`: `every` so many (`interval`) minutes

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from opsjobs.remote.disk import DRAFT_MODE, Entry, OpenFile, refused
+from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, refused
 from opsjobs.remote.fake.script import Gate, stand_before
 
 REQUEST_BYTES = 64 << 10
@@ -64,17 +64,19 @@ class FakeDisk:
         self.files = files
         self.check = check
 
-    async def look(self, path: str, *, follow: bool = True) -> Entry | None:
+    async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """What there is."""
         self.check()
         if path in self.files.links:
-            return await self.look(self.files.links[path]) if follow else Entry(path, "link")
+            return await self.look(self.files.links[path]) if follow else DiskEntry(path, "link")
         if (file := self.files.found.get(path)) is not None:
             size = len(file.data) if file.claims_bytes is None else file.claims_bytes
-            return Entry(path, "file", size, file.mode, file.owner, file.group, file.modified)
-        return Entry(path, "folder", mode=0o755, owner=0, group=0) if (path.rstrip("/") or "/") in self.files.folders else None
+            return DiskEntry(path, "file", size, file.mode, file.owner, file.group, file.modified)
+        return (
+            DiskEntry(path, "folder", mode=0o755, owner=0, group=0) if (path.rstrip("/") or "/") in self.files.folders else None
+        )
 
-    async def list(self, path: str) -> AsyncIterator[Entry]:
+    async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """What is in a folder."""
         self.check()
         inside = [*self.files.found, *self.files.folders, *self.files.links]
@@ -82,7 +84,7 @@ class FakeDisk:
             if name not in ("", "."):
                 entry = await self.look(posixpath.join(path, name), follow=False)
                 assert entry is not None
-                yield Entry(name, entry.kind, entry.size, entry.mode, entry.owner, entry.group, entry.modified)
+                yield DiskEntry(name, entry.kind, entry.size, entry.mode, entry.owner, entry.group, entry.modified)
 
     async def open(self, path: str) -> OpenFile:
         """For reading."""

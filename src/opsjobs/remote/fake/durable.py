@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
+from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.command import check_command
 from opsjobs.remote.fake.machine import FakeMachine, Start
 from opsjobs.remote.fake.run import FakeFollower, FakeRun
 from opsjobs.remote.fake.script import stand_before
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, Process, Settlement
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, RemoteProcess, Settlement
 
 
 class FakeDurable:
@@ -24,7 +24,7 @@ class FakeDurable:
         self._since = since
         self._following: list[FakeFollower] = []
 
-    async def begin(self, order: Order, expected: Identity | None) -> Process:
+    async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start the script of this command line, unless the key has begun. Raises also what `refuse_start` was told."""
         if order.program is None:
             check_command(order.command)
@@ -38,7 +38,7 @@ class FakeDurable:
         run = self._find(order)
         return self._follow(self._start(order) if run is None else run, (0, 0))
 
-    async def attach(self, order: Order, expected: Identity, offsets: tuple[int, int]) -> Process:
+    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
         """Follow a run from these offsets on."""
         self._check_store()
         seen = self._machine.identity
@@ -50,7 +50,7 @@ class FakeDurable:
             raise NotBegun(settled=False)
         return self._follow(run, offsets)
 
-    async def identity(self, become: Become | None = None) -> Identity:  # noqa: ARG002  one store for all accounts
+    async def identity(self, become: Become | None = None) -> SpoolIdentity:  # noqa: ARG002  one store for all accounts
         """Which store this is now."""
         return self._machine.identity
 
@@ -92,7 +92,7 @@ class FakeDurable:
         if self._machine.no_spool is not None:
             raise NoSpool(self._machine.no_spool)
 
-    def _find(self, order: Order) -> FakeRun | None:
+    def _find(self, order: StartOrder) -> FakeRun | None:
         """The run of this order that may be followed; None where its key was never heard of."""
         if order.key in self._machine.voids:
             raise NotBegun(settled=True)
@@ -103,7 +103,7 @@ class FakeDurable:
             raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is gone: how it ended is on no record.")
         return run
 
-    def _ended(self, order: Order) -> FakeRun:
+    def _ended(self, order: StartOrder) -> FakeRun:
         """The run of this order where its end is on record: all that counts after a reboot."""
         void, up_seconds = order.key in self._machine.voids, self._machine.up_seconds
         run = None if void else self._find(order)
@@ -114,7 +114,7 @@ class FakeDurable:
             raise RemoteFailure(ErrorCode.LOST, message)
         return run
 
-    def _start(self, order: Order) -> FakeRun:
+    def _start(self, order: StartOrder) -> FakeRun:
         machine = self._machine
         refusal, begun = machine.start_refusal()
         if isinstance(refusal, NotBegun):
@@ -127,7 +127,7 @@ class FakeDurable:
         assert run is not None, "a start that is not lost has begun"
         return run
 
-    def _run(self, order: Order) -> FakeRun:
+    def _run(self, order: StartOrder) -> FakeRun:
         machine = self._machine
         stdin = order.program.stdin or b"" if order.program is not None else b""
         machine.starts.append(Start(order.command, stdin, self._clock.now(), order, order.program))

@@ -11,12 +11,12 @@ from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import Identity, Order, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake.disk import FakeFiles
 from opsjobs.remote.fake.run import FakeRun
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
 from opsjobs.remote.output_buffer import Outflow
-from opsjobs.remote.session import Exit, NotBegun, Output, unstarted
+from opsjobs.remote.session import NotBegun, Output, RemoteExit, unstarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Start:
     command: str
     stdin: bytes
     at: datetime
-    order: Order | None = None
+    order: StartOrder | None = None
     program: Program | None = None
 
 
@@ -81,9 +81,9 @@ class FakeMachine:
     _start_refusals: list[tuple[RemoteFailure | NotBegun, bool]] = field(default_factory=list)
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> SpoolIdentity:
         """Which store answers now."""
-        return Identity(f"{self.name}-store-{self._store}", f"{self.name}-boot-{self._boot}")
+        return SpoolIdentity(f"{self.name}-store-{self._store}", f"{self.name}-boot-{self._boot}")
 
     def reply(self, script: Script, *, to: str | None = None) -> FakeMachine:
         """What commands do from now on: all of them, or those whose line is `to`."""
@@ -144,9 +144,9 @@ class FakeMachine:
         for to, script in reversed(self._rules):
             if to is None or to == command:
                 return script(command, stdin) if callable(script) else script
-        return [Exit(0)]
+        return [RemoteExit(0)]
 
-    def _lacking(self, program: Program) -> Exit | None:
+    def _lacking(self, program: Program) -> RemoteExit | None:
         """How a program ends that this machine cannot start."""
         if program.cwd is not None and self.folders is not None and program.cwd not in self.folders:
             return unstarted("folder", program)
@@ -196,7 +196,7 @@ class FakeProcess:
         self._outflow = Outflow(pause=self._go_on.clear, resume=self._go_on.set)
         self._task = asyncio.create_task(self._play(deeds, stdin))
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """The script's output, then its Exit or its failure."""
         return self._outflow.read()
 
@@ -208,7 +208,7 @@ class FakeProcess:
                     self._outflow.put(stream, data)
                 case Echo():
                     self._outflow.put("stdout", stdin)
-                case Exit():
+                case RemoteExit():
                     self._outflow.end(deed)
                 case Break(failure):
                     self._outflow.end(failure)
@@ -216,7 +216,7 @@ class FakeProcess:
                     await self._clock.sleep(seconds)
                 case Gate():
                     await deed.stand()
-        self._outflow.end(Exit(0))
+        self._outflow.end(RemoteExit(0))
 
     def cut(self) -> None:
         """Contact breaks: the reader gets LOST after what had come."""
@@ -237,7 +237,7 @@ class FakeProcess:
         if self._machine.ignores_term:
             await self._clock.sleep(grace_seconds)
         self._task.cancel()
-        self._outflow.end(Exit(None, "KILL" if self._machine.ignores_term else "TERM"))
+        self._outflow.end(RemoteExit(None, "KILL" if self._machine.ignores_term else "TERM"))
         return CancelProof.KILLED
 
     async def close(self) -> None:

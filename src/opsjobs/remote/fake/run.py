@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Order
+from opsjobs.model.spool_identity import StartOrder
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause
 from opsjobs.remote.output_buffer import PIECE_BYTES
-from opsjobs.remote.session import Cause, ContactLost, Exit, Output, Stream
+from opsjobs.remote.session import Cause, ContactLost, Output, RemoteExit, Stream
 
 
 class Nature(Protocol):
@@ -25,9 +25,9 @@ class Nature(Protocol):
 class FakeRun:
     """One start of one action, as its machine keeps it: what it wrote, and how it ended."""
 
-    def __init__(self, order: Order, deeds: Sequence[Deed], nature: Nature, clock: Clock) -> None:
+    def __init__(self, order: StartOrder, deeds: Sequence[Deed], nature: Nature, clock: Clock) -> None:
         self.order = order
-        self.exit: Exit | None = None
+        self.exit: RemoteExit | None = None
         self.gone = False
         """Nobody keeps its books any more: how it ends is on no record."""
         self.working = True
@@ -63,7 +63,7 @@ class FakeRun:
                 case Break():
                     self.record.append(deed)
                     self.tell()
-                case Exit():
+                case RemoteExit():
                     self.end(deed)
                 case Pause(seconds):
                     await self._clock.sleep(seconds)
@@ -71,7 +71,7 @@ class FakeRun:
                     await deed.stand()
             if not self.working:
                 return
-        self.end(Exit(0))
+        self.end(RemoteExit(0))
 
     async def _write(self, said: Output) -> None:
         pieces = (said.data[at : at + PIECE_BYTES] for at in range(0, len(said.data), PIECE_BYTES))
@@ -94,9 +94,9 @@ class FakeRun:
         hard = self._nature.ignores_term or self.gone
         if self.gone:  # who kills an orphan writes down its end, and no more
             self.gone, cause = False, None
-        self.end(Exit(None, "KILL" if hard else "TERM", cause))
+        self.end(RemoteExit(None, "KILL" if hard else "TERM", cause))
 
-    def end(self, exit_: Exit) -> None:
+    def end(self, exit_: RemoteExit) -> None:
         """It ends so, unless it is over already."""
         if self.working:
             self.exit = None if self.gone else exit_
@@ -152,7 +152,7 @@ class FakeFollower:
         self._broken: RemoteFailure | None = None
         run.followers.append(self)
 
-    async def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    async def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """The rest of the output, then the run's Exit; raises what ended the contact, or LOST where the run is gone."""
         run = self._run
         while True:

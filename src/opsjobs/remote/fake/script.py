@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.session import Exit, Output
+from opsjobs.remote.session import Output, RemoteExit
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Break:
     failure: RemoteFailure = field(default_factory=lambda: RemoteFailure(ErrorCode.LOST, "Contact broke (as scripted)."))
 
 
-Deed = Output | Exit | Pause | Gate | Echo | Break
+Deed = Output | RemoteExit | Pause | Gate | Echo | Break
 Script = Sequence[Deed] | Callable[[str, bytes], Sequence[Deed]]
 """What a command does, or a function of the command line and its standard input that tells."""
 

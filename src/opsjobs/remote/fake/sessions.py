@@ -16,7 +16,7 @@ from opsjobs.remote.fake.disk import FakeDisk
 from opsjobs.remote.fake.durable import FakeDurable
 from opsjobs.remote.fake.machine import FakeMachine, FakeProcess, Start
 from opsjobs.remote.fake.script import stand_before
-from opsjobs.remote.session import Durable, HostKey, LoggedIn, Process, Session, Step
+from opsjobs.remote.session import Durable, HostKey, LoggedIn, RemoteProcess, Session, SessionStep
 
 
 class FakeSessions:
@@ -47,13 +47,13 @@ class FakeSessions:
             machine.open_sessions -= 1
             await session.close()
 
-    async def test(self, endpoint: Endpoint) -> list[Step]:
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """The steps that the machine's answer makes."""
         try:
             await self.machine(endpoint.target.name).connect(self._clock)
         except RemoteFailure as failure:
-            return [Step("connect", False, 0.0, failure.message)]
-        return [Step(name, True, 0.0) for name in ("connect", "auth", "shell")]
+            return [SessionStep("connect", False, 0.0, failure.message)]
+        return [SessionStep(name, True, 0.0) for name in ("connect", "auth", "shell")]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
         """A key made of the machine's name."""
@@ -85,7 +85,7 @@ class FakeSession:
         *,
         stdin: bytes = b"",
         marked: bool | None = None,  # noqa: ARG002  it has no process groups
-    ) -> Process:
+    ) -> RemoteProcess:
         """Start what this command line, or the text of this program, is scripted to do. Raises what `refuse_start` was told."""
         program = command if isinstance(command, Program) else None
         line = command if isinstance(command, str) else command.text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.disk import NAME_BYTES_MAX, Disk, Entry
+from opsjobs.remote.disk import NAME_BYTES_MAX, Disk, DiskEntry
 
 DEPTH_MAX = 32
 PATH_BYTES_MAX = 4_096
@@ -26,7 +26,7 @@ class FindLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFiles:
     """A file that is to be read."""
 
     path: str
@@ -34,7 +34,7 @@ class Found:
     modified: int | None
 
 
-async def find(disk: Disk, source: str, limits: FindLimits) -> list[Found]:
+async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
     """The files, in the order of their paths; in folders links are left out. Raises RemoteFailure(TRANSFER) for none or too many."""
     search = _Search(disk, limits)
     there = await disk.look(source)
@@ -57,9 +57,9 @@ class _Search:
         self._limits = limits
         self._names = 0
         self._bytes = 0
-        self.found: list[Found] = []
+        self.found: list[FoundFiles] = []
 
-    async def take(self, path: str, there: Entry) -> None:
+    async def take(self, path: str, there: DiskEntry) -> None:
         """The file, or all files in the folder and in those below it."""
         open_ = [(path, there, 0)]
         while open_:
@@ -73,11 +73,11 @@ class _Search:
             elif depth == 0:
                 raise RemoteFailure(ErrorCode.TRANSFER, f"{path} on {self._disk.name} is neither a file nor a folder.")
 
-    def _add(self, path: str, there: Entry) -> None:
+    def _add(self, path: str, there: DiskEntry) -> None:
         if len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX:
             raise self._too_much(f"a path of more than {PATH_BYTES_MAX} bytes")
         self._bytes += there.size
-        self.found.append(Found(path, there.size, there.modified))
+        self.found.append(FoundFiles(path, there.size, there.modified))
         if len(self.found) > self._limits.files:
             raise self._too_much(f"more than {self._limits.files} files")
         if self._bytes > self._limits.bytes:
@@ -101,7 +101,7 @@ class _Search:
         fitting = [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
         return [posixpath.join(base, name) for name in sorted(fitting)]
 
-    async def _list(self, path: str) -> AsyncIterator[Entry]:
+    async def _list(self, path: str) -> AsyncIterator[DiskEntry]:
         async for entry in self._disk.list(path):
             self._names += 1
             if self._names > self._limits.names:

@@ -17,7 +17,7 @@ from typing import Protocol
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.rechunk import recut
-from opsjobs.remote.disk import Counting, Disk, Entry, OpenFile, refused
+from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, refused
 from opsjobs.remote.files.reading import let_go, pieces_of, request_size
 
 FILE_MODE = 0o644
@@ -29,7 +29,7 @@ COUNTED_BYTES_MIN = 8 << 20
 TRIES = 2
 
 
-class Source(Protocol):
+class UploadSource(Protocol):
     """What is to be written. `sha256` is of all of it."""
 
     @property
@@ -60,7 +60,7 @@ class Upload:
     `told` hears how many bytes are there. `window_bytes`: as much is under way at a time, at most WINDOW_BYTES.
     """
 
-    source: Source
+    source: UploadSource
     path: str
     dress: Dress
     key: str
@@ -92,7 +92,7 @@ async def stage(disk: Disk, order: Upload) -> bool:
     return True
 
 
-async def _is_there(disk: Disk, order: Upload, there: Entry) -> bool:
+async def _is_there(disk: Disk, order: Upload, there: DiskEntry) -> bool:
     source = order.source
     return there.kind == "file" and there.size == source.size and await _digest(disk, order.path, there.size) == source.sha256
 
@@ -117,7 +117,7 @@ async def _write(disk: Disk, order: Upload) -> None:
     raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has other bytes than were sent, twice: is its disk all right?")
 
 
-async def _is_right(disk: Disk, draft: str, source: Source) -> bool:
+async def _is_right(disk: Disk, draft: str, source: UploadSource) -> bool:
     # Behind a chroot of its SFTP a machine's programs look at other files: what it says is no proof that we are wrong.
     return await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256
 
@@ -161,7 +161,7 @@ async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Uploa
         counting.reached(there_bytes)
 
 
-async def _put_on(disk: Disk, order: Upload, before: Entry | None) -> None:
+async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
     dress, draft = order.dress, order.draft
     kept = before if before is not None and before.kind == "file" else None
     mode = dress.mode if dress.mode is not None else kept.mode if kept else FILE_MODE
@@ -172,7 +172,7 @@ async def _put_on(disk: Disk, order: Upload, before: Entry | None) -> None:
     await disk.dress(draft, mode, None, None)
 
 
-async def _keep_owner(disk: Disk, draft: str, kept: Entry) -> None:
+async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
     """The owner of the file that was there before, where we may: only root may give files away."""
     made = await disk.look(draft, follow=False)
     if made is None or (made.owner, made.group) == (kept.owner, kept.group):

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.spool_identity import Become
-from opsjobs.remote.session import Exit, Output, Process, Stream
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 
 BECOME_SECONDS = 30.0
 """How long a program that asks for a password may take to let us through; what judges the password may be far away."""
@@ -38,7 +38,7 @@ _WILLING = 'su $1 -c : </dev/null && su $1 -c "$2"'
 
 
 @runtime_checkable
-class Speaker(Process, Protocol):
+class Speaker(RemoteProcess, Protocol):
     """A process whose standard input is still open."""
 
     def say(self, data: bytes, *, end: bool) -> None:
@@ -93,7 +93,7 @@ class Way:
         try:
             async with asyncio.timeout(BECOME_SECONDS):
                 async for piece in process:
-                    if isinstance(piece, Exit):
+                    if isinstance(piece, RemoteExit):
                         raise self.refused(talk.words)
                     if talk.heard(piece):
                         return

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.session import ContactLost, Exit, Output, Process
+from opsjobs.remote.session import ContactLost, Output, RemoteExit, RemoteProcess
 from opsjobs.remote.spool.become import Speaker, last_words
 from opsjobs.remote.spool.frame_parser import Records, Word
-from opsjobs.remote.spool.script import Request
+from opsjobs.remote.spool.script import SpoolRequest
 
-Start = Callable[[str, bytes], Awaitable[Process]]
+Start = Callable[[str, bytes], Awaitable[RemoteProcess]]
 """Starts a command line with this standard input; raises RemoteFailure as Session.start does."""
 
 
@@ -24,17 +24,17 @@ OVER_SECONDS = 1.0
 class Channel:
     """Records and output of one request, in order. One reader at a time, who may be cancelled and come back."""
 
-    def __init__(self, process: Process, nonce: str, *, awaited: bool = False) -> None:
+    def __init__(self, process: RemoteProcess, nonce: str, *, awaited: bool = False) -> None:
         self._process = process
         self._awaited = awaited
         self._records = Records(nonce)
         self._items: deque[Output | Word] = deque()
-        self._pieces: AsyncIterator[Output | Exit] | None = None
-        self.ended: Exit | None = None
+        self._pieces: AsyncIterator[Output | RemoteExit] | None = None
+        self.ended: RemoteExit | None = None
         """How the request's own shell ended, once it has."""
 
     @classmethod
-    async def open(cls, start: Start, request: Request, *, plain: bool = False) -> Channel:
+    async def open(cls, start: Start, request: SpoolRequest, *, plain: bool = False) -> Channel:
         """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
         try:
             return cls(await sent(start, request, plain=plain), request.nonce, awaited=request.awaited)
@@ -75,7 +75,7 @@ class Channel:
             raise
         except RemoteFailure as failure:
             raise _told(failure) from None
-        if isinstance(piece, Exit):
+        if isinstance(piece, RemoteExit):
             self.ended = piece
         elif piece.stream == "stdout":
             self._items.extend(self._records.feed(piece.data))
@@ -106,7 +106,7 @@ def _told(failure: RemoteFailure) -> RemoteFailure:
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
 
 
-async def sent(start: Start, request: Request, *, plain: bool = False) -> Process:
+async def sent(start: Start, request: SpoolRequest, *, plain: bool = False) -> RemoteProcess:
     """The process of a request, as whomever it runs. Raises RemoteFailure as `start`, and BECOME_FAILED.
 
     Where a password may be asked for, `start` has to leave the standard input open.

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
-from opsjobs.remote.session import Cause, Exit, Output, Process, no_shell, unstarted
+from opsjobs.remote.session import Cause, Output, RemoteExit, RemoteProcess, no_shell, unstarted
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.become import quoted
 from opsjobs.remote.spool.frame_parser import Records
@@ -46,7 +46,7 @@ def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
     return lambda tell: f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
 
 
-async def directly(start: Callable[[str, bytes], Awaitable[Process]], program: Program) -> Process:
+async def directly(start: Callable[[str, bytes], Awaitable[RemoteProcess]], program: Program) -> RemoteProcess:
     """Start it. Raises RemoteFailure as `start`."""
     request = script.directly(program)
     # In the place of the login shell, which would not wait for what a signal is given time for; a restricted one only beside it.
@@ -57,17 +57,17 @@ async def directly(start: Callable[[str, bytes], Awaitable[Process]], program: P
 class _Watched:
     """Its shell says on standard error that it begins, or why it does not: by a nonce that the program is not told."""
 
-    def __init__(self, process: Process, nonce: str, program: Program) -> None:
+    def __init__(self, process: RemoteProcess, nonce: str, program: Program) -> None:
         self._process = process
         self._records = Records(nonce, "stderr")
         self._program = program
-        self._pieces: AsyncIterator[Output | Exit] | None = None
+        self._pieces: AsyncIterator[Output | RemoteExit] | None = None
         self._over = False
-        self._ready: deque[Output | Exit] = deque()
+        self._ready: deque[Output | RemoteExit] = deque()
         self._begun = False
         self._cause: Cause | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    async def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Output, then one Exit. Who gives up may come back."""
         while True:
             while self._ready:
@@ -76,7 +76,7 @@ class _Watched:
                 return
             self._take(await self._pull())
 
-    async def _pull(self) -> Output | Exit:
+    async def _pull(self) -> Output | RemoteExit:
         if self._pieces is None:
             self._pieces = aiter(self._process)
         try:
@@ -85,8 +85,8 @@ class _Watched:
             self._pieces = None  # an iterator that was cancelled is over; a new one goes on where it stopped
             raise
 
-    def _take(self, piece: Output | Exit) -> None:
-        if isinstance(piece, Exit):
+    def _take(self, piece: Output | RemoteExit) -> None:
+        if isinstance(piece, RemoteExit):
             self._over = True
             self._ready.extend(self._records.rest())
             self._ready.append(self._end(piece))
@@ -102,7 +102,7 @@ class _Watched:
             else:
                 self._cause = _CAUSES.get(item[-1])
 
-    def _end(self, end: Exit) -> Exit:
+    def _end(self, end: RemoteExit) -> RemoteExit:
         if self._cause is not None:
             return unstarted(self._cause, self._program)
         return end if self._begun else no_shell(end)

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, Process, Settlement
+from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
+from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, RemoteProcess, Settlement
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.channel import Channel, Start
 from opsjobs.remote.spool.direct import PLAIN_SHELLS
 from opsjobs.remote.spool.exit_records import settlement_of, standing_of
 from opsjobs.remote.spool.frame_parser import Word
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.output_sources import Handover, Polling, gone
+from opsjobs.remote.spool.output_sources import InlineOutput, PolledOutput, gone
 from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
-from opsjobs.remote.spool.script import Request
+from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0
 """How long the first word of an answer may take; a machine may be busy, and its home on a slow disk."""
@@ -36,14 +36,14 @@ LIVE_FACTOR = 3.0
 _NO_GROUP: Word = ("M", "setsid")
 
 
-class Login:
+class SpoolLogin:
     """What is known of the shell behind a login, for as long as its connection lives."""
 
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
         self.awaits = False
         """Whether a plain one keeps here-documents in memory: what a run is given must be in no file."""
-        self.stores: dict[str | None, Identity] = {}
+        self.stores: dict[str | None, SpoolIdentity] = {}
         """Whose store was seen last, by the user who was become. Only a hint: a start looks again."""
 
 
@@ -53,14 +53,14 @@ class Spool:
     So does `talk`, in the place of `start`, for programs that ask for a password (default: beside).
     """
 
-    def __init__(self, name: str, login: Login, start: Start, beside: Start, talk: Start | None = None) -> None:
+    def __init__(self, name: str, login: SpoolLogin, start: Start, beside: Start, talk: Start | None = None) -> None:
         self._name = name
         self._login = login
         self._start = start
         self._beside = beside
         self._talk = talk or beside
 
-    async def begin(self, order: Order, expected: Identity | None) -> Process:
+    async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start, unless it was started before, and follow it from its first byte."""
         if expected is None:
             raise IdentityDiffers(await self.identity(order.become))
@@ -73,14 +73,14 @@ class Spool:
         if word[0] == "B":
             now = loop.time()
             loop.call_later(LIVE_SECONDS, channel.release)
-            source = Handover(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
+            source = InlineOutput(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
             return DurableProcess(self._ways(order, expected), source)
         await channel.finish()
         if word[0] == "S":
             return await self.attach(order, expected, (0, 0))
         raise await self._refused(word, order, expected)
 
-    async def attach(self, order: Order, expected: Identity, offsets: Offsets) -> Process:
+    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> RemoteProcess:
         """Follow what was started before, from these offsets on."""
         source = await self._attach(order, expected, offsets)
         return DurableProcess(self._ways(order, expected), source, offsets)
@@ -107,7 +107,7 @@ class Spool:
 
     # Requests.
 
-    async def _start_run(self, order: Order, expected: Identity) -> tuple[Channel, Word]:
+    async def _start_run(self, order: StartOrder, expected: SpoolIdentity) -> tuple[Channel, Word]:
         """Ask for a start in the quickest way that this login shell understands."""
         login, become = self._login, order.become is not None
         try:
@@ -127,7 +127,7 @@ class Spool:
             login.awaits = len(shell) == len(word) - 1
         return channel, word
 
-    async def _ask_plainly(self, request: Request) -> tuple[Channel, Word]:
+    async def _ask_plainly(self, request: SpoolRequest) -> tuple[Channel, Word]:
         """Under a login shell that stays around our own one, a group for the command takes setsid; without ours it does not."""
         try:
             answered = await self._ask(request, plain=True)
@@ -139,7 +139,7 @@ class Spool:
     def _lacking(self, missing: Sequence[str]) -> NoSpool:
         return NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
 
-    async def identity(self, become: Become | None = None) -> Identity:
+    async def identity(self, become: Become | None = None) -> SpoolIdentity:
         """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
         try:
             word = await self._hello(script.hello(become))
@@ -157,23 +157,23 @@ class Spool:
         )
         raise NoSpool(message)
 
-    async def _hello(self, request: Request) -> Word:
+    async def _hello(self, request: SpoolRequest) -> Word:
         word = await self._answer(request)
         if word == _NO_GROUP and request.way is None:
             channel, word = await self._ask_plainly(request)
             await channel.finish()
         return word
 
-    async def _attach(self, order: Order, expected: Identity, offsets: Offsets) -> Polling:
+    async def _attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> PolledOutput:
         if not script.meant(expected, order.become):
             raise NotBegun(settled=False)
         channel, word = await self._ask_somehow(script.attach(order, expected, offsets))
         if word in (("A", "L"), ("A", "D")):
-            return Polling(channel, str(order.key))
+            return PolledOutput(channel, str(order.key))
         await channel.finish()
         raise await self._refused(word, order, expected)
 
-    async def _refused(self, word: Word, order: Order, expected: Identity) -> Exception:
+    async def _refused(self, word: Word, order: StartOrder, expected: SpoolIdentity) -> Exception:
         """What it means that a run is not followed now."""
         if word == ("I",):
             return await self._stranger(order, expected)
@@ -201,7 +201,7 @@ class Spool:
                 return gone(str(key))
         return NotFollowed(message)
 
-    async def _stranger(self, order: Order, expected: Identity) -> Exception:
+    async def _stranger(self, order: StartOrder, expected: SpoolIdentity) -> Exception:
         seen = await self.identity(order.become)
         if seen == expected:
             return RemoteFailure(
@@ -209,13 +209,13 @@ class Spool:
             )
         return IdentityDiffers(seen)
 
-    async def _answer(self, request: Request) -> Word:
+    async def _answer(self, request: SpoolRequest) -> Word:
         """The one word of a request that is over with it."""
         channel, word = await self._ask(request)
         await channel.finish()
         return word
 
-    async def _ask_somehow(self, request: Request) -> tuple[Channel, Word]:
+    async def _ask_somehow(self, request: SpoolRequest) -> tuple[Channel, Word]:
         """As `_ask`, over another connection where this one has no channel left."""
         try:
             return await self._ask(request)
@@ -224,7 +224,7 @@ class Spool:
                 raise
         return await self._ask(request, self._beside)
 
-    async def _ask(self, request: Request, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
+    async def _ask(self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
         """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
         if start is None:
             start = self._talk if request.awaited or (request.way is not None and request.way.talks) else self._start
@@ -243,7 +243,7 @@ class Spool:
             raise self._speechless(channel, request)
         return channel, word
 
-    def _speechless(self, channel: Channel, request: Request) -> Exception:
+    def _speechless(self, channel: Channel, request: SpoolRequest) -> Exception:
         """Without a word of ours: killed on its way, or never one of ours."""
         ended = channel.ended
         if ended is None or ended.code is None or ended.code > 128:
@@ -253,8 +253,8 @@ class Spool:
         said = f" It said: {channel.noise}" if channel.noise else ""
         return NoSpool(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{said}")
 
-    def _ways(self, order: Order, expected: Identity) -> Ways:
-        async def attach(offsets: Offsets) -> Polling:
+    def _ways(self, order: StartOrder, expected: SpoolIdentity) -> Ways:
+        async def attach(offsets: Offsets) -> PolledOutput:
             return await self._attach(order, expected, offsets)
 
         async def follow(channel: Channel) -> Live | None:

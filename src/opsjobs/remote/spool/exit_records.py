@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.session import Cause, Exit, Settlement
+from opsjobs.remote.session import Cause, RemoteExit, Settlement
 from opsjobs.remote.spool.frame_parser import Word
 
 _CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage")
@@ -14,14 +14,14 @@ _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Sign
 _NOTHING = "-"
 
 
-def exit_of(status: str, cause: str) -> Exit:
+def exit_of(status: str, cause: str) -> RemoteExit:
     """From `3` or `s15`, and one of the causes or `-`. Raises ValueError for anything else."""
     # Where two had a reason at the same moment, one wrote over the other: the rest of a longer word may still stand there.
     why = next((known for known in _CAUSES if cause.startswith(known)), None)
     if status.startswith("s"):
         number = int(status[1:])
-        return Exit(None, _NAMES.get(number, str(number)), why)
-    ended = Exit(int(status), None, why)
+        return RemoteExit(None, _NAMES.get(number, str(number)), why)
+    ended = RemoteExit(int(status), None, why)
     return replace(ended, code=None) if ended.unstarted else ended
 
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.remote.session import Exit, Output, Process, Stream
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 from opsjobs.remote.spool.channel import Channel, Start, sent
 from opsjobs.remote.spool.exit_records import exit_of
 from opsjobs.remote.spool.frame_parser import Records
-from opsjobs.remote.spool.script import Request
+from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0
 """A follower that has not spoken by then is none."""
@@ -24,7 +24,7 @@ _PIECES = 4
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    exit: Exit
+    exit: RemoteExit
     sizes: dict[Stream, int]
 
 
@@ -45,7 +45,7 @@ class Live:
         self._end: _End | None = None
 
     @classmethod
-    async def open(cls, channel: Channel, start: Start, request: Request) -> Live | None:
+    async def open(cls, channel: Channel, start: Start, request: SpoolRequest) -> Live | None:
         """Follow from the first byte; None where no second channel can be had, or nobody follows there."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
@@ -64,7 +64,7 @@ class Live:
             raise
         return cls(channel, follower)
 
-    async def read(self) -> Output | Exit | None:
+    async def read(self) -> Output | RemoteExit | None:
         """What comes next; None where the attach must tell."""
         while not self._complete():
             try:
@@ -135,7 +135,7 @@ class Live:
 class _Follower:
     """The channel that carries both streams as they are, each behind a record that says so."""
 
-    def __init__(self, process: Process, nonce: str) -> None:
+    def __init__(self, process: RemoteProcess, nonce: str) -> None:
         self._process = process
         self._pieces = aiter(process)
         self._records: dict[Stream, Records] = {"stdout": Records(nonce), "stderr": Records(nonce)}
@@ -144,7 +144,7 @@ class _Follower:
     async def greeting(self) -> None:
         """Return once it follows. Raises RemoteFailure; TimeoutError where it ended instead."""
         async for piece in self._pieces:
-            if isinstance(piece, Exit):
+            if isinstance(piece, RemoteExit):
                 break
             greeted = False
             for item in self._records[piece.stream].feed(piece.data):
@@ -161,7 +161,7 @@ class _Follower:
         for early in self._early:
             yield early
         async for piece in self._pieces:
-            if isinstance(piece, Exit):
+            if isinstance(piece, RemoteExit):
                 return
             for item in self._records[piece.stream].feed(piece.data):
                 if isinstance(item, Output):

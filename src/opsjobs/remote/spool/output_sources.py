@@ -8,7 +8,7 @@ from typing import Protocol
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.session import ContactLost, Exit, Output, Stream
+from opsjobs.remote.session import ContactLost, Output, RemoteExit, Stream
 from opsjobs.remote.spool.channel import Channel
 from opsjobs.remote.spool.exit_records import exit_of
 from opsjobs.remote.spool.frame_parser import Word
@@ -17,10 +17,10 @@ SILENCE_SECONDS = 30.0
 """An attach says something every second."""
 
 
-class Source(Protocol):
+class OutputSource(Protocol):
     """Gives output from the offsets on at which it was opened, then the Exit."""
 
-    async def read(self) -> Output | Exit | None:
+    async def read(self) -> Output | RemoteExit | None:
         """What comes next; None where it has ended before the run's end was seen: another one goes on. May be cancelled.
 
         Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good.
@@ -37,7 +37,7 @@ class TooLong(Exception):
     """The run is not one of those that are over at once."""
 
 
-class Handover:
+class InlineOutput:
     """The channel of a start, which gives all output at the end. Raises TooLong once that may take longer."""
 
     def __init__(self, channel: Channel, live_at: float) -> None:
@@ -48,9 +48,9 @@ class Handover:
         self._stream: Stream = "stdout"
         self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self._broken = False
-        self._ready: deque[Output | Exit] = deque()
+        self._ready: deque[Output | RemoteExit] = deque()
 
-    async def read(self) -> Output | Exit | None:
+    async def read(self) -> Output | RemoteExit | None:
         """What was handed over."""
         while not self._ready and not self._broken:
             item = await self._item()
@@ -116,14 +116,14 @@ class Handover:
         await self.channel.close()
 
 
-class Polling:
+class PolledOutput:
     """The channel of an attach, which looks at the record and the files again and again, ever less often."""
 
     def __init__(self, channel: Channel, key: str) -> None:
         self._channel = channel
         self._key = key
 
-    async def read(self) -> Output | Exit | None:
+    async def read(self) -> Output | RemoteExit | None:
         """What was read there."""
         while True:
             item = await self._item()

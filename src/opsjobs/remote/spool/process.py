@@ -10,18 +10,18 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.remote.session import (
     ContactLost,
-    Exit,
     IdentityDiffers,
     NoSpool,
     NotBegun,
     Output,
+    RemoteExit,
     Settlement,
     Stream,
     unstarted,
 )
 from opsjobs.remote.spool.channel import Channel
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.output_sources import Handover, Source, TooLong
+from opsjobs.remote.spool.output_sources import InlineOutput, OutputSource, TooLong
 
 ATTACHES = 3
 """How often an attach that ended for no reason of the network's is repeated, without a byte in between."""
@@ -35,11 +35,11 @@ class Ways:
 
     key: str
     program: Program | None
-    attach: Callable[[Offsets], Awaitable[Source]]
+    attach: Callable[[Offsets], Awaitable[OutputSource]]
     follow: Callable[[Channel], Awaitable[Live | None]]
     cancel: Callable[[float], Awaitable[Settlement]]
 
-    def told(self, end: Exit) -> Exit:
+    def told(self, end: RemoteExit) -> RemoteExit:
         """The end in words, where its machine lacked something."""
         return unstarted(end.cause, self.program) if end.unstarted and end.cause and self.program else end
 
@@ -47,24 +47,24 @@ class Ways:
 class DurableProcess:
     """A run that was begun. Reading may be given up and taken up again; letting go of it leaves the run as it is."""
 
-    def __init__(self, ways: Ways, source: Source, offsets: Offsets = (0, 0)) -> None:
+    def __init__(self, ways: Ways, source: OutputSource, offsets: Offsets = (0, 0)) -> None:
         self._ways = ways
         self._source = source
         self._given: dict[Stream, int] = {"stdout": offsets[0], "stderr": offsets[1]}
         self._attaches = 0
-        self._exit: Exit | None = None
+        self._exit: RemoteExit | None = None
         self._closed = False
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Output, then one Exit. Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good."""
         return self._read()
 
-    async def _read(self) -> AsyncIterator[Output | Exit]:
+    async def _read(self) -> AsyncIterator[Output | RemoteExit]:
         while isinstance(piece := await self._next(), Output):
             yield piece
         yield piece
 
-    async def _next(self) -> Output | Exit:
+    async def _next(self) -> Output | RemoteExit:
         while self._exit is None:
             try:
                 piece = await self._source.read()
@@ -84,7 +84,7 @@ class DurableProcess:
 
     async def _go_live(self) -> None:
         """Follow over a second channel; where there is none, over this one's place."""
-        assert isinstance(self._source, Handover)
+        assert isinstance(self._source, InlineOutput)
         live = await self._ways.follow(self._source.channel)
         if live is None:
             await self._attach()

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import Order
+from opsjobs.model.spool_identity import StartOrder
 
 SHORT_BYTES = 8 * 1024
 """Longer words go by way of a file: the builtins of shells read byte by byte."""
@@ -66,7 +66,7 @@ _DURABLY = _Manner(
 )
 
 
-def durable(order: Order, program: Program) -> Package:
+def durable(order: StartOrder, program: Program) -> Package:
     """What the command's own shell is given in a durable run."""
     words = _words(program, {**order.environment, **program.env}, _DURABLY)
     if program.script is None and not program.stdin and not program.secrets:

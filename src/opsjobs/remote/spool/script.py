@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from opsjobs.model.program import Program, check_variable
-from opsjobs.model.spool_identity import Become, Identity, Order, RunKey
+from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.command import check_command
 from opsjobs.remote.spool.become import Way, quoted
 from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports
@@ -37,7 +37,7 @@ AWAITED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SpoolRequest:
     """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known.
 
     `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel; or,
@@ -70,12 +70,12 @@ class Request:
         return f"exec {line}" if self.hold else line
 
 
-def hello(become: Become | None = None) -> Request:
+def hello(become: Become | None = None) -> SpoolRequest:
     """Ask whose store it is, and make one where there is none."""
     return _request(["names", "boot", "machine", "hello"], [secrets.token_hex(16)], become)
 
 
-def start(order: Order, expected: Identity, *, awaited: bool = False) -> Request:
+def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) -> SpoolRequest:
     """Start the run under this identity, and follow it while it is short.
 
     `awaited`: in a way that costs least as long as somebody waits for it, where the order is a short command; only for a plain
@@ -106,7 +106,7 @@ def start(order: Order, expected: Identity, *, awaited: bool = False) -> Request
     return replace(request, awaited=awaited)
 
 
-def directly(program: Program) -> Request:
+def directly(program: Program) -> SpoolRequest:
     """Start a program that lives and dies with the channel. Raises ValueError as `start`."""
     request = _request(["names", "command", "direct"], [], None)
     package = direct(program, secrets.token_hex(16), request.nonce)
@@ -114,42 +114,42 @@ def directly(program: Program) -> Request:
     return replace(request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh")
 
 
-def attach(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
+def attach(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> SpoolRequest:
     """Follow the run from these offsets on."""
     store, folder = _place(expected)
     arguments = [_name(order.key), order.digest, store, _boot(expected), *map(str, offsets), *folder]
     return _request(["names", "boot", "machine", "clock", "born", "look", "ground", "attach"], arguments, order.become)
 
 
-def follow(order: Order, expected: Identity, offsets: tuple[int, int]) -> Request:
+def follow(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> SpoolRequest:
     """Give both output streams as they grow, until standard input ends."""
     _, folder = _place(expected)
     return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become, hold=True)
 
 
-def look(key: RunKey, become: Become | None = None) -> Request:
+def look(key: RunKey, become: Become | None = None) -> SpoolRequest:
     """Ask how a run stands."""
     return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become)
 
 
-def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> Request:
+def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> SpoolRequest:
     """Void the run, or end it."""
     sections = ["names", "boot", "clock", "born", "look", "hunt", "tidy", "grounds", "cancel"]
     return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
 
 
-def clean(keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> Request:
+def clean(keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> SpoolRequest:
     """Remove the files of these runs, or empty those of their output."""
     what = "output" if output_only else "all"
     return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [what, *map(_name, keys)], become)
 
 
-def identity(store: str, boot: str, become: Become | None) -> Identity:
+def identity(store: str, boot: str, become: Become | None) -> SpoolIdentity:
     """What is told of a store: that of another user is another one, and says whose it is."""
-    return Identity(store if become is None else f"{store}~{become.user}", boot)
+    return SpoolIdentity(store if become is None else f"{store}~{become.user}", boot)
 
 
-def meant(expected: Identity, become: Become | None) -> bool:
+def meant(expected: SpoolIdentity, become: Become | None) -> bool:
     """Whether this is the identity of a store of whom we run as. Where it is not, nothing was ever started there under it."""
     found = _STORE.fullmatch(expected.store)
     return found is None or found[3] == (None if become is None else become.user)
@@ -162,14 +162,14 @@ def _request(
     more: bytes = b"",
     *,
     hold: bool = False,
-) -> Request:
+) -> SpoolRequest:
     # The first byte is one that output rarely holds: it is what a reader of the answer looks for.
     nonce = "\x1e" + secrets.token_hex(8)
     way = Way(become) if become is not None else None
-    return Request(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
+    return SpoolRequest(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
 
 
-def _package(order: Order) -> Package:
+def _package(order: StartOrder) -> Package:
     """The command as its shell reads it, or the program. Raises ValueError."""
     for name, value in order.environment.items():
         check_variable(name)
@@ -190,7 +190,7 @@ def _stdin(payload: str, *, long: bool) -> bytes:
     return f"{end}\n{len(text)}\n".encode() + text
 
 
-def _place(identity: Identity) -> tuple[str, list[str]]:
+def _place(identity: SpoolIdentity) -> tuple[str, list[str]]:
     """The token of the store, and its folder where that is not in the home: such a store is named `<token>@<user id>`."""
     found = _STORE.fullmatch(identity.store)
     if found is None:
@@ -198,7 +198,7 @@ def _place(identity: Identity) -> tuple[str, list[str]]:
     return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"] if found[2] else []  # noqa: S108  checked to be ours, and 0700
 
 
-def _boot(identity: Identity) -> str:
+def _boot(identity: SpoolIdentity) -> str:
     return identity.boot if _BOOT.fullmatch(identity.boot) else _NOBODY
 
 

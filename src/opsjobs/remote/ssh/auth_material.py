@@ -17,7 +17,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.secret_fetcher import Fetch, nowhere
-from opsjobs.remote.ssh.certificates import Terms, Unusable, terms_of
+from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, terms_of
 
 PARSED_KEYS_LIMIT = 1000
 _OF_SSH = (CredentialType.PASSWORD, CredentialType.SSH_KEY, CredentialType.SSH_CERTIFICATE, CredentialType.AGENT)
@@ -26,13 +26,13 @@ ClientKey = asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, async
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class AuthMaterial:
     """A user name with either keys to offer or a password, which is offered once. `terms`: of the certificate, if it has one."""
 
     username: str
     keys: tuple[ClientKey, ...] = ()
     password: Secret | None = None
-    terms: Terms | None = None
+    terms: CertificateTerms | None = None
 
     @property
     def good_until(self) -> datetime | None:
@@ -40,7 +40,7 @@ class Login:
         return self.terms.valid_before if self.terms is not None else None
 
 
-class Logins:
+class AuthMaterials:
     """Opens logins; keeps parsed keys, because an encrypted one costs 0.1 s of CPU to open.
 
     Of what was fetched from elsewhere nothing is kept here.
@@ -48,10 +48,10 @@ class Logins:
 
     def __init__(self, fetch: Fetch = nowhere) -> None:
         self._fetch = fetch
-        self._parsed: OrderedDict[tuple[str, int], asyncio.Task[Login]] = OrderedDict()
+        self._parsed: OrderedDict[tuple[str, int], asyncio.Task[AuthMaterial]] = OrderedDict()
 
     @asynccontextmanager
-    async def open(self, endpoint: Endpoint) -> AsyncIterator[Login]:
+    async def open(self, endpoint: Endpoint) -> AsyncIterator[AuthMaterial]:
         """The login for this machine, valid inside the block. Raises RemoteFailure(CREDENTIAL_MISSING)."""
         credential = endpoint.credential
         if credential is None:
@@ -70,11 +70,11 @@ class Logins:
         elif credential.type is CredentialType.PASSWORD:
             if credential.password is None:
                 raise _missing(f"The credential {credential.name} holds no password.")
-            yield Login(credential.username, password=credential.password)
+            yield AuthMaterial(credential.username, password=credential.password)
         else:
             yield await self._keyed(credential)
 
-    async def _keyed(self, credential: Credential) -> Login:
+    async def _keyed(self, credential: Credential) -> AuthMaterial:
         login = await self._opened(credential)
         if login.good_until is not None and login.good_until <= datetime.now(UTC):
             # Spared: a machine would count it as a refused login.
@@ -83,7 +83,7 @@ class Logins:
             )
         return login
 
-    async def _opened(self, credential: Credential) -> Login:
+    async def _opened(self, credential: Credential) -> AuthMaterial:
         if credential.source is not None:
             return await asyncio.to_thread(_parse, credential)
         where = (credential.id, credential.version)
@@ -96,17 +96,17 @@ class Logins:
                 self._parsed.popitem(last=False)
         return await asyncio.shield(task)
 
-    def _forget_failure(self, where: tuple[str, int], task: asyncio.Task[Login]) -> None:
+    def _forget_failure(self, where: tuple[str, int], task: asyncio.Task[AuthMaterial]) -> None:
         if (task.cancelled() or task.exception() is not None) and self._parsed.get(where) is task:
             del self._parsed[where]
 
 
-def _parse(credential: Credential) -> Login:
+def _parse(credential: Credential) -> AuthMaterial:
     if credential.private_key is None:
         raise _missing(f"The credential {credential.name} holds no private key.")
     key = _private_key(credential, credential.private_key)
     if credential.type is not CredentialType.SSH_CERTIFICATE:
-        return Login(credential.username, keys=(key,))
+        return AuthMaterial(credential.username, keys=(key,))
     if credential.certificate is None:
         raise _missing(f"The credential {credential.name} holds no certificate.")
     try:
@@ -115,7 +115,7 @@ def _parse(credential: Credential) -> Login:
         terms = terms_of(credential.certificate)
     except (asyncssh.KeyImportError, Unusable, ValueError) as error:
         raise _missing(f"The certificate of the credential {credential.name} cannot be used: {error}.") from None
-    return Login(credential.username, keys=((key, certificate),), terms=terms)
+    return AuthMaterial(credential.username, keys=((key, certificate),), terms=terms)
 
 
 def _private_key(credential: Credential, text: Secret) -> asyncssh.SSHKey:
@@ -134,7 +134,7 @@ def _private_key(credential: Credential, text: Secret) -> asyncssh.SSHKey:
 
 
 @asynccontextmanager
-async def _agent(credential: Credential) -> AsyncIterator[Login]:
+async def _agent(credential: Credential) -> AsyncIterator[AuthMaterial]:
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
         raise _missing(f"The credential {credential.name} needs an SSH agent, but the worker has no SSH_AUTH_SOCK.")
@@ -146,7 +146,7 @@ async def _agent(credential: Credential) -> AsyncIterator[Login]:
     try:
         if not keys:
             raise _missing(f"The credential {credential.name} needs the SSH agent at {path}, which holds no key.")
-        yield Login(credential.username, keys=tuple(keys))
+        yield AuthMaterial(credential.username, keys=tuple(keys))
     finally:
         agent.close()
         await agent.wait_closed()

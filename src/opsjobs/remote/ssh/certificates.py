@@ -32,7 +32,7 @@ class FreshKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CertificateTerms:
     """What a certificate says of a login. `principals` [] = anybody. `public` is the key that it is for, as a line."""
 
     key_id: str
@@ -99,7 +99,7 @@ def public_of(private: Secret, passphrase: Secret | None = None) -> str:
     return _line(_loaded(private, passphrase).public_key())
 
 
-def terms_of(certificate: str) -> Terms:
+def terms_of(certificate: str) -> CertificateTerms:
     """What the certificate says. Raises Unusable where it is none."""
     try:
         found = ssh.load_ssh_public_identity(certificate.strip().encode())
@@ -107,7 +107,7 @@ def terms_of(certificate: str) -> Terms:
         raise Unusable("it is no OpenSSH certificate") from None
     if not isinstance(found, ssh.SSHCertificate):
         raise Unusable("it is a public key and no certificate")
-    return Terms(
+    return CertificateTerms(
         found.key_id.decode(errors="replace"),
         found.serial,
         tuple(name.decode(errors="replace") for name in found.valid_principals),

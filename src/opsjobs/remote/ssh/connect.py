@@ -20,10 +20,10 @@ from opsjobs.remote.redaction import heard_from
 from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.asyncssh_patch import without_ignored
-from opsjobs.remote.ssh.auth_material import Login, Logins
-from opsjobs.remote.ssh.connection import Connection
+from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
+from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
-from opsjobs.remote.ssh.error_mapping import Attempt
+from opsjobs.remote.ssh.error_mapping import ConnectAttempt
 from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, shown
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.release import forget_frames, release
@@ -72,7 +72,7 @@ async def forget(target_id: str, key: str) -> None:
 
 
 @dataclass(slots=True)
-class Timing:
+class ConnectTiming:
     """When the phases of one connect ended, on the monotonic clock."""
 
     started: float = field(default_factory=time.monotonic)
@@ -83,7 +83,7 @@ class Timing:
 class _Client(asyncssh.SSHClient):
     """Answer what asyncssh asks during a login, and notice what the server still wants after a partial success."""
 
-    def __init__(self, judge: HostKeyJudge, login: Login, exchanged: Callable[[], None]) -> None:
+    def __init__(self, judge: HostKeyJudge, login: AuthMaterial, exchanged: Callable[[], None]) -> None:
         self._judge = judge
         self._keys = list(login.keys)
         self._password = login.password
@@ -93,7 +93,7 @@ class _Client(asyncssh.SSHClient):
         self._more: str | None = None
         self._prompts: list[str] = []
         self._wire: asyncssh.SSHClientConnection | None = None
-        self.connection: Connection | None = None
+        self.connection: SshConnection | None = None
 
     @property
     def second_factor(self) -> str | None:
@@ -184,9 +184,11 @@ class Connector:
         self._allow = allow
         self._remember = remember
         self._alarm = alarm
-        self._logins = Logins(fetch)
+        self._logins = AuthMaterials(fetch)
 
-    async def connect(self, endpoint: Endpoint, through: Connection | None = None, timing: Timing | None = None) -> Connection:
+    async def connect(
+        self, endpoint: Endpoint, through: SshConnection | None = None, timing: ConnectTiming | None = None
+    ) -> SshConnection:
         """A connection to the endpoint's target, through another one where given (the endpoint's jumps are not read).
 
         Raises RemoteFailure: DNS, CONNECT_TIMEOUT, CONNECTION_REFUSED, CONNECTION_LOST, HOST_KEY, AUTH_FAILED,
@@ -196,7 +198,7 @@ class Connector:
         judge = HostKeyJudge.of(target)
         async with self._logins.open(endpoint) as login:
             try:
-                connection = await self._handshake(target, login, judge, through, timing or Timing())
+                connection = await self._handshake(target, login, judge, through, timing or ConnectTiming())
             except RemoteFailure as failure:
                 # The machine has been told the password, and what it says of a refusal is its own.
                 told = [login.password] if login.password is not None else []
@@ -206,7 +208,7 @@ class Connector:
             await self._tell(target, judge.accepted, connection)
         return connection
 
-    async def _tell(self, target: Target, key: str, connection: Connection) -> None:
+    async def _tell(self, target: Target, key: str, connection: SshConnection) -> None:
         try:
             await self._remember(target.id, key)
         except BaseException:
@@ -214,8 +216,8 @@ class Connector:
             raise
 
     async def _handshake(
-        self, target: Target, login: Login, judge: HostKeyJudge, through: Connection | None, timing: Timing
-    ) -> Connection:
+        self, target: Target, login: AuthMaterial, judge: HostKeyJudge, through: SshConnection | None, timing: ConnectTiming
+    ) -> SshConnection:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.connect_seconds
         limit = asyncio.timeout_at(deadline)
@@ -225,7 +227,7 @@ class Connector:
             limit.reschedule(loop.time() + self.options.auth_seconds)
 
         client = _Client(judge, login, exchanged)
-        attempt = Attempt(target, login.username, through.target if through is not None else None, login.terms)
+        attempt = ConnectAttempt(target, login.username, through.target if through is not None else None, login.terms)
         try:
             async with self._way(target, through, deadline) as way, limit:
                 wire = await asyncssh.connect(**way, **_arguments(self.options, login, judge), client_factory=lambda: client)
@@ -237,10 +239,10 @@ class Connector:
         timing.finished = time.monotonic()
         self._observe(timing.finished - timing.started)
         logged_in = LoggedIn(timing.exchanged or timing.finished, timing.finished)
-        client.connection = Connection(wire, target, self.options, logged_in, login.good_until)
+        client.connection = SshConnection(wire, target, self.options, logged_in, login.good_until)
         return client.connection
 
-    def _failed(self, error: Exception, attempt: Attempt, judge: HostKeyJudge, client: _Client) -> RemoteFailure:
+    def _failed(self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: _Client) -> RemoteFailure:
         failure = attempt.failed(error, judge, second_factor=client.second_factor)
         forget_frames(error)
         if failure.code is ErrorCode.HOST_KEY:
@@ -248,7 +250,7 @@ class Connector:
         return failure
 
     @asynccontextmanager
-    async def _way(self, target: Target, through: Connection | None, deadline: float) -> AsyncIterator[dict[str, Any]]:
+    async def _way(self, target: Target, through: SshConnection | None, deadline: float) -> AsyncIterator[dict[str, Any]]:
         """How asyncssh is to get there: over a socket of ours, which is closed if the block fails, or a tunnel."""
         if through is not None:
             check_literal(target.host, self._allow)
@@ -268,7 +270,7 @@ class Connector:
                 connected.detach()
             raise
 
-    async def scan(self, target: Target, through: Connection | None = None) -> list[HostKey]:
+    async def scan(self, target: Target, through: SshConnection | None = None) -> list[HostKey]:
         """The host keys that the target shows, one connection a kind. Raises RemoteFailure as `connect` does."""
         found: list[asyncssh.SSHKey] = []
         failure: RemoteFailure | None = None
@@ -284,8 +286,8 @@ class Connector:
             raise failure
         return shown(found)
 
-    async def _show(self, target: Target, through: Connection | None, kind: tuple[str, ...]) -> asyncssh.SSHKey:
-        attempt = Attempt(target, "", through.target if through is not None else None)
+    async def _show(self, target: Target, through: SshConnection | None, kind: tuple[str, ...]) -> asyncssh.SSHKey:
+        attempt = ConnectAttempt(target, "", through.target if through is not None else None)
         deadline = asyncio.get_running_loop().time() + self.options.connect_seconds
         try:
             async with self._way(target, through, deadline) as way, asyncio.timeout_at(deadline):
@@ -307,7 +309,7 @@ def _file(connected: socket.socket) -> int | None:
         return None
 
 
-def _arguments(options: SshOptions, login: Login, judge: HostKeyJudge) -> dict[str, Any]:
+def _arguments(options: SshOptions, login: AuthMaterial, judge: HostKeyJudge) -> dict[str, Any]:
     """Everything that asyncssh would otherwise look up in files, the environment or an agent is said here."""
     by_password = login.password is not None
     return {

@@ -13,8 +13,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target
 from opsjobs.remote.disk import cut, refused
-from opsjobs.remote.process_group import Census, Question
-from opsjobs.remote.session import Exit, LoggedIn
+from opsjobs.remote.process_group import Census, GroupSignal
+from opsjobs.remote.session import LoggedIn, RemoteExit
 from opsjobs.remote.ssh import remote_sha256
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.process import Dressing, Receiver, SshProcess
@@ -34,7 +34,7 @@ class ChannelRefused(RemoteFailure):
     """The machine will not open another channel on this connection; nothing started."""
 
 
-class Connection:
+class SshConnection:
     """A logged-in connection to one machine. `good_until`: when what it was logged in with lapses; None = never."""
 
     def __init__(
@@ -185,7 +185,7 @@ class Connection:
                 if self.alive:
                     return None
                 raise cut(self.target.name, failure.message) from None
-        return said if end == Exit(0) else None
+        return said if end == RemoteExit(0) else None
 
     async def _count(self, path: bytes) -> SshCounting | None:
         """Begin to count a digest while the file is written, with one of the channels for questions; the other one stays free."""
@@ -206,7 +206,7 @@ class Connection:
         self._counts = False
         self._questions.release()
 
-    async def ask(self, question: Question) -> Census | None:
+    async def ask(self, question: GroupSignal) -> Census | None:
         """Ask about a process group over one more channel of this connection; None if the server refuses the channel."""
         try:
             said, _ = await self._answer(question.line, b"")
@@ -214,13 +214,13 @@ class Connection:
             return None
         return question.answer(said)
 
-    async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, Exit]:
+    async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, RemoteExit]:
         """What the line writes to its standard output, up to a limit, and how it ends."""
         process = await self.start(line, stdin=stdin, marked=False)
-        heard, end = bytearray(), Exit(None)
+        heard, end = bytearray(), RemoteExit(None)
         try:
             async for piece in process:
-                if isinstance(piece, Exit):
+                if isinstance(piece, RemoteExit):
                     end = piece
                 elif piece.stream == "stdout" and len(heard) < ANSWER_LIMIT_BYTES:
                     heard += piece.data

@@ -9,7 +9,7 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target
-from opsjobs.remote.ssh.certificates import Terms
+from opsjobs.remote.ssh.certificates import CertificateTerms
 from opsjobs.remote.ssh.host_keys import HostKeyJudge
 
 # What a jump host says of a connection that it could not make (sshd passes the system's own words on).
@@ -25,13 +25,13 @@ _PROHIBITED = 1  # RFC 4254, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ConnectAttempt:
     """Who was being reached, as whom, through which jump host, and with a certificate that says what."""
 
     target: Target
     username: str
     jump: Target | None
-    terms: Terms | None = None
+    terms: CertificateTerms | None = None
 
     @property
     def _where(self) -> str:

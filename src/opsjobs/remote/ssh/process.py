@@ -14,8 +14,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.command import check_command
 from opsjobs.remote.output_buffer import Outflow
-from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, NoGroup, Question, end_group
-from opsjobs.remote.session import Exit, Output, no_shell
+from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, GroupSignal, NoGroup, end_group
+from opsjobs.remote.session import Output, RemoteExit, no_shell
 
 GROUP_SECONDS = 2.0
 """How long a kill waits for the login shell to say its process id."""
@@ -108,7 +108,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._name = name
         self._bare_end = bare_end
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._exit: Exit | None = None
+        self._exit: RemoteExit | None = None
         self._complete = False
         self.line = GroupLine() if marked else None
         self._must_tell = False
@@ -154,12 +154,12 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
     def exit_status_received(self, status: int) -> None:
         """The command ended by itself."""
-        self._exit = Exit(status)
+        self._exit = RemoteExit(status)
         self.exited.set()
 
     def exit_signal_received(self, signal: str, _core_dumped: bool, _msg: str, _lang: str) -> None:
         """A signal ended the command."""
-        self._exit = Exit(None, signal)
+        self._exit = RemoteExit(None, signal)
         self.exited.set()
 
     def eof_received(self) -> bool:
@@ -175,12 +175,12 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.grouped.set()
         self.exited.set()
 
-    def _outcome(self, exc: Exception | None) -> Exit | RemoteFailure:
+    def _outcome(self, exc: Exception | None) -> RemoteExit | RemoteFailure:
         if self._exit is not None and (exc is None or self._complete):
             return self._judged(self._exit)
         if exc is None and self._bare_end():
             # Network devices close a channel without a word on how the command ended.
-            return Exit(None)
+            return RemoteExit(None)
         reason = f": {exc}" if exc is not None else ""
         if self._exit is not None:
             message = f"Contact with {self._name} broke before all output was read{reason}: the command ended ({self._exit})."
@@ -188,14 +188,14 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             message = f"Contact with {self._name} broke before the command's end was seen{reason}: it may still be running."
         return RemoteFailure(ErrorCode.LOST, message)
 
-    def _judged(self, end: Exit) -> Exit:
+    def _judged(self, end: RemoteExit) -> RemoteExit:
         """A line whose shell was to tell of itself before anything else, and did not, was not run."""
         if not self._must_tell or self.line is None or self.line.pid is not None:
             return end
         return no_shell(end)
 
     @property
-    def exit(self) -> Exit | None:
+    def exit(self) -> RemoteExit | None:
         """How it ended, which may be known before all output was read."""
         return self._exit
 
@@ -267,7 +267,7 @@ class SshProcess:
         self.ask_elsewhere: Ask | None = None
         """Asks over another connection, for servers that allow one channel a connection."""
 
-    def __aiter__(self) -> AsyncIterator[Output | Exit]:
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Output, then one Exit; raises RemoteFailure(LOST) where contact breaks first."""
         return self._receiver.outflow.read()
 
@@ -289,7 +289,7 @@ class SshProcess:
                 pass
         return await self._by_signal(grace_seconds)
 
-    async def _question(self, question: Question) -> Census | None:
+    async def _question(self, question: GroupSignal) -> Census | None:
         census = await self._ask(question)
         if census is None and self.ask_elsewhere is not None:
             census = await self.ask_elsewhere(question)

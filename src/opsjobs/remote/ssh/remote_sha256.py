@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.remote.session import Exit
+from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.process import SshProcess
 
 # The unit in which dd counts, and how many of them are worth a process of their own: 4 MiB.
@@ -45,17 +45,17 @@ class SshCounting:
         if units:
             self._say(units)
         self._process.say(b"", end=True)
-        heard, end = bytearray(), Exit(None)
+        heard, end = bytearray(), RemoteExit(None)
         try:
             async for piece in self._process:
-                if isinstance(piece, Exit):
+                if isinstance(piece, RemoteExit):
                     end = piece
                 elif piece.stream == "stdout" and len(heard) < _SAID_BYTES_MAX:
                     heard += piece.data
         except RemoteFailure:
             return None  # whether contact is gone shows with the next request for the file
         said = _SAID.search(heard)
-        return bytes.fromhex(said[1].decode()) if said and end == Exit(0) else None
+        return bytes.fromhex(said[1].decode()) if said and end == RemoteExit(0) else None
 
     async def close(self) -> None:
         """Let go, whatever it is at."""

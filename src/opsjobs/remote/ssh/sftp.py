@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 import asyncssh
 from asyncssh.sftp import SFTPClientFile
 
-from opsjobs.remote.disk import DRAFT_MODE, Counting, Entry, OpenFile, cut, refused
+from opsjobs.remote.disk import DRAFT_MODE, Counting, DiskEntry, OpenFile, cut, refused
 
 # The most that OpenSSH takes, if the server says that it takes that much: each request costs us and it a task and an answer. Who says
 # nothing takes 32 KiB (the protocol's).
@@ -42,7 +42,7 @@ class SftpDisk:
         taken = min(client.limits.max_read_len, client.limits.max_write_len)
         self.request_bytes = min(REQUEST_BYTES, taken) if taken > SAFE_BYTES else SAFE_BYTES
 
-    async def look(self, path: str, *, follow: bool = True) -> Entry | None:
+    async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """What there is, or None."""
         with self._words(f"does not let us look at {path}"):
             try:
@@ -51,7 +51,7 @@ class SftpDisk:
                 return None
         return _entry(path, attributes)
 
-    async def list(self, path: str) -> AsyncIterator[Entry]:
+    async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """What is in a folder."""
         with self._words(f"does not let us read the folder {path}"):
             async for found in self._client.scandir(path):
@@ -184,12 +184,12 @@ def _tell(name: str, what: str, error: Exception) -> NoReturn:
     raise cut(name, error) from None
 
 
-def _entry(name: str, attributes: asyncssh.SFTPAttrs) -> Entry:
+def _entry(name: str, attributes: asyncssh.SFTPAttrs) -> DiskEntry:
     mode = attributes.permissions or 0
     kind = _KINDS.get(mode & 0o170000, "other")
     owner, group, modified = attributes.uid, attributes.gid, attributes.mtime
     whole = None if modified is None else int(modified)
-    return Entry(name, kind, attributes.size or 0, mode & 0o7777, owner, group, whole)
+    return DiskEntry(name, kind, attributes.size or 0, mode & 0o7777, owner, group, whole)
 
 
 async def open_sftp(wire: asyncssh.SSHClientConnection, seconds: float) -> asyncssh.SFTPClient:

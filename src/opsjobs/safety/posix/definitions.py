@@ -9,8 +9,8 @@ from tree_sitter import Node
 
 from opsjobs.safety.budget import Budget, filled_in
 from opsjobs.safety.posix.parsing import Script
-from opsjobs.safety.posix.values import Values
-from opsjobs.safety.posix.variables import Assigned, Frame, shifts_in
+from opsjobs.safety.posix.values import PosixValues
+from opsjobs.safety.posix.variables import Assigned, VariableFrame, shifts_in
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, known
 
 DECLARED_MAX = 20
@@ -31,7 +31,7 @@ class Definitions:
     `histories`: those of what the shell keeps of its commands.
     """
 
-    def __init__(self, script: Script, values: Values, budget: Budget) -> None:
+    def __init__(self, script: Script, values: PosixValues, budget: Budget) -> None:
         self._script = script
         self._values = values
         self._budget = budget
@@ -139,7 +139,7 @@ class Definitions:
         if "--" in words:
             if self._shifts is None:
                 self._shifts = shifts_in(self._script.text(self._script.root))
-            self._values.variables.positional.append(Frame(tuple(words[words.index("--") + 1 :]), self._shifts))
+            self._values.variables.positional.append(VariableFrame(tuple(words[words.index("--") + 1 :]), self._shifts))
         elif "-a" in words or "allexport" in words:
             self.exports.add(ALL)
 

@@ -8,7 +8,7 @@ from tree_sitter import Node
 
 from opsjobs.safety.paths import normal
 from opsjobs.safety.posix.parsing import Script
-from opsjobs.safety.posix.values import Values
+from opsjobs.safety.posix.values import PosixValues
 from opsjobs.safety.symbolic_words import SPLIT
 from opsjobs.safety.trace import Io
 
@@ -21,7 +21,7 @@ _ASSIGNED_MAX = 8
 class Inputs:
     """Of one script."""
 
-    def __init__(self, script: Script, values: Values) -> None:
+    def __init__(self, script: Script, values: PosixValues) -> None:
         self._script = script
         self._values = values
 

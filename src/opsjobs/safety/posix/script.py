@@ -10,15 +10,15 @@ from functools import cache, partial
 from tree_sitter import Node
 
 from opsjobs.safety.command_dispatch import run
-from opsjobs.safety.inputs import Given
+from opsjobs.safety.inputs import ProgramInputs
 from opsjobs.safety.paths import normal
 from opsjobs.safety.posix.definitions import ALL, DECLARED_MAX, Definitions
 from opsjobs.safety.posix.inputs import Inputs
 from opsjobs.safety.posix.parsing import Script
-from opsjobs.safety.posix.values import Values
-from opsjobs.safety.posix.variables import Assigned, Frame, shifts_in
+from opsjobs.safety.posix.values import PosixValues
+from opsjobs.safety.posix.variables import Assigned, VariableFrame, shifts_in
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SPLIT, as_source, known, shown
-from opsjobs.safety.trace import NOTHING, Io, Place, Trace, excerpt_of
+from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 
 NESTING_MAX = 150
 _INLINED_MAX = 32
@@ -29,27 +29,27 @@ _READS = frozenset({"read", "mapfile", "readarray"})
 _LINES_READ_MAX = 64
 
 
-def read(trace: Trace, text: str, place: Place) -> None:
+def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this script would do into the trace."""
-    Walk(trace, Script(text, trace.budget), place).whole()
+    ScriptWalk(trace, Script(text, trace.budget), place).whole()
 
 
-class Walk:
+class ScriptWalk:
     """One script. What it defines is collected first: an assignment counts wherever it stands."""
 
-    def __init__(self, trace: Trace, script: Script, place: Place) -> None:
+    def __init__(self, trace: Trace, script: Script, place: SourcePosition) -> None:
         self._trace = trace
         self._script = script
         self._outer = place
         self._cwd = place.cwd
-        self._values = Values(script, trace.budget)
+        self._values = PosixValues(script, trace.budget)
         self._inputs = Inputs(script, self._values)
         self._defined = Definitions(script, self._values, trace.budget)
-        self._children = Given(variables=self._exported, shell=self._own)
+        self._children = ProgramInputs(variables=self._exported, shell=self._own)
         variables = self._values.variables
         variables.outer = place.given.variables
         if place.given.arguments is not None:
-            variables.positional.append(Frame(place.given.arguments, shifts_in(script.text(script.root))))
+            variables.positional.append(VariableFrame(place.given.arguments, shifts_in(script.text(script.root))))
         if place.given.zero is not None:
             variables.zero = place.given.zero
         elif place.depth <= 1:  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
@@ -88,9 +88,9 @@ class Walk:
 
     # --- what it does
 
-    def _place(self, node: Node) -> Place:
+    def _place(self, node: Node) -> SourcePosition:
         excerpt = self._outer.excerpt or excerpt_of(self._script.written(node))
-        return Place(excerpt, self._outer.depth, self._cwd, self._children)
+        return SourcePosition(excerpt, self._outer.depth, self._cwd, self._children)
 
     def _exported(self, name: str) -> Sequence[str]:
         """What a program that is run here finds of this name in its environment."""
@@ -103,10 +103,10 @@ class Walk:
         variables = self._values.variables
         return variables.of(name) if name in variables.given else self._outer.given.variables(name)
 
-    def _own(self) -> Given:
+    def _own(self) -> ProgramInputs:
         """What this shell has itself, for what it evaluates."""
         frames = self._values.variables.positional
-        return Given(frames[-1].words if frames else None, self._values.variables.zero, self._all, self._exported)
+        return ProgramInputs(frames[-1].words if frames else None, self._values.variables.zero, self._all, self._exported)
 
     def _statement(self, node: Node, io: Io) -> None:
         self._trace.budget.spend()
@@ -245,7 +245,7 @@ class Walk:
         for argv in self._values.argvs(words):
             self._run(argv or [MAYBE_EMPTY], place, io)
 
-    def _run(self, argv: list[str], place: Place, io: Io) -> None:
+    def _run(self, argv: list[str], place: SourcePosition, io: Io) -> None:
         name = argv[0]
         if name in self._defined.functions:
             self._call(name, argv[1:])
@@ -261,7 +261,7 @@ class Walk:
         if name in _READS and io.text is not None:
             self._reads(argv, place.given, io)
 
-    def _reads(self, argv: list[str], given: Given, io: Io) -> None:
+    def _reads(self, argv: list[str], given: ProgramInputs, io: Io) -> None:
         """`read x` and `mapfile x` of what is known: `while read d; do …; done <<< /`."""
         fed = io.fed()
         if fed is None or not known(fed):
@@ -295,7 +295,7 @@ class Walk:
             return
         positional = self._values.variables.positional
         kept = list(positional)
-        frame = [Frame(arguments, shifts_in(self._script.text(body)))] if arguments is not None else []
+        frame = [VariableFrame(arguments, shifts_in(self._script.text(body)))] if arguments is not None else []
         positional[:] = [*kept, *frame] if frame else []
         self._values.variables.forget()
         self._count += 1

@@ -55,7 +55,7 @@ _NEVER_SILENT = frozenset(
 )
 
 
-class Values:
+class PosixValues:
     """The meanings of words, with the variables of one script."""
 
     def __init__(self, script: Script, budget: Budget) -> None:

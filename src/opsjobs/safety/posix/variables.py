@@ -58,7 +58,7 @@ class Assigned:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class VariableFrame:
     """What $1, $2 … are: of the script, or of a function. `shifts`: as many of them may have been shifted away."""
 
     words: tuple[str, ...]
@@ -102,7 +102,7 @@ class Variables:
     evaluate: Callable[[Node], list[str]]
     given: dict[str, list[Assigned]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
-    positional: list[Frame] = field(default_factory=list)
+    positional: list[VariableFrame] = field(default_factory=list)
     zero: str = SOMETHING
     outer: Lookup = NOBODY.variables
     _found: dict[str, list[str]] = field(default_factory=dict)

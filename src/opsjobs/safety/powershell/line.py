@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from opsjobs.safety.powershell.script import read
 from opsjobs.safety.symbolic_words import cleared, known
-from opsjobs.safety.trace import Place, Trace
+from opsjobs.safety.trace import SourcePosition, Trace
 
 _VALUED = (
     "-executionpolicy",
@@ -28,7 +28,7 @@ _ENCODED = ("-encodedcommand", "-ec")
 _ARGUMENTS = ("-encodedarguments", "-ea")
 
 
-def read_line(trace: Trace, text: str, place: Place) -> None:
+def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what `powershell WORDS` would do into the trace; `text`: the words, one a line."""
     words = text.split("\n")
     while words and words[0][:1] in ("-", "/", "\u2013", "\u2014") and words[0] != "-":
@@ -50,7 +50,7 @@ def _is(option: str, names: Sequence[str]) -> bool:
     return any(name.startswith(option) for name in names) and option not in ("-", "-c", "-f")
 
 
-def _encoded(trace: Trace, words: list[str], place: Place) -> None:
+def _encoded(trace: Trace, words: list[str], place: SourcePosition) -> None:
     try:
         text = base64.b64decode(words[0], validate=False).decode("utf-16-le") if words and known(words[0]) else None
     except (binascii.Error, ValueError):
@@ -61,7 +61,7 @@ def _encoded(trace: Trace, words: list[str], place: Place) -> None:
         read(trace, cleared(text), place)
 
 
-def _command(trace: Trace, words: list[str], place: Place) -> None:
+def _command(trace: Trace, words: list[str], place: SourcePosition) -> None:
     text = " ".join(words).strip()
     if text == "-":
         trace.event("dynamic_program", place)

@@ -11,9 +11,9 @@ from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.powershell.names import ALIASES, FETCHES
 from opsjobs.safety.powershell.scopes import name_of
-from opsjobs.safety.powershell.values import Values
+from opsjobs.safety.powershell.values import PowerShellValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, as_source, known
-from opsjobs.safety.trace import Io, Place, Trace
+from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
 _RUNS_TEXT = (
@@ -39,16 +39,16 @@ _SAVES_MIN = 3
 _TABLE = re.compile(r"@\w+\Z")
 
 
-def read(trace: Trace, text: str, place: Place) -> None:
+def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this script would do into the trace."""
     _Reading(trace, text, place).whole()
 
 
 class _Reading:
-    def __init__(self, trace: Trace, text: str, place: Place) -> None:
+    def __init__(self, trace: Trace, text: str, place: SourcePosition) -> None:
         self._trace = trace
         self._outer = place
-        self._values = Values(text, trace.budget, place.given)
+        self._values = PowerShellValues(text, trace.budget, place.given)
         self._values.scopes.is_open = place.depth <= 1 and place.given.arguments is None
         self._functions: set[str] = set()
         self._aliases = dict(ALIASES)
@@ -76,7 +76,7 @@ class _Reading:
                 values.scopes.enter(node)
                 (self._chain if node.type == "pipeline_chain" else self._method)(node)
 
-    def _place(self, node: Node) -> Place:
+    def _place(self, node: Node) -> SourcePosition:
         return self._outer.of(self._values.beginning(node))
 
     def _chain(self, node: Node) -> None:
@@ -178,7 +178,7 @@ class _Reading:
                 self._trace.downloaded.update(map(_key, _saved(name, words)))
             self._inside(name, node, words, place, io)
 
-    def _inside(self, name: str, node: Node, words: list[str], place: Place, io: Io) -> None:
+    def _inside(self, name: str, node: Node, words: list[str], place: SourcePosition, io: Io) -> None:
         plain = [w for w in words if not w.startswith("-")]
         if name == "invoke-expression":
             self._code(node, plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []), place, io)
@@ -197,12 +197,12 @@ class _Reading:
             if not name.endswith((".ps1", ".psm1")):
                 run(self._trace, [name, *words], place, io)
 
-    def _ran(self, path: str, place: Place) -> None:
+    def _ran(self, path: str, place: SourcePosition) -> None:
         """Remembered until the end: perhaps it is a file that comes over the network, or is written here."""
         if known(path) and ("\\" in path or "/" in path or "." in path):
             self._trace.ran.append(("powershell", _key(path), place))
 
-    def _code(self, node: Node, texts: list[str], place: Place, io: Io) -> None:
+    def _code(self, node: Node, texts: list[str], place: SourcePosition, io: Io) -> None:
         text = " ".join(texts)
         if texts and not is_unknown(text) and known(text):
             self._trace.read("powershell", text, place)

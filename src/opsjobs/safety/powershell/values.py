@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from tree_sitter import Node
 
 from opsjobs.safety.budget import Budget, check_size, replaced
-from opsjobs.safety.inputs import NOBODY, Given
+from opsjobs.safety.inputs import NOBODY, ProgramInputs
 from opsjobs.safety.powershell.methods import METHODS, STATIC, character, contents, formatted, string_of
 from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.safety.powershell.parsing import understood
@@ -29,10 +29,10 @@ _BACKTICK = re.compile(r"`(\r?\n|.)", re.DOTALL)
 _PLACE = re.compile(r"\{(\d+)[^}]*\}")
 
 
-class Values:
+class PowerShellValues:
     """A parsed script with its variables; each has every value that the text gives it."""
 
-    def __init__(self, text: str, budget: Budget, given: Given = NOBODY) -> None:
+    def __init__(self, text: str, budget: Budget, given: ProgramInputs = NOBODY) -> None:
         self.source, self.root = understood(text, budget)
         self.scopes = Scopes()
         self._given = given

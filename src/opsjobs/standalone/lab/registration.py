@@ -11,7 +11,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.target import SelectionDraft, Target, TargetDraft
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine
-from opsjobs.store.inventory import Inventory
+from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import Vault
 
@@ -19,7 +19,7 @@ LAB = "lab"
 _WRITES_AT_ONCE = 8
 
 
-async def register(inventory: Inventory, vault: Vault, folder: LabFolder) -> None:
+async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) -> None:
     """Bring credential and targets to what the folder's record says; machines that are no more are forgotten. Idempotent."""
     record = folder.read()
     if record is None:
@@ -53,7 +53,7 @@ async def _ensure_credential(vault: Vault, user: str, private_key: str) -> str:
     return str(found[0].id)
 
 
-async def _ensure_target(inventory: Inventory, draft: TargetDraft, known: Target | None, credential_id: str) -> None:
+async def _ensure_target(inventory: TargetInventory, draft: TargetDraft, known: Target | None, credential_id: str) -> None:
     if known is None:
         await inventory.create(draft)
     elif not _same(known, draft, credential_id):

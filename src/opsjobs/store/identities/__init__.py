@@ -9,13 +9,13 @@ from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.grants import both, both_roles, principal_of, within
 from opsjobs.store.identities.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
 from opsjobs.store.identities.external_identities import Seen
-from opsjobs.store.identities.login_throttle import Attempts, LockOut
+from opsjobs.store.identities.login_throttle import Attempts, LockoutPolicy
 from opsjobs.store.identities.services import Services, parted
-from opsjobs.store.identities.sessions import Sessions
+from opsjobs.store.identities.sessions import LoginSessions
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database
 
-__all__ = ["API_KEYS", "TOKEN_PREFIX", "ApiKey", "ApiKeys", "LockOut", "People", "new_token"]
+__all__ = ["API_KEYS", "TOKEN_PREFIX", "ApiKey", "ApiKeys", "IdentityStore", "LockoutPolicy", "new_token"]
 
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
@@ -23,7 +23,7 @@ _SERVICE = "select name, grants, answers_to, answers_to_kind from service_client
 _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
-class People(ApiKeys):
+class IdentityStore(ApiKeys):
     """The API keys, and by name the others: `users`, `sessions`, `attempts`, `services`, `seen`."""
 
     def __init__(
@@ -33,13 +33,13 @@ class People(ApiKeys):
         *,
         external_kept_seconds: float = EXTERNAL_KEPT_SECONDS,
         session_seconds: float = 7 * 86_400.0,
-        lock_out: LockOut | None = None,
+        lock_out: LockoutPolicy | None = None,
     ) -> None:
         clock = clock or SystemClock()
         super().__init__(database, clock)
         self.users = Users(database, clock)
-        self.sessions = Sessions(database, clock, kept_seconds=session_seconds)
-        self.attempts = Attempts(database, lock_out or LockOut())
+        self.sessions = LoginSessions(database, clock, kept_seconds=session_seconds)
+        self.attempts = Attempts(database, lock_out or LockoutPolicy())
         self.services = Services(database, clock)
         self.seen = Seen(database, external_kept_seconds)
 

@@ -20,7 +20,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of, within
 from opsjobs.store import audit, idempotency, retired_names
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
@@ -72,13 +72,13 @@ _SHOWN = "id, uuid, name, role, grants, person, made_by, created_at, expires_at,
 API_KEYS = Listing(
     f"select {_SHOWN} from api_keys",
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "role": Column("text"),
-        "person": Column("text"),
-        "made_by": Column("text"),
-        "created_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "role": ListColumn("text"),
+        "person": ListColumn("text"),
+        "made_by": ListColumn("text"),
+        "created_at": ListColumn("moment", sort=True),
     },
     default_sort="name",
 )

@@ -16,7 +16,7 @@ FORGOTTEN_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class LockOut:
+class LockoutPolicy:
     """So many attempts for a name from one address, and from an address, within `window_seconds`; then that long none at all.
 
     `everywhere`: for a name from all addresses together. One address alone never comes so far: nobody locks out another one from
@@ -49,7 +49,7 @@ _LESS = "update login_attempts set n = greatest(n - 1, 0) where key = %s"
 class Attempts:
     """Counts attempts to log in. The rows are small, for a window, and no more than attempts that an address has."""
 
-    def __init__(self, database: Database, lock_out: LockOut) -> None:
+    def __init__(self, database: Database, lock_out: LockoutPolicy) -> None:
         self._database = database
         self._lock_out = lock_out
 

@@ -48,7 +48,7 @@ where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now())
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SessionLogin:
     """A session that goes on: whose it is, and the refresh token that is good next."""
 
     session: UUID
@@ -56,7 +56,7 @@ class Login:
     refresh_token: str
 
 
-class Sessions:
+class LoginSessions:
     """The logins. `kept_seconds`: how long one lasts, however often it is refreshed."""
 
     def __init__(self, database: Database, clock: Clock, *, kept_seconds: float) -> None:
@@ -64,7 +64,7 @@ class Sessions:
         self._clock = clock
         self._kept_seconds = kept_seconds
 
-    async def begin(self, user: Known, password_hash: str | None = None) -> Login:
+    async def begin(self, user: Known, password_hash: str | None = None) -> SessionLogin:
         """A new login; `password_hash`: the same password, hashed as it is done today."""
         session = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
@@ -79,9 +79,9 @@ class Sessions:
             # The request came without a token; by now it is known whose it is.
             with audit.acting(replace(audit.actor(), name=user.name, kind="user", person=user.name)):
                 await audit.record(connection, "user.logged_in", "user", user.id, user.name)
-        return Login(session, user.name, token)
+        return SessionLogin(session, user.name, token)
 
-    async def refresh(self, token: str) -> Login:
+    async def refresh(self, token: str) -> SessionLogin:
         """The next token for this one, which is good no more. Raises Unauthorised.
 
         One that comes a second time was stolen, from its owner or by him: the login ends for both.
@@ -103,7 +103,7 @@ class Sessions:
                 following = await _give(connection, row["session_id"])
         if stolen:
             raise Unauthorised("token_reused", "This refresh token was used before: the login has ended. Log in again.")
-        return Login(row["session_id"], row["name"], following)
+        return SessionLogin(row["session_id"], row["name"], following)
 
     async def end(self, session: UUID) -> None:
         """Log out: all tokens of this login are refused from now on."""

@@ -15,7 +15,7 @@ from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency, retired_names
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
@@ -64,11 +64,11 @@ _SELECT = f"select {_SHOWN} from users"
 USERS = Listing(
     _SELECT,
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "disabled": Column("boolean"),
-        "created_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "disabled": ListColumn("boolean"),
+        "created_at": ListColumn("moment", sort=True),
     },
     default_sort="name",
 )

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs import failpoints
-from opsjobs.model.approval import Approval, Terms
+from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import approvals as _approvals
 from opsjobs.store.ledger import cancel as _cancel
@@ -28,7 +28,7 @@ from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.pausing import Resumed
-from opsjobs.store.ledger.pending_approval import Question
+from opsjobs.store.ledger.pending_approval import PendingApproval
 from opsjobs.store.ledger.remote_cleanup import Folder, Sweep
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
@@ -42,8 +42,8 @@ __all__ = [
     "LogLine",
     "Maintenance",
     "NewExecution",
+    "PendingApproval",
     "Progress",
-    "Question",
     "ResultState",
     "Ruling",
     "RunMove",
@@ -114,7 +114,7 @@ class Ledger:
         return await self._database.repeat(lambda: _pausing.resume(self._database, execution_id, by=by))
 
     async def ask_approval(
-        self, execution_id: int, action: str, terms: Terms, *, hash_: str | None = None, salt: bytes | None = None
+        self, execution_id: int, action: str, terms: ApprovalTerms, *, hash_: str | None = None, salt: bytes | None = None
     ) -> Approval:
         """The approval of this action in this execution: asked with the first call, later as it stands."""
         return await self._database.repeat(

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Principal
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Requester, Terms, person_of
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, ApprovalTerms, Author, Requester, person_of
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
@@ -76,7 +76,13 @@ order by e.id limit %s"""
 
 
 async def ask_approval(
-    database: Database, execution_id: int, action: str, terms: Terms, *, hash_: str | None = None, salt: bytes | None = None
+    database: Database,
+    execution_id: int,
+    action: str,
+    terms: ApprovalTerms,
+    *,
+    hash_: str | None = None,
+    salt: bytes | None = None,
 ) -> Approval:
     """The approval of this action in this execution: asked now, or as it stands since it was asked."""
     asked = {

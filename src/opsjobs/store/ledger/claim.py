@@ -14,7 +14,7 @@ import psycopg
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
@@ -46,7 +46,7 @@ class Claimed:
     turn: int
     seconds_left: float | None
     taken_over: bool = False
-    identity: Identity | None = None
+    identity: SpoolIdentity | None = None
     direct: bool = False
     hold_seconds: float | None = None
     passed: frozenset[str] = frozenset()
@@ -95,7 +95,7 @@ class Progress:
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     outputs: Mapping[str, Any] | None = None
-    identity: Identity | None = None
+    identity: SpoolIdentity | None = None
     direct: bool = False
     age_seconds: float = 0.0
     again_seconds: float | None = None
@@ -320,7 +320,9 @@ def _progress(row: Mapping[str, Any]) -> Progress:
         RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
         CancelProof(row["cancel_proof"]) if row["cancel_proof"] else None,
         outputs=row["outputs"],
-        identity=Identity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and row["store_id"] != DIRECT else None,
+        identity=SpoolIdentity(row["store_id"], row["boot_id"])
+        if row["boot_id"] is not None and row["store_id"] != DIRECT
+        else None,
         direct=row["store_id"] == DIRECT,
         age_seconds=row["age_seconds"] or 0.0,
         again_seconds=row["again_seconds"],
@@ -347,7 +349,7 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         turn=row["turn"],
         seconds_left=row["seconds_left"],
         taken_over=taken_over,
-        identity=Identity(row["store_id"], row["boot_id"]) if known else None,
+        identity=SpoolIdentity(row["store_id"], row["boot_id"]) if known else None,
         # Without a word on any store: a worker of the release before started it, if anybody.
         direct=row["store_id"] in (None, DIRECT),
         hold_seconds=None if row["hold_seconds"] is None else max(row["hold_seconds"], 0.0),

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
-from opsjobs.model.spool_identity import Identity
+from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.store.arrays import flags, moments, numbers, sparse, texts
 
 # In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.
@@ -59,7 +59,7 @@ class ResultState:
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     outputs: Mapping[str, Any] | None = None
-    identity: Identity | None = None
+    identity: SpoolIdentity | None = None
     direct: bool = False
     again_seconds: float | None = None
     command: str | None = None
@@ -89,7 +89,7 @@ class RunMove:
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     attempt: int | None = None
-    identity: Identity | None = None
+    identity: SpoolIdentity | None = None
     direct: bool = False
     waiting_for: WaitingFor | None = None
     wake_seconds: float | None = None

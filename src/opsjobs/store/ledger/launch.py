@@ -16,7 +16,7 @@ from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.exclusive_names import shown
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.model.safety_verdict import Judgement
+from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
@@ -65,8 +65,8 @@ class NewExecution:
     names: Sequence[str] = ()
     hold_seconds: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    judgement: Judgement | None = None
-    question: pending_approval.Question | None = None
+    judgement: SafetyJudgement | None = None
+    question: pending_approval.PendingApproval | None = None
     override: str | None = None
     requester: Requester | None = None
     pins: Pins = NO_PINS

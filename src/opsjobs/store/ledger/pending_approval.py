@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.approval import Approval, Terms
+from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
 from opsjobs.store.ledger.admit import ADMIT
@@ -18,10 +18,10 @@ from opsjobs.store.transaction import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PendingApproval:
     """What a launch asks before it begins: on which terms, and the hash (made with `salt`) of what would run where."""
 
-    terms: Terms
+    terms: ApprovalTerms
     hash: str
     salt: bytes
 
@@ -55,7 +55,7 @@ select b.id, a.withheld -> 'names' as names, (a.withheld ->> 'parent')::bigint a
 from begun b join approvals a on a.id = %(approval)s join execution_specs s on s.execution_id = b.id"""
 
 
-async def ask(connection: Connection, execution_id: int, question: Question, withheld: dict[str, Any]) -> Approval:
+async def ask(connection: Connection, execution_id: int, question: PendingApproval, withheld: dict[str, Any]) -> Approval:
     """Ask for the approval of a launch, in the launch's transaction. `withheld`: window, timeout, hold, watched, names, parent."""
     terms = question.terms
     asked = {

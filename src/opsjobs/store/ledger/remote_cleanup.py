@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.spool_identity import Identity, RunKey
+from opsjobs.model.spool_identity import RunKey, SpoolIdentity
 from opsjobs.store.transaction import Database
 
 
@@ -45,7 +45,7 @@ class Sweep:
     target_id: str
     key: RunKey
     kill: bool
-    identity: Identity
+    identity: SpoolIdentity
 
 
 # For so long a run is left to who was handed it: machines that hang take their time. The last time comes without a next one.
@@ -174,7 +174,7 @@ def _sweep(row: Mapping[str, Any]) -> Sweep:
         target_id=row["target_id"],
         key=RunKey(row["uuid"], row["action"], row["attempt"]),
         kill=row["kill"],
-        identity=Identity(row["store_id"], row["boot_id"]),
+        identity=SpoolIdentity(row["store_id"], row["boot_id"]),
     )
 
 

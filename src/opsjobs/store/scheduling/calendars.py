@@ -17,7 +17,7 @@ from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.scheduling.due_firings import ClosedWords
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -49,13 +49,13 @@ _SHOWN = "select id, uuid, name, description, timezone, kind, windows, created_a
 CALENDARS = Listing(
     _SHOWN,
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "kind": Column("text"),
-        "timezone": Column("text"),
-        "created_at": Column("moment", sort=True),
-        "updated_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "kind": ListColumn("text"),
+        "timezone": ListColumn("text"),
+        "created_at": ListColumn("moment", sort=True),
+        "updated_at": ListColumn("moment", sort=True),
     },
     default_sort="name",
 )

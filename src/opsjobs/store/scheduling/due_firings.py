@@ -14,7 +14,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
-from opsjobs.model.firing import FiringStatus, Round, Standing, Verdict, execution_uuid, judge
+from opsjobs.model.firing import FiringStatus, FiringVerdict, JobStanding, Round, execution_uuid, judge
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection
@@ -122,7 +122,7 @@ class Due:
         schedule = self.schedule
         assert schedule.next_due_at is not None
         assert schedule.next_fire_at is not None
-        standing = Standing(
+        standing = JobStanding(
             schedule.next_due_at,
             schedule.next_fire_at,
             misfire=str(schedule.definition.misfire),
@@ -135,7 +135,7 @@ class Due:
         return judge(schedule.timetable, standing, now)
 
 
-class Page:
+class ScheduleBatch:
     """The rows that a round of firing writes: of all its schedules in one statement."""
 
     def __init__(self, now: datetime) -> None:
@@ -169,7 +169,7 @@ class Page:
             self._late[schedule.id, v.due_at] = v.fire_at, (self._now - v.fire_at).total_seconds()
         self._tell(schedule, found.verdicts)
 
-    def _tell(self, schedule: StoredSchedule, verdicts: Sequence[Verdict]) -> None:
+    def _tell(self, schedule: StoredSchedule, verdicts: Sequence[FiringVerdict]) -> None:
         """One event for all that were missed, and one for all that were skipped: with the last of them, and how many."""
         for status in (FiringStatus.MISSED, FiringStatus.SKIPPED):
             alike = [v for v in verdicts if v.status is status]

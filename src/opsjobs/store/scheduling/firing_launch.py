@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.firing import FiringStatus, Rule, paused_words
+from opsjobs.model.firing import FiringRule, FiringStatus, paused_words
 from opsjobs.store.ledger import NewExecution
 from opsjobs.store.ledger.launch import launch
 from opsjobs.store.ledger.launch_many import launch_many, plain
@@ -23,7 +23,7 @@ WAITED_FOR = "execution {} of the schedule has not ended"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FiringLaunch:
     """A firing, and the execution that it is to become."""
 
     ready: Ready
@@ -31,7 +31,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class CancelPrevious:
     """A firing whose schedule wants the executions before it cancelled first."""
 
     ready: Ready
@@ -57,20 +57,20 @@ _LAUNCHED = "select id, uuid, created_at from job_executions where uuid = any(%(
 _LOCK_JOBS = "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
 
 _OF_JOB = {
-    "archived": (Rule.JOB_DELETED, "its job was deleted"),
-    "draft": (Rule.JOB_DRAFT, "the job {name} is a draft"),
-    "paused": (Rule.JOB_PAUSED, "the job {name} is paused"),
+    "archived": (FiringRule.JOB_DELETED, "its job was deleted"),
+    "draft": (FiringRule.JOB_DRAFT, "the job {name} is a draft"),
+    "paused": (FiringRule.JOB_PAUSED, "the job {name} is paused"),
 }
 
 
-class Batch:
+class LaunchBatch:
     """What is decided of some firings under the locks of their schedules; read it once the transaction is committed."""
 
-    def __init__(self, orders: Sequence[Order]) -> None:
+    def __init__(self, orders: Sequence[FiringLaunch]) -> None:
         self.ran: list[Ran] = []
         self.ended: list[Move] = []
         self.waiting: list[Deferral] = []
-        self.before: list[Before] = []
+        self.before: list[CancelPrevious] = []
         self._orders = orders
         self._schedules: dict[int, DictRow] = {}
         self._jobs: dict[int, DictRow] = {}
@@ -79,7 +79,7 @@ class Batch:
         self._launched: dict[UUID, tuple[int, datetime]] = {}
         self._firings: dict[int, int] = {}
         self._firing: set[int] = set()
-        self._chosen: list[Order] = []
+        self._chosen: list[FiringLaunch] = []
 
     async def write(self, connection: Connection) -> None:
         """Lock, decide, launch, and put it all on record."""
@@ -116,7 +116,7 @@ class Batch:
         self._launched = {row["uuid"]: (row["id"], row["created_at"]) for row in await launched.fetchall()}
         self._firings = {row["id"]: row["firings"] for row in self._schedules.values()}
 
-    def _decide(self, order: Order) -> None:
+    def _decide(self, order: FiringLaunch) -> None:
         ready = order.ready
         schedule = self._schedules[ready.schedule.id]
         if (known := self._launched.get(ready.uuid)) is not None:
@@ -134,27 +134,27 @@ class Batch:
             self._firings[schedule["id"]] += 1
             self._chosen.append(order)
 
-    def _refused(self, schedule: DictRow) -> tuple[Rule, str] | None:
+    def _refused(self, schedule: DictRow) -> tuple[FiringRule, str] | None:
         job = self._jobs[schedule["job_id"]]
         if schedule["deleted"] and job["state"] != "archived":
-            return Rule.DELETED, "the schedule was deleted"
+            return FiringRule.DELETED, "the schedule was deleted"
         if job["state"] in _OF_JOB:
             rule, words = _OF_JOB[job["state"]]
             return rule, words.format(name=job["name"])
         if not schedule["enabled"]:
-            return Rule.PAUSED, paused_words(schedule["paused_reason"])
+            return FiringRule.PAUSED, paused_words(schedule["paused_reason"])
         if schedule["max_firings"] is not None and self._firings[schedule["id"]] >= schedule["max_firings"]:
-            return Rule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and so many were launched"
+            return FiringRule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and so many were launched"
         return None
 
     def _overlap(self, ready: Ready, overlap: str, others: Sequence[int]) -> None:
         words = WAITED_FOR.format(others[-1])
         if overlap == "skip":
-            self.ended.append(Move(ready, FiringStatus.SKIPPED, Rule.OVERLAP, f"{words}, and overlap is skip"))
+            self.ended.append(Move(ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"))
         elif overlap == "queue":
             self.waiting.append(Deferral(ready, AGAIN_SECONDS, words, others[-1]))
         else:
-            self.before.append(Before(ready, others))
+            self.before.append(CancelPrevious(ready, others))
 
     async def _launch(self, connection: Connection) -> None:
         """Write the executions of those that were chosen: the plain ones together, each of the others by itself."""

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import moment
-from opsjobs.model.firing import FiringStatus, Rule
+from opsjobs.model.firing import FiringRule, FiringStatus
 from opsjobs.store.scheduling.due_firings import Ready, event_of, told
 from opsjobs.store.transaction import Connection
 
@@ -22,7 +22,7 @@ class Move:
 
     ready: Ready
     status: FiringStatus
-    rule: Rule
+    rule: FiringRule
     reason: str
     pauses: bool = False
 

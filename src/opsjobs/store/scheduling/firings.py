@@ -14,14 +14,24 @@ from opsjobs import failpoints
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import Execution, moment
-from opsjobs.model.firing import FiringKind, FiringStatus, Rule, span_words
+from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store import audit
-from opsjobs.store.paging import Column, Listing, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, PageRequest
 from opsjobs.store.paging import Page as ListPage
 from opsjobs.store.scheduling import firing_transitions as moves
-from opsjobs.store.scheduling.due_firings import CLAIM_SECONDS, ClosedWords, Closer, Due, Fired, Page, Ready, never_closed, told
-from opsjobs.store.scheduling.firing_launch import Batch, Order
+from opsjobs.store.scheduling.due_firings import (
+    CLAIM_SECONDS,
+    ClosedWords,
+    Closer,
+    Due,
+    Fired,
+    Ready,
+    ScheduleBatch,
+    never_closed,
+    told,
+)
+from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
 from opsjobs.store.scheduling.firing_transitions import Deferral, Move
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
@@ -77,7 +87,7 @@ class Firing:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FiringsDue:
     """Whether there is something to do: a moment is due, firings wait; else in how many seconds the next moment comes."""
 
     due: bool
@@ -94,11 +104,11 @@ from schedule_executions f"""
 FIRINGS = Listing(
     f"{FIRING} where f.schedule_id = %(schedule)s",
     {
-        "id": Column("integer"),
-        "status": Column("text"),
-        "rule": Column("text"),
-        "execution_id": Column("integer"),
-        "due_at": Column("moment", sort=True),
+        "id": ListColumn("integer"),
+        "status": ListColumn("text"),
+        "rule": ListColumn("text"),
+        "execution_id": ListColumn("integer"),
+        "due_at": ListColumn("moment", sort=True),
     },
     default_sort="-due_at",
 )
@@ -192,12 +202,12 @@ class Firings:
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
 
-    async def look(self) -> Look:
+    async def look(self) -> FiringsDue:
         """What there is to do now; costs the same however many schedules there are."""
         row = await self._database.fetch_one(_LOOK)
         assert row is not None
         due_in = row["due_in"]
-        return Look(due_in is not None and due_in <= 0, row["pending"], due_in)
+        return FiringsDue(due_in is not None and due_in <= 0, row["pending"], due_in)
 
     async def fire(self, limit: int, *, from_seconds: float = 0.0, to_seconds: float = 1e9) -> Fired:
         """Put the due moments of up to `limit` schedules on record and find their next ones.
@@ -220,12 +230,12 @@ class Firings:
         rows = await self._database.repeat(lambda: self._database.fetch(_TAKE, given))
         return [ready for row in rows if (ready := self._ready(row)) is not None]
 
-    async def launch(self, orders: Sequence[Order]) -> Batch:
+    async def launch(self, orders: Sequence[FiringLaunch]) -> LaunchBatch:
         """Make executions of these firings, as far as their schedules still say so; one transaction for all."""
 
-        async def once() -> Batch:
+        async def once() -> LaunchBatch:
             async with self._database.transaction() as connection:
-                batch = Batch(orders)
+                batch = LaunchBatch(orders)
                 await batch.write(connection)
                 return batch
 
@@ -301,7 +311,7 @@ class Firings:
 
     async def _fire(self, connection: Connection, rows: Sequence[DictRow]) -> Fired:
         now = rows[0]["now"]
-        page = Page(now)
+        page = ScheduleBatch(now)
         unreadable: _Ids = []
         known = [(row, schedule) for row in rows if (schedule := self._read(row, unreadable)) is not None]
         closed = await self._closer(connection, [schedule for _, schedule in known])
@@ -357,7 +367,7 @@ def _tell_unreadable(schedule_id: int, wrong: Exception) -> None:
 def _given_up(ready: Ready, row: DictRow) -> Move:
     words = f"it could not be launched for {span_words(ready.late_seconds)}"
     reason = f"{words}: {row['waited_for']}" if row["waited_for"] else words
-    return Move(ready, FiringStatus.FAILED, Rule.EXPIRED, reason)
+    return Move(ready, FiringStatus.FAILED, FiringRule.EXPIRED, reason)
 
 
 def firing_of(row: DictRow) -> Firing:

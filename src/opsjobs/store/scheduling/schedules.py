@@ -18,11 +18,11 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.execution_log import write_event
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger.cancel import MOMENT
-from opsjobs.store.paging import Column, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling.calendars import check_known
 from opsjobs.store.scheduling.due_firings import Closer, Due, never_closed
-from opsjobs.store.scheduling.due_firings import Page as DuePage
+from opsjobs.store.scheduling.due_firings import ScheduleBatch as DuePage
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
@@ -36,21 +36,21 @@ select {COLUMNS}, j.name as job_name, s.definition ->> 'type' as type, s.definit
   array(select jsonb_array_elements_text(s.definition -> 'calendars')) as calendars
 from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""",
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "job_id": Column("integer", sort=True),
-        "job_name": Column("text", sort=True),
-        "name": Column("text", sort=True),
-        "type": Column("text"),
-        "timezone": Column("text"),
-        "misfire": Column("text"),
-        "overlap": Column("text"),
-        "calendars": Column("texts"),
-        "owner": Column("text", sort=True),
-        "enabled": Column("boolean"),
-        "next_due_at": Column("moment", sort=True, expression="coalesce(next_due_at, 'infinity')"),
-        "created_at": Column("moment", sort=True),
-        "updated_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "job_id": ListColumn("integer", sort=True),
+        "job_name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True),
+        "type": ListColumn("text"),
+        "timezone": ListColumn("text"),
+        "misfire": ListColumn("text"),
+        "overlap": ListColumn("text"),
+        "calendars": ListColumn("texts"),
+        "owner": ListColumn("text", sort=True),
+        "enabled": ListColumn("boolean"),
+        "next_due_at": ListColumn("moment", sort=True, expression="coalesce(next_due_at, 'infinity')"),
+        "created_at": ListColumn("moment", sort=True),
+        "updated_at": ListColumn("moment", sort=True),
     },
     labels=OF_JOB.format("listed.job_id"),
 )

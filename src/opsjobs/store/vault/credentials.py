@@ -18,7 +18,7 @@ from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.secret_source import SshCaSource
 from opsjobs.store import audit, circuits, idempotency, parameters
-from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
+from opsjobs.store.envelope import KeyMissing, KeyRing, Sealed, SealPlace, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import Page, PageRequest
@@ -78,7 +78,7 @@ class Vault:
                 return answer
             await _check_authority(connection, draft)
             values = {**_named(draft), **await _bound(connection, draft.bound_to)}
-            made = await self._write(connection, _INSERT, values, parts, Place("credentials", row, 1))
+            made = await self._write(connection, _INSERT, values, parts, SealPlace("credentials", row, 1))
             await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/credentials/{made.id}", made.data())
@@ -247,7 +247,7 @@ class Vault:
             raise Conflict("secret_does_not_open", f"{refused}. Give all of its secrets.") from None
 
     def _content(self, row: DictRow) -> bytes:
-        return self._ring.open(_sealed(row), Place("credentials", row["uuid"], row["version"]))
+        return self._ring.open(_sealed(row), SealPlace("credentials", row["uuid"], row["version"]))
 
     def _open(self, row: DictRow) -> Credential:
         try:
@@ -260,7 +260,7 @@ class Vault:
         self, connection: Connection, old: DictRow, named: Mapping[str, Any], parts: Mapping[str, str], told_as: str
     ) -> StoredCredential:
         """Write the next version of a row that is locked: nothing that the one before it did speaks against it any more."""
-        place = Place("credentials", old["uuid"], old["version"] + 1)
+        place = SealPlace("credentials", old["uuid"], old["version"] + 1)
         made = await self._write(connection, _REPLACE, named, parts, place)
         await circuits.forget(connection, "credential_id", made.id)
         before, after = stored(old).data(), made.data()
@@ -268,7 +268,7 @@ class Vault:
         return made
 
     async def _write(
-        self, connection: Connection, statement: str, named: Mapping[str, Any], parts: Mapping[str, str], place: Place
+        self, connection: Connection, statement: str, named: Mapping[str, Any], parts: Mapping[str, str], place: SealPlace
     ) -> StoredCredential:
         content = packed(parts)
         sealed = self._ring.seal(content, place)

@@ -11,7 +11,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.store import audit
 from opsjobs.store.envelope import KeyRing
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault.sealed import KINDS, Batch, Kind, rewrap
+from opsjobs.store.vault.sealed import KINDS, SealedBatch, SealedKind, rewrap
 from opsjobs.telemetry import log
 
 BATCH_ROWS = 100
@@ -66,7 +66,7 @@ class Rotated:
         }
 
 
-class Keys:
+class KeyRotation:
     """What the owner of an installation asks about ENCRYPTION_KEYS (current first), and does with them."""
 
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
@@ -109,7 +109,7 @@ class Keys:
         left = sum(key.rows for key in states if key.known and not key.current)
         return Rotated(rewrapped, left, broken, states)
 
-    async def _batch(self, kind: Kind, after: int, batch_rows: int) -> Batch:
+    async def _batch(self, kind: SealedKind, after: int, batch_rows: int) -> SealedBatch:
         async with self._database.transaction() as connection:
             batch = await rewrap(connection, kind, self._ring, after, batch_rows)
             if batch.rewrapped:
@@ -119,5 +119,5 @@ class Keys:
             log.error("sealed_row_does_not_open", **row)
         return batch
 
-    async def _count(self, kind: Kind) -> dict[str, int]:
+    async def _count(self, kind: SealedKind) -> dict[str, int]:
         return {row["key_id"]: row["n"] for row in await self._database.fetch(kind.count)}

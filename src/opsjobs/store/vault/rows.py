@@ -9,7 +9,7 @@ from typing import Any
 
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import CredentialType
-from opsjobs.store.paging import Column, Listing
+from opsjobs.store.paging import ListColumn, Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ SHOWN = f"""id, uuid, name, type, username, source, version, last_used_at, creat
 CREDENTIALS = Listing(
     f"select {SHOWN} from credentials",
     {
-        "id": Column("integer", sort=True),
-        "uuid": Column("uuid"),
-        "name": Column("text", sort=True),
-        "type": Column("text"),
-        "username": Column("text", sort=True),
-        "created_at": Column("moment", sort=True),
-        "last_used_at": Column("moment"),
-        "updated_at": Column("moment", sort=True),
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "type": ListColumn("text"),
+        "username": ListColumn("text", sort=True),
+        "created_at": ListColumn("moment", sort=True),
+        "last_used_at": ListColumn("moment"),
+        "updated_at": ListColumn("moment", sort=True),
     },
     default_sort="name",
 )

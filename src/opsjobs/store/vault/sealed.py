@@ -11,12 +11,12 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.audit_signing import Part, Proof
 from opsjobs.store import audit_chain, parameters
-from opsjobs.store.envelope import KeyMissing, KeyRing, Place, Sealed, Tampered
+from opsjobs.store.envelope import KeyMissing, KeyRing, Sealed, SealPlace, Tampered
 from opsjobs.store.transaction import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SealedKind:
     """One kind of sealed rows.
 
     `count`: `key_id` and `n`. `find`: rows from which on (`%(after)s`) there is something under a key of `%(old)s`, by id, at
@@ -32,7 +32,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SealedBatch:
     """What one batch came to: `after` is where the next one begins, None at the end. `broken`: what does not open, and why."""
 
     rewrapped: int
@@ -40,7 +40,7 @@ class Batch:
     after: int | None
 
 
-async def rewrap(connection: Connection, kind: Kind, ring: KeyRing, after: int, limit: int) -> Batch:
+async def rewrap(connection: Connection, kind: SealedKind, ring: KeyRing, after: int, limit: int) -> SealedBatch:
     """Seal at most `limit` rows under the current key, in the caller's transaction."""
     old = [key for key in ring.ids if key != ring.current]
     rows = await (await connection.execute(kind.find, {"after": after, "old": old, "limit": limit})).fetchall()
@@ -54,12 +54,12 @@ async def rewrap(connection: Connection, kind: Kind, ring: KeyRing, after: int, 
     if done:
         async with connection.cursor() as cursor:
             await cursor.executemany(kind.write, done)
-    return Batch(len(done), broken, rows[-1]["id"] if len(rows) == limit else None)
+    return SealedBatch(len(done), broken, rows[-1]["id"] if len(rows) == limit else None)
 
 
 def _credential(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
-    made = ring.rewrapped(sealed, Place("credentials", row["uuid"], row["version"]))
+    made = ring.rewrapped(sealed, SealPlace("credentials", row["uuid"], row["version"]))
     return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
 
 
@@ -80,7 +80,7 @@ _HAS_SEALED = "s.parameters @? '$.*.sealed'"
 _VALUES = "jsonb_each(s.parameters) as v(name, value)"
 
 KINDS = (
-    Kind(
+    SealedKind(
         "credentials",
         "select key_id, count(*) as n from credentials group by key_id",
         """select id, uuid, version, key_id, wrapped_key, sealed from credentials
@@ -88,7 +88,7 @@ KINDS = (
         "update credentials set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = %(id)s",
         _credential,
     ),
-    Kind(
+    SealedKind(
         "parameters",
         f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n from execution_specs s, {_VALUES}
             where {_HAS_SEALED} and v.value->'sealed'->>0 is not null group by 1""",
@@ -100,7 +100,7 @@ KINDS = (
         _parameters,
     ),
     # Its rows keep their signatures: what is signed at the end covers all of them.
-    Kind(
+    SealedKind(
         "audit_chain",
         "select key_id, count(*) as n from audit_chain where key_id is not null group by key_id",
         f"""select 1 as id, {audit_chain.COLUMNS} from audit_chain

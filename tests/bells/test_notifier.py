@@ -13,7 +13,7 @@ import redis
 from bells.processes import freeze, own_redis, until
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
-from opsjobs.wakeup import Doorbell, notifier
+from opsjobs.wakeup import Notifier
 from opsjobs.wakeup.celery_app import BellApp, broker_url
 
 
@@ -37,124 +37,124 @@ def seconds_of(action: object) -> float:
     return time.monotonic() - began
 
 
-def ring_often(doorbell: Doorbell) -> None:
-    """Many zones, so that no ring is merged away."""
+def ring_often(notifier: Notifier) -> None:
+    """Many zones, so that no notify is merged away."""
     for number in range(900):
-        doorbell.ring(f"zone-{number}")
+        notifier.notify(f"zone-{number}")
 
 
 def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     metrics = Metrics()
-    doorbell = Doorbell(redis_url, metrics)
+    notifier = Notifier(redis_url, metrics)
     for _ in range(100):
-        doorbell.ring("default")
-    doorbell.ring("dmz")
-    doorbell.start()
-    doorbell.stop()
+        notifier.notify("default")
+    notifier.notify("dmz")
+    notifier.start()
+    notifier.stop()
     with redis.Redis.from_url(redis_url) as client:
         assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (1, 1)
-    assert (bells(metrics, "rung"), bells(metrics, "merged")) == (2, 99)
+    assert (bells(metrics, "notified"), bells(metrics, "merged")) == (2, 99)
 
 
 def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier, "SPACING_SECONDS", 3_600)
+    monkeypatch.setattr("opsjobs.wakeup.notifier.SPACING_SECONDS", 3_600)
     metrics = Metrics()
-    doorbell = Doorbell(redis_url, metrics)
-    doorbell.start()
+    notifier = Notifier(redis_url, metrics)
+    notifier.start()
     with redis.Redis.from_url(redis_url) as client:
-        doorbell.ring("default")
-        until(lambda: bells(metrics, "rung") == 1)
+        notifier.notify("default")
+        until(lambda: bells(metrics, "notified") == 1)
         assert client.delete("opsjobs.bell.default") == 1  # as a worker takes it
-        doorbell.ring("default")
-        doorbell.ring("default")
-        doorbell.ring("dmz")
-        until(lambda: bells(metrics, "rung") == 2)
+        notifier.notify("default")
+        notifier.notify("default")
+        notifier.notify("dmz")
+        until(lambda: bells(metrics, "notified") == 2)
         assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (0, 1)
-        doorbell.stop()
+        notifier.stop()
         assert client.llen("opsjobs.bell.default") == 1
-    assert (bells(metrics, "rung"), bells(metrics, "merged")) == (3, 1)
+    assert (bells(metrics, "notified"), bells(metrics, "merged")) == (3, 1)
 
 
 def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> None:
     metrics = Metrics()
-    doorbell = Doorbell(redis_url, metrics)
-    doorbell.start()
+    notifier = Notifier(redis_url, metrics)
+    notifier.start()
     with redis.Redis.from_url(redis_url) as client:
         for number in range(1, 4):
-            doorbell.ring("default")
-            until(lambda number=number: bells(metrics, "rung") == number)  # type: ignore[misc]
+            notifier.notify("default")
+            until(lambda number=number: bells(metrics, "notified") == number)  # type: ignore[misc]
             client.delete("opsjobs.bell.default")
-    doorbell.stop()
+    notifier.stop()
 
 
 def test_what_waits_is_rung_before_the_stop(redis_url: str) -> None:
-    doorbell = Doorbell(redis_url)
-    doorbell.start()
-    doorbell.ring("default")
-    assert seconds_of(doorbell.stop) < 30
+    notifier = Notifier(redis_url)
+    notifier.start()
+    notifier.notify("default")
+    assert seconds_of(notifier.stop) < 30
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("opsjobs.bell.default") == 1
 
 
 def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_frozen(server: Valkey) -> None:
     metrics = Metrics()
-    doorbell = Doorbell(server.url, metrics)
-    doorbell.start()
-    doorbell.ring("default")
-    until(lambda: bells(metrics, "rung") == 1)
+    notifier = Notifier(server.url, metrics)
+    notifier.start()
+    notifier.notify("default")
+    until(lambda: bells(metrics, "notified") == 1)
     freeze(server)
-    assert seconds_of(lambda: ring_often(doorbell)) < 30
-    assert seconds_of(doorbell.stop) < 30
+    assert seconds_of(lambda: ring_often(notifier)) < 30
+    assert seconds_of(notifier.stop) < 30
 
 
 def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_down(server: Valkey) -> None:
     server.stop()
     metrics = Metrics()
-    doorbell = Doorbell(server.url, metrics)
-    doorbell.start()
-    doorbell.ring("default")
+    notifier = Notifier(server.url, metrics)
+    notifier.start()
+    notifier.notify("default")
     until(lambda: bells(metrics, "dropped") >= 1)
-    assert seconds_of(lambda: ring_often(doorbell)) < 30
-    assert seconds_of(doorbell.stop) < 30
+    assert seconds_of(lambda: ring_often(notifier)) < 30
+    assert seconds_of(notifier.stop) < 30
 
 
 def test_a_flood_of_made_up_zones_is_bounded(server: Valkey) -> None:
     freeze(server)
     metrics = Metrics()
-    doorbell = Doorbell(server.url, metrics)
-    doorbell.start()
+    notifier = Notifier(server.url, metrics)
+    notifier.start()
     for number in range(5_000):
-        doorbell.ring(f"zone-{number}")
+        notifier.notify(f"zone-{number}")
     assert bells(metrics, "dropped") >= 3_990
-    doorbell.stop()
+    notifier.stop()
 
 
 def test_without_a_redis_bells_are_dropped() -> None:
     metrics = Metrics()
-    doorbell = Doorbell(None, metrics)
-    doorbell.start()
-    doorbell.ring("default")
-    doorbell.stop()
+    notifier = Notifier(None, metrics)
+    notifier.start()
+    notifier.notify("default")
+    notifier.stop()
     assert bells(metrics, "dropped") == 1
 
 
 def test_many_threads_may_ring(redis_url: str) -> None:
     metrics = Metrics()
-    doorbell = Doorbell(redis_url, metrics)
-    doorbell.start()
+    notifier = Notifier(redis_url, metrics)
+    notifier.start()
 
     def ring_same() -> None:
         for _ in range(200):
-            doorbell.ring("default")
+            notifier.notify("default")
 
     threads = [threading.Thread(target=ring_same) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    doorbell.stop()
-    assert bells(metrics, "rung") == 1
-    assert bells(metrics, "rung") + bells(metrics, "merged") == 1_600
+    notifier.stop()
+    assert bells(metrics, "notified") == 1
+    assert bells(metrics, "notified") + bells(metrics, "merged") == 1_600
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_a_password_and_a_database_number_work_over_a_unix_socket(server: Valkey
     with redis.Redis.from_url(server.url) as client:
         client.config_set("requirepass", "pass word")
     url = server.url.replace("unix://", "unix://:pass%20word@") + "?db=3"
-    doorbell = Doorbell(url)
-    doorbell.start()
-    doorbell.ring("default")
-    doorbell.stop()
+    notifier = Notifier(url)
+    notifier.start()
+    notifier.notify("default")
+    notifier.stop()
     with redis.Redis.from_url(url) as client:
         assert client.llen("opsjobs.bell.default") == 1
 
@@ -200,9 +200,9 @@ def test_a_password_and_a_database_number_work_over_a_unix_socket(server: Valkey
 def test_the_environment_cannot_send_bells_elsewhere(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
         monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
-    doorbell = Doorbell(redis_url)
-    doorbell.start()
-    doorbell.ring("default")
-    doorbell.stop()
+    notifier = Notifier(redis_url)
+    notifier.start()
+    notifier.notify("default")
+    notifier.stop()
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("opsjobs.bell.default") == 1
