@@ -13,7 +13,7 @@ from chaos.scene import Scene
 from e2e.house import LEASE_SECONDS, WORKERS
 from e2e.processes import Running
 from kit.proxy import Proxy
-from opsjobs.engine.heart import BEATS_A_LEASE
+from opsjobs.engine.worker.lease_heartbeat import BEATS_A_LEASE
 
 SILENT_CLIENTS = 1_100
 LEASE = b"opsjobs lease"
