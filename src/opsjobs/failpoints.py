@@ -75,7 +75,7 @@ _CODES: Mapping[tuple[str, str], ErrorCode] = {
 
 
 @dataclass(slots=True)
-class _Order:
+class _FaultOrder:
     """One fault that was ordered; `passed` counts how often its step was come to."""
 
     name: str
@@ -97,7 +97,7 @@ class _Order:
 class _Passage:
     """One way through a step for which faults are ordered."""
 
-    def __init__(self, due: list[_Order]) -> None:
+    def __init__(self, due: list[_FaultOrder]) -> None:
         self._due = due
 
     async def __aenter__(self) -> None:
@@ -117,7 +117,7 @@ class _Passage:
 
 
 _FREE: AbstractAsyncContextManager[None] = nullcontext()
-_orders: list[_Order] = []
+_orders: list[_FaultOrder] = []
 
 
 def arm(text: str) -> None:
@@ -132,7 +132,7 @@ def at(name: str) -> AbstractAsyncContextManager[None]:
     return _Passage([order for order in _orders if order.name == name and order.due()])
 
 
-def _order(part: str) -> _Order:
+def _order(part: str) -> _FaultOrder:
     found = _ORDER.fullmatch(part)
     if found is None:
         raise ValueError(f"{VARIABLE}: {part!r} is not name:action[:seconds][@n].")
@@ -141,7 +141,7 @@ def _order(part: str) -> _Order:
     if found["action"] not in ACTIONS or (found["seconds"] and found["action"] != "sleep"):
         raise ValueError(f"{VARIABLE}: {part!r}: the action is one of kill, sleep[:seconds], error, error_after.")
     seconds, nth = float(found["seconds"] or SLEEP_SECONDS), int(found["nth"]) if found["nth"] else None
-    return _Order(found["name"], found["action"], seconds, nth)
+    return _FaultOrder(found["name"], found["action"], seconds, nth)
 
 
 arm(os.environ.get(VARIABLE, ""))

@@ -343,7 +343,7 @@ def _hang_up(connection: socket.socket) -> None:
 
 
 def _page_of(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
-    class Page(BaseHTTPRequestHandler):
+    class _MetricsPage(BaseHTTPRequestHandler):
         timeout = SCRAPE_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
@@ -358,4 +358,4 @@ def _page_of(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             """A scrape every few seconds is no news."""
 
-    return Page
+    return _MetricsPage

@@ -41,17 +41,13 @@ class Network:
     async def _open_database(self, folder: str) -> None:
         self._database = await self._stack.enter_async_context(proxy(folder, 5432))
 
-    def silence(self, way: Proxy, of: bytes = b"", *, new: bool = False) -> int:
-        """Pass nothing on over open connections that began with these bytes (`new`: over new ones neither); return how many.
+    def silence(self, way: Proxy) -> None:
+        """Nothing comes through over what is open, which stays open; new connections are good."""
 
-        They stay open.
-        """
+        async def silenced() -> None:
+            way.silence_all()
 
-        async def silenced() -> int:
-            way.faults.silence = of if new else None
-            return way.silence_all(of)
-
-        return int(self._do(silenced()))
+        self._do(silenced())
 
     def stall(self, addresses: Sequence[str]) -> None:
         """From now on nothing comes through; all of it comes later."""
@@ -87,8 +83,6 @@ class Network:
         torn = [address for address in hurt if self.proxies[address].faults.black_hole]
         for address in hurt:
             self.proxies[address].faults = Faults()
-        if self._database is not None:
-            self._database.faults = Faults()
         self._each(torn, Proxy.reset_all)
 
     def close(self) -> None:
@@ -109,5 +103,5 @@ class Network:
 
         self._do(all_of_them())
 
-    def _do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+    def _do(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from chaos.judge import DEAD, UNREACHABLE
 from chaos.play import Fault
 from chaos.scene import Scene
-from chaos.telling import long_log
 from e2e.house import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
@@ -44,19 +43,6 @@ def every_worker_killed_three_times(scene: Scene) -> None:
         for name, worker in zip(WORKERS, scene.workers, strict=True):
             worker.kill()
             scene.stage.spawn(name)
-    scene.cancel()
-
-
-def long_log_taken_over(scene: Scene) -> None:
-    """Each worker once in the middle of logs of a megabyte, which hand on values that the next steps say again."""
-    scene.launch(4.0)
-    scene.watch(scene.start(long_log(40, scene.longer(0.15, 0.25)), scene.some_addresses(1 / 3)))
-    for worker in scene.chance.sample(WORKERS, len(WORKERS)):
-        scene.begun(0.5)
-        scene.moment(1.5)
-        scene.stage.running[worker].kill()
-        scene.stage.spawn(worker)
-        scene.pause(LEASE_SECONDS + 1.0)
     scene.cancel()
 
 
@@ -219,11 +205,6 @@ FAULTS = (
         "all workers killed, three times",
         "SIGKILL of both, thrice in one run, each time started anew",
         every_worker_killed_three_times,
-    ),
-    Fault(
-        "long log taken over",
-        "SIGKILL of each worker in turn in the middle of long logs whose values the next steps use",
-        long_log_taken_over,
     ),
     Fault("two owners", "SIGSTOP of a worker until the other one has its runs, then SIGCONT", worker_frozen_beyond_its_lease),
     Fault("worker frozen", "SIGSTOP and SIGCONT within the lease, three times", worker_frozen_for_a_moment),

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from opsjobs.cli.client import Client
-from opsjobs.cli.endpoint import Endpoint
+from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.model.secret import Secret
 
 
@@ -51,7 +51,7 @@ class Desk:
 
     def client(self) -> Client:
         """A client of this desk."""
-        return Client(Endpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")))
+        return Client(ServiceEndpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from cli.desk import Answer, Asked, open_desk, problem
 from opsjobs.cli.client import Client, RequestRefused
-from opsjobs.cli.endpoint import Endpoint
+from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.sse import Event
 from opsjobs.model.secret import Secret
@@ -112,7 +112,7 @@ def test_something_that_is_no_opsjobs_is_told_as_such() -> None:
 def test_a_service_that_does_not_run_is_told_how_to_start() -> None:
     with open_desk(lambda _: Answer()) as desk:
         url = desk.url
-    with Client(Endpoint(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
+    with Client(ServiceEndpoint(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
         client.get("/status")
     assert str(caught.value) == f"no answer from {url}: start it with `opsjobs up`."
 
@@ -152,4 +152,4 @@ def test_an_unknown_name_is_not_found_and_says_where_to_look() -> None:
 
 
 def test_the_token_is_in_no_repr() -> None:
-    assert "opsc_ada" not in repr(Endpoint("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x")))
+    assert "opsc_ada" not in repr(ServiceEndpoint("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x")))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 
 import pytest
 
-from house.tree import ROOT, SOURCE, modules
+from architecture.tree import ROOT, SOURCE, modules
 from opsjobs.store.transaction import Database
 
 MIGRATIONS = SOURCE / "store" / "migrations"

@@ -20,8 +20,8 @@ from opsjobs.model.firing import (
     FiringRule,
     FiringStatus,
     FiringVerdict,
-    JobStanding,
     Round,
+    ScheduleStanding,
     execution_uuid,
     judge,
 )
@@ -61,7 +61,7 @@ class Every:
 
 def judged(table: Every, late: float, **standing: object) -> Round:
     """Of a schedule whose first unfired moment was so many seconds ago."""
-    stands = replace(JobStanding(FIRST, table.fire_at(FIRST)), **standing)  # type: ignore[arg-type]
+    stands = replace(ScheduleStanding(FIRST, table.fire_at(FIRST)), **standing)  # type: ignore[arg-type]
     return judge(table, stands, FIRST + timedelta(seconds=late))
 
 
@@ -221,7 +221,7 @@ def test_every_moment_has_one_verdict_and_the_next_one_lies_behind_them(
 ) -> None:
     table = Every(seconds, jitter=tuple(jitter))
     now = table.fire_at(FIRST) + timedelta(seconds=late)
-    found = judge(table, JobStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window), now)
+    found = judge(table, ScheduleStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window), now)
     after = FIRST - timedelta(seconds=seconds)
     for verdict in found.verdicts:
         if verdict.until_at is None:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from opsjobs import __version__
-from opsjobs.cli.endpoint import Endpoint, find
+from opsjobs.cli.endpoint import ServiceEndpoint, find
 from opsjobs.cli.exit_codes import CommandFailed, of_answer
 from opsjobs.cli.option_names import in_options
 from opsjobs.cli.sse import Event, Parser
@@ -49,7 +49,7 @@ class RequestRefused(CommandFailed):
 class Client:
     """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
 
-    def __init__(self, place: Endpoint, logins: TokenStore | None = None) -> None:
+    def __init__(self, place: ServiceEndpoint, logins: TokenStore | None = None) -> None:
         self.place = place
         self._login = None if logins is None else _AsLogin(place.url, logins)
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opsjobs.cli.client import Client, Json
-from opsjobs.cli.endpoint import Endpoint
+from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.executions import block
 from opsjobs.cli.exit_codes import ExitCode, of_execution
 from opsjobs.cli.render import console, counted, plain, seconds, tell
@@ -54,7 +54,7 @@ def show(targets: int) -> int:
     _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
     with _folder() as folder, _stack(folder, targets) as stack:
         _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
-        with Client(Endpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
+        with Client(ServiceEndpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
         _say("Stopping …")
     _say(f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}")

@@ -15,7 +15,7 @@ FILE_BYTES_AT_MOST = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ServiceEndpoint:
     """An address, the token to show there, and whether it is the local `up` of `data_dir`."""
 
     url: str
@@ -24,7 +24,7 @@ class Endpoint:
     data_dir: Path
 
 
-def find(client: ClientSettings, data_dir: Path) -> Endpoint:
+def find(client: ClientSettings, data_dir: Path) -> ServiceEndpoint:
     """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running here."""
     local = _line(data_dir / ENDPOINT_FILE)
     url = client.url or local
@@ -35,7 +35,7 @@ def find(client: ClientSettings, data_dir: Path) -> Endpoint:
             "(an `up` with its own --data-dir is found by OPSJOBS_DATA_DIR)"
         )
     is_local = local is not None and url.rstrip("/") == local.rstrip("/")
-    return Endpoint(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
+    return ServiceEndpoint(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
 
 
 def _local_token(data_dir: Path) -> Secret | None:

@@ -29,7 +29,7 @@ class _Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedChoices:
     choices: Sequence[Scalar]
     until: float
 
@@ -43,7 +43,7 @@ class Choices:
         self._clock = clock
         self._allow = tuple(allow)
         self._client = client or _client
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _CachedChoices] = {}
 
     async def of(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
         """The choices of each parameter that has a URL. Raises Invalid where they cannot be had."""
@@ -62,7 +62,7 @@ class Choices:
             raise Invalid("no_choices", detail, errors=[FieldError(f"/parameters/{name}", detail, "no_choices")]) from None
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
-        self._kept[url] = _Kept(choices, now + KEPT_SECONDS)
+        self._kept[url] = _CachedChoices(choices, now + KEPT_SECONDS)
         return choices
 
     async def _fetched(self, url: str) -> bytes:

@@ -76,7 +76,7 @@ class Moments(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class JobStanding:
+class ScheduleStanding:
     """How a schedule stands when its moments are judged. `pending`: its firings that wait for their launch, but for
     those that are caught up with.
 
@@ -121,7 +121,7 @@ def execution_uuid(schedule: UUID, due: datetime) -> UUID:
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 
-def judge(table: Moments, standing: JobStanding, now: datetime) -> Round:
+def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
     """What becomes of every moment from `next_due_at` on whose time has come; bounded work, however long nobody looked."""
     older, moments = _due(table, standing.next_due_at, now)
     known, next_fire_at = _ready(table, moments, standing.next_fire_at, now)
@@ -184,7 +184,7 @@ def _ready(table: Moments, moments: Sequence[datetime], first: datetime, now: da
 class _Judge:
     """Goes through the moments that are due."""
 
-    def __init__(self, standing: JobStanding, now: datetime) -> None:
+    def __init__(self, standing: ScheduleStanding, now: datetime) -> None:
         self._standing = standing
         self._now = now
         self._room = max(PENDING_AT_MOST - standing.pending, 0)

@@ -81,7 +81,7 @@ def read(text: str) -> Node:
     """The pattern as a tree. Raises ValueError saying what cannot be read, and where."""
     if len(text) > LENGTH_MAX:
         raise ValueError(f"the pattern has {len(text)} characters, the limit is {LENGTH_MAX}")
-    reader = _Reader(text)
+    reader = _PatternReader(text)
     node = reader.choice(0)
     if reader.rest:
         raise reader.wrong("this ) closes nothing")
@@ -89,7 +89,7 @@ def read(text: str) -> Node:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _PatternReader:
     text: str
     at: int = 0
     flags: set[str] = field(default_factory=set)

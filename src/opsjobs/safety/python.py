@@ -141,10 +141,10 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         trace.event("unreadable", place.of(text))
         return
-    _Reading(trace, tree, text, place).whole()
+    _PythonReading(trace, tree, text, place).whole()
 
 
-class _Reading:
+class _PythonReading:
     def __init__(self, trace: Trace, tree: ast.Module, text: str, place: SourcePosition) -> None:
         self._trace = trace
         self._tree = tree

@@ -37,11 +37,11 @@ class Supervisor:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _KeptProcess] = {}
 
     def start(self, processes: Sequence[SupervisedProcess]) -> None:
         """Start them at the same time and return when all can be used; raises what the first one raises that cannot."""
-        new = [_Kept(process, self._say) for process in processes]
+        new = [_KeptProcess(process, self._say) for process in processes]
         for kept in new:
             kept.start()
             self._kept[kept.process.name] = kept
@@ -67,7 +67,7 @@ class Supervisor:
         return self._kept[name].deaths
 
 
-class _Kept(threading.Thread):
+class _KeptProcess(threading.Thread):
     """The life after life of one process. This thread is its parent: the process dies when the thread does."""
 
     def __init__(self, process: SupervisedProcess, say: Say) -> None:

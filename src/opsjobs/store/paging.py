@@ -212,7 +212,7 @@ class Listing:
         return self._labels or ""
 
     async def _numbered(
-        self, database: Database, request: PageRequest, order: _Order, wheres: list[str], bound: dict[str, Any]
+        self, database: Database, request: PageRequest, order: _SortOrder, wheres: list[str], bound: dict[str, Any]
     ) -> Page[DictRow]:
         if request.page is None or not 1 <= request.page <= PAGE_MAX:
             raise _wrong("page", f"page is {request.page}: write a number from 1 to {PAGE_MAX}.")
@@ -231,7 +231,7 @@ class Listing:
             total = await self._count(database, order, wheres, bound)
         return Page(page.items, page.next, total)
 
-    async def _count(self, database: Database, order: _Order, wheres: list[str], bound: dict[str, Any]) -> int | None:
+    async def _count(self, database: Database, order: _SortOrder, wheres: list[str], bound: dict[str, Any]) -> int | None:
         query = self._query("id", order, wheres)
         row = await database.fetch_one(
             f"select count(*) as n from ({query}) counted", {**bound, "page_limit": ROWS_MAX + 1, "page_offset": 0}
@@ -239,7 +239,7 @@ class Listing:
         count = int(row["n"]) if row else 0
         return count if count <= ROWS_MAX else None
 
-    def _query(self, columns: str, order: _Order, wheres: list[str], *, whole: bool = True) -> str:
+    def _query(self, columns: str, order: _SortOrder, wheres: list[str], *, whole: bool = True) -> str:
         """A page. Unless `whole`, its ids are found first: columns that cost something are not made for rows that are passed over."""
         way = "desc" if order.down else "asc"
         if not whole:
@@ -273,7 +273,7 @@ class Listing:
             return None
         return next((name for name, column in self.columns.items() if column.walk and request.filters.get(name)), None)
 
-    def _order(self, request: PageRequest, walk: str | None) -> _Order:
+    def _order(self, request: PageRequest, walk: str | None) -> _SortOrder:
         text = request.sort or self.default_sort
         name = text.removeprefix("-")
         column = self.columns.get(name, ListColumn())
@@ -281,10 +281,10 @@ class Listing:
             raise _wrong("sort", f"The list cannot be sorted by {name[:60]!r}: it can by {', '.join(self.sorts)}.")
         down = text.startswith("-")
         if walk is not None:
-            return _Order(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
+            return _SortOrder(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
         if request.sort is None and (moment := self._moment(request.filters)) is not None:
-            return _Order(f"{'-' if down else ''}{moment}", moment, "timestamptz", down)
-        return _Order(text, column.expression or name, _TYPE[column.kind], down)
+            return _SortOrder(f"{'-' if down else ''}{moment}", moment, "timestamptz", down)
+        return _SortOrder(text, column.expression or name, _TYPE[column.kind], down)
 
     def _moment(self, filters: Mapping[str, Sequence[str]]) -> str | None:
         given = (name for name, column in self.columns.items() if column.indexed and column.filter)
@@ -348,7 +348,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _SortOrder:
     text: str
     expression: str
     type: str
@@ -408,19 +408,19 @@ def _where(wheres: list[str]) -> str:
     return f"where {' and '.join(wheres)}" if wheres else ""
 
 
-def _page(rows: list[DictRow], limit: int, order: _Order) -> Page[DictRow]:
+def _page(rows: list[DictRow], limit: int, order: _SortOrder) -> Page[DictRow]:
     more = len(rows) > limit
     rows = rows[:limit]
     cursor = _write_cursor(order, rows[-1]) if more else None
     return Page([{k: v for k, v in row.items() if k != "page_key"} for row in rows], cursor)
 
 
-def _write_cursor(order: _Order, row: DictRow) -> str:
+def _write_cursor(order: _SortOrder, row: DictRow) -> str:
     text = json.dumps([order.text, row["page_key"], row["id"]], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str, order: _Order) -> tuple[str, int]:
+def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
     wrong = _wrong("cursor", "The cursor is not one of this list's: begin again without it, or follow `next` as it was given.")
     try:
         if len(cursor) > CURSOR_CHARACTERS_MAX:

@@ -25,7 +25,7 @@ def read(text: str) -> ImportedInventory:
     if not isinstance(found, dict) or not found:
         raise ValueError("the inventory has no groups: it begins with `all:`")
     for name, body in found.items():
-        _Reader(tree).group(str(name), body, 0)
+        _YamlReader(tree).group(str(name), body, 0)
     return tree.inventory()
 
 
@@ -52,7 +52,7 @@ def _loaded(text: str) -> Any:
         raise ValueError(f"this is no YAML: {' '.join(str(wrong).split())[:200]}") from None
 
 
-class _Reader:
+class _YamlReader:
     """Walks the groups; counts what it sees, because aliases make a small file a large one."""
 
     def __init__(self, tree: Tree) -> None:

@@ -83,7 +83,7 @@ class _Unreadable(ValueError):
 def read(name: str, text: str, *, system: bool) -> Crontab:
     """The crontab in the text of a file; `system`: each entry names its user, as in /etc/crontab. Raises ValueError for too many entries."""
     found = Crontab()
-    reader = _Reader(found, name, system=system)
+    reader = _CrontabReader(found, name, system=system)
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         reader.take(number, line)
         if len(found.entries) > ENTRIES_AT_MOST:
@@ -91,7 +91,7 @@ def read(name: str, text: str, *, system: bool) -> Crontab:
     return found
 
 
-class _Reader:
+class _CrontabReader:
     """Goes down the lines: settings count for the entries below them."""
 
     def __init__(self, found: Crontab, name: str, *, system: bool) -> None:

@@ -50,7 +50,7 @@ class _Begin:
 
 
 @dataclass(slots=True)
-class _End:
+class _ActionEnd:
     end: ActionEnd
     finished_at: datetime
     again_seconds: float | None
@@ -63,7 +63,7 @@ class _Identify:
     identity: SpoolIdentity | None
 
 
-_Step = _Begin | LogLine | _End | _Identify | RunMove
+_Step = _Begin | LogLine | _ActionEnd | _Identify | RunMove
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ class AttemptEntry:
         state.stored_before = state.stored = state.written = end.written
         _finish(state, end, finished_at)
         self.run.say(self, result_line(state, self.run.claimed.target_id), LINE_BYTES)
-        self.run.say(self, _End(end, finished_at, again_seconds), 0)
+        self.run.say(self, _ActionEnd(end, finished_at, again_seconds), 0)
 
     def line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
         """An entry of its output."""
@@ -343,7 +343,7 @@ class RunJournal:
                     taken += step.size_bytes
                 case LogLine():
                     taken += _take_line(step, page, states, draft)
-                case _End() if page is not None:
+                case _ActionEnd() if page is not None:
                     _take_end(step, states[page])
                 case _Identify():
                     store = step
@@ -370,7 +370,7 @@ def _take_line(line: LogLine, page: AttemptEntry | None, states: dict[AttemptEnt
     return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 
 
-def _take_end(step: _End, state: ResultState) -> None:
+def _take_end(step: _ActionEnd, state: ResultState) -> None:
     _finish(state, step.end, step.finished_at)
     state.written = (max(state.written[0], step.end.written[0]), max(state.written[1], step.end.written[1]))
     state.outputs, state.again_seconds = step.end.outputs, step.again_seconds

@@ -59,7 +59,7 @@ class SetupRefused:
 
 
 @dataclass(slots=True)
-class _Read:
+class _SetupReads:
     """What was read for one claim, and the faults met, by execution, target or run."""
 
     logins: dict[int, set[str]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class RunSetup:
     async def prepare(self, claimed: Sequence[Claimed], again: Collection[int]) -> list[Prepared | SetupRefused]:
         """Return what each run needs, or why it cannot be had. `again`: runs that may have a record. Raises Unavailable."""
         executions = {run.execution_id for run in claimed}
-        read = _Read()
+        read = _SetupReads()
         read.bad_executions = await self._learn_courses(executions)
         for execution in executions - read.bad_executions.keys():
             self._note_logins(execution, read)
@@ -112,7 +112,7 @@ class RunSetup:
             read.progress, read.bad_progress = await self._each(sorted(again), self._ledger.progress)
         return [self._prepared(run, read) for run in claimed]
 
-    def _prepared(self, run: Claimed, read: _Read) -> Prepared | SetupRefused:
+    def _prepared(self, run: Claimed, read: _SetupReads) -> Prepared | SetupRefused:
         progress: Sequence[Progress] | None = read.progress.get(run.id, ())
         course = self._courses.get(run.execution_id)
         action = next(iter(course.actions), "step-1") if course is not None else "step-1"
@@ -128,7 +128,7 @@ class RunSetup:
         kind = type(fault).__name__ if fault is not None else "its execution is gone"
         return SetupRefused(run, f"a fault of opsjobs: the run could not be prepared ({kind})", progress, action)
 
-    def _ready(self, run: Claimed, course: CompiledSpec, read: _Read) -> Prepared:
+    def _ready(self, run: Claimed, course: CompiledSpec, read: _SetupReads) -> Prepared:
         endpoint, opened = read.endpoints.get(run.target_id), read.opened
         purpose = credential_scope.Purpose(course.spec.job_id, course.spec.job_name)
         endpoint = read.held.endpoint(endpoint, purpose) if endpoint is not None else None
@@ -166,7 +166,7 @@ class RunSetup:
         forms = hidden(value for value in parameters.values() if isinstance(value, Secret))
         return compile_spec(spec, parameters, forms=forms)
 
-    def _note_logins(self, execution: int, read: _Read) -> None:
+    def _note_logins(self, execution: int, read: _SetupReads) -> None:
         course = self._courses.get(execution)
         if course is None:
             return
@@ -178,7 +178,7 @@ class RunSetup:
 
     # Where credentials may be used.
 
-    async def _hold(self, read: _Read) -> None:
+    async def _hold(self, read: _SetupReads) -> None:
         async def outside(targets: Sequence[str]) -> dict[str, credential_scope.Held]:
             held = await credential_scope.Held.of(self._vault, [read.endpoints[target] for target in targets], read.opened)
             return dict.fromkeys(targets, held)

@@ -23,7 +23,7 @@ _PIECES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _FollowEnd:
     exit: RemoteExit
     sizes: dict[Stream, int]
 
@@ -39,10 +39,10 @@ class Live:
     def __init__(self, channel: Channel, follower: _Follower) -> None:
         self._channel = channel
         self._follower = follower
-        self._queue: asyncio.Queue[Output | _End | _Over | Exception] = asyncio.Queue(_PIECES)
+        self._queue: asyncio.Queue[Output | _FollowEnd | _Over | Exception] = asyncio.Queue(_PIECES)
         self._tasks = [asyncio.create_task(self._pump_output()), asyncio.create_task(self._pump_end())]
         self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
-        self._end: _End | None = None
+        self._end: _FollowEnd | None = None
 
     @classmethod
     async def open(cls, channel: Channel, start: Start, request: SpoolRequest) -> Live | None:
@@ -75,7 +75,7 @@ class Live:
             match item:
                 case Output() if piece := self._clipped(item):
                     return piece
-                case _End():
+                case _FollowEnd():
                     self._end = item
                 case _Over():
                     return None
@@ -108,7 +108,7 @@ class Live:
         try:
             while (word := await self._channel.word()) is not None:
                 if word[0] == "E" and word[1] != "n":
-                    await self._queue.put(_End(exit_of(word[1], word[2]), {"stdout": int(word[3]), "stderr": int(word[4])}))
+                    await self._queue.put(_FollowEnd(exit_of(word[1], word[2]), {"stdout": int(word[3]), "stderr": int(word[4])}))
                     return
         except RemoteFailure as failure:
             await self._queue.put(failure)

@@ -41,10 +41,10 @@ _TABLE = re.compile(r"@\w+\Z")
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this script would do into the trace."""
-    _Reading(trace, text, place).whole()
+    _PowerShellReading(trace, text, place).whole()
 
 
-class _Reading:
+class _PowerShellReading:
     def __init__(self, trace: Trace, text: str, place: SourcePosition) -> None:
         self._trace = trace
         self._outer = place

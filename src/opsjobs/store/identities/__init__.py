@@ -10,7 +10,7 @@ from opsjobs.model.grants import both, both_roles, principal_of, within
 from opsjobs.store.identities.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
 from opsjobs.store.identities.external_identities import Seen
 from opsjobs.store.identities.login_throttle import Attempts, LockoutPolicy
-from opsjobs.store.identities.services import Services, parted
+from opsjobs.store.identities.services import ServiceIdentities, parted
 from opsjobs.store.identities.sessions import LoginSessions
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database
@@ -40,7 +40,7 @@ class IdentityStore(ApiKeys):
         self.users = Users(database, clock)
         self.sessions = LoginSessions(database, clock, kept_seconds=session_seconds)
         self.attempts = Attempts(database, lock_out or LockoutPolicy())
-        self.services = Services(database, clock)
+        self.services = ServiceIdentities(database, clock)
         self.seen = Seen(database, external_kept_seconds)
 
     async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:

@@ -86,7 +86,7 @@ _HANDED_OVER = f""",
   made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND}, answers_to_kind = {_BEHIND_KIND}"""
 
 
-class Services:
+class ServiceIdentities:
     """The registered services."""
 
     def __init__(self, database: Database, clock: Clock) -> None:

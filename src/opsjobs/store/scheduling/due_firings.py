@@ -14,7 +14,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
-from opsjobs.model.firing import FiringStatus, FiringVerdict, JobStanding, Round, execution_uuid, judge
+from opsjobs.model.firing import FiringStatus, FiringVerdict, Round, ScheduleStanding, execution_uuid, judge
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection
@@ -122,7 +122,7 @@ class Due:
         schedule = self.schedule
         assert schedule.next_due_at is not None
         assert schedule.next_fire_at is not None
-        standing = JobStanding(
+        standing = ScheduleStanding(
             schedule.next_due_at,
             schedule.next_fire_at,
             misfire=str(schedule.definition.misfire),

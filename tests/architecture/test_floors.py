@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from house.tree import ROOT, SOURCE, functions, modules
+from architecture.tree import ROOT, SOURCE, functions, modules
 
 
 def test_imports_go_down_only_and_each_technology_has_one_home() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tomllib
 
-from house.tree import ROOT, SOURCE
+from architecture.tree import ROOT, SOURCE
 
 
 def test_the_wheel_carries_the_migrations() -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from house.tree import ROOT, SOURCE, committed, functions, lines, modules
+from architecture.tree import ROOT, SOURCE, committed, functions, lines, modules
 
-FILE_LINES_MAX = 500
-FUNCTION_LINES_MAX = 60
+FILE_LINES_MAX = 800
+FUNCTION_LINES_MAX = 100
 SENTENCE_CHARACTERS_MAX = 130
 _VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "data", "info"}
 _UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
