@@ -12,7 +12,7 @@ from opsjobs.cli.client import RequestRefused
     ("service", "shown"),
     [
         ("It passes with override_safety: true and a reason.", "It passes with --override-safety REASON."),
-        ("or say `takes_over`, as an administrator", "or say --takes-over, as an administrator"),
+        ("or set `reuse_name`, as an administrator", "or set --reuse-name, as an administrator"),
         ("It is approved, see GET /approvals/1.", "It is approved, see `opsjobs approvals show 1`."),
         ("see GET /dead-letters.", "see `opsjobs dead-letters list`."),
     ],

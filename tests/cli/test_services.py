@@ -53,8 +53,8 @@ async def test_a_service_is_registered_changed_shut_out_and_removed(
         assert (await terminal.run("services", "rm", "portal", "nobody"))[0] == 4
         assert [s["name"] for s in (await desk.http.get("/services")).json()["items"]] == ["robot"]
         again = ("services", "add", "portal", "--key", str(file))
-        assert "--takes-over" in (await terminal.run(*again))[2]
-        assert (await terminal.run(*again, "--takes-over"))[0] == 0
+        assert "--reuse-name" in (await terminal.run(*again))[2]
+        assert (await terminal.run(*again, "--reuse-name"))[0] == 0
 
 
 async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(

@@ -40,19 +40,19 @@ async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_admini
         assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
         refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_was_used")
         assert refused["errors"][0]["pointer"] == "/name"
-        assert "takes_over" in refused["detail"]
+        assert "reuse_name" in refused["detail"]
         assert [item["name"] for item in (await ada.http.get(path)).json()["items"] if item["name"] == "ci"] == []
         # Another noun's name is another name, and so is one that nobody had.
         other = next(p for p in BODIES if p != path)
         await made(ada, other)
-        await made(ada, path, name="ci-2", takes_over=True)
+        await made(ada, path, name="ci-2", reuse_name=True)
         deputy = {"Authorization": f"Bearer {(await made(ada, '/api-keys', name='deputy', grants=ALL_BUT_ONE))['token']}"}
-        answer = await ada.http.post(path, json={**BODIES[path], "takes_over": True}, headers=deputy)
+        answer = await ada.http.post(path, json={**BODIES[path], "reuse_name": True}, headers=deputy)
         problem(answer, 403, "more_than_held")
-        await made(ada, path, takes_over=True)
+        await made(ada, path, reuse_name=True)
         log = (await ada.http.get("/audit", params={"thing_name": "ci"})).json()["items"]
         newest = next(row for row in log if row["action"].endswith(".created"))
-        assert "ci left" in newest["after"]["takes_over"]
+        assert "ci left" in newest["after"]["reuse_name"]
 
 
 ALL_BUT_ONE = [{"permissions": ["system:admin", "jobs:read", "jobs:create", "jobs:update", "jobs:execute"]}, {"role": "manager"}]

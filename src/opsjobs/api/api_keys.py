@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
@@ -41,7 +41,7 @@ class ApiKeyDraft(ApiModel):
     grants: list[GrantDraft] = Field(default_factory=list, max_length=GRANTS_MAX)
     expires_at: Moment | None = None
     person: str | None = Field(default=None, min_length=1, max_length=NAME_CHARACTERS_MAX)
-    takes_over: TakesOver = False
+    reuse_name: ReuseName = False
 
     @model_validator(mode="after")
     def _something(self) -> ApiKeyDraft:
@@ -61,9 +61,9 @@ async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Resp
     parts, grants = request.app.state.parts, draft.given()
     _check_expiry(draft.expires_at, parts.clock.now())
     check_given(request, grants)
-    check_takes_over(request, takes_over=draft.takes_over)
+    check_reuse_name(request, reuse_name=draft.reuse_name)
     await _check_person(parts.people, draft.person)
-    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at, draft.person, draft.takes_over)
+    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at, draft.person, draft.reuse_name)
     issued = await parts.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return replayed(request, issued)

@@ -13,7 +13,7 @@ from opsjobs.model.access import EVERYTHING
 from opsjobs.model.errors import FieldError, Forbidden
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
 
-TakesOver = Annotated[
+ReuseName = Annotated[
     bool,
     Field(description="The name was another one's before, and what that one left is to be the new one's. For administrators."),
 ]
@@ -26,12 +26,12 @@ def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
         raise Forbidden("more_than_held", f"{giver.name} gives more than {giver.name} holds: ask somebody who holds it all.")
 
 
-def check_takes_over(request: Request, *, takes_over: bool) -> None:
+def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
     """Raises Forbidden where the caller says so and may not everything: nobody knows what the one before left."""
     caller = principal_of(request)
-    if takes_over and not caller.reach(EVERYTHING).everywhere:
-        detail = f"{caller.name} may not say takes_over: it is for administrators of everything. Choose another name."
-        raise Forbidden("more_than_held", detail, errors=[FieldError("/takes_over", detail, "more_than_held")])
+    if reuse_name and not caller.reach(EVERYTHING).everywhere:
+        detail = f"{caller.name} may not set reuse_name: only an administrator without a scope may. Choose another name."
+        raise Forbidden("more_than_held", detail, errors=[FieldError("/reuse_name", detail, "more_than_held")])
 
 
 def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) -> None:

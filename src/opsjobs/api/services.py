@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -37,7 +37,7 @@ class ServiceDraft(ApiModel):
 class NewServiceDraft(ServiceDraft):
     """Body of POST /services."""
 
-    takes_over: TakesOver = False
+    reuse_name: ReuseName = False
 
 
 async def known(id: str, request: Request) -> Service:
@@ -51,14 +51,14 @@ async def create(request: Request, draft: NewServiceDraft, idem: Idempotent) -> 
     """From now on tokens that it signs are taken. Nobody gives more than he holds."""
     loaded(draft.public_key)
     check_given(request, draft.grants)
-    check_takes_over(request, takes_over=draft.takes_over)
+    check_reuse_name(request, reuse_name=draft.reuse_name)
     kept = [grant.kept() for grant in draft.grants]
     service = await request.app.state.parts.people.services.create(
         draft.name,
         draft.public_key,
         kept,
         disabled=draft.disabled,
-        takes_over=draft.takes_over,
+        reuse_name=draft.reuse_name,
         idem=idem,
         by=principal_of(request),
     )

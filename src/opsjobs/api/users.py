@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.grant_delegation import TakesOver, check_given, check_holds, check_takes_over
+from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
 from opsjobs.api.preconditions import Idempotent
@@ -33,7 +33,7 @@ class UserDraft(ApiModel):
     password: Password
     grants: Grants = Field(description="Roles or permissions, each with the labels that it is for.")
     disabled: bool = False
-    takes_over: TakesOver = False
+    reuse_name: ReuseName = False
 
 
 class ChangedUser(ApiModel):
@@ -56,7 +56,7 @@ async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Respon
     """Somebody who can log in. Nobody gives more than he holds."""
     parts = request.app.state.parts
     check_given(request, draft.grants)
-    check_takes_over(request, takes_over=draft.takes_over)
+    check_reuse_name(request, reuse_name=draft.reuse_name)
     password = draft.password.get_secret_value()
     check_new(password, draft.name)
     user = await parts.people.users.create(
@@ -64,7 +64,7 @@ async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Respon
         await parts.access.passwords.hashed(password),
         _kept(draft.grants),
         disabled=draft.disabled,
-        takes_over=draft.takes_over,
+        reuse_name=draft.reuse_name,
         idem=idem,
     )
     return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)

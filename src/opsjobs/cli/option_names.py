@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"override_safety: true and a reason"), "--override-safety REASON"),
-    (re.compile(r"`?\btakes_over\b`?(?!:)"), "--takes-over"),
+    (re.compile(r"`?\breuse_name\b`?(?!:)"), "--reuse-name"),
     (re.compile(r"GET /([a-z-]+)/(\d+)\b(?!/)"), r"`opsjobs \1 show \2`"),
     (re.compile(r"GET /(approvals|dead-letters)\b(?!/)"), r"`opsjobs \1 list`"),
 )

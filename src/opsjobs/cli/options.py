@@ -53,9 +53,7 @@ ParamFiles = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")]
-TakesOver = Annotated[
-    bool, typer.Option("--takes-over", help="The name was another one's before: the new one is to have what that one left.")
-]
+ReuseName = Annotated[bool, typer.Option("--reuse-name", help="Reuse the name of a deleted identity and inherit what it owned.")]
 WaitLimit = Annotated[
     str | None,
     typer.Option(

@@ -63,12 +63,12 @@ def add(
     key: Annotated[Path, typer.Option(metavar="FILE", help=KEY_HELP)],
     role: Roles = None,
     permission: Permissions = None,
-    takes_over: options.TakesOver = False,
+    reuse_name: options.ReuseName = False,
 ) -> None:
     """Register a service: from now on tokens that it signs are taken. Without a role or a permission it is a viewer."""
     body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [grant("viewer")]}
-    if takes_over:
-        body["takes_over"] = True
+    if reuse_name:
+        body["reuse_name"] = True
     with connect() as client:
         made = client.post("/services", body)
     print(made["id"])

@@ -51,7 +51,7 @@ def create(
     person: Annotated[
         str | None, typer.Option(metavar="USER", help="The user who will hold it; without it, whoever makes it.")
     ] = None,
-    takes_over: options.TakesOver = False,
+    reuse_name: options.ReuseName = False,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     if role is not None and permission:
@@ -60,8 +60,8 @@ def create(
     body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
     if person is not None:
         body["person"] = person
-    if takes_over:
-        body["takes_over"] = True
+    if reuse_name:
+        body["reuse_name"] = True
     if expires is not None:
         body["expires_at"] = _moment(expires)
     with connect() as client:

@@ -62,15 +62,15 @@ def add(
     name: Annotated[str, typer.Argument(help="The name to log in with.")],
     *,
     role: Roles = None,
-    takes_over: options.TakesOver = False,
+    reuse_name: options.ReuseName = False,
 ) -> None:
     """Add a user; without a role it is a viewer.
 
     Asks for the password twice, or reads it from the first line of standard input.
     """
     body: Json = {"name": name, "grants": [grant(one) for one in role or ["viewer"]]}
-    if takes_over:
-        body["takes_over"] = True
+    if reuse_name:
+        body["reuse_name"] = True
     body["password"] = password_prompt.password(f"Password for {name}", twice=True)
     with connect() as client:
         made = client.post("/users", body)

@@ -14,20 +14,20 @@ _SPENT = "select spent_at from spent_names where noun = %s and name = %s"
 
 
 async def check_name(
-    connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, takes_over: bool
+    connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, reuse_name: bool
 ) -> dict[str, str]:
     """Call it after the row was inserted: whoever was deleted at the same moment is then seen. What the audit log is told of it:
-    nothing for a new name, `takes_over` where that was said. Raises Conflict("name_was_used").
+    nothing for a new name, `reuse_name` where that was said. Raises Conflict("name_was_used").
     """
     row = await (await connection.execute(_SPENT, [noun, name])).fetchone()
     if row is None:
         return {}
     since = moment(row["spent_at"]) or ""
-    if takes_over:
-        return {"takes_over": f"what {noun} {name} left, who is gone since {since}"}
+    if reuse_name:
+        return {"reuse_name": f"what {noun} {name} left, who is gone since {since}"}
     detail = (
-        f"{name!r} was {_OF[noun]} name until {since}, and what that one left (files, schedules, executions) is known by it: choose "
-        "another name; or say `takes_over`, as an administrator of everything, so that the new one gets it all."
+        f"{name!r} was {_OF[noun]} name until {since}, and its files, schedules and executions still refer to it. Choose another "
+        "name, or set `reuse_name`, as an administrator without a scope, to inherit what it owned."
     )
     raise Conflict("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
 

@@ -123,14 +123,14 @@ _NAMED = f"{_STANDS} and k.name = %s"
 @dataclass(frozen=True, slots=True)
 class NewKey:
     """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it.
-    `takes_over`: what an earlier key of this name left becomes its own.
+    `reuse_name`: inherit what a deleted key of this name owned.
     """
 
     name: str
     grants: Sequence[Mapping[str, Any]]
     expires_at: datetime | None = None
     person: str | None = None
-    takes_over: bool = False
+    reuse_name: bool = False
 
     @property
     def role(self) -> str | None:
@@ -152,7 +152,7 @@ class ApiKeys(ABC):
         _check(role, token)
         async with self._database.transaction() as connection:
             await self._insert(connection, NewKey(name, [role_grant(role)], expires_at), token, None)
-            await retired_names.check_name(connection, "api_key", name, takes_over=False)
+            await retired_names.check_name(connection, "api_key", name, reuse_name=False)
         return token
 
     async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
@@ -164,7 +164,7 @@ class ApiKeys(ABC):
 
         async def made(connection: Connection) -> ApiKey:
             key = await self._insert(connection, new, token, by)
-            over = await retired_names.check_name(connection, "api_key", new.name, takes_over=new.takes_over)
+            over = await retired_names.check_name(connection, "api_key", new.name, reuse_name=new.reuse_name)
             after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person, **over}
             await audit.record(connection, "api_key.created", "api_key", key.id, key.name, after=after)
             return key

@@ -100,13 +100,13 @@ class ServiceIdentities:
         grants: list[dict[str, Any]],
         *,
         disabled: bool = False,
-        takes_over: bool = False,
+        reuse_name: bool = False,
         idem: IdempotentRequest | None = None,
         by: Principal | None = None,
     ) -> Service | Answer:
         """Register one, which may no more than `by` may now.
 
-        Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left.
+        Raises Conflict("name_taken"), and ("name_was_used") unless `reuse_name` is set, to inherit what the deleted one owned.
         """
         values = {
             "uuid": uuid7(self._clock.now()),
@@ -122,7 +122,7 @@ class ServiceIdentities:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             service = _service(row)
-            over = await retired_names.check_name(connection, "service", name, takes_over=takes_over)
+            over = await retired_names.check_name(connection, "service", name, reuse_name=reuse_name)
             await audit.record(connection, "service.created", "service", service.id, name, after={**_told(service), **over})
             return service
 

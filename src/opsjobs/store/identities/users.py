@@ -104,10 +104,10 @@ class Users:
         grants: Sequence[Mapping[str, Any]],
         *,
         disabled: bool = False,
-        takes_over: bool = False,
+        reuse_name: bool = False,
         idem: IdempotentRequest | None = None,
     ) -> User | Answer:
-        """Store one. Raises Conflict("name_taken"), and ("name_was_used") unless it `takes_over` what the one before left."""
+        """Store a user. Raises Conflict("name_taken"), and ("name_was_used") unless `reuse_name` is set."""
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,
@@ -121,7 +121,7 @@ class Users:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             user = _user(row)
-            over = await retired_names.check_name(connection, "user", name, takes_over=takes_over)
+            over = await retired_names.check_name(connection, "user", name, reuse_name=reuse_name)
             await audit.record(connection, "user.created", "user", user.id, user.name, after={**_told(user), **over})
             return user
 
