@@ -28,6 +28,13 @@ def test_the_wheel_carries_the_rules_of_the_safety_check() -> None:
     assert ignored.stdout == ""
 
 
+def test_the_wheel_carries_the_statements_of_the_store() -> None:
+    statements = sorted((SOURCE / "store").rglob("sql/*.sql"))
+    assert statements
+    ignored = subprocess.run(["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout == ""
+
+
 def test_the_readme_and_the_licence_are_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (ROOT / project["readme"]).is_file()

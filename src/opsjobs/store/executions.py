@@ -19,6 +19,7 @@ from opsjobs.store.hold_reasons import held_runs
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
@@ -155,37 +156,9 @@ group by l.target_run_id"""
 _STDOUT_HEADS = _STREAM_HEADS.format(which="l.stream = 'stdout'")
 # What an action that succeeded says on stderr is no difference.
 _STDERR_HEADS = _STREAM_HEADS.format(which="l.stream = 'stderr' and c.status <> 'succeeded'")
-# Targets are alike when status, exit code, error, the first 64 KiB of stdout and its length are, and of what failed the first
-# 64 KiB of stderr. Two stages keep memory small: the bytes of one run at a time become a digest, and only digests are grouped.
-_GROUPS = f"""
-with run as materialized (
-  select id, position, target_id, target_name, target_host, status, exit_code, error_code from target_runs
-  where execution_id = %(execution)s and finished_at is not null
-), counting as materialized ({_COUNTING.format(of="run")}
-), head as (
-  select target_run_id, sha256(head) as sha from ({_STDOUT_HEADS}) h
-), complaint as (
-  select target_run_id, sha256(head) as sha from ({_STDERR_HEADS}) h
-), size as (
-  select target_run_id, sum(bytes)::bigint as bytes, max(exit_code) as exit_code, max(status) as status
-  from counting group by target_run_id
-), told as (
-  select run.id, run.position, run.target_id, run.target_name, run.target_host,
-         case when %(action)s::text is null then run.status else size.status end as status,
-         case when %(action)s::text is null then run.exit_code else size.exit_code end as exit_code,
-         run.error_code, coalesce(size.bytes, 0) as bytes, head.sha, complaint.sha as complaint
-  from run left join head on head.target_run_id = run.id
-  left join complaint on complaint.target_run_id = run.id left join size on size.target_run_id = run.id
-  where %(action)s::text is null or size.target_run_id is not null
-), alike as (
-  select encode(sha256(convert_to(concat_ws('/', status, coalesce(exit_code::text, '-'), bytes, encode(sha, 'hex'),
-                  error_code, encode(complaint, 'hex')), 'UTF8')), 'hex') as digest, status, exit_code, bytes, error_code, count(*) as count,
-         (array_agg(id order by position))[1] as id,
-         array_agg(target_id order by position) as ids, array_agg(target_name order by position) as names,
-         array_agg(target_host order by position) as hosts
-  from told group by 1, 2, 3, 4, 5
+_GROUPS = load_statement(
+    __file__, "result_groups", counting=_COUNTING.format(of="run"), stdout_heads=_STDOUT_HEADS, stderr_heads=_STDERR_HEADS
 )
-select * from alike"""
 GROUPS = Listing(
     _GROUPS, {"count": ListColumn("integer", sort=True), "status": ListColumn("text")}, default_sort="-count", keyed=False
 )

@@ -18,6 +18,7 @@ from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
 
@@ -133,87 +134,9 @@ where excluded.turn > z.turn and z.written_at < excluded.written_at - interval '
 _LOCK_FREE_SLOTS = """
 select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
 
-_CLOSED = """(e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= (select opsjobs_now())
-           or e.halted and r.claimed_at is null) is true"""
-
-# One statement decides for all candidates. Those of a closed execution go back to admission, so that they do not stand in
-# the way of others; those whose target is full are parked, those whose target is under maintenance are held until its end;
-# those whose slot row someone else holds right now stay ready.
-_DECIDE = f"""
-with slot as materialized (
-  select target_id, used, slots - used as free, held_reason,
-         case when held_until > (select opsjobs_now()) then held_until end as held_until from target_slots
-  where target_id = any(%(targets)s::text[]) order by target_id for update skip locked
-), candidate as materialized (
-  select r.id, r.execution_id, r.target_id, e.uuid as execution_uuid,
-         {_CLOSED} as closed, slot.free, slot.held_until, slot.held_reason,
-         row_number() over (partition by r.target_id, {_CLOSED} order by r.turn, r.id) as place,
-         known.store_id, known.boot_id
-  from target_runs r join job_executions e on e.id = r.execution_id left join slot on slot.target_id = r.target_id
-  left join lateral (
-    select s.store_id, s.boot_id from target_state s where s.target_id = r.target_id offset 0) known on true
-  where r.id = any(%(runs)s::bigint[])
-), decided as (
-  select id, execution_id, target_id, coalesce(store_id, '{UNKNOWN}') as store_id, boot_id, held_until,
-         left('{MAINTENANCE}' || coalesce(': ' || held_reason, ''), {AWAITS_BYTES_MAX // 4}) as held_for,
-         case when closed then 'closed' when free is null then 'later' when held_until is not null then 'held'
-              when place <= free then 'claimed' else 'parked' end as what
-  from candidate
-), moved as (
-  update target_runs r set
-    status = case d.what when 'claimed' then 'running' else 'waiting' end,
-    waiting_for = case d.what when 'claimed' then null when 'parked' then 'slot' when 'held' then 'hold' else 'admission' end,
-    not_before = case d.what when 'held' then nullif(d.held_until, 'infinity') end,
-    awaits = case d.what when 'held' then d.held_for end,
-    owner = case d.what when 'claimed' then %(owner)s::uuid end,
-    worker = case d.what when 'claimed' then %(worker)s::text else r.worker end,
-    claimed_at = case d.what when 'claimed' then opsjobs_now() else r.claimed_at end,
-    fence = r.fence + (d.what = 'claimed')::int,
-    store_id = case d.what when 'claimed' then d.store_id end,
-    boot_id = case d.what when 'claimed' then d.boot_id end,
-    taken_over = false
-  from decided d where r.id = d.id and d.what <> 'later'
-  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id,
-    r.boot_id, r.passed, d.what
-), taken as (
-  -- By the row as it was locked: the CHECK is judged first on the row of the snapshot, and a settle may have freed it since.
-  update target_slots s set used = n.used + n.n
-  from (select target_id, slot.used, count(*) as n from moved join slot using (target_id) where what = 'claimed' group by 1, 2) n
-  where s.target_id = n.target_id
-), counted as (
-  update job_executions e set
-    running = running + n.claimed, ready = ready - n.claimed - n.back, waiting = waiting + n.back,
-    last_seq = last_seq + n.claimed + (n.claimed > 0 and e.started_at is null)::int,
-    status = case when n.claimed > 0 then 'running' else e.status end,
-    started_at = case when n.claimed > 0 then coalesce(e.started_at, opsjobs_now()) else e.started_at end
-  from (select m.execution_id, count(*) filter (where m.what = 'claimed') as claimed,
-               count(*) filter (where m.what <> 'claimed') as back
-        from moved m group by 1) n
-  where e.id = n.execution_id
-  returning e.id, e.uuid, e.log_day, e.last_seq, n.claimed,
-            extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
-            extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds, e.watched,
-            (select x.started_at is null from job_executions x where x.id = e.id) and n.claimed > 0 as first
-), logged as (
-  insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, body)
-  select e.log_day, e.id, e.last_seq - e.claimed + row_number() over (partition by e.id order by m.position), 'status', m.id,
-         m.target_id, jsonb_build_object('target_run', m.id, 'target', m.target_id, 'status', 'running', 'error', null,
-                                         'worker', %(worker)s::text)
-  from counted e join moved m on m.execution_id = e.id and m.what = 'claimed'
-  union all
-  select e.log_day, e.id, e.last_seq - e.claimed, 'status', null, null,
-         jsonb_build_object('execution', e.id, 'status', 'running', 'error', null)
-  from counted e where e.first
-), told as (
-  insert into events (shard, type, subject, execution_id, from_seq, to_seq)
-  select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
-    select 1 as nth, e.id %% 16 as shard, 'execution.started' as type, e.uuid, e.id, null::bigint as from_seq, null::bigint as to_seq
-    from counted e where e.first
-    union all
-    select 2, e.id %% 16, 'target_run', e.uuid, e.id, e.last_seq - e.claimed + 1, e.last_seq from counted e where e.claimed > 0
-  ) t order by t.nth
+_DECIDE = load_statement(
+    __file__, "claim", unknown=f"'{UNKNOWN}'", maintenance=f"'{MAINTENANCE}'", held_for_characters=AWAITS_BYTES_MAX // 4
 )
-select m.*, e.log_day, e.seconds_left, e.hold_seconds, e.watched from moved m join counted e on e.id = m.execution_id"""
 
 _UNKNOWN = """
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,

@@ -22,9 +22,10 @@ from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
 from opsjobs.store.ledger import pending_approval
-from opsjobs.store.ledger.admit import ADMIT, FLOOR, LOW_TURN, STEP
+from opsjobs.store.ledger.admit import ADMIT, STEP
 from opsjobs.store.ledger.exclusive_names import ASK_NAMES, GRANT_NAMES
 from opsjobs.store.parameters import job_secrets, masked
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 from opsjobs.store.waiting_reason import WAITING_ON
 
@@ -93,47 +94,7 @@ class NewExecution:
         return self.gated or bool(self.names) or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
 
 
-# All of it in one statement, so that the job, which gives the number, is locked for no round trip more than that takes. A job that is
-# not active gives none: then nothing is written. What its window admits is written as ready: nothing else could be ready before.
-_EXECUTION = f"""
-with numbered as (
-  update jobs set last_number = last_number + 1 where id = %(job_id)s and state = 'active' returning last_number
-), execution as (
-  insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, ready, last_seq,
-                              created_at, deadline_at, open_until, watched, named, hold_until)
-  select %(uuid)s, %(job_id)s, %(job_version)s, (select last_number from numbered), (t.now at time zone 'UTC')::date, %(status)s,
-         %(window)s, %(priority)s, %(total)s, %(total)s - %(ready)s, %(ready)s, 1, t.now, t.now + make_interval(secs => %(timeout_seconds)s),
-         %(open_until)s, %(watched)s, %(named)s, t.now + make_interval(secs => %(hold_seconds)s)
-  from (select opsjobs_now() as now) t where %(job_id)s::bigint is null or exists (select from numbered)
-  returning id, uuid, number, log_day, status, created_at
-), spec as (
-  insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason, parent_id,
-                               requested_by_kind, labels, requester, judgement, target_versions, target_pins)
-  select id, %(job_name)s, %(actions)s, %(parameters)s, %(policy)s, %(triggered_by)s, %(requested_by)s, %(reason)s,
-         %(parent)s, %(requested_by_kind)s, %(labels)s, coalesce(%(requester)s, (
-           select p.requester from execution_specs p where p.execution_id = %(parent)s and %(triggered_by)s = 'workflow')),
-         %(judgement)s, %(target_versions)s, %(target_pins)s
-  from execution
-), low as materialized (
-  select z.zone, {LOW_TURN} as turn
-  from (select d.zone, {FLOOR.format("d.zone")} as floor from (select distinct zone from unnest(%(zones)s::text[]) as u(zone)) d) z
-), runs as (
-  insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, wave, waiting_for, turn)
-  select r.uuid, e.id, r.target, r.name, r.host, r.zone, r.position, width_bucket(r.position::int - 1, %(sizes)s::int[]),
-         case when r.position > %(ready)s then 'admission' end,
-         case when r.position <= %(ready)s then low.turn + r.position * %(step)s end
-  from execution e cross join
-    unnest(%(uuids)s::uuid[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[], %(zones)s::text[])
-      with ordinality as r(uuid, target, name, host, zone, position) join low using (zone)
-  order by r.position
-), logged as (
-  insert into execution_log (log_day, execution_id, seq, event, body)
-  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null) from execution
-), told as (
-  insert into events (shard, type, subject, execution_id)
-  select id %% 16, 'execution.queued', uuid, id from execution where status = 'queued'
-)
-select id, number, log_day, created_at from execution"""
+_EXECUTION = load_statement(__file__, "launch")
 
 _JOB = "select name, state from jobs where id = %s and state <> 'archived'"
 

@@ -11,8 +11,9 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.store.ledger.admit import FLOOR, LOW_TURN, STEP
+from opsjobs.store.ledger.admit import STEP
 from opsjobs.store.ledger.launch import SLOTS, NewExecution, record_secrets
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 
@@ -47,19 +48,7 @@ select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[],
                      %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[],
                      %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[], %(pins)s::bytea[])"""
 
-# `place`: how far behind the zone's lowest turn; null of a run that waits for others of its execution.
-_RUNS = f"""
-with low as materialized (
-  select z.zone, {LOW_TURN} as turn
-  from (select d.zone, {FLOOR.format("d.zone")} as floor from (select distinct zone from unnest(%(zones)s::text[]) as u(zone)) d) z
-)
-insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, waiting_for, turn)
-select r.uuid, r.execution, r.target, r.name, r.host, r.zone, r.position, case when r.place is null then 'admission' end,
-       low.turn + r.place
-from unnest(%(uuids)s::uuid[], %(executions)s::bigint[], %(targets)s::text[], %(names)s::text[], %(hosts)s::text[],
-            %(zones)s::text[], %(positions)s::int[], %(places)s::bigint[]) with ordinality
-  as r(uuid, execution, target, name, host, zone, position, place, nth)
-join low using (zone) order by r.nth"""
+_RUNS = load_statement(__file__, "launch_many_runs")
 
 _TOLD = """
 with logged as (

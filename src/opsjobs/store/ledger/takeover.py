@@ -12,8 +12,8 @@ from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, claimed
 from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters
 from opsjobs.store.ledger.log_entries import result_line, status_line
-from opsjobs.store.ledger.next_action import next_action
 from opsjobs.store.ledger.settle import SETTLE
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
 # Of so many owners in a row a run may have been the last work, without a sign of life of its own.
@@ -21,28 +21,13 @@ CLAIMS_AT_MOST = 5
 # From so many on it is a suspect, and handed out alone: else each death would count for all that the worker had in its hands.
 SUSPECT_CLAIMS = 2
 
-# Who was buried and does not know it yet takes nothing, its own runs least of all. A worker that stopped in order left its runs
-# to others: that is nothing against them. `action` is read of poisonous runs alone; one that has no action left can do no harm
-# any more, and is handed out.
-_CANDIDATES = f"""
-with suspect as materialized (
-  select r.id from target_runs r join workers w on w.id = r.owner
-  where r.status = 'running' and r.zone = %(zone)s and w.buried_at is not null
-    and r.claims + (w.stopped_at is null)::int between {SUSPECT_CLAIMS} and {CLAIMS_AT_MOST}
-    and (%(waited)s or not exists (
-      select 1 from target_runs mine where mine.owner = %(owner)s and mine.status = 'running' and mine.claims >= {SUSPECT_CLAIMS}))
-  order by r.id limit 1 for update of r skip locked
-), r as materialized (
-  select r.id, r.execution_id, r.target_id, r.fence, r.attempt, r.claims + (w.stopped_at is null)::int as claims
-  from target_runs r join workers w on w.id = r.owner
-  where r.status = 'running' and r.zone = %(zone)s and w.buried_at is not null
-    and (r.claims + (w.stopped_at is null)::int not between {SUSPECT_CLAIMS} and {CLAIMS_AT_MOST} or r.id = (select id from suspect))
-    and not exists (select 1 from workers me where me.id = %(owner)s and me.buried_at is not null)
-  order by r.id limit %(limit)s for update of r skip locked
+_CANDIDATES = load_statement(
+    __file__,
+    "take_over_candidates",
+    suspect_claims=SUSPECT_CLAIMS,
+    claims_at_most=CLAIMS_AT_MOST,
+    next_action=load_statement(__file__, "next_action", condition=f"r.claims > {CLAIMS_AT_MOST}"),
 )
-select r.id, r.execution_id, r.target_id, r.fence, opsjobs_now() as now, at.*
-from r left join lateral ({next_action(f"r.claims > {CLAIMS_AT_MOST}")}
-) at on true order by r.id"""
 
 _TAKE_OVER = """
 with moved as (

@@ -17,6 +17,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.firing import FiringStatus, FiringVerdict, Round, ScheduleStanding, execution_uuid, judge
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 CLAIM_SECONDS = 15.0
@@ -60,34 +61,7 @@ class Fired:
     ready: Sequence[Ready]
 
 
-# What was written before (the same moment, found again after a change of the rules) stays as it is, and nothing is told of it.
-_FIRED = """
-with moved as (
-  update job_schedules s set next_due_at = m.due, next_fire_at = m.fire, tzdata = m.tzdata
-  from unnest(%(moved)s::bigint[], %(next_due)s::timestamptz[], %(next_fire)s::timestamptz[], %(tzdata)s::text[])
-    as m(id, due, fire, tzdata)
-  where s.id = m.id
-), written as (
-  insert into schedule_executions (uuid, schedule_id, due_at, until_at, moments, fire_at, status, rule, reason, catch_up, in_turn,
-                                   recorded_at, attempts, fired_at, late_ms, not_before, expires_at)
-  select v.uuid, v.schedule, v.due, v.until, v.moments, v.fire, v.status, v.rule, v.reason, v.catch_up, v.in_turn, %(now)s,
-         v.attempts, case when v.status <> 'pending' then %(now)s::timestamptz end,
-         case when v.status <> 'pending' then extract(epoch from %(now)s::timestamptz - v.fire) * 1000 end,
-         case when v.status = 'pending' then %(now)s::timestamptz + v.attempts * make_interval(secs => %(claim)s) end,
-         case when v.status = 'pending' then %(now)s::timestamptz + make_interval(secs => v.patience) end
-  from unnest(%(uuids)s::uuid[], %(schedules)s::bigint[], %(due)s::timestamptz[], %(until)s::timestamptz[], %(moments)s::int[],
-              %(fire)s::timestamptz[], %(statuses)s::text[], %(rules)s::text[], %(reasons)s::text[], %(catch_up)s::boolean[],
-              %(in_turn)s::boolean[], %(attempts)s::int[], %(patience)s::float8[])
-    as v(uuid, schedule, due, until, moments, fire, status, rule, reason, catch_up, in_turn, attempts, patience)
-  on conflict do nothing returning id, uuid, schedule_id, due_at, status, rule, moments, attempts
-), told as (
-  insert into events (shard, type, subject, data)
-  select t.schedule %% 16, t.type, t.subject, t.data
-  from unnest(%(told_schedules)s::bigint[], %(told_due)s::timestamptz[], %(told_types)s::text[], %(told_subjects)s::uuid[],
-              %(told_data)s::jsonb[]) with ordinality as t(schedule, due, type, subject, data, nth)
-  where exists (select from written w where w.schedule_id = t.schedule and w.due_at = t.due) order by t.nth
-)
-select id, uuid, schedule_id, due_at, status, rule, moments, attempts from written order by schedule_id, due_at"""
+_FIRED = load_statement(__file__, "fire")
 
 _EVENT_OF = {
     FiringStatus.MISSED: EventType.SCHEDULE_MISSED,

@@ -1,17 +1,11 @@
-"""Which actions a run is at, or which it would begin next, as the record says."""
-
-from __future__ import annotations
-
-
-def next_action(condition: str) -> str:
-    """A query beside a row `r` (id, execution_id, attempt), for a lateral join: no row unless `condition`.
-
-    One row for each action that is open, else one for the first that has not ended: `action`, `begun` (its result is open), the
-    `attempt` of that result or of the one to come, how far the open one is, and whether it is `kept` in a store of its target.
-    What ended stands, unless it never began, is tried again, or was lost in an attempt before the run's own (as a worker of the
-    release before says it, which names no store). What is there to undo others is none of them.
-    """
-    return f"""
+-- The actions that a run `r` is at, or the one that it would begin next: a query beside a row `r`
+-- (id, execution_id, attempt), for a lateral join. It returns no row unless `:condition` holds.
+-- One row for each action that is open, else one for the first action that has not ended: `action`,
+-- `begun` (its result is open), the `attempt` of that result or of the one to come, how far the
+-- open result is, and whether it is `kept` in a spool on its target. An action that has ended stays
+-- ended, unless it never began, is to be retried, or was lost in an attempt before the run's own
+-- (as a worker of the previous release writes it, without a spool id). Rollback actions are not
+-- considered.
   select q.action, q.begun, q.attempt, q.started_at, q.stdout_stored, q.stderr_stored, q.stdout_bytes, q.stderr_bytes, q.kept
   from (
     select a.key as action, x.status is not null as begun, coalesce(x.attempt, before.attempt + 1, 1) as attempt,
@@ -23,12 +17,13 @@ def next_action(condition: str) -> str:
     cross join lateral (select d.body ->> 'key' as key) a
     left join job_execution_results x on x.target_run_id = r.id and x.action = a.key and x.status = 'running'
     left join lateral (
-      select max(p.attempt) as attempt from job_execution_results p where p.target_run_id = r.id and p.action = a.key) before on true
-    where {condition} and s.execution_id = r.execution_id and not exists (
+      select max(p.attempt) as attempt from job_execution_results p where p.target_run_id = r.id
+        and p.action = a.key) before on true
+    where :condition and s.execution_id = r.execution_id and not exists (
       select 1 from job_execution_results o
       where o.target_run_id = r.id and o.action = a.key and o.status <> 'running' and o.again_at is null
         and not (o.status = 'skipped' and o.cancel_proof is not null)
         and not (o.status = 'lost' and o.attempt < r.attempt and o.store_id is null))
       and (x.status is not null
            or not exists (select 1 from jsonb_array_elements(s.actions) u where u ->> 'rollback' = a.key))
-  ) q where q.begun or q.place = 1"""
+  ) q where q.begun or q.place = 1;

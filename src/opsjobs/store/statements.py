@@ -1,0 +1,34 @@
+r"""SQL statements that are kept in files of their own, beside the module that runs them.
+
+A file `sql/NAME.sql` can be pasted into psql: parameters and fragments are written as psql variables.
+`:'name'` is a parameter of the statement, `:name` a fragment: a constant of the code, or a piece of
+SQL that several statements share. To run one by hand, `\set` each of them first, `\set id 7`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_COMMENT = re.compile(r"[ \t]*--[^\n]*")
+# Arrays of bytes are sent in binary: psycopg's text form of them is several times as dear.
+_PARAMETER = re.compile(r":'(\w+)'(::bytea\[\])?")
+_FRAGMENT = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+
+
+def load_statement(module: str, name: str, **fragments: object) -> str:
+    """Return the statement `sql/NAME.sql` beside a module's file, as psycopg takes it, without its comments.
+
+    Raises ValueError if the file uses another set of fragments than the one given.
+    """
+    path = Path(module).parent / "sql" / f"{name}.sql"
+    text = _COMMENT.sub("", path.read_text()).strip().removesuffix(";")
+    used = set(_FRAGMENT.findall(_PARAMETER.sub("", text)))
+    if used != set(fragments):
+        raise ValueError(f"{path}: it uses the fragments {sorted(used)}, and was given {sorted(fragments)}")
+    text = _PARAMETER.sub(_placeholder, text.replace("%", "%%"))
+    return _FRAGMENT.sub(lambda found: str(fragments[found[1]]), text)
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    return f"%({found[1]})b{found[2]}" if found[2] else f"%({found[1]})s"
