@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from house.tree import SOURCE
+from architecture.tree import SOURCE
 from opsjobs.model.execution import FINAL_RUN_STATUSES
 from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.statements import load_statement
