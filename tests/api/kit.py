@@ -82,26 +82,26 @@ class Machines:
 
 @dataclass
 class Desk:
-    """A client with ada's token (admin), the parts behind it, and the tokens of others."""
+    """A client with ada's token (admin), the services behind it, and the tokens of others."""
 
     http: httpx2.AsyncClient
-    parts: Any
+    services: Any
     token: str
 
     async def token_of(self, role: str) -> dict[str, str]:
         """The headers of a new caller with this role."""
-        token = await self.parts.people.create_key(f"ben-{role}", role)
+        token = await self.services.people.create_key(f"ben-{role}", role)
         return {"Authorization": f"Bearer {token}"}
 
 
-def parts_on(
+def services_on(
     database: Database,
     notified: list[str] | None = None,
     *,
     identity: IdentitySettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
-    """The parts that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
+    """The services that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
 
     A password costs less than it does in service.
     """
@@ -155,18 +155,18 @@ def parts_on(
     )
 
 
-def known_to(parts: Any, known: IdentityStore) -> None:
+def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
-    parts.people = known
-    parts.access = access(parts.settings, known, parts.clock, passwords=parts.access.passwords)
+    services.people = known
+    services.access = access(services.settings, known, services.clock, passwords=services.access.passwords)
 
 
 _first: list[FastAPI] = []
 
 
-def app_on(parts: Any) -> FastAPI:
-    """The application over these parts. Its routes, which an application builds at its first request, are built once for all."""
-    app = create_app(parts)
+def app_on(services: Any) -> FastAPI:
+    """The application over these services. Its routes, which an application builds at its first request, are built once for all."""
+    app = create_app(services)
     if not _first:
         _first.append(app)
     for n, (ours, built) in enumerate(zip(app.router.routes, _first[0].router.routes, strict=False)):
@@ -180,14 +180,14 @@ def app_on(parts: Any) -> FastAPI:
 async def desk(
     database: Database, *, identity: IdentitySettings | None = None, clock: Clock | None = None, **limits: Any
 ) -> AsyncIterator[Desk]:
-    """The application with one admin; `limits` replace those of the parts."""
-    parts = parts_on(database, identity=identity, clock=clock)
-    parts.limits = replace(parts.limits, **limits)
-    token = await parts.people.create_key("ada", "admin")
-    transport = httpx2.ASGITransport(app=app_on(parts))
+    """The application with one admin; `limits` replace those of the services."""
+    services = services_on(database, identity=identity, clock=clock)
+    services.limits = replace(services.limits, **limits)
+    token = await services.people.create_key("ada", "admin")
+    transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
-        yield Desk(http, parts, token)
+        yield Desk(http, services, token)
 
 
 def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from api.kit import app_on, parts_on
+from api.kit import app_on, services_on
 from kit.story import Story
 from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import HttpConnection
@@ -57,10 +57,10 @@ async def _nothing() -> AsyncIterator[tuple[str, bytes]]:
 
 @dataclass
 class Live:
-    """A client with ada's token (admin), the parts, and a worker played by the test."""
+    """A client with ada's token (admin), the services, and a worker played by the test."""
 
     http: httpx2.AsyncClient
-    parts: Any
+    services: Any
     app: Any
     token: str
     story: Story
@@ -76,39 +76,39 @@ class Live:
 
     async def as_role(self, role: str) -> dict[str, str]:
         """The headers of a new caller with this role."""
-        return {"Authorization": f"Bearer {await self.parts.people.create_key(f'ben-{role}', role)}"}
+        return {"Authorization": f"Bearer {await self.services.people.create_key(f'ben-{role}', role)}"}
 
     async def targets(self, *names: str) -> None:
         """Make these machines known to the inventory."""
         for number, name in enumerate(names, start=1):
-            await self.parts.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
+            await self.services.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
 
 
-def parts_for(database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
-    """The nouns' parts, and those of executions."""
-    parts = parts_on(database, notified, clock=clock)
-    parts.bus = bus or Channel()
-    parts.fleet = Fleet(database)
-    parts.again = RetryService(parts.launcher, database=database, ledger=parts.ledger, targets=parts.inventory)
-    parts.dead_letters, parts.approvals = DeadLetters(database), Approvals(database)
-    parts.approving = Approving(parts.approvals, parts.ledger, parts.inventory, parts.vault)
-    parts.triggers = Triggers(parts.firings, parts.schedules, parts.jobs, parts.launcher)
-    parts.notifier = SimpleNamespace(notify=notified.append)
+def services_for(database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
+    """The nouns' services, and those of executions."""
+    services = services_on(database, notified, clock=clock)
+    services.bus = bus or Channel()
+    services.fleet = Fleet(database)
+    services.again = RetryService(services.launcher, database=database, ledger=services.ledger, targets=services.inventory)
+    services.dead_letters, services.approvals = DeadLetters(database), Approvals(database)
+    services.approving = Approving(services.approvals, services.ledger, services.inventory, services.vault)
+    services.triggers = Triggers(services.firings, services.schedules, services.jobs, services.launcher)
+    services.notifier = SimpleNamespace(notify=notified.append)
 
     async def nothing() -> None:
         return
 
-    parts.open = parts.close = nothing
-    return parts
+    services.open = services.close = nothing
+    return services
 
 
 @asynccontextmanager
 async def live(database: Database, bus: Any | None = None, *, clock: Clock | None = None) -> AsyncIterator[Live]:
     """The application served on a free port of loopback."""
     notified: list[str] = []
-    parts = parts_for(database, notified, bus, clock=clock)
-    token = await parts.people.create_key("ada", "admin")
-    app = app_on(parts)
+    services = services_for(database, notified, bus, clock=clock)
+    token = await services.people.create_key("ada", "admin")
+    app = app_on(services)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(app, http=HttpConnection, lifespan="off", log_config=None, access_log=False)
         server = uvicorn.Server(config)
@@ -117,7 +117,7 @@ async def live(database: Database, bus: Any | None = None, *, clock: Clock | Non
         headers = {"Authorization": f"Bearer {token}"}
         try:
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as http:
-                yield Live(http, parts, app, token, Story(database), notified, server, port)
+                yield Live(http, services, app, token, Story(database), notified, server, port)
         finally:
             await app.state.followers.close()
             server.should_exit = True

@@ -46,7 +46,7 @@ async def targets_of(desk: Live, execution: int) -> list[str]:
 async def test_what_failed_is_retried_from_the_step_that_failed(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 0, 3, 4)
-        desk.rung.clear()
+        desk.notified.clear()
         answer = await desk.http.post(f"/executions/{first}/retry", json={"which": "failed", "reason": "fixed"})
         told = answer.json()
         assert (answer.status_code, answer.headers["location"]) == (202, f"/executions/{told['id']}")
@@ -55,7 +55,7 @@ async def test_what_failed_is_retried_from_the_step_that_failed(database: Databa
         ]  # fmt: skip
         assert told == (await desk.http.get(f"/executions/{told['id']}")).json() | {"waiting_on": None}
         assert await targets_of(desk, told["id"]) == ["web-2", "db-1"]
-        assert desk.rung == ["default"]
+        assert desk.notified == ["default"]
         results = (await desk.http.get(f"/executions/{told['id']}/results")).json()["items"]
         assert [(r["target"]["name"], r["action_key"], r["status"], r["inherited_from"]) for r in results] == [
             ("web-2", "step-1", "succeeded", first),
@@ -284,7 +284,7 @@ async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(databa
         assert again["parameters"] == {"token": "***", "service": "nginx"}
         first, second = await database.fetch("select parameters from execution_specs order by execution_id")
         assert first["parameters"]["token"] != second["parameters"]["token"]
-        opened = desk.parts.vault.open_parameters(UUID(again["uuid"]), second["parameters"])
+        opened = desk.services.vault.open_parameters(UUID(again["uuid"]), second["parameters"])
         assert (opened["token"].reveal(), opened["service"]) == ("hush-hush", "nginx")
 
 

@@ -13,7 +13,7 @@ async def refused(ada: Desk, *names: str) -> None:
     for number, name in enumerate(names, start=1):
         await ada.http.post("/targets", json={"name": name, "host": f"10.0.0.{number}"})
         report = Report(CircuitKey(str(number), ""), "a", ErrorCode.AUTH_FAILED, f"{name} refused the login of deploy.")
-        await ada.parts.circuits.tell([report])
+        await ada.services.circuits.tell([report])
 
 
 async def test_circuits_are_listed_with_why_and_until_when(database: Database) -> None:

@@ -159,7 +159,7 @@ async def test_a_patched_credential_keeps_the_secrets_that_are_not_named(databas
     async with desk(database) as ada:
         path = await made(ada, NOUNS[-1])
         assert (await ada.http.patch(path, json={"name": "admin"})).json()["name"] == "admin"
-        opened = await ada.parts.vault.open_named("admin")
+        opened = await ada.services.vault.open_named("admin")
         assert opened is not None
         assert opened.password is not None
         assert opened.password.reveal() == "s3cret-of-the-canary"

@@ -32,7 +32,7 @@ async def test_a_job_is_executed(database: Database) -> None:
         )
         assert (await desk.http.get("/executions/1")).json() | {"waiting_on": None} == told
         assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() | {"waiting_on": None} == told
-        assert desk.rung == ["default"]
+        assert desk.notified == ["default"]
 
 
 async def test_without_a_body_a_job_runs_as_it_is_and_targets_narrow_it(database: Database) -> None:
@@ -141,7 +141,7 @@ async def test_a_cancel_can_be_asked_for_twice_and_not_after_the_end(database: D
         second = await desk.http.post("/executions/1/cancel")
         assert (first.status_code, first.json()["status"]) == (202, "cancelling")
         assert (second.status_code, second.json()) == (202, first.json())
-        assert desk.parts.bus.published == [("opsjobs.control", b'{"cancel": 1}')] * 2
+        assert desk.services.bus.published == [("opsjobs.control", b'{"cancel": 1}')] * 2
         for name in ("web-1", "web-2"):
             await desk.story.finish(name)
         problem(await desk.http.post("/executions/1/cancel"), 409, "execution_ended")
@@ -228,7 +228,7 @@ async def test_parameters_are_checked_kept_and_secrets_never_shown(database: Dat
         )
         assert row is not None
         assert "hush" not in repr(row)
-        opened = ada.parts.vault.open_parameters(row["uuid"], row["parameters"])
+        opened = ada.services.vault.open_parameters(row["uuid"], row["parameters"])
         assert opened["token"].reveal() == "hush-hush"
         refused = problem(
             await ada.http.post("/jobs/1/execute", json={"parameters": {"service": "X;"}}), 422, "invalid_parameters"

@@ -30,7 +30,7 @@ def bearer(clock: TurnedClock, **claims: object) -> dict[str, str]:
 async def test_who_changes_something_is_known_by_his_last_token_and_who_only_reads_is_not(database: Database) -> None:
     clock = TurnedClock(NOW)
     async with desk(database, identity=SHARED, clock=clock) as ada:
-        people = ada.parts.people
+        people = ada.services.people
         assert (await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))).status_code == 200
         assert await people.standing("ada", "external") is None
         body = job(targets={"groups": []}, tags=["env=staging"])
@@ -57,7 +57,7 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
             return super().verify(hash, password)  # type: ignore[return-value]
 
     async with desk(database) as ada:
-        ada.parts.access.logins._passwords = Passwords(Counted(1, 64, 1))
+        ada.services.access.logins._passwords = Passwords(Counted(1, 64, 1))
         await ada.http.post(
             "/users", json={"name": "off", "password": "correct horse battery", "grants": [{"role": "viewer"}], "disabled": True}
         )
@@ -69,7 +69,7 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
 
 async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(database: Database) -> None:
     async with desk(database) as ada:
-        passwords = ada.parts.access.passwords
+        passwords = ada.services.access.passwords
         async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
             waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
             await asyncio.sleep(0)
@@ -113,7 +113,7 @@ async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: 
 
 
 async def tried(ada: Desk, client: str, forwarded: str) -> None:
-    transport = httpx2.ASGITransport(app=app_on(ada.parts), client=(client, 4711))
+    transport = httpx2.ASGITransport(app=app_on(ada.services), client=(client, 4711))
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers={"X-Forwarded-For": forwarded}) as http:
         answer = await http.post("/auth/login", json={"username": "ada", "password": "x"})
         assert answer.status_code == 401

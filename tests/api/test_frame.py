@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.kit import Desk, app_on, desk, job, parts_on, problem
+from api.kit import Desk, app_on, desk, job, problem, services_on
 from opsjobs.api.auth import ANY_TOKEN, OPEN_DOORS, Permission
 from opsjobs.model.access import PERMISSIONS
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -247,7 +247,7 @@ async def test_the_requests_id_is_taken_where_it_is_sane_and_made_where_it_is_no
 
 async def test_a_bug_is_a_500_that_says_nothing_of_itself(database: Database) -> None:
     async with desk(database) as ada:
-        ada.parts.jobs = None
+        ada.services.jobs = None
         told = problem(await ada.http.get("/jobs"), 500, "internal")
         assert "NoneType" not in json.dumps(told)
 
@@ -257,7 +257,7 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None
     gone._pool.timeout = 0.2
     await gone.open()
     try:
-        transport = httpx2.ASGITransport(app=app_on(parts_on(gone)))
+        transport = httpx2.ASGITransport(app=app_on(services_on(gone)))
         async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs") as http:
             answer = await http.get("/jobs", headers={"Authorization": "Bearer opsc_x"})
             told = problem(answer, 503, "unavailable")

@@ -29,8 +29,10 @@ def nightly(name: str = "dump", credential: str = "db-prod", **fields: Any) -> d
     return job(name, **{**body, **fields})
 
 
-async def audited(parts: Any, action: str) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = await parts.database.fetch("select * from audit_log where action = %s order by id", [action])
+async def audited(services: Any, action: str) -> list[Mapping[str, Any]]:
+    rows: list[Mapping[str, Any]] = await services.database.fetch(
+        "select * from audit_log where action = %s order by id", [action]
+    )
     return rows
 
 
@@ -115,7 +117,7 @@ async def test_what_a_credential_gives_is_not_given_at_a_launch(database: Databa
         assert launched["parameters"] == {"password": "***"}
         looked = (await ada.http.post("/jobs/1/execute", json={"dry_run": True})).json()
         assert looked["parameters"] == {"password": "***"}
-        [used] = await audited(ada.parts, "credential.used")
+        [used] = await audited(ada.services, "credential.used")
         assert (used["actor"], used["thing"], used["thing_name"]) == ("ada", "credential", "db-prod")
         assert used["after"] == {"execution": launched["id"], "job": "dump", "parameter": "password"}
 
@@ -189,7 +191,7 @@ async def test_naming_a_credential_takes_the_right_to_use_credentials_everywhere
     grants = [{"role": "developer", "scope": "env=dev"}]
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=DB)
-        await ada.parts.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", labels={"env": "dev"}))
+        await ada.services.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", labels={"env": "dev"}))
         made = (await ada.http.post("/api-keys", json={"name": "ben", "grants": grants})).json()
         headers = {"Authorization": f"Bearer {made['token']}"}
         plain = job("plain", tags=["env=dev"], targets={"ids": ["web-1"]})
@@ -243,7 +245,7 @@ async def test_a_rotation_of_keys_leaves_alone_what_a_credential_gives(database:
         declared = [*nightly()["parameters"], {"name": "token", "type": "secret"}]
         await ada.http.post("/jobs", json=nightly(parameters=declared))
         await ada.http.post("/jobs/1/execute", json={"parameters": {"token": "t"}})
-        keys = [new_key(), *ada.parts.settings.security.encryption_keys]
+        keys = [new_key(), *ada.services.settings.security.encryption_keys]
         rotated = await KeyRotation(database, keys).rotate(10.0)
         assert (rotated.rewrapped, rotated.left, rotated.broken) == (2, 0, [])
         assert [key.id for key in rotated.keys][:2] == [key_id(decoded(key.reveal())) for key in keys]

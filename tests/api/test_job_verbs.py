@@ -42,7 +42,7 @@ async def test_a_preview_shows_all_and_starts_nothing(database: Database) -> Non
         assert (told["verdict"], told["estimate"]) == (None, {"seconds": None, "executions": 0})
         assert told["changes"] == {"since": None, "added": ["web-1", "web-2", "web-3"], "removed": []}
         assert (await desk.http.get("/executions")).json()["items"] == []
-        assert desk.rung == []
+        assert desk.notified == []
 
 
 async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are_told_from(database: Database) -> None:
@@ -181,7 +181,7 @@ async def test_more_attempts_than_the_service_allows_are_refused(database: Datab
 async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) -> None:
     async with live(database) as desk:
         await desk.http.post("/jobs", json=job())
-        ben = {"Authorization": f"Bearer {await desk.parts.people.create_key('ben', 'viewer')}"}
+        ben = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
         for path, body in (("/jobs/1/pause", None), ("/jobs/1/clone", None), ("/jobs/apply", {"jobs": [job("x")]})):
             problem(await desk.http.post(path, json=body, headers=ben), 403, "forbidden")
         assert (await desk.http.post("/jobs/1/validate", headers=ben)).status_code == 200

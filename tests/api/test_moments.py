@@ -40,7 +40,7 @@ async def test_a_preview_is_on_the_clock_of_the_zone_and_in_utc_and_stores_nothi
 
 async def test_a_preview_says_what_a_calendar_closes(database: Database) -> None:
     async with desk(database) as ada:
-        await ada.parts.calendars.create(CalendarDraft.model_validate(FREEZE))
+        await ada.services.calendars.create(CalendarDraft.model_validate(FREEZE))
         body = {"schedule": {**NIGHTLY, "calendars": ["freeze"]}, "from": "2026-10-24T00:00:00Z", "count": 4}
         moments = (await ada.http.post("/schedules/preview", json=body)).json()["moments"]
         assert [m["closed"] and m["closed"]["calendar"] for m in moments] == [None, "freeze", "freeze", None]
@@ -90,7 +90,7 @@ async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_c
     async with desk(database) as ada:
         soon = datetime.now(UTC) + timedelta(days=1)
         window = {"from": soon.isoformat(), "until": (soon + timedelta(days=2)).isoformat()}
-        await ada.parts.calendars.create(CalendarDraft.model_validate({"name": "freeze", "windows": [window]}))
+        await ada.services.calendars.create(CalendarDraft.model_validate({"name": "freeze", "windows": [window]}))
         quarter = {"type": "recurring", "every": "minutes", "interval": 15, "name": "quarter"}
         daily = {**NIGHTLY, "timezone": "UTC"}
         frozen = {**daily, "name": "frozen", "calendars": ["freeze"]}
@@ -104,7 +104,7 @@ async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_c
 
 async def test_a_forecast_has_limits_and_says_what_is_beyond_them(database: Database) -> None:
     async with desk(database) as ada:
-        ada.parts.forecasts = Forecasts(ada.parts.outlook, ada.parts.calendars, moments_at_most=100)
+        ada.services.forecasts = Forecasts(ada.services.outlook, ada.services.calendars, moments_at_most=100)
         minutely = {"type": "recurring", "every": "minutes", "interval": 1}
         await scheduled(ada, {**minutely, "name": "a"}, {**minutely, "name": "b"}, {**minutely, "name": "c"})
         told = (await ada.http.get("/schedules/forecast")).json()

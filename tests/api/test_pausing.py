@@ -25,7 +25,7 @@ async def test_of_a_paused_execution_nothing_starts_until_it_is_resumed(database
         resumed = await desk.http.post("/executions/1/resume")
         assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
         assert (resumed.json()["paused_by"], resumed.json()["pause_reason"]) == (None, None)
-        assert desk.rung == ["default"]
+        assert desk.notified == ["default"]
         assert set(await desk.story.begin()) == {"web-1", "web-2"}
         assert (await desk.http.post("/executions/1/resume")).json()["status"] == "running"
 
@@ -45,7 +45,7 @@ async def test_what_ends_or_has_ended_is_neither_paused_nor_resumed(database: Da
 async def test_an_approval_is_listed_and_decided_once(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch([target(1)])
-        asked = await desk.parts.ledger.ask_approval(1, "go", ApprovalTerms("May we?", expires_seconds=3_600))
+        asked = await desk.services.ledger.ask_approval(1, "go", ApprovalTerms("May we?", expires_seconds=3_600))
         pending = (await desk.http.get("/approvals?status=pending")).json()["items"]
         assert [(a["id"], a["execution_id"], a["action"], a["message"], a["status"]) for a in pending] == [
             (asked.id, 1, "go", "May we?", "pending")
@@ -56,7 +56,7 @@ async def test_an_approval_is_listed_and_decided_once(database: Database) -> Non
         decided = await desk.http.post(f"/approvals/{asked.uuid}/approve", json=said, headers=manager)
         assert (decided.status_code, decided.json()["status"]) == (200, "approved")
         assert (decided.json()["decided_by"], decided.json()["reason"]) == ("ben-manager", "all is well")
-        assert desk.rung == ["default"]
+        assert desk.notified == ["default"]
         problem(await desk.http.post(f"/approvals/{asked.id}/reject"), 409, "approval_decided")
         assert (await desk.http.get("/approvals?status=pending")).json()["items"] == []
         assert (await desk.http.get("/approvals?execution_id=1&decided_by=ben-manager")).json()["items"] == [decided.json()]
@@ -66,7 +66,7 @@ async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database
     async with live(database) as desk:
         await desk.story.launch([target(1)], commands=["a", "b"])
         run = (await desk.story.begin())["web-1"]
-        asked = await desk.parts.ledger.ask_approval(1, "step-1", ApprovalTerms("May we?"))
+        asked = await desk.services.ledger.ask_approval(1, "step-1", ApprovalTerms("May we?"))
         waits = RunMove(
             run.id,
             run.execution_id,
@@ -76,7 +76,7 @@ async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database
             waiting_for=WaitingFor.APPROVAL,
             awaits="step-1",
         )
-        await desk.parts.ledger.settle(Flush(desk.story._owner, "worker-1", 1, [waits]))
+        await desk.services.ledger.settle(Flush(desk.story._owner, "worker-1", 1, [waits]))
         assert (await desk.http.post(f"/approvals/{asked.id}/reject", json={"reason": "not today"})).json()[
             "status"
         ] == "rejected"
@@ -95,7 +95,7 @@ async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(database: D
 async def test_each_door_asks_for_its_permission(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch()
-        asked = await desk.parts.ledger.ask_approval(1, "go", ApprovalTerms("May we?"))
+        asked = await desk.services.ledger.ask_approval(1, "go", ApprovalTerms("May we?"))
         viewer, operator, manager = [await desk.as_role(role) for role in ("viewer", "operator", "manager")]
         for verb in ("pause", "resume"):
             problem(await desk.http.post(f"/executions/1/{verb}", headers=viewer), 403, "forbidden")

@@ -59,10 +59,10 @@ async def test_the_rules_are_listed_with_reasons_and_examples(database: Database
 async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(database: Database) -> None:
     urls = {"DATABASE_URL": "postgresql://nowhere", "REDIS_URL": "redis://nowhere", "ENCRYPTION_KEYS": "A" * 43 + "="}
     for wanted in ("on", "off"):
-        parts = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
-        assert (parts.judges is None, parts.judging is None) == (wanted == "off", wanted == "off")
+        services = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
+        assert (services.judges is None, services.judging is None) == (wanted == "off", wanted == "off")
     async with desk(database) as ada:
-        ada.parts.judges = None
+        ada.services.judges = None
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")
 
 
@@ -70,12 +70,12 @@ async def test_a_text_that_takes_long_holds_up_no_other_request(database: Databa
     async with desk(database) as ada:
         viewer = await ada.token_of("viewer")
         await ada.http.post("/safety/check", json={"text": "ls"}, headers=viewer)
-        pids = ada.parts.judges.pids()
+        pids = ada.services.judges.pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         text = {"text": "rm " + "*" * 400}
         slow = asyncio.create_task(ada.http.post("/safety/check", json=text, headers=viewer))
-        while not ada.parts.judges.is_busy:
+        while not ada.services.judges.is_busy:
             await asyncio.sleep(0)
         assert (await ada.http.get("/livez")).status_code == 200
         assert (await ada.http.get("/jobs")).status_code == 200

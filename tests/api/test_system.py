@@ -52,7 +52,7 @@ async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) 
 async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(database: Database) -> None:
     async with live(database) as desk:
         await Vault(database, [new_key()]).create(password("ada"))
-        await desk.parts.inspection.run_once()
+        await desk.services.inspection.run_once()
         answer = await desk.http.get("/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "degraded", "reasons": ["secrets_not_readable"]})
         assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["secrets_not_readable"]}
@@ -69,7 +69,7 @@ async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(database: Da
         problem(answer, 503, "database_disk_full")
         assert "disk of the database is full" in answer.json()["detail"]
         full = Complaint(DiskFull.code, DiskFull("").told)
-        monkeypatch.setattr(desk.parts.inspection, "complaints", [full])
+        monkeypatch.setattr(desk.services.inspection, "complaints", [full])
         assert (await desk.http.get("/health")).json() == {"status": "degraded", "reasons": ["database_disk_full"]}
         assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["database_disk_full"]}
         assert (await desk.http.get("/status")).json()["reasons"] == [{"code": full.code, "detail": full.detail}]
@@ -86,7 +86,7 @@ async def test_a_database_that_cannot_be_used_makes_the_service_not_ready(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live(database) as desk:
-        monkeypatch.setattr(desk.parts.inspection, "complaints", [Complaint("database_encoding", "LATIN1", fatal=True)])
+        monkeypatch.setattr(desk.services.inspection, "complaints", [Complaint("database_encoding", "LATIN1", fatal=True)])
         for path in ("/readyz", "/health"):
             answer = await desk.http.get(path)
             assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database_encoding"]})
@@ -99,11 +99,11 @@ async def test_the_service_is_ready_only_once_the_admin_token_is_good(database: 
         probes.admin_waits = True
         answer = await desk.http.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["admin_token"]})
-        await _admit_admin(desk.parts, token, probes)
+        await _admit_admin(desk.services, token, probes)
         assert (await desk.http.get("/readyz")).status_code == 200
         assert (await desk.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})).status_code == 200
-    assert create_app(desk.parts, admin_token=token).state.probes.admin_waits
-    assert not create_app(desk.parts).state.probes.admin_waits
+    assert create_app(desk.services, admin_token=token).state.probes.admin_waits
+    assert not create_app(desk.services).state.probes.admin_waits
 
 
 async def test_without_migrations_the_service_is_not_ready(database: Database) -> None:
@@ -120,7 +120,7 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(da
     await away.open()
     try:
         async with live(database) as desk:
-            desk.parts.fleet._database = away
+            desk.services.fleet._database = away
             answer = await desk.http.get("/health")
             assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database"]})
             assert answer.elapsed.total_seconds() < 20
@@ -165,7 +165,7 @@ async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> Non
 async def test_metrics_are_there_without_postgresql(database: Database) -> None:
     away = Database(NOWHERE)
     async with live(database) as desk:
-        desk.parts.fleet._database = away
+        desk.services.fleet._database = away
         await away.open()
         away._pool.timeout = 0.2
         assert "opsjobs_database_up 0\n" in (await desk.http.get("/metrics")).text

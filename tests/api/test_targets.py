@@ -74,8 +74,8 @@ async def test_a_test_tells_each_step_and_gets_the_opened_credential(database: D
         await ada.http.post("/targets", json=web(credential="login"))
         answer = await ada.http.post("/targets/1/test")
         assert answer.json() == {"ok": True, "steps": [{"name": "connect", "ok": True, "ms": 1.2, "error": None}]}
-        assert ada.parts.sessions.asked[0].credential.password.reveal() == "canary-pw"
-        ada.parts.sessions.refused = True
+        assert ada.services.sessions.asked[0].credential.password.reveal() == "canary-pw"
+        ada.services.sessions.refused = True
         refused = (await ada.http.post("/targets/1/test")).json()
         assert (refused["ok"], refused["steps"][0]["error"]) == (False, "refused")
         problem(await ada.http.post("/targets/9/test"), 404, "target_not_found")
@@ -84,11 +84,11 @@ async def test_a_test_tells_each_step_and_gets_the_opened_credential(database: D
 async def test_a_scan_shows_keys_and_trusts_none(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/targets", json=web())
-        ada.parts.sessions.keys = [HostKey(host_key(), "SHA256:abc")]
+        ada.services.sessions.keys = [HostKey(host_key(), "SHA256:abc")]
         keys = (await ada.http.post("/targets/1/scan-host-keys")).json()["host_keys"]
         assert [key["fingerprint"] for key in keys] == ["SHA256:abc"]
         assert (await ada.http.get("/targets/1")).json()["host_keys"] == []
-        ada.parts.sessions.refused = True
+        ada.services.sessions.refused = True
         problem(await ada.http.post("/targets/1/scan-host-keys"), 424, "connection_refused")
 
 

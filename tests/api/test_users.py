@@ -218,7 +218,7 @@ async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
         await ada.http.post("/users", json=user())
 
         async def tried(address: str, name: str, password: str = PASSWORD) -> int:
-            transport = httpx2.ASGITransport(app=app_on(ada.parts), client=(address, 4711))
+            transport = httpx2.ASGITransport(app=app_on(ada.services), client=(address, 4711))
             async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs") as http:
                 return (await http.post("/auth/login", json={"username": name, "password": password})).status_code
 

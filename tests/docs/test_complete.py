@@ -43,10 +43,10 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 def application() -> FastAPI:
     limits = Limits(max_actions=1, body_bytes=1, docs=True)
     access = SimpleNamespace(judge=None)
-    parts: Any = SimpleNamespace(
+    services: Any = SimpleNamespace(
         limits=limits, clock=None, journal=None, bus=None, executions=None, access=access, metrics=Metrics()
     )
-    return create_app(parts)
+    return create_app(services)
 
 
 # --- settings

@@ -46,7 +46,7 @@ def login(name: str = "web-key", **fields: Any) -> dict[str, Any]:
 async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
     """What `test` says, with this Vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
-    ada.parts.elsewhere = Elsewhere(ada.parts.vault, server, SystemClock())
+    ada.services.elsewhere = Elsewhere(ada.services.vault, server, SystemClock())
     try:
         answer = await ada.http.post(f"/credentials/{ref}/test")
     finally:
@@ -146,7 +146,7 @@ async def test_the_key_of_a_ca_stays_while_somebody_needs_it(database: Database,
 
 
 async def test_from_the_settings_to_a_machine(database_url: str, kit: VaultKit, tmp_path: Path) -> None:
-    """The parts as a process has them: an AppRole from a file, a password that is in Vault alone, and a login with it."""
+    """The services as a process has them: an AppRole from a file, a password that is in Vault alone, and a login with it."""
     role_id, secret_id = kit.approle()
     (tmp_path / "secret-id").write_text(secret_id + "\n")
     kit.put("web/login", {"word": CANARY})
@@ -159,24 +159,24 @@ async def test_from_the_settings_to_a_machine(database_url: str, kit: VaultKit, 
             "OPSJOBS_VAULT_SECRET_ID_FILE": str(tmp_path / "secret-id"),
         }
     )
-    parts = build(settings)
-    await parts.open()
+    services = build(settings)
+    await services.open()
     try:
         async with small_server(password=CANARY) as small:
             body = login(
                 "web-login", type="password", username="ada", source={**KEY, "path": "web/login", "fields": {"password": "word"}}
             )
-            await parts.vault.create(CredentialDraft.model_validate(body))
+            await services.vault.create(CredentialDraft.model_validate(body))
             machine = target("web-1", host="127.0.0.1", port=small.port, credential="web-login", host_keys=[small.host_line])
-            made = await parts.inventory.create(machine)
-            where = (await parts.inventory.endpoints(["1"]))["1"]
+            made = await services.inventory.create(machine)
+            where = (await services.inventory.endpoints(["1"]))["1"]
             assert where.credential is not None
             assert where.credential.password is None
-            assert await run(parts.sessions, where, "true") == (b"", b"", RemoteExit(0))
+            assert await run(services.sessions, where, "true") == (b"", b"", RemoteExit(0))
             assert small.logins == [f"password ada {CANARY}"]
             assert CANARY not in repr(where) + repr(made)
     finally:
-        await parts.close()
+        await services.close()
     assert kit.asked[-1] == ("POST", "auth/token/revoke-self")
 
 

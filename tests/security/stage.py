@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from api.kit import app_on
-from api.live import parts_for
+from api.live import services_for
 from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
@@ -21,14 +21,14 @@ class Stage:
     """ada asks (an administrator), ben and eve decide (managers), each by the headers of a token."""
 
     http: httpx2.AsyncClient
-    parts: Any
+    services: Any
     ada: Mapping[str, str]
     ben: Mapping[str, str]
     eve: Mapping[str, str]
 
     async def machine(self, name: str, **fields: Any) -> None:
         """Make it known."""
-        await self.parts.inventory.create(TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields))
+        await self.services.inventory.create(TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields))
 
     async def job(self, name: str = "restart-web", **fields: Any) -> int:
         """Store a job on web-1; its id."""
@@ -59,7 +59,7 @@ class Stage:
 
     async def audited(self) -> list[tuple[str, str, str | None]]:
         """Who did what, and why, of what was decided or overridden."""
-        rows = await self.parts.database.fetch(
+        rows = await self.services.database.fetch(
             "select actor, action, reason from audit_log where action ~ '^(approval|safety)' order by id"
         )
         return [(row["actor"], row["action"], row["reason"]) for row in rows]
@@ -67,17 +67,17 @@ class Stage:
 
 @asynccontextmanager
 async def stage(database: Database, judging: Callable[[Any], Judging] | None = None) -> AsyncIterator[Stage]:
-    """With web-1 in the inventory; `judging` makes the judge of these parts, else nothing is judged."""
-    parts = parts_for(database, [])
+    """With web-1 in the inventory; `judging` makes the judge of these services, else nothing is judged."""
+    services = services_for(database, [])
     if judging is not None:
-        parts.judging = judging(parts)
-        parts.launcher.judging = parts.judging
+        services.judging = judging(services)
+        services.launcher.judging = services.judging
     tokens = [
-        await parts.people.create_key(name, role) for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
+        await services.people.create_key(name, role) for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
     ]
     ada, ben, eve = [{"Authorization": f"Bearer {token}"} for token in tokens]
-    transport = httpx2.ASGITransport(app=app_on(parts))
+    transport = httpx2.ASGITransport(app=app_on(services))
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=ada) as http:
-        made = Stage(http, parts, ada, ben, eve)
+        made = Stage(http, services, ada, ben, eve)
         await made.machine("web-1")
         yield made

@@ -125,7 +125,7 @@ async def test_a_target_does_not_take_a_login_that_its_transport_has_not(databas
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=login(type_, name="web-pw"))
         problem(await ada.http.post("/targets", json=named("web-1")), 422, "wrong_credential_type")
-        ada.parts.inventory = TargetInventory(database, ada.parts.vault, local=True)
+        ada.services.inventory = TargetInventory(database, ada.services.vault, local=True)
         assert (await ada.http.post("/targets", json=named("here", transport="local"))).status_code == 201
 
 
@@ -146,7 +146,7 @@ async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Databas
     async with desk(database) as ada:
         await stocked(ada)
         only = Principal("ben", "api_key", (Grant(frozenset({"targets:manage", "targets:read"})),))
-        ada.parts.people.by_token = as_everybody(only)
+        ada.services.people.by_token = as_everybody(only)
         body = {"name": "web-2", "host": "10.0.0.6"}
         assert (await ada.http.post("/targets", json=body)).status_code == 201
         for naming in ({"jump": "web-1"}, {"credential": "web-pw"}):

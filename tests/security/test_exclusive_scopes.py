@@ -101,7 +101,7 @@ async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_
 
 async def test_names_are_held_no_longer_than_the_setting_says(database: Database) -> None:
     async with world(database) as all_:
-        all_.parts.launcher._limits = LaunchLimits(exclusive_seconds=3_600)
+        all_.services.launcher._limits = LaunchLimits(exclusive_seconds=3_600)
         run = {"actions": [{"command": "id"}], "targets": {"ids": [all_.things["target", STAGING]]}}
         for policy, seconds in (
             ({"exclusive": ["a"]}, 3_600),

@@ -25,11 +25,11 @@ HERE: dict[str, Any] = {"name": "here", "host": "127.0.0.1", "transport": "local
 RUN: dict[str, Any] = {"actions": [{"command": "id"}], "targets": {"ids": ["here"]}}
 
 
-def turn(parts: Any, *, on: bool) -> None:
+def turn(services: Any, *, on: bool) -> None:
     """Build what is asked for local targets with the setting on or off."""
-    parts.inventory = TargetInventory(parts.database, parts.vault, local=on)
-    parts.imports = Imports(parts.database, local=on)
-    parts.launcher._limits = LaunchLimits(local_transport=on)
+    services.inventory = TargetInventory(services.database, services.vault, local=on)
+    services.imports = Imports(services.database, local=on)
+    services.launcher._limits = LaunchLimits(local_transport=on)
 
 
 async def imported(ada: Desk, *entries: dict[str, Any]) -> list[Any]:
@@ -55,10 +55,10 @@ async def test_off_no_local_target_is_created_changed_or_imported(database: Data
 
 async def test_off_a_local_target_of_before_is_launched_on_no_more_and_can_be_mended(database: Database) -> None:
     async with desk(database) as ada:
-        turn(ada.parts, on=True)
+        turn(ada.services, on=True)
         path = (await ada.http.post("/targets", json=HERE)).headers["location"]
         assert (await ada.http.post("/run", json=RUN)).status_code == 202
-        turn(ada.parts, on=False)
+        turn(ada.services, on=False)
         refused = problem(await ada.http.post("/run", json=RUN), 422, "local_transport_off")
         assert "here" in refused["detail"]
         assert (await ada.http.put(path, json={**HERE, "transport": "ssh"})).status_code == 200
@@ -75,7 +75,7 @@ async def test_off_a_worker_opens_no_session() -> None:
 
 async def test_within_a_scope_nobody_makes_changes_imports_or_uses_one_although_it_is_on(database: Database) -> None:
     async with world(database) as all_:
-        turn(all_.parts, on=True)
+        turn(all_.services, on=True)
         path = (await all_.http.post("/targets", json=HERE)).headers["location"]
         scoped = all_.admit(badge("ben", ("manager", "env=staging")))
         problem(await all_.http.post("/targets", json={**HERE, "name": "mine"}, headers=scoped), 403, "out_of_reach")

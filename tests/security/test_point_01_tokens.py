@@ -232,7 +232,7 @@ async def test_point_01_forged_tokens_are_all_401_where_keys_are_published(datab
             answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()})
             assert {name: status for name, status in answered.items() if status != 200} == {}
             assert issuer.count("/keys") == 1  # at most once a minute, whatever was asked for
-            await ada.parts.access.close()
+            await ada.services.access.close()
 
 
 async def test_point_01_one_algorithm_of_the_family_where_one_is_set(database: Database) -> None:
@@ -241,7 +241,7 @@ async def test_point_01_one_algorithm_of_the_family_where_one_is_set(database: D
         async with desk(database, identity=IdentitySettings(jwks_url=f"{issuer.url}/keys", jwt_algorithm="ES256")) as ada:
             answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()})
             assert answered == {name: 200 if name == "ES256" else 401 for name in BY_KEY_PAIR_GOOD}
-            await ada.parts.access.close()
+            await ada.services.access.close()
 
 
 async def test_point_01_without_any_configuration_no_token_but_ours_is_taken(database: Database) -> None:

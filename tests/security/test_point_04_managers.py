@@ -16,7 +16,7 @@ async def test_point_04_an_import_does_not_send_a_stored_login_another_way_witho
     database: Database,
 ) -> None:
     async with world(database) as all_:
-        await all_.parts.vault.create(LOGIN)
+        await all_.services.vault.create(LOGIN)
         mine = await all_.target("stg-1", STAGING, credential="root-pw")
         behind = await all_.target("stg-2", STAGING, jump="stg-1")
         stood = [(await all_.http.get(f"/targets/{target}")).json() for target in (mine, behind)]

@@ -61,9 +61,9 @@ async def stage(database: Database) -> AsyncIterator[tuple[Live, TurnedClock, li
     """An execution at work, streams that are judged by a clock that stands, and how often a token was judged."""
     clock, judged = TurnedClock(), list[str]()
     async with live(database, clock=clock) as desk:
-        desk.parts.limits = replace(desk.parts.limits, stream_check_seconds=CHECK_SECONDS)
+        desk.services.limits = replace(desk.services.limits, stream_check_seconds=CHECK_SECONDS)
         desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
-        judge = desk.parts.access.judge
+        judge = desk.services.access.judge
         principal = judge.principal
 
         async def counted(token: str) -> Any:
@@ -143,7 +143,7 @@ async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
 
 async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_gap(database: Database) -> None:
     async with stage(database) as (desk, clock, judged):
-        key = {"Authorization": f"Bearer {await desk.parts.people.create_key('ben', 'viewer')}"}
+        key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
         async with viewer(desk, key) as seen:
             await seen.until("id: 1")
             before = len(judged)
@@ -167,14 +167,14 @@ async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
 ) -> None:
     monkeypatch.setattr(stream_reauth, "PATIENCE_SECONDS", 0.2)
     async with stage(database) as (desk, clock, _):
-        key = {"Authorization": f"Bearer {await desk.parts.people.create_key('ben', 'viewer')}"}
+        key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
         async with viewer(desk, key) as seen:
             await seen.until("id: 1")
 
             async def away(_token: str) -> Any:
                 raise Unavailable("away")
 
-            desk.parts.access.judge.principal = away
+            desk.services.access.judge.principal = away
             clock.turn(CHECK_SECONDS)
             await desk.story.write("web-1", b"secret\n")
             assert "secret" not in "".join(await seen.rest())
@@ -241,7 +241,7 @@ async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_nev
         size = 3 * (256 << 10)
         stored = (await ada.http.post("/files?name=large", content=b"x" * size)).json()
         path = f"/files/{stored['id']}/content"
-        token = await ada.parts.people.create_key("ben", "viewer")
+        token = await ada.services.people.create_key("ben", "viewer")
 
         async def nothing() -> None:
             return
@@ -260,7 +260,7 @@ async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_nev
         assert 0 < cut.bytes < size
         assert (cut.whole, cut.dropped) == (False, True)
 
-        ada.parts.limits = replace(ada.parts.limits, download_seconds=0.05)
+        ada.services.limits = replace(ada.services.limits, download_seconds=0.05)
 
         async def for_ever() -> None:
             await asyncio.Event().wait()

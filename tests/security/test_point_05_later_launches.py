@@ -177,8 +177,8 @@ async def test_point_05_the_owner_of_a_schedule_is_who_does_not_approve_its_laun
 async def test_point_05_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(database: Database) -> None:
     async with world(database) as all_:
         eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
-        assert await all_.parts.people.seen.standing("eve") is None
+        assert await all_.services.people.seen.standing("eve") is None
         await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
-        kept = await all_.parts.people.seen.standing("eve")
+        kept = await all_.services.people.seen.standing("eve")
         assert kept is not None
         assert kept.may("jobs:execute")

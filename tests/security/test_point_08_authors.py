@@ -65,7 +65,7 @@ async def test_point_08_where_that_leaves_nobody_an_override_with_a_reason_passe
 async def test_point_08_who_made_or_changed_the_schedule_does_not_approve_what_it_fires(database: Database, role: str) -> None:
     async with stage(database) as at:
         job = await made(at, at.ada)
-        cara = {"Authorization": f"Bearer {await at.parts.people.create_key('cara', 'manager')}"}
+        cara = {"Authorization": f"Bearer {await at.services.people.create_key('cara', 'manager')}"}
         schedule = await made(at, at.ben, f"/jobs/{job}/schedules", **CRON)
         changed = await at.http.put(
             f"/schedules/{schedule}", json={**CRON, "cron": "0 4 * * *"}, headers={**at.eve, "If-Match": "*"}
@@ -101,7 +101,7 @@ async def test_point_08_a_retry_is_of_the_same_author(database: Database) -> Non
 async def test_point_08_an_author_is_a_person_whatever_key_he_holds(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.parts.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
             answer = await at.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
@@ -132,9 +132,9 @@ async def test_point_08_what_a_release_before_has_stored_is_of_whoever_has_its_a
 async def test_point_08_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys(database: Database) -> None:
     """Known to be zoe's: it neither approves what zoe wrote, nor is refused as a key that may be anybody's is."""
     async with stage(database) as at:
-        await at.parts.people.users.create("zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}])
-        zoe = await at.parts.people.standing("zoe", "user")
-        issued = await at.parts.people.issue_key(NewKey("zoes", [role_grant("admin")]), None, zoe)
+        await at.services.people.users.create("zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+        zoe = await at.services.people.standing("zoe", "user")
+        issued = await at.services.people.issue_key(NewKey("zoes", [role_grant("admin")]), None, zoe)
         zoes = {"Authorization": f"Bearer {issued[1]}"}
         second = (await at.http.post("/api-keys", json={"name": "second", "role": "manager"}, headers=zoes)).json()
         hers = {"Authorization": f"Bearer {second['token']}"}

@@ -48,7 +48,7 @@ async def test_point_08_an_approval_expires_when_what_would_run_where_has_change
     async with stage(database) as at:
         execution = await at.execute(await at.job(policy=POLICY))
         path = f"/approvals/{execution['waiting_on']['approval']}"
-        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         problem(await at.http.post(f"{path}/approve", json={}, headers=at.ben), 409, "approval_expired")
         ended = (await at.http.get(f"/executions/{execution['id']}")).json()
         assert (ended["status"], "has changed" in ended["error"]) == ("rejected", True)
@@ -82,11 +82,11 @@ async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(databas
 async def test_point_08_only_those_named_may_decide(database: Database) -> None:
     async with stage(database) as at:
         for name in ("eve", "zoe"):
-            await at.parts.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
         zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
         eve = Principal.of_role("eve", "admin", "user", person="eve")
-        _, token = await at.parts.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve)
-        _, token_of_zoe = await at.parts.people.issue_key(NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe)
+        _, token = await at.services.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve)
+        _, token_of_zoe = await at.services.people.issue_key(NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe)
         hers, not_hers = ({"Authorization": f"Bearer {one}"} for one in (token, token_of_zoe))
         execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
@@ -130,7 +130,7 @@ async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(data
     async with stage(database) as at:
         actions = [{"type": "approval", "key": "go", "message": "May we?"}, {"type": "command", "command": "uptime"}]
         execution = await at.execute(await at.job(actions=actions))
-        asked = await at.parts.approving.ask(execution["id"], actions[0])
+        asked = await at.services.approving.ask(execution["id"], actions[0])
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
         problem(await at.http.post(path, json={}), 403, "own_request")
@@ -176,7 +176,7 @@ def test_point_08_one_person_is_not_four_eyes(requester: Requester, approver: Pr
 async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.parts.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
         body = {"name": "j", "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": ["web-1"]}}
         made = await at.http.post("/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=at.ben)
         job = made.json()["id"]

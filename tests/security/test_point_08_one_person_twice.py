@@ -58,9 +58,9 @@ async def test_point_08_a_step_is_known_by_its_uuid_in_any_case(database: Databa
 async def test_point_08_a_maker_and_the_key_that_they_made_count_once(database: Database) -> None:
     async with stage(database) as at:
         for name in ("zoe", "mgr"):
-            await at.parts.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
         root = Principal.of_role("ben", "admin", "api_key")
-        _, token = await at.parts.people.issue_key(NewKey("spare", [role_grant("manager")], None, "mgr"), None, root)
+        _, token = await at.services.people.issue_key(NewKey("spare", [role_grant("manager")], None, "mgr"), None, root)
         spare = {"Authorization": f"Bearer {token}"}
         execution = await at.execute(await at.job(policy=TWO))
         assert (await approve(at, execution, at.ben)).json()["status"] == "pending"

@@ -21,8 +21,8 @@ APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
 
 async def refusals(at: Stage, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
-    spec = (await at.parts.ledger.specs([execution]))[execution]
-    endpoint = (await at.parts.inventory.endpoints(["1"]))["1"]
+    spec = (await at.services.ledger.specs([execution]))[execution]
+    endpoint = (await at.services.inventory.endpoints(["1"]))["1"]
     return await Pinning().refusal(compile_spec(spec, {}), 1, endpoint)
 
 
@@ -38,9 +38,9 @@ async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_abou
             body = {"override_safety": True, "reason": "alone on call"}
         execution = (await at.http.post(path, json=body)).json()["id"]
         assert await refusals(at, execution) is None
-        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"]))
+        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"]))
         assert await refusals(at, execution) is None
-        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         told = await refusals(at, execution)
         assert told is None if door == "free" else "version 1 then, 3 now" in (told or "")
 
@@ -57,12 +57,12 @@ async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_appro
 
         job = await at.job(actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED)
         execution = (await at.execute(job))["id"]
-        spec = (await at.parts.ledger.specs([execution]))[execution]
+        spec = (await at.services.ledger.specs([execution]))[execution]
         assert [list(pins_of_step(action)) for action in spec.actions] == [["2"], ["2"]]
         (asked,) = (await at.http.get("/approvals")).json()["items"]
         shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
         assert [(action["job"], "pins" in action) for action in shown] == [("inner", False)] * 2
-        inventory, vault = at.parts.inventory, at.parts.vault
+        inventory, vault = at.services.inventory, at.services.vault
         with pytest.raises(Invalid, match="more than 1 targets"):
             await with_steps_pinned(spec.actions, inventory, vault, at_most=1)
         gone = [{**spec.actions[0], "targets": {"ids": ["db-7"]}}]
@@ -72,10 +72,10 @@ async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_appro
 async def test_point_08_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:
     async with stage(database) as at:
         await at.machine("gate")
-        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate"))
+        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate"))
         execution = await at.execute(await at.job(policy=APPROVED))
         assert await refusals(at, execution["id"]) is None
-        await at.parts.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
+        await at.services.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
         assert "the way to it" in (await refusals(at, execution["id"]) or "")
 
 
@@ -85,7 +85,7 @@ async def test_point_08_a_login_that_is_somebody_else_by_now_is_not_what_was_app
     async with stage(database) as at:
         login = {"name": "web-pw", "type": "password", "username": "deploy", "password": "first"}
         assert (await at.http.post("/credentials", json=login)).status_code == 201
-        await at.parts.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw"))
+        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw"))
         execution = await at.execute(await at.job(policy=APPROVED))
         for changed, same in (({"password": "second"}, True), ({"username": "root"}, False)):
             login |= changed

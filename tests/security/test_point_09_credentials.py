@@ -34,7 +34,7 @@ async def test_point_09_every_type_is_stored_sealed_and_opens_to_what_was_given(
             made = await ada.http.post("/credentials", json=body)
             assert made.status_code == 201, made.text
             secrets = {k: v for k, v in body.items() if k not in ("name", "type", "username", "principal")}
-            assert {k: v.strip() for k, v in (await opened(ada.parts.vault, number)).items()} == {
+            assert {k: v.strip() for k, v in (await opened(ada.services.vault, number)).items()} == {
                 k: v.strip() for k, v in secrets.items()
             }
             assert not any(secret.strip()[:40] in made.text for secret in secrets.values())
@@ -106,7 +106,7 @@ async def test_point_09_what_cannot_work_is_refused_with_the_way_out(
 async def test_point_09_a_rotated_credential_is_the_same_login_with_a_new_secret(database: Database) -> None:
     async with desk(database) as ada:
         made = (await ada.http.post("/credentials", json=login("password"))).json()
-        await ada.parts.inventory.create(target("web-1", credential="password"))
+        await ada.services.inventory.create(target("web-1", credential="password"))
         await database.fetch(
             """insert into circuits (target_id, credential_id, login, state, code, message, since, until)
                values ('1', '1', 'x', 'open', 'auth_failed', 'no', now(), now()) returning id"""
@@ -116,7 +116,7 @@ async def test_point_09_a_rotated_credential_is_the_same_login_with_a_new_secret
         assert {k: v for k, v in made.items() if k not in ("version", "updated_at")} == {
             k: v for k, v in rotated.json().items() if k not in ("version", "updated_at")
         }
-        endpoint = (await ada.parts.inventory.endpoints(["1"]))["1"]
+        endpoint = (await ada.services.inventory.endpoints(["1"]))["1"]
         assert (endpoint.credential.version, endpoint.credential.password.reveal()) == (2, "canary-2")
         assert await database.fetch("select id from circuits") == []
         told = await database.fetch_one(
@@ -132,7 +132,7 @@ async def test_point_09_each_type_rotates_to_parts_of_its_own_kind_alone(databas
         await ada.http.post("/credentials", json=login(type_))
         new = {k: v for k, v in login(type_).items() if k not in ("name", "type", "username", "principal")}
         assert (await ada.http.post("/credentials/1/rotate", json=new)).json()["version"] == 2
-        assert {k: v.strip() for k, v in (await opened(ada.parts.vault, 1)).items()} == {k: v.strip() for k, v in new.items()}
+        assert {k: v.strip() for k, v in (await opened(ada.services.vault, 1)).items()} == {k: v.strip() for k, v in new.items()}
         other = {"password": "x"} if type_ != "password" else {"keytab": "x"}
         surplus = new | other if type_ == "kerberos" else other
         problem(await ada.http.post("/credentials/1/rotate", json=surplus), 422, "invalid_credential")
@@ -146,7 +146,7 @@ async def test_point_09_a_certificate_is_renewed_without_its_key(database: Datab
         )
         renewed = ssh_certificate(KEY, days=30)
         assert (await ada.http.post("/credentials/1/rotate", json={"certificate": renewed})).status_code == 200
-        held = await opened(ada.parts.vault, 1)
+        held = await opened(ada.services.vault, 1)
         assert (held["certificate"].strip(), held["private_key"]) == (renewed.strip(), pem_of(KEY))
         other = ssh_certificate(Ed25519PrivateKey.generate())
         problem(await ada.http.post("/credentials/1/rotate", json={"certificate": other}), 422, "invalid_credential")

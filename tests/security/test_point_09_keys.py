@@ -180,7 +180,7 @@ async def test_point_09_only_an_admin_rotates_keys_and_it_is_on_record(database:
     async with desk(database) as ada:
         key = named(OLD)
         await Vault(database, [OLD]).create(password("login"))
-        ada.parts.keys = KeyRotation(database, [NEW, OLD])
+        ada.services.keys = KeyRotation(database, [NEW, OLD])
         assert (await ada.http.get("/keys")).json()["items"][1] == {
             "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0, "audit_chain": 1},
             "removable": False,

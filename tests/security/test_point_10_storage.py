@@ -79,9 +79,9 @@ async def test_point_10_no_table_holds_a_secret_or_a_digest_of_one(
             assert base64.b64encode(body) not in everything
         assert opened == [], "a launch opens nothing: the worker does, just before the session"
         # It is there all the same, for who holds the key.
-        assert (await open_many(ada.parts.vault, ["1"]))["1"].password.reveal() == ROTATED.text
-        spec = (await ada.parts.ledger.specs([1]))[1]
-        assert ada.parts.vault.open_parameters(spec.execution_uuid, spec.parameters)["token"].reveal() == TOKEN.text
+        assert (await open_many(ada.services.vault, ["1"]))["1"].password.reveal() == ROTATED.text
+        spec = (await ada.services.ledger.specs([1]))[1]
+        assert ada.services.vault.open_parameters(spec.execution_uuid, spec.parameters)["token"].reveal() == TOKEN.text
 
 
 async def test_point_10_what_is_told_of_a_credential_and_an_execution_shows_no_secret(database: Database) -> None:

@@ -81,6 +81,6 @@ def test_point_12_a_token_of_one_installation_is_none_in_another() -> None:
 
 async def test_point_12_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(database: Database) -> None:
     async with desk(database) as ada:
-        own = OwnTokens(ada.parts.settings.security.encryption_keys, ada.parts.clock, minutes=15)
+        own = OwnTokens(ada.services.settings.security.encryption_keys, ada.services.clock, minutes=15)
         token, _ = own.issue(SESSION, "ada")
         problem(await ada.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}), 401, "token_invalid")

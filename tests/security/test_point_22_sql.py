@@ -34,7 +34,7 @@ def parameters(description: dict[str, Any]) -> list[tuple[str, str]]:
 
 async def test_point_22_no_text_of_a_caller_becomes_a_statement(database: Database) -> None:
     async with live(database) as on:
-        await on.parts.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
+        await on.services.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
         asked = parameters((await on.http.get("/openapi.json")).json())
         assert len(asked) > 80
         for number, (path, name) in enumerate(asked):

@@ -50,13 +50,13 @@ async def test_point_25_nothing_waits_longer_than_the_setting(database: Database
         refused = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "wait_too_long")
         assert "OPSJOBS_WAIT_LIMIT" in refused["detail"]
         assert refused["errors"][0]["pointer"] == pointer
-        ada.parts.limits = replace(ada.parts.limits, wait_seconds=31 * 86_400.0)
+        ada.services.limits = replace(ada.services.limits, wait_seconds=31 * 86_400.0)
         assert (await ada.http.post("/jobs", json=job("fits", **fields))).status_code == 201
 
 
 async def test_point_25_a_caller_has_so_many_open_executions_by_every_door_and_others_have_theirs(database: Database) -> None:
     async with live(database) as on:
-        on.app.state.open_executions = OpenExecutions(2, on.parts.executions, on.parts.clock)
+        on.app.state.open_executions = OpenExecutions(2, on.services.executions, on.services.clock)
         await on.targets("web-1")
         run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
         made = (await on.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))).json()
@@ -99,7 +99,7 @@ class Counting:
 
 async def test_point_25_the_database_is_asked_for_the_count_once_in_a_while_only(database: Database) -> None:
     async with desk(database) as ada:
-        caller = await ada.parts.people.by_token(ada.token)
+        caller = await ada.services.people.by_token(ada.token)
     executions: Any = Counting()
     clock: Any = Ticking()
     quota = OpenExecutions(1_000, executions, clock)

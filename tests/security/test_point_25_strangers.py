@@ -128,7 +128,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(datab
                 asked += 1
                 return HEAD
 
-        ada.parts.fleet = Fleet()
+        ada.services.fleet = Fleet()
         for path in ("/health", "/readyz", "/livez"):
             for _ in range(AT_ONCE):
                 assert (await prober.get(path)).status_code == 200

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.kit import app_on, job
-from api.live import parts_for
+from api.live import services_for
 from docs.test_complete import application
 from kit.story import Story
 from opsjobs.model.approval import ApprovalTerms
@@ -148,10 +148,10 @@ LOST = RunError(ErrorCode.LOST, "contact was lost")
 class Stage:
     """The application on a database, and what the machines of its executions did."""
 
-    def __init__(self, database: Database, http: httpx2.AsyncClient, parts: Any) -> None:
+    def __init__(self, database: Database, http: httpx2.AsyncClient, services: Any) -> None:
         self.database = database
         self.http = http
-        self.parts = parts
+        self.services = services
         self.story = Story(database)
         self.ids: dict[str, int] = {}
         self.tokens: dict[str, str] = {}
@@ -160,15 +160,15 @@ class Stage:
         """Have happen what the step needs."""
         if step.route == "POST /circuits/{target}/reset":
             key = CircuitKey(str(self.ids["web"]), "")
-            await self.parts.circuits.tell([Report(key, "a", ErrorCode.AUTH_FAILED, "refused")])
+            await self.services.circuits.tell([Report(key, "a", ErrorCode.AUTH_FAILED, "refused")])
         if step.route == "POST /executions/{id}/retry":
             await self._lose("first", "web-1", "web-2")
         if step.route == "POST /dead-letters/revive":
             await self._lose("fourth", "web-2")
         if step.route == "POST /approvals/{id}/approve":
-            self.tokens["mia"] = await self.parts.people.create_key("mia", "manager")
+            self.tokens["mia"] = await self.services.people.create_key("mia", "manager")
             for action in ("go", "stop"):
-                asked = await self.parts.ledger.ask_approval(self.ids["third"], action, ApprovalTerms("May we?"))
+                asked = await self.services.ledger.ask_approval(self.ids["third"], action, ApprovalTerms("May we?"))
                 self.ids[action] = asked.id
 
     async def _lose(self, execution: str, *machines: str) -> None:
@@ -216,15 +216,15 @@ class Stage:
 @asynccontextmanager
 async def stage(database: Database) -> AsyncIterator[Stage]:
     """The application, called without a network, by ada, who is an admin."""
-    parts = parts_for(database, [])
-    parts.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
+    services = services_for(database, [])
+    services.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
     key = new_key()
-    parts.vault, parts.keys = Vault(database, [key]), KeyRotation(database, [new_key(), key])
-    token = await parts.people.create_key("ada", "admin")
-    transport = httpx2.ASGITransport(app=app_on(parts), raise_app_exceptions=False)
+    services.vault, services.keys = Vault(database, [key]), KeyRotation(database, [new_key(), key])
+    token = await services.people.create_key("ada", "admin")
+    transport = httpx2.ASGITransport(app=app_on(services), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
-        yield Stage(database, http, parts)
+        yield Stage(database, http, services)
 
 
 def test_every_route_that_changes_something_is_among_the_steps() -> None:

@@ -47,7 +47,7 @@ async def test_point_29_while_the_auth_service_is_away_nobody_is_let_in_whoever_
             clock.turn(15)
             problem(await asked(ada, "opaque-token"), 503, "unavailable")
             assert (await ada.http.get("/auth/me")).status_code == 200, "our own keys need no Auth Service"
-            await ada.parts.access.close()
+            await ada.services.access.close()
 
 
 async def test_point_29_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again_at_once(database: Database) -> None:
@@ -62,7 +62,7 @@ async def test_point_29_what_the_auth_service_says_no_to_is_401_and_not_asked_ab
             server.at[VALIDATE] = (200, ADA)
             clock.turn(15)
             assert (await asked(ada, "no-401-0")).status_code == 200
-            await ada.parts.access.close()
+            await ada.services.access.close()
 
 
 async def test_point_29_a_token_without_exp_is_taken_only_where_it_is_asked_about(database: Database) -> None:
@@ -89,7 +89,7 @@ async def test_point_29_a_token_without_exp_is_taken_only_where_it_is_asked_abou
             assert (await asked(ada, "for-five-seconds")).status_code == 200
             clock.turn(20)
             assert (await asked(ada, "for-five-seconds")).status_code == 401
-            await ada.parts.access.close()
+            await ada.services.access.close()
 
 
 async def test_point_29_elsewhere_a_token_without_exp_is_refused(database: Database) -> None:

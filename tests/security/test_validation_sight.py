@@ -26,7 +26,7 @@ def upload(file: str, target: str) -> dict[str, Any]:
 
 async def test_a_caller_without_credentials_use_does_not_learn_which_credentials_there_are(database: Database) -> None:
     async with world(database) as all_:
-        await all_.parts.vault.create(CredentialDraft(name="real", type="password", username="root", password="s3cret-s3cret"))
+        await all_.services.vault.create(CredentialDraft(name="real", type="password", username="root", password="s3cret-s3cret"))
         viewer = all_.admit(badge("eve", ("viewer", "")))
         for body in (become, secret):
             told = []

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx2
 
 from api.kit import app_on, known_to
-from api.live import parts_for
+from api.live import services_for
 from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.store.blobs import seal
@@ -55,14 +55,14 @@ class World:
 
     http: httpx2.AsyncClient
     app: Any
-    parts: Any
+    services: Any
     rung: list[str]
     things: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def admit(self, principal: Principal) -> dict[str, str]:
         """The headers of a principal."""
         token = f"badge-of-{principal.kind}-{principal.name}"
-        self.parts.people.given[token] = principal
+        self.services.people.given[token] = principal
         return {"Authorization": f"Bearer {token}"}
 
     async def status(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> int:
@@ -121,9 +121,9 @@ class World:
         target = await self.target(f"web-{env}-{tag}", env)
         job = await self.job(f"job-{env}-{tag}", env, target)
         execution = await self.ended(job)
-        rows = await self.parts.database.fetch("select id from target_runs where execution_id = %s", [execution])
-        await self.parts.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
-        asked = await self.parts.ledger.ask_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
+        rows = await self.services.database.fetch("select id from target_runs where execution_id = %s", [execution])
+        await self.services.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
+        asked = await self.services.ledger.ask_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
         made = await self.schedule(job, f"nightly-{env}")
         self.things |= {
             ("target", env): target,
@@ -156,10 +156,10 @@ class World:
 
     async def artifact(self, execution: int, run: int, env: str) -> str:
         """Something that came from a target; its id."""
-        written = await self.parts.contents.write(_once(env), limit_bytes=100)
+        written = await self.services.contents.write(_once(env), limit_bytes=100)
         query = """insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id)
             values (%s, %s, %s, 'step-1', 1, %s, %s) returning id"""
-        async with self.parts.database.transaction() as connection:
+        async with self.services.database.transaction() as connection:
             values = [uuid4(), execution, run, f"/{env}", await seal(connection, written)]
             row = await (await connection.execute(query, values)).fetchone()
         return str(row["id"])
@@ -179,14 +179,14 @@ async def _once(text: str) -> AsyncIterator[bytes]:
 async def world(database: Database) -> AsyncIterator[World]:
     """The application over ASGI with both halves furnished; ada is the administrator."""
     rung: list[str] = []
-    parts = parts_for(database, rung)
-    known_to(parts, Badges(database))
-    token = await parts.people.create_key("ada", "admin")
-    app = app_on(parts)
+    services = services_for(database, rung)
+    known_to(services, Badges(database))
+    token = await services.people.create_key("ada", "admin")
+    app = app_on(services)
     headers = {"Authorization": f"Bearer {token}"}
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
-        made = World(http, app, parts, rung)
+        made = World(http, app, services, rung)
         await made.furnish(STAGING)
         await made.furnish(FOREIGN)
         try:

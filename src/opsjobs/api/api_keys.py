@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
@@ -56,15 +57,15 @@ class ApiKeyDraft(ApiModel):
 
 
 @router.post("/api-keys", status_code=201, dependencies=[requires("system:admin")], summary="Create an API key")
-async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, idem: Idempotent) -> Response:
     """The answer holds the token, this once: only its hash is kept. Nobody gives more than he holds."""
-    parts, grants = request.app.state.parts, draft.given()
-    _check_expiry(draft.expires_at, parts.clock.now())
+    grants = draft.given()
+    _check_expiry(draft.expires_at, services.clock.now())
     check_given(request, grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
-    await _check_person(parts.people, draft.person)
+    await _check_person(services.people, draft.person)
     new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at, draft.person, draft.reuse_name)
-    issued = await parts.people.issue_key(new, idem, principal_of(request))
+    issued = await services.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return replayed(request, issued)
     key, token = issued
@@ -72,21 +73,21 @@ async def create(request: Request, draft: ApiKeyDraft, idem: Idempotent) -> Resp
 
 
 @router.get("/api-keys", dependencies=[requires("system:admin")], summary="List API keys")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
     """Without their tokens."""
-    return listed(request, await request.app.state.parts.people.list_keys(page))
+    return listed(request, await services.people.list_keys(page))
 
 
 @router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Show an API key")
-async def show(id: str, request: Request) -> Response:
+async def show(id: str, services: ServicesDep) -> Response:
     """Without its token."""
-    return JSONResponse((await request.app.state.parts.people.get_key(id)).data())
+    return JSONResponse((await services.people.get_key(id)).data())
 
 
 @router.delete("/api-keys/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete an API key")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """From now on its token is refused. Nobody deletes one that holds more than he does."""
-    people = request.app.state.parts.people
+    people = services.people
     gone = await people.get_key(id)
     check_holds(request, f"The API key {gone.name}", gone.grants)
     await people.delete_key(id)

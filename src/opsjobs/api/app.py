@@ -38,7 +38,7 @@ from opsjobs.api import (
     safety,
     schedule_preview,
     schedules,
-    services,
+    service_identities,
     stream,
     system,
     targets,
@@ -71,29 +71,29 @@ ADMIN_RETRY_SECONDS = 1
 GRACE_SECONDS = 10
 
 
-def create_app(parts: Services, *, admin_token: Secret | None = None) -> FastAPI:
-    """The application over these parts; opens and closes them with its lifespan.
+def create_app(services: Services, *, admin_token: Secret | None = None) -> FastAPI:
+    """Return the application over these services; its lifespan opens and closes them.
 
-    `parts.limits` says how large a body may be, and whether /docs and /openapi.json are there at all. `admin_token` is made
+    `services.limits` says how large a body may be, and whether /docs and /openapi.json are there at all. `admin_token` is made
     valid at start, as the API key `admin`.
     """
     app = FastAPI(
         title="opsjobs",
         version=__version__,
         description="OpsConductor's Job Execution Service: jobs on thousands of machines, agentless, over SSH.",
-        openapi_url="/openapi.json" if parts.limits.docs else None,
+        openapi_url="/openapi.json" if services.limits.docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         root_path_in_servers=False,
-        lifespan=_lifespan(parts, admin_token),
+        lifespan=_lifespan(services, admin_token),
     )
-    app.state.parts = parts
-    app.state.probes = Probes(parts, admin_waits=admin_token is not None)
-    app.state.streams = Streams(parts.limits.streams_a_caller)
-    app.state.open_executions = OpenExecutions(parts.limits.open_executions, parts.executions, parts.clock)
-    app.state.file_quota = FileQuota(parts.limits.files_bytes, parts.limits.files_a_caller_bytes)
-    app.state.followers = Followers(parts.journal, parts.bus)
+    app.state.services = services
+    app.state.probes = Probes(services, admin_waits=admin_token is not None)
+    app.state.streams = Streams(services.limits.streams_a_caller)
+    app.state.open_executions = OpenExecutions(services.limits.open_executions, services.executions, services.clock)
+    app.state.file_quota = FileQuota(services.limits.files_bytes, services.limits.files_a_caller_bytes)
+    app.state.followers = Followers(services.journal, services.bus)
     for noun in (
         executions,  # first what is asked for most: a router takes a request after all those before it were tried
         jobs_as_code,  # before jobs: /jobs/export is no job's id
@@ -118,38 +118,38 @@ def create_app(parts: Services, *, admin_token: Secret | None = None) -> FastAPI
         api_keys,
         login,
         users,
-        services,
+        service_identities,
         audit,
         system,
     ):
         app.include_router(noun.router)
     problems.install(app)
-    openapi.describe(app, docs=parts.limits.docs)
-    _add_layers(app, parts)
+    openapi.describe(app, docs=services.limits.docs)
+    _add_layers(app, services)
     return app
 
 
-def _add_layers(app: FastAPI, parts: Services) -> None:
+def _add_layers(app: FastAPI, services: Services) -> None:
     """Put the layers around the routes, from the inside out: a request meets Frame first, then Tokens, Rates, MethodCheck, Bodies."""
     app.state.methods = Methods(app)
-    app.add_middleware(JsonBodyMiddleware, limit_bytes=parts.limits.body_bytes, methods=app.state.methods, raw=RAW)
+    app.add_middleware(JsonBodyMiddleware, limit_bytes=services.limits.body_bytes, methods=app.state.methods, raw=RAW)
     app.add_middleware(MethodCheck, methods=app.state.methods)
-    app.add_middleware(Rates, a_second=parts.limits.requests_a_second, clock=parts.clock)
+    app.add_middleware(Rates, a_second=services.limits.requests_a_second, clock=services.clock)
     callers, strangers = (
-        Callers(parts.limits.trusted_proxies),
-        UnauthenticatedLimiter(parts.limits.strangers_a_second, parts.clock),
+        Callers(services.limits.trusted_proxies),
+        UnauthenticatedLimiter(services.limits.strangers_a_second, services.clock),
     )
-    app.add_middleware(AuthMiddleware, judge=parts.access.judge, callers=callers, strangers=strangers)
-    app.add_middleware(RequestContextMiddleware, metrics=parts.metrics)
+    app.add_middleware(AuthMiddleware, judge=services.access.judge, callers=callers, strangers=strangers)
+    app.add_middleware(RequestContextMiddleware, metrics=services.metrics)
 
 
-def _lifespan(parts: Services, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(services: Services, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await parts.open()
+        await services.open()
         spare_the_collector()
-        admin = asyncio.create_task(_admit_admin(parts, admin_token, app.state.probes))
-        inspection = inspecting(parts)
+        admin = asyncio.create_task(_admit_admin(services, admin_token, app.state.probes))
+        inspection = inspecting(services)
         inspection.start()
         try:
             yield
@@ -159,24 +159,24 @@ def _lifespan(parts: Services, admin_token: Secret | None) -> Callable[[FastAPI]
             with suppress(asyncio.CancelledError):
                 await admin
             await app.state.followers.close()
-            await parts.close()
+            await services.close()
 
     return lifespan
 
 
-async def _admit_admin(parts: Services, token: Secret | None, probes: Probes) -> None:
-    await _make_valid(parts, token)
+async def _admit_admin(services: Services, token: Secret | None, probes: Probes) -> None:
+    await _make_valid(services, token)
     probes.admin_waits = False
 
 
-async def _make_valid(parts: Services, token: Secret | None) -> None:
+async def _make_valid(services: Services, token: Secret | None) -> None:
     # PostgreSQL may come up after us: until the token is in, every request is refused anyway.
     while token is not None:
         try:
-            await parts.people.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
+            await services.people.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
         except Unavailable as away:
             telemetry.log.warning("admin_token_waits", reason=str(away))
-            await parts.clock.sleep(ADMIN_RETRY_SECONDS)
+            await services.clock.sleep(ADMIN_RETRY_SECONDS)
         except Refusal as refused:
             telemetry.log.error("admin_token_refused", reason=refused.detail)
             return
@@ -223,15 +223,15 @@ class _Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit code of the process. Raises SettingsError, ValueError, OSError."""
     telemetry.configure("api", settings.telemetry.log_level)
-    parts = build(settings)
-    serve_metrics(settings, parts.metrics)
-    app = create_app(parts, admin_token=settings.security.admin_token)
+    services = build(settings)
+    serve_metrics(settings, services.metrics)
+    app = create_app(services, admin_token=settings.security.admin_token)
     allowed = descriptors.raise_limit()
     limits = ConnectionLimits(
         most=most_of(allowed),
         per_address=settings.api.connections_per_address,
         trusted=settings.identity.trusted_proxies,
-        now=parts.clock.monotonic,
+        now=services.clock.monotonic,
     )
     config = uvicorn.Config(
         app,
@@ -249,5 +249,5 @@ def serve(settings: Settings) -> int:
     )
     server = _Server(config, app.state.followers)
     server.run()
-    parts.metrics.close()
+    services.metrics.close()
     return 0 if server.started else 1

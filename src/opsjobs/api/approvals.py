@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admit, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
@@ -37,10 +38,10 @@ class ApproveDraft(Overriding):
 
 async def known(id: str, request: Request) -> Approval:
     """The approval; raises NotFound or Forbidden, by the labels of its execution, before the body is judged."""
-    parts = request.app.state.parts
-    approval: Approval = await parts.approvals.get(id)
+    services = services_of(request)
+    approval: Approval = await services.approvals.get(id)
     if reach(request) is not None:
-        admit(request, "approval", id, await parts.executions.labels(approval.execution_id), sees="executions:read")
+        admit(request, "approval", id, await services.executions.labels(approval.execution_id), sees="executions:read")
     return approval
 
 
@@ -48,41 +49,41 @@ Known = Annotated[Approval, Depends(known)]
 
 
 @router.get("/approvals", dependencies=[requires("executions:read", Within.LIST)], summary="List approvals")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(APPROVALS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]) -> Response:
     """The newest first unless `sort` says otherwise; `status=pending` are those that wait for somebody."""
-    return listed(request, await request.app.state.parts.approvals.list(page, reach(request)))
+    return listed(request, await services.approvals.list(page, reach(request)))
 
 
 @router.get("/approvals/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an approval")
-async def show(request: Request, approval: Known) -> Response:
+async def show(services: ServicesDep, approval: Known) -> Response:
     """The question with what would run where (`would_run`) and its hash, and what was said to it."""
-    return JSONResponse(await request.app.state.parts.approving.show(approval))
+    return JSONResponse(await services.approving.show(approval))
 
 
 _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 
 @router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve")
-async def approve(request: Request, asked: Known, draft: ApproveDraft | None = None) -> Response:
+async def approve(request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None) -> Response:
     """With the last of the `approvers` that it takes, what waits for it goes on.
 
     Not for who asked for it (403 `own_request`), nor for who wrote what will run (403 `own_work`).
     """
     said = draft or ApproveDraft()
     ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)
-    return await _answer(request, await request.app.state.parts.approving.decide(asked, ruling))
+    return await _answer(request, await services.approving.decide(asked, ruling))
 
 
 @router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject")
-async def reject(request: Request, asked: Known, draft: RejectDraft | None = None) -> Response:
+async def reject(request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None) -> Response:
     """The last word, whoever says it: the runs that wait end cancelled, and an execution that has not begun ends rejected."""
     said = draft or RejectDraft()
     ruling = Ruling(principal_of(request), False, said.reason, said.hash)
-    return await _answer(request, await request.app.state.parts.approving.decide(asked, ruling))
+    return await _answer(request, await services.approving.decide(asked, ruling))
 
 
 async def _answer(request: Request, decided: Approval) -> Response:
-    parts = request.app.state.parts
-    for zone in await parts.executions.waiting_zones(decided.execution_id):
-        parts.notifier.notify(zone)
+    services = services_of(request)
+    for zone in await services.executions.waiting_zones(decided.execution_id):
+        services.notifier.notify(zone)
     return JSONResponse(decided.data())

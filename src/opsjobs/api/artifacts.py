@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admit, reach
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.executions import Known
 from opsjobs.api.files import BYTES, download
 from opsjobs.api.listing import listed, page_of
@@ -22,9 +23,11 @@ router = APIRouter(tags=["files"])
 @router.get(
     "/executions/{id}/artifacts", dependencies=[requires("executions:read", Within.OBJECT)], summary="List what came from targets"
 )
-async def of_execution(request: Request, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]) -> Response:
+async def of_execution(
+    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]
+) -> Response:
     """Every file that a download brought, with the path that it had on its target, in the order they came."""
-    return listed(request, await request.app.state.parts.artifacts.list(execution.id, page))
+    return listed(request, await services.artifacts.list(execution.id, page))
 
 
 @router.get(
@@ -34,12 +37,11 @@ async def of_execution(request: Request, execution: Known, page: Annotated[PageR
     response_class=Response,
     responses=BYTES,
 )
-async def content(id: str, request: Request) -> Response:
+async def content(id: str, request: Request, services: ServicesDep) -> Response:
     """The file's bytes, exactly."""
-    parts = request.app.state.parts
-    artifact = await parts.artifacts.get(id)
+    artifact = await services.artifacts.get(id)
     # Whoever sees everything needs no labels; should that end while it is sent, it ends with it.
-    labels = {} if reach(request) is None else await parts.executions.labels(artifact.execution_id)
+    labels = {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
 
     def still() -> None:
         admit(request, "artifact", id, labels, sees="executions:read")

@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import check, requires
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of
 from opsjobs.model.api_model import ApiModel
 from opsjobs.store import audit
@@ -33,14 +34,14 @@ _READS = [requires("audit:read")]
 
 
 @router.get("/audit", dependencies=_READS, summary="List what was done")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
     """The newest first; `before` and `after` say what changed. `seal` and `hash` come within seconds, when a row is sealed."""
-    return listed(request, await request.app.state.parts.audit_log.list(page), dict)
+    return listed(request, await services.audit_log.list(page), dict)
 
 
 @router.get("/audit/verify", dependencies=_READS, summary="Check the chain of the audit log")
 async def verify(
-    request: Request,
+    services: ServicesDep,
     after: After = None,
     head: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="A noted hash to look for.")] = None,
 ) -> Response:
@@ -48,27 +49,26 @@ async def verify(
 
     `unsealed`: rows that were not sealed within 10 s. `head`: the chain's end, to be noted elsewhere and looked for later.
     """
-    return JSONResponse((await request.app.state.parts.audit_log.verify(after=after, noted=head)).data())
+    return JSONResponse((await services.audit_log.verify(after=after, noted=head)).data())
 
 
 @router.get("/audit/export", dependencies=_READS, summary="Copy the audit log with its hashes")
-async def export(request: Request, after: After = None) -> Response:
+async def export(services: ServicesDep, after: After = None) -> Response:
     """At most 2,000 sealed rows, one JSON object a line, from which `opsjobs audit verify --file` can tell that none is changed."""
-    parts = request.app.state.parts
-    rows = await parts.audit_log.copy(after)
+    rows = await services.audit_log.copy(after)
     if rows:
         span = {"from": rows[0]["seal"], "to": rows[-1]["seal"]}
-        await audit.note(parts.database, "audit.exported", "audit_log", None, after=span)
+        await audit.note(services.database, "audit.exported", "audit_log", None, after=span)
     lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
     return Response(lines, media_type="application/x-ndjson")
 
 
 @router.post("/audit/anchor", dependencies=[requires("system:admin")], summary="Begin the chain of the audit log anew")
-async def anchor(request: Request, draft: AnchorDraft) -> Response:
+async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) -> Response:
     """Behind all rows that there are, whatever became of them: where the chain is broken for good, or a key is lost. On record.
 
     The rows before stay, and are proven by nothing from then on: it takes `audit:read`, too.
     """
     check(request, "audit:read")
-    base = await request.app.state.parts.seals.anchor(draft.reason)
+    base = await services.seals.anchor(draft.reason)
     return JSONResponse({"base": str(base)})

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 
 from opsjobs.api.auth import principal_of
+from opsjobs.api.dependencies import services_of
 from opsjobs.model.access import Principal, Reach
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden, NotFound
@@ -73,7 +74,7 @@ def is_his(request: Request, name: str, kind: str) -> bool:
 async def owner(request: Request) -> Principal:
     """Who asks, and comes to own what is launched later in his name: what he may is kept where nothing else here knows of him."""
     principal = principal_of(request)
-    await request.app.state.parts.people.remember(None, principal)
+    await services_of(request).people.remember(None, principal)
     return principal
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -26,21 +27,21 @@ router = APIRouter(tags=["calendars"])
 
 async def known(id: str, request: Request) -> StoredCalendar:
     """The calendar; raises NotFound before the body is judged."""
-    calendar: StoredCalendar = await request.app.state.parts.calendars.get(id)
+    calendar: StoredCalendar = await services_of(request).calendars.get(id)
     return calendar
 
 
 @router.post("/calendars", status_code=201, dependencies=[requires("schedules:manage")], summary="Create a calendar")
-async def create(request: Request, draft: CalendarDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: CalendarDraft, idem: Idempotent) -> Response:
     """It closes the schedules that name it: a blackout inside of its windows, an `only` calendar outside of them."""
-    calendar = await request.app.state.parts.calendars.create(draft, idem)
+    calendar = await services.calendars.create(draft, idem)
     return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
 
 
 @router.get("/calendars", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="List calendars")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.calendars.list(page))
+    return listed(request, await services.calendars.list(page))
 
 
 @router.get("/calendars/{id}", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="Show a calendar")
@@ -54,25 +55,25 @@ async def show(id: str, request: Request) -> Response:
 )
 async def check(
     calendar: Annotated[StoredCalendar, Depends(known)],
-    request: Request,
+    services: ServicesDep,
     at: Annotated[str | None, Query(max_length=40, description="A moment; without an offset in the calendar's zone.")] = None,
 ) -> Response:
     """Now or `at` a moment: open until when, or closed until when and why."""
     asked = Calendar(calendar.draft)
-    instant = request.app.state.parts.clock.now() if at is None else _read(at, asked.zone)
+    instant = services.clock.now() if at is None else _read(at, asked.zone)
     return JSONResponse({"calendar": calendar.draft.name, **_answer(asked, instant)})
 
 
 @put_and_patch(router, "/calendars/{id}", dependencies=[requires("schedules:manage"), Depends(known)], thing="a calendar")
-async def replace(id: str, request: Request, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
+async def replace(id: str, services: ServicesDep, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
     """Changes the whole: what is due from now on goes by it. A name that schedules know stays (409)."""
-    return JSONResponse((await request.app.state.parts.calendars.replace(id, change.draft, basis=change.basis)).data())
+    return JSONResponse((await services.calendars.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/calendars/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a calendar")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, services: ServicesDep) -> Response:
     """409 while schedules name it."""
-    await request.app.state.parts.calendars.delete(id)
+    await services.calendars.delete(id)
     return Response(status_code=204)
 
 

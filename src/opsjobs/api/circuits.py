@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of
 from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.inventory import StoredTarget
@@ -19,20 +20,20 @@ router = APIRouter(tags=["targets"])
 
 async def known(target: str, request: Request) -> str:
     """The target's id. Raises NotFound or Forbidden before the body is judged."""
-    stored: StoredTarget = await request.app.state.parts.inventory.get(target)
+    stored: StoredTarget = await services_of(request).inventory.get(target)
     return admitted(request, "target", target, stored, sees="targets:read").target.id
 
 
 @router.get("/circuits", dependencies=[requires("system:read", Within.LIST)], summary="List circuits")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
     """Those that are not well, the newest first; `state=closed` shows those that are. The due ones are `half_open`."""
-    return listed(request, await request.app.state.parts.circuits.list(page, reach(request)))
+    return listed(request, await services.circuits.list(page, reach(request)))
 
 
 @router.post(
     "/circuits/{target}/reset", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Close a target's circuits"
 )
-async def reset(request: Request, target_id: Annotated[str, Depends(known)]) -> Response:
+async def reset(services: ServicesDep, target_id: Annotated[str, Depends(known)]) -> Response:
     """Forgets what was held against its logins: the next run tries anew, one at first. Answers with those that were not well."""
-    found = await request.app.state.parts.circuits.reset(target_id)
+    found = await services.circuits.reset(target_id)
     return JSONResponse({"items": [circuit.data() for circuit in found]})

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -24,7 +25,7 @@ router = APIRouter(tags=["credentials"])
 
 async def known(id: str, request: Request) -> StoredCredential:
     """The credential; raises NotFound before the body is judged."""
-    credential: StoredCredential = await request.app.state.parts.vault.get(id)
+    credential: StoredCredential = await services_of(request).vault.get(id)
     return credential
 
 
@@ -40,7 +41,7 @@ async def _secrets(request: Request, stored: StoredCredential, body: dict[str, A
     """Return the secrets that a PATCH keeps: none for another type or source, and no old companions of a new key."""
     if body.get("type", stored.type.value) != stored.type.value or body.get("source") is not None:
         return {}
-    held: dict[str, str] = await request.app.state.parts.vault.secrets(str(stored.id))
+    held: dict[str, str] = await services_of(request).vault.secrets(str(stored.id))
     replaced = {"passphrase", "certificate"} if "private_key" in body else set()
     return {name: part for name, part in held.items() if name not in replaced}
 
@@ -52,70 +53,71 @@ Changed = Annotated[
 
 
 @router.post("/credentials", status_code=201, dependencies=[requires("credentials:manage")], summary="Create a credential")
-async def create(request: Request, draft: CredentialDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: CredentialDraft, idem: Idempotent) -> Response:
     """Seals and stores it; a key that does not open with its passphrase is refused."""
-    credential = await request.app.state.parts.vault.create(draft, idem)
+    credential = await services.vault.create(draft, idem)
     return created(request, "" if isinstance(credential, Answer) else f"/credentials/{credential.id}", credential)
 
 
 @router.get("/credentials", dependencies=[requires("credentials:use")], summary="List credentials")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
     """Without their secrets."""
-    return listed(request, await request.app.state.parts.vault.list(page))
+    return listed(request, await services.vault.list(page))
 
 
 @router.get("/credentials/{id}", dependencies=[requires("credentials:use")], summary="Show a credential")
-async def show(id: str, request: Request) -> Response:
+async def show(id: str, services: ServicesDep) -> Response:
     """Without its secrets."""
-    return JSONResponse((await request.app.state.parts.vault.get(id)).data())
+    return JSONResponse((await services.vault.get(id)).data())
 
 
 @put_and_patch(router, "/credentials/{id}", dependencies=[requires("credentials:manage"), Depends(known)], thing="a credential")
-async def replace(id: str, request: Request, change: Changed) -> Response:
+async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
     """Replaces the whole, secrets too; new sessions use it, open ones go on. PATCH keeps the secrets that it does not name."""
-    return JSONResponse((await request.app.state.parts.vault.replace(id, change.draft, basis=change.basis)).data())
+    return JSONResponse((await services.vault.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.post(
     "/credentials/{id}/rotate", dependencies=[requires("credentials:manage"), Depends(known)], summary="Rotate a credential"
 )
-async def rotate(id: str, request: Request, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent) -> Response:
+async def rotate(
+    *, id: str, request: Request, services: ServicesDep, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent
+) -> Response:
     """New secrets for the same login: runs from now on log in with them, and what was held against the old ones is forgotten."""
-    rotated = await request.app.state.parts.vault.rotate(id, draft, if_match, idem)
+    rotated = await services.vault.rotate(id, draft, if_match, idem)
     if isinstance(rotated, Answer):
         return replayed(request, rotated, etag=True)
     return JSONResponse(rotated.data(), headers={"ETag": tag(rotated.version)})
 
 
 @router.post("/credentials/{id}/test", dependencies=[requires("credentials:manage")], summary="Try a credential")
-async def test(id: str, request: Request) -> Response:
+async def test(id: str, services: ServicesDep) -> Response:
     """Whether its secrets can be had and used now, wherever they are; they are not shown. 200 either way, and on record."""
-    parts = request.app.state.parts
-    credential: StoredCredential = await parts.vault.get(id)
-    opened: dict[str, Credential] = await parts.vault.open_many([str(credential.id)])
+    credential: StoredCredential = await services.vault.get(id)
+    opened: dict[str, Credential] = await services.vault.open_many([str(credential.id)])
     if str(credential.id) not in opened:
         raise NotFound.of("credential", id)
-    told = (await try_credential(opened[str(credential.id)], parts.elsewhere.fetch)).data()
-    await parts.vault.tested(credential, told)
+    told = (await try_credential(opened[str(credential.id)], services.elsewhere.fetch)).data()
+    await services.vault.tested(credential, told)
     return JSONResponse(told)
 
 
 @router.put(
     "/credentials/{id}/bound-to", dependencies=[requires("credentials:manage"), Depends(known)], summary="Bind a credential"
 )
-async def bind(id: str, request: Request, bound_to: BoundTo) -> Response:
+async def bind(id: str, services: ServicesDep, bound_to: BoundTo) -> Response:
     """Says on which targets, in which groups and for which jobs alone it may be used; nothing at all = anywhere."""
-    return JSONResponse((await request.app.state.parts.vault.bind(id, bound_to)).data())
+    return JSONResponse((await services.vault.bind(id, bound_to)).data())
 
 
 @router.get("/credentials/{id}/usage", dependencies=[requires("credentials:manage")], summary="Show who uses a credential")
-async def usage(id: str, request: Request) -> Response:
+async def usage(id: str, services: ServicesDep) -> Response:
     """Targets that log in with it, and jobs with the actions that name it."""
-    return JSONResponse((await request.app.state.parts.vault.usage(id)).data())
+    return JSONResponse((await services.vault.usage(id)).data())
 
 
 @router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, services: ServicesDep) -> Response:
     """409 while targets log in with it, or actions of jobs name it."""
-    await request.app.state.parts.vault.delete(id)
+    await services.vault.delete(id)
     return Response(status_code=204)

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import bounds, reach, requester
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
@@ -26,12 +27,15 @@ Since = Annotated[Moment | None, Query(description="Those that ended at that tim
 
 @router.get("/dead-letters", dependencies=[requires("executions:read", Within.LIST)], summary="List dead letters")
 async def list_(
-    request: Request, page: Annotated[PageRequest, page_of(DEAD_LETTERS, also=["since"])], since: Since = None
+    request: Request,
+    services: ServicesDep,
+    page: Annotated[PageRequest, page_of(DEAD_LETTERS, also=["since"])],
+    since: Since = None,
 ) -> Response:
     """The newest first unless `sort` says otherwise; `job` and `target` are an id or a name."""
     if since is not None:
         page = replace(page, filters={**page.filters, "at_after": [since.isoformat()]})
-    return listed(request, await request.app.state.parts.dead_letters.list(page, reach(request)))
+    return listed(request, await services.dead_letters.list(page, reach(request)))
 
 
 @router.post(
@@ -40,7 +44,7 @@ async def list_(
     dependencies=[requires("dead_letters:manage", Within.BODY)],
     summary="Revive dead letters",
 )
-async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Response:
+async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent) -> Response:
     """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others.
 
     Needs `jobs:execute`, too.
@@ -48,7 +52,7 @@ async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Resp
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
     await check_open(request)
-    revived = await request.app.state.parts.again.revive(
+    revived = await services.again.revive(
         draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **await requester(request)
     )
     if isinstance(revived, Answer):
@@ -57,8 +61,8 @@ async def revive(request: Request, draft: ReviveDraft, idem: Idempotent) -> Resp
 
 
 @router.post("/dead-letters/discard", dependencies=[requires("dead_letters:manage", Within.BODY)], summary="Discard dead letters")
-async def discard(request: Request, draft: DiscardDraft) -> Response:
+async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
     """Takes them from the list, for a reason that is kept; their runs stay as they ended."""
     by = principal_of(request).name
-    discarded = await request.app.state.parts.dead_letters.discard(draft, by=by, reach=reach(request))
+    discarded = await services.dead_letters.discard(draft, by=by, reach=reach(request))
     return JSONResponse({"discarded": list(discarded)})

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.authorization import admitted, bounds, reach, requester
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
@@ -70,7 +71,7 @@ async def known(id: str, request: Request) -> Execution:
 
 async def _read(request: Request, ref: str | int) -> Execution:
     everything = principal_of(request).reach("executions:read").everywhere
-    found: Execution = await request.app.state.parts.executions.get(ref, everything=everything)
+    found: Execution = await services_of(request).executions.get(ref, everything=everything)
     return found
 
 
@@ -117,38 +118,44 @@ async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefe
 
 
 @router.get("/executions", dependencies=[requires("executions:read", Within.LIST)], summary="List executions")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
     """The newest first unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.executions.list(page, reach(request)))
+    return listed(request, await services.executions.list(page, reach(request)))
 
 
 @router.get("/jobs/{id}/executions", dependencies=[requires("executions:read", Within.OBJECT)], summary="List a job's executions")
-async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+async def of_job(
+    request: Request, services: ServicesDep, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]
+) -> Response:
     """The newest first unless `sort` says otherwise."""
     only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
-    return listed(request, await request.app.state.parts.executions.list(only, reach(request)))
+    return listed(request, await services.executions.list(only, reach(request)))
 
 
 @router.get("/executions/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an execution")
-async def show(request: Request, execution: Known) -> Response:
+async def show(services: ServicesDep, execution: Known) -> Response:
     """How it stands; `status` is cancelling or paused while that is asked for, `waiting_on` what holds it."""
-    return JSONResponse((await request.app.state.parts.executions.standing(execution)).data())
+    return JSONResponse((await services.executions.standing(execution)).data())
 
 
 @router.get(
     "/executions/{id}/targets", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show how each target fares"
 )
-async def targets(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+async def targets(
+    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
+) -> Response:
     """In the order of launch; every waiting one says what for."""
-    return listed(request, await request.app.state.parts.executions.runs(execution.id, page))
+    return listed(request, await services.executions.runs(execution.id, page))
 
 
 @router.get(
     "/executions/{id}/results", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show what each action came to"
 )
-async def results(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]) -> Response:
+async def results(
+    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]
+) -> Response:
     """With the first 64 KiB of stdout and stderr; the log has every byte. A page ends early where its output would pass 8 MiB."""
-    return listed(request, await request.app.state.parts.executions.results(execution, page))
+    return listed(request, await services.executions.results(execution, page))
 
 
 @router.get(
@@ -158,20 +165,23 @@ async def results(request: Request, execution: Known, page: Annotated[PageReques
 )
 async def groups(
     request: Request,
+    services: ServicesDep,
     execution: Known,
     page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
     action: ActionKey = None,
 ) -> Response:
     """The largest group first: same status, exit code, error and output (first 64 KiB), and stderr of what did not succeed."""
-    return listed(request, await request.app.state.parts.executions.groups(execution, page, action=action))
+    return listed(request, await services.executions.groups(execution, page, action=action))
 
 
 @router.get(
     "/executions/{id}/timeline", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show where the time went"
 )
-async def timeline(request: Request, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]) -> Response:
+async def timeline(
+    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
+) -> Response:
     """The phases of each target, one after the other, a page of targets at a time."""
-    return listed(request, await request.app.state.parts.executions.timeline(execution, page), name="phases")
+    return listed(request, await services.executions.timeline(execution, page), name="phases")
 
 
 @router.post(
@@ -180,12 +190,11 @@ async def timeline(request: Request, execution: Known, page: Annotated[PageReque
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Cancel an execution",
 )
-async def cancel(request: Request, execution: Known, draft: CancelDraft | None = None) -> Response:
+async def cancel(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
     """What waits is never started, what runs is ended; `cancel_proof` of each target says how. 409 after the end."""
-    parts = request.app.state.parts
-    await parts.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    await services.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
-    parts.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
+    services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
     return JSONResponse((await _read(request, execution.id)).data(), 202)
 
 
@@ -194,10 +203,9 @@ async def cancel(request: Request, execution: Known, draft: CancelDraft | None =
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Pause an execution",
 )
-async def pause(request: Request, execution: Known, draft: CancelDraft | None = None) -> Response:
+async def pause(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
     """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
-    parts = request.app.state.parts
-    await parts.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    await services.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     return JSONResponse((await _read(request, execution.id)).data())
 
 
@@ -206,12 +214,11 @@ async def pause(request: Request, execution: Known, draft: CancelDraft | None = 
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Resume an execution",
 )
-async def resume(request: Request, execution: Known) -> Response:
+async def resume(request: Request, services: ServicesDep, execution: Known) -> Response:
     """Continues it, past the gate if a gate paused it; `accepted`: failures over `max_fail`. 409 as of pause; idempotent."""
-    parts = request.app.state.parts
-    resumed: Resumed = await parts.ledger.resume(execution.id, by=principal_of(request).name)
+    resumed: Resumed = await services.ledger.resume(execution.id, by=principal_of(request).name)
     for zone in resumed.ready:
-        parts.notifier.notify(zone)
+        services.notifier.notify(zone)
     accepted = {"failures": resumed.accepts, "max_fail": resumed.max_fail} if resumed.accepts is not None else None
     return JSONResponse({**(await _read(request, execution.id)).data(), "accepted": accepted})
 
@@ -222,7 +229,9 @@ async def resume(request: Request, execution: Known) -> Response:
     dependencies=[requires("executions:retry", Within.OBJECT), Depends(known)],
     summary="Retry what did not end well",
 )
-async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
+async def retry(
+    *, id: str, request: Request, services: ServicesDep, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None
+) -> Response:
     """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end.
 
     409 `already_retried` if a retry was for one of them before, unless `again` is true. `dry_run`: launches nothing; 200 with
@@ -232,9 +241,9 @@ async def retry(id: str, request: Request, draft: RetryDraft, idem: Idempotent, 
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:
-        return JSONResponse(await request.app.state.parts.again.preview(id, draft, bounds=limits, **await requester(request)))
+        return JSONResponse(await services.again.preview(id, draft, bounds=limits, **await requester(request)))
     await check_open(request)
-    launched = await request.app.state.parts.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
+    launched = await services.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
     return await answered(request, launched, prefer)
 
 
@@ -258,13 +267,13 @@ def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
 
 
 async def _previewed(request: Request, order: LaunchOrder) -> Response:
-    parts = request.app.state.parts
-    return JSONResponse(await preview(parts.launcher, parts.database, order))
+    services = services_of(request)
+    return JSONResponse(await preview(services.launcher, services.database, order))
 
 
 async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
     await check_open(request)
-    launched = await request.app.state.parts.launcher.launch(
+    launched = await services_of(request).launcher.launch(
         order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
     )
     return await answered(request, launched, prefer)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import is_his, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.long_lived import Download
 from opsjobs.api.preconditions import Idempotent
@@ -42,7 +43,7 @@ BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-s
 
 async def known(id: str, request: Request) -> StoredFile:
     """The file. Raises NotFound, also for others' where the caller holds what the route requires within a scope only."""
-    stored: StoredFile = await request.app.state.parts.files.get(id)
+    stored: StoredFile = await services_of(request).files.get(id)
     _admit(request, id, stored)
     return stored
 
@@ -62,20 +63,18 @@ Known = Annotated[StoredFile, Depends(known)]
     summary="Upload a file",
     openapi_extra=_RAW,
 )
-async def upload(request: Request, idem: Idempotent, name: FileName = "file") -> Response:
+async def upload(request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file") -> Response:
     """The body is the file, of any type and up to `OPSJOBS_FILE_LIMIT_BYTES`; it is streamed, and what breaks off leaves nothing."""
-    limit = request.app.state.parts.limits.file_bytes
+    limit = services.limits.file_bytes
     if (refusal := _refusal(request, limit)) is not None:
         return refusal
     quota: FileQuota = request.app.state.file_quota
-    room = await quota.room(request.app.state.parts.files, principal_of(request))
+    room = await quota.room(services.files, principal_of(request))
     at_most = limit if room is None else min(limit, room)
     try:
-        written = await request.app.state.parts.contents.write(_pieces(request), limit_bytes=at_most)
+        written = await services.contents.write(_pieces(request), limit_bytes=at_most)
         by = principal_of(request)
-        stored = await request.app.state.parts.files.create(
-            name, written, by.name, _named(idem, name, written), created_by_kind=by.kind
-        )
+        stored = await services.files.create(name, written, by.name, _named(idem, name, written), created_by_kind=by.kind)
     except TooManyBytes:
         if room is not None and room < limit:
             raise quota.too_large(room) from None
@@ -91,11 +90,11 @@ async def upload(request: Request, idem: Idempotent, name: FileName = "file") ->
 
 
 @router.get("/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
     """The newest first unless `sort` says otherwise; within a scope those that the caller has uploaded, for files have no labels."""
     by = principal_of(request)
     of = None if reach(request) is None else (by.name, by.kind)
-    return listed(request, await request.app.state.parts.files.list(page, of))
+    return listed(request, await services.files.list(page, of))
 
 
 @router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a file")
@@ -117,11 +116,11 @@ async def content(request: Request, stored: Known) -> Response:
 
 
 @router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
-async def delete(request: Request, stored: Known) -> Response:
+async def delete(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Of somebody else's file this needs `jobs:update`, too. 409 while an execution brings it to targets."""
     if not is_his(request, stored.created_by, stored.created_by_kind):
         check(request, "jobs:update")
-    await request.app.state.parts.files.delete(stored.id)
+    await services.files.delete(stored.id)
     return Response(status_code=204)
 
 
@@ -135,7 +134,7 @@ def download(request: Request, name: str, stored: Any, still: Callable[[], objec
         "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
         "ETag": f'"{stored.sha256}"',
     }
-    stream = request.app.state.parts.contents.stream(stored.content_id, stored.size)
+    stream = services_of(request).contents.stream(stored.content_id, stored.size)
     return Download(request, stream, still, media_type="application/octet-stream", headers=headers)
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of
 from opsjobs.api.schedules import Known, told
 from opsjobs.store.paging import PageRequest
@@ -19,6 +20,8 @@ router = APIRouter(tags=["schedules"])
 @router.get(
     "/schedules/{id}/firings", dependencies=[requires("schedules:read", Within.OBJECT)], summary="List a schedule's firings"
 )
-async def list_(request: Request, schedule: Known, page: Annotated[PageRequest, page_of(FIRINGS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, schedule: Known, page: Annotated[PageRequest, page_of(FIRINGS)]
+) -> Response:
     """The latest moment first unless `sort` says otherwise: ran, skipped by which rule, missed and why, late by how much."""
-    return listed(request, await request.app.state.parts.firings.list(schedule, page), told)
+    return listed(request, await services.firings.list(schedule, page), told)

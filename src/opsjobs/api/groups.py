@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -22,46 +23,47 @@ router = APIRouter(tags=["targets"])
 
 async def known(id: str, request: Request) -> StoredGroup:
     """The group; raises NotFound before the body is judged."""
-    group: StoredGroup = await request.app.state.parts.groups.get(id)
+    group: StoredGroup = await services_of(request).groups.get(id)
     return group
 
 
 @router.post("/target-groups", status_code=201, dependencies=[requires("targets:manage")], summary="Create a group")
-async def create(request: Request, draft: GroupDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: GroupDraft, idem: Idempotent) -> Response:
     """A group is also made by the first target that names it."""
-    group = await request.app.state.parts.groups.create(draft, idem)
+    group = await services.groups.create(draft, idem)
     return created(request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group)
 
 
 @router.get("/target-groups", dependencies=[requires("targets:read")], summary="List groups")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(GROUPS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(GROUPS)]) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.groups.list(page))
+    return listed(request, await services.groups.list(page))
 
 
 @router.get("/target-groups/{id}", dependencies=[requires("targets:read")], summary="Show a group")
-async def show(id: str, request: Request) -> Response:
+async def show(id: str, services: ServicesDep) -> Response:
     """One group; `direct_targets` counts those that name it themselves."""
-    return JSONResponse((await request.app.state.parts.groups.get(id)).data())
+    return JSONResponse((await services.groups.get(id)).data())
 
 
 @router.get("/target-groups/{id}/targets", dependencies=[requires("targets:read")], summary="List a group's targets")
-async def members(id: str, request: Request, page: Annotated[PageRequest, page_of(TARGETS)]) -> Response:
+async def members(id: str, request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(TARGETS)]) -> Response:
     """All that are in it now: those that name it, those that its selector finds, and those of the groups that it holds."""
-    parts = request.app.state.parts
-    return listed(request, await parts.inventory.list(page, among=await parts.groups.members(id)))
+    return listed(request, await services.inventory.list(page, among=await services.groups.members(id)))
 
 
 @put_and_patch(router, "/target-groups/{id}", dependencies=[requires("targets:manage"), Depends(known)], thing="a group")
 async def replace(
-    id: str, request: Request, change: Annotated[Edit[GroupDraft], edit(GroupDraft, known, volatile=["direct_targets"])]
+    id: str,
+    services: ServicesDep,
+    change: Annotated[Edit[GroupDraft], edit(GroupDraft, known, volatile=["direct_targets"])],
 ) -> Response:
     """Changes the whole, but for who names it where `targets` is left out; a new name is taken over by targets and groups."""
-    return JSONResponse((await request.app.state.parts.groups.replace(id, change.draft, basis=change.basis)).data())
+    return JSONResponse((await services.groups.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/target-groups/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a group")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, services: ServicesDep) -> Response:
     """Its targets stay, and name it no more. 409 while jobs or other groups name it."""
-    await request.app.state.parts.groups.delete(id)
+    await services.groups.delete(id)
     return Response(status_code=204)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from opsjobs.composition import Services
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
 from opsjobs.store.system_status import HEAD
@@ -43,13 +44,13 @@ class HealthProbe(Generic[Found]):
 
 
 class Probes:
-    """`trouble`: why no request can be served, or None; `redis`: whether it answers. `parts`: fleet, bus, inspection.
+    """The probes of one process. `admin_waits`: the admin token of the settings is not valid yet.
 
-    `admin_waits`: the admin token of the settings is not valid yet.
+    `trouble`: why no request can be served, or None. `redis`: whether Redis answers.
     """
 
-    def __init__(self, parts: Any, *, admin_waits: bool = False) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, *, admin_waits: bool = False) -> None:
+        self._services = services
         self.admin_waits = admin_waits
         self.trouble = HealthProbe(self._trouble)
         self.redis = HealthProbe(self._redis)
@@ -57,25 +58,25 @@ class Probes:
     @property
     def complaints(self) -> Sequence[Complaint]:
         """What the last inspection of the database and the keys has found."""
-        found: Sequence[Complaint] = self._parts.inspection.complaints
+        found: Sequence[Complaint] = self._services.inspection.complaints
         return found
 
     async def reasons(self, *, in_a_hurry: bool) -> Sequence[Complaint]:
         """Why the service is not quite well although requests are served."""
         found = list(self.complaints)
-        if self._parts.bus.configured and not await self.redis(in_a_hurry=in_a_hurry):
+        if self._services.bus.configured and not await self.redis(in_a_hurry=in_a_hurry):
             found.append(REDIS_AWAY)
         return found
 
     async def _redis(self) -> bool:
-        answers: bool = await self._parts.bus.ping()
+        answers: bool = await self._services.bus.ping()
         return answers
 
     async def _trouble(self) -> str | None:
         # The reason goes to the log, not to whoever asks.
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                schema = await self._parts.fleet.schema()
+                schema = await self._services.fleet.schema()
         except (Unavailable, TimeoutError) as away:
             log.warning("not ready: PostgreSQL does not answer", error=str(away))
             return "database"

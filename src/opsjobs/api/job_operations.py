@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import jobs, problems
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import bounds, is_his
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
 from opsjobs.api.preconditions import Idempotent
@@ -61,10 +62,9 @@ async def validate(request: Request, stored: jobs.Known) -> Response:
     dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
     summary="Show what an execution would do",
 )
-async def preview_(request: Request, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
+async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
     """Targets, waves, each target's commands, what changed since the last execution, and how long it may take."""
-    parts = request.app.state.parts
-    return JSONResponse(await preview(parts.launcher, parts.database, _preview_order(request, stored, draft)))
+    return JSONResponse(await preview(services.launcher, services.database, _preview_order(request, stored, draft)))
 
 
 @router.post(
@@ -73,7 +73,9 @@ async def preview_(request: Request, stored: jobs.Known, draft: ExecuteDraft | N
     dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
     summary="Copy a job",
 )
-async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None) -> Response:
+async def clone(
+    request: Request, services: ServicesDep, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None
+) -> Response:
     """Makes a new job at version 1 of this one's definition; executions and schedules stay with the old one."""
     old = stored.job.definition
     copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
@@ -82,7 +84,7 @@ async def clone(request: Request, stored: jobs.Known, idem: Idempotent, draft: C
         check_override(request, draft)
     said = await jobs.vet(request, copy, draft or CloneDraft())
     by, within = principal_of(request).name, bounds(request, "jobs:create")
-    made = await request.app.state.parts.jobs.create(copy, by, idem, vetted=said, bounds=within)
+    made = await services.jobs.create(copy, by, idem, vetted=said, bounds=within)
     if isinstance(made, Answer):
         return replayed(request, made, etag=True)
     return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
@@ -110,18 +112,18 @@ def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | No
 
 
 async def _paused(id: str, request: Request, *, paused: bool) -> Response:
-    job = await request.app.state.parts.jobs.pause(id, paused=paused)
+    job = await services_of(request).jobs.pause(id, paused=paused)
     return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
 
 
 def _sight(request: Request) -> Sight:
     """What the caller may know of: credentials as GET /credentials has it, files as GET /files/{id}."""
-    parts = request.app.state.parts
+    services = services_of(request)
     credentials = principal_of(request).reach("credentials:use").everywhere
 
     async def file(ref: str) -> bool:
         try:
-            stored = await parts.files.get(ref)
+            stored = await services.files.get(ref)
         except NotFound:
             return False
         return is_his(request, stored.created_by, stored.created_by_kind)
@@ -130,10 +132,10 @@ def _sight(request: Request) -> Sight:
 
 
 async def _judged(request: Request, draft: JobDraft) -> SafetyReport:
-    parts = request.app.state.parts
-    found = await judged(parts.launcher, parts.jobs, draft, bounds(request), _sight(request))
-    if parts.judging is not None:
-        found = vetted(found, await parts.judging.job(draft))
+    services = services_of(request)
+    found = await judged(services.launcher, services.jobs, draft, bounds(request), _sight(request))
+    if services.judging is not None:
+        found = vetted(found, await services.judging.job(draft))
     try:
         jobs.check_limits(request, draft)
     except Invalid as refused:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import admitted, bounds, is_his, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.safety_override import check_override
@@ -41,7 +42,7 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
 
     `at`: where the job stands in the body.
     """
-    judging = request.app.state.parts.judging
+    judging = services_of(request).judging
     judgement = None if judging is None else await judging.job(draft)
     if judgement is not None and overriding.override is None:
         refuse_blocked(judgement, before=at)
@@ -51,7 +52,7 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
 async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
     """The same; and Forbidden or Invalid where something that it names lies outside of the scope in which he holds this permission."""
     check_actions(request, draft)
-    await request.app.state.parts.authoring.check(
+    await services_of(request).authoring.check(
         draft, bounds(request, permission), lambda file: is_his(request, file.created_by, file.created_by_kind)
     )
 
@@ -63,12 +64,12 @@ def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
 
 def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
     """Raises Invalid for too many actions or attempts, too much output, or too long waits."""
-    _check_sizes(request.app.state.parts.limits, draft)
-    limit = request.app.state.parts.limits.max_actions
+    _check_sizes(services_of(request).limits, draft)
+    limit = services_of(request).limits.max_actions
     if len(draft.actions) > limit:
         detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
         raise Invalid("too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")])
-    most = request.app.state.parts.limits.max_attempts
+    most = services_of(request).limits.max_attempts
     asked = {f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)}
     for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
         if retry is not None and retry.max_attempts > most:
@@ -101,7 +102,7 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
 
 async def known(id: str, request: Request) -> StoredJob:
     """The job; raises NotFound or Forbidden before the body is judged: a caller of a wrong address is told of that first."""
-    found: StoredJob = await request.app.state.parts.jobs.get(id)
+    found: StoredJob = await services_of(request).jobs.get(id)
     return admitted(request, "job", id, found, sees="jobs:read")
 
 
@@ -109,23 +110,23 @@ Known = Annotated[StoredJob, Depends(known)]
 
 
 @router.post("/jobs", status_code=201, dependencies=[requires("jobs:create", Within.BODY)], summary="Create a job")
-async def create(request: Request, body: JobBody, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, body: JobBody, idem: Idempotent) -> Response:
     """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
     draft = body.draft
     await check_written(request, draft, "jobs:create")
     check_override(request, body)
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:create")
-    job = await request.app.state.parts.jobs.create(draft, by, idem, vetted=vetted, bounds=within)
+    job = await services.jobs.create(draft, by, idem, vetted=vetted, bounds=within)
     if isinstance(job, Answer):
         return replayed(request, job, etag=True)
     return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
 
 
 @router.get("/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
     """Those that are not deleted, newest first unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.jobs.list(page, reach(request)))
+    return listed(request, await services.jobs.list(page, reach(request)))
 
 
 @router.get("/jobs/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a job")
@@ -146,30 +147,32 @@ Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], ada
 
 
 @put_and_patch(router, "/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], thing="a job")
-async def replace(id: str, request: Request, if_match: IfMatch, change: Changed) -> Response:
+async def replace(id: str, request: Request, services: ServicesDep, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
     body, draft = change.draft, change.draft.draft
     await check_written(request, draft, "jobs:update")
     check_override(request, body)
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:update")
-    jobs = request.app.state.parts.jobs
+    jobs = services.jobs
     return _one(await jobs.replace(id, draft, by, if_match, vetted=vetted, bounds=within, basis=change.basis))
 
 
 @router.delete(
     "/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)], summary="Delete a job"
 )
-async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
+async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
     """Archives it: its executions stay, its name is free. 409 while it runs."""
-    await request.app.state.parts.jobs.archive(id, principal_of(request).name, if_match)
+    await services.jobs.archive(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
 
 @router.get("/jobs/{id}/versions", dependencies=[requires("jobs:read", Within.OBJECT)], summary="List a job's versions")
-async def versions(request: Request, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]) -> Response:
+async def versions(
+    request: Request, services: ServicesDep, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]
+) -> Response:
     """Every version as it was written, newest first; of those that had other tags, what lies within the caller's scope."""
-    return listed(request, await request.app.state.parts.jobs.versions(stored.job.id, page, reach(request)))
+    return listed(request, await services.jobs.versions(stored.job.id, page, reach(request)))
 
 
 def _one(job: StoredJob) -> Response:

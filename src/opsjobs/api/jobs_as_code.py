@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import bounds, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.safety_override import check_override
 from opsjobs.engine.launching.validation import warnings_of
 from opsjobs.model.api_model import Overriding
@@ -46,6 +47,7 @@ class ApplyDraft(Overriding):
 @router.get("/jobs/export", dependencies=[requires("jobs:read", Within.LIST)], summary="Export jobs as bodies of POST /jobs")
 async def export(
     request: Request,
+    services: ServicesDep,
     name: Annotated[list[str] | None, Query(description="Only these; may be repeated.")] = None,
     tag: Annotated[list[str] | None, Query(description="Only those with any of these tags.")] = None,
 ) -> Response:
@@ -55,19 +57,19 @@ async def export(
     cursor: str | None = None
     while len(found) < JOBS_AT_MOST:
         wanted = PageRequest(limit=200, cursor=cursor, sort="name", filters=filters)
-        page = await request.app.state.parts.jobs.list(wanted, reach(request))
+        page = await services.jobs.list(wanted, reach(request))
         found += [stored.job.definition for stored in page.items]
         if (cursor := page.next) is None:
             break
     bodies = [written(draft) for draft in found[:JOBS_AT_MOST]]
-    await audit.note(request.app.state.parts.database, "job.exported", "job", None, after={"jobs": len(bodies)})
+    await audit.note(services.database, "job.exported", "job", None, after={"jobs": len(bodies)})
     return JSONResponse({"jobs": bodies})
 
 
 @router.post(
     "/jobs/apply", dependencies=[requires("jobs:create", Within.BODY)], summary="Make jobs what these bodies say, by name"
 )
-async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> Response:
+async def apply(request: Request, services: ServicesDep, draft: ApplyDraft, dry_run: bool = False) -> Response:
     """Creates what is not there and makes the next version of what differs (needs `jobs:update`, too); all or none.
 
     `dry_run=true` says what would change: created, updated (with JSON Pointers to what differs) or unchanged. `warnings` of an
@@ -78,8 +80,8 @@ async def apply(request: Request, draft: ApplyDraft, dry_run: bool = False) -> R
     check_override(request, draft)
     vetted = await _vetted(request, draft, dry_run=dry_run)
     by, within = principal_of(request).name, bounds(request, "jobs:create")
-    done = await request.app.state.parts.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
-    launcher, limits = request.app.state.parts.launcher, bounds(request, "jobs:create")
+    done = await services.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
+    launcher, limits = services.launcher, bounds(request, "jobs:create")
     warnings = {job.name: await warnings_of(launcher, job, limits) for job in draft.jobs}
     items = [{**one.data(), **_said(vetted[one.name]), "warnings": warnings[one.name]} for one in done]
     return JSONResponse({"items": items, "dry_run": dry_run})
@@ -100,7 +102,7 @@ async def _check_written(request: Request, drafts: Sequence[JobDraft]) -> None:
     update = bounds(request, "jobs:update", sees="jobs:read")
     there: Mapping[str, Mapping[str, str]] = {}
     if not update.act.everywhere:
-        there = await request.app.state.parts.jobs.labels_by_name([draft.name for draft in drafts])
+        there = await services_of(request).jobs.labels_by_name([draft.name for draft in drafts])
     for draft in drafts:
         labels = there.get(draft.name)
         if labels is not None and not update.sight.holds(labels):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
+from opsjobs.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["keys"])
 
@@ -14,13 +15,13 @@ STRETCH_SECONDS = 2.0
 
 
 @router.get("/keys", dependencies=[requires("system:admin")], summary="List the encryption keys")
-async def list_(request: Request) -> Response:
+async def list_(services: ServicesDep) -> Response:
     """By their ids: which is current, how much is sealed under each, which may be removed."""
-    states = await request.app.state.parts.keys.states()
+    states = await services.keys.states()
     return JSONResponse({"items": [state.data() for state in states], "next": None})
 
 
 @router.post("/keys/rotate", dependencies=[requires("system:admin")], summary="Rotate the encryption keys")
-async def rotate(request: Request) -> Response:
+async def rotate(services: ServicesDep) -> Response:
     """Seals what is under older keys under the current one, for up to 2 seconds: repeat it until `done`."""
-    return JSONResponse((await request.app.state.parts.keys.rotate(STRETCH_SECONDS)).data())
+    return JSONResponse((await services.keys.rotate(STRETCH_SECONDS)).data())

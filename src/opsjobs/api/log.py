@@ -14,9 +14,11 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Known, known
 from opsjobs.api.line_assembler import LineAssembler
 from opsjobs.api.long_lived import Download
+from opsjobs.composition import Services
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import LogEntry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
@@ -65,30 +67,29 @@ class LogQuery(BaseModel):
     response_class=Response,
     responses=_FORMS,
 )
-async def log(request: Request, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
+async def log(request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
     """What was written until now, in order; `/events` goes on as it grows.
 
     Text with `target` and `stream` is exactly the bytes of that stream; otherwise lines that begin with `NAME | `.
     """
-    parts = request.app.state.parts
 
     def sent(pieces: AsyncIterator[bytes], media_type: str) -> Response:
         still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
         return Download(request, pieces, still, media_type=media_type)
 
-    await parts.journal.check_kept(execution)
+    await services.journal.check_kept(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":
-        return sent(_items(parts, execution, query.position), "application/x-ndjson")
-    run = (await parts.executions.run_of(execution.id, query.target)).id if query.target is not None else None
+        return sent(_items(services, execution, query.position), "application/x-ndjson")
+    run = (await services.executions.run_of(execution.id, query.target)).id if query.target is not None else None
     if run is not None and query.stream is not None:
-        return sent(_bytes(parts, execution, run, query), "application/octet-stream")
-    return sent(_lines(parts, execution, run, query), "text/plain")
+        return sent(_bytes(services, execution, run, query), "application/octet-stream")
+    return sent(_lines(services, execution, run, query), "text/plain")
 
 
 async def _page(request: Request, execution: Execution, position: int, limit: int) -> Response:
-    entries = await request.app.state.parts.journal.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
+    entries = await services_of(request).journal.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
     last = entries[-1].seq if entries else position
     more = last < execution.last_seq
     kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "after")]
@@ -97,29 +98,29 @@ async def _page(request: Request, execution: Execution, position: int, limit: in
     return JSONResponse(body, headers={"Link": link} if more else None)
 
 
-async def _items(parts: Any, execution: Execution, position: int) -> AsyncIterator[bytes]:
+async def _items(services: Services, execution: Execution, position: int) -> AsyncIterator[bytes]:
     while position < execution.last_seq:
-        entries = await parts.journal.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
+        entries = await services.journal.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
         if not entries:
             return
         position = entries[-1].seq
         yield b"".join(map(log_encoding.line, entries))
 
 
-async def _bytes(parts: Any, execution: Execution, run: int, query: LogQuery) -> AsyncIterator[bytes]:
-    async for entries in _output(parts, execution, run, query):
+async def _bytes(services: Services, execution: Execution, run: int, query: LogQuery) -> AsyncIterator[bytes]:
+    async for entries in _output(services, execution, run, query):
         yield b"".join(entry.data or b"" for entry in entries)
 
 
-async def _lines(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[bytes]:
-    lines = LineAssembler(await parts.executions.names(execution.id))
-    async for entries in _output(parts, execution, run, query):
+async def _lines(services: Services, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[bytes]:
+    lines = LineAssembler(await services.executions.names(execution.id))
+    async for entries in _output(services, execution, run, query):
         yield b"".join(map(lines.feed, entries))
     yield lines.rest()
 
 
-async def _output(parts: Any, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
-    pages = parts.journal.output(
+async def _output(services: Services, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
+    pages = services.journal.output(
         execution.id,
         target_run=run,
         stream=query.stream,

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires_a_token, token_of
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Forbidden
@@ -42,24 +43,24 @@ class OwnPasswordDraft(ApiModel):
 
 
 @router.post("/auth/login", summary="Log in")
-async def log_in(request: Request, draft: LoginDraft) -> Response:
+async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> Response:
     """An access token for some minutes, and a refresh token that is good once, for the next two of them."""
-    logins = request.app.state.parts.access.logins
+    logins = services.access.logins
     given = await logins.log_in(draft.username, draft.password.get_secret_value(), request.state.address)
     return JSONResponse(given.data())
 
 
 @router.post("/auth/refresh", summary="Go on with a login")
-async def refresh(request: Request, draft: RefreshDraft) -> Response:
+async def refresh(services: ServicesDep, draft: RefreshDraft) -> Response:
     """The next two tokens. A refresh token that comes a second time ends the login."""
-    given = await request.app.state.parts.access.logins.refresh(draft.refresh_token.get_secret_value())
+    given = await services.access.logins.refresh(draft.refresh_token.get_secret_value())
     return JSONResponse(given.data())
 
 
 @router.post("/auth/logout", status_code=204, dependencies=[requires_a_token()], summary="Log out")
-async def log_out(request: Request) -> Response:
+async def log_out(request: Request, services: ServicesDep) -> Response:
     """From now on all tokens of this login are refused. An API key goes on: it is deleted instead."""
-    await request.app.state.parts.access.logins.log_out(token_of(request.headers))
+    await services.access.logins.log_out(token_of(request.headers))
     return Response(status_code=204)
 
 
@@ -79,17 +80,18 @@ async def me(request: Request) -> Response:
 
 
 @router.post("/auth/password", status_code=204, dependencies=[requires_a_token()], summary="Change one's own password")
-async def change_password(request: Request, draft: OwnPasswordDraft) -> Response:
+async def change_password(request: Request, services: ServicesDep, draft: OwnPasswordDraft) -> Response:
     """Ends all logins of this user, this one, too. Only for users that are kept here."""
-    principal, parts = principal_of(request), request.app.state.parts
+    principal = principal_of(request)
     if principal.kind != "user":
         raise Forbidden("no_password", f"{principal.name} has no password here: only users do.")
     new = draft.password.get_secret_value()
     check_new(new, principal.name)
-    user = await parts.people.users.known(principal.name)
+    user = await services.people.users.known(principal.name)
     current = draft.current_password.get_secret_value()
-    await parts.access.logins.prove(principal.name, user, current, request.state.address)
-    await parts.people.attempts.succeeded(principal.name, request.state.address)
-    password_hash = await parts.access.passwords.hashed(new)
-    await parts.people.users.change(str(user.id), "user.password_changed", password_hash=password_hash)
+    await services.access.logins.prove(principal.name, user, current, request.state.address)
+    assert user is not None, "prove refuses a user that is not there"
+    await services.people.attempts.succeeded(principal.name, request.state.address)
+    password_hash = await services.access.passwords.hashed(new)
+    await services.people.users.change(str(user.id), "user.password_changed", password_hash=password_hash)
     return Response(status_code=204)

@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from opsjobs.api.auth import principal_of
+from opsjobs.api.dependencies import services_of
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.problems import Problem
 from opsjobs.api.stream_reauth import StreamReauth, standing
@@ -62,7 +63,7 @@ class Download(StreamingResponse):
         super().__init__(_judged(pieces, standing(request, still)), media_type=media_type, headers=headers)
         self._streams: Streams = request.app.state.streams
         self._caller = principal_of(request)
-        self._limit_seconds: float = request.app.state.parts.limits.download_seconds
+        self._limit_seconds: float = services_of(request).limits.download_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or refuse it where the caller has too many."""

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from opsjobs.api.auth import principal_of
+from opsjobs.api.dependencies import services_of
 from opsjobs.api.paths import route_path
 from opsjobs.model.errors import FieldError, Invalid, Precondition
 from opsjobs.store.idempotency import IdempotentRequest
@@ -32,7 +33,7 @@ async def idempotent(
     if not _KEY.fullmatch(idempotency_key):
         detail = "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, such as a UUID."
         raise Invalid("invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
-    body = request.app.state.parts.vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
+    body = services_of(request).vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
     route = _short(f"{request.method} {route_path(request.scope)}")
     return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)

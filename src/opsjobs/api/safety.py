@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX
@@ -39,9 +40,9 @@ class SafetyDraft(ApiModel):
 
 
 @router.post("/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text")
-async def check(request: Request, draft: SafetyDraft) -> Response:
+async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
-    judges = request.app.state.parts.judges
+    judges = services.judges
     if judges is None:
         raise Conflict("safety_off", "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.")
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import reach
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.schedules import known
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed
@@ -56,16 +57,15 @@ class PreviewDraft(ApiModel):
 @router.post(
     "/schedules/preview", dependencies=[requires("schedules:read", Within.BODY)], summary="Say when a schedule would be due"
 )
-async def preview(request: Request, draft: PreviewDraft) -> Response:
+async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) -> Response:
     """The next moments, on the clock of its zone and in UTC, with what a calendar closes; and the schedule in words. Stores nothing."""
-    parts = request.app.state.parts
     stored = await known(str(draft.id), request) if draft.id is not None else None
-    after = draft.after or await parts.outlook.now()
+    after = draft.after or await services.outlook.now()
     wanted = draft.schedule or (stored.definition if stored is not None else None)
     assert wanted is not None, "the draft names something"
     if draft.schedule is not None:
         _refuse_past(wanted, after)
-    calendars = await parts.calendars.by_names(wanted.calendars)
+    calendars = await services.calendars.by_names(wanted.calendars)
     _check_calendars(wanted.calendars, calendars)
     table = _table(wanted, stored, after)
     # Some are rare, and looked for over years.
@@ -76,12 +76,12 @@ async def preview(request: Request, draft: PreviewDraft) -> Response:
 
 
 @router.get("/schedules/forecast", dependencies=[requires("schedules:read", Within.LIST)], summary="Forecast the coming week")
-async def forecast(request: Request) -> Response:
+async def forecast(request: Request, services: ServicesDep) -> Response:
     """Over all enabled schedules: the load of each hour, the busiest ones, and which moments calendars close.
 
     The work is bounded: `left_out` says what was not counted.
     """
-    return JSONResponse((await request.app.state.parts.forecasts.week(reach(request))).data())
+    return JSONResponse((await services.forecasts.week(reach(request))).data())
 
 
 def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:

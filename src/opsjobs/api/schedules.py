@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.authorization import admit, bounds, owner, reach, requester
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.paths import located
@@ -48,7 +49,7 @@ class TriggerDraft(Overriding):
 
 async def known(id: str, request: Request) -> StoredSchedule:
     """The schedule; raises NotFound or Forbidden, by the labels of its job, before the body is judged."""
-    schedules = request.app.state.parts.schedules
+    schedules = services_of(request).schedules
     schedule: StoredSchedule = await schedules.get(id)
     if reach(request) is not None:
         admit(request, "schedule", id, await schedules.labels(schedule), sees="schedules:read")
@@ -64,12 +65,12 @@ Known = Annotated[StoredSchedule, Depends(known)]
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.known)],
     summary="Schedule a job",
 )
-async def create(request: Request, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
     """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
     check_parameters(job.job.definition.parameters, draft)
-    refuse_past(draft, await request.app.state.parts.outlook.now())
+    refuse_past(draft, await services.outlook.now())
     by = await owner(request)
-    made = await request.app.state.parts.schedules.create(str(job.job.id), draft, by.name, idem, owner_kind=by.kind)
+    made = await services.schedules.create(str(job.job.id), draft, by.name, idem, owner_kind=by.kind)
     name = job.job.definition.name
     if isinstance(made, Answer):
         return replayed(request, Answer(made.status, made.location, shown(made.body, name, None)), etag=True)
@@ -102,12 +103,12 @@ Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF
 @put_and_patch(
     router, "/schedules/{id}", dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)], thing="a schedule"
 )
-async def replace(request: Request, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
+async def replace(request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
-    parts, draft = request.app.state.parts, change.draft
-    check_parameters((await parts.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
+    draft = change.draft
+    check_parameters((await services.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
     by = await owner(request)
-    changed = await parts.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis)
+    changed = await services.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis)
     return await _one(request, changed)
 
 
@@ -117,9 +118,9 @@ async def replace(request: Request, schedule: Known, if_match: IfMatch, change: 
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Delete a schedule",
 )
-async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
+async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
     """It launches nothing more; what it has launched stays, and goes on."""
-    await request.app.state.parts.schedules.delete(id, principal_of(request).name, if_match)
+    await services.schedules.delete(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
 
@@ -128,9 +129,9 @@ async def delete(id: str, request: Request, if_match: IfMatchOrAny) -> Response:
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Pause a schedule",
 )
-async def pause(request: Request, schedule: Known, draft: ReasonDraft | None = None) -> Response:
+async def pause(request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None) -> Response:
     """Each of its moments is passed over, and on record as skipped, until it is resumed. Again: the same answer."""
-    return await _one(request, await request.app.state.parts.schedules.pause(schedule.id, reason=draft and draft.reason))
+    return await _one(request, await services.schedules.pause(schedule.id, reason=draft.reason if draft is not None else None))
 
 
 @router.post(
@@ -138,15 +139,15 @@ async def pause(request: Request, schedule: Known, draft: ReasonDraft | None = N
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Resume a schedule",
 )
-async def resume(request: Request, schedule: Known) -> Response:
+async def resume(request: Request, services: ServicesDep, schedule: Known) -> Response:
     """It goes on with its next moment; what was passed over is not made up for. Again: the same answer.
 
     Where its owner is gone, disabled or expired, the caller owns it from now on.
     """
-    parts, by = request.app.state.parts, await owner(request)
-    standing = await parts.people.standing(schedule.owner, schedule.owner_kind)
+    by = await owner(request)
+    standing = await services.people.standing(schedule.owner, schedule.owner_kind)
     heir = (by.name, by.kind) if standing is None else None
-    return await _one(request, await parts.schedules.resume(schedule.id, owner=heir))
+    return await _one(request, await services.schedules.resume(schedule.id, owner=heir))
 
 
 @router.post(
@@ -156,23 +157,28 @@ async def resume(request: Request, schedule: Known) -> Response:
     summary="Launch a schedule's job now",
 )
 async def trigger(
-    request: Request, schedule: Known, idem: Idempotent, draft: TriggerDraft | None = None, prefer: Prefer = None
+    *,
+    request: Request,
+    services: ServicesDep,
+    schedule: Known,
+    idem: Idempotent,
+    draft: TriggerDraft | None = None,
+    prefer: Prefer = None,
 ) -> Response:
     """As if it were due, whatever its overlap, calendars and pause say; its moments stay as they are. Needs `jobs:execute`, too."""
     check(request, "jobs:execute", within=Within.OBJECT)
-    parts = request.app.state.parts
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
-        labels = await parts.schedules.labels(schedule)
+        labels = await services.schedules.labels(schedule)
         admit(request, "schedule", schedule.id, labels, sees="schedules:read", permission="jobs:execute")
     if draft is not None:
         check_override(request, draft)
     await check_open(request)
-    launched = await parts.triggers.trigger(
+    launched = await services.triggers.trigger(
         str(schedule.id),
         triggered_by=triggered_by(request),
         bounds=limits,
-        reason=draft and draft.reason,
-        override=draft and draft.override,
+        reason=draft.reason if draft is not None else None,
+        override=draft.override if draft is not None else None,
         idem=idem,
         **await requester(request),
     )
@@ -207,12 +213,12 @@ def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[s
 
 
 async def _listed(request: Request, page: PageRequest) -> Response:
-    parts = request.app.state.parts
-    found: Page[StoredSchedule] = await parts.schedules.list(page, reach(request))
-    around = await parts.outlook.around([schedule.id for schedule in found.items])
+    services = services_of(request)
+    found: Page[StoredSchedule] = await services.schedules.list(page, reach(request))
+    around = await services.outlook.around([schedule.id for schedule in found.items])
     return listed(request, found, lambda schedule: shown(schedule.data(), *around[schedule.id]))
 
 
 async def _one(request: Request, schedule: StoredSchedule) -> Response:
-    around = await request.app.state.parts.outlook.around([schedule.id])
+    around = await services_of(request).outlook.around([schedule.id])
     return JSONResponse(shown(schedule.data(), *around[schedule.id]), headers={"ETag": tag(schedule.version)})

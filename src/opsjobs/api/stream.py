@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admitted
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import DROP
@@ -42,6 +43,7 @@ Position = Annotated[int, Query(ge=0, le=BIGINT_MAX, description="Begin after th
 )
 async def events(
     request: Request,
+    services: ServicesDep,
     execution: Known,
     after: Position = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
@@ -51,8 +53,8 @@ async def events(
     `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again. Who may
     have it no more is told so by `refused`, and that is the last.
     """
-    parts, followers = request.app.state.parts, request.app.state.followers
-    await parts.journal.check_kept(execution)
+    followers = request.app.state.followers
+    await services.journal.check_kept(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
     still = standing(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))
@@ -74,7 +76,7 @@ class EventStream(Response):
         self.body = b""
         self._followers: Followers = request.app.state.followers
         self._streams: Streams = request.app.state.streams
-        self._metrics: Metrics = request.app.state.parts.metrics
+        self._metrics: Metrics = services_of(request).metrics
         self._caller = principal_of(request)
         self._execution = execution
         self._position = after

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from opsjobs.api.auth import Within, check, token_of
 from opsjobs.api.authorization import permission_of
+from opsjobs.api.dependencies import services_of
 from opsjobs.clock import Clock
 from opsjobs.model.errors import Unavailable
 
@@ -64,12 +65,12 @@ def standing(request: Request, still: Callable[[], object]) -> StreamReauth:
     """Of this request: its token is judged again, then the permission of its route, then the thing in its path (`still`, which
     raises as it did when the answer began).
     """
-    parts = request.app.state.parts
+    services = services_of(request)
     token, permission = token_of(request.headers), permission_of(request)
 
     async def ask() -> None:
-        request.state.principal = await parts.access.judge.principal(token)
+        request.state.principal = await services.access.judge.principal(token)
         check(request, permission, within=Within.OBJECT)
         still()
 
-    return StreamReauth(ask, parts.clock, every_seconds=parts.limits.stream_check_seconds)
+    return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_check_seconds)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
 from opsjobs.api.auth import requires
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.health_cache import REDIS_AWAY
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
@@ -49,23 +50,22 @@ async def health(request: Request) -> Response:
 
 
 @router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full")
-async def status(request: Request) -> Response:
+async def status(request: Request, services: ServicesDep) -> Response:
     """Version, workers, scheduler, queues, servers, and what the housekeeping has to keep small."""
-    parts = request.app.state.parts
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
-    workers, queues, upkeep = await parts.fleet.workers(), await parts.fleet.queues(), await parts.fleet.upkeep()
-    schema = await parts.fleet.schema()
+    workers, queues, upkeep = await services.fleet.workers(), await services.fleet.queues(), await services.fleet.upkeep()
+    schema = await services.fleet.schema()
     return JSONResponse(
         {
             "status": "degraded" if reasons else "ok",
             "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
-            "database": {"version": await parts.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
-            "redis": _redis(parts.bus.configured, reasons),
+            "database": {"version": await services.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
+            "redis": _redis(services.bus.configured, reasons),
             "scheduler": _scheduler(upkeep),
             "workers": [worker.data() for worker in workers],
             "queues": [queue.data() for queue in queues],
-            "executions": await parts.fleet.open_executions(),
+            "executions": await services.fleet.open_executions(),
             "log": _log(upkeep),
             "events_unpublished": upkeep.events_unpublished,
             "oldest_snapshot_seconds": round(upkeep.oldest_snapshot_seconds, 1),
@@ -75,29 +75,28 @@ async def status(request: Request) -> Response:
 
 
 @router.get("/workers", dependencies=[requires("system:read")], summary="List workers")
-async def workers(request: Request) -> Response:
+async def workers(services: ServicesDep) -> Response:
     """Those alive first; those that ended stay for an hour. At most 1,000, not paged."""
-    return JSONResponse({"items": [w.data() for w in await request.app.state.parts.fleet.workers()], "next": None})
+    return JSONResponse({"items": [w.data() for w in await services.fleet.workers()], "next": None})
 
 
 @router.get("/queues", dependencies=[requires("system:read")], summary="Show what waits and runs in each zone")
-async def queues(request: Request) -> Response:
+async def queues(services: ServicesDep) -> Response:
     """One item a zone that has work or workers."""
-    return JSONResponse({"items": [q.data() for q in await request.app.state.parts.fleet.queues()], "next": None})
+    return JSONResponse({"items": [q.data() for q in await services.fleet.queues()], "next": None})
 
 
 @router.get("/metrics", dependencies=[requires("system:read")], response_class=Response, summary="Numbers for Prometheus")
-async def metrics(request: Request) -> Response:
+async def metrics(services: ServicesDep) -> Response:
     """This process's numbers, and those of the fleet; without PostgreSQL only the former, and opsjobs_database_up 0."""
-    parts = request.app.state.parts
     try:
-        fleet = parts.fleet
+        fleet = services.fleet
         gauges = fleet_gauges(await fleet.open_executions(), await fleet.queues(), await fleet.workers(), await fleet.upkeep())
     except Unavailable:
         gauges = (
             b"# HELP opsjobs_database_up Whether PostgreSQL answers\n# TYPE opsjobs_database_up gauge\nopsjobs_database_up 0\n"
         )
-    return Response(parts.metrics.text() + gauges, media_type=TEXT_FORMAT)
+    return Response(services.metrics.text() + gauges, media_type=TEXT_FORMAT)
 
 
 def fleet_gauges(

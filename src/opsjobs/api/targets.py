@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import admitted, bounds, reach
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -44,7 +45,7 @@ class MaintenanceDraft(ApiModel):
 
 async def known(id: str, request: Request) -> StoredTarget:
     """The target; raises NotFound or Forbidden before the body is judged."""
-    found: StoredTarget = await request.app.state.parts.inventory.get(id)
+    found: StoredTarget = await services_of(request).inventory.get(id)
     return admitted(request, "target", id, found, sees="targets:read")
 
 
@@ -52,15 +53,15 @@ Known = Annotated[StoredTarget, Depends(known)]
 
 
 @router.post("/targets", status_code=201, dependencies=[requires("targets:manage", Within.BODY)], summary="Create a target")
-async def create(request: Request, draft: TargetDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: TargetDraft, idem: Idempotent) -> Response:
     """Stores a machine; naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
-    target = await request.app.state.parts.inventory.create(draft, idem, bounds=bounds(request))
+    target = await services.inventory.create(draft, idem, bounds=bounds(request))
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
 
 
 @router.post("/targets/import", dependencies=[requires("targets:manage", Within.BODY)], summary="Create or change many targets")
-async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Response:
+async def import_(request: Request, services: ServicesDep, draft: ImportDraft, idem: Idempotent) -> Response:
     """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which.
 
     What names a credential or a jump host, and what changes the way to a machine that has one, needs `credentials:use`, too.
@@ -68,7 +69,7 @@ async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Res
     uses_logins = partial(check, request, "credentials:use")
     if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.entries):
         uses_logins()
-    imports = request.app.state.parts.imports
+    imports = services.imports
     imported = await imports.take_in(draft, idem, bounds=bounds(request), uses_logins=uses_logins)
     return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
 
@@ -76,11 +77,12 @@ async def import_(request: Request, draft: ImportDraft, idem: Idempotent) -> Res
 @router.get("/targets", dependencies=[requires("targets:read", Within.LIST)], summary="List targets")
 async def list_(
     request: Request,
+    services: ServicesDep,
     page: Annotated[PageRequest, page_of(TARGETS, also=["selector"])],
     selector: Annotated[str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")] = None,
 ) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.inventory.list(page, selector, reach=reach(request)))
+    return listed(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 
 @router.get("/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target")
@@ -92,12 +94,13 @@ async def show(stored: Known) -> Response:
 @put_and_patch(
     router, "/targets/{id}", dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)], thing="a target"
 )
-async def replace(id: str, request: Request, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]) -> Response:
+async def replace(
+    id: str, request: Request, services: ServicesDep, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]
+) -> Response:
     """Changes the whole; its version grows if anything is different."""
     _check_credential(request, change.draft)
-    parts = request.app.state.parts
-    stored = await parts.inventory.replace(id, change.draft, bounds=bounds(request), basis=change.basis)
-    await parts.ledger.resize_slots(stored.target.id, stored.target.slots)
+    stored = await services.inventory.replace(id, change.draft, bounds=bounds(request), basis=change.basis)
+    await services.ledger.resize_slots(stored.target.id, stored.target.slots)
     return JSONResponse(stored.data())
 
 
@@ -107,18 +110,18 @@ async def replace(id: str, request: Request, change: Annotated[Edit[TargetDraft]
     dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
     summary="Delete a target",
 )
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, services: ServicesDep) -> Response:
     """409 while other targets are reached through it."""
-    await request.app.state.parts.inventory.delete(id)
+    await services.inventory.delete(id)
     return Response(status_code=204)
 
 
 @router.post("/targets/{id}/test", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Try to reach a target")
-async def test(request: Request, stored: Known) -> Response:
+async def test(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
-    parts, endpoint = request.app.state.parts, await _endpoint(request, stored)
-    await audit.note(parts.database, "target.tested", "target", endpoint.target.id, endpoint.target.name)
-    steps = await parts.sessions.test(endpoint)
+    endpoint = await _endpoint(request, stored)
+    await audit.note(services.database, "target.tested", "target", endpoint.target.id, endpoint.target.name)
+    steps = await services.sessions.test(endpoint)
     shown = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in steps]
     return JSONResponse({"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown})
 
@@ -126,11 +129,11 @@ async def test(request: Request, stored: Known) -> Response:
 @router.post(
     "/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage", Within.OBJECT)], summary="See a target's host keys"
 )
-async def scan_host_keys(request: Request, stored: Known) -> Response:
+async def scan_host_keys(request: Request, services: ServicesDep, stored: Known) -> Response:
     """The keys that the machine shows now, without logging in and without trusting them; 424 where it cannot be reached."""
-    parts, endpoint = request.app.state.parts, await _endpoint(request, stored)
-    await audit.note(parts.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name)
-    keys = await parts.sessions.scan_host_keys(endpoint)
+    endpoint = await _endpoint(request, stored)
+    await audit.note(services.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name)
+    keys = await services.sessions.scan_host_keys(endpoint)
     return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
 
 
@@ -147,33 +150,32 @@ async def maintenance(request: Request, stored: Known) -> Response:
     dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
     summary="Begin or end a target's maintenance",
 )
-async def maintain(request: Request, stored: Known, draft: MaintenanceDraft) -> Response:
+async def maintain(request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft) -> Response:
     """Its runs wait until it is over, and say why; what runs there goes on."""
-    parts = request.app.state.parts
     target = stored.target
     if draft.off:
-        await parts.ledger.release_target(target.id)
+        await services.ledger.release_target(target.id)
     else:
         by = principal_of(request).name
-        await parts.ledger.hold_target(
+        await services.ledger.hold_target(
             target.id, target.slots, until=draft.until, seconds=draft.duration, reason=draft.reason, by=by
         )
     return await _maintenance(request, target)
 
 
 async def _maintenance(request: Request, target: Target) -> Response:
-    stands = (await request.app.state.parts.ledger.maintenances([target.id])).get(target.id)
+    stands = (await services_of(request).ledger.maintenances([target.id])).get(target.id)
     shown = {"id": target.id, "name": target.name, "host": target.host}
     return JSONResponse({"target": shown, "maintenance": stands.data() if stands is not None else None})
 
 
 async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     target_id = stored.target.id
-    parts = request.app.state.parts
-    found: dict[str, Endpoint] = await parts.inventory.endpoints([target_id])
+    services = services_of(request)
+    found: dict[str, Endpoint] = await services.inventory.endpoints([target_id])
     if target_id not in found:
         raise NotFound.of("target", target_id)
-    held = await credential_scope.Held.of(parts.vault, found.values(), {})
+    held = await credential_scope.Held.of(services.vault, found.values(), {})
     return held.endpoint(found[target_id], None)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
@@ -47,21 +48,20 @@ class ChangedUser(ApiModel):
 
 async def known(id: str, request: Request) -> User:
     """The user; raises NotFound before the body is judged."""
-    user: User = await request.app.state.parts.people.users.get(id)
+    user: User = await services_of(request).people.users.get(id)
     return user
 
 
 @router.post("/users", status_code=201, dependencies=[requires("system:admin")], summary="Create a user")
-async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent) -> Response:
     """Somebody who can log in. Nobody gives more than he holds."""
-    parts = request.app.state.parts
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     password = draft.password.get_secret_value()
     check_new(password, draft.name)
-    user = await parts.people.users.create(
+    user = await services.people.users.create(
         draft.name,
-        await parts.access.passwords.hashed(password),
+        await services.access.passwords.hashed(password),
         _kept(draft.grants),
         disabled=draft.disabled,
         reuse_name=draft.reuse_name,
@@ -71,23 +71,26 @@ async def create(request: Request, draft: UserDraft, idem: Idempotent) -> Respon
 
 
 @router.get("/users", dependencies=[requires("system:admin")], summary="List users")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.people.users.list(page))
+    return listed(request, await services.people.users.list(page))
 
 
 @router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Show a user")
-async def show(id: str, request: Request) -> Response:
+async def show(id: str, services: ServicesDep) -> Response:
     """Without anything of the password."""
-    return JSONResponse((await request.app.state.parts.people.users.get(id)).data())
+    return JSONResponse((await services.people.users.get(id)).data())
 
 
 @put_and_patch(router, "/users/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a user")
 async def replace(
-    id: str, request: Request, change: Annotated[Edit[ChangedUser], edit(ChangedUser, known, volatile=["last_login_at"])]
+    id: str,
+    request: Request,
+    services: ServicesDep,
+    change: Annotated[Edit[ChangedUser], edit(ChangedUser, known, volatile=["last_login_at"])],
 ) -> Response:
     """Grants are good at once, for tokens that are out, too. Another password, or `disabled`, ends all logins."""
-    parts, draft = request.app.state.parts, change.draft
+    draft = change.draft
     before = await _weaker(request, id)
     if draft.name != before.name:
         detail = f"The user is {before.name}, and stays so: make another one named {draft.name}."
@@ -96,8 +99,8 @@ async def replace(
     password_hash = None
     if draft.password is not None:
         check_new(draft.password.get_secret_value(), draft.name)
-        password_hash = await parts.access.passwords.hashed(draft.password.get_secret_value())
-    user = await parts.people.users.change(
+        password_hash = await services.access.passwords.hashed(draft.password.get_secret_value())
+    user = await services.people.users.change(
         id,
         "user.updated",
         grants=_kept(draft.grants),
@@ -109,30 +112,30 @@ async def replace(
 
 
 @router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user")
-async def disable(id: str, request: Request) -> Response:
+async def disable(id: str, request: Request, services: ServicesDep) -> Response:
     """At once: his logins end, and neither they nor his API keys are good until he is enabled."""
     await _weaker(request, id)
-    return JSONResponse((await request.app.state.parts.people.users.change(id, "user.disabled", disabled=True)).data())
+    return JSONResponse((await services.people.users.change(id, "user.disabled", disabled=True)).data())
 
 
 @router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user")
-async def enable(id: str, request: Request) -> Response:
+async def enable(id: str, request: Request, services: ServicesDep) -> Response:
     """He may log in again, and his API keys are good again."""
     await _weaker(request, id)
-    return JSONResponse((await request.app.state.parts.people.users.change(id, "user.enabled", disabled=False)).data())
+    return JSONResponse((await services.people.users.change(id, "user.enabled", disabled=False)).data())
 
 
 @router.delete("/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """With his logins and his API keys. 409 for the last one who is an administrator."""
     await _weaker(request, id)
-    await request.app.state.parts.people.users.delete(id)
+    await services.people.users.delete(id)
     return Response(status_code=204)
 
 
 async def _weaker(request: Request, id: str) -> User:
     """The user, who holds no more than the caller: else a new password would take him over. Raises Forbidden, NotFound."""
-    user: User = await request.app.state.parts.people.users.get(id)
+    user: User = await services_of(request).people.users.get(id)
     check_holds(request, f"The user {user.name}", user.grants)
     return user
 

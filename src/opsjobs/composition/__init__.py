@@ -1,4 +1,4 @@
-"""The composition root: the one place where settings become parts, and parts become processes."""
+"""The composition root: the one place where settings become services, and services become processes."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Services:
 
 
 def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Services:
-    """All parts for one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
+    """All services of one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
     database = Database(options, repeated=metrics.verb_repeats.inc)
@@ -358,31 +358,35 @@ def _sessions(
     return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
 
 
-def rescuer(parts: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
+def rescuer(services: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
     """What buries and mends, for the worker or the scheduler that asks `may_reap`."""
-    return Rescuer(parts.ledger, parts.workers, may_reap=may_reap, notify=parts.notifier.notify, database_now=database_now)
-
-
-def firing(parts: Services) -> FiringService:
-    """What fires schedules, for the scheduler, and for a worker that stands in for it."""
-    return FiringService(
-        firings=parts.firings,
-        schedules=parts.schedules,
-        preparer=Preparer(parts.jobs, parts.launcher, parts.firings, parts.metrics, standing=parts.people.standing),
-        launcher=parts.launcher,
-        ledger=parts.ledger,
-        metrics=parts.metrics,
+    return Rescuer(
+        services.ledger, services.workers, may_reap=may_reap, notify=services.notifier.notify, database_now=database_now
     )
 
 
-def inspecting(parts: Services) -> Loop:
+def firing(services: Services) -> FiringService:
+    """What fires schedules, for the scheduler, and for a worker that stands in for it."""
+    return FiringService(
+        firings=services.firings,
+        schedules=services.schedules,
+        preparer=Preparer(
+            services.jobs, services.launcher, services.firings, services.metrics, standing=services.people.standing
+        ),
+        launcher=services.launcher,
+        ledger=services.ledger,
+        metrics=services.metrics,
+    )
+
+
+def inspecting(services: Services) -> Loop:
     """The loop that says what is wrong with the database or the keys, at start and later."""
-    return Loop("inspection", parts.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=parts.metrics)
+    return Loop("inspection", services.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=services.metrics)
 
 
-def relay(parts: Services) -> Relay:
+def relay(services: Services) -> Relay:
     """What tells the world of the outbox's facts."""
-    return Relay(parts.outbox, parts.executions, parts.journal, parts.bus, parts.metrics)
+    return Relay(services.outbox, services.executions, services.journal, services.bus, services.metrics)
 
 
 def serve_metrics(settings: Settings, metrics: Metrics) -> None:

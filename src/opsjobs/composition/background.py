@@ -16,24 +16,24 @@ from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.singleton_lock import Turns
 
 
-def housekeeping(parts: Services) -> Loop:
+def housekeeping(services: Services) -> Loop:
     """Return the loop of the housekeeping."""
-    turns = Turns(parts.database)
+    turns = Turns(services.database)
     keeper = Housekeeper(
-        Turn(HOUSEKEEPING, turns, parts.metrics),
+        Turn(HOUSEKEEPING, turns, services.metrics),
         turns,
-        parts.metrics,
-        ledger=parts.ledger,
-        workers=parts.workers,
-        journal=parts.journal,
-        partitions=Partitions(parts.database),
-        contents=parts.contents,
-        leftovers=Leftovers(parts.database),
+        services.metrics,
+        ledger=services.ledger,
+        workers=services.workers,
+        journal=services.journal,
+        partitions=Partitions(services.database),
+        contents=services.contents,
+        leftovers=Leftovers(services.database),
     )
-    return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
+    return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)
 
 
-def retention(settings: Settings, parts: Services) -> Loop:
+def retention(settings: Settings, services: Services) -> Loop:
     """Return the loop of the retention."""
     kept = settings.retention
     keep = Keep(
@@ -45,6 +45,6 @@ def retention(settings: Settings, parts: Services) -> Loop:
         firing_seconds=kept.keep_firings,
         audit_seconds=kept.keep_audit,
     )
-    turn = Turn(RETENTION, Turns(parts.database), parts.metrics)
-    keeper = Keeper(turn, Retention(parts.database), keep, parts.seals)
-    return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=parts.metrics)
+    turn = Turn(RETENTION, Turns(services.database), services.metrics)
+    keeper = Keeper(turn, Retention(services.database), keep, services.seals)
+    return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)

@@ -18,28 +18,28 @@ CONNECTIONS = 6
 
 
 class HostedScheduler:
-    """The scheduler with its parts, as beat hosts it."""
+    """The scheduler with its services, as beat hosts it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.parts = build(settings, process="scheduler", connections=CONNECTIONS)
+        self.services = build(settings, process="scheduler", connections=CONNECTIONS)
         self.scheduler = Scheduler(
-            self.parts.workers,
-            relay(self.parts),
-            firing=firing(self.parts),
+            self.services.workers,
+            relay(self.services),
+            firing=firing(self.services),
             lease_seconds=settings.worker.lease_seconds,
         )
-        self.scheduler.rescuer = rescuer(self.parts, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now)
+        self.scheduler.rescuer = rescuer(self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now)
         # Loops of their own: they delay neither a firing nor the mending.
-        sealer = Sealer(self.parts.seals)
+        sealer = Sealer(self.services.seals)
         self._loops = [
-            Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.parts.metrics),
-            housekeeping(self.parts),
-            inspecting(self.parts),
+            Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.services.metrics),
+            housekeeping(self.services),
+            inspecting(self.services),
         ]
 
     async def start(self) -> None:
-        """Open the parts."""
-        await self.parts.open()
+        """Open the services."""
+        await self.services.open()
         for loop in self._loops:
             loop.start()
         spare_the_collector()
@@ -57,12 +57,12 @@ class HostedScheduler:
         for loop in self._loops:
             await loop.stop()
         await self.scheduler.stop()
-        await self.parts.close()
+        await self.services.close()
 
 
 def run(settings: Settings) -> int:
     """Until SIGTERM; returns the exit code."""
     telemetry.configure("scheduler", settings.telemetry.log_level)
     hosted = HostedScheduler(settings)
-    serve_metrics(settings, hosted.parts.metrics)
-    return run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.parts.metrics)
+    serve_metrics(settings, hosted.services.metrics)
+    return run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.services.metrics)

@@ -1,4 +1,4 @@
-"""The worker process: the engine with its parts, hosted by Celery."""
+"""The worker process: the engine with its services, hosted by Celery."""
 
 from __future__ import annotations
 
@@ -31,32 +31,38 @@ RELAY_SECONDS = 1.0
 STAND_IN_SECONDS = 1.0
 AFTERCARE_SECONDS = 10.0
 VAULT_SECONDS = 30.0
-# How long the parts may take to close once the worker has stopped.
+# How long the services may take to close once the worker has stopped.
 CLOSE_SECONDS = 3.0
 
 
-def aftercare(parts: Services, zone: str) -> Aftercare:
+def aftercare(services: Services, zone: str) -> Aftercare:
     """The visits to machines after their runs have ended."""
     return Aftercare(
-        parts.ledger, parts.inventory, parts.vault, parts.sessions, parts.clock, zone=zone, fetch=parts.elsewhere.fetch
+        services.ledger,
+        services.inventory,
+        services.vault,
+        services.sessions,
+        services.clock,
+        zone=zone,
+        fetch=services.elsewhere.fetch,
     )
 
 
-def transfers(settings: Settings, parts: Services) -> TransferTools:
+def transfers(settings: Settings, services: Services) -> TransferTools:
     """What the transfers of a worker share."""
     return TransferTools(
-        parts.files,
-        parts.contents,
-        parts.artifacts,
-        Chunks(parts.contents),
-        parts.journal,
-        parts.metrics,
+        services.files,
+        services.contents,
+        services.artifacts,
+        Chunks(services.contents),
+        services.journal,
+        services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
-        parts.people.standing,
+        services.people.standing,
     )
 
 
-def build_worker(settings: Settings, parts: Services, *, name: str | None = None) -> Worker:
+def build_worker(settings: Settings, services: Services, *, name: str | None = None) -> Worker:
     """The engine of one worker process, with the loops that it shares with the scheduler."""
     execution, wanted = settings.execution, settings.worker
     options = WorkerOptions(
@@ -68,15 +74,15 @@ def build_worker(settings: Settings, parts: Services, *, name: str | None = None
         drain_seconds=wanted.drain_seconds,
     )
     tools = WorkerTools(
-        ledger=parts.ledger,
-        workers=parts.workers,
+        ledger=services.ledger,
+        workers=services.workers,
         lease=lambda life: Lease(settings.database.url, life, lease_seconds=wanted.lease_seconds),
-        targets=parts.inventory,
-        vault=parts.vault,
-        sessions=parts.sessions,
-        bus=parts.bus,
-        clock=parts.clock,
-        metrics=parts.metrics,
+        targets=services.inventory,
+        vault=services.vault,
+        sessions=services.sessions,
+        bus=services.bus,
+        clock=services.clock,
+        metrics=services.metrics,
         limits=RunLimits(
             execution.command_timeout,
             execution.output_limit_bytes,
@@ -84,45 +90,45 @@ def build_worker(settings: Settings, parts: Services, *, name: str | None = None
             spool_bytes=execution.spool_limit_bytes,
             attempts=execution.max_retries + 1,
         ),
-        transfers=transfers(settings, parts),
-        children=Children(parts.launcher, parts.jobs, parts.executions, parts.people.standing),
-        approving=parts.approving,
-        pinning=Pinning(parts.judging),
-        notify=parts.notifier.notify,
-        fetch=parts.elsewhere.fetch,
+        transfers=transfers(settings, services),
+        children=Children(services.launcher, services.jobs, services.executions, services.people.standing),
+        approving=services.approving,
+        pinning=Pinning(services.judging),
+        notify=services.notifier.notify,
+        fetch=services.elsewhere.fetch,
     )
-    stand_in = StandIn(firing(parts), parts.workers)
-    sealer = Sealer(parts.seals, behind_seconds=BEHIND_SECONDS)
+    stand_in = StandIn(firing(services), services.workers)
+    sealer = Sealer(services.seals, behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
-    care = aftercare(parts, wanted.zone)
-    mending = rescuer(parts, lambda: worker.may_reap, lambda: worker.database_now)
+    care = aftercare(services, wanted.zone)
+    mending = rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
     background += [
-        Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=parts.metrics),
-        Loop("sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
-        Loop("cleaning", care.clean_once, interval_seconds=AFTERCARE_SECONDS, metrics=parts.metrics),
-        housekeeping(parts),
-        inspecting(parts),
-        retention(settings, parts),
-        Loop("vault_token", parts.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=parts.metrics),
-        Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=parts.metrics),
-        Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=parts.metrics),
-        Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=parts.metrics),
-        Loop("relay", relay(parts).run_once, interval_seconds=RELAY_SECONDS, metrics=parts.metrics),
+        Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics),
+        Loop("sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics),
+        Loop("cleaning", care.clean_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics),
+        housekeeping(services),
+        inspecting(services),
+        retention(settings, services),
+        Loop("vault_token", services.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=services.metrics),
+        Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=services.metrics),
+        Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=services.metrics),
+        Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=services.metrics),
+        Loop("relay", relay(services).run_once, interval_seconds=RELAY_SECONDS, metrics=services.metrics),
     ]
     return worker
 
 
 class HostedWorker:
-    """A worker with its parts, as the notifier hosts it: opened and closed on the engine's own loop."""
+    """A worker with its services, as the notifier hosts it: opened and closed on the engine's own loop."""
 
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
-        self.parts = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
-        self.worker = build_worker(settings, self.parts, name=name)
+        self.services = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
+        self.worker = build_worker(settings, self.services, name=name)
 
     async def start(self) -> None:
-        """Open the parts and begin to claim."""
-        await self.parts.open()
+        """Open the services and begin to claim."""
+        await self.services.open()
         await self.worker.start()
         spare_the_collector()
 
@@ -133,7 +139,7 @@ class HostedWorker:
     async def stop(self) -> None:
         """Drain, then close everything."""
         await self.worker.stop()
-        await self.parts.close()
+        await self.services.close()
 
 
 def run(settings: Settings, *, name: str | None = None) -> int:
@@ -141,13 +147,13 @@ def run(settings: Settings, *, name: str | None = None) -> int:
     telemetry.configure("worker", settings.telemetry.log_level)
     descriptors.raise_limit()
     hosted = HostedWorker(settings, name=name)
-    serve_metrics(settings, hosted.parts.metrics)
+    serve_metrics(settings, hosted.services.metrics)
     zone = settings.worker.zone
     return run_worker(
         hosted,
         redis_url=settings.redis.url,
         zone=zone,
         name=f"opsjobs-{zone}",
-        metrics=hosted.parts.metrics,
+        metrics=hosted.services.metrics,
         stop_seconds=settings.worker.drain_seconds + 2 * LET_GO_SECONDS + CLOSE_SECONDS,
     )

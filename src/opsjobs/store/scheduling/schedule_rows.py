@@ -12,7 +12,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.access import IdentityKind
+from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable
 
@@ -39,7 +39,7 @@ class StoredSchedule:
     timetable: Timetable
     shown: Callable[[], Mapping[str, Any]] = field(compare=False)
     owner: str
-    owner_kind: IdentityKind
+    owner_kind: PrincipalKind
     enabled: bool
     paused_reason: str | None
     next_due_at: datetime | None

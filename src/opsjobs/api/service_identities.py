@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
@@ -42,18 +43,18 @@ class NewServiceDraft(ServiceDraft):
 
 async def known(id: str, request: Request) -> Service:
     """The service; raises NotFound before the body is judged."""
-    service: Service = await request.app.state.parts.people.services.get(id)
+    service: Service = await services_of(request).people.services.get(id)
     return service
 
 
 @router.post("/services", status_code=201, dependencies=[requires("system:admin")], summary="Register a service")
-async def create(request: Request, draft: NewServiceDraft, idem: Idempotent) -> Response:
+async def create(request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent) -> Response:
     """From now on tokens that it signs are taken. Nobody gives more than he holds."""
     loaded(draft.public_key)
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     kept = [grant.kept() for grant in draft.grants]
-    service = await request.app.state.parts.people.services.create(
+    service = await services.people.services.create(
         draft.name,
         draft.public_key,
         kept,
@@ -66,22 +67,24 @@ async def create(request: Request, draft: NewServiceDraft, idem: Idempotent) -> 
 
 
 @router.get("/services", dependencies=[requires("system:admin")], summary="List services")
-async def list_(request: Request, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
+async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
     """By name unless `sort` says otherwise."""
-    return listed(request, await request.app.state.parts.people.services.list(page))
+    return listed(request, await services.people.services.list(page))
 
 
 @router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Show a service")
-async def show(id: str, request: Request) -> Response:
+async def show(id: str, services: ServicesDep) -> Response:
     """One service, with its public key."""
-    return JSONResponse((await request.app.state.parts.people.services.get(id)).data())
+    return JSONResponse((await services.people.services.get(id)).data())
 
 
 @put_and_patch(router, "/services/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a service")
-async def replace(id: str, request: Request, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]) -> Response:
+async def replace(
+    id: str, request: Request, services: ServicesDep, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]
+) -> Response:
     """Another key, other grants; good at once. `name` cannot change. It answers to whoever has written it last."""
-    services, draft = request.app.state.parts.people.services, change.draft
-    before = await services.get(id)
+    draft = change.draft
+    before = await services.people.services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
         detail = f"The service is {before.name}, and stays so: register another one named {draft.name}."
@@ -90,15 +93,16 @@ async def replace(id: str, request: Request, change: Annotated[Edit[ServiceDraft
     check_given(request, draft.grants)
     kept = [grant.kept() for grant in draft.grants]
     by = principal_of(request)
-    changed = await services.replace(id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by)
+    changed = await services.people.services.replace(
+        id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by
+    )
     return JSONResponse(changed.data())
 
 
 @router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")
-async def delete(id: str, request: Request) -> Response:
+async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """From now on its tokens are refused."""
-    services = request.app.state.parts.people.services
-    gone = await services.get(id)
+    gone = await services.people.services.get(id)
     check_holds(request, f"The service {gone.name}", gone.grants)
-    await services.delete(id)
+    await services.people.services.delete(id)
     return Response(status_code=204)
