@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.job import JobDraft
-from opsjobs.model.job_warnings import doubts
+from opsjobs.model.job_warnings import DOUBTS_MAX, doubts
 
 DIR = {"name": "dir", "type": "string"}
 
@@ -86,3 +86,32 @@ def test_a_label_that_no_target_has_is_told() -> None:
     action = {"command": "echo ${target.labels.nope} ${target.labels.env}"}
     assert told(action, labels={"env"}) == [("unknown_label", "/actions/0/command")]
     assert told(action, labels=None) == []
+
+
+def test_of_a_thousand_mistakes_the_first_hundred_are_told() -> None:
+    many = "".join(f"${{name{number:04}}}" for number in range(5_000))
+    parameters = [{"name": f"parm{number:04}"} for number in range(100)]
+    assert len(told({"command": many}, *parameters)) == DOUBTS_MAX
+
+
+@pytest.mark.parametrize("repeated", ["for ", "abc[", "a-"])
+def test_a_text_of_the_largest_size_is_looked_through_once_for_names_that_it_assigns(repeated: str) -> None:
+    names = [f"n{number}" for number in range(1_500)]
+    text = repeated * (48_000 // len(repeated)) + "".join(f"${{{name}}}" for name in names)
+    told({"command": text})
+
+
+@pytest.mark.parametrize(
+    ("command", "assigned"),
+    [
+        ("web-dir=1; echo ${dir}", True),
+        ("x[1]=2; echo ${x}", True),
+        ("x+=2; echo ${x}", True),
+        ("export a b; echo ${b}", True),
+        ("for a; do :; done\necho ${x}", False),
+        ("echo $x=1 ${x}", False),
+        ("echo x ${x}", False),
+    ],
+)
+def test_what_gives_a_name_a_value(command: str, assigned: bool) -> None:
+    assert told({"command": command}) == ([] if assigned else [("undeclared_name", "/actions/0/command")])

@@ -185,3 +185,16 @@ def rules(action: dict[str, Any]) -> set[str]:
     actions = [{"key": "zero", "type": "command", "command": "true"}, {"key": "one", "type": "command", **action}]
     found = texts_of(actions, {"dir": "/"}, [web(1, dir="/")])
     return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text, given=t.given))}
+
+
+class Walked(list[str]):
+    """Ids that are walked along, and never looked through one by one."""
+
+    def __contains__(self, _: object) -> bool:
+        raise AssertionError("each look at a list takes as long as the list is")
+
+
+def test_blank_lines_and_many_targets_are_looked_at_once() -> None:
+    action = {**BASH, "key": "one", "script": "\n" * 200_000, "stdin": "x", "target_ids": Walked(["1"])}
+    found = list(texts_of([action], {}, [web(1), web(2)]))
+    assert [text.targets for text in found] == [[web(1)]] * len(found)

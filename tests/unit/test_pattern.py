@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from opsjobs.model.pattern import Pattern, pattern
+from opsjobs.model.pattern import Pattern, TooMuchWork, MatchBudget, pattern
 
 ATOMS = ["a", "b", "c", ".", "[ab]", "[^a]", r"\w", r"\d", r"\s", r"\S", r"\.", "[a-c1-3]", r"[\d_]", "(?:ab)", "()"]
 PLACES = ["^", "$(?![\\s\\S])", r"\b", r"\B"]
@@ -85,3 +87,37 @@ def test_many_states_are_forgotten_and_nothing_is_lost() -> None:
 
 def test_one_text_is_compiled_once() -> None:
     assert pattern("^x+$") is pattern("^x+$")
+
+
+MANY_STATES = "[ab]*a[ab]{1000}[ab]{1000}"
+LETTERS = "".join(random.Random(1).choices("ab", k=32_768))
+
+
+@pytest.mark.parametrize("ask", [Pattern.fits, Pattern.matches])
+def test_what_can_go_on_in_thousands_of_ways_at_a_time_is_given_up(ask: Any) -> None:
+    with pytest.raises(TooMuchWork, match="takes too long with this text"):
+        ask(Pattern(MANY_STATES), LETTERS + "c")
+
+
+def test_the_work_of_many_texts_is_counted_together() -> None:
+    work, wanted = MatchBudget(), Pattern("[ab]*a[ab]{200}")
+    pieces = [LETTERS[start : start + 1_000] for start in range(0, 32_000, 1_000)]
+    wanted.fits(pieces[0], work)
+    with pytest.raises(TooMuchWork):
+        [wanted.fits(piece, work) for piece in pieces]
+
+
+def test_what_was_looked_at_before_costs_no_work() -> None:
+    wanted, work = Pattern("[a-z]+(-[a-z]+)*"), MatchBudget()
+    assert wanted.fits("web-server", work)
+    left = work.left
+    assert wanted.fits("web-server", work)
+    assert work.left == left
+
+
+@pytest.mark.parametrize("empty", ["(a{0})", "()", "(|)"])
+def test_nothing_repeated_without_end_is_no_pattern(empty: str) -> None:
+    for _ in range(6):
+        empty = f"({empty}{{1000}})"
+    with pytest.raises(ValueError, match="repeats too much"):
+        Pattern(empty)

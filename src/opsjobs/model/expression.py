@@ -359,7 +359,10 @@ def _matched(text: Any, matcher: Matcher) -> bool:
         return False
     if not isinstance(text, str):
         raise Unfit(f"{_shown(text)} is no text, so it matches no pattern")
-    return bool(matcher(text))
+    try:
+        return bool(matcher(text))
+    except ValueError as costly:
+        raise Unfit(str(costly)) from None
 
 
 def _looked_up(values: Mapping[str, Any], name: tuple[str, ...]) -> Any:

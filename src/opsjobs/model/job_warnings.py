@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain, islice
 from typing import Any
 
 from opsjobs.model.action import Action, CommandAction, ScriptAction
@@ -15,8 +16,14 @@ from opsjobs.model.parameter import ParameterDraft, variable_of
 
 _HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*)\}")
 _LABEL = re.compile(r"\$\{target\.labels\.([A-Za-z0-9_./-]+)\}")
-# Names that a shell has a value for: it assigns them itself, or they look like variables of the environment.
-_ASSIGNED = r"(?<![\w$])(?:{name}(?:\[[^\]]*\])?\+?=|(?:for|read|local|export|declare|readonly|select)\b[^;\n]*\b{name}\b)"
+# Names that a shell has a value for: it assigns them itself, or they look like variables of the environment. Texts are callers',
+# and read while requests wait: each is looked through once, in time linear in its length.
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+_ASSIGNS = re.compile(r"(?:\[[^\]\n]{0,200}\])?\+?=")
+_DECLARES = re.compile(r"(?:for|read|local|export|declare|readonly|select)\b([^;\n]*)")
+_NAME_CHARACTERS_MAX = 64
+DOUBTS_MAX = 100
+"""Warnings of one job: who has more reads these first."""
 
 
 def doubts(draft: JobDraft, labels: Collection[str] | None) -> list[FieldError]:
@@ -24,11 +31,14 @@ def doubts(draft: JobDraft, labels: Collection[str] | None) -> list[FieldError]:
     actions = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
     if draft.policy.gate is not None and draft.policy.gate.check is not None:
         actions.append(("/policy/gate/check", draft.policy.gate.check))
-    found: list[FieldError] = []
-    for pointer, action in actions:
-        found += _names(pointer, action, draft.parameters)
-        found += _labels(pointer, action, labels)
-    return [*found, *_unused(draft, [action for _, action in actions])]
+    each = (_of(pointer, action, draft.parameters, labels) for pointer, action in actions)
+    found = chain(chain.from_iterable(each), _unused(draft, [action for _, action in actions]))
+    return list(islice(found, DOUBTS_MAX))
+
+
+def _of(pointer: str, action: Action, declared: Sequence[ParameterDraft], labels: Collection[str] | None) -> Iterator[FieldError]:
+    yield from _names(pointer, action, declared)
+    yield from _labels(pointer, action, labels)
 
 
 def _names(pointer: str, action: Action, declared: Sequence[ParameterDraft]) -> Iterator[FieldError]:
@@ -36,14 +46,14 @@ def _names(pointer: str, action: Action, declared: Sequence[ParameterDraft]) -> 
     known = {parameter.name for parameter in declared}
     if isinstance(action, ScriptAction):
         text = action.script or ""
-        for name in sorted(known & set(_HOLE.findall(text))):
-            if not _is_assigned(name, text):
-                words = f"a script is not a template: ${{{name}}} is read by its interpreter. Read ${variable_of(name)} instead"
-                yield FieldError(f"{pointer}/script", words, "unreplaced_name")
+        read = known & set(_HOLE.findall(text))
+        for name in sorted(read - _assigned(text)) if read else ():
+            words = f"a script is not a template: ${{{name}}} is read by its interpreter. Read ${variable_of(name)} instead"
+            yield FieldError(f"{pointer}/script", words, "unreplaced_name")
     for field, text in _templates(action):
-        own = text if isinstance(action, CommandAction) else ""
+        assigned = _assigned(text) if isinstance(action, CommandAction) and "${" in text else set()
         for name in dict.fromkeys(_HOLE.findall(text)):
-            if name in known or name.isupper() or name in getattr(action, "env", {}) or _is_assigned(name, own):
+            if name in known or name.isupper() or name in getattr(action, "env", {}) or name in assigned:
                 continue
             close = get_close_matches(name, known, 1)
             meant = f" Did you mean {close[0]}?" if close else ""
@@ -71,8 +81,23 @@ def _templates(action: Action) -> Iterator[tuple[str, str]]:
         yield f"env/{name}", str(text)
 
 
-def _is_assigned(name: str, text: str) -> bool:
-    return re.search(_ASSIGNED.format(name=re.escape(name)), text) is not None
+def _assigned(text: str) -> set[str]:
+    """Return the names that the text gives a value."""
+    found: set[str] = set()
+    for word in _WORD.finditer(text):
+        before = text[word.start() - 1] if word.start() else ""
+        if before != "$" and _ASSIGNS.match(text, word.end()):
+            found |= _endings(word[0])
+    for declared in _DECLARES.finditer(text):
+        for word in _WORD.finditer(declared[1]):
+            found |= _endings(word[0]) | set(re.findall(r"\w+", word[0]))
+    return found
+
+
+def _endings(word: str) -> set[str]:
+    """Return the names that such a word may end with: a name may have a hyphen, and one may stand before it."""
+    end = word[-_NAME_CHARACTERS_MAX:]
+    return {end, *(end[at + 1 :] for at, character in enumerate(end) if character == "-")}
 
 
 def _unused(draft: JobDraft, actions: Sequence[Action]) -> Iterator[FieldError]:

@@ -14,7 +14,7 @@ from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
-from opsjobs.model.pattern import pattern
+from opsjobs.model.pattern import TooMuchWork, MatchBudget, pattern
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
 
@@ -138,16 +138,25 @@ class ParameterDraft(ApiModel):
         except ValueRefused as refused:
             raise fault(refused.code, refused.detail, at) from None
 
-    def check(self, given: object, offered: Sequence[Scalar] | None) -> Value:
-        """What the given value is; `offered`: the allowed values (None: any). Raises Refused."""
+    def check(self, given: object, offered: Sequence[Scalar] | None, work: MatchBudget | None = None) -> Value:
+        """What the given value is; `offered`: the allowed values (None: any), `work`: what matching may take. Raises ValueRefused."""
         value = fitting(self.type, given)
-        for text in value if isinstance(value, list) else [value]:
-            if self.pattern is not None and not pattern(self.pattern).fits(str(text)):
-                raise ValueRefused("pattern", f"it does not match {self.pattern}")
+        self._check_pattern(value, work or MatchBudget())
         self._check_size(value)
         if offered is None:
             return value
         return [_chosen(one, offered) for one in value] if isinstance(value, list) else _chosen(value, offered)
+
+    def _check_pattern(self, value: Value, work: MatchBudget) -> None:
+        if self.pattern is None:
+            return
+        for text in value if isinstance(value, list) else [value]:
+            try:
+                fits = pattern(self.pattern).fits(str(text), work)
+            except TooMuchWork as costly:
+                raise ValueRefused("pattern", str(costly)) from None
+            if not fits:
+                raise ValueRefused("pattern", f"it does not match {self.pattern}")
 
     def _check_size(self, value: Value) -> None:
         if isinstance(value, str | list) and self.type != "datetime":
@@ -226,9 +235,10 @@ def bound(
         FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter") for name in given if name not in known
     ]
     values: dict[str, Value | Secret | JobSecret] = {}
+    work = MatchBudget()
     for parameter in declared:
         try:
-            values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {})
+            values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {}, work)
         except ValueRefused as refused:
             values[parameter.name] = None
             wrong.append(FieldError(_at(parameter.name), refused.detail, refused.code))
@@ -239,7 +249,11 @@ def bound(
 
 
 def _bound(
-    parameter: ParameterDraft, given: object, before: Mapping[str, Any], fetched: Mapping[str, Sequence[Scalar]]
+    parameter: ParameterDraft,
+    given: object,
+    before: Mapping[str, Any],
+    fetched: Mapping[str, Sequence[Scalar]],
+    work: MatchBudget,
 ) -> Value | Secret | JobSecret:
     if parameter.from_credential is not None:
         if given is not None:
@@ -259,7 +273,7 @@ def _bound(
     offered: Sequence[Scalar] | None = parameter.choices or fetched.get(parameter.name)
     if (by := parameter.choices_by) is not None:
         offered = by.map.get(text_of(before[by.parameter]), [])
-    value = parameter.check(given, offered)
+    value = parameter.check(given, offered, work)
     return Secret(str(value)) if parameter.secret else value
 
 

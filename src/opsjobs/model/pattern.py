@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from opsjobs.model.pattern_syntax import At, Chars, Choice, Node, Place, Repeat, Sequel, read
 
 STEPS_MAX = 5_000
+COMPILED_MAX = 20_000
+"""Parts of a pattern that are compiled, each as often as it is repeated."""
 _KEPT_MAX = 200_000
+WORK_MAX = 300_000
+"""Steps that are looked at for one text, or for all values of one launch: some 0.1 s. What is known from before costs none."""
 _WORD = frozenset("0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 # A step: a set of characters or a place, and what comes next; or a fork to two steps; None is the end.
 _Step = tuple[Chars | At, int] | tuple[int, int] | None
 _State = tuple[frozenset[int], str]
 """The steps that may come next, and the character before them ("" at the start, "\\n", "a" for a word's, "." for others)."""
+
+
+class TooMuchWork(ValueError):
+    """The pattern takes too long with this text: it can go on in too many ways at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("the pattern takes too long with this text: write it with smaller counts, or in fewer ways to go on")
+
+
+@dataclass
+class MatchBudget:
+    """What may still be done; shared by texts that are matched in one go."""
+
+    left: int = WORK_MAX
+
+    def done(self, steps: int) -> None:
+        """Count steps. Raises TooMuchWork."""
+        self.left -= steps
+        if self.left < 0:
+            raise TooMuchWork
 
 
 class Pattern:
@@ -27,33 +52,35 @@ class Pattern:
         """Raises ValueError where the text is not a pattern that we take."""
         self.text = text
         self._steps: list[_Step] = []
+        self._compiled = 0
         self._first = self._compile(read(text), self._add(None))
         self._kept = 0  # numbers of steps in `_known`
         self._known: dict[tuple[_State, str, bool], tuple[_State, bool]] = {}
 
     def matches(self, text: str) -> bool:
-        """Whether some part of the text matches."""
-        return self._run(text, whole=False)
+        """Whether some part of the text matches. Raises TooMuchWork."""
+        return self._run(text, MatchBudget(), whole=False)
 
-    def fits(self, text: str) -> bool:
-        """Whether the text as a whole matches."""
-        return self._run(text, whole=True)
+    def fits(self, text: str, work: MatchBudget | None = None) -> bool:
+        """Whether the text as a whole matches. Raises TooMuchWork."""
+        return self._run(text, work or MatchBudget(), whole=True)
 
-    def _run(self, text: str, *, whole: bool) -> bool:
+    def _run(self, text: str, work: MatchBudget, *, whole: bool) -> bool:
         state: _State = (frozenset((self._first,)), "")
         for char in text:
-            state, done = self._next(state, char, whole)
+            state, done = self._next(state, char, work, whole=whole)
             if done and not whole:
                 return True
             if not state[0]:
                 return False
         return 0 in self._reached(state, "")
 
-    def _next(self, state: _State, char: str, whole: bool) -> tuple[_State, bool]:
+    def _next(self, state: _State, char: str, work: MatchBudget, *, whole: bool) -> tuple[_State, bool]:
         """The state behind `char`, and whether a match had come to its end before it."""
         if (known := self._known.get((state, char, whole))) is not None:
             return known
         reached = self._reached(state, char)
+        work.done(len(reached))
         after = {
             step[1]
             for step in (self._steps[number] for number in reached)
@@ -90,12 +117,15 @@ class Pattern:
 
     def _add(self, step: _Step) -> int:
         if len(self._steps) >= STEPS_MAX:
-            raise ValueError("the pattern repeats too much: write smaller counts")
+            raise _too_often()
         self._steps.append(step)
         return len(self._steps) - 1
 
     def _compile(self, node: Node, then: int) -> int:
         """Add the steps of the node in front of `then`; the number of its first one."""
+        self._compiled += 1  # what is repeated may be empty, and adds no step
+        if self._compiled > COMPILED_MAX:
+            raise _too_often()
         match node:
             case Chars() | At():
                 return self._add((node, then))
@@ -123,6 +153,10 @@ class Pattern:
         for _ in range(least):
             first = self._compile(what, first)
         return first
+
+
+def _too_often() -> ValueError:
+    return ValueError("the pattern repeats too much: write smaller counts")
 
 
 def _kind(char: str) -> str:

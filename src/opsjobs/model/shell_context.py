@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,10 +38,16 @@ _WORDS = {
 
 @dataclass
 class _Scan:
+    """`open`: what is open, the innermost last; `named`: those of it that a value may not stand in.
+
+    A text is a caller's, and read while requests wait: whatever is looked up at a place is found beforehand, in one pass.
+    """
+
     text: str
     find: Find
     at: int = 0
     open: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
     found: list[NamePosition] = field(default_factory=list)
 
     def all(self) -> list[NamePosition]:
@@ -52,7 +59,7 @@ class _Scan:
         return self.found
 
     def take(self, match: re.Match[str], fault: str | None = None) -> None:
-        named = next((_WORDS[mode] for mode in self.open if mode in _WORDS), None)
+        named = _WORDS[self.named[0]] if self.named else None
         self.found.append(NamePosition(match[1], match.start(), match.end(), fault or named or self.more(match)))
         self.at = match.end()
 
@@ -79,8 +86,29 @@ class _Scan:
         else:
             self.at += 1
 
-    def push(self, mode: str) -> None:
-        self.open.append(mode)
+    def push(self, *modes: str) -> None:
+        self.open += modes
+        self.named += (mode for mode in modes if mode in _WORDS)
+
+    def pop(self) -> None:
+        if self.open.pop() in _WORDS:
+            self.named.pop()
+
+
+# Of bash: an index that is open, or what ends it; then [[, ]], what compares numbers between them, and case. Of those that may
+# overlap each one counts.
+_SUBSCRIPT = re.compile(r"[A-Za-z0-9_]\[|[\]\s]")
+_OPENED = re.compile(r"(?=\[\[)")
+_CLOSED = re.compile(r"(?=\]\])")
+_COMPARED = re.compile(r"(?=\s-(?:eq|ne|lt|le|gt|ge)\s)")
+_CASE = re.compile(r"\bcase\b")
+_POWERSHELL_MURKY = re.compile("@['\"\u2018-\u201f]|\\$\\(")
+
+
+def _last_before(places: Sequence[int], at: int) -> int | None:
+    """Return the last of these places, which are in order, that lies before this one."""
+    found = bisect_left(places, at)
+    return places[found - 1] if found else None
 
 
 class _Posix(_Scan):
@@ -90,18 +118,39 @@ class _Posix(_Scan):
         super().__init__(text, find)
         self.here: list[tuple[str, bool]] = []
         self.murky = False
+        self.doubles = 0
+        self._subscripts = [match.start() for match in _SUBSCRIPT.finditer(text)]
+        self._opened = [match.start() for match in _OPENED.finditer(text)]
+        self._closed = [match.start() for match in _CLOSED.finditer(text)]
+        self._compared = [match.start() for match in _COMPARED.finditer(text)]
+        self._last_case = max((match.start() for match in _CASE.finditer(text)), default=-1)
+
+    def push(self, *modes: str) -> None:
+        super().push(*modes)
+        self.doubles += modes.count("double")
+
+    def pop(self) -> None:
+        self.doubles -= self.open[-1] == "double"
+        super().pop()
 
     def more(self, match: re.Match[str]) -> str | None:
-        before = self.text[: match.start()]
         if self.murky:
             return "behind a case inside of quotes, which nobody can follow"
-        if re.search(r"[A-Za-z0-9_]\[[^\]\s]*$", before):
+        before = _last_before(self._subscripts, match.start())
+        if before is not None and self.text[before] != "]" and not self.text[before].isspace():
             return "where the shell calculates"
-        test = before.rfind("[[")
-        inside = test >= 0 and "]]" not in before[test:]
-        if inside and re.search(r"\s-(eq|ne|lt|le|gt|ge)\s", self.text[test:].partition("]]")[0]):
-            return "in a [[ ]] that compares numbers (write [ ] instead)"
-        return None
+        return "in a [[ ]] that compares numbers (write [ ] instead)" if self._in_comparison(match.start()) else None
+
+    def _in_comparison(self, at: int) -> bool:
+        test = _last_before(self._opened, at - 1)
+        if test is None:
+            return False
+        closed = bisect_left(self._closed, test)
+        end = self._closed[closed] if closed < len(self._closed) else len(self.text)
+        if end + len("]]") <= at:
+            return False
+        compared = bisect_left(self._compared, test)
+        return compared < len(self._compared) and self._compared[compared] + len(" -eq ") <= end
 
     def step(self, mode: str) -> None:
         match mode:
@@ -124,7 +173,7 @@ class _Posix(_Scan):
 
     def _until(self, end: str) -> None:
         if self.text[self.at] == end:
-            self.open.pop()
+            self.pop()
         self.at += 1
 
     def _in_ansi(self) -> None:
@@ -135,7 +184,7 @@ class _Posix(_Scan):
 
     def _in_comment(self) -> None:
         if self.text[self.at] == "\n":
-            self.open.pop()
+            self.pop()
         else:
             self.at += 1
 
@@ -152,10 +201,10 @@ class _Posix(_Scan):
         if self.follows("`"):
             self.push("backtick")
         elif self.follows("$((", "$["):
-            self.open += ["arithmetic"] * (2 if self.text[self.at - 1] == "(" else 1)
+            self.push(*["arithmetic"] * (2 if self.text[self.at - 1] == "(" else 1))
         elif self.follows("$("):
             # The end of a pattern in a case looks like the end of the substitution.
-            self.murky = self.murky or ("double" in self.open and re.search(r"\bcase\b", self.text[self.at :]) is not None)
+            self.murky = self.murky or (self.doubles > 0 and self._last_case >= self.at)
             self.push("paren")
         elif self.follows("${"):
             self.push("brace")
@@ -167,14 +216,14 @@ class _Posix(_Scan):
         if self.follows("(", "["):
             self.push("arithmetic")
         elif self.follows(")", "]"):
-            self.open.pop()
+            self.pop()
         elif not self._quote() and not self._substitution():
             self.at += 1
 
     def _in_brace(self) -> None:
         if self.text[self.at] == "\\":
             self.escaped()
-        elif self.text[self.at] == "'" and "double" in self.open:
+        elif self.text[self.at] == "'" and self.doubles:
             self.at += 1
         elif not self._quote() and not self._substitution():
             self._until("}")
@@ -193,7 +242,7 @@ class _Posix(_Scan):
         elif self._quote() or self._substitution():
             pass
         elif self.follows("(("):
-            self.open += ["arithmetic", "arithmetic"]
+            self.push("arithmetic", "arithmetic")
         elif self.follows("("):
             self.push("paren")
         elif char == "#" and (self.at == 0 or self.text[self.at - 1] in " \t\n;&|()"):
@@ -204,7 +253,7 @@ class _Posix(_Scan):
             self._here_begins()
         else:
             if char == ")" and mode == "paren":
-                self.open.pop()
+                self.pop()
             self.at += 1
             if char == "\n" and self.here:
                 self._here_bodies()
@@ -217,12 +266,14 @@ class _Posix(_Scan):
     def _here_bodies(self) -> None:
         self.push("here")
         for delimiter, tabs in self.here:
-            for line in self.text[self.at :].splitlines(keepends=True):
+            while self.at < len(self.text):
+                end = self.text.find("\n", self.at)
+                line = self.text[self.at : end + 1 if end >= 0 else None]
                 self._here_line(line)
-                if (line.lstrip("\t") if tabs else line).rstrip("\n") == delimiter:
+                if (line.lstrip("\t") if tabs else line).removesuffix("\n") == delimiter:
                     break
         self.here.clear()
-        self.open.pop()
+        self.pop()
 
     def _here_line(self, line: str) -> None:
         end = self.at + len(line)
@@ -236,12 +287,17 @@ class _Posix(_Scan):
 class _PowerShell(_Scan):
     """PowerShell: a backtick escapes, quotes are doubled, and typographic quotes are quotes."""
 
+    def __init__(self, text: str, find: Find) -> None:
+        super().__init__(text, find)
+        murky = _POWERSHELL_MURKY.search(text)
+        self._clear_until = len(text) if murky is None else murky.end() - 1
+
     def step(self, mode: str) -> None:
         char = self.text[self.at]
         if mode == "block":
             self._block()
         elif mode == "comment":
-            self.open.pop() if char == "\n" else None
+            self.pop() if char == "\n" else None
             self.at += 1
         elif mode in ("single", "double"):
             self._in_quotes(mode, char)
@@ -258,7 +314,7 @@ class _PowerShell(_Scan):
 
     def _block(self) -> None:
         if self.follows("#>"):
-            self.open.pop()
+            self.pop()
         else:
             self.at += 1
 
@@ -267,12 +323,11 @@ class _PowerShell(_Scan):
             self.escaped()
             return
         if char in (_SINGLE if mode == "single" else _DOUBLE):
-            self.open.pop()
+            self.pop()
         self.at += 1
 
     def more(self, match: re.Match[str]) -> str | None:
-        murky = re.search("@['\"\u2018-\u201f]|\\$\\(", self.text[: match.start()])
-        return "behind a here-string or $( ), which nobody can follow" if murky else None
+        return "behind a here-string or $( ), which nobody can follow" if match.start() > self._clear_until else None
 
 
 class _Cmd(_Scan):
@@ -284,7 +339,7 @@ class _Cmd(_Scan):
             self.escaped()
             return
         if char == '"':
-            self.open.pop() if mode == "double" else self.push("double")
+            self.pop() if mode == "double" else self.push("double")
         self.at += 1
 
 

@@ -22,7 +22,7 @@ _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": 
 _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
 _OF_TARGET = "target."
 # What of a command line may read a program from its input.
-_COMMENT = re.compile(r"(?m)^\s*#.*$")
+_COMMENT = re.compile(r"(?m)^[ \t]*#.*$")
 _READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
 _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
@@ -85,7 +85,8 @@ def texts_of(
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, action in enumerate(actions):
         at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
-        where = [t for t in targets if action.get("target_ids") is None or t.id in action["target_ids"]]
+        only = None if action.get("target_ids") is None else frozenset(action["target_ids"])
+        where = targets if only is None else [target for target in targets if target.id in only]
         if action["type"] in ("command", "script"):
             yield from _programs(action, at, where, asked)
         elif action["type"] == "file_transfer" and action.get("direction") == "upload":

@@ -57,7 +57,7 @@ async def jumps_of(known: Targets, targets: Sequence[Target]) -> list[Target]:
 def _becoming(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> Iterable[tuple[int, str, Target]]:
     for position, action in enumerate(actions):
         if (credential := (action.get("become") or {}).get("credential_id")) is not None:
-            only = action.get("target_ids")
+            only = None if action.get("target_ids") is None else frozenset(action["target_ids"])
             yield from ((position, str(credential), t) for t in targets if only is None or t.id in only)
 
 

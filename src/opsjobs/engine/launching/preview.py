@@ -42,7 +42,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
         "targets": [{"id": target.id, "name": target.name, "host": target.host} for target in planned.targets],
         "waves": _waves(planned),
         "commands": shown,
-        "commands_total": sum(_is_for(action, target) for action in actions for target in planned.targets),
+        "commands_total": _total(actions, planned.targets),
         "parameters": {name: "***" if is_secret(value) else value for name, value in order.parameters.items()},
         **said,
         "changes": _changes(before, planned.targets),
@@ -78,11 +78,11 @@ def _estimate(before: LaunchHistory, planned: Plan) -> dict[str, Any]:
 def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
     names = TemplateNames(frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions))
-    renderings = [(action, Rendering(action, names)) for action in actions]
+    renderings = [(action, _only(action), Rendering(action, names)) for action in actions]
     for target in targets:
         values = _values(order, target)
-        for action, rendering in renderings:
-            if not _is_for(action, target):
+        for action, only, rendering in renderings:
+            if only is not None and target.id not in only:
                 continue
             try:
                 rendered = rendering.of(values, shell_of(target.platform), value=_value(values))
@@ -91,8 +91,14 @@ def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[M
             yield {"target": target.name, "action": action["key"], "command": in_words(rendered)}
 
 
-def _is_for(action: Mapping[str, Any], target: Target) -> bool:
-    return action.get("target_ids") is None or target.id in action["target_ids"]
+def _only(action: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the ids of the targets that the action is for; None: of all."""
+    return None if action.get("target_ids") is None else frozenset(action["target_ids"])
+
+
+def _total(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> int:
+    every = frozenset(target.id for target in targets)
+    return sum(len(every if (only := _only(action)) is None else every & only) for action in actions)
 
 
 def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:

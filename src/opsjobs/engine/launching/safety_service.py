@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ FINDINGS_MAX = 100
 COUNT_SECONDS = 10.0
 SHARE_TARGETS_MIN = 5
 """Of fewer machines a share says nothing: one of one is all."""
+TURN_SECONDS = 0.02
+"""After so long the texts of a launch let others have their turn."""
 _BLOCKED = "The safety check blocks it"
 _WAY_OUT = "Change it; who holds safety:override passes with override_safety: true and a reason."
 
@@ -96,7 +99,7 @@ class Judging:
     async def _judged(self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None) -> Judged:
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
-        for text in texts:
+        async for text in _in_turns(texts, self._clock):
             become = become or text.become
             # A text is judged by the machines that it runs on, and by how many the whole launch is for.
             labels = context.labels if tags is None else tags | _labels(text.targets)
@@ -132,6 +135,16 @@ class Judging:
         if self._clock.monotonic() - self._counted_at > COUNT_SECONDS:
             self._count, self._counted_at = await self._targets.count(), self._clock.monotonic()
         return min(targets / max(self._count, 1), 1.0)
+
+
+async def _in_turns(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[JobText]:
+    """Pass the texts on, and let others have their turn: of many actions for many machines they take a while to be made."""
+    began = clock.monotonic()
+    for text in texts:
+        yield text
+        if clock.monotonic() - began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = clock.monotonic()
 
 
 def refuse_blocked(judgement: SafetyJudgement, *, before: str = "") -> None:

@@ -1,0 +1,68 @@
+"""Where values may stand in a command: the same answer as by looking back from each place, in one pass however hostile the text is."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from opsjobs.model.quoting import Shell
+from opsjobs.model.shell_context import NamePosition, places
+from opsjobs.model.template import Template, TemplateNames
+
+CHARACTERS_MAX = 65_536
+HOSTILE: dict[str, tuple[Shell, str]] = {
+    "indexes": ("posix", "a[" * 20_000 + "${x}" * 6_000),
+    "a long word": ("posix", "a" * 40_000 + "${x}" * 6_000),
+    "tests": ("posix", "[[ ${x} " * 8_000),
+    "tests that compare": ("posix", "[[ 1 -eq " * 5_000 + "${x}" * 5_000),
+    "substitutions in quotes": ("posix", '"' + "$(" * 32_000),
+    "cases in substitutions": ("posix", '"' + "$(" * 30_000 + " esac"),
+    "open brackets": ("posix", "(" * 30_000 + "${x}" * 8_000),
+    "arithmetic": ("posix", "((" * 16_000 + "${x}" * 8_000),
+    "here-documents": ("posix", "<<A " * 12_000 + "\n" + "A\n" * 8_000),
+    "here-documents without end": ("posix", "<<A " * 12_000 + "\n" + "b\n" * 8_000),
+    "PowerShell": ("powershell", "a" * 30_000 + "${x}" * 8_000),
+}
+
+
+def find(text: str, at: int) -> re.Match[str] | None:
+    return re.compile(r"\$\{(x)\}").match(text, at)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_text_of_the_largest_size_is_read_to_its_end(name: str) -> None:
+    shell, text = HOSTILE[name]
+    assert len(text) <= CHARACTERS_MAX
+    found = places(text, find, shell)
+    assert len(found) == text.count("${x}")
+
+
+def faults_by_looking_back(text: str, found: list[NamePosition]) -> list[bool]:
+    """Whether a subscript or a comparison is open before each place, by the definition."""
+    answers = []
+    for place in found:
+        before = text[: place.start]
+        test = before.rfind("[[")
+        inside = test >= 0 and "]]" not in before[test:]
+        compares = inside and re.search(r"\s-(eq|ne|lt|le|gt|ge)\s", text[test:].partition("]]")[0])
+        answers.append(bool(re.search(r"[A-Za-z0-9_]\[[^\]\s]*\Z", before) or compares))
+    return answers
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_is_open_is_found_as_by_looking_back(seed: int) -> None:
+    choose = random.Random(seed)
+    words = ["a[", "[", "]", "[[", "]]", " ", " -eq ", " -ne", "\n", "x", "_[", "${x}", "1"]
+    text = "".join(choose.choice(words) for _ in range(choose.randrange(4, 40)))
+    found = places(text, find, "posix")
+    assert [place.fault is not None for place in found] == faults_by_looking_back(text, found)
+
+
+def test_a_case_behind_a_substitution_in_quotes_makes_it_murky() -> None:
+    names = TemplateNames(["x"])
+    Template.command('echo "$(ls)" ${x}', names)
+    Template.command('case a in b) ;; esac; echo "$(ls)" ${x}', names)
+    with pytest.raises(ValueError, match="nobody can follow"):
+        Template.command('echo "$(case a in b) ls;; esac)" ${x}', names)
