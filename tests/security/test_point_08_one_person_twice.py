@@ -69,6 +69,65 @@ async def test_point_08_a_maker_and_the_key_that_they_made_count_once(database: 
         assert (await approve(at, execution, at.eve)).json()["status"] == "approved"
 
 
+async def test_point_08_a_service_and_whoever_registered_it_count_once(database: Database) -> None:
+    people, manager = IdentityStore(database), [{"role": "manager", "permissions": [], "scope": ""}]
+    for name in ("mia", "ben"):
+        await people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+    mia = await people.standing("mia", "user")
+    assert mia is not None
+    await people.services.create("portal", "pem", manager, by=mia)
+    approval, said = asked(users=["ben"]), {"approve": True, "override": False, "reason": None}
+    for name in ("portal", "portal/user/ben"):
+        service = await people.standing(name, "service")
+        assert service is not None
+        with pytest.raises(Forbidden, match="may be the same person"):
+            asked().check(service, Requester.of(mia), **said)
+        asked().check(service, ADA, **said)
+    assert service is not None
+    approval.check(service, ADA, **said)  # it still speaks for ben
+
+
+async def test_point_08_whoever_changed_a_service_may_sign_for_it(database: Database) -> None:
+    people, manager = IdentityStore(database), [{"role": "manager", "permissions": [], "scope": ""}]
+    await people.users.create("mia", "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+    mia = await people.standing("mia", "user")
+    assert mia is not None
+    for name in ("portal", "mail"):
+        await people.services.create(name, "pem", manager)
+    mail = await people.standing("mail", "service")
+    said = {"approve": True, "override": False, "reason": None}
+    for changer in (mail, mia):
+        assert changer is not None
+        before = await people.standing("portal", "service")
+        assert before is not None
+        asked().check(before, Requester.of(changer), **said)
+        await people.services.replace("1", "another pem", manager, disabled=False, by=changer)
+        after = await people.standing("portal", "service")
+        assert after is not None
+        with pytest.raises(Forbidden, match="may be the same person"):
+            asked().check(after, Requester.of(changer), **said)
+
+
+async def test_point_08_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_once(database: Database) -> None:
+    people = IdentityStore(database)
+    for name in ("ada", "ben", "cid"):
+        await people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+    maker = Principal.of_role("admin", "admin", "api_key")
+    made: dict[str, Principal] = {}
+    for name, person in (("first", "ada"), ("second", "ben"), ("third", "cid")):
+        await people.issue_key(NewKey(name, [role_grant("admin")], None, person), None, maker)
+        key = await people.by_key_name(name)
+        assert key is not None
+        maker = made[name] = key
+    user = await people.standing("ada", "user")
+    assert user is not None
+    said = {"approve": True, "override": False, "reason": None}
+    for asker, key in ((user, made["second"]), (user, made["third"]), (made["first"], made["third"])):
+        with pytest.raises(Forbidden, match="may be the same person"):
+            asked().check(key, Requester.of(asker), **said)
+    asked().check(made["third"], Requester("dan", "user", "dan"), **said)
+
+
 PORTALS = [
     Principal.of_role("portal", "manager", "service"),
     Principal.of_role("portal/user/mgr", "manager", "service", person="mgr"),

@@ -141,8 +141,8 @@ class Principal:
     """Who sent a request, proven by a token.
 
     `name` and `kind` together are one identity. `person`: the human behind it where that is known, which of a user is the user,
-    of an API key whoever it was made for; two principals of one person do not make four eyes. `makers`: of an API key the identities
-    that made it, which have seen its token, and whose it is in the end. `issued_at`: of somebody of the
+    of an API key whoever it was made for; two principals of one person do not make four eyes. `makers`: of an API key or a service
+    the identities that may have its secret: who made it, who made that one, and the people behind these. `issued_at`: of somebody of the
     platform, to when (Unix seconds) what is known of him goes back.
     """
 
@@ -180,6 +180,12 @@ class Principal:
         return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
 
     @property
+    def makes(self) -> tuple[str, ...]:
+        """The `makers` of what this principal makes: itself, the person behind it, and its own makers."""
+        people = () if self.person is None else (f"user/{self.person}", f"external/{self.person}")
+        return tuple(dict.fromkeys((self.identity, *people, *self.makers)))
+
+    @property
     def humans(self) -> frozenset[str]:
         """By which names it is a human: the name of a user or of somebody of the platform, and the person behind a key or a service.
 
@@ -187,12 +193,13 @@ class Principal:
         identity has made, which knows its token.
         """
         own = {self.name} if self.kind in ("user", "external") else set()
-        if self.person is None or not set(self.makers) <= {f"user/{self.person}", f"external/{self.person}"}:
+        other_made = self.kind == "api_key" and not set(self.makers) <= {f"user/{self.person}", f"external/{self.person}"}
+        if self.person is None or other_made:
             return frozenset(own)
         return frozenset({*own, self.person})
 
     def is_same_person(self, other: Principal) -> bool:
-        """False only where two humans are known to be behind these: not of a key and its maker, nor of what may be anybody's."""
+        """False only if two humans are known to be behind these: not of a key or service and its maker, nor of what may be anybody's."""
         if (self.name, self.kind) == (other.name, other.kind) or self.is_anybody or other.is_anybody:
             return True
         if self.person is not None and self.person == other.person:

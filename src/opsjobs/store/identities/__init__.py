@@ -19,7 +19,8 @@ __all__ = ["API_KEYS", "TOKEN_PREFIX", "ApiKey", "ApiKeys", "IdentityStore", "Lo
 
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
-_SERVICE = "select name, grants, answers_to, answers_to_kind from service_clients where name = %s and disabled_at is null"
+_SERVICE = """
+select name, grants, answers_to, answers_to_kind, makers from service_clients where name = %s and disabled_at is null"""
 _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
@@ -83,7 +84,7 @@ class IdentityStore(ApiKeys):
         row = await self._database.fetch_one(_SERVICE, [name])
         if row is None:
             return None
-        itself = principal_of(row["name"], "service", row["grants"], None)
+        itself = replace(principal_of(row["name"], "service", row["grants"], None), makers=tuple(row["makers"]))
         if row["answers_to"] is None:
             return itself
         maker = await self.standing(row["answers_to"], row["answers_to_kind"])

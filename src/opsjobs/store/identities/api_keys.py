@@ -86,9 +86,9 @@ API_KEYS = Listing(
 # A key belongs to the user who made it, by whichever way, or answers to the service or to the platform's person who did: it may
 # what he may, and is good for as long as he is.
 _INSERT = f"""
-insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, user_id, answers_to,
+insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, makers, user_id, answers_to,
   answers_to_kind)
-values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s, %(made_by)s, %(made_by_kind)s,
+values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s, %(made_by)s, %(made_by_kind)s, %(makers)s::text[],
   case %(made_by_kind)s when 'user' then (select id from users where name = %(made_by)s)
     when 'api_key' then (select user_id from api_keys where name = %(made_by)s) end,
   case when %(made_by_kind)s in ('external', 'service') then %(made_by)s
@@ -110,7 +110,7 @@ where token_sha256 = %s and (role is distinct from %s or expires_at is not null 
 returning id, name"""
 
 _STANDS = """
-select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.answers_to, k.answers_to_kind,
+select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.makers, k.answers_to, k.answers_to_kind,
   u.name as user_name, u.grants as user_grants,
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
@@ -259,6 +259,7 @@ class ApiKeys(ABC):
             "person": new.person or (by and by.person),
             "made_by": by and by.name,
             "made_by_kind": by and by.kind,
+            "makers": None if by is None else list(by.makes),
         }
         with unique_name("api key", new.name):
             row = await (await connection.execute(_INSERT, values)).fetchone()
@@ -293,6 +294,8 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
 
 
 def _makers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    if row["makers"] is not None:
+        return tuple(row["makers"])
     made = (("user", row["user_name"]), (row["made_by_kind"], row["made_by"]), (row["answers_to_kind"], row["answers_to"]))
     return tuple(dict.fromkeys(name if kind == "api_key" else f"{kind}/{name}" for kind, name in made if name is not None))
 

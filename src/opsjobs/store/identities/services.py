@@ -74,16 +74,18 @@ case %(by_kind)s when 'api_key' then (select case when k.user_id is null then k.
   where k.name = %(by)s) else %(by_kind)s end"""
 
 _INSERT = f"""
-insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind, answers_to, answers_to_kind)
+insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind, makers, answers_to, answers_to_kind)
 values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end, %(by)s::text, %(by_kind)s::text,
-  {_BEHIND}, {_BEHIND_KIND}) returning {_SHOWN}"""
+  %(makers)s::text[], {_BEHIND}, {_BEHIND_KIND}) returning {_SHOWN}"""
 
 _REPLACE = """
 update service_clients set public_key = %(public_key)s, grants = %(grants)s, updated_at = opsjobs_now(),
   disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end{owner}
 where id = %(id)s returning {shown}"""
-_HANDED_OVER = f""",
+_HANDED_OVER = f""", makers = %(makers)s::text[],
   made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND}, answers_to_kind = {_BEHIND_KIND}"""
+
+_SHARED = ", makers = array(select distinct unnest(makers || %(makers)s::text[]))"
 
 
 class ServiceIdentities:
@@ -148,7 +150,8 @@ class ServiceIdentities:
             before = _service(await lock(connection, "service", ref, _SELECT))
             check_basis("service", ref, before.updated_at, basis)
             values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled, **_maker(by)}
-            owner = "" if by is None or by.kind == "service" else _HANDED_OVER
+            # A service becomes no owner; it may have the private key all the same.
+            owner = _SHARED if by is None or by.kind == "service" else _HANDED_OVER
             row = await (await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)).fetchone()
             assert row is not None
             after = _service(row)
@@ -195,8 +198,12 @@ def parted(name: str) -> tuple[str, str | None, str | None]:
     return (service, kind, user) if rest else (service, None, None)
 
 
-def _maker(by: Principal | None) -> dict[str, str | None]:
-    return {"by": None, "by_kind": None} if by is None else {"by": by.name, "by_kind": by.kind}
+def _maker(by: Principal | None) -> dict[str, Any]:
+    return (
+        {"by": None, "by_kind": None, "makers": []}
+        if by is None
+        else {"by": by.name, "by_kind": by.kind, "makers": list(by.makes)}
+    )
 
 
 def _told(service: Service) -> dict[str, Any]:
