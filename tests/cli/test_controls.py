@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.desk import Answer, Asked, open_desk
+from cli.terminal import on_terminal
+from opsjobs.cli.terminal import Terminal
 from opsjobs.cli.terminal_escapes import EscapedOutput, escaped, shown
 
 ATTACKS = {
@@ -77,3 +80,24 @@ def test_json_has_no_control_that_a_terminal_obeys() -> None:
     assert json.loads(text) == value
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
     assert "näme" in text
+
+
+HOSTILE_WORDS = "The connection broke: \x1b]52;c;ZXZpbA==\x07 \u009b2J\rall well\x1b[K."
+
+
+def test_a_refusal_with_words_of_a_machine_writes_nothing_to_the_terminal() -> None:
+    def refuse(_: Asked) -> Answer:
+        return Answer(
+            424, {"code": "connection_lost", "detail": HOSTILE_WORDS, "status": 424}, media_type="application/problem+json"
+        )
+
+    with open_desk(refuse) as desk:
+        code, seen = on_terminal("targets", "test", "web-1", url=desk.url)
+    assert code == 1
+    assert "The connection broke: \\x1b]52;c;ZXZpbA==\\x07 \\x9b2J\\rall well\\x1b[K." in seen
+
+
+def test_a_notice_of_the_live_view_obeys_no_control(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    terminal.notice(f"first\n{HOSTILE_WORDS}")
+    assert capsys.readouterr().err == ("first\nThe connection broke: \\x1b]52;c;ZXZpbA==\\x07 \\x9b2J\\rall well\\x1b[K.\n")

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from opsjobs.cli.render import colours, painted
+from opsjobs.cli.render import colours, painted, plain
 from opsjobs.cli.terminal_escapes import EscapedOutput
 
 _CLEAR = b"\r\x1b[K"
@@ -56,7 +56,7 @@ class Terminal:
         with self._lock:
             self._erase()
             self.close_line()
-            sys.stderr.write("".join(f"{painted(line, style, sys.stderr)}\n" for line in text.split("\n")))
+            sys.stderr.write("".join(f"{painted(plain(line), style, sys.stderr)}\n" for line in text.split("\n")))
             sys.stderr.flush()
             self._draw()
 
@@ -97,7 +97,7 @@ class Terminal:
             return
         width = shutil.get_terminal_size().columns
         line = self._status if len(self._status) < width else self._status[: max(width - 2, 0)] + "…"
-        self._file("stderr").write(_CLEAR + painted(line, "dim", sys.stderr).encode())
+        self._file("stderr").write(_CLEAR + painted(plain(line), "dim", sys.stderr).encode())
         self._file("stderr").flush()
         self._drawn = True
 
