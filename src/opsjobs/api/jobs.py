@@ -53,7 +53,10 @@ async def check_written(request: Request, draft: JobDraft | RunDraft, permission
     """The same; and Forbidden or Invalid where something that it names lies outside of the scope in which he holds this permission."""
     check_actions(request, draft)
     await services_of(request).authoring.check(
-        draft, bounds(request, permission), lambda file: is_his(request, file.created_by, file.created_by_kind)
+        draft,
+        bounds(request, permission),
+        lambda file: is_his(request, file.created_by, file.created_by_kind),
+        sees_files=principal_of(request).reach("jobs:read").everywhere,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from opsjobs.engine.launching.file_sources import names_a_file
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.model.access import labels_of
 from opsjobs.model.access_bounds import Bounds
@@ -27,12 +28,15 @@ class Authoring:
         self._jobs = jobs
         self._files = files
 
-    async def check(self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns) -> None:
+    async def check(self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns, *, sees_files: bool = True) -> None:
         """Raises Forbidden for what lies outside, and Invalid for what is not there or not to be seen. The name is the store's to judge.
 
-        `owns`: whether a file is the author's: others' are not for him to bring to his targets.
+        `owns`: whether a file is the author's: others' are not brought to targets by an author with a scope, or by one who may not
+        see them (`sees_files` False).
         """
         if bounds.act.everywhere:
+            if not sees_files:
+                await self._check_files(draft, owns)
             return
         if isinstance(draft, JobDraft):
             bounds.check_labels(labels_of(draft.tags), f"A job with the tags of {draft.name!r}")
@@ -44,6 +48,12 @@ class Authoring:
             if isinstance(action, JobAction):
                 await self._check_job(action, position, bounds)
             if isinstance(action, FileTransferAction) and action.direction == "upload":
+                await self._check_file(action, position, owns)
+
+    async def _check_files(self, draft: JobDraft | RunDraft, owns: Owns) -> None:
+        """Raise Invalid for a file of others. Which one a value names is asked when it is brought."""
+        for position, action in enumerate(_actions(draft)):
+            if isinstance(action, FileTransferAction) and names_a_file(action.type, action.direction, action.source):
                 await self._check_file(action, position, owns)
 
     async def _check_selection(self, draft: JobDraft | RunDraft, selection: SelectionDraft, bounds: Bounds) -> None:
