@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,10 @@ import pytest
 
 from api.kit import desk, job, problem
 from api.live import live
+from api.test_again import LOST, ended
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
+from opsjobs.store.blobs import BATCH_CHUNKS, CHUNK_BYTES
+from opsjobs.store.files import FileLimits
 from opsjobs.store.transaction import Database
 
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -113,7 +118,7 @@ async def test_point_25_the_database_is_asked_for_the_count_once_in_a_while_only
 
 async def test_point_25_the_files_of_one_caller_and_of_all_have_a_limit(database: Database) -> None:
     async with live(database) as on:
-        on.app.state.file_quota = FileQuota(all_bytes=250, caller_bytes=100)
+        on.app.state.file_quota = FileQuota(FileLimits(all_bytes=250, caller_bytes=100))
 
         async def put(size: int, headers: dict[str, str] | None = None) -> Any:
             return await on.http.post("/files?name=x", content=b"x" * size, headers={**BYTES, **(headers or {})})
@@ -134,3 +139,71 @@ async def test_point_25_the_files_of_one_caller_and_of_all_have_a_limit(database
                 assert "OPSJOBS_FILES_LIMIT_BYTES" in problem(answer, 409, "files_full")["detail"]
         assert (await on.http.delete(f"/files/{first.json()['id']}")).status_code == 204
         assert (await put(60)).status_code == 201
+
+
+async def test_point_25_each_execution_that_a_revive_makes_counts(database: Database) -> None:
+    async with live(database) as on:
+        for name in ("one", "two", "three"):
+            await ended(on, LOST, 0, 0, name=name)
+        on.app.state.open_executions = OpenExecutions(2, on.services.executions, on.services.clock)
+        revived = (await on.http.post("/dead-letters/revive", json={"filter": {}})).json()
+        assert (len(revived["executions"]), revived["more"]) == (2, True)
+        problem(await on.http.post("/dead-letters/revive", json={"filter": {}}), 429, "too_many_executions")
+        assert len((await on.http.get("/dead-letters")).json()["items"]) == 1
+        for execution in revived["executions"]:
+            await on.http.post(f"/executions/{execution['id']}/cancel")
+        assert len((await on.http.post("/dead-letters/revive", json={"filter": {}})).json()["executions"]) == 1
+        run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
+        assert (await on.http.post("/run", json=run)).status_code == 202  # what was counted and not made is given back
+
+
+async def test_point_25_uploads_at_the_same_time_do_not_pass_the_limit_together(database: Database) -> None:
+    async with live(database) as on:
+        on.app.state.file_quota = FileQuota(FileLimits(caller_bytes=100))
+        begun, other_is_done = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"a" * 30
+            begun.set()
+            await other_is_done.wait()
+            yield b"a" * 30
+
+        first = asyncio.create_task(on.http.post("/files?name=a", content=slow(), headers=BYTES))
+        await begun.wait()
+        assert (await on.http.post("/files?name=b", content=b"b" * 60, headers=BYTES)).status_code == 201
+        other_is_done.set()
+        problem(await first, 409, "files_full")
+        assert [file["name"] for file in (await on.http.get("/files")).json()["items"]] == ["b"]
+
+
+async def test_point_25_deleted_files_count_until_their_bytes_are_removed(database: Database) -> None:
+    async with live(database) as on:
+        on.app.state.file_quota = FileQuota(FileLimits(caller_bytes=100))
+        for letter in (b"a", b"b", b"c"):
+            made = await on.http.post("/files?name=x", content=letter * 60, headers=BYTES)
+            assert made.status_code == 201
+            assert (await on.http.delete(f"/files/{made.json()['id']}")).status_code == 204
+        told = problem(await on.http.post("/files?name=x", content=b"d" * 60, headers=BYTES), 409, "files_full")
+        assert "up to an hour" in told["detail"]
+        operator = await on.as_role("operator")
+        assert (await on.http.post("/files?name=x", content=b"d" * 60, headers={**BYTES, **operator})).status_code == 201
+
+
+async def test_point_25_what_broke_off_counts_and_goes_with_the_next_sweep(database: Database) -> None:
+    async with live(database) as on:
+        size = BATCH_CHUNKS * CHUNK_BYTES
+
+        async def breaks_off() -> AsyncIterator[bytes]:
+            yield b"x" * size
+            yield b"x" * size
+            raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            await on.services.contents.write(breaks_off(), limit_bytes=4 * size, by=("ada", "api_key"))
+        used = await on.services.files.used("ada", "api_key")
+        assert used.caller_bytes == 0
+        assert used.caller_loose == used.all_loose > 0
+        assert (await on.services.files.used("ben", "api_key")).caller_loose == 0
+        assert FileLimits(caller_bytes=size).room(used) == min(size, 2 * size - used.caller_loose)
+        assert await on.services.contents.sweep() == 1
+        assert (await on.services.files.used("ada", "api_key")).caller_loose == 0

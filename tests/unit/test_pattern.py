@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from opsjobs.model.pattern import Pattern, TooMuchWork, MatchBudget, pattern
+from opsjobs.model.pattern import MatchBudget, Pattern, TooMuchWork, pattern
 
 ATOMS = ["a", "b", "c", ".", "[ab]", "[^a]", r"\w", r"\d", r"\s", r"\S", r"\.", "[a-c1-3]", r"[\d_]", "(?:ab)", "()"]
 PLACES = ["^", "$(?![\\s\\S])", r"\b", r"\B"]

@@ -63,6 +63,7 @@ from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
+from opsjobs.store.files import FileLimits
 
 ADMIN = "admin"
 # Whose bodies are no JSON, and are read by the route itself.
@@ -92,7 +93,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     app.state.probes = Probes(services, admin_waits=admin_token is not None)
     app.state.streams = Streams(services.limits.streams_a_caller)
     app.state.open_executions = OpenExecutions(services.limits.open_executions, services.executions, services.clock)
-    app.state.file_quota = FileQuota(services.limits.files_bytes, services.limits.files_a_caller_bytes)
+    app.state.file_quota = FileQuota(FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes))
     app.state.followers = Followers(services.journal, services.bus)
     for noun in (
         executions,  # first what is asked for most: a router takes a request after all those before it were tried

@@ -13,8 +13,8 @@ from opsjobs.api.authorization import bounds, reach, requester
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
-from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
+from opsjobs.engine.launching.retries import REVIVED_AT_MOST
 from opsjobs.model.api_model import Moment
 from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
@@ -47,17 +47,27 @@ async def list_(
 async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent) -> Response:
     """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others.
 
-    Needs `jobs:execute`, too.
+    Each counts among the caller's open executions. Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
-    await check_open(request)
-    revived = await services.again.revive(
-        draft, reach=reach(request), bounds=bounds(request, "jobs:execute"), idem=idem, **await requester(request)
-    )
-    if isinstance(revived, Answer):
-        return replayed(request, revived)
-    return JSONResponse(revived.data(), 202)
+    quota, caller = request.app.state.open_executions, principal_of(request)
+    room, made = await quota.take(caller, REVIVED_AT_MOST), 0
+    try:
+        revived = await services.again.revive(
+            draft,
+            reach=reach(request),
+            bounds=bounds(request, "jobs:execute"),
+            idem=idem,
+            at_most=room,
+            **await requester(request),
+        )
+        if isinstance(revived, Answer):
+            return replayed(request, revived)
+        made = len(revived.executions)
+        return JSONResponse(revived.data(), 202)
+    finally:
+        quota.give_back(caller, room - made)
 
 
 @router.post("/dead-letters/discard", dependencies=[requires("dead_letters:manage", Within.BODY)], summary="Discard dead letters")

@@ -24,7 +24,7 @@ from opsjobs.api.quotas import FileQuota
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
-from opsjobs.store.files import FILES, StoredFile
+from opsjobs.store.files import FILES, Full, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest
 
@@ -69,12 +69,17 @@ async def upload(request: Request, services: ServicesDep, idem: Idempotent, name
     if (refusal := _refusal(request, limit)) is not None:
         return refusal
     quota: FileQuota = request.app.state.file_quota
-    room = await quota.room(services.files, principal_of(request))
+    files, by = services.files, principal_of(request)
+    room = await quota.room(files, by)
     at_most = limit if room is None else min(limit, room)
+    pieces = _pieces(request) if room is None else quota.watched(_pieces(request), files, by)
     try:
-        written = await services.contents.write(_pieces(request), limit_bytes=at_most)
-        by = principal_of(request)
-        stored = await services.files.create(name, written, by.name, _named(idem, name, written), created_by_kind=by.kind)
+        written = await services.contents.write(pieces, limit_bytes=at_most, by=(by.name, by.kind))
+        stored = await files.create(
+            name, written, by.name, _named(idem, name, written), created_by_kind=by.kind, limits=quota.limits
+        )
+    except Full:
+        raise quota.full(by) from None
     except TooManyBytes:
         if room is not None and room < limit:
             raise quota.too_large(room) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -12,12 +13,18 @@ from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict, TooMany
 from opsjobs.model.units import format_size
 from opsjobs.store.executions import Executions
-from opsjobs.store.files import Files
+from opsjobs.store.files import NO_LIMITS, FileLimits, Files
 
 KNOWN_SECONDS = 10.0
 """How long a count is taken for true, with what was launched here since: the database is not asked at each launch."""
 CALLERS_MAX = 10_000
 RETRY_AFTER_SECONDS = 10
+_WAY_OUT = (
+    "delete files that are not needed any more (opsjobs files rm), or have the limit raised. Uploads that broke off, and files that "
+    "were deleted, take room for up to an hour."
+)
+LOOK_AGAIN_BYTES = 64 << 20
+"""After so many bytes of an upload it is looked whether there is still room: others upload meanwhile."""
 
 
 @dataclass
@@ -37,22 +44,34 @@ class OpenExecutions:
 
     async def check(self, caller: Principal) -> None:
         """Count one more launch of the caller. Raises TooMany."""
+        await self.take(caller, 1)
+
+    async def take(self, caller: Principal, most: int) -> int:
+        """Count up to `most` more launches of the caller, and return how many. Raises TooMany if there is room for none."""
         if not self._most:
-            return
+            return most
         key, now = (caller.name, caller.kind), self._clock.monotonic()
         known = self._known.get(key)
-        if known is None or known.open >= self._most or now >= known.at + KNOWN_SECONDS:
+        if known is None or known.open + most > self._most or now >= known.at + KNOWN_SECONDS:
             counted = await self._executions.count_open(caller.name, caller.kind, at_most=self._most)
             if len(self._known) >= CALLERS_MAX:
                 self._known.clear()
             known = self._known[key] = _Count(counted, now)
-        if known.open >= self._most:
+        taken = min(most, self._most - known.open)
+        if taken <= 0:
             detail = (
                 f"{caller.name} has {self._most} executions that have not ended (OPSJOBS_OPEN_EXECUTIONS_PER_CALLER): "
                 "wait for some of them, or cancel them."
             )
             raise TooMany("too_many_executions", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
-        known.open += 1
+        known.open += taken
+        return taken
+
+    def give_back(self, caller: Principal, count: int) -> None:
+        """Take back launches that were counted and not made."""
+        known = self._known.get((caller.name, caller.kind))
+        if known is not None:
+            known.open = max(known.open - count, 0)
 
 
 async def check_open(request: Request) -> None:
@@ -62,39 +81,42 @@ async def check_open(request: Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FileQuota:
-    """How many bytes all files may have together, and those of one caller; 0: no limit."""
+    """Judge uploads by the bytes that files, and what is to become one, have already."""
 
-    all_bytes: int = 0
-    caller_bytes: int = 0
+    limits: FileLimits = NO_LIMITS
 
     async def room(self, files: Files, caller: Principal) -> int | None:
         """Return how many bytes the caller may still upload; None: there is no limit. Raises Conflict if it is none."""
-        if not self.all_bytes and not self.caller_bytes:
+        if self.limits == NO_LIMITS:
             return None
-        used = await files.used(caller.name, caller.kind)
-        room = None
-        if self.caller_bytes:
-            room = self.caller_bytes - used.caller_bytes
-            if room <= 0:
-                raise self._full(f"The files of {caller.name} have", self.caller_bytes, "OPSJOBS_FILES_PER_CALLER_BYTES")
-        if self.all_bytes:
-            left = self.all_bytes - used.all_bytes
-            if left <= 0:
-                raise self._full("All files together have", self.all_bytes, "OPSJOBS_FILES_LIMIT_BYTES")
-            room = left if room is None else min(room, left)
+        room = self.limits.room(await files.used(caller.name, caller.kind))
+        if room is not None and room <= 0:
+            raise self.full(caller)
         return room
+
+    async def watched(self, pieces: AsyncIterator[bytes], files: Files, caller: Principal) -> AsyncIterator[bytes]:
+        """Pass the pieces of an upload on, and look from time to time whether others left no room. Raises Conflict."""
+        unseen = 0
+        async for piece in pieces:
+            unseen += len(piece)
+            if unseen >= LOOK_AGAIN_BYTES:
+                unseen = 0
+                await self.room(files, caller)
+            yield piece
 
     def too_large(self, room: int) -> Conflict:
         """Describe an upload that is larger than the room that is left."""
         detail = (
             f"The file is larger than the {format_size(room)} that are left (OPSJOBS_FILES_PER_CALLER_BYTES, "
-            "OPSJOBS_FILES_LIMIT_BYTES): delete files that are not needed any more (opsjobs files rm), or have the limit raised."
+            f"OPSJOBS_FILES_LIMIT_BYTES): {_WAY_OUT}"
         )
         return Conflict("files_full", detail)
 
-    def _full(self, whose: str, limit: int, setting: str) -> Conflict:
-        detail = (
-            f"{whose} {format_size(limit)} or more, which is the limit ({setting}): delete files that are not needed any more "
-            "(opsjobs files rm), or have the limit raised."
-        )
-        return Conflict("files_full", detail)
+    def full(self, caller: Principal) -> Conflict:
+        """Describe files that leave no room, or uploads of the last hour that do."""
+        limits = [
+            (f"the files of {caller.name}", self.limits.caller_bytes, "OPSJOBS_FILES_PER_CALLER_BYTES"),
+            ("all files together", self.limits.all_bytes, "OPSJOBS_FILES_LIMIT_BYTES"),
+        ]
+        words = " and ".join(f"{whose} may have {format_size(limit)} ({setting})" for whose, limit, setting in limits if limit)
+        return Conflict("files_full", f"There is no room for more: {words}. {_WAY_OUT[0].upper()}{_WAY_OUT[1:]}")

@@ -14,7 +14,7 @@ from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
-from opsjobs.model.pattern import TooMuchWork, MatchBudget, pattern
+from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
 

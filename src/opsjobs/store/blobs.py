@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from opsjobs.model.errors import Failure
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.errors import Failure, Unavailable
 from opsjobs.model.rechunk import recut
 from opsjobs.store.transaction import Connection, Database
 
@@ -24,7 +26,7 @@ SWEPT_AT_ONCE = 500
 # Rows that one statement of the sweep deletes: 64 MiB.
 SWEEP_CHUNKS = 256
 
-_BEGIN = "insert into file_contents default values returning id"
+_BEGIN = "insert into file_contents (written_by, written_by_kind) values (%s, %s) returning id"
 _GROW = """
 update file_contents set size = size + %s, touched_at = opsjobs_now()
 where id = %s and size = %s and sha256 is null and not doomed"""
@@ -84,12 +86,16 @@ class Contents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, pieces: AsyncIterable[bytes], *, limit_bytes: int) -> Written:
+    async def write(
+        self, pieces: AsyncIterable[bytes], *, limit_bytes: int, by: tuple[str, IdentityKind] | None = None
+    ) -> Written:
         """Take in all pieces, of whatever sizes. Raises TooManyBytes, Forgotten, and what `pieces` raises.
+
+        `by`: name and kind of whoever uploads them.
 
         While one batch is written, the next one comes; who produces the pieces waits for us otherwise.
         """
-        draft = _Draft(self._database)
+        draft = _Draft(self._database, by)
         try:
             async for batch in _batches(pieces, limit_bytes):
                 await draft.add(batch)
@@ -168,8 +174,9 @@ async def seal(connection: Connection, written: Written) -> int:
 class _Draft:
     """A content that is being written: one batch is on its way, in order."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, by: tuple[str, IdentityKind] | None) -> None:
         self._database = database
+        self._by = by or (None, None)
         self._hash = hashlib.sha256()
         self._id = 0
         self._size = 0
@@ -189,10 +196,14 @@ class _Draft:
         return Written(self._id, self._size, self._hash.digest())
 
     async def give_up(self) -> None:
-        """What was written is left to the sweep."""
+        """What was written is left to the next sweep."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.wait({self._writing})
+        if self._id:
+            with suppress(Unavailable):  # the sweep finds it an hour later
+                async with self._database.connection() as connection:
+                    await connection.execute(_DROP, [self._id])
 
     async def _written(self) -> None:
         if self._writing is not None:
@@ -200,7 +211,7 @@ class _Draft:
             self._writing = None
 
     async def _begin(self) -> None:
-        row = await self._database.fetch_one(_BEGIN)
+        row = await self._database.fetch_one(_BEGIN, self._by)
         assert row is not None
         self._id = row["id"]
 

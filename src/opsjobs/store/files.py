@@ -9,14 +9,14 @@ from typing import Any
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.errors import Conflict
+from opsjobs.model.errors import Conflict, Failure
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
 from opsjobs.store.blobs import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import find
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 
 _SELECT = """
 select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by, f.created_by_kind, f.created_at, f.content_id
@@ -39,18 +39,65 @@ where e.finished_at is null
   and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
 
 
+# Beside files: what still comes, what broke off, and what was deleted and is not removed yet.
 _USED = """
-select coalesce(sum(c.size), 0) as all_bytes,
-  coalesce(sum(c.size) filter (where f.created_by = %(by)s and f.created_by_kind = %(kind)s), 0) as caller_bytes
-from files f join file_contents c on c.id = f.content_id"""
+select f.all_bytes, f.caller_bytes, l.all_bytes as all_loose, l.caller_bytes as caller_loose
+from (
+  select coalesce(sum(c.size), 0) as all_bytes,
+    coalesce(sum(c.size) filter (where f.created_by = %(by)s and f.created_by_kind = %(kind)s), 0) as caller_bytes
+  from files f join file_contents c on c.id = f.content_id
+) f cross join (
+  select coalesce(sum(size), 0) as all_bytes,
+    coalesce(sum(size) filter (where written_by = %(by)s and written_by_kind = %(kind)s), 0) as caller_bytes
+  from file_contents where (loose or doomed) and written_by is not null
+) l"""
+_ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended('files', 7))"
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Bytes in files."""
+    """Bytes in files; `loose`: on the disk, but of no file yet or any more."""
 
     all_bytes: int
     caller_bytes: int
+    all_loose: int = 0
+    caller_loose: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """How many bytes all files may have together, and those of one caller; 0: no limit."""
+
+    all_bytes: int = 0
+    caller_bytes: int = 0
+
+    def room(self, used: Used) -> int | None:
+        """Return how many bytes may still come; None: there is no limit.
+
+        What is of no file yet or any more has a limit of the same size beside that of files.
+        """
+        rooms = [
+            min(limit - files, 2 * limit - files - loose)
+            for limit, files, loose in (
+                (self.caller_bytes, used.caller_bytes, used.caller_loose),
+                (self.all_bytes, used.all_bytes, used.all_loose),
+            )
+            if limit
+        ]
+        return min(rooms, default=None)
+
+    def holds(self, used: Used) -> bool:
+        """Return whether the files are within the limits."""
+        return (not self.caller_bytes or used.caller_bytes <= self.caller_bytes) and (
+            not self.all_bytes or used.all_bytes <= self.all_bytes
+        )
+
+
+NO_LIMITS = FileLimits()
+
+
+class Full(Failure):
+    """The file has no room beside those that were stored while it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +143,21 @@ class Files:
         idem: IdempotentRequest | None = None,
         *,
         created_by_kind: IdentityKind = "api_key",
+        limits: FileLimits = NO_LIMITS,
     ) -> StoredFile | Answer:
-        """Give what was written a name. Raises Forgotten, and what `idempotency.begin` raises."""
+        """Give what was written a name. Raises Forgotten, Full, and what `idempotency.begin` raises."""
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
                 return answer
+            limited = limits != NO_LIMITS
+            if limited:
+                await connection.execute(_ONE_AT_A_TIME)
             content_id = await seal(connection, written)
             values = [uuid7(self._clock.now()), name, content_id, created_by, created_by_kind]
             made = await (await connection.execute(_CREATE, values)).fetchone()
             assert made is not None
+            if limited and not limits.holds(await _used(connection, created_by, created_by_kind)):
+                raise Full(f"file {name!r} has no room any more")
             row = await (await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])).fetchone()
             assert row is not None
             stored = _file(row)
@@ -120,9 +173,8 @@ class Files:
 
     async def used(self, name: str, kind: str) -> Used:
         """How many bytes all files have, and those of this identity; of equal files each one counts."""
-        row = await self._database.fetch_one(_USED, {"by": name, "kind": kind})
-        assert row is not None
-        return Used(int(row["all_bytes"]), int(row["caller_bytes"]))
+        async with self._database.connection() as connection:
+            return await _used(connection, name, kind)
 
     async def list(self, request: PageRequest, of: tuple[str, str] | None = None) -> Page[StoredFile]:
         """The newest first, of one identity (name and kind) or of all; filters and orders are those of FILES."""
@@ -143,6 +195,12 @@ class Files:
             await connection.execute("delete from files where id = %s", [stored.id])
             before = {"size": stored.size, "sha256": stored.sha256, "created_by": stored.created_by}
             await audit.record(connection, "file.deleted", "file", stored.id, stored.name, before=before)
+
+
+async def _used(connection: Connection, name: str, kind: str) -> Used:
+    row = await (await connection.execute(_USED, {"by": name, "kind": kind})).fetchone()
+    assert row is not None
+    return Used(**{part: int(number) for part, number in row.items()})
 
 
 def _file(row: Mapping[str, Any]) -> StoredFile:

@@ -123,15 +123,18 @@ class RetryService:
         reach: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
+        at_most: int = REVIVED_AT_MOST,
     ) -> Revived | Answer:
-        """A new execution for each that has dead letters within reach meant by the draft, at most 100; each letter is revived once.
+        """A new execution for each that has dead letters within reach meant by the draft; each letter is revived once.
+
+        `at_most`: executions that are made, up to 100.
 
         Raises NotFound or Conflict where it is for ids of which none is left (others were quicker), or a job is gone; Forbidden
         where a job or a target, as they are now, is out of bounds.
         """
         found = await self._letters.find(draft, reach)
         by_execution = {key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)}
-        meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[:REVIVED_AT_MOST])
+        meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)])
         parents = await self._parents.named(meant)
         known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
         await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
