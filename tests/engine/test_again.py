@@ -19,9 +19,11 @@ from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import NewExecution
+from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
 
+DAY_SECONDS = 86_400.0
 STEPS = ["first", "second", "third"]
 
 
@@ -108,6 +110,34 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
             again = await on.ended(await retry(on, execution, Which.FAILED))
         assert again.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["ask", "use", "use", "blue", "sky"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        CommandAction(key="use", command="rm -r /srv/${actions.ask.stdout}"),
+        CommandAction(key="use", command="use", when="actions.ask.stdout != 'old'"),
+    ],
+    ids=["template", "condition"],
+)
+async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(database: Database, use: CommandAction) -> None:
+    async with bench(database) as on:
+        web = on.machine("web-1").reply([Output("stdout", b"old\n"), RemoteExit(0)], to="ask").reply([RemoteExit(3)], to="fail")
+        steps = [CommandAction(key="ask", command="ask"), CommandAction(key="fail", command="fail"), use]
+        async with on.worker():
+            execution = await on.run(steps)
+        web.reply([RemoteExit(0)], to="fail")
+        await on.turn(100 * DAY_SECONDS)
+        assert await Retention(database).drop_days(Keep(90 * DAY_SECONDS, 1e9, 1e9, 100, 1e9)) >= 1
+        async with on.worker("worker-2"):
+            again = await on.ended(await retry(on, execution))
+        assert again.status is ExecutionStatus.FAILED
+        assert [s.command for s in web.starts] == ["ask", "fail", "fail"]
+        result = (await on.results(again))[-1]
+        assert (result["action"], result["error_code"]) == ("use", "internal")
+        assert f"The output of 'ask' in execution {execution.id} is gone" in result["error_message"]
+        async with database.connection() as connection:  # whose log has a gap by now
+            await connection.execute("delete from job_executions where id = %s", [execution.id])
 
 
 async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Database) -> None:

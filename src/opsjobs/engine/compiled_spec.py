@@ -29,7 +29,7 @@ _SCOPE = NameScope(pattern=lambda text: pattern(text).matches)
 class CompiledSpec:
     """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
 
-    `heard`: actions whose stdout others read. `environment`: variables of every program; `secrets`: its files; `forms`: how
+    `hears`: of each action that reads the stdout of others, whose. `environment`: variables of every program; `secrets`: its files; `forms`: how
     these may be spelt in what is said. `kept`: secrets that credentials hold, by parameter; each run opens them. `fault`: why
     nothing of it can be started.
     """
@@ -39,7 +39,7 @@ class CompiledSpec:
     actions: Mapping[str, Mapping[str, Any]]
     conditions: Mapping[str, Expression | Fault]
     renderings: Mapping[str, Rendering]
-    heard: frozenset[str]
+    hears: Mapping[str, frozenset[str]]
     retries: Mapping[str, RetryPolicy]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +47,11 @@ class CompiledSpec:
     kept: Mapping[str, JobSecret] = field(default_factory=dict)
     forms: Forms = NO_FORMS
     fault: str | None = None
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """Actions whose stdout others read."""
+        return frozenset[str]().union(*self.hears.values())
 
     @property
     def on_lost(self) -> str:
@@ -69,7 +74,7 @@ def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO
         actions=actions,
         conditions=conditions,
         renderings={key: Rendering(actions[key], names) for key in texts},
-        heard=frozenset(_heard(conditions)).union(*(_STDOUT.findall(text) for text in texts.values())),
+        hears=_hears(conditions, texts),
         retries={key: _retry(action.get("retry"), usual) for key, action in actions.items()},
         parameters=parameters,
         environment=_environment(spec, parameters),
@@ -80,10 +85,13 @@ def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO
     )
 
 
-def _heard(conditions: Mapping[str, Expression | Fault]) -> set[str]:
-    known = [condition for condition in conditions.values() if isinstance(condition, Expression)]
-    names = [name for condition in known for name in condition.names]
-    return {name[1] for name in names if name[0] == "actions" and name[2:] == ("stdout",)}
+def _hears(conditions: Mapping[str, Expression | Fault], texts: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    found = {key: set(_STDOUT.findall(text)) for key, text in texts.items()}
+    for key, condition in conditions.items():
+        names = condition.names if isinstance(condition, Expression) else ()
+        heard = {name[1] for name in names if name[0] == "actions" and name[2:] == ("stdout",)}
+        found.setdefault(key, set()).update(heard)
+    return {key: frozenset(heard) for key, heard in found.items() if heard}
 
 
 def _environment(spec: Spec, parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -24,6 +24,7 @@ def rendered(state: RunState, action: Mapping[str, Any], attempt: int) -> Mappin
     rendering = state.course.renderings.get(action["key"])
     if rendering is None:
         return action
+    state.check_heard(action["key"])
     platform = state.endpoint.target.platform if state.endpoint is not None else "linux"
     try:
         return rendering.of(state.values(action["key"], attempt), shell_of(platform))

@@ -110,7 +110,8 @@ class RunState:
     (monotonic). `direct`: its commands go without a store. `kept`: something of it may lie in a store. `sweep`: what became of
     something there is to be found out. `dead`: actions of which all attempts are used, or whose author would have them buried.
     `opened`: credentials with passwords. `learnt`: those that came from elsewhere. `attempt`: the highest so far; `numbers`: with
-    which each action ended. `checked`: the machine was held against what was asked about, and `refused` says why it may not be.
+    which each action ended. `forgotten`: why the stdout of an action that another run did is
+    not kept any more. `checked`: the machine was held against what was asked about, and `refused` says why it may not be.
     """
 
     record: RunJournal
@@ -131,6 +132,7 @@ class RunState:
     dead: set[str] = field(default_factory=set)
     ends: dict[str, ActionEnd] = field(default_factory=dict)
     stdouts: dict[str, str] = field(default_factory=dict)
+    forgotten: dict[str, str] = field(default_factory=dict)
     learnt: set[Credential] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
     checked: bool = False
@@ -162,6 +164,12 @@ class RunState:
             self.checked = True
         if self.refused is not None:
             raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.refused)
+
+    def check_heard(self, key: str) -> None:
+        """Raise RemoteFailure(INTERNAL) if an action reads stdout that is not kept any more: it must not be taken for empty."""
+        for other in sorted(self.course.hears.get(key, ())):
+            if (words := self.forgotten.get(other)) is not None:
+                raise RemoteFailure(ErrorCode.INTERNAL, words)
 
     @property
     def target_name(self) -> str:

@@ -21,7 +21,7 @@ from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_state import Later, RunLimits, RunState, RunTools
 from opsjobs.engine.runs.stdout_capture import text_of
-from opsjobs.model.errors import RemoteFailure, Unavailable
+from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
@@ -188,10 +188,18 @@ class TargetRunner:
             self._walk.record(seen.action, seen.status)
             state.sweep = state.sweep or seen.unknown
             if seen.action in state.course.heard:
-                with self._leaving.here():
-                    head = await state.tools.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
-                state.stdouts[seen.action] = text_of(head)
+                await self._hear(seen)
         return [self._begun(key) for key in state.past.open() if key in state.course.actions]
+
+    async def _hear(self, seen: Progress) -> None:
+        """Read what an action said before. Raises Interrupted."""
+        try:
+            with self._leaving.here():
+                head = await self._state.tools.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
+        except Gone as gone:
+            self._state.forgotten[seen.action] = str(gone)
+        else:
+            self._state.stdouts[seen.action] = text_of(head)
 
     def _next(self) -> list[ActionRun]:
         """What is to be done now: whatever is due of what waited, and what may start."""
@@ -269,8 +277,9 @@ class TargetRunner:
             self._unfit[key] = f"its condition cannot be read {condition}"
             return True
         try:
+            state.check_heard(key)
             return condition.holds(state.values(key))
-        except Unfit as unfit:
+        except (Unfit, RemoteFailure) as unfit:
             self._unfit[key] = f"its condition cannot be judged: {unfit}"
             return True
 
