@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from opsjobs.model.circuit import RIGHT_SECONDS, Ask, CircuitKey, CircuitPolicy, CircuitState, Report, Right
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Endpoint, Target, Transport
+from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.system_status import Fleet
@@ -100,6 +104,41 @@ async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change
     assert await right(circuits, third) is Right.YOURS
     assert await tell(circuits, None, token=third.token) is CircuitState.CLOSED
     assert await events(database) == ["circuit.opened", "circuit.closed"]
+
+
+async def test_what_a_machine_says_is_stored_whatever_it_is(database: Database) -> None:
+    circuits = CircuitStore(database, POLICY)
+    await circuits.ask([ask()])
+    said = "go away\0\udc80" + 10_000 * "!"
+    assert await circuits.tell([Report(KEY, "a", ErrorCode.AUTH_FAILED, said)]) == [CircuitState.OPEN]
+    (found,) = (await circuits.list(PageRequest(limit=10))).items
+    assert found.message == ("go away\ufffd?" + 10_000 * "!")[:4_000]
+
+
+class Choosy(CircuitStore):
+    """Circuits that cannot take in a report that says `poison`."""
+
+    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+        """Take in all of them, or none."""
+        if any(report.message == "poison" for report in reports):
+            raise ValueError("a fault of ours (as scripted)")
+        return await super().tell(reports)
+
+
+async def test_a_report_that_cannot_be_taken_in_keeps_no_other_from_it(database: Database) -> None:
+    breaker = Breaker(Choosy(database, POLICY))
+    ways = [Endpoint(Target(str(n), f"web-{n}", "10.0.0.1", 22, Transport.SSH), None) for n in range(3)]
+    said = ["no", "poison", "no"]
+
+    async def try_(way: Endpoint, words: str) -> None:
+        async with breaker.attempt(way):
+            raise RemoteFailure(ErrorCode.AUTH_FAILED, words)
+
+    ended = await asyncio.gather(*map(try_, ways, said), return_exceptions=True)
+    await breaker.close()
+    assert [(type(one), str(one)) for one in ended] == [(RemoteFailure, words) for words in said], "as the machines said"
+    rows = await database.fetch("select target_id, state from circuits order by 1")
+    assert [(row["target_id"], row["state"]) for row in rows] == [("0", "open"), ("1", "closed"), ("2", "open")]
 
 
 async def test_a_changed_login_starts_anew(database: Database) -> None:

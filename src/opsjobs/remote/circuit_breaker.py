@@ -226,6 +226,9 @@ class Breaker:
                 break
             except Unavailable:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
+            except Exception:  # noqa: BLE001  a fault of ours must not stand in the place of how the login went
+                log.exception("circuit_not_told", target=report.key.target_id)
+                break
         if changed is not None:
             self._observe(changed, report.code)
 
@@ -288,16 +291,25 @@ class OutcomeBatch(Generic[Question, Reply]):
         while self._waiting:
             portion, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                replies = await self._answer([question for question, _ in portion])
-            except Exception as failure:  # noqa: BLE001  each who asked is told, whatever it was
-                _fail([reply for _, reply in portion], failure)
-                continue
+                await self._reply(portion)
             except BaseException:
                 _fail([reply for _, reply in portion], None)
                 raise
-            for (_, reply), found in zip(portion, replies, strict=True):
-                if not reply.done():
-                    reply.set_result(found)
+
+    async def _reply(self, portion: Sequence[tuple[Question, asyncio.Future[Reply]]]) -> None:
+        """Answer these questions together; if one of them cannot be answered, each by itself."""
+        try:
+            replies = await self._answer([question for question, _ in portion])
+        except Exception as failure:  # noqa: BLE001  each who asked is told, whatever it was
+            if isinstance(failure, Unavailable) or len(portion) == 1:
+                _fail([reply for _, reply in portion], failure)
+                return
+            for one in portion:
+                await self._reply([one])
+            return
+        for (_, reply), found in zip(portion, replies, strict=True):
+            if not reply.done():
+                reply.set_result(found)
 
 
 def _fail(replies: Sequence[asyncio.Future[Any]], failure: Exception | None) -> None:

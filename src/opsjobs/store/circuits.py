@@ -17,9 +17,12 @@ from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
 from opsjobs.store.execution_log import write_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection, Database
 
 UNWELL_AT_MOST = 10_000
+# What a machine says of a refused login is cut to this.
+MESSAGE_CHARACTERS = 4_000
 _TOLD_AS = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
 
 
@@ -219,7 +222,8 @@ def _circuit(row: DictRow) -> Circuit:
 
 
 def _values(circuit: Circuit) -> dict[str, Any]:
-    return {field.strip(): _plain(getattr(circuit, field.strip())) for field in _FIELDS.split(",")}
+    fields = {field.strip(): _plain(getattr(circuit, field.strip())) for field in _FIELDS.split(",")}
+    return {**fields, "message": circuit.message and storable(circuit.message, MESSAGE_CHARACTERS)}
 
 
 def _plain(value: object) -> object:

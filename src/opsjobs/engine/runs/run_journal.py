@@ -14,6 +14,7 @@ from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.log_entries import result_line, status_line
+from opsjobs.store.storable import storable
 
 CHUNK_BYTES = 64 << 10
 # A run whose unwritten output is over this waits; so does everybody once all of the worker's is over its own limit. The next
@@ -298,8 +299,7 @@ class RunJournal:
 
     def _plain(self, words: str) -> str:
         """Without secrets, NUL and halves of characters, and no novel."""
-        words = self.mask.text(words)[:MESSAGE_CHARACTERS]
-        return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return storable(self.mask.text(words), MESSAGE_CHARACTERS)
 
     def _move(self, move: RunMove) -> None:
         assert move.status is not None

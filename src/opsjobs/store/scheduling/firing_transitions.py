@@ -11,6 +11,7 @@ from uuid import UUID
 from opsjobs.model.execution import moment
 from opsjobs.model.firing import FiringRule, FiringStatus
 from opsjobs.store.scheduling.due_firings import Ready, event_of, told
+from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection
 
 REASON_CHARACTERS_AT_MOST = 2_000
@@ -183,5 +184,5 @@ def _run(ran: Ran) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    # A refusal may quote what somebody wrote; PostgreSQL takes no NUL.
-    return text.replace("\x00", "�")[:REASON_CHARACTERS_AT_MOST]
+    # A refusal may quote what somebody wrote.
+    return storable(text, REASON_CHARACTERS_AT_MOST)
