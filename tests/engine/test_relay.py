@@ -16,7 +16,7 @@ from opsjobs.bus import Bus, Messages
 from opsjobs.engine.background import event_publisher as relaying
 from opsjobs.engine.background.event_publisher import Relay
 from opsjobs.engine.service import Loop
-from opsjobs.model.errors import Unavailable
+from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 
@@ -107,6 +107,37 @@ async def _untold(database: Database) -> int:
 
 async def _all_told(database: Database) -> bool:
     return await _untold(database) == 0
+
+
+async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after_an_hour(
+    database: Database, redis_url: str
+) -> None:
+    async with bench(database) as on:
+        bus = Bus(redis_url, on.metrics)
+        relay = relay_of(on, bus)
+        async with bus.listen("opsconductor.events"):
+            assert await bus.audience("opsconductor.*") is True
+            # An execution that is gone; and before it in its shard one that can be told of.
+            await database.fetch(
+                """insert into events (shard, type, subject, execution_id, data) values
+                     (0, 'worker.lost', gen_random_uuid(), null, '{}'), (0, 'execution.queued', gen_random_uuid(), 999999, null)
+                   returning id"""
+            )
+            async with on.worker():
+                execution = await on.run("true")
+            assert execution.id % 16 != 0
+            with pytest.raises(NotFound):
+                await relay.run_once()
+            assert await _untold(database) == 1
+            published = on.metrics.events_published._value.get()
+            with pytest.raises(NotFound):
+                await relay.run_once()
+            assert on.metrics.events_published._value.get() == published, "nothing is told twice because of it"
+            await on.turn(3_601)
+            with pytest.raises(NotFound):
+                await relay.run_once()
+            assert await _untold(database) == 0
+        await bus.close()
 
 
 async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(

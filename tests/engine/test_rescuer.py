@@ -138,6 +138,35 @@ def scheduler(on: Bench) -> Scheduler:
     return made
 
 
+class Broken(Rescuer):
+    """A rescuer with a bug."""
+
+    async def run_once(self) -> Mapping[str, int]:
+        """Fail."""
+        raise ZeroDivisionError("a bug (as scripted)")
+
+
+async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
+    database: Database, redis_url: str, hand: Hand
+) -> None:
+    async with bench(database) as on:
+        bus = Bus(redis_url, on.metrics)
+        ticking = Scheduler(on.workers, Relay(Outbox(database), on.executions, on.journal, bus, on.metrics), lease_seconds=15)
+        ticking.rescuer = Broken(on.ledger, on.workers, may_reap=lambda: False, notify=on.notify)
+        async with on.worker():
+            await on.run("true")
+        async with bus.listen("opsconductor.events"):
+            assert await bus.audience("opsconductor.*") is True
+            for _ in range(4):
+                with pytest.raises(ZeroDivisionError):
+                    await ticking.run_once()
+                hand.at += 7
+                await on.turn(7)
+        assert await database.fetch("select id from events where published_at is null") == []
+        assert ticking.may_reap, "the database was well all the time"
+        await bus.close()
+
+
 async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_good_rounds(database: Database, hand: Hand) -> None:
     async with bench(database) as on:
         dead = await Owner(database, "dead").register(lease_seconds=1)

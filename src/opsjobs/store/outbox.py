@@ -17,7 +17,10 @@ _LOCK = 0x6F700000
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One row of the outbox. Type `target_run` stands for a range of an execution's log; it has no data of its own."""
+    """One row of the outbox. Type `target_run` stands for a range of an execution's log; it has no data of its own.
+
+    `stale`: it has waited for so long that one that cannot be told is given up.
+    """
 
     id: int
     type: str
@@ -27,6 +30,7 @@ class Fact:
     to_seq: int | None
     data: dict[str, Any] | None
     at: datetime
+    stale: bool = False
 
 
 # One look into the index of what waits for each shard, however much that is. In the order of that index: for any one row a planner who
@@ -36,7 +40,7 @@ select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join latera
   select 1 from events e where e.shard between s.n and s.n and e.published_at is null order by e.shard, e.id limit 1) waiting"""
 # A range of one shard: with an equality the primary key is in this order, too, and all that was published lies before what waits.
 _NEXT = """
-select id, type, subject, execution_id, from_seq, to_seq, data, at from events
+select id, type, subject, execution_id, from_seq, to_seq, data, at, (opsjobs_now() - at > interval '1 hour') as stale from events
 where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
 _MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
 

@@ -10,12 +10,13 @@ from typing import Any
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.engine.service import Counts
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event, run_event
 from opsjobs.model.execution import RunStatus, moment
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.executions import Executions
 from opsjobs.store.outbox import Fact, Outbox
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry import Metrics, log
 
 BATCH_FACTS = 100
 # A batch holds its transaction open: with a slow Redis it ends early, and what was told is marked (the limit is 10 s).
@@ -47,21 +48,42 @@ class Relay:
             self._away_at = time.monotonic()
         if heard is None or (not heard and time.monotonic() - self._away_at < COME_BACK_SECONDS):
             return {"published": 0}
-        return {"published": sum([await self._shard(shard, heard=heard) for shard in shards])}
+        published, failed = 0, None
+        for shard in shards:
+            try:
+                published += await self._shard(shard, heard=heard)
+            except Unavailable:
+                raise
+            except Exception as bug:  # noqa: BLE001  what cannot be told in one shard holds up no other; it is raised in the end
+                failed = failed or bug
+        if failed is not None:
+            raise failed
+        return {"published": published}
 
     async def _shard(self, shard: int, *, heard: bool) -> int:
-        published, began = 0, time.monotonic()
+        published, began, failed = 0, time.monotonic(), None
         async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told), failpoints.at("relay"):
             for fact in facts:
                 if told and time.monotonic() - began > BATCH_SECONDS:
                     break
-                # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
-                events = [event async for event in self._events(fact)] if heard else []
+                try:
+                    # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
+                    events = [event async for event in self._events(fact)] if heard else []
+                except Unavailable:
+                    raise
+                except Exception as bug:  # noqa: BLE001  what was told before it is marked; it is raised in the end
+                    failed = bug
+                    log.exception("event_not_made", fact=fact.id, type=fact.type, given_up=fact.stale)
+                    if not fact.stale:
+                        break
+                    events = []
                 if events and not await self._publish(events):
                     break
                 published += len(events)
                 told.append(fact.id)
         self._metrics.events_published.inc(published)
+        if failed is not None:
+            raise failed
         return published
 
     async def _publish(self, events: Sequence[Told]) -> bool:

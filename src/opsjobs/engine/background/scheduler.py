@@ -12,6 +12,7 @@ from opsjobs.engine.firing.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.service import Counts
 from opsjobs.engine.worker.database_clock import DatabaseClock
 from opsjobs.engine.worker.lease_heartbeat import BEATS_A_LEASE
+from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log
 
@@ -92,24 +93,40 @@ class Scheduler:
                 await self._mending
 
     async def run_once(self) -> Counts:
-        """One round of mending; says what was done, by kind."""
+        """Make one round of mending; return what was done, by kind. Raises what a part raised, once the other was made."""
         began = time.monotonic()
         if began - self._well_at > self._lease_seconds:
             self._well_since = None  # it was frozen itself: of the time between it knows nothing
         try:
             now = await self._workers.tick(SCHEDULER)
-            self._judge(began)
-            self._look_at_clock(now, began)
-            mended = await self.rescuer.run_once() if self.rescuer is not None else {}
-            told = await self._relay.run_once()
         except Exception:
             self._well_since = None
             raise
         self._judge(began)
+        self._look_at_clock(now, began)
+        done, failed = await self._parts()
+        self._judge(began)
         self._well_at = time.monotonic()
         if self._well_since is None:
             self._well_since = self._well_at
-        return {**mended, **told}
+        if failed is not None:
+            raise failed
+        return done
+
+    async def _parts(self) -> tuple[Counts, Exception | None]:
+        """Mend and tell; a fault of ours in one keeps the other from nothing. Raises Unavailable."""
+        done: dict[str, int] = {}
+        failed: Exception | None = None
+        parts = [self._relay.run_once] if self.rescuer is None else [self.rescuer.run_once, self._relay.run_once]
+        for part in parts:
+            try:
+                done |= await part()
+            except Unavailable:
+                self._well_since = None
+                raise
+            except Exception as bug:  # noqa: BLE001  it is raised in the end
+                failed = failed or bug
+        return done, failed
 
     def _judge(self, began: float) -> None:
         # No error, but a wait: perhaps for a database that was away, and then nobody could renew either.
