@@ -40,6 +40,40 @@ async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_a
     assert {row["status"] for row in opened} == {"triggered"}
 
 
+async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(database: Database) -> None:
+    office, calendars = Office(database), Calendars(database)
+    await calendars.create(freeze())
+    job = await office.job()
+    frozen = await office.schedule(job, "frozen", calendars=["freeze"], overlap="allow")
+    other = await office.schedule(job, "other", overlap="allow")
+    async with database.connection() as connection:  # as a newer release may write it
+        await connection.execute("""update calendars set windows = '[{"moon": "full"}]'""")
+    scheduler = office.scheduler()
+    await office.turn(seconds=61)
+    await scheduler.run_once()
+    assert {row["status"] for row in await office.rows(other)} == {"triggered"}
+    assert await office.rows(frozen) == [], "what it closes is unknown"
+    assert frozen.id in await due(database), "it is asked again"
+    # The same of what is pending and late, whose calendars are asked again.
+    await office.turn(seconds=60)
+    async with database.connection() as connection:
+        await connection.execute("update job_schedules set enabled = false where id = %s", [frozen.id])
+        await connection.execute(
+            """insert into schedule_executions (uuid, schedule_id, due_at, fire_at, status, recorded_at, not_before, expires_at,
+                                                in_turn, attempts)
+               select gen_random_uuid(), s.id, t.late, t.late, 'pending', t.late, t.late, t.late + interval '2 hours', false, 0
+               from job_schedules s, (select opsjobs_now() - interval '90 seconds' as late) t"""
+        )
+    await scheduler.run_once()
+    assert {row["status"] for row in await office.rows(other)} == {"triggered"}
+    assert [row["status"] for row in await office.rows(frozen) if row["rule"] != "paused"] == ["pending"]
+
+
+async def due(database: Database) -> set[int]:
+    """Schedules that have a next moment."""
+    return {row["id"] for row in await database.fetch("select id from job_schedules where next_fire_at is not null")}
+
+
 async def test_a_schedule_that_names_no_calendar_of_ours_is_not_stored(database: Database) -> None:
     office = Office(database)
     job = await office.job()

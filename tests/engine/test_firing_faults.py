@@ -111,6 +111,26 @@ async def test_a_commit_without_an_answer_is_no_second_execution(database: Datab
     await witness(on, 3, 1)
 
 
+async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launched(database: Database) -> None:
+    on = Office(database)
+    good, bad = await on.job(), await on.job("bad")
+    for n in range(30):
+        await on.schedule(good, f"s{n}", overlap="allow")
+    await on.schedule(bad, "bad", overlap="allow")
+    async with database.connection() as connection:
+        await connection.execute(
+            f"""create function refuse() returns trigger language plpgsql as $$
+                begin if new.job_id = {bad.job.id} then raise 'no such thing'; end if; return new; end $$;
+                create trigger refuse before insert on job_executions for each row execute function refuse()"""
+        )
+    await on.turn(seconds=60)
+    await on.scheduler().run_once()
+    stands = {(row["schedule_id"] == 31, row["status"]) for row in await on.rows()}
+    assert stands == {(False, "triggered"), (True, "pending")}
+    (waiting,) = [row for row in await on.rows() if row["status"] == "pending"]
+    assert waiting["reason"] == "a fault of opsjobs: RaiseException"
+
+
 async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_is_fired(database: Database) -> None:
     on = Office(database)
     job = await on.job()

@@ -12,7 +12,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from opsjobs.model.calendar import Calendar, CalendarDraft, Closures, closed
+from opsjobs.model import calendar as calendars
+from opsjobs.model.calendar import Asked, Calendar, CalendarDraft, Closures, closed
 from opsjobs.model.calendar_windows import WEEKDAYS
 
 BERLIN = "Europe/Berlin"
@@ -283,6 +284,45 @@ def test_a_bad_window_is_refused_with_its_place(window: dict[str, Any], place: t
 def test_a_zone_is_one_that_is_known(zone: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         calendar({"yearly": "12-25"}, timezone=zone)
+
+
+LARGE = [
+    {"name": f"w{n}", "weekdays": ["mon", "wed"], "start": f"{n % 24:02}:{n % 55:02}", "end": f"{n % 24:02}:{n % 55 + 4:02}"}
+    for n in range(200)
+]
+
+
+@pytest.mark.parametrize("minutes", [1, 60, 24 * 60, 3 * 24 * 60])
+@pytest.mark.parametrize(
+    ("kind", "windows"),
+    [("blackout", LARGE), ("only", LARGE), ("blackout", [{"from": "2020-01-01T00:00Z"}])],
+    ids=["in", "out", "for ever"],
+)
+def test_many_instants_are_answered_as_one_by_one_for_a_part_of_the_cost(
+    monkeypatch: pytest.MonkeyPatch, kind: str, windows: list[dict[str, Any]], minutes: int
+) -> None:
+    asked = [Calendar(CalendarDraft.model_validate({"name": "c", "kind": kind, "windows": windows, "timezone": "Europe/Berlin"}))]
+    instants = [datetime(2026, 3, 27, 22, tzinfo=UTC) + timedelta(minutes=minutes) * n for n in range(150)]
+    one_by_one = [closed(asked, instant) for instant in instants]
+    laid_out = []
+
+    class Counted(Closures):
+        """Notes each time that windows are laid out."""
+
+        def __init__(self, *given: Any) -> None:
+            laid_out.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(calendars, "Closures", Counted)
+    together = Asked(asked)
+    found = [together.at(instant) for instant in instants]
+    assert [shut and shut.calendar for shut in found] == [shut and shut.calendar for shut in one_by_one]
+    assert [shut and shut.reason for shut in found] == [shut and shut.reason for shut in one_by_one]
+    for shut, before in zip(found, one_by_one, strict=True):
+        assert (shut is None) == (before is None)
+        if shut is not None and before is not None:
+            assert shut.until == before.until or before.until is None
+    assert len(laid_out) <= 40, "one by one it is once or more for each"
 
 
 def test_with_many_windows_it_does_not_look_so_far() -> None:

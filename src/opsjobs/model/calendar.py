@@ -146,6 +146,40 @@ def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
     return next((found for found in looks if found is not None), None)
 
 
+class Asked:
+    """Some calendars that are asked for many instants, mostly one behind the other: answers as `closed`, for a part of its cost."""
+
+    def __init__(self, calendars: Iterable[Calendar]) -> None:
+        self._calendars = tuple(calendars)
+        self._windows = sum(calendar.size for calendar in self._calendars)
+        self._days = SEEN_DAYS[0]
+        self._since = self._until = datetime.min.replace(tzinfo=UTC)
+        self._closures: Closures | None = None
+        self._last: Closed | None = None
+
+    def at(self, instant: datetime) -> Closed | None:
+        """Whether it is closed at an instant."""
+        if not self._calendars or not FIRST_YEAR <= instant.year <= LAST_YEAR:
+            return None
+        if self._closures is None or not self._since <= instant < self._until:
+            self._look(instant)
+        assert self._closures is not None
+        found = self._closures.at(instant)
+        if found is None or found.until is not None:
+            return found
+        # It is closed to the end of what was looked at: all such instants are in one stretch, whose end is looked for once.
+        if self._last is None:
+            self._last = closed(self._calendars, instant)
+        return replace(found, until=self._last.until if self._last is not None else None)
+
+    def _look(self, instant: datetime) -> None:
+        """From this instant on; ever further, if they go on."""
+        if self._closures is not None and instant >= self._until:
+            self._days = min(self._days * 2, max(LOOKS_AT_MOST // max(self._windows, 1), SEEN_DAYS[0]))
+        self._since, self._until = instant, instant + timedelta(days=self._days)
+        self._closures, self._last = Closures(self._calendars, self._since, self._until), None
+
+
 class Closures:
     """When some calendars are closed between two instants: computed once, asked often (by bisection)."""
 

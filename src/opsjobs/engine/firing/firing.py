@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.firing_launch_prep import Preparer, order_of
+from opsjobs.engine.firing.firing_launch_prep import Preparer, later, order_of, refused
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.service import Counts
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.errors import Conflict, NotFound, Unavailable
+from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.store.idempotency import IdempotentRequest
@@ -161,14 +161,34 @@ class FiringService:
             await self._end(done, [one for one in prepared if isinstance(one, Move)])
             await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
             orders = [one for one in prepared if isinstance(one, FiringLaunch)]
-            if not orders:
-                return
+            batches = await self._start(done, orders) if orders else ()
+        for batch in batches:
+            self._count_launched(done, batch)
+            await self._stop_orphans(batch.ended)
+            await self._cancel_before(batch)
+
+    async def _start(self, done: Counter[str], orders: Sequence[FiringLaunch]) -> list[LaunchBatch]:
+        """Launch these in one transaction; if that is refused, each by itself, so that one keeps no other from being launched."""
+        try:
             batch = await self._firings.launch(orders)
-            launched = {ran.ready.id for ran in batch.ran}
-            self._launcher.notify([t for order in orders if order.ready.id in launched for t in order.new.targets])
-        self._count_launched(done, batch)
-        await self._stop_orphans(batch.ended)
-        await self._cancel_before(batch)
+        except Unavailable:
+            raise
+        except Exception as wrong:  # noqa: BLE001  what cannot be written of one firing is no reason to lose the others
+            if len(orders) > 1:
+                return [batch for order in orders for batch in await self._start(done, [order])]
+            await self._not_started(done, orders[0].ready, wrong)
+            return []
+        launched = {ran.ready.id for ran in batch.ran}
+        self._launcher.notify([t for order in orders if order.ready.id in launched for t in order.new.targets])
+        return [batch]
+
+    async def _not_started(self, done: Counter[str], ready: Ready, wrong: Exception) -> None:
+        if isinstance(wrong, Refusal):
+            await self._end(done, [refused(ready, wrong)])
+            return
+        self._metrics.bugs.labels("firing").inc()
+        log.error("firing_not_launched", schedule=ready.schedule.id, firing=ready.id, exc_info=wrong)
+        await self._firings.defer([later(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
 
     async def _end(self, done: Counter[str], ended: Sequence[Move]) -> None:
         await self._firings.settle(ended)

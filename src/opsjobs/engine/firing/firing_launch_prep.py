@@ -70,7 +70,7 @@ class Preparer:
                     one = closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
                     done.append(one)
         words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
-        return [*done, *(_later(ready, words) for ready in firings[len(done) :])]
+        return [*done, *(later(ready, words) for ready in firings[len(done) :])]
 
     async def _closed(self, firings: Sequence[Ready]) -> dict[int, Prepared]:
         """Of those that are late the calendars are asked again: it is another time than the one that was due."""
@@ -80,7 +80,12 @@ class Preparer:
         closed = await self._firings.closings([ready.schedule for ready in late])
         found: dict[int, Prepared] = {}
         for ready in late:
-            if words := closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)):
+            try:
+                words = closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds))
+            except Exception as bug:  # noqa: BLE001  a calendar that cannot be asked keeps no other firing from its launch
+                found[ready.id] = self._failed(ready, bug)
+                continue
+            if words:
                 found[ready.id] = Move(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
         return found
 
@@ -96,13 +101,16 @@ class Preparer:
             words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
             return Move(ready, FiringStatus.SKIPPED, FiringRule.OWNER, words, pauses=isinstance(forbidden, OwnerGone))
         except Refusal as refusal:
-            return _refused(ready, refusal)
+            return refused(ready, refusal)
         except Unavailable as away:
-            return _later(ready, str(away))
+            return later(ready, str(away))
         except Exception as bug:  # noqa: BLE001  one firing that we fail at must not keep the others from being launched
-            self._metrics.bugs.labels("firing").inc()
-            log.exception("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id)
-            return _later(ready, f"a fault of opsjobs: {bug!r}")
+            return self._failed(ready, bug)
+
+    def _failed(self, ready: Ready, bug: Exception) -> Deferral:
+        self._metrics.bugs.labels("firing").inc()
+        log.error("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id, exc_info=bug)
+        return later(ready, f"a fault of opsjobs: {bug!r}")
 
     async def _order(
         self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
@@ -163,11 +171,13 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
     )
 
 
-def _refused(ready: Ready, refusal: Refusal) -> Move:
+def refused(ready: Ready, refusal: Refusal) -> Move:
+    """Return how a firing ends whose launch was refused."""
     if refusal.code == "no_targets":
         return Move(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
     return Move(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")
 
 
-def _later(ready: Ready, reason: str) -> Deferral:
+def later(ready: Ready, reason: str) -> Deferral:
+    """Return the deferral of a firing, longer with each attempt."""
     return Deferral(ready, min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST), reason)

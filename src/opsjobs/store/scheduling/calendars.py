@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.calendar import Calendar, CalendarDraft, closed
+from opsjobs.model.calendar import Asked, Calendar, CalendarDraft
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
@@ -71,6 +71,10 @@ _SCHEDULES = """
 select j.name || '/' || s.name as name, count(*) over () as n from job_schedules s join jobs j on j.id = s.job_id
 where s.deleted_at is null and j.state <> 'archived' and s.definition -> 'calendars' ? %(name)s
 order by j.name, s.name limit %(limit)s"""
+
+
+class CalendarUnreadable(Exception):
+    """A stored calendar that this process cannot read: what it closes is unknown, so nothing is launched by it."""
 
 
 class Calendars:
@@ -137,19 +141,38 @@ class Calendars:
 
 async def named(connection: Connection, names: Collection[str]) -> Mapping[str, Calendar]:
     """As `by_names`, for whoever has a connection in hand."""
+    return {row["name"]: Calendar(_draft(row)) for row in await _rows(connection, names)}
+
+
+async def _rows(connection: Connection, names: Collection[str]) -> list[DictRow]:
     if not names:
-        return {}
-    rows = await (await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])).fetchall()
-    return {row["name"]: Calendar(_draft(row)) for row in rows}
+        return []
+    return await (await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])).fetchall()
 
 
 async def by_calendars(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedWords:
-    """What tells whether calendars of these schedules, as they are now, close an instant, and in which words."""
-    known = await named(connection, {name for schedule in schedules for name in schedule.definition.calendars})
+    """Return what tells whether calendars of these schedules, as they are now, close an instant, and in which words.
+
+    It raises CalendarUnreadable for a schedule with a calendar that cannot be read, and answers for all others.
+    """
+    names = {name for schedule in schedules for name in schedule.definition.calendars}
+    asked: dict[tuple[str, ...], Asked] = {}
+    known: dict[str, Calendar] = {}
+    wrong: dict[str, Exception] = {}
+    for row in await _rows(connection, names):
+        try:
+            known[row["name"]] = Calendar(_draft(row))
+        except Exception as fault:  # noqa: BLE001  one that cannot be read must not stop the schedules of all others
+            wrong[row["name"]] = fault
 
     def words(schedule: StoredSchedule, instant: datetime) -> str | None:
-        asked = [known[name] for name in schedule.definition.calendars if name in known]
-        shut = closed(asked, instant) if asked else None
+        for name in schedule.definition.calendars:
+            if name in wrong:
+                raise CalendarUnreadable(f"the calendar {name!r} cannot be read: {wrong[name]}") from wrong[name]
+        names = tuple(schedule.definition.calendars)
+        if names not in asked:
+            asked[names] = Asked(known[name] for name in names if name in known)
+        shut = asked[names].at(instant)
         return shut.words if shut is not None else None
 
     return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,8 @@ from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import log
 
 _Ids = list[int]
+JUDGE_SECONDS = 1.0
+"""How long one round may ask timetables and calendars: PostgreSQL ends a transaction that stands idle for 3 s."""
 UNREADABLE_SECONDS = 60.0
 """When a schedule is tried again whose timetable could not be asked."""
 
@@ -315,7 +318,10 @@ class Firings:
         unreadable: _Ids = []
         known = [(row, schedule) for row in rows if (schedule := self._read(row, unreadable)) is not None]
         closed = await self._closer(connection, [schedule for _, schedule in known])
+        began = time.monotonic()
         for row, schedule in known:
+            if time.monotonic() - began > JUDGE_SECONDS:
+                break  # the others stay as they are: the next round takes them
             due = Due(schedule, row["pending"])
             try:
                 page.add(due, due.judged(now, closed))
@@ -355,8 +361,12 @@ class Firings:
         now = row["now"]
         if schedule is None or row["next_fire_at"] <= now:
             return row["id"], row["next_due_at"], row["next_fire_at"]
-        due = schedule.timetable.next_after(now)
-        return row["id"], due, None if due is None else schedule.timetable.fire_at(due)
+        try:
+            due = schedule.timetable.next_after(now)
+            return row["id"], due, None if due is None else schedule.timetable.fire_at(due)
+        except Exception as wrong:  # noqa: BLE001  as above
+            _tell_unreadable(schedule.id, wrong)
+            return row["id"], row["next_due_at"], row["next_fire_at"]
 
 
 def _tell_unreadable(schedule_id: int, wrong: Exception) -> None:
