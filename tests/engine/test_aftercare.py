@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.bench import Bench, Known, bench, until
 from engine.test_durable import half_done, launch, stored
 from opsjobs.engine.background import remote_cleanup
 from opsjobs.engine.background.remote_cleanup import Aftercare
@@ -113,6 +113,34 @@ async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Datab
         await on.turn(3601)
         assert (await care(on).run_once())["cleaned"] == 1
         assert not await kept(on, execution)
+
+
+class Spoilt(Known):
+    """An inventory with a target that cannot be read."""
+
+    spoilt = False
+
+    async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
+        """As ever, but for web-1."""
+        if self.spoilt and "1" in target_ids:
+            raise ValueError("'web-1' cannot be read (as scripted)")
+        return await super().endpoints(target_ids)
+
+
+async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_other(database: Database) -> None:
+    async with bench(database) as on:
+        inventory = Spoilt(on.known.targets)
+        on.known = inventory
+        for name in ("web-1", "web-2"):
+            on.machine(name).reply([RemoteExit(0)])
+        async with on.worker():
+            await on.ended(await on.launch("true", 2, durable="auto"))
+        await on.turn(DAY_SECONDS + 1)
+        inventory.spoilt = True
+        assert (await care(on).run_once())["cleaned"] == 1
+        inventory.spoilt = False
+        await on.turn(3_601)
+        assert (await care(on).run_once())["cleaned"] == 1, "it was not taken for one that is out of the inventory"
 
 
 async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from opsjobs.clock import Clock
 from opsjobs.engine import become
+from opsjobs.engine.loading import load_each
 from opsjobs.engine.runs.outcomes import judged
 from opsjobs.engine.service import Counts
 from opsjobs.integrations.targets import Targets
@@ -23,6 +24,7 @@ from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
 from opsjobs.store.ledger import Folder, Ledger, Sweep
 from opsjobs.store.vault import Vault
+from opsjobs.telemetry import log
 
 T = TypeVar("T")
 Visit = tuple[int, Coroutine[Any, Any, int]]
@@ -82,13 +84,19 @@ class Aftercare:
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
         due = sorted(await self._ledger.due_cleaning(self._zone, at_most), key=lambda folder: folder.target_id)
         visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
-        ways = await self._ways([target_id for target_id, _ in visits])
+        ways, unread = await self._ways([target_id for target_id, _ in visits])
         opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
-        return [(len(folders), self._clean_one(ways.get(target), folders, opened)) for target, folders in visits]
+        return [
+            (len(folders), self._clean_one(ways.get(target), folders, opened, unread=target in unread))
+            for target, folders in visits
+        ]
 
-    async def _clean_one(self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> int:
+    async def _clean_one(
+        self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential], *, unread: bool
+    ) -> int:
         runs = {folder.run_id for folder in folders}
-        left: set[int] | None = set()  # a target that is out of the inventory is out of reach for good
+        # A target that is out of the inventory is out of reach for good; one that cannot be read is so for now.
+        left: set[int] | None = None if unread else set()
         if way is not None:
             left = await self._visit(way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened))
         refused = left is not None
@@ -100,8 +108,9 @@ class Aftercare:
     async def _due_sweeps(self, at_most: int) -> list[Visit]:
         due = await self._ledger.due_sweeps(self._zone, at_most)
         # A machine that was away is looked for, whatever its circuit says: a command may still run there.
-        ways = {i: replace(way, insist=True) for i, way in (await self._ways(sorted({s.target_id for s in due}))).items()}
-        return [(1, self._sweep_one(ways.get(sweep.target_id), sweep)) for sweep in due]
+        ways, _ = await self._ways(sorted({sweep.target_id for sweep in due}))
+        insisting = {target: replace(way, insist=True) for target, way in ways.items()}
+        return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
 
     async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
         actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
@@ -133,14 +142,15 @@ class Aftercare:
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
-        known = become.credentials(wishes)
-        opened: Mapping[str, Credential] = await self._vault.open_many(sorted(known)) if known else {}
+        known = sorted(become.credentials(wishes))
+        opened: Mapping[str, Credential] = (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
         for wish in wishes:
             opened = await become.opened_for(wish, opened, self._fetch, "aftercare")
         return opened
 
-    async def _ways(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        return await self._targets.endpoints(target_ids) if target_ids else {}
+    async def _ways(self, target_ids: Sequence[str]) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
+        """Return the ways to these targets, and those that cannot be read."""
+        return await load_each(target_ids, self._targets.endpoints, _tell) if target_ids else ({}, {})
 
     async def _visit(self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
         """The errand's answer; None where the machine cannot be reached now, or takes too long."""
@@ -150,6 +160,10 @@ class Aftercare:
                 return await errand(durable) if durable is not None else None
         except (RemoteFailure, NoSpool, TimeoutError):
             return None
+
+
+def _tell(key: str, bug: Exception) -> None:
+    log.error("aftercare_cannot_read", key=key, exc_info=bug)
 
 
 async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:

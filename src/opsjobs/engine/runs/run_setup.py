@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from opsjobs.clock import Clock
 from opsjobs.engine import become
 from opsjobs.engine.compiled_spec import CompiledSpec, compile_spec
 from opsjobs.engine.launching import credential_scope, job_secrets
+from opsjobs.engine.loading import K, V, load_each
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.engine.runs.run_masks import Masks, hidden
 from opsjobs.engine.runs.run_state import purpose_of
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.errors import RemoteFailure, Unavailable
+from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.masking import Mask
 from opsjobs.model.secret import Credential, Secret
@@ -26,9 +26,6 @@ from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.ledger import Claimed, Ledger, Progress, Spec
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import Metrics, log
-
-K = TypeVar("K", int, str)
-V = TypeVar("V")
 
 COURSES_KEPT = 256
 
@@ -190,23 +187,7 @@ class RunSetup:
     async def _each(
         self, keys: Iterable[K], load: Callable[[list[K]], Awaitable[Mapping[K, V]]]
     ) -> tuple[dict[K, V], dict[K, Exception]]:
-        """Load all at once; if that fails, one by one. Return what was found, and what each of the others failed with."""
-        wanted = list(keys)
-        try:
-            return dict(await load(wanted)), {}
-        except Unavailable:
-            raise
-        except Exception as bug:  # noqa: BLE001  one of them keeps no other one from beginning
-            if len(wanted) == 1:
-                self._report(bug, key=wanted[0])
-                return {}, {wanted[0]: bug}
-        found: dict[K, V] = {}
-        bad: dict[K, Exception] = {}
-        for key in wanted:
-            more, failed = await self._each([key], load)
-            found |= more
-            bad |= failed
-        return found, bad
+        return await load_each(keys, load, lambda key, bug: self._report(bug, key=key))
 
     def _report(self, bug: Exception, **of: object) -> None:
         self._metrics.bugs.labels("run_setup").inc()

@@ -1,0 +1,36 @@
+"""Loading for many at once, so that one that cannot be loaded keeps none of the others from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
+
+from opsjobs.model.errors import Unavailable
+
+K = TypeVar("K", int, str)
+V = TypeVar("V")
+
+
+async def load_each(
+    keys: Iterable[K], load: Callable[[list[K]], Awaitable[Mapping[K, V]]], report: Callable[[K, Exception], None]
+) -> tuple[dict[K, V], dict[K, Exception]]:
+    """Load all at once; if that fails, one by one. Return what was found, and what each of the others failed with.
+
+    `report` is called with each that failed. Raises Unavailable.
+    """
+    wanted = list(keys)
+    try:
+        return dict(await load(wanted)), {}
+    except Unavailable:
+        raise
+    except Exception as bug:  # noqa: BLE001  one of them keeps no other one from being loaded
+        if len(wanted) == 1:
+            report(wanted[0], bug)
+            return {}, {wanted[0]: bug}
+    found: dict[K, V] = {}
+    bad: dict[K, Exception] = {}
+    for key in wanted:
+        more, failed = await load_each([key], load, report)
+        found |= more
+        bad |= failed
+    return found, bad
