@@ -6,10 +6,11 @@ import asyncio
 import random
 
 import pytest
+from psycopg import errors
 
 from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
-from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, verdict
+from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor, verdict
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
@@ -299,6 +300,36 @@ async def test_a_step_of_a_round_that_fails_ends_no_other(database: Database, mo
     with pytest.raises(ZeroDivisionError):
         await Ledger(database).recount()
     assert await faults(database) == []
+
+
+@pytest.mark.parametrize("due", ["cancelling = true", "deadline_at = opsjobs_now() - interval '1 minute'"])
+async def test_an_execution_that_cannot_be_ended_keeps_no_other_from_its_end(database: Database, due: str) -> None:
+    bad, good = await launch(database, machines(2)), await launch(database, machines(2))
+    async with database.connection() as connection:
+        await connection.execute(f"update job_executions set {due}")
+        # As a bug would leave it: one more is ready than is counted.
+        await connection.execute("update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id])
+    with pytest.raises(errors.CheckViolation) as failed:
+        await Ledger(database).reconcile()
+    assert f"for {bad.id}" in failed.value.__notes__
+    assert (await read(database, good)).finished_at is not None
+    assert (await read(database, bad)).finished_at is None
+
+
+async def test_an_execution_that_cannot_be_admitted_keeps_no_other_from_it(database: Database) -> None:
+    owner = await Owner(database).register()
+    bad, good = await launch(database, machines(2)), await launch(database, machines(2))
+    await owner.defer((await owner.claim()).runs, WaitingFor.TIMER, seconds=60)
+    async with database.connection() as connection:
+        await connection.execute("update opsjobs_clock set shift = shift + interval '61 seconds'")
+        await connection.execute(
+            f"""create function refuse() returns trigger language plpgsql as $$ begin raise 'no such thing'; end $$;
+                create trigger refuse before update on job_executions for each row when (old.id = {bad.id}) execute function refuse()"""
+        )
+    with pytest.raises(errors.RaiseException):
+        await Ledger(database).reconcile()
+    rows = await database.fetch("select waiting_for from target_runs where execution_id = %s", [good.id])
+    assert [row["waiting_for"] for row in rows] == [None, None]
 
 
 async def test_slots_are_looked_at_in_parts_one_behind_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Who waits is woken, or ended. An approval counts different people; what was aske
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from opsjobs.store.ledger.admit import LOCK
 from opsjobs.store.ledger.approval_rows import approval_by_id, requester_of, tell
 from opsjobs.store.ledger.authors import authors_of
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
+from opsjobs.store.ledger.each import for_each
 from opsjobs.store.ledger.expired_waits import wake_answered
 from opsjobs.store.ledger.pending_approval import begin
 from opsjobs.store.transaction import Connection, Database
@@ -145,25 +147,29 @@ async def expire_changed(database: Database, approval_id: int) -> None:
 async def expire(database: Database, limit: int) -> int:
     """Close what nobody decided in time, and what its execution did not wait for; says how many there were."""
     left_over = await database.fetch(_LEFT_OVER)
-    due = await database.fetch(_EXPIRED, [limit])
-    for row in due:
-        try:
-            await _close(database, row["id"], "nobody decided in time", late=True)
-        except Conflict:
-            continue  # somebody did, at the last moment
-    return len(left_over) + len(due)
+
+    async def close(approval_id: int) -> int:
+        with suppress(Conflict):  # somebody did decide, at the last moment
+            await _close(database, approval_id, "nobody decided in time", late=True)
+        return 1
+
+    due = [row["id"] for row in await database.fetch(_EXPIRED, [limit])]
+    return len(left_over) + await for_each(database, due, close)
 
 
 async def end_unbegun(database: Database, limit: int) -> int:
     """End executions whose launch was refused and that are still there; says how many."""
-    rows = await database.fetch(_UNENDED, [limit])
-    for row in rows:
+
+    async def end(execution_id: int) -> int:
         approval = None
-        if row["approval"] is not None:
+        if (approval_id := asked[execution_id]) is not None:
             async with database.transaction() as connection:
-                approval = await approval_by_id(connection, row["approval"])
-        await end_waiting(database, row["id"], _refusal(approval, RunStatus.SKIPPED))
-    return len(rows)
+                approval = await approval_by_id(connection, approval_id)
+        await end_waiting(database, execution_id, _refusal(approval, RunStatus.SKIPPED))
+        return 1
+
+    asked = {row["id"]: row["approval"] for row in await database.fetch(_UNENDED, [limit])}
+    return await for_each(database, list(asked), end)
 
 
 async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsjobs.store.ledger.admit import admit
+from opsjobs.store.ledger.each import admit_each
 from opsjobs.store.transaction import Database
+
+# Executions of which one transaction makes runs ready.
+ADMIT_AT_ONCE = 200
 
 _WOKEN = """
 update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
@@ -70,7 +74,7 @@ async def wake(database: Database, limit: int, *, after: int, upto: int) -> int:
     for statement in (_DUE, _ORPHANED, _APPROVED, _ANSWERED_BESIDE):
         rows = await database.fetch(statement, {"limit": limit, "after": after, "upto": upto})
         executions += [row["execution_id"] for row in rows]
-    await admit(database, sorted(set(executions)))
+    await admit_each(database, sorted(set(executions)), ADMIT_AT_ONCE)
     return len(executions)
 
 

@@ -11,6 +11,8 @@ from opsjobs.model.execution import moment
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import admit
 from opsjobs.store.ledger.claim import MAINTENANCE
+from opsjobs.store.ledger.each import admit_each
+from opsjobs.store.ledger.expired_waits import ADMIT_AT_ONCE
 from opsjobs.store.transaction import Database
 
 
@@ -93,7 +95,7 @@ async def maintenances(database: Database, target_ids: Sequence[str]) -> dict[st
 async def wake_held(database: Database, limit: int) -> int:
     """Wake what a maintenance that is over still holds; says how many there were."""
     rows = await database.fetch(_HELD_BY_NOTHING, {"limit": limit})
-    await admit(database, sorted({row["execution_id"] for row in rows}))
+    await admit_each(database, sorted({row["execution_id"] for row in rows}), ADMIT_AT_ONCE)
     return len(rows)
 
 

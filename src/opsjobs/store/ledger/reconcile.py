@@ -11,6 +11,7 @@ from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
 from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
+from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.expired_waits import wake
 from opsjobs.store.ledger.maintenance import wake_held
@@ -222,13 +223,13 @@ async def _grant_names(database: Database) -> int:
 
 
 async def _skip_halted(database: Database) -> int:
-    return sum([await skip_halted(database, row["id"]) for row in await database.fetch(_HALTED, [STEP_ROWS])])
+    halted = [row["id"] for row in await database.fetch(_HALTED, [STEP_ROWS])]
+    return await for_each(database, halted, partial(skip_halted, database))
 
 
 async def _admit(database: Database, part: Part) -> int:
     ids = [r["id"] for r in await database.fetch(_ADMISSIBLE, part)]
-    counts = [await admit(database, ids[n : n + STEP_ROWS]) for n in range(0, len(ids), STEP_ROWS)]
-    return sum(sum(count.values()) for count in counts)
+    return await admit_each(database, ids, STEP_ROWS)
 
 
 async def _unpark(database: Database, part: Part) -> int:
@@ -246,23 +247,27 @@ async def _unpark(database: Database, part: Part) -> int:
 
 async def _end(database: Database, query: str, *, cancelling: bool) -> int:
     ending = CANCELLED if cancelling else EXPIRED
-    return sum([await end_waiting(database, r["id"], ending) for r in await database.fetch(query, [STEP_ROWS])])
+    due = [row["id"] for row in await database.fetch(query, [STEP_ROWS])]
+    return await for_each(database, due, lambda execution_id: end_waiting(database, execution_id, ending))
 
 
 async def _cancel_orphans(database: Database, part: Part) -> int:
     words = "the execution that it is part of has ended"
-    return sum([await cancel_children(database, r["id"], words) for r in await database.fetch(_ORPHANS, part)])
+    parents = [row["id"] for row in await database.fetch(_ORPHANS, part)]
+    return await for_each(database, parents, lambda parent: cancel_children(database, parent, words))
 
 
 async def _advance(database: Database) -> int:
-    rows = await database.fetch(_STANDING, [STEP_ROWS])
-    for row in rows:
-        advance = Advance([row["id"]])
+    async def advance(execution_id: int) -> int:
+        looking = Advance([execution_id])
         async with database.pipelined() as connection:
-            await connection.execute(LOCK, {"executions": [row["id"]]})
-            await advance.send(connection)
-        await admit(database, (await advance.read()).others)
-    return len(rows)
+            await connection.execute(LOCK, {"executions": [execution_id]})
+            await looking.send(connection)
+        await admit(database, (await looking.read()).others)
+        return 1
+
+    standing = [row["id"] for row in await database.fetch(_STANDING, [STEP_ROWS])]
+    return await for_each(database, standing, advance)
 
 
 async def _mend_slots(database: Database, part: Part) -> int:

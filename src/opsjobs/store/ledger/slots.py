@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from opsjobs.store.ledger.admit import LOCK_SLOTS, UNPARK, admit
+from opsjobs.store.ledger.each import for_each
 from opsjobs.store.transaction import Database
 
 _RESIZE = """
@@ -31,6 +32,10 @@ async def resize_all(database: Database, limit: int, *, after: str, upto: str) -
     Looks at targets after an id, up to another.
     """
     rows = await database.fetch(_OTHER_THAN_KNOWN, {"limit": limit, "after": after, "upto": upto})
-    for row in rows:
-        await resize(database, row["target_id"], row["slots"])
-    return len(rows)
+    slots = {row["target_id"]: row["slots"] for row in rows}
+
+    async def one(target_id: str) -> int:
+        await resize(database, target_id, slots[target_id])
+        return 1
+
+    return await for_each(database, list(slots), one)
