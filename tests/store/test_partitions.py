@@ -8,9 +8,10 @@ import pytest
 from psycopg import errors
 
 from kit.ledgering import launch, machines
+from opsjobs.store.connections import DatabaseConnection
 from opsjobs.store.execution_log import Journal
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Database, DatabaseOptions
 
 
 async def turn(database: Database, days: int) -> None:
@@ -51,6 +52,28 @@ async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(databa
     assert [await Journal(database).read(e.id) for e in (first, second)] == before
     assert await Partitions(database).wanted() == []
     await launch(database, machines(1))
+    assert await astray(database) == 0
+
+
+async def test_moving_many_rows_may_take_longer_than_other_statements(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await turn(database, DAYS_AHEAD + 1)
+    await launch(database, machines(1))
+    async with database.connection() as connection:
+        await connection.execute(
+            """create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.6); return old; end $$;
+               create trigger slow before delete on execution_log_default for each row execute function slow()"""
+        )
+    monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.5)
+    mover = Database(DatabaseOptions(database.options.url, connections=1))
+    await mover.open()
+    try:
+        assert await Partitions(mover).make(await today(database))
+        async with mover.connection() as connection:
+            assert connection.answer_seconds == 0.5
+    finally:
+        await mover.close()
     assert await astray(database) == 0
 
 

@@ -87,6 +87,14 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         finally:
             deadline.cancel()
 
+    def wait_longer(self, statement_seconds: float) -> None:
+        """Wait for each answer as long as a statement may take that was given so much time, until the connection is given back."""
+        self.answer_seconds = statement_seconds + ANSWER_SECONDS - STATEMENT_SECONDS
+
+    def wait_as_usual(self) -> None:
+        """Wait for each answer as long as connections do."""
+        self.__dict__.pop("answer_seconds", None)
+
     def _fall_silent(self) -> None:
         self.silent = True
         self.hang_up()
@@ -147,7 +155,7 @@ async def dial(url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any) 
     try:
         connection.answer_seconds = DIAL_SECONDS
         await connection.limit(limits)
-        connection.answer_seconds = ANSWER_SECONDS
+        connection.wait_as_usual()
     except BaseException:
         await connection.close()
         raise
@@ -210,5 +218,6 @@ class PoolConnection(DatabaseConnection):
 
 
 def used(connection: DatabaseConnection) -> None:
-    """Note that the connection was in use until now."""
+    """Note that the connection was in use until now, and take back what its user changed."""
     connection.idle_since = time.monotonic()
+    connection.wait_as_usual()

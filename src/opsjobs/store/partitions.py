@@ -35,6 +35,7 @@ class Partitions:
             async with self._database.transaction() as connection:
                 await connection.execute(f"set local lock_timeout = '{LOCK_WAIT_MS}ms'")
                 await connection.execute(f"set local statement_timeout = '{MOVE_SECONDS}s'")
+                connection.wait_longer(MOVE_SECONDS)
                 try:
                     row = await (await connection.execute(MAKE, {"day": day})).fetchone()
                 except errors.LockNotAvailable as busy:
