@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from engine.bench import Bench, bench, until
+from opsjobs import failpoints
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.engine.worker.worker_session import WorkerSession
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.fake import Gate
+from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.transaction import Database
 
 
@@ -48,6 +50,18 @@ async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Da
 
 async def _broken() -> bool:
     raise RuntimeError("as scripted")
+
+
+async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_answer(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "UNKNOWN_AT_MOST", 2)
+    async with bench(database) as on:
+        execution = await on.launch("true", 5)
+        failpoints.arm("claim:error_after@1")
+        async with on.worker():
+            ended = await on.ended(execution)
+    assert ended.counts == {"succeeded": 5}
 
 
 async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Database) -> None:

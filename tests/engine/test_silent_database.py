@@ -15,8 +15,11 @@ from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.worker.database_clock import DatabaseClock
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.engine.worker.worker import Worker
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store import transaction
+from opsjobs.store.connections import LIMITS
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
@@ -82,6 +85,43 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
                 assert [run.execution_id for run in await other.take_over()] == [execution.id]
         finally:
             await ledgers.close()
+
+
+async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "LIMITS", {**LIMITS, "lock_timeout": "100ms"})
+    async with bench(database) as on:
+        ledgers = Database(DatabaseOptions(database.options.url, connections=4, hot_verbs=True))
+        await ledgers.open()
+        begun, gate = Gate(asyncio.Event()), Gate(asyncio.Event())
+        web = on.machine("web-1").reply([begun, Output("stdout", b"begun\n"), gate, RemoteExit(0)])
+        on.known.add("web-2", zone="far")
+        waiting = await on.launch("true", ["web-2"])
+        try:
+            async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
+                running = await on.launch("work", ["web-1"])
+                await on.running(web)
+                first = worker._life
+                async with database.transaction() as connection:  # a person's, say, who looks into something
+                    await connection.execute("set local idle_in_transaction_session_timeout = 0")
+                    await connection.execute("select from job_executions for update")
+                    await database.fetch("update target_runs set zone = 'default' where zone = 'far' returning id")
+                    begun.event.set()
+                    since = time.monotonic()
+                    await until(lambda: said(on, "claim_failed") >= 3 and said(on, "flush_repeated") >= 3)
+                    await until(lambda: time.monotonic() > since + 4)
+                gate.event.set()
+                ended = [await on.ended(execution) for execution in (running, waiting)]
+                assert worker._life is first
+        finally:
+            await ledgers.close()
+    assert [execution.status for execution in ended] == [ExecutionStatus.COMPLETED] * 2
+
+
+def said(on: Bench, event: str) -> int:
+    """How often a log event was said."""
+    return sum(line["event"] == event for line in on.said)
 
 
 async def test_an_outage_that_the_renewals_share_is_no_reason_to_leave(database: Database) -> None:

@@ -10,7 +10,7 @@ from psycopg import errors
 
 from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.api.preconditions import ROUTE_BYTES_MAX
-from opsjobs.model.errors import TooSlow, Unavailable
+from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor
 from opsjobs.store.connection_errors import unavailable
 from opsjobs.store.jobs import Jobs, StoredJob
@@ -97,13 +97,17 @@ def words(count: int) -> str:
     return "".join(chr(chance.randint(0x4E00, 0x9FA5)) for _ in range(count))
 
 
-@pytest.mark.parametrize("state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "55P03", "58030"])
+@pytest.mark.parametrize("state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "58030"])
 def test_what_a_repetition_may_cure_is_called_away(state: str) -> None:
     assert type(unavailable(errors.lookup(state)("x"))) is Unavailable
 
 
 def test_a_statement_that_was_too_slow_is_told_from_a_database_that_is_away() -> None:
     assert isinstance(unavailable(errors.QueryCanceled("x")), TooSlow)
+
+
+def test_a_lock_that_was_not_had_in_time_is_told_from_a_database_that_is_away() -> None:
+    assert isinstance(unavailable(errors.LockNotAvailable("x")), Locked)
 
 
 @pytest.mark.parametrize("state", ["54000", "54001", "55000", "22001", "23505", "42501", "42P01", "40P01", "40001", "XX000"])

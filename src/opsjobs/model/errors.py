@@ -127,6 +127,10 @@ class TooSlow(Unavailable):
         super().__init__(reason, told="The database took too long: ask for less, or try again in a minute.")
 
 
+class Locked(Unavailable):
+    """PostgreSQL is there, but somebody else held a lock for longer than is waited for it."""
+
+
 class DiskFull(Unavailable):
     """PostgreSQL has no space left for what is to be written."""
 

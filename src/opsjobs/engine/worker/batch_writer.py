@@ -11,7 +11,7 @@ from uuid import UUID
 
 from opsjobs.clock import Clock
 from opsjobs.engine.runs.run_journal import RUN_FLUSH_BYTES, RUN_FLUSH_BYTES_MAX, ActionEnd, FlushBuilder, RunJournal
-from opsjobs.model.errors import TooSlow, Unavailable
+from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
@@ -239,6 +239,8 @@ class BatchWriter:
                 too_slow += isinstance(away, TooSlow)
                 if too_slow >= SLOW_AT_MOST and len(flush.runs) > 1:
                     raise
+                if isinstance(away, Locked):
+                    self.committing_since = time.monotonic()  # an answer: PostgreSQL is there
                 log.warning("flush_repeated", flush=flush.number, reason=str(away))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)

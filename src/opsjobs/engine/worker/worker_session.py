@@ -23,10 +23,11 @@ from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.errors import Unavailable
+from opsjobs.model.errors import Locked, Unavailable
 from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import Sessions
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled
+from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
@@ -186,6 +187,8 @@ class WorkerSession:
         try:
             more = await self._claim()
         except Unavailable as away:
+            if isinstance(away, Locked):
+                self._claiming_since = None  # it came back: PostgreSQL is there, and others would wait for that lock, too
             log.warning("claim_failed", reason=str(away))
         except Exception:  # noqa: BLE001  a bug must not end the claim loop: the next round tries again
             self._claiming_since = None  # it came back
@@ -271,6 +274,10 @@ class WorkerSession:
         lost = {run.id for run in unknown if run.id in asked}
         await self._begin(unknown, asked_at, dict.fromkeys(left, _LEFT) | dict.fromkeys(lost, _OUT_OF_STEP))
         self._given_up |= lost
+        if len(unknown) >= claiming.UNKNOWN_AT_MOST:  # there may be more
+            self._unsure = True
+            asked = asked & {run.id for run in unknown}
+            left = left & {run.id for run in unknown}
         self._out_of_step -= asked  # the others are not ours any more: should they come back, it is by a new claim
         self._left -= left
 

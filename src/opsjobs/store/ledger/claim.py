@@ -116,6 +116,8 @@ class Progress:
 
 # In the place of a store's id: claimed, and started nowhere yet; which store the target has, nobody knows.
 UNKNOWN = "unknown"
+# Runs that a worker takes up at a time because the ledger says that they are its own.
+UNKNOWN_AT_MOST = 1_000
 # How the words begin that say for what a run is held on a target under maintenance.
 MAINTENANCE = "maintenance"
 
@@ -145,7 +147,7 @@ select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.f
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
        extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds
 from target_runs m join job_executions e on e.id = m.execution_id
-where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) limit 1000"""
+where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) order by m.id limit %(limit)s"""
 
 _PROGRESS = """
 select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof, stdout_stored, stderr_stored,
@@ -209,8 +211,11 @@ async def _write_turn(database: Database, zone: str, turn: int) -> None:
 
 
 async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
-    """Runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost."""
-    rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known)})
+    """Return runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost.
+
+    At most UNKNOWN_AT_MOST: if there are as many, there may be more.
+    """
+    rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_AT_MOST})
     return [claimed(row, taken_over=row["taken_over"]) for row in rows]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opsjobs import failpoints
-from opsjobs.model.errors import TooSlow, Unavailable
+from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.store.connection_errors import REPEATABLE
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
@@ -64,7 +64,7 @@ async def settle(database: Database, flush: Flush) -> Settled:
             settled = await database.repeat(lambda: _settle(database, flush))
     except (Unavailable, *REPEATABLE) as broken:
         if not await _went_through(database, flush):
-            again = TooSlow if isinstance(broken, TooSlow) else Unavailable
+            again = next((kind for kind in (TooSlow, Locked) if isinstance(broken, kind)), Unavailable)
             raise again(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
     await skip_after(database, settled.halted)
