@@ -32,6 +32,7 @@ SILENCE_SECONDS_AT_MOST = 5.0
 # How long `listen` waits for Redis to confirm before it goes on without: bells come once Redis is there.
 SUBSCRIBE_SECONDS_AT_MOST = 0.25
 CLOSE_SECONDS_AT_MOST = 0.5
+CANCELS = 4
 BACKOFF_SECONDS_FIRST = 0.1
 BACKOFF_SECONDS_LAST = 2.0
 
@@ -338,5 +339,9 @@ def _pauses() -> Iterator[float]:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait((task,), timeout=CLOSE_SECONDS_AT_MOST)
+    """Cancel a task and wait for its end. The client library loses a cancel that comes with an answer, so it is repeated."""
+    for _ in range(CANCELS):
+        task.cancel()
+        await asyncio.wait((task,), timeout=CLOSE_SECONDS_AT_MOST / CANCELS)
+        if task.done():
+            return

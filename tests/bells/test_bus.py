@@ -188,3 +188,20 @@ async def test_what_waits_is_sent_before_the_close(redis_url: str) -> None:
             for number in range(300):
                 bus.publish("a", b"%d" % number)
         assert [await heard(messages) for _ in range(300)] == [("a", b"%d" % number) for number in range(300)]
+
+
+async def test_a_task_whose_first_cancel_was_lost_is_cancelled_again() -> None:
+    heard = 0
+
+    async def deaf() -> None:
+        nonlocal heard
+        while heard < 2:
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                heard += 1
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await bus_module._ended(task)
+    assert task.done()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from opsjobs.engine.runs import cancellation
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 
 
@@ -35,3 +38,27 @@ def test_the_first_reason_stays_but_losing_the_run_overrules_all() -> None:
     assert ordered(StopReason.CANCEL, StopReason.DEADLINE).why is StopReason.CANCEL
     assert ordered(StopReason.CANCEL, StopReason.ACTION_TIMEOUT).why is StopReason.CANCEL
     assert ordered(StopReason.ACTION_TIMEOUT, StopReason.DEADLINE, StopReason.NOT_OURS).why is StopReason.NOT_OURS
+
+
+async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "AGAIN_SECONDS", 0.01)
+    stops, answer = StopSignal(), asyncio.get_running_loop().create_future()
+
+    async def work() -> int:
+        stops.bind()
+        try:
+            with stops.here():
+                await asyncio.wait_for(answer, 60)  # Python 3.11 drops a cancel that comes together with the answer
+                await asyncio.sleep(60)
+        except Interrupted:
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling()
+        return -1
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    stops.order(StopReason.CANCEL)
+    async with asyncio.timeout(30):
+        assert await working == 0, "nothing of the cancels stays with the task"

@@ -18,6 +18,9 @@ class StopReason(Enum):
     NOT_OURS = auto()
 
 
+AGAIN_SECONDS = 5.0
+"""How long a run may take to stop where it can, before it is told once more."""
+
 LEAVING = frozenset({StopReason.WORKER_STOPS, StopReason.NOT_OURS})
 """This worker has no business with the run any more; the run itself goes on."""
 
@@ -45,6 +48,8 @@ class StopSignal:
         self._obeying = False
         self._set_aside: StopReason | None = None
         self._after: StopReason | None = None
+        self._cancels = 0
+        self._again: asyncio.TimerHandle | None = None
 
     def bind(self) -> None:
         """The current task is the run's."""
@@ -60,8 +65,15 @@ class StopSignal:
         if self.why is None or why is StopReason.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
             self.why = why
         if self._obeying and self._task is not None and self.why is not self._set_aside:
-            self._obeying = False  # one cancel is enough: a second one would stay with the task
-            self._task.cancel()
+            self._obeying = False  # one cancel at a time: what the first one ends may have something to tidy up
+            self._cancel(self._task)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        # A cancel is lost if it comes at the moment at which what the task waits for is done: `asyncio.wait_for` of Python 3.11,
+        # which the pool of connections uses, then goes on as if it had not come. So it is repeated while the task is in there.
+        self._cancels += 1
+        task.cancel()
+        self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._cancel, task)
 
     def over(self, why: StopReason) -> None:
         """This reason has done its work: it stops nothing that comes later. What came meanwhile does."""
@@ -82,7 +94,12 @@ class StopSignal:
         except asyncio.CancelledError:
             if self.why is None or self.why is but_for or self._task is None:
                 raise
-            self._task.uncancel()
             raise Interrupted(self.why) from None
         finally:
             self._obeying, self._set_aside = False, None
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
+            while self._cancels and self._task is not None:
+                self._task.uncancel()
+                self._cancels -= 1
