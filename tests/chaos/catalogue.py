@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chaos import network_faults, process_faults, server_faults, storm_faults, target_faults
+from chaos import barrier_faults, network_faults, process_faults, server_faults, storm_faults, target_faults
 from chaos.machines import IS_ROOT
 from chaos.play import Fault
 
@@ -13,6 +13,7 @@ FAULTS: Sequence[Fault] = (
     *server_faults.FAULTS,
     *network_faults.FAULTS,
     *target_faults.FAULTS,
+    *barrier_faults.FAULTS,
     *storm_faults.FAULTS,
 )
 

@@ -18,7 +18,7 @@ _RUNS = """
 select id, uuid, execution_id, target_host as host, status, exit_code, error_code, error_message, cancel_proof, attempt, finished_at
 from target_runs where execution_id = any(%s)"""
 _RESULTS = """
-select target_run_id, action, attempt, status, exit_code, error_code, cancel_proof, stdout_bytes, stderr_bytes
+select target_run_id, action, attempt, status, exit_code, error_code, cancel_proof, stdout_bytes, stderr_bytes, outputs
 from job_execution_results where execution_id = any(%s)"""
 _OUTPUT = """
 select target_run_id, action, attempt, stream, string_agg(data, ''::bytea order by seq) as data, sum(dropped) as dropped
@@ -179,7 +179,15 @@ def _step(seen: Seen, number: int, step: Step) -> str:
         return "" if not ends and result["exit_code"] is None else "went on beyond its timeout"
     if result["exit_code"] != step.code or [end.code for end in ends] != [step.code]:
         return f"has exit code {result['exit_code']}, testified {[e.code for e in ends]}, not {step.code} (I10)"
-    return ""
+    return _handed_on(seen, number, step)
+
+
+def _handed_on(seen: Seen, number: int, step: Step) -> str:
+    key = seen.launched.key(number, seen.row["host"])
+    stored = seen.results[f"step-{number}"]["outputs"] or {}
+    expected = step.outputs(key) if step.outputs else {}
+    differing = [name for name in {**stored, **expected} if stored.get(name) != expected.get(name)]
+    return f"handed on {len(stored)} values of {len(expected)}, other ones in {differing[:3]} (I3)" if differing else ""
 
 
 def _differing(heard: Streams, expected: Streams) -> str:

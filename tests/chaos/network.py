@@ -41,13 +41,17 @@ class Network:
     async def _open_database(self, folder: str) -> None:
         self._database = await self._stack.enter_async_context(proxy(folder, 5432))
 
-    def silence(self, way: Proxy) -> None:
-        """Nothing comes through over what is open, which stays open; new connections are good."""
+    def silence(self, way: Proxy, of: bytes = b"", *, new: bool = False) -> int:
+        """Pass nothing on over open connections that began with these bytes (`new`: over new ones neither); return how many.
 
-        async def silenced() -> None:
-            way.silence_all()
+        They stay open.
+        """
 
-        self._do(silenced())
+        async def silenced() -> int:
+            way.faults.silence = of if new else None
+            return way.silence_all(of)
+
+        return int(self._do(silenced()))
 
     def stall(self, addresses: Sequence[str]) -> None:
         """From now on nothing comes through; all of it comes later."""
@@ -83,6 +87,8 @@ class Network:
         torn = [address for address in hurt if self.proxies[address].faults.black_hole]
         for address in hurt:
             self.proxies[address].faults = Faults()
+        if self._database is not None:
+            self._database.faults = Faults()
         self._each(torn, Proxy.reset_all)
 
     def close(self) -> None:
@@ -103,5 +109,5 @@ class Network:
 
         self._do(all_of_them())
 
-    def _do(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+    def _do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)

@@ -7,9 +7,10 @@ import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from chaos.judge import DEAD, UNREACHABLE
+from chaos.judge import DEAD, UNREACHABLE, Launched
 from chaos.play import Fault
 from chaos.scene import Scene
+from chaos.telling import long_log
 from e2e.house import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
@@ -44,6 +45,30 @@ def every_worker_killed_three_times(scene: Scene) -> None:
             worker.kill()
             scene.stage.spawn(name)
     scene.cancel()
+
+
+def long_log_taken_over(scene: Scene) -> None:
+    """Twice, in the middle of logs of a megabyte, which hand on values that the next steps say again."""
+    scene.launch(4.0)
+    log = scene.start(long_log(40, scene.longer(0.15, 0.25)), scene.some_addresses(1 / 3))
+    scene.watch(log)
+    for _ in range(2):
+        assert scene.soon(lambda: _followers(scene, log), 30.0), "the logs were over before their workers died"
+        scene.moment(1.5)
+        name = scene.chance.choice(_followers(scene, log) or WORKERS)
+        scene.stage.running[name].kill()
+        scene.stage.spawn(name)
+        scene.pause(LEASE_SECONDS + 1.0)
+    scene.cancel()
+
+
+def _followers(scene: Scene, log: Launched) -> list[str]:
+    """The workers that have stored a part of a first step's output, and not its end."""
+    halfway = """
+select distinct r.worker from target_runs r join job_execution_results x on x.target_run_id = r.id
+where r.execution_id = %s and r.status = 'running' and x.status = 'running' and x.action = 'step-1' and x.stdout_stored > 0"""
+    titles = {row["worker"] for row in scene.stage.rows(halfway, log.id)}
+    return [name for name in WORKERS if scene.stage.running[name].title in titles]
 
 
 def worker_frozen_beyond_its_lease(scene: Scene) -> None:
@@ -205,6 +230,11 @@ FAULTS = (
         "all workers killed, three times",
         "SIGKILL of both, thrice in one run, each time started anew",
         every_worker_killed_three_times,
+    ),
+    Fault(
+        "long log taken over",
+        "SIGKILL, twice, of a worker in the middle of long logs whose values the next steps use",
+        long_log_taken_over,
     ),
     Fault("two owners", "SIGSTOP of a worker until the other one has its runs, then SIGCONT", worker_frozen_beyond_its_lease),
     Fault("worker frozen", "SIGSTOP and SIGCONT within the lease, three times", worker_frozen_for_a_moment),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import httpx2
 import psycopg
 
+from chaos import words
 from chaos.judge import Launched, Own
 from chaos.machines import Machine
 from chaos.stage import Stage
@@ -21,6 +22,9 @@ from e2e.processes import SECONDS, Json, Running, until
 # A key is answered with 409 while its first request is under way, and with 503 while the database is away.
 _LATER = (409, 503)
 _AGAIN_SECONDS = 0.1
+_REASON = words.text(words.REASON_CHARACTERS)
+# Four looks a second at more rows would cost what the work itself needs. The invariants remember how these ended, too.
+WATCHED_AT_MOST = 500
 DURABLE = "required"
 """The policy of every launch: no command is ever started directly, so that none may be lost with its worker."""
 
@@ -42,7 +46,7 @@ class Scene:
 
     def launch(self, seconds: float = 2.0, addresses: Sequence[str] | None = None, *, cancel: bool = True) -> None:
         """All kinds of work that take about so long, on all machines or these; one launch of a dozen is there to be cancelled."""
-        works = mixture(self.stage.nasty, self.chance, seconds)
+        works = [*mixture(self.stage.nasty, self.chance, seconds), self.stage.words.work(seconds, self.chance.choice((0, 9)))]
         places = list(addresses or self.stage.addresses)
         self.chance.shuffle(places)
         for number, work in enumerate(works):
@@ -60,26 +64,37 @@ class Scene:
         """Something small, on a few."""
         return self.start(Work("at once", [at_once()]), self.some_addresses(0.1))
 
-    def start(self, work: Work, addresses: Sequence[str], *, max_parallel: int = 50) -> Launched:
-        """Launch this on these, as a good client does: with a key, again and again until it is answered."""
+    def start(self, work: Work, addresses: Sequence[str], *, max_parallel: int = 50, targets: Json | None = None) -> Launched:
+        """Launch this on these, as a good client does: with a key, again and again until it is answered.
+
+        `targets`: how they are selected, if not by their names.
+        """
         mark = f"{self._name}-{len(self.launched)}"
-        body: Json = {
-            "actions": work.actions(mark, self.stage.witness),
-            "targets": {"ids": [self.stage.name_of(address) for address in addresses]},
-            "policy": {"max_parallel": max_parallel, "durable": DURABLE},
+        policy = {"max_parallel": max_parallel, "durable": DURABLE, **work.policy}
+        body: Json = {"actions": work.actions(mark, self.stage.witness), "policy": policy}
+        order: Json = {
+            "targets": targets or {"ids": [self.stage.name_of(address) for address in addresses]},
+            "parameters": work.parameters,
+            "reason": _REASON,
         }
-        answer = self._insist("/run", body, str(uuid.uuid4()))
+        if work.job is None:
+            answer = self._insist("/run", {**body, **order}, str(uuid.uuid4()))
+        else:
+            stored = self._insist("/jobs", {"name": words.name(mark), **body, **work.job}, str(uuid.uuid4()))
+            assert stored.status_code == 201, stored.text
+            answer = self._insist(f"/jobs/{stored.json()['id']}/execute", order, str(uuid.uuid4()))
         assert answer.status_code == 202, answer.text
         launched = Launched(int(answer.json()["id"]), mark, work, list(addresses))
         self.launched.append(launched)
-        self._eyes.watch(launched.id)
+        if len(addresses) <= WATCHED_AT_MOST:
+            self._eyes.watch(launched.id)
         return launched
 
     def cancel(self) -> None:
         """Cancel what was launched to be cancelled."""
         for launched in self.launched:
             if launched.cancelled:
-                answer = self._insist(f"/executions/{launched.id}/cancel", {"reason": "chaos"})
+                answer = self._insist(f"/executions/{launched.id}/cancel", {"reason": _REASON})
                 assert answer.status_code == 202 or answer.json().get("code") == "execution_ended", answer.text
 
     def watch(self, launched: Launched) -> None:

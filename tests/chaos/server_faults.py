@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import ExitStack
 
 import redis
 
 from chaos.play import Fault
 from chaos.scene import Scene
+from e2e.house import LEASE_SECONDS, WORKERS
+from e2e.processes import Running
+from kit.proxy import Proxy
+from opsjobs.engine.worker.lease_heartbeat import BEATS_A_LEASE
 
 SILENT_CLIENTS = 1_100
+LEASE = b"opsjobs lease"
+"""The application name by which PostgreSQL, and who listens in, know the connection of a lease."""
 
 
 def redis_stopped(scene: Scene) -> None:
@@ -105,6 +112,40 @@ def postgres_silent(scene: Scene) -> None:
     scene.pause(scene.longer(4.0, 8.0))
 
 
+def lease_silent(scene: Scene) -> None:
+    """The worker renews over a new connection, or leaves its runs to the other one: either way it is on record."""
+    worker, way = _by_proxy(scene)
+    assert scene.stage.network.silence(way, LEASE), "there is no connection for a lease"
+    since = time.time() + LEASE_SECONDS / BEATS_A_LEASE / 2
+    scene.cancel()
+    renewed = "select 1 from workers where name = %s and (buried_at is not null or renewed_at > to_timestamp(%s))"
+    assert scene.soon(lambda: scene.stage.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), "it neither renewed nor left"
+    scene.pause(scene.longer(1.0, 3.0))
+
+
+def lease_cut_off(scene: Scene) -> None:
+    """The other worker has to take its runs over, although it still writes what they say. After that it is to live again."""
+    worker, way = _by_proxy(scene)
+    scene.stage.network.silence(way, LEASE, new=True)
+    buried = "select 1 from workers where name = %s and buried_at is not null"
+    assert scene.soon(lambda: scene.stage.rows(buried, worker.title), 5 * LEASE_SECONDS), "it lives on without a lease"
+    scene.cancel()
+    scene.moment(scene.longer(1.0, 4.0))
+    scene.stage.network.heal()
+    again = "select 1 from workers where name = %s and buried_at is null"
+    assert scene.soon(lambda: scene.stage.rows(again, worker.title), 10 * LEASE_SECONDS), "it does not live again"
+
+
+def _by_proxy(scene: Scene) -> tuple[Running, Proxy]:
+    """One worker with work that reaches PostgreSQL by a proxy, and that."""
+    name = scene.chance.choice(WORKERS)
+    way = scene.stage.reach_postgres_by_proxy(name)
+    scene.launch(scene.longer(4.0, 8.0))
+    scene.begun()
+    scene.moment(1.0)
+    return scene.stage.running[name], way
+
+
 def clock_stepped(scene: Scene) -> None:
     """By more than a lease, and back."""
     scene.launch(4.0)
@@ -139,6 +180,10 @@ FAULTS = (
     Fault("PostgreSQL hung", "SIGSTOP of PostgreSQL for longer than a lease", postgres_hung),
     Fault("PostgreSQL read-only", "default_transaction_read_only for 6 s", postgres_read_only),
     Fault("PostgreSQL silent", "every open connection to PostgreSQL is silent for good; new ones are good", postgres_silent),
+    Fault("lease silent", "a worker's connection for its lease is silent for good; its pool and new ones are good", lease_silent),
+    Fault(
+        "lease cut off", "no connection for a worker's lease answers until it is taken for dead; its pool is good", lease_cut_off
+    ),
     Fault("clock stepped", "PostgreSQL's clock jumps by 30 s, forwards or backwards, and back", clock_stepped),
     Fault("clients silent", "1,100 connections to the API that never say anything", api_clients_silent),
     Fault("PostgreSQL's disk full", "not a block left for 6 s", postgres_disk_full, needs_root=True),

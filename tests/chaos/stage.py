@@ -13,8 +13,10 @@ from pathlib import Path
 
 import psycopg
 
+from chaos import telling, words
 from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
+from chaos.telling import Words
 from chaos.work import Nasty
 from e2e.house import WORKERS, House
 from e2e.processes import Running, still_running, until
@@ -32,6 +34,8 @@ from opsjobs.store.migrations import runner
 MACHINES, ADDRESSES_A_MACHINE = 4, 12
 SLOTS = 3
 POSTGRES_MIB = 768
+HALVES = ("first", "second")
+"""The values of the label `half`, which each has half of all targets."""
 # A machine tells how long it is up in whole seconds, and two more are for clocks (docs/decisions/0048).
 BOOT_SECONDS = 6.0
 PROCESSES = ("api", *WORKERS, "scheduler")
@@ -51,6 +55,7 @@ class Stage(House):
         self.fleet = fleet
         self.network = network
         self.nasty = Nasty(witness.path.parent, "nasty")
+        self.words = Words(witness.path.parent, self.name_of)
         self._armed: set[str] = set()
         super().__init__(folder, postgres, valkey, witness, [machine.server for machine in fleet])
 
@@ -66,7 +71,7 @@ class Stage(House):
 
     def name_of(self, address: str) -> str:
         """The target's name."""
-        return f"web-{address.replace('.', '-')}"
+        return words.name(f"web-{address.replace('.', '-')}")
 
     def machine_of(self, address: str) -> Machine:
         """The machine behind it."""
@@ -77,10 +82,12 @@ class Stage(House):
         first = self.fleet[0].server
         login = {"type": "ssh_key", "username": first.user, "private_key": first.private_key}
         self.post("/credentials", {"name": "fleet", **login}, 201)
-        for machine in self.fleet:
-            for address in machine.addresses:
-                port = self.network.proxies[address].port
-                self.add_target(self.name_of(address), address, port, machine.server.host_keys, slots=SLOTS)
+        for number, address in enumerate(self.addresses):
+            machine = self.machine_of(address)
+            port = self.network.proxies[address].port
+            labels = {**telling.labels(), "half": HALVES[number % 2]}
+            more = {"slots": SLOTS, "labels": labels, "groups": telling.groups()}
+            self.add_target(self.name_of(address), address, port, machine.server.host_keys, **more)
 
     def forget_circuits(self) -> None:
         """Nothing is held against a login any more: what comes of a fault is not counted against the next one."""
@@ -111,19 +118,23 @@ class Stage(House):
         started = self.spawn(name, OPSJOBS_FAILPOINT=failpoint)
         until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
 
-    def reach_postgres_by_proxy(self) -> Proxy:
-        """Start all processes anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
+    def reach_postgres_by_proxy(self, *names: str) -> Proxy:
+        """Start these processes (without any: all) anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
         folder, database = parts_of(self.postgres.url)
         way = self.network.database(folder)
-        url = f"postgresql://{ROLE}@127.0.0.1:{way.port}/{database}?sslmode=disable"
-        for name in PROCESSES:
-            self.running[name].kill()
+        self.restart(*(names or PROCESSES), DATABASE_URL=f"postgresql://{ROLE}@127.0.0.1:{way.port}/{database}?sslmode=disable")
+        return way
+
+    def restart(self, *names: str, **settings: str) -> None:
+        """Start these processes anew with these settings until everything is healed, and return when they work."""
+        for name in names:
+            if self.running[name].alive:
+                self.running[name].kill()
             self._armed.add(name)
-            self.spawn(name, DATABASE_URL=url)
-        for name in PROCESSES:
+            self.spawn(name, **settings)
+        for name in names:
             started = self.running[name]
             until(lambda started=started: self._works(started), f"{name} works")
-        return way
 
     def step_clock(self, seconds: float) -> None:
         """PostgreSQL's clock, as leases and deadlines know it, is that far from the truth."""

@@ -62,6 +62,8 @@ def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
             return None
         for number, (starts, ends) in enumerate(zip(seen.starts, seen.ends, strict=True), start=1):
             result = seen.results.get(f"step-{number}")
+            if not starts and _hangs_on_a_failure(seen, number):
+                return RIGHT
             if result is None or not starts:
                 return _could_not_begin(seen)
             if (fault := _differs(seen, machine, number, [end.code for end in ends])) is not None:
@@ -69,6 +71,10 @@ def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
         return RIGHT
 
     return judge
+
+
+def _hangs_on_a_failure(seen: Seen, number: int) -> bool:
+    return any(seen.results[key]["status"] == "failed" for key in seen.launched.work.steps[number - 1].more.get("depends_on", ()))
 
 
 def _could_not_begin(seen: Seen) -> str | None:

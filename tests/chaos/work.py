@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.processes import Json
@@ -12,6 +12,8 @@ from kit.witness import Witness
 
 Said = Callable[[str], bytes]
 """What a command writes, by its key (`$k` in its script)."""
+HandedOn = Callable[[str], Json]
+"""What an action hands on to later ones, likewise."""
 
 
 def nothing(_: str) -> bytes:
@@ -21,13 +23,18 @@ def nothing(_: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action. `timeout`: it is killed by that, having said what it says and no more."""
+    """One action. `timeout`: it is killed by that, having said what it says and no more.
+
+    `more`: further fields of the action. `outputs`: what it hands on by its `outputs`.
+    """
 
     script: str
     stdout: Said = nothing
     stderr: Said = nothing
     code: int = 0
     timeout: str | None = None
+    more: Json = field(default_factory=dict)
+    outputs: HandedOn | None = None
 
     @property
     def status(self) -> str:
@@ -37,19 +44,28 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one execution does on each of its targets: the steps, one after the other, all of them with `continue`."""
+    """What one execution does on each of its targets: the steps, one after the other, all of them with `continue`.
+
+    `before`: actions that stand before them and start nothing. `job`: if it is launched by a stored job, further fields of it.
+    `parameters`: what the execution is given for it. `policy`: further fields of that.
+    """
 
     name: str
     steps: Sequence[Step]
+    before: Sequence[Json] = ()
+    job: Json | None = None
+    parameters: Json = field(default_factory=dict)
+    policy: Json = field(default_factory=dict)
 
     def actions(self, mark: str, witness: Witness) -> list[Json]:
-        """As POST /run takes them."""
-        return [
+        """As POST /run and POST /jobs take them."""
+        return [*self.before] + [
             {
                 "key": f"step-{number}",
                 "command": witness.from_start_to_end(f"{mark}-{number}", step.script),
                 "on_failure": "continue",
                 **({"timeout": step.timeout} if step.timeout else {}),
+                **step.more,
             }
             for number, step in enumerate(self.steps, start=1)
         ]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+GREETING_BYTES = 512
 HANDSHAKE_BYTES = 2000
 """What an OpenSSH server has sent by the end of a login, about."""
 STALL_LOOK_SECONDS = 0.02
@@ -24,6 +25,8 @@ class Faults:
     """Hold everything back until this is over, as a network does that is away for a while: no byte is missing afterwards."""
     black_hole: bool = False
     """Take everything and pass nothing on; connections stay open."""
+    silence: bytes | None = None
+    """Be silent for good to connections, open or new, whose client's first bytes have these in them."""
     refuse: bool = False
     """Reset every new connection at once, as sshd does beyond MaxStartups."""
     cut_after_bytes: int | None = None
@@ -69,15 +72,27 @@ class Proxy:
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _silenced: set[asyncio.StreamWriter] = field(default_factory=set)
     _servers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _greetings: dict[asyncio.StreamWriter, bytes] = field(default_factory=dict)
+    """What the client of each open connection said first, by both of its sides."""
 
     def reset_all(self) -> None:
         """Break every open connection with a RST, on both sides."""
         for writer in [*self._open, *self._servers]:
             _reset(writer)
 
-    def silence_all(self) -> None:
-        """Pass nothing on any more over the connections that are open; they stay open, and new ones are good."""
-        self._silenced |= self._open | self._servers
+    def silence_all(self, of: bytes = b"") -> int:
+        """Pass nothing on any more over open connections whose first bytes have these in them; return how many.
+
+        They stay open, and new ones are good.
+        """
+        self._silenced |= {side for side in self._open | self._servers if of in self._greetings.get(side, b"")}
+        return len(self._silenced & self._open)
+
+    def _silent(self, *sides: asyncio.StreamWriter) -> bool:
+        silence = self.faults.silence
+        if silence is not None and silence in self._greetings.get(sides[0], b""):
+            self._silenced |= {*sides}
+        return sides[0] in self._silenced
 
     def half_close_all(self) -> None:
         """Tell the clients that the server will say no more, and let them go on talking."""
@@ -141,6 +156,8 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
         running._open.discard(writer)
         running._servers.discard(forth)
         running._silenced -= {writer, forth}
+        for side in (writer, forth):
+            running._greetings.pop(side, None)
         writer.close()
         forth.close()
 
@@ -157,6 +174,8 @@ async def _pump(
     running.handshaking += counted
     try:
         while data := await reader.read(65_536):
+            if not counted and len(greeting := running._greetings.get(writer, b"")) < GREETING_BYTES:
+                running._greetings[writer] = running._greetings[opposite] = (greeting + data)[:GREETING_BYTES]
             while running.faults.stall:
                 await asyncio.sleep(STALL_LOOK_SECONDS)
             faults = running.faults
@@ -164,7 +183,7 @@ async def _pump(
                 await asyncio.sleep(faults.delay_seconds)
             if faults.bytes_per_second:
                 await asyncio.sleep(len(data) / faults.bytes_per_second)
-            if faults.black_hole or writer in running._silenced:
+            if faults.black_hole or running._silent(writer, opposite):
                 continue
             if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
                 running.handshaking -= 1

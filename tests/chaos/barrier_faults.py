@@ -1,0 +1,134 @@
+"""A wave of 5,000 runs that stand at one barrier: whoever commits that they go on is killed in that commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import psycopg
+
+from chaos import words
+from chaos.judge import RIGHT, Launched, Seen
+from chaos.play import Fault
+from chaos.scene import Scene
+from chaos.stage import HALVES, Stage
+from chaos.work import Work, lines
+from e2e.house import WORKERS
+from e2e.processes import until
+
+WAVE = 5_000
+IMPORTED_AT_ONCE = 1_000
+CONCURRENCY = "400"
+GATHERED = ("gather", "together")
+COMMIT_SECONDS = 180.0
+CROWD = words.name("crowd", characters=80)
+_HOST = "crowd.invalid"
+"""Nothing is ever started on these, so none of them is reached: they wait, come to the barrier and end."""
+
+_AT_A_BARRIER = """
+select id from target_runs where execution_id = %s and status = 'waiting' and waiting_for = 'barrier' order by id limit 1"""
+_ORDER = """
+select r.wave, max(x.finished_at) filter (where x.action = 'gather') as gathered,
+  min(x.started_at) filter (where x.action in ('together', 'step-1')) as went_on,
+  min(x.started_at) as began, max(r.finished_at) as ended
+from target_runs r join job_execution_results x on x.target_run_id = r.id
+where r.execution_id = %s and x.started_at is not null group by 1 order by 1"""
+
+
+def barrier(scene: Scene) -> None:
+    """Two commits: all of the first wave go on together, and the second wave follows the first one."""
+    stage = scene.stage
+    _crowd(stage)
+    stage.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
+    launched = _launch(scene)
+    scene.own = _judge(stage, launched)
+    until(lambda: stage.rows(_AT_A_BARRIER, launched.id), "a run stands at the barrier")
+    (first,) = stage.rows(_AT_A_BARRIER, launched.id)
+    _killed_in_the_commit(scene, "target_runs where id", first["id"])
+    _killed_in_the_commit(scene, "execution_gates where execution_id", launched.id)
+
+
+def _crowd(stage: Stage) -> None:
+    names = [words.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(stage.addresses) // 2)]
+    for at in range(0, len(names), IMPORTED_AT_ONCE):
+        some = [{"name": name, "host": _HOST, "groups": [CROWD]} for name in names[at : at + IMPORTED_AT_ONCE]]
+        stage.post("/targets/import", {"targets": some}, 200)
+
+
+def _launch(scene: Scene) -> Launched:
+    """Half of the machines in the first wave, beside the crowd; the others are the second one."""
+    first, second = scene.stage.addresses[::2], scene.stage.addresses[1::2]
+    pause = {"type": "wait", "duration": "10ms"}
+    work = Work(
+        "barrier",
+        [lines(10, 0.1)],
+        before=[{"key": GATHERED[0], **pause}, {"key": GATHERED[1], "scope": "barrier", **pause}],
+        policy={"waves": [WAVE, "100%"]},
+    )
+    work.steps[0].more["targets"] = {"selector": "half"}
+    targets = {
+        "ids": [scene.stage.name_of(address) for address in first],
+        "groups": [CROWD],
+        "selector": f"half={HALVES[1]}",
+    }
+    return scene.start(work, [*first, *[_HOST] * (WAVE - len(first)), *second], max_parallel=10_000, targets=targets)
+
+
+def _killed_in_the_commit(scene: Scene, rows: str, value: int) -> None:
+    """Hold what only this commit changes, kill those who may be in it while it stands there, and let it go on or be undone."""
+    with _held(scene.stage, f"select 1 from {rows} = %s for update", value) as holder:
+        until(lambda: _in_its_way(scene.stage, holder), "a commit stands in its middle", COMMIT_SECONDS)
+        killed = [*WORKERS, *scene.chance.choice(([], ["scheduler"]))]
+        for name in killed:
+            scene.stage.running[name].kill()
+        if scene.chance.choice((True, False)):
+            for pid in _in_its_way(scene.stage, holder):
+                scene.stage.rows("select pg_terminate_backend(%s)", pid)
+    for name in killed:
+        scene.stage.spawn(name, **({"OPSJOBS_CONCURRENCY": CONCURRENCY} if name in WORKERS else {}))
+
+
+@contextmanager
+def _held(stage: Stage, query: str, value: int) -> Iterator[int]:
+    with psycopg.connect(stage.postgres.url) as connection:
+        connection.execute(query.encode(), [value])
+        yield connection.info.backend_pid
+
+
+def _in_its_way(stage: Stage, holder: int) -> list[int]:
+    waiting = stage.rows("select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid))", holder)
+    return [int(row["pid"]) for row in waiting]
+
+
+def _judge(stage: Stage, launched: Launched) -> Callable[[Seen], str | None]:
+    """The crowd has come to its end with nothing started; those who start something did so in the order of barrier and waves."""
+
+    @cache
+    def order() -> str | None:
+        waves = stage.rows(_ORDER, launched.id)
+        if any(wave["went_on"] < wave["gathered"] for wave in waves):
+            return f"went on before all had come to the barrier: {waves}"
+        if len(waves) != 2 or waves[1]["began"] < waves[0]["ended"]:
+            return f"began before the wave before it had ended: {waves}"
+        return None
+
+    def judge(seen: Seen) -> str | None:
+        if seen.row["host"] != _HOST:
+            return order()
+        told = {action: result["status"] for action, result in seen.results.items()}
+        passed = all(told.get(action) == "succeeded" for action in GATHERED)
+        right = seen.row["status"] == "succeeded" and passed and told.get("step-1", "skipped") == "skipped" and not seen.started
+        return RIGHT if right else f"stood at the barrier, and is {seen.row['status']} with {told}"
+
+    return judge
+
+
+FAULTS = (
+    Fault(
+        "barrier of 5,000",
+        "SIGKILL of both workers in the commit that opens a barrier, and in the one that opens a wave",
+        barrier,
+        end_seconds=300.0,
+    ),
+)

@@ -1,0 +1,156 @@
+"""Work that says much: a long log with values for the next step, and words of all scripts wherever a launch has words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from chaos import words
+from chaos.work import Step, Work
+from e2e.processes import Json
+
+LINES_A_PAGE = 100
+_LINE = words.plain(100)
+_WORD = words.text(words.REASON_CHARACTERS)
+_LONG = words.text(words.PARAMETER_CHARACTERS)
+_STDIN = words.text(8_000)
+_VALUE = words.plain(1_500)
+# A step testifies under a key of at most 50 bytes, which begins the name of its file.
+_FILE = words.file_name(size_bytes=words.FILE_NAME_BYTES - 50)
+_KIND = words.name("kind")
+SITE = words.name("site")
+"""The value of the label `site` of each target."""
+
+
+def labels() -> dict[str, str]:
+    """Return labels with long values for a target."""
+    return {"site": SITE, **{f"word-{n}": words.name(f"{n}") for n in range(6)}}
+
+
+def groups() -> list[str]:
+    """Return the groups with long names that each target is in."""
+    return [words.name(f"group-{n}") for n in range(3)]
+
+
+def _mark(key: str) -> str:
+    return key.partition(".")[0].rpartition("-")[0]
+
+
+def _host(key: str) -> str:
+    return key.partition(".")[2]
+
+
+# A long log.
+
+
+def long_log(pages: int, pause_seconds: float) -> Work:
+    """Some 20 KB a page on both streams, a value at the end of each; the steps that follow say these values again."""
+    last = f"at_{pages}"
+    again = f"printf '%s\\n' ${{actions.step-1.outputs.page}} ${{actions.step-1.outputs.{last}}} ${{actions.step-1.outputs.key}}"
+    use = Step(
+        again,
+        lambda key: f"{pages}\n{_LINE}\n{_first(key)}\n".encode(),
+        more={"outputs": "last_line", "depends_on": ["step-1"]},
+        outputs=lambda key: {"last": _first(key)},
+    )
+    end = Step(
+        "printf '%s' ${actions.step-2.outputs.last} >&2; exit ${actions.step-1.outputs.page}",
+        stderr=lambda key: _first(key).encode(),
+        code=pages,
+        more={"depends_on": ["step-2"]},
+    )
+    return Work("long log", [_pages(pages, pause_seconds), use, end])
+
+
+def _first(key: str) -> str:
+    return f"{_mark(key)}-1.{_host(key)}"
+
+
+def _pages(pages: int, pause_seconds: float) -> Step:
+    script = f"""l='{_LINE}'; p=0; n=0; while [ $p -lt {pages} ]; do p=$((p+1)); e=$((n+{LINES_A_PAGE}))
+while [ $n -lt $e ]; do n=$((n+1)); echo "$k line $n $l"; [ $((n%10)) -gt 0 ] || echo "$k error $n $l" >&2; done
+printf '{{"page": %s, "at_%s": "%s", "key": "%s"}}\\n' $p $p "$l" "$k"; sleep {pause_seconds}; done"""
+
+    @cache
+    def stdout(key: str) -> bytes:
+        return "".join(
+            "".join(f"{key} line {n} {_LINE}\n" for n in range((p - 1) * LINES_A_PAGE + 1, p * LINES_A_PAGE + 1))
+            + f'{{"page": {p}, "at_{p}": "{_LINE}", "key": "{key}"}}\n'
+            for p in range(1, pages + 1)
+        ).encode()
+
+    @cache
+    def stderr(key: str) -> bytes:
+        return "".join(f"{key} error {n} {_LINE}\n" for n in range(10, pages * LINES_A_PAGE + 1, 10)).encode()
+
+    def outputs(key: str) -> Json:
+        return {"page": pages, "key": key, **{f"at_{p}": _LINE for p in range(1, pages + 1)}}
+
+    return Step(script, stdout, stderr, more={"outputs": "json_lines"}, outputs=outputs)
+
+
+# Words.
+
+
+class Words:
+    """Makes the work whose words are long: a stored job, its parameters, what its commands are given and say, files."""
+
+    def __init__(self, folder: Path, name_of: Callable[[str], str]) -> None:
+        self._place = folder / words.file_name(size_bytes=100)
+        self._place.mkdir()
+        self._place.chmod(0o1777)
+        self._name_of = name_of
+
+    def work(self, seconds: float, code: int) -> Work:
+        """Three steps, of which the second says what the first one handed on; the third one ends with this exit code."""
+        parameters = {"word": _WORD, "long": _LONG, "file": _FILE, "kind": _KIND}
+        declared: list[Json] = [
+            {"name": name, "label": words.name(name), "description": words.text(words.REASON_CHARACTERS)} for name in parameters
+        ]
+        declared[-1] |= {"type": "choice", "choices": [words.name("other"), _KIND]}
+        job: Json = {
+            "description": words.text(words.DESCRIPTION_CHARACTERS),
+            "tags": [words.name(f"{n}", characters=words.TAG_CHARACTERS) for n in range(64)],
+            "parameters": declared,
+            "targets": {"groups": groups()},
+        }
+        return Work("words", [self._says(seconds), self._says_again(), self._writes(code)], job=job, parameters=parameters)
+
+    def _says(self, seconds: float) -> Step:
+        script = f"""printf '%s\\n' ${{target.name}} ${{target.labels.site}} ${{job.name}} ${{word}} ${{kind}} "$WORDS"
+printf '%s\\n' "$OPSJOBS_TARGET" "$OPSJOBS_JOB" "$OPSJOBS_PARAM_LONG"; cat; sleep {seconds}; printf '%s' ${{word}} >&2
+printf '{{"value": %s, "key": "%s"}}\\n' '{json.dumps(_VALUE, ensure_ascii=False)}' "$k\""""
+
+        def stdout(key: str) -> bytes:
+            target, job = self._name_of(_host(key)), words.name(_mark(key))
+            said = [target, SITE, job, _WORD, _KIND, _WORD, target, job, _LONG, _STDIN]
+            return "\n".join([*said, f'{{"value": {json.dumps(_VALUE, ensure_ascii=False)}, "key": "{key}"}}\n']).encode()
+
+        return Step(
+            script,
+            stdout,
+            lambda _: _WORD.encode(),
+            more={"outputs": "json_lines", "env": {"WORDS": _WORD}, "stdin": f"{_STDIN}\n"},
+            outputs=lambda key: {"value": _VALUE, "key": key},
+        )
+
+    def _says_again(self) -> Step:
+        return Step(
+            "printf '%s\\n' ${actions.step-1.outputs.value} ${actions.step-1.outputs.key}",
+            lambda key: f"{_VALUE}\n{_first(key)}\n".encode(),
+            more={"outputs": "last_line", "depends_on": ["step-1"]},
+            outputs=lambda key: {"last": _first(key)},
+        )
+
+    def _writes(self, code: int) -> Step:
+        script = f"""f="$k "${{file}}; printf '%s' ${{actions.step-2.outputs.last}}${{word}} >"$f" && cat -- "$f" && rm -- "$f" || exit 99
+printf '%s\\n' "${{PWD##*/}}" >&2; exit {code}"""
+        return Step(
+            script,
+            lambda key: f"{_first(key)}{_WORD}".encode(),
+            lambda _: f"{self._place.name}\n".encode(),
+            code,
+            more={"cwd": str(self._place), "depends_on": ["step-2"]},
+        )
