@@ -179,13 +179,15 @@ class Play:
 
 
 def _tally(found: Iterable[tuple[Seen, str]], over: float) -> Tally:
-    tally = Tally(rounds=1)
+    tally, now = Tally(rounds=1), time.time()
     for seen, verdict in found:
         known = verdict == judge.RIGHT or verdict in HONEST
         tally.verdicts[verdict if known else "wrong"] += 1
         if not known:
             tally.wrong.append(verdict)
-        if (finished := seen.row["finished_at"]) is not None and finished.timestamp() > over:
+        finished = seen.row["finished_at"]
+        # An end beyond now was dated by a clock that was stepped: it says nothing of how long the recovery took.
+        if finished is not None and over < finished.timestamp() <= now:
             tally.recovery_seconds.append(finished.timestamp() - over)
     return tally
 
