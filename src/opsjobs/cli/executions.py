@@ -72,6 +72,7 @@ RUN_COLUMNS = (
     Column("wave", lambda r: None if r.get("wave") is None else r["wave"] + 1),
     Column("took", took),
     Column("waits for", waits_for),
+    Column("contact lost", lambda r: ago(r.get("contact_lost_at"))),
     Column("exit", lambda r: r.get("exit_code")),
     Column("attempt", lambda r: r.get("attempt"), wide=True),
     Column("worker", lambda r: r.get("worker"), wide=True),

@@ -30,6 +30,7 @@ class TargetRun:
     `awaits`: what a waiting run waits for, by name: the action of a barrier or an approval, the uuid of a child execution, the
     reason of a hold; beside a timer or a back-off, what else is awaited. `not_before`: when its timer, back-off or hold is over.
     `step`: the action at which it is, or at which it did not succeed. `last_stderr`: the last line there, of what did not succeed.
+    `contact_lost_at`: since when the machine of a running run cannot be reached.
     """
 
     id: int
@@ -51,6 +52,7 @@ class TargetRun:
     not_before: datetime | None = None
     step: str | None = None
     last_stderr: str | None = None
+    contact_lost_at: datetime | None = None
 
     def data(self) -> dict[str, Any]:
         """An item of GET /executions/{id}/targets, which is also the `data` of the run's events."""
@@ -67,6 +69,7 @@ class TargetRun:
             "step": self.step,
             "last_stderr": self.last_stderr,
             "worker": self.worker,
+            "contact_lost_at": moment(self.contact_lost_at),
             "error": _error(self.error),
             "exit_code": self.exit_code,
             "started_at": moment(self.started_at),

@@ -76,7 +76,7 @@ select id, uuid, position, target_id, target_name, target_host, status, waiting_
        case when status = 'waiting' and waiting_for is null and zone <> all (array(
          select w.zone from workers w where w.buried_at is null and w.expires_at > (select opsjobs_now())))
        then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
-       nullif(not_before, 'infinity') as not_before,
+       nullif(not_before, 'infinity') as not_before, case when status = 'running' then contact_lost_at end as contact_lost_at,
        (select x.action from job_execution_results x where x.target_run_id = target_runs.id
         order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
 from target_runs"""
@@ -362,6 +362,7 @@ def _run(row: Mapping[str, Any]) -> TargetRun:
         awaits=row["awaits"],
         not_before=row["not_before"],
         step=row["step"],
+        contact_lost_at=row["contact_lost_at"],
     )
 
 

@@ -171,6 +171,7 @@ class DurableCommand:
 
     async def _read(self, process: RemoteProcess) -> RemoteExit:
         self._lost_since, self._losses = None, 0
+        self._work.page.regain_contact()
         timer = self._second_watchdog()
         try:
             return await self._work.read(process)
@@ -225,6 +226,7 @@ class DurableCommand:
             raise failure
         if failure.code in _FINAL or failure.because in _FINAL:
             raise ContactLost(f"the command was started, but its machine lets us in no more: {failure.message}") from failure
+        self._work.page.lose_contact(self._work.clock.now())
         now = self._work.clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > self._window_seconds:
@@ -272,6 +274,7 @@ class DurableCommand:
                 settlement = Settlement(CancelProof.UNREACHABLE)
             if settlement.proof is not CancelProof.UNREACHABLE or self._work.clock.monotonic() > until:
                 return settlement
+            self._work.page.lose_contact(self._work.clock.now())
             await self._link.drop()
             await self._pause()
 

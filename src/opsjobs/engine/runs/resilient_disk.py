@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from opsjobs.clock import Clock
@@ -24,12 +25,16 @@ _PASSING = (
 
 
 class Contact:
-    """The disk over a link. `window_seconds`: how long it may be away; whatever is moved in between begins the count anew."""
+    """The disk over a link. `window_seconds`: how long it may be away; whatever is moved in between begins the count anew.
 
-    def __init__(self, link: RunConnection, clock: Clock, window_seconds: float) -> None:
+    `note`: called with whether the machine can be reached; it may be called with the same answer many times.
+    """
+
+    def __init__(self, link: RunConnection, clock: Clock, window_seconds: float, note: Callable[[bool], None]) -> None:
         self._link = link
         self._clock = clock
         self._window_seconds = window_seconds
+        self._note = note
         self._stack = AsyncExitStack()
         self._disk: Disk | None = None
         self._lost_since: float | None = None
@@ -45,12 +50,14 @@ class Contact:
     def moved(self) -> None:
         """Bytes went over: it is there."""
         self._lost_since, self._losses = None, 0
+        self._note(True)
 
     async def lost(self, failure: RemoteFailure | Unavailable) -> None:
         """Return when it is worth another try; raises where it is not, what failed or that it took too long."""
         if isinstance(failure, RemoteFailure):
             if failure.code not in _PASSING:
                 raise failure
+            self._note(False)
             await self.close()
             await self._link.drop()
         now = self._clock.monotonic()

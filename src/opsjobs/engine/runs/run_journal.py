@@ -12,7 +12,7 @@ from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.remote.session import Stream
-from opsjobs.store.ledger import Claimed, LogLine, Progress, ResultState, RunMove
+from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.log_entries import result_line, status_line
 from opsjobs.store.storable import storable
 
@@ -27,6 +27,8 @@ RUN_FLUSH_BYTES = 256 << 10
 RUN_FLUSH_BYTES_MAX = 1 << 20
 # What a log entry counts for besides its data: a flush of 2 MiB has at most some 2,000 entries, whatever their size.
 LINE_BYTES = 1_000
+# Key of a loss of contact that a worker before us has noted.
+_BEFORE_US = None
 # What a machine says of itself in an error (a banner, a signal's name) is cut to this.
 MESSAGE_CHARACTERS = 4_000
 
@@ -64,7 +66,7 @@ class _Identify:
     identity: SpoolIdentity | None
 
 
-_Step = _Begin | LogLine | _ActionEnd | _Identify | RunMove
+_Step = _Begin | LogLine | _ActionEnd | _Identify | ContactChange | RunMove
 
 
 @dataclass(slots=True)
@@ -141,6 +143,14 @@ class AttemptEntry:
         """It was found alive: the run is no poison."""
         self.run.say(self, _Identify(self.run.identity), LINE_BYTES)
 
+    def lose_contact(self, at: datetime) -> None:
+        """Note that the machine cannot be reached, unless that is noted already."""
+        self.run.lose_contact(self.action, at)
+
+    def regain_contact(self) -> None:
+        """Note that the machine can be reached, if it could not before."""
+        self.run.regain_contact(self.action)
+
     def end(self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None) -> None:
         """It has ended; `again_seconds`: the next attempt comes, not before so long from now."""
         if end.error is not None:
@@ -150,6 +160,7 @@ class AttemptEntry:
         _finish(state, end, finished_at)
         self.run.say(self, result_line(state, self.run.claimed.target_id), LINE_BYTES)
         self.run.say(self, _ActionEnd(end, finished_at, again_seconds), 0)
+        self.regain_contact()
 
     def line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
         """An entry of its output."""
@@ -196,6 +207,9 @@ class RunJournal:
         self.in_flight = False
         self.unwritten_bytes = 0
         self._pen = pen
+        self._contact_lost: dict[str | None, datetime] = {}
+        if claimed.contact_lost_at is not None:
+            self._contact_lost[_BEFORE_US] = claimed.contact_lost_at
         self._steps: deque[tuple[AttemptEntry | None, _Step]] = deque()
 
     def begin(
@@ -244,6 +258,23 @@ class RunJournal:
     def leave(self) -> None:
         """Say nothing more: the run goes on as it stands, for whoever takes it over."""
         self.left = True
+
+    def lose_contact(self, action: str, at: datetime) -> None:
+        """Note that an action cannot reach the machine. Written once, if no other action of the run has noted it."""
+        if action in self._contact_lost:
+            return
+        self._contact_lost[action] = at
+        if len(self._contact_lost) == 1:
+            self.say(None, ContactChange(at), LINE_BYTES)
+
+    def regain_contact(self, action: str) -> None:
+        """Note that an action reaches the machine, or has ended. Written once, if no other action is cut off."""
+        if not self._contact_lost:
+            return
+        self._contact_lost.pop(action, None)
+        self._contact_lost.pop(_BEFORE_US, None)
+        if not self._contact_lost:
+            self.say(None, ContactChange(None), LINE_BYTES)
 
     def retried(self, attempt: int) -> None:
         """An action is tried again, without the run going back to waiting."""
@@ -332,7 +363,7 @@ class RunJournal:
     def take(self, draft: FlushBuilder, share_bytes: int = RUN_FLUSH_BYTES) -> int:
         """Move steps into the draft, up to the run's share; says how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
-        store: _Identify | None = None
+        changes: list[_Identify | ContactChange] = []
         states: dict[AttemptEntry, ResultState] = {}
         while self._steps and taken < share_bytes:
             page, step = self._steps.popleft()
@@ -345,17 +376,23 @@ class RunJournal:
                     taken += _take_line(step, page, states, draft)
                 case _ActionEnd() if page is not None:
                     _take_end(step, states[page])
-                case _Identify():
-                    store = step
+                case _Identify() | ContactChange():
+                    changes.append(step)
                     taken += LINE_BYTES
                 case RunMove():
                     move = step
-        if store is not None:
-            move = replace(move, identity=store.identity, direct=store.identity is None)
+        for change in changes:
+            move = _changed(move, change)
         draft.runs.append(move)
         draft.results.extend(states.values())
         self.unwritten_bytes -= taken
         return taken
+
+
+def _changed(move: RunMove, change: _Identify | ContactChange) -> RunMove:
+    if isinstance(change, ContactChange):
+        return replace(move, contact=change)
+    return replace(move, identity=change.identity, direct=change.identity is None)
 
 
 def _take_line(line: LogLine, page: AttemptEntry | None, states: dict[AttemptEntry, ResultState], draft: FlushBuilder) -> int:

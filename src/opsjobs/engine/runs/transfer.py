@@ -91,9 +91,9 @@ class TransferTools:
 class TransferOrder:
     """A transfer to be done: its action with all values in place, for which run, and within which limits.
 
-    `say` puts words into its output. `gone_seconds`: since it was begun, perhaps by another worker. `window_seconds`: how long the
-    machine may be away in the middle. `asked_by`: name and kind of whoever asked for it, of an upload whose file was not fixed at
-    the launch but came out of a value; None: it was.
+    `say` puts words into its output. `note_contact` takes whether the machine can be reached. `gone_seconds`: since it was begun,
+    perhaps by another worker. `window_seconds`: how long the machine may be away in the middle. `asked_by`: name and kind of whoever
+    asked for it, of an upload whose file was not fixed at the launch but came out of a value; None: it was.
     """
 
     action: Mapping[str, Any]
@@ -101,6 +101,7 @@ class TransferOrder:
     execution_uuid: str
     attempt: int
     say: Callable[[str], None]
+    note_contact: Callable[[bool], None]
     stops: StopSignal
     clock: Clock
     gone_seconds: float
@@ -115,7 +116,7 @@ class Transfer:
     def __init__(self, order: TransferOrder, link: RunConnection, tools: TransferTools) -> None:
         self._order = order
         self._tools = tools
-        self._contact = Contact(link, order.clock, order.window_seconds)
+        self._contact = Contact(link, order.clock, order.window_seconds, order.note_contact)
         self._moved_bytes = 0
         self._total_bytes = 0
         self._draft: str | None = None

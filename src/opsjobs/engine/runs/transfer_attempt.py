@@ -64,12 +64,12 @@ class TransferAttempt:
         page.logged_in = link.logged_in()
         capture = Capture(page, state.tools.limits.output_bytes, page.stored)
         try:
-            end = await Transfer(self._order(capture), link, state.tools.transfers).perform()
+            end = await Transfer(self._order(capture, page), link, state.tools.transfers).perform()
         except RemoteFailure as failure:
             end = outcomes.failed(failure)
         return replace(end, written=capture.finish())
 
-    def _order(self, capture: Capture) -> TransferOrder:
+    def _order(self, capture: Capture, page: AttemptEntry) -> TransferOrder:
         state, seen, limits = self._state, self._seen, self._state.tools.limits
         timeout = self._action.get("timeout")
         spec = state.course.spec
@@ -81,6 +81,7 @@ class TransferAttempt:
             str(spec.execution_uuid),
             self.number,
             say=lambda words: capture.add(Output("stdout", words.encode())),
+            note_contact=lambda there: page.regain_contact() if there else page.lose_contact(state.tools.clock.now()),
             stops=self._stops,
             clock=state.tools.clock,
             gone_seconds=seen.age_seconds if seen is not None else 0.0,

@@ -24,7 +24,7 @@ from opsjobs.store.ledger import stdout_head as _heads
 from opsjobs.store.ledger import takeover as _takeover
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.flush import ContactChange, Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.pausing import Resumed
@@ -36,6 +36,7 @@ from opsjobs.store.transaction import Connection, Database
 __all__ = [
     "Claim",
     "Claimed",
+    "ContactChange",
     "Flush",
     "Folder",
     "Ledger",

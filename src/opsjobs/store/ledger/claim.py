@@ -33,6 +33,7 @@ class Claimed:
     `seconds_left`: until the execution's deadline at the moment of the claim; None without one. `hold_seconds`: for so long an
     unreachable target may still be waited for; None where it may not. `passed`: barriers that have opened for this run.
     `watched`: its execution has waves, barriers, names or a parent, so that every move of it is looked after.
+    `contact_lost_at`: since when a worker before this one could not reach the machine.
     """
 
     id: int
@@ -54,6 +55,7 @@ class Claimed:
     watched: bool = False
     age_seconds: float = 0.0
     claims: int = 0
+    contact_lost_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ _DECIDE = load_statement(
 
 _UNKNOWN = """
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       m.store_id, m.boot_id, m.taken_over, m.passed, e.log_day, e.watched,
+       m.store_id, m.boot_id, m.taken_over, m.passed, m.contact_lost_at, e.log_day, e.watched,
        extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
        extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds
@@ -261,7 +263,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
 def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
     """From a row with the run's columns, and its execution's `log_day`, `seconds_left`, `hold_seconds` and `watched`.
 
-    `age_seconds` where this is not the claim itself.
+    `age_seconds` and `contact_lost_at` where this is not the claim itself.
     """
     known = row["boot_id"] is not None and row["store_id"] != DIRECT
     return Claimed(
@@ -285,4 +287,5 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         watched=row["watched"],
         age_seconds=row.get("age_seconds") or 0.0,
         claims=row.get("claims") or 0,
+        contact_lost_at=row.get("contact_lost_at"),
     )

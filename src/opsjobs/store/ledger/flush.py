@@ -67,6 +67,18 @@ class ResultState:
 
 
 @dataclass(frozen=True, slots=True)
+class ContactChange:
+    """A run's machine cannot be reached since `lost_at`; None: it can be reached again."""
+
+    lost_at: datetime | None
+
+    @property
+    def text(self) -> str:
+        """The value of the statement's parameter: a time, or the empty text."""
+        return "" if self.lost_at is None else self.lost_at.isoformat()
+
+
+@dataclass(frozen=True, slots=True)
 class RunMove:
     """What happens to a run in this flush: nothing but growth (`status` None), its end, or back to waiting.
 
@@ -78,6 +90,7 @@ class RunMove:
     `watched`: as its claim said.
     `sweep` (with its end): what became of some of its actions is to be found out in the store that they were started in.
     `release` (with its end): the output that it left on its machine is removed soon, its record a day later.
+    `contact`: since when its machine cannot be reached, or that it can be again; None: nothing has changed.
     """
 
     run_id: int
@@ -97,6 +110,7 @@ class RunMove:
     watched: bool = False
     sweep: bool = False
     release: bool = False
+    contact: ContactChange | None = None
 
     @property
     def store_id(self) -> str | None:
@@ -142,6 +156,7 @@ def parameters(flush: Flush) -> dict[str, Any]:
         "boot": sparse([None if r.identity is None else r.identity.boot for r in flush.runs]),
         "sweep": flags(r.sweep for r in flush.runs),
         "release": flags(r.release for r in flush.runs),
+        "contact": sparse([None if r.contact is None else r.contact.text for r in flush.runs]),
         "lines": numbers(lines.get(r.run_id, 0) for r in flush.runs),
         "moves": numbers(moves.get(r.run_id, 0) for r in flush.runs),
         **_wait_parameters(flush.runs),

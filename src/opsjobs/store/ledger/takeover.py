@@ -36,10 +36,10 @@ with moved as (
   from workers w
   where r.id = any(%(runs)s::bigint[]) and r.status = 'running' and w.id = r.owner and w.buried_at is not null
   returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id, r.boot_id,
-    r.passed, r.claimed_at, r.claims
+    r.passed, r.claimed_at, r.claims, r.contact_lost_at
 )
 select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
-       m.store_id, m.boot_id, m.passed, m.claims, e.log_day, e.watched,
+       m.store_id, m.boot_id, m.passed, m.claims, m.contact_lost_at, e.log_day, e.watched,
        extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
        extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds

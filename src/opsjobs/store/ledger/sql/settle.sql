@@ -13,9 +13,9 @@ with seen as materialized (
   from unnest(:'run'::bigint[], :'execution'::bigint[], :'fence'::bigint[], :'status'::text[], :'exit'::int[],
               :'code'::text[], :'message'::text[], :'proof'::text[], :'attempt'::int[], :'store'::text[], :'boot'::text[],
               :'lines'::int[], :'moves'::int[], :'waiting_for'::text[], :'wake'::float8[], :'awaits'::text[],
-              :'sweep'::bool[], :'release'::bool[])
+              :'sweep'::bool[], :'release'::bool[], :'contact'::text[])
     as f(run_id, execution_id, fence, status, exit_code, error_code, error_message, cancel_proof, attempt, store_id, boot_id,
-         lines, moves, waiting_for, wake, awaits, sweep, release)
+         lines, moves, waiting_for, wake, awaits, sweep, release, contact)
   left join lateral (
     select t.owner, t.fence, t.status, t.target_id, t.claims from target_runs t where t.id = f.run_id offset 0) t on true
 ), result as materialized (
@@ -75,13 +75,18 @@ with seen as materialized (
     sweep_due = case when m.status <> 'waiting' and (
                         m.sweep or (m.cancel_proof = 'unreachable' or m.error_code in ('lost', 'poison'))
                         and coalesce(m.boot_id, t.boot_id) is not null and coalesce(m.store_id, t.store_id) <> 'direct')
-                     then (select opsjobs_now()) + interval '1 minute' end
+                     then (select opsjobs_now()) + interval '1 minute' end,
+    contact_lost_at = null
   from mine m where t.id = m.run_id and m.status is not null
   returning t.target_id
 ), lived as (
-  update target_runs t set claims = 0, store_id = coalesce(m.store_id, t.store_id), boot_id = coalesce(m.boot_id, t.boot_id)
+  update target_runs t set
+    claims = case when m.store_id is not null or m.lines > 0 then 0 else t.claims end,
+    store_id = coalesce(m.store_id, t.store_id), boot_id = coalesce(m.boot_id, t.boot_id),
+    contact_lost_at = case when m.contact is null then t.contact_lost_at else nullif(m.contact, '')::timestamptz end
   from mine m
-  where t.id = m.run_id and m.status is null and (m.store_id is not null or m.claims > 0 and m.lines > 0)
+  where t.id = m.run_id and m.status is null
+    and (m.store_id is not null or m.contact is not null or m.claims > 0 and m.lines > 0)
 ), identified as (
   insert into target_state as s (target_id, store_id, boot_id)
   select distinct on (m.target_id) m.target_id, m.store_id, m.boot_id from mine m
