@@ -23,6 +23,15 @@ from opsjobs.model.units import parse_duration
 
 app = typer.Typer(help="The audit log: who did what to what, and whether the record of it is whole.", no_args_is_help=True)
 
+
+def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str | None:
+    """Return the fields that a change has changed, but for the version; None of what was not there before, or is gone."""
+    if before is None or after is None or "sha256" in after:
+        return None
+    names = [name for name in {**before, **after} if name != "version" and before.get(name) != after.get(name)]
+    return ", ".join(names) or None
+
+
 COLUMNS = (
     Column("seal", lambda r: r["seal"]),
     Column("at", lambda r: ago(r["at"])),
@@ -33,6 +42,7 @@ COLUMNS = (
     Column("thing", lambda r: r["thing_name"] or r["thing_id"]),
     Column("id", lambda r: r["thing_id"], wide=True),
     Column("request", lambda r: r["request_id"], wide=True),
+    Column("changed", lambda r: changed(r["before"], r["after"])),
     Column("reason", lambda r: r["reason"]),
     Column("before", lambda r: _short(r["before"]), wide=True),
     Column("after", lambda r: _short(r["after"]), wide=True),

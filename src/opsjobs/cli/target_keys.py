@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -16,7 +13,7 @@ from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
 from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each, told_of
-from opsjobs.model.target import REVOKED, HostKeyPolicy
+from opsjobs.model.target import REVOKED, HostKeyPolicy, host_key_fingerprint
 
 STEP_COLUMNS = (
     Column("step", lambda s: s["name"]),
@@ -165,17 +162,7 @@ def _agreed() -> bool:
 
 def fingerprints(lines: Sequence[str]) -> list[str]:
     """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` has it; `@revoked` stays before it."""
-    return [_fingerprint(line) for line in lines]
-
-
-def _fingerprint(line: str) -> str:
-    mark = REVOKED if line.startswith(REVOKED) else ""
-    kind, _, blob = line.removeprefix(REVOKED).partition(" ")
-    try:
-        digest = hashlib.sha256(base64.b64decode(blob, validate=True)).digest()
-    except (binascii.Error, ValueError):
-        return line
-    return f"{mark}{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+    return [host_key_fingerprint(line) for line in lines]
 
 
 def trusted(target: Mapping[str, Any]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.secret import Credential
@@ -64,10 +68,20 @@ def _is_address(host: str) -> bool:
 REVOKED = "@revoked "
 """What stands before a host key, or the key of a CA, that is never good, as in known_hosts."""
 
+
+def host_key_fingerprint(line: str) -> str:
+    """Return `ssh-ed25519 SHA256:…` of a host key, as `ssh-keygen -l` has it; `@revoked` stays before it."""
+    mark = REVOKED if line.startswith(REVOKED) else ""
+    kind, _, blob = line.removeprefix(REVOKED).partition(" ")
+    try:
+        digest = hashlib.sha256(base64.b64decode(blob, validate=True)).digest()
+    except (binascii.Error, ValueError):
+        return line
+    return f"{mark}{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
-Name = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\s,/\x00-\x1f][^,/\x00-\x1f]*$"), AfterValidator(check_name)
-]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.NAME), AfterValidator(check_name)]
 """Names of targets, groups and credentials: no comma or slash, so that lists and paths of names stay unambiguous."""
 
 
@@ -80,7 +94,7 @@ def check_label_value(value: str) -> str:
 
 Labels = Annotated[
     dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")],
+        Annotated[str, Field(pattern=text_patterns.LABEL_KEY)],
         Annotated[str, Field(max_length=200), AfterValidator(check_label_value)],
     ],
     Field(max_length=64),
@@ -104,7 +118,7 @@ class TargetDraft(ApiModel):
     credential: Name | None = None
     host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(default_factory=list, max_length=16)
     host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED
-    zone: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    zone: str = Field(default="default", pattern=text_patterns.ZONE)
     slots: int = Field(default=10, ge=1, le=10_000)
     jump: Name | None = None
     durable: Durability = "auto"

@@ -1,11 +1,14 @@
-"""The one spelling of a host key: type and base64, as in known_hosts, without comment."""
+"""Host keys of targets: their one spelling (type and base64, as in known_hosts, without comment), and the audit of their changes."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 
-from opsjobs.model.target import REVOKED
+from opsjobs.model.target import REVOKED, host_key_fingerprint
+from opsjobs.store import audit
+from opsjobs.store.transaction import Connection
 
 _TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
@@ -27,3 +30,26 @@ def host_key_line(text: str) -> str:
     if not kind.startswith(_TYPES) or raw[4 : 4 + length] != kind.encode() or len(raw) <= 4 + length:
         raise ValueError(f"{text[:40]!r} is not a host key: give its type and base64, such as `ssh-ed25519 AAAA…`")
     return f"{kind} {blob}"
+
+
+def change_of(before: Sequence[str], after: Sequence[str]) -> str | None:
+    """Return what has become of the host keys: trusted, replaced, revoked or removed; None if they are the same.
+
+    >>> change_of(["ssh-rsa A"], ["ssh-rsa B"]), change_of([], ["ssh-rsa A"]), change_of(["ssh-rsa A"], [])
+    ('replaced', 'trusted', 'removed')
+    """
+    added = {key for key in after if key not in before}
+    removed = {key for key in before if key not in after}
+    if not added and not removed:
+        return None
+    if any(not key.startswith(REVOKED) for key in added):
+        return "replaced" if any(not key.startswith(REVOKED) for key in removed) else "trusted"
+    return "revoked" if added else "removed"
+
+
+async def record_change(connection: Connection, target_id: int, name: str, before: Sequence[str], after: Sequence[str]) -> None:
+    """Record a change of host keys as an action of its own, with fingerprints, in the transaction that makes it."""
+    change = change_of(before, after)
+    if change is not None:
+        told = [{"host_keys": [host_key_fingerprint(key) for key in keys]} for keys in (before, after)]
+        await audit.record(connection, f"target.host_keys_{change}", "target", target_id, name, before=told[0], after=told[1])

@@ -19,8 +19,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
-from opsjobs.store import audit, circuits, idempotency, target_selection
-from opsjobs.store.host_keys import host_key_line
+from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
@@ -269,7 +268,7 @@ class TargetInventory:
             where id = %s and host_key_policy = 'accept_new'
               and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning name"""
         reference = Reference.of("target", target_id)
-        line = host_key_line(key)
+        line = host_keys.host_key_line(key)
         async with self._database.transaction() as connection:
             made = await (await connection.execute(query, [line, reference.id])).fetchone()
             if made is not None:
@@ -304,6 +303,7 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept
     await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
     await audit.record(connection, "target.created", "target", row["id"], draft.name, after=draft.model_dump(mode="json"))
+    await host_keys.record_change(connection, row["id"], draft.name, (), values["host_keys"])
     return int(row["id"])
 
 
@@ -333,6 +333,8 @@ async def insert_many(
     made = [ids[uuid] for uuid in uuids]
     told_of = [(i, draft.name, draft.model_dump(mode="json")) for i, draft in zip(made, drafts, strict=True)]
     await audit.record_many(connection, "target.created", "target", told_of)
+    for target_id, row in zip(made, rows, strict=True):
+        await host_keys.record_change(connection, target_id, row["name"], (), row["host_keys"])
     return made
 
 
@@ -349,6 +351,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     if after.target.version != before.target.version:
         told = audit.changes(before.data(), after.data())
         await audit.record(connection, "target.updated", "target", target_id, after.target.name, **told)
+        await host_keys.record_change(connection, target_id, draft.name, before.target.host_keys, after.target.host_keys)
     return after
 
 
@@ -409,7 +412,7 @@ def _pinned(lines: Collection[str]) -> list[str]:
     keys: dict[str, None] = {}
     for position, line in enumerate(lines):
         try:
-            keys[host_key_line(line)] = None
+            keys[host_keys.host_key_line(line)] = None
         except ValueError as wrong:
             faults.append(FieldError(f"/host_keys/{position}", str(wrong), "invalid_host_key"))
     if faults:
