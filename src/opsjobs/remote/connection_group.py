@@ -58,12 +58,12 @@ class ChannelSlot:
         """The machine has no room for us on this line; False where nobody else is on it."""
         if self.line.used <= 1:
             return False
-        self._route.shrink(self.line)
+        self._route.limit(self.line, self.line.used - 1)
         return True
 
     async def beside(self) -> ChannelSlot:
         """One more place on another line: the machine refused one more channel on this one. Raises RemoteFailure."""
-        self._route.fill(self.line)
+        self._route.limit(self.line, self.line.used)
         return await self._route.take()
 
     async def move(self) -> None:
@@ -139,13 +139,9 @@ class Route:
         if line.used == 0:
             self._idle()
 
-    def shrink(self, line: PooledConnection) -> None:
-        """The machine refused another session on this line: believe it, for the next lines as well."""
-        line.places = self._places = max(1, line.used - 1)
-
-    def fill(self, line: PooledConnection) -> None:
-        """Take it that the line has no place left, nor the next lines more places than it has."""
-        line.places = max(1, line.used)
+    def limit(self, line: PooledConnection, places: int) -> None:
+        """Lower the line to so many places, one at least; new lines have no more. The machine refused one more session on it."""
+        line.places = max(1, places)
         self._places = min(self._places, line.places)
 
     def _free_line(self) -> PooledConnection | None:
