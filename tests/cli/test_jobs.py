@@ -67,7 +67,7 @@ def test_validate_says_all_that_is_wrong_and_ends_so(tmp_path: Path, monkeypatch
         assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
 
 
-def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_document(
+def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "jobs.yaml"
@@ -76,7 +76,41 @@ def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_document(
     answer = Answer(body={"valid": False, "errors": [fault], "warnings": []})
     with open_desk(lambda _: answer) as desk:
         shown = told(desk, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
-    assert f"{file}, document 2: error at /name: it is required" in shown
+    assert f"{file}, line 4: error at /name: it is required" in shown
+
+
+def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file, other = tmp_path / "jobs.yaml", tmp_path / "more.yaml"
+    file.write_text("name: a\n---\n- name: b\n- description: x\n  name: a\n")
+    other.write_text("jobs:\n  - tags: []\n    name: b\n")
+    with open_desk(lambda _: Answer(body={"valid": True, "errors": [], "warnings": []})) as desk:
+        refused = told(desk, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)).exception
+        assert isinstance(refused, CommandFailed)
+        assert (refused.exit_code, desk.asked) == (ExitCode.USAGE, [])
+        assert str(refused).splitlines() == [
+            f"two jobs have the name 'a': {file}, line 1 and {file}, line 5. Rename one of them.",
+            f"two jobs have the name 'b': {file}, line 3 and {other}, line 3. Rename one of them.",
+        ]
+        done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
+        assert done.exit_code == ExitCode.ERROR
+        assert f"{file}, line 5: a: error at /name: {file}, line 1 has a job of this name, too (duplicate_name)" in done.stdout
+        assert "a is valid" in done.output
+
+
+def test_a_refused_job_is_told_with_its_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("name: a\n---\nname: b\nactions:\n  - type: file_transfer\n    dest: /x\n")
+    errors = [
+        {"pointer": "/jobs/1/actions/0/dest", "detail": "there is no such field here", "code": "extra_forbidden"},
+        {"pointer": "/jobs/1/actions/0/destination", "detail": "it is required", "code": "missing"},
+        {"pointer": "/jobs/9/name", "detail": "it is required", "code": "missing"},
+    ]
+    refusal = problem(422, "invalid", "/jobs/1/actions/0/dest: there is no such field here. (2 more in errors)", errors)
+    with open_desk(lambda _: refusal) as desk:
+        shown = str(told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
+    assert f"{file}, line 6: /actions/0/dest: there is no such field here." in shown
+    assert f"  {file}, line 5: /actions/0/destination: it is required" in shown
+    assert "  /jobs/9/name: it is required" in shown
 
 
 def test_export_writes_a_stream_that_apply_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,15 +272,15 @@ def test_a_missing_secret_is_asked_for_without_echo() -> None:
 
 def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(count: int) -> Any:
-        errors = [{"pointer": f"/parameters/{n}", "detail": "it is required"} for n in range(count)]
-        return problem(422, "invalid_parameters", f"/parameters/0: it is required. ({count - 1} more in errors)", errors)
+        errors = [{"pointer": f"/parameters/p{n}", "detail": "it is required"} for n in range(count)]
+        return problem(422, "invalid_parameters", f"/parameters/p0: it is required. ({count - 1} more in errors)", errors)
 
     with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(3)) as desk:
         done = told(desk, monkeypatch, "jobs", "run", "5")
         assert str(done.exception).splitlines() == [
-            "/parameters/0: it is required.",
-            "  /parameters/1: it is required",
-            "  /parameters/2: it is required",
+            "--param p0: it is required.",
+            "  --param p1: it is required",
+            "  --param p2: it is required",
         ]
     with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(80)) as desk:
         lines = str(told(desk, monkeypatch, "jobs", "run", "5").exception).splitlines()

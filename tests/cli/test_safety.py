@@ -66,7 +66,7 @@ def test_json_is_the_whole_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_text_is_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_bytes(b"x" * ((256 << 10) + 1))
-    for name, words in (("x", "is no text in UTF-8"), ("large", "more than 256 KiB"), ("none", "cannot be read")):
+    for name, words in (("x", "is not UTF-8 text"), ("large", "more than 256KiB"), ("none", "cannot be read")):
         assert safety(monkeypatch, "check", str(tmp_path / name)) == 2
         assert words in capsys.readouterr().err
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import options, yaml_documents
+from opsjobs.cli import input_files, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import holiday_files
@@ -110,13 +108,14 @@ def apply(
 
     A file is a stream of YAML documents, each the body of POST /calendars.
     """
-    bodies = yaml_documents.bodies(files, "calendar", "name and windows")
-    if not bodies:
+    placed = yaml_documents.placed_bodies(files, "calendar", "name and windows")
+    if not placed:
         raise CommandFailed("there is no calendar in these files.", ExitCode.USAGE)
-    for body in bodies:
-        _as_stored(body)
+    yaml_documents.check_names(placed, "calendar")
+    for one in placed:
+        _as_stored(one.body, one)
     with connect() as client:
-        items = [_applied(client, body, dry_run=dry_run) for body in bodies]
+        items = [_applied(client, one.body, dry_run=dry_run) for one in placed]
     show_list(items, CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in items)
     tell(f"{counted(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} stay as they are")
@@ -174,7 +173,7 @@ def _only_said(window: Json) -> Json:
 
 def _holidays(file: str) -> list[Json]:
     try:
-        found = holiday_files.read(_text(file))
+        found = holiday_files.read(input_files.read_text(file, FILE_BYTES_AT_MOST))
     except ValueError as wrong:
         raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
     for left in found.left[:LEFT_TOLD_AT_MOST]:
@@ -184,18 +183,6 @@ def _holidays(file: str) -> list[Json]:
     if not (windows := found.windows()):
         raise CommandFailed(f"{file} has no whole days in it.", ExitCode.USAGE)
     return windows
-
-
-def _text(file: str) -> str:
-    try:
-        content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else Path(file).expanduser().read_bytes()
-        if len(content) > FILE_BYTES_AT_MOST:
-            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
-        return content.decode()
-    except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
 
 
 def _named(client: Client, name: object) -> Json | None:
@@ -229,7 +216,7 @@ def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
     return {"name": old["name"], "change": "updated"}
 
 
-def _as_stored(body: Json) -> Json:
+def _as_stored(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
     """The body as the service shows it. Raises CommandFailed for what is wrong: of many, none is stored where one is."""
     try:
         return CalendarDraft.model_validate(body).data()
@@ -238,4 +225,5 @@ def _as_stored(body: Json) -> Json:
         context: Mapping[str, Any] = first.get("ctx") or {}
         where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
         words = str(context.get("detail") or plain_words(first))
-        raise CommandFailed(f"{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE) from None
+        at = f"{placed.at(where)}: " if placed is not None else ""
+        raise CommandFailed(f"{at}{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE) from None

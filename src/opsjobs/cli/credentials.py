@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import credential_sources, options
+from opsjobs.cli import credential_sources, input_files, options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
-from opsjobs.cli.secret_input import ask, read_bytes, read_text, read_value
+from opsjobs.cli.secret_input import SECRET_BYTES_AT_MOST, ask, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
 app = typer.Typer(help="Credentials: logins and job secrets, which never come back out.", no_args_is_help=True)
@@ -287,7 +287,7 @@ class _Given:
         if self.certificate is not None:
             body["certificate"] = read_text(self.certificate)
         if self.keytab is not None:
-            body["keytab"] = base64.b64encode(read_bytes(self.keytab)).decode()
+            body["keytab"] = base64.b64encode(input_files.read_bytes(self.keytab, SECRET_BYTES_AT_MOST)).decode()
         elif self.password_file is not None:
             body["password"] = read_text(self.password_file).rstrip("\r\n")
         elif self.password:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import options, yaml_documents
+from opsjobs.cli import input_files, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import crontab
@@ -136,7 +135,7 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
     sources: set[str] = set()
     lost = 0
     for file in files:
-        text = _text(file)
+        text = input_files.read_text(file, FILE_BYTES_AT_MOST)
         by_place = file.startswith("/etc/") and wishes.user is None
         try:
             found = crontab.read("crontab" if file == "-" else file, text, system=system or by_place)
@@ -174,23 +173,6 @@ def _looks_like_a_system_one(entries: Sequence[crontab.CrontabEntry]) -> bool:
 
 def _told(left: Skipped) -> str:
     return f"{plain(left.what)}: {'left out: ' if left.target else ''}{plain(left.reason)}"
-
-
-def _text(file: str) -> str:
-    try:
-        content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1) if file == "-" else _bytes(Path(file).expanduser())
-        if len(content) > FILE_BYTES_AT_MOST:
-            raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
-        return content.decode()
-    except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
-
-
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as opened:
-        return opened.read(FILE_BYTES_AT_MOST + 1)
 
 
 def _schedule_in_words(schedule: Json) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import input_files, options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, Skipped, SourceKind, guess, read
@@ -127,7 +127,7 @@ def import_targets(
 
 
 def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
-    text = _text(file)
+    text = input_files.read_text(file, FILE_BYTES_AT_MOST)
     try:
         return read(kind or guess(file, text), file, text)
     except ValueError as wrong:
@@ -136,23 +136,6 @@ def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
 
 def _placing(replace: bool) -> str:
     return "replace" if replace else "merge"
-
-
-def _text(file: str) -> str:
-    try:
-        if file == "-":
-            content = sys.stdin.buffer.read(FILE_BYTES_AT_MOST + 1)
-        else:
-            with Path(file).expanduser().open("rb") as opened:
-                content = opened.read(FILE_BYTES_AT_MOST + 1)
-        text = content.decode()
-    except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.", ExitCode.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text (UTF-8).", ExitCode.USAGE) from None
-    if len(content) > FILE_BYTES_AT_MOST:
-        raise CommandFailed(f"{file} is over {FILE_BYTES_AT_MOST >> 20} MiB.", ExitCode.USAGE)
-    return text
 
 
 def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import job_view, options, yaml_documents
-from opsjobs.cli.client import connect, path_of
+from opsjobs.cli.client import RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
 from opsjobs.cli.parameter_options import values_of
@@ -141,16 +141,23 @@ def validate(files: Files) -> None:
     """Say what is wrong with the jobs in these files, and store nothing. Exit code 1 where something is."""
     wrong = 0
     with connect() as client:
-        for place, body in yaml_documents.placed_bodies(files):
-            name = body.get("name") or place
-            told = client.post("/jobs/validate", body)
-            wrong += not told["valid"]
+        placed = yaml_documents.placed_bodies(files)
+        doubles = {id(one): first for first, one in yaml_documents.doubles(placed)}
+        for one in placed:
+            name = one.body.get("name")
+            told = client.post("/jobs/validate", one.body)
+            if (first := doubles.get(id(one))) is not None:
+                detail = f"{first.at('/name')} has a job of this name, too"
+                told["errors"] += [{"pointer": "/name", "detail": detail, "code": "duplicate_name"}]
+            valid = told["valid"] and first is None
+            wrong += not valid
             for kind in ("errors", "warnings"):
                 for fault in told[kind]:
                     where = fault["pointer"] or "the whole"
-                    print(plain(f"{name}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
-            if told["valid"]:
-                tell(f"{plain(name)} is valid")
+                    place = one.at(fault["pointer"]) + (f": {name}" if name else "")
+                    print(plain(f"{place}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
+            if valid:
+                tell(f"{plain(name or one.at())} is valid")
     raise typer.Exit(ExitCode.ERROR if wrong else ExitCode.OK)
 
 
@@ -197,12 +204,16 @@ def _set(job: str, verb: str, words: str) -> None:
 
 
 def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
-    bodies = yaml_documents.bodies(files)
-    if not bodies:
+    placed = yaml_documents.placed_bodies(files)
+    if not placed:
         raise CommandFailed("there is no job in these files.", ExitCode.USAGE)
+    yaml_documents.check_names(placed, "job")
     with connect() as client:
-        body = {"jobs": bodies, **options.because(None, override)}
-        told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
+        body = {"jobs": [one.body for one in placed], **options.because(None, override)}
+        try:
+            told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
+        except RequestRefused as refused:
+            raise refused.reworded(yaml_documents.in_places(str(refused), placed, "job")) from None
     show_list(told["items"], CHANGES, output)
     for item in told["items"]:
         for warning in item.get("warnings") or ():

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import input_files, options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
 from opsjobs.cli.preview import show_preview
+from opsjobs.model.program import SCRIPT_BYTES_MAX
 
 _KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
 Interpreter = Annotated[
@@ -33,7 +33,9 @@ def run(
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
-    script: Annotated[str | None, typer.Option(metavar="FILE", help="Run this script instead of a command.")] = None,
+    script: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Run this script instead of a command; - is standard input.")
+    ] = None,
     interpreter: Interpreter = None,
     params: options.Params = None,
     env: Annotated[
@@ -96,10 +98,7 @@ def what(words: list[str], script: str | None, interpreter: str | None) -> dict[
         if len(words) != 1 or interpreter is not None:
             raise CommandFailed("run what? One COMMAND in quotes, or --script FILE and its arguments.", ExitCode.USAGE)
         return {"type": "command", "command": words[0]}
-    try:
-        body = Path(script).read_bytes()
-    except OSError as wrong:
-        raise CommandFailed(f"--script: {script} cannot be read: {wrong.strerror}.", ExitCode.USAGE) from None
+    body = input_files.read_bytes(script, SCRIPT_BYTES_MAX)
     return {"type": "script", "interpreter": interpreter or _interpreter(body), **_text_of(body), "args": words}
 
 

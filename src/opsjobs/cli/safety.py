@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import input_files, options
 from opsjobs.cli.client import Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
 from opsjobs.cli.terminal_escapes import escaped
 
@@ -46,7 +44,12 @@ def check(
     Ends with 0 where the verdict is allow or warn, 3 where it needs an approval, 5 where it is blocked.
     """
     with connect() as client:
-        body = {"interpreter": interpreter, "text": _text(file), "labels": label or [], "become": become}
+        body = {
+            "interpreter": interpreter,
+            "text": input_files.read_text(file, BYTES_MAX),
+            "labels": label or [],
+            "become": become,
+        }
         answer = client.post("/safety/check", body)
     if as_json:
         print(escaped(json.dumps(answer, ensure_ascii=False)))
@@ -70,16 +73,3 @@ def _print(answer: Json) -> None:
         if finding["excerpt"]:
             print(f"    {plain(finding['excerpt'])}")
     tell(f"verdict: {answer['verdict']}")
-
-
-def _text(file: str) -> str:
-    try:
-        data = sys.stdin.buffer.read(BYTES_MAX + 1) if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise CommandFailed(f"{file} cannot be read: {error.strerror}.", ExitCode.USAGE) from None
-    if len(data) > BYTES_MAX:
-        raise CommandFailed(f"{file} has more than {BYTES_MAX >> 10} KiB, which is more than a script may have.", ExitCode.USAGE)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{file} is no text in UTF-8.", ExitCode.USAGE) from None

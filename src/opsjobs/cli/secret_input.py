@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import typer
 
+from opsjobs.cli import input_files
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 SECRET_BYTES_AT_MOST = 65_536
@@ -28,29 +28,7 @@ def read_value(path: str) -> str:
 
 def read_text(path: str) -> str:
     """Return a secret's text, at most 64 KiB; `-` is standard input. Raises CommandFailed."""
-    try:
-        text = read_bytes(path).decode()
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{_named(path)}: not UTF-8 text. Encode it first, such as with base64.", ExitCode.USAGE) from None
+    text = input_files.read_text(path, SECRET_BYTES_AT_MOST)
     if not text.strip():
-        raise CommandFailed(f"{_named(path)}: it is empty. Name a file that holds the secret.", ExitCode.USAGE)
+        raise CommandFailed(f"{input_files.name_of(path)} is empty. Name a file that holds the secret.", ExitCode.USAGE)
     return text
-
-
-def read_bytes(path: str) -> bytes:
-    """Return the content of a file, or of standard input, of at most 64 KiB. Raises CommandFailed."""
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read(SECRET_BYTES_AT_MOST + 1)
-        else:
-            with Path(path).expanduser().open("rb") as file:
-                content = file.read(SECRET_BYTES_AT_MOST + 1)
-    except OSError as away:
-        raise CommandFailed(f"{path}: it cannot be read ({away.strerror}). Check the path.", ExitCode.USAGE) from None
-    if len(content) > SECRET_BYTES_AT_MOST:
-        raise CommandFailed(f"{_named(path)}: it is over 64 KiB. A secret is smaller: name another file.", ExitCode.USAGE)
-    return content
-
-
-def _named(path: str) -> str:
-    return "standard input" if path == "-" else path

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from opsjobs.cli import input_files
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 BYTES_MAX = 1 << 20
@@ -20,24 +23,73 @@ VALUES_MAX = 100_000
 """Of one file, with every alias written out: what refers to itself over and over is no job."""
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A body with the place that it has in its file."""
+
+    body: dict[str, Any]
+    file: str
+    node: Node
+
+    def at(self, pointer: str = "") -> str:
+        """Return the place of a field of the body, or of what is nearest to it: `jobs.yaml, line 12`."""
+        line: int = self.node.start_mark.line
+        node = self.node
+        for step in pointer.split("/")[1:]:
+            found = _inside(node, step.replace("~1", "/").replace("~0", "~"))
+            if found is None:
+                break
+            line, node = found
+        return f"{input_files.name_of(self.file)}, line {line + 1}"
+
+
 def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[dict[str, Any]]:
     """The bodies in these files ("-": standard input), in order. Raises CommandFailed naming file and place.
 
     A document is one body, a list of bodies, or an export: `{"jobs": […]}`.
     """
-    return [body for _, body in placed_bodies(files, noun, fields)]
+    return [placed.body for placed in placed_bodies(files, noun, fields)]
 
 
-def placed_bodies(
-    files: list[str], noun: str = "job", fields: str = "name, actions and targets"
-) -> list[tuple[str, dict[str, Any]]]:
-    """Return the bodies with their places, such as `jobs.yaml, document 2`. Raises CommandFailed as `bodies` does."""
+def placed_bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[Placed]:
+    """Return the bodies with their places. Raises CommandFailed as `bodies` does."""
     return [found for file in files for found in _bodies_of(file, noun, fields)]
+
+
+def doubles(placed: Sequence[Placed]) -> list[tuple[Placed, Placed]]:
+    """Return each body whose name another one before it has, after that one."""
+    first: dict[str, Placed] = {}
+    found: list[tuple[Placed, Placed]] = []
+    for one in placed:
+        name = one.body.get("name")
+        if isinstance(name, str) and first.setdefault(name, one) is not one:
+            found.append((first[name], one))
+    return found
+
+
+def check_names(placed: Sequence[Placed], noun: str) -> None:
+    """Raise CommandFailed if two bodies have one name, with the places of both."""
+    lines = [
+        f"two {noun}s have the name {one.body['name']!r}: {first.at('/name')} and {one.at('/name')}. Rename one of them."
+        for first, one in doubles(placed)
+    ]
+    if lines:
+        raise CommandFailed("\n".join(lines), ExitCode.USAGE)
+
+
+def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
+    """Return a refusal with file and line before each pointer into the list of all bodies, such as `/jobs/0/name`."""
+
+    def put(found: re.Match[str]) -> str:
+        one = placed[int(found["position"])] if int(found["position"]) < len(placed) else None
+        return found[0] if one is None else f"{found[1]}{one.at(found['inside'])}: {found['inside'] or 'the whole'}"
+
+    return re.sub(rf"^( *)/{noun}s/(?P<position>[0-9]{{1,6}})(?P<inside>(?:/\S*?)?)(?=: )", put, words, flags=re.MULTILINE)
 
 
 def one(file: str, noun: str) -> dict[str, Any]:
     """The one body in this file. Raises CommandFailed where there is none, or more than one."""
-    found = list(_of_file(file))
+    found = [document for document, _ in _of_file(file)]
     if len(found) != 1 or not isinstance(found[0], dict):
         raise CommandFailed(
             f"{file} is no {noun}: write one YAML document, the fields of the body with their values.", ExitCode.USAGE
@@ -72,42 +124,40 @@ def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
         yaml.dump(readable(value), sys.stdout)
 
 
-def _bodies_of(file: str, noun: str, fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, document in enumerate(_of_file(file), start=1):
-        value = document[f"{noun}s"] if isinstance(document, dict) and set(document) == {f"{noun}s"} else document
-        several = value if isinstance(value, list) else [value]
-        for position, body in enumerate(several, start=1):
+def _bodies_of(file: str, noun: str, fields: str) -> Iterator[Placed]:
+    for number, (document, node) in enumerate(_of_file(file), start=1):
+        listed = isinstance(document, dict) and set(document) == {f"{noun}s"}
+        value, at = (document[f"{noun}s"], node.value[0][1]) if listed else (document, node)
+        several = zip(value, at.value, strict=True) if isinstance(value, list) else [(value, at)]
+        for body, place in several:
             if not isinstance(body, dict):
                 raise CommandFailed(f"document {number} of {file} is no {noun}: write {fields}.", ExitCode.USAGE)
-            place = f"{'standard input' if file == '-' else file}, document {number}"
-            yield (f"{place}, {noun} {position}" if len(several) > 1 else place), body
+            yield Placed(body, file, place)
 
 
-def _of_file(file: str) -> Iterator[Any]:
-    """The documents of a file that are not empty."""
-    text, counted = _text(file), _Counted(file)
+def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
+    """The documents of a file that are not empty, with the nodes that they were made of."""
+    text, counted = input_files.read_text(file, BYTES_MAX), _Counted(file)
+    yaml = YAML(typ="safe", pure=True)
     try:
-        documents = list(YAML(typ="safe", pure=True).load_all(text))
+        documents = [(yaml.constructor.construct_document(node), node) for node in yaml.compose_all(text)]
     except MarkedYAMLError as wrong:
         mark = wrong.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise CommandFailed(f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", ExitCode.USAGE) from None
     except (YAMLError, ValueError, RecursionError) as wrong:
         raise CommandFailed(f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", ExitCode.USAGE) from None
-    return (counted.plain(document, 0) for document in documents if document is not None)
+    return ((counted.plain(document, 0), node) for document, node in documents if document is not None)
 
 
-def _text(file: str) -> str:
-    try:
-        raw = sys.stdin.buffer.read(BYTES_MAX + 1) if file == "-" else Path(file).read_bytes()[: BYTES_MAX + 1]
-    except OSError as wrong:
-        raise CommandFailed(f"{file} cannot be read: {wrong.strerror}.", ExitCode.USAGE) from None
-    if len(raw) > BYTES_MAX:
-        raise CommandFailed(f"{file} has more than {BYTES_MAX} bytes: split it.", ExitCode.USAGE)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as wrong:
-        raise CommandFailed(f"{file} is not UTF-8 (byte {wrong.start}).", ExitCode.USAGE) from None
+def _inside(node: Node, step: str) -> tuple[int, Node] | None:
+    """Return the line and the node of a key or a position; None if there is none."""
+    if isinstance(node, SequenceNode):
+        known = step.isdigit() and len(step) < len(str(VALUES_MAX)) and int(step) < len(node.value)
+        return (node.value[int(step)].start_mark.line, node.value[int(step)]) if known else None
+    if isinstance(node, MappingNode):
+        return next(((key.start_mark.line, value) for key, value in node.value if key.value == step), None)
+    return None
 
 
 class _Counted:
