@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
+import typer
 
 from cli.desk import open_desk, problem
-from opsjobs.cli.client import RequestRefused
+from opsjobs.cli.app import app
+from opsjobs.cli.client import Client, RequestRefused
+from opsjobs.cli.endpoint import ServiceEndpoint
+from opsjobs.cli.option_names import OPTIONS, in_options
+from opsjobs.model.secret import Secret
 
 
 @pytest.mark.parametrize(
@@ -44,3 +54,53 @@ def test_a_refused_schedule_names_its_options(path: str, service: str, shown: st
     ):
         client.post(path, {})
     assert str(refused.value) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer", "shown"),
+    [
+        ("/run", "/actions/0/timeout", "--timeout"),
+        ("/run", "/actions/0/become/user", "--become-user"),
+        ("/run", "/policy/max_parallel", "--parallel"),
+        ("/jobs/5/execute", "/targets/selector", "--selector"),
+        ("/jobs/5/execute", "/parameters/env", "--param env"),
+        ("/targets", "/name", "NAME"),
+        ("/targets", "/labels/env", "--label env"),
+        ("/targets/7", "/name", "--name"),
+        ("/targets/7/maintenance", "/duration", "--for"),
+        ("/target-groups/7", "/selector", "--selector"),
+        ("/credentials", "/private_key", "--key"),
+        ("/credentials", "/source/path", "--vault-path"),
+        ("/jobs", "/actions/0/timeout", "/actions/0/timeout"),
+        ("/jobs/apply", "/jobs/0/name", "/jobs/0/name"),
+        ("/targets/import", "/targets/0/name", "/targets/0/name"),
+    ],
+)
+def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(path: str, pointer: str, shown: str) -> None:
+    assert (
+        in_options(f"{pointer}: it is wrong.\n  {pointer}: so is this.", path) == f"{shown}: it is wrong.\n  {shown}: so is this."
+    )
+
+
+def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
+    with open_desk(lambda _: problem(422, "no", "/port: it is wrong.")) as desk:
+        place = ServiceEndpoint(f"{desk.url}/ops", Secret("opsc_ada"), local=True, data_dir=Path("/nowhere"))
+        with Client(place) as client, pytest.raises(RequestRefused) as refused:
+            client.post("/targets", {})
+    assert desk.asked[0].path == "/ops/targets"
+    assert str(refused.value) == "--port: it is wrong."
+
+
+@pytest.mark.parametrize(("command", "table"), [(command, table) for _, command, table in OPTIONS])
+def test_each_option_that_is_named_in_place_of_a_field_exists(command: str, table: Mapping[str, str]) -> None:
+    found: Any = typer.main.get_command(app)
+    for word in command.split():
+        found = found.get_command(None, word)
+        assert found is not None, command
+    known = {name for parameter in found.params for name in parameter.opts}
+    arguments = [parameter for parameter in found.params if parameter.param_type_name == "argument"]
+    known |= {
+        word for argument in arguments for word in re.findall(r"[A-Z]+", f"{argument.name}".upper() + f" {argument.metavar}")
+    }
+    named = {word for words in table.values() for word in re.findall(r"--[a-z-]+|[A-Z]{2,}", words)}
+    assert named <= known

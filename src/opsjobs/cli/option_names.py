@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"override_safety: true and a reason"), "--override-safety REASON"),
@@ -26,20 +26,130 @@ _OF_SCHEDULES = {
     "start_at": "--start",
     "end_at": "--end",
     "calendars": "--calendar",
+    "misfire": "--misfire",
     "misfire_window": "--misfire-window",
+    "overlap": "--overlap",
+    "dst_gap": "--dst-gap",
+    "dst_fold": "--dst-fold",
     "max_firings": "--max-firings",
     "jitter": "--jitter",
     "anchor": "--anchor",
     "name": "--name",
-    "from": "--from",
 }
-_FIELD = re.compile(r"^( *)/(?:schedule/)?([a-z_]+)(?:/\d+)?(?=: )", re.MULTILINE)
+_SELECTION = {"targets": "--target", "targets/ids": "--target", "targets/groups": "--group", "targets/selector": "--selector"}
+_LAUNCH = {**_SELECTION, "parameters": "--param", "reason": "--reason", "override_safety": "--override-safety"}
+_RUN = {
+    **_LAUNCH,
+    "actions/command": "COMMAND",
+    "actions/script": "--script",
+    "actions/script_base64": "--script",
+    "actions/args": "COMMAND",
+    "actions/interpreter": "--interpreter",
+    "actions/env": "--env",
+    "actions/cwd": "--cwd",
+    "actions/timeout": "--timeout",
+    "actions/become": "--become",
+    "actions/become/user": "--become-user",
+    "actions/become/method": "--become-method",
+    "actions/become/credential": "--become-credential",
+    "policy/max_parallel": "--parallel",
+}
+_TARGET = {
+    "port": "--port",
+    "credential": "--credential",
+    "groups": "--group",
+    "jump": "--jump",
+    "zone": "--zone",
+    "slots": "--slots",
+    "transport": "--transport",
+    "host_key_policy": "--host-key-policy",
+}
+_SECRETS = {
+    "private_key": "--key",
+    "passphrase": "--passphrase-file",
+    "certificate": "--certificate",
+    "password": "--password",
+    "keytab": "--keytab",
+    "value": "--secret-file",
+}
+_CREDENTIAL = {
+    **_SECRETS,
+    "name": "NAME",
+    "type": "--type",
+    "username": "--username",
+    "principal": "--username",
+    "source/path": "--vault-path",
+    "source/role": "--vault-role",
+    "source/mount": "--vault-mount",
+    "source/fields": "--vault-field",
+    "source/version": "--vault-version",
+    "source/namespace": "--vault-namespace",
+    "source/authority": "--ssh-ca",
+    "source/principals": "--principal",
+    "source/validity": "--validity",
+}
+_GROUP = {"description": "--description", "targets": "--target", "groups": "--group", "selector": "--selector"}
+
+OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    (r"/jobs/\d+/schedules", "schedules add", _OF_SCHEDULES),
+    (r"/schedules/\d+", "schedules update", _OF_SCHEDULES),
+    (r"/schedules/preview", "schedules preview", {**_OF_SCHEDULES, "from": "--from"}),
+    (r"/run", "run", _RUN),
+    (r"/jobs/\d+/execute", "jobs run", _LAUNCH),
+    (r"/jobs/\d+/clone", "jobs clone", {"name": "--name"}),
+    (
+        r"/executions/[^/]+/retry",
+        "executions retry",
+        {"which": "--which", "targets": "--target", "reason": "--reason", "override_safety": "--override-safety"},
+    ),
+    (r"/targets", "targets add", {**_TARGET, "name": "NAME", "host": "HOST", "labels": "--label", "host_keys": "--host-key"}),
+    (
+        r"/targets/[^/]+",
+        "targets set",
+        {**_TARGET, "labels": "label", "name": "--name", "host": "--host", "platform": "--platform", "durable": "--durable"},
+    ),
+    (
+        r"/targets/[^/]+/maintenance",
+        "targets maintenance",
+        {"until": "--until", "duration": "--for", "reason": "--reason", "off": "--end"},
+    ),
+    (r"/target-groups", "groups add", {**_GROUP, "name": "NAME"}),
+    (r"/target-groups/[^/]+", "groups change", {**_GROUP, "name": "--name"}),
+    (r"/credentials", "credentials add", _CREDENTIAL),
+    (r"/credentials/[^/]+/rotate", "credentials rotate", _SECRETS),
+    (
+        r"/credentials/[^/]+/bound-to",
+        "credentials bind",
+        {"targets": "--target", "groups": "--group", "jobs": "--job"},
+    ),
+)
+"""Of each path to which a command sends its options: the command, and the option or argument that fills each field."""
+
+_BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
+_POINTER = re.compile(r"^( *)(/\S+?)(?=: )", re.MULTILINE)
 
 
 def in_options(words: str, path: str) -> str:
     """Return a refusal at this path with options and commands in place of the fields and routes that they stand for."""
-    if re.search(r"/schedules(/\d+|/preview)?$", path):
-        words = _FIELD.sub(lambda field: field[1] + _OF_SCHEDULES.get(field[2], field[0].strip()), words)
+    table = next((table for of, table in _BY_PATH if of.fullmatch(path)), None)
+    if table is not None:
+        words = _POINTER.sub(lambda found: found[1] + _option_of(found[2], table), words)
     for pattern, replacement in _REPLACED:
         words = pattern.sub(replacement, words)
     return words
+
+
+def _option_of(pointer: str, table: Mapping[str, str]) -> str:
+    """Return the option that fills a field, with the name that follows it there; the pointer if none does.
+
+    >>> _option_of("/targets/ids/0", _LAUNCH), _option_of("/parameters/env", _LAUNCH)
+    ('--target', '--param env')
+    """
+    steps = [step for step in pointer.split("/")[1:] if not step.isdigit()]
+    if steps[:1] == ["schedule"]:  # of a preview
+        del steps[0]
+    for length in range(len(steps), 0, -1):
+        option = table.get("/".join(steps[:length]))
+        if option is not None:
+            return " ".join([option, *steps[length:]])
+    return pointer
