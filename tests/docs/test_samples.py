@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ from opsjobs.cli import yaml_documents
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.events import SOURCE, EventType, cloud_event
 from opsjobs.model.job import JobDraft
+from opsjobs.model.safety_verdict import worst
+from opsjobs.safety import Context, policy
+from opsjobs.safety.judging import judge
 from opsjobs.settings import names
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.store.transaction import Database
@@ -55,9 +58,38 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
     for sample in all_samples("yaml"):
         file = tmp_path / "bodies.yaml"
         file.write_text(sample.text)
+        if sample.note == "policies":
+            assert policy.read(sample.text).policies
+            continue
         draft = CalendarDraft if sample.note == "calendars" else JobDraft
         for body in yaml_documents.bodies([str(file)]):
             assert draft.model_validate(body).name == body["name"], sample
+
+
+@pytest.mark.parametrize("page", ["docs/strategies.md", "docs/workflows.md"])
+def test_a_job_in_yaml_is_the_one_in_json_beside_it(page: str, tmp_path: Path) -> None:
+    (body,) = [json.loads(one.text) for one in samples(page, "json") if one.note == "POST /jobs"]
+    file = tmp_path / "job.yaml"
+    file.write_text("---\n".join(one.text for one in samples(page, "yaml")))
+    (written,) = yaml_documents.bodies([str(file)])
+    assert JobDraft.model_validate(written) == JobDraft.model_validate(body)
+
+
+def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_labelled_machines() -> None:
+    (sample,) = [one for one in all_samples("yaml") if "patched in waves" in one.text]
+    (job,) = yaml_documents.bodies([str(ROOT / "examples/patch-and-reboot.yaml")])
+    (restart,) = [action["command"] for action in job["actions"] if action.get("key") == "restart"]
+    labelled, bare = frozenset({"patch=waves"}), frozenset({"os=debian"})
+
+    def verdict(text: str, share: float, targets: Sequence[frozenset[str]]) -> str:
+        context = Context(frozenset().union(*targets), share, 46)
+        found = policy.read(text).judged(judge("bash", restart, context=context), context, targets)
+        return worst(finding.severity for finding in found).value
+
+    assert verdict("policies: []", 0.54, [labelled] * 46) == "block"
+    assert verdict(sample.text, 0.54, [labelled] * 46) == "warn"
+    assert verdict(sample.text, 0.54, [*([labelled] * 45), bare]) == "block"
+    assert verdict(sample.text, 0.8, [labelled] * 46) == "block"
 
 
 # --- shell

@@ -419,3 +419,5 @@ aws s3 rb s3://backups --force
 gpg --batch --yes -c --passphrase x -o /srv/a.gpg /srv/data.db && shred -u /srv/data.db
 efibootmgr -b 0000 -B
 timedatectl set-time '1990-01-01 00:00:00'
+mv -f /usr/sbin/sshd.session-split /usr/sbin/sshd
+mv /usr/bin/true /usr/sbin/sshd
