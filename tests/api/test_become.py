@@ -32,11 +32,11 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
 @pytest.mark.parametrize(
     ("fields", "pointer", "words"),
     [
-        ({"actions": acts(user="-rf")}, "/actions/0/become/user", "pattern"),
-        ({"actions": acts(user="a b")}, "/actions/0/become/user", "pattern"),
-        ({"actions": acts(user="a;b")}, "/actions/0/become/user", "pattern"),
-        ({"actions": acts(user="root\n")}, "/actions/0/become/user", "pattern"),
-        ({"actions": acts(user="")}, "/actions/0/become/user", "pattern"),
+        ({"actions": acts(user="-rf")}, "/actions/0/become/user", "name of an account"),
+        ({"actions": acts(user="a b")}, "/actions/0/become/user", "name of an account"),
+        ({"actions": acts(user="a;b")}, "/actions/0/become/user", "name of an account"),
+        ({"actions": acts(user="root\n")}, "/actions/0/become/user", "name of an account"),
+        ({"actions": acts(user="")}, "/actions/0/become/user", "name of an account"),
         ({"actions": acts(method="pbrun")}, "/actions/0/become/method", "'sudo', 'su' or 'doas'"),
         ({"actions": acts(password="x")}, "/actions/0/become/password", "no such field"),
         ({"actions": acts(method="doas", credential="sudo-pw")}, "/actions/0/become", "nopass"),

@@ -145,3 +145,32 @@ async def test_the_kind_of_an_action_is_no_step_of_the_path(database: Database) 
         body = job(policy={"gate": {"check": {"type": "command"}}})
         refused = problem(await ada.http.post("/jobs", json=body), 422, "invalid")
         assert refused["errors"][0]["pointer"] == "/policy/gate/check/command"
+
+
+async def test_a_field_that_was_probably_meant_is_named_at_its_place(database: Database) -> None:
+    async with desk(database) as ada:
+        action = {"type": "file_transfer", "direction": "upload", "source": "1", "dest": "/etc/app.conf"}
+        refused = problem(await ada.http.post("/jobs", json=job(actions=[action])), 422, "invalid")
+        told = {error["pointer"]: error["detail"] for error in refused["errors"]}
+        assert told["/actions/0/dest"] == "there is no such field here; did you mean 'destination'?"
+
+
+async def test_a_pointer_leads_into_the_body_as_it_was_sent(database: Database) -> None:
+    async with desk(database) as ada:
+        body = {"name": "key", "type": "ssh_key", "username": "ada", "source": {"backend": "vault", "pth": "x"}}
+        refused = problem(await ada.http.post("/credentials", json=body), 422, "invalid")
+        assert {error["pointer"] for error in refused["errors"]} == {"/source/pth", "/source/path"}
+        parameters = [{"name": "days", "type": "integer", "default": {"a": 1}}]
+        refused = problem(await ada.http.post("/jobs", json=job(parameters=parameters)), 422, "invalid")
+        assert {error["pointer"] for error in refused["errors"]} == {"/parameters/0/default"}
+        refused = problem(
+            await ada.http.post("/targets", json={"name": "web-1", "host": "h", "labels": {"a b": "c"}}), 422, "invalid"
+        )
+        assert {error["pointer"] for error in refused["errors"]} == {"/labels/a b"}
+
+
+async def test_a_body_of_a_thousand_unknown_fields_is_refused_with_the_first_hundred(database: Database) -> None:
+    async with desk(database) as ada:
+        refused = problem(await ada.http.post("/jobs", json={f"field_{n}": n for n in range(1_000)}), 422, "invalid")
+        assert len(refused["errors"]) == 100
+        assert "more in errors" in refused["detail"]

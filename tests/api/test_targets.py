@@ -54,7 +54,7 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         ({"slots": 0}, "/slots"),
         ({"slots": 10**30}, "/slots"),
         ({"labels": {"env": 1}}, "/labels/env"),
-        ({"labels": {"-env": "x"}}, "/labels/-env/[key]"),
+        ({"labels": {"-env": "x"}}, "/labels/-env"),
         ({"credential": "nobody"}, "/credential"),
         ({"jump": "nobody"}, "/jump"),
         ({"host_keys": ["junk"]}, "/host_keys/0"),

@@ -12,6 +12,7 @@ from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
 from opsjobs.store.approvals import APPROVALS
@@ -20,7 +21,7 @@ from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["approvals"])
 
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hash = Annotated[str, Field(pattern=text_patterns.SHA256)]
 
 
 class RejectDraft(ApiModel):

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import check, requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.store import audit
 from opsjobs.store.audit_log import AUDIT
@@ -43,7 +44,7 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
 async def verify(
     services: ServicesDep,
     after: After = None,
-    head: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="A noted hash to look for.")] = None,
+    head: Annotated[str | None, Query(pattern=text_patterns.SHA256, description="A noted hash to look for.")] = None,
 ) -> Response:
     """Walks along 2,000 rows: `broken` is the first that does not fit, `next` the `after` to go on with, null at the end.
 

@@ -22,6 +22,7 @@ from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder, RunDraft
@@ -43,7 +44,7 @@ router = APIRouter(tags=["executions"])
 Prefer = Annotated[
     str | None, Header(description=f"`wait=N`: answer when it has ended, within N seconds (≤ {WAIT_SECONDS_MAX}).")
 ]
-ActionKey = Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Compare only this action.")]
+ActionKey = Annotated[str | None, Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action.")]
 
 
 class ExecuteDraft(Overriding):

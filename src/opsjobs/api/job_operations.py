@@ -19,6 +19,7 @@ from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.safety_override import check_override
 from opsjobs.engine.launching.preview import preview
 from opsjobs.engine.launching.validation import SafetyReport, Sight, judged, vetted
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobDraft, LaunchOrder
@@ -32,7 +33,7 @@ router = APIRouter(tags=["jobs"])
 class CloneDraft(Overriding):
     """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
 
-    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=text_patterns.TITLE)
 
 
 @router.post(
@@ -43,7 +44,7 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
     try:
         draft = JobDraft.model_validate(body)
     except ValidationError as wrong:
-        return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors())).data())
+        return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors(), body)).data())
     return JSONResponse((await _judged(request, draft)).data())
 
 

@@ -19,6 +19,7 @@ from opsjobs.api.executions import Known, known
 from opsjobs.api.line_assembler import LineAssembler
 from opsjobs.api.long_lived import Download
 from opsjobs.composition import Services
+from opsjobs.model import text_patterns
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import LogEntry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
@@ -28,7 +29,7 @@ PAGE_ENTRIES = 1_000
 PAGE_BYTES = 1 << 20
 
 router = APIRouter(tags=["executions"])
-_TEXT = r"^[^\x00-\x1f]*$"
+_TEXT = text_patterns.LINE_OR_NOTHING
 _FORMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/plain": {}, "application/octet-stream": {}, "application/x-ndjson": {}}}
 }

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
+from opsjobs.model.api_model import snake_case
 from opsjobs.model.errors import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
 from opsjobs.model.validation_messages import plain_words
 from opsjobs.telemetry import log
@@ -120,8 +121,8 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     if unreadable is not None:
         return Problem.of(request.scope, unreadable)
     told = raised.errors()
-    errors = field_errors(told)
-    more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
+    errors = field_errors(told[:ERRORS_TOLD_AT_MOST], raised.body)
+    more = f" ({len(told) - 1} more in errors)" if len(told) > 1 else ""
     code = errors[0].code if _is_ours(told[0]) else "invalid"
     return Problem(request.scope, 422, code, _sentence(errors[0]) + more, errors=errors)
 
@@ -138,18 +139,18 @@ async def _on_http(request: Request, raised: Exception) -> Response:
             return Problem(request.scope, status, HTTPStatus(status).name.lower(), str(raised.detail), headers=raised.headers)
 
 
-def field_errors(told: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+def field_errors(told: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
     """Pydantic's errors as ours, with pointers into the body."""
-    return [_field_error(error) for error in told]
+    return [_field_error(error, body) for error in told]
 
 
-def _field_error(error: Mapping[str, Any]) -> FieldError:
+def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
     place, *steps = error["loc"] if error["loc"][:1] in _PLACES else ("body", *error["loc"])
     detail = plain_words(error)
     if place == "body":
         if error["type"] == "missing" and not steps:
             detail = "The request needs a JSON body"
-        steps = _without_tags(steps)
+        steps = _steps_into(body, _without_kinds(steps), is_missing=error["type"] == "missing")
         if _is_ours(error):
             steps, detail = [*steps, *error["ctx"]["at"]], error["ctx"]["detail"]
         return FieldError(pointer(steps), detail, str(error["type"]))
@@ -161,8 +162,8 @@ def _is_ours(error: Mapping[str, Any]) -> bool:
     return "at" in (error.get("ctx") or {})
 
 
-def _without_tags(steps: Sequence[Any]) -> list[Any]:
-    """The path in the body: pydantic puts the kind of an action between its position and its fields."""
+def _without_kinds(steps: Sequence[Any]) -> list[Any]:
+    """The path without the kind that pydantic puts between the position of an action and its fields: it may be a field's name, too."""
     return [
         step
         for i, step in enumerate(steps)
@@ -170,6 +171,33 @@ def _without_tags(steps: Sequence[Any]) -> list[Any]:
             step in KINDS and i > 0 and (steps[i - 1] == "check" or (isinstance(steps[i - 1], int) and steps[i - 2] == "actions"))
         )
     ]
+
+
+def _steps_into(body: Any, steps: Sequence[Any], *, is_missing: bool) -> list[Any]:
+    """Return the path in the body: without other tags and types that pydantic puts between its steps.
+
+    `is_missing`: the last step is a field that is not there.
+    """
+    if not isinstance(body, dict | list):
+        return [*steps]
+    found: list[Any] = []
+    at = body
+    for number, step in enumerate(steps, start=1):
+        if isinstance(at, dict) and (key := _key_of(at, step)) is not None:
+            at = at[key]
+        elif isinstance(at, list) and isinstance(step, int) and 0 <= step < len(at):
+            at = at[step]
+        elif not (is_missing and number == len(steps)):
+            continue
+        found.append(step)
+    return found
+
+
+def _key_of(body: Mapping[Any, Any], step: Any) -> Any:
+    """Return the key of a step in a body, perhaps in another spelling; None if it has none."""
+    if step in body or not isinstance(step, str):
+        return step if step in body else None
+    return next((key for key in body if isinstance(key, str) and snake_case(key) == step), None)
 
 
 def _sentence(error: FieldError) -> str:

@@ -174,4 +174,4 @@ def _validated(model: type[Draft], body: Any) -> Draft:
         return model.model_validate(body)
     except ValidationError as wrong:
         errors = [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_url=False)]
-        raise RequestValidationError(errors) from None
+        raise RequestValidationError(errors, body=body) from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Size
 from opsjobs.model.approvers import Approvers
 from opsjobs.model.draft_error import fault
@@ -18,11 +18,8 @@ from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.spool_identity import Durability
 from opsjobs.model.target import Name, SelectionDraft
 
-KEY = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+KEY = text_patterns.ACTION_KEY
 SCRIPT_BYTES_MAX = 256 << 10
-_INTERPRETER = r"^(bash|sh|python|powershell|pwsh|cmd|node|perl|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$"
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ACCOUNT = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$"
 
 
 def _as_text(value: object) -> object:
@@ -32,12 +29,12 @@ def _as_text(value: object) -> object:
 def _as_reference(value: object) -> object:
     """A uuid has one spelling here, so that what is named by it can be looked up as text."""
     text = _as_text(value)
-    return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else text
+    return text.lower() if isinstance(text, str) and text_patterns.UUID.fullmatch(text) else text
 
 
-Path = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00-\x1f]+$")]
+Path = Annotated[str, Field(min_length=1, max_length=4_096, pattern=text_patterns.LINE)]
 Argument = Annotated[str, BeforeValidator(_as_text), Field(max_length=32_768)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+VariableName = Annotated[str, Field(pattern=text_patterns.VARIABLE_NAME)]
 
 
 class BecomeDraft(ApiModel):
@@ -46,7 +43,7 @@ class BecomeDraft(ApiModel):
     doas takes passwords from a terminal alone, and there is none.
     """
 
-    user: str = Field(default="root", pattern=_ACCOUNT)
+    user: str = Field(default="root", pattern=text_patterns.ACCOUNT)
     method: Literal["sudo", "su", "doas"] = "sudo"
     credential: Name | None = None
 
@@ -120,7 +117,7 @@ class ScriptAction(RunningAction):
     """
 
     type: Literal["script"] = "script"
-    interpreter: str = Field(default="bash", pattern=_INTERPRETER)
+    interpreter: str = Field(default="bash", pattern=text_patterns.INTERPRETER)
     script: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)
     script_base64: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX * 4 // 3 + 4)
     args: list[Argument] = Field(default_factory=list, max_length=1_000)
@@ -158,9 +155,9 @@ class FileTransferAction(ActionDraft):
     direction: Literal["upload", "download"]
     source: Annotated[Path, BeforeValidator(_as_text)]
     destination: Path | None = None
-    mode: str | None = Field(default=None, pattern=r"^[0-7]{3,4}$")
-    owner: str | None = Field(default=None, pattern=_ACCOUNT)
-    group: str | None = Field(default=None, pattern=_ACCOUNT)
+    mode: str | None = Field(default=None, pattern=text_patterns.FILE_MODE)
+    owner: str | None = Field(default=None, pattern=text_patterns.ACCOUNT)
+    group: str | None = Field(default=None, pattern=text_patterns.ACCOUNT)
     unpack: bool = False
 
     @model_validator(mode="before")

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from opsjobs.model.instants import in_reach
+from opsjobs.model.near_names import UnknownField
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
 
 Duration = Annotated[
@@ -91,13 +92,16 @@ class ApiModel(BaseModel):
     def _snake_case(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        known, scalars = cls.model_fields, _scalars(cls)
+        known, scalars, names = cls.model_fields, _scalars(cls), _names(cls)
         respelt: dict[Any, Any] = {}
         for key, value in body.items():
             snake = snake_case(key) if isinstance(key, str) and key not in known else key
             name = snake if snake in known else key
             if name in respelt:
                 raise ValueError(f"{name} is given twice, in two spellings")
+            if isinstance(name, str) and name not in names:
+                respelt[name] = UnknownField(snake, names)  # refused by the model; this names the field that was meant
+                continue
             kinds = scalars.get(name) if isinstance(name, str) else None
             respelt[name] = value if kinds is None else _as_it_is(value, kinds)
         return respelt
@@ -117,6 +121,12 @@ class Overriding(ApiModel):
 
 # What no field takes: its own words of refusal, at its own place, are the best.
 _OF_ANOTHER_TYPE = object()
+
+
+@cache
+def _names(model: type[ApiModel]) -> tuple[str, ...]:
+    """The names that a body may use."""
+    return tuple(field.alias or name for name, field in model.model_fields.items())
 
 
 @cache

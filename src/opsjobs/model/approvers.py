@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.draft_error import fault
 from opsjobs.model.target import Name
@@ -14,7 +15,7 @@ APPROVERS_MAX = 20
 EXPIRES_SECONDS = 86_400.0
 EXPIRES_SECONDS_MAX = 30 * 86_400.0
 
-RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+RoleName = Annotated[str, Field(pattern=text_patterns.ROLE)]
 
 
 class Approvers(ApiModel):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.naming import Title
@@ -147,7 +148,7 @@ class WindowDraft(ApiModel):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
+    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=text_patterns.LINE)
     from_: Moment | None = Field(default=None, alias="from")
     until: Moment | None = None
     weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(default=None, min_length=1, max_length=7)

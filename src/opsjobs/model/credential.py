@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.secret_source import Source, unfit_source
@@ -16,8 +17,8 @@ from opsjobs.model.target import Name
 SECRET_CHARACTERS_MAX = 65_536
 _Text = Annotated[SecretStr, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]
 _Public = Annotated[str, Field(min_length=1, max_length=SECRET_CHARACTERS_MAX)]
-_Username = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\-\x00-\x1f][^\s\x00-\x1f]*$")]
-_Principal = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.$][A-Za-z0-9_.$/-]*@[A-Za-z0-9][A-Za-z0-9.-]*$")]
+_Username = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.USERNAME)]
+_Principal = Annotated[str, Field(max_length=200, pattern=text_patterns.KERBEROS_PRINCIPAL)]
 
 PARTS = ("password", "private_key", "passphrase", "certificate", "keytab", "value")
 VALUE_CHARACTERS_MAX = 32_768

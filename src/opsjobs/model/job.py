@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
 from opsjobs.model.api_model import ApiModel, Overriding, snake_case, stored
@@ -91,7 +92,7 @@ class RunDraft(Overriding, _Work):
 class JobDraft(_Work):
     """Body of POST and PUT /jobs. `parameters` are declarations: what an execution may be given."""
 
-    name: Title = Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title = Field(min_length=1, max_length=200, pattern=text_patterns.TITLE)
     description: str = Field(default="", max_length=10_000)
     job_type: JobType | None = None
     state: Literal["draft", "active"] = "active"

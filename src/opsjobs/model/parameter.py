@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
@@ -19,7 +20,7 @@ from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
 
 PARAMETERS_MAX = 100
-NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+NAME = text_patterns.PARAMETER_NAME
 _URL_CHARACTERS = re.compile(r"[\x21-\x7e]+")
 Scalar = str | bool | int | float
 Choices = Annotated[list[Scalar], Field(min_length=1, max_length=1_000)]

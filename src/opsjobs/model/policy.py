@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.action import CheckAction
 from opsjobs.model.api_model import ApiModel, Duration, Pause
 from opsjobs.model.approvers import ApprovalPolicy
@@ -19,7 +20,7 @@ from opsjobs.model.target import Name
 CHECK_KEY = "gate-check"
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")
 
-Share = Annotated[str, Field(pattern=r"^\d{1,3}(\.\d{1,3})?%$")]
+Share = Annotated[str, Field(pattern=text_patterns.SHARE)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | Share
 """A count, or a share such as "20%"."""
 
@@ -77,7 +78,7 @@ class Policy(ApiModel):
     waves: list[Amount] = Field(default_factory=list, max_length=100)
     gate: WaveGate | None = None
     max_fail: Amount | None = None
-    order: str = Field(default="inventory", pattern=r"^(inventory|name|reverse|random|label:[A-Za-z0-9][A-Za-z0-9_./-]{0,62})$")
+    order: str = Field(default="inventory", pattern=text_patterns.ORDER)
     priority: int = Field(default=5, ge=1, le=10)
     retry: RetryPolicy | None = None
     on_lost: Literal["ask", "retry", "bury"] = "ask"

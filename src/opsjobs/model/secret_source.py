@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
 
 VALIDITY_SECONDS = 300.0
@@ -41,8 +42,8 @@ def _network(text: str) -> str:
 
 Segments = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_segments)]
 Part = Literal["password", "private_key", "passphrase", "certificate", "value"]
-FieldName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
-Principal = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@$+][A-Za-z0-9_.@$+-]{0,127}$")]
+FieldName = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.LINE)]
+Principal = Annotated[str, Field(pattern=text_patterns.SSH_PRINCIPAL)]
 Validity = Annotated[Duration, Field(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECONDS_MAX)]
 
 
@@ -104,7 +105,7 @@ class VaultSshSource(_Certified):
 
     backend: Literal["vault_ssh"]
     mount: Segments = "ssh"
-    role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,126}$")]
+    role: Annotated[str, Field(pattern=text_patterns.VAULT_ROLE)]
     key_id: bool = True
     namespace: Segments | None = None
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from opsjobs.model import text_patterns
+from opsjobs.model.near_names import UnknownField
+
 _PREFIXES = ("Value error, ", "Assertion failed, ")
 _DATE = "it must be a date and time such as 2026-12-01T09:00:00Z"
 _WHOLE = "it must be a whole number"
@@ -15,7 +18,6 @@ _BOOLEAN = "it must be true or false"
 _OBJECT = "it must be an object with named fields"
 _WORDS = {
     "missing": "it is required",
-    "extra_forbidden": "there is no such field here",
     "timezone_aware": "it needs a time zone: Z, or an offset such as +01:00",
     "datetime_type": _DATE,
     "datetime_parsing": _DATE,
@@ -38,7 +40,6 @@ _WORDS = {
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be less than {lt}",
     "less_than_equal": "it must be at most {le}",
-    "string_pattern_mismatch": "it must match the pattern {pattern}",
 }
 _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
 
@@ -49,6 +50,12 @@ def plain_words(error: Mapping[str, Any]) -> str:
     if kind == "string_type":
         is_scalar = isinstance(given, int | float)
         return "it must be a text: put it in quotes" if is_scalar else "it must be a text"
+    if kind == "extra_forbidden":
+        near = given.near if isinstance(given, UnknownField) else None
+        return "there is no such field here" + (f"; did you mean {near!r}?" if near else "")
+    if kind == "string_pattern_mismatch":
+        pattern = str(context.get("pattern"))
+        return f"it must {text_patterns.WORDS.get(pattern, f'match the pattern {pattern}')}"
     if kind in _CHOICES and _CHOICES[kind] in context:
         return _choice(str(context[_CHOICES[kind]]), given)
     if kind in _WORDS:

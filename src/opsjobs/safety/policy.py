@@ -10,17 +10,19 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict, worst
+from opsjobs.model.validation_messages import plain_words
 from opsjobs.safety import Context
 
 POLICIES_MAX = 100
 TEXT_BYTES_MAX = 256 << 10
 RULE = "policy"
 
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}(=[^\s,=]{0,200})?$")]
-RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+Label = Annotated[str, Field(pattern=text_patterns.LABEL)]
+RuleName = Annotated[str, Field(pattern=text_patterns.RULE)]
 
 
 class SafetyPolicy(ApiModel):
@@ -113,4 +115,4 @@ def read(text: str) -> SafetyPolicies:
     except ValidationError as wrong:
         first = wrong.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise ValueError(f"the safety policy is wrong at {place or 'its top'}: {first['msg']}") from None
+        raise ValueError(f"the safety policy is wrong at {place or 'its top'}: {plain_words(first)}") from None

@@ -12,12 +12,12 @@ from uuid import UUID
 from psycopg import errors
 from psycopg.rows import DictRow
 
+from opsjobs.model import text_patterns
 from opsjobs.model.errors import Conflict, FieldError, NotFound, Precondition
 from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1
 _ID = re.compile(r"[1-9][0-9]{0,18}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Reference:
         """The same, and None for what can be neither."""
         if _ID.fullmatch(ref) and int(ref) <= BIGINT_MAX:
             return cls(int(ref), None)
-        if _UUID.fullmatch(ref):
+        if text_patterns.UUID.fullmatch(ref):
             return cls(None, UUID(ref))
         return None
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Pause, snake_case, stored
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
@@ -93,7 +94,7 @@ class ScheduleDraft(ApiModel):
     `context={"stored": True}` what was good when it was stored is not judged again.
     """
 
-    name: Title = Field(default="", max_length=200, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")
+    name: Title = Field(default="", max_length=200, pattern=text_patterns.TITLE)
     type: ScheduleType
     at: Instant | None = None
     local_time: LocalTime | None = None

@@ -1,0 +1,55 @@
+"""The name that was probably meant, for one that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+NAME_CHARACTERS_MAX = 64
+ABBREVIATION_CHARACTERS_MIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownField:
+    """Stands in a body for the value of a field that its model does not have; `fields` are those that it has."""
+
+    name: str
+    fields: Collection[str]
+
+    @property
+    def near(self) -> str | None:
+        """The field that was probably meant; worked out only if it is shown."""
+        return nearest(self.name, self.fields)
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that is most like this one, or that this one abbreviates; None if none is near.
+
+    >>> nearest("dest", ["source", "destination"])
+    'destination'
+    >>> nearest("cmd", ["cwd", "command"])
+    'command'
+    """
+    if len(name) > NAME_CHARACTERS_MAX:
+        return None
+    plain = _plain(name)
+    spelt = {_plain(one): one for one in known}
+    if plain in spelt:
+        return spelt[plain]
+    if len(plain) >= ABBREVIATION_CHARACTERS_MIN:
+        longer = [one for key, one in spelt.items() if _abbreviates(plain, key)]
+        if len(longer) == 1:
+            return longer[0]
+    close = get_close_matches(plain, spelt, n=1)
+    return spelt[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Return True if the name begins with the same letter and has all letters of the short one, in order."""
+    letters = iter(name)
+    return short[0] == name[:1] and len(short) < len(name) and all(letter in letters for letter in short)
