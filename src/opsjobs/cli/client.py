@@ -45,6 +45,10 @@ class RequestRefused(CommandFailed):
         self.code = code
         self.pointers = pointers
 
+    def reworded(self, message: str) -> RequestRefused:
+        """Return the same refusal in other words."""
+        return RequestRefused(message, self.status, self.code, self.pointers)
+
 
 class Client:
     """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
@@ -52,6 +56,7 @@ class Client:
     def __init__(self, place: ServiceEndpoint, logins: TokenStore | None = None) -> None:
         self.place = place
         self._login = None if logins is None else _AsLogin(place.url, logins)
+        self._base = urlsplit(place.url).path.rstrip("/")
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
         if place.token is not None:
             headers["authorization"] = f"Bearer {place.token.reveal()}"
@@ -223,7 +228,7 @@ class Client:
         errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
         code = str(problem.get("code") or "")
         raise RequestRefused(
-            self._told(answer.status_code, answer.request.url.path, problem, errors),
+            self._told(answer.status_code, answer.request.url.path.removeprefix(self._base), problem, errors),
             answer.status_code,
             code,
             tuple(str(e.get("pointer", "")) for e in errors),

@@ -2,8 +2,8 @@
 
 from opsjobs.store.migrations import files
 
-revision = "0036"
-down_revision = "0035"
+revision = "0038"
+down_revision = "0037"
 
 
 def upgrade() -> None:
