@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from opsjobs.model.quoting import Shell
+from opsjobs.model.quoting import Shell, posix
 from opsjobs.model.shell_context import NamePosition, places
-from opsjobs.model.template import Template, TemplateNames
+from opsjobs.model.template import Template, TemplateFault, TemplateNames
 
 CHARACTERS_MAX = 65_536
 HOSTILE: dict[str, tuple[Shell, str]] = {
@@ -23,6 +25,9 @@ HOSTILE: dict[str, tuple[Shell, str]] = {
     "arithmetic": ("posix", "((" * 16_000 + "${x}" * 8_000),
     "here-documents": ("posix", "<<A " * 12_000 + "\n" + "A\n" * 8_000),
     "here-documents without end": ("posix", "<<A " * 12_000 + "\n" + "b\n" * 8_000),
+    "declarations": ("posix", "then declare " * 4_500 + "${x}" * 1_500),
+    "names": ("posix", "test " + "${x}" * 16_000),
+    "indexes of assignments": ("posix", "(a[" * 16_000 + "${x}" * 4_000),
     "PowerShell": ("powershell", "a" * 30_000 + "${x}" * 8_000),
 }
 
@@ -57,7 +62,10 @@ def test_what_is_open_is_found_as_by_looking_back(seed: int) -> None:
     words = ["a[", "[", "]", "[[", "]]", " ", " -eq ", " -ne", "\n", "x", "_[", "${x}", "1"]
     text = "".join(choose.choice(words) for _ in range(choose.randrange(4, 40)))
     found = places(text, find, "posix")
-    assert [place.fault is not None for place in found] == faults_by_looking_back(text, found)
+    missed = [
+        place.start for place, fault in zip(found, faults_by_looking_back(text, found), strict=True) if fault and not place.fault
+    ]
+    assert missed == []
 
 
 def test_a_case_behind_a_substitution_in_quotes_makes_it_murky() -> None:
@@ -66,3 +74,62 @@ def test_a_case_behind_a_substitution_in_quotes_makes_it_murky() -> None:
     Template.command('case a in b) ;; esac; echo "$(ls)" ${x}', names)
     with pytest.raises(ValueError, match="nobody can follow"):
         Template.command('echo "$(case a in b) ls;; esac)" ${x}', names)
+
+
+EVALUATED = [
+    "let ${x}",
+    "true; let 'n = 1' ${x}",
+    "if let ${x}; then :; fi",
+    "declare -i n; declare -i n=${x}",
+    "typeset -ri n=${x}",
+    "declare ${x}=1",
+    "f() { local ${x}=1; }; f",
+    "b=(1); unset ${x}",
+    "read -r ${x} <<< 1",
+    "printf -v ${x} %s 1",
+    "[ -v ${x} ]",
+    "[[ -v ${x} ]]",
+    "test -v ${x}",
+    "a[ ${x} ]=1",
+    "a[\n${x}]=1",
+    "a[b[1] + ${x}]=1",
+    "a=([${x}]=1)",
+]
+PLAIN = [
+    "echo ${x}",
+    "export NAME=${x}",
+    "f() { local n=${x}; }; f",
+    "declare -r n=${x}",
+    "read -p ${x} answer < /dev/null",
+    "read -t ${x} answer < /dev/null",
+    "printf %s ${x}",
+    "[ -f ${x} ]",
+    "[ ${x} -eq 1 ]",
+    "test -n ${x}",
+    "grep -v ${x} /etc/hosts",
+    "echo let ${x}",
+    "systemctl restart nginx; curl ${x}",
+    "ls /srv/[a-z]* ${x}",
+    "n=${x}",
+]
+
+
+def rendered(command: str, value: str) -> str:
+    return Template.command(command, TemplateNames(["x"])).render({"x": value}.get, posix)
+
+
+@pytest.mark.parametrize("command", EVALUATED)
+def test_no_value_stands_where_bash_would_run_what_is_in_it(command: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    value = posix(f"b[$(touch {ran})]")
+    subprocess.run(["/bin/bash", "-c", command.replace("${x}", value)], capture_output=True, check=False)
+    assert ran.exists()
+    with pytest.raises(TemplateFault, match="stands where"):
+        rendered(command, "1")
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_where_bash_runs_nothing_a_value_may_stand(command: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    subprocess.run(["/bin/bash", "-c", rendered(command, f"b[$(touch {ran})]")], capture_output=True, check=False, timeout=20)
+    assert not ran.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from opsjobs.model.quoting import Shell
@@ -97,7 +97,15 @@ class _Scan:
 
 # Of bash: an index that is open, or what ends it; then [[, ]], what compares numbers between them, and case. Of those that may
 # overlap each one counts.
-_SUBSCRIPT = re.compile(r"[A-Za-z0-9_]\[|[\]\s]")
+_SUBSCRIPT = re.compile(r"(?P<open>[A-Za-z0-9_]\[|[\s(]\[(?![\s\[]))|[\]\s]")
+# Where a command begins, and what of it calculates: bash runs the $( ) that it finds in the index of a name there, quoted or not.
+_BEGINS = r"(?:\A|[;&|(){}\n]|\b(?:then|do|else|elif|if|while|until|time|builtin|command)[ \t])[ \t]*(?:![ \t]+)?"
+_CALCULATES = re.compile(_BEGINS + r"(?:let|(?:declare|typeset|local)[ \t][^;&|()\n]{0,200}?-[A-Za-z]{0,20}i)\b[^;&|\n]*")
+_NAMES = re.compile(_BEGINS + r"(?P<command>declare|typeset|local|unset|read|printf|test|\[\[?)[ \t](?P<words>[^;&|()\n]*)")
+_INDEX = re.compile(_BEGINS + r"[A-Za-z_]\w*\[")
+_LAST_WORDS_CHARACTERS_MAX = 200
+# Of read: what takes a value that is no name.
+_READ_OPTION = re.compile(r"-\w*[ptnNdiu]")
 _OPENED = re.compile(r"(?=\[\[)")
 _CLOSED = re.compile(r"(?=\]\])")
 _COMPARED = re.compile(r"(?=\s-(?:eq|ne|lt|le|gt|ge)\s)")
@@ -111,6 +119,25 @@ def _last_before(places: Sequence[int], at: int) -> int | None:
     return places[found - 1] if found else None
 
 
+def _inside(spans: Sequence[tuple[int, int]], at: int) -> bool:
+    """Return whether a place lies in one of these spans, which are in order and apart."""
+    found = bisect_left(spans, (at,)) - 1
+    return found >= 0 and at < spans[found][1]
+
+
+def _indexes(text: str) -> Iterator[tuple[int, int]]:
+    """Find the indexes of assignments, each to its closing bracket however many blanks are in it."""
+    end = 0
+    for match in _INDEX.finditer(text):
+        if match.start() < end:
+            continue
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += {"[": 1, "]": -1}.get(text[end], 0)
+            end += 1
+        yield match.start(), end
+
+
 class _Posix(_Scan):
     """sh, and what bash adds to it. In doubt a place is none."""
 
@@ -119,7 +146,10 @@ class _Posix(_Scan):
         self.here: list[tuple[str, bool]] = []
         self.murky = False
         self.doubles = 0
-        self._subscripts = [match.start() for match in _SUBSCRIPT.finditer(text)]
+        self._subscripts = [(match.start(), match["open"] is not None) for match in _SUBSCRIPT.finditer(text)]
+        self._calculates = [match.span() for match in _CALCULATES.finditer(text)]
+        self._indexes = list(_indexes(text))
+        self._naming = [(*match.span("words"), match["command"]) for match in _NAMES.finditer(text)]
         self._opened = [match.start() for match in _OPENED.finditer(text)]
         self._closed = [match.start() for match in _CLOSED.finditer(text)]
         self._compared = [match.start() for match in _COMPARED.finditer(text)]
@@ -136,10 +166,31 @@ class _Posix(_Scan):
     def more(self, match: re.Match[str]) -> str | None:
         if self.murky:
             return "behind a case inside of quotes, which nobody can follow"
-        before = _last_before(self._subscripts, match.start())
-        if before is not None and self.text[before] != "]" and not self.text[before].isspace():
+        at = match.start()
+        subscript = bisect_left(self._subscripts, (at, False))
+        if (subscript and self._subscripts[subscript - 1][1]) or _inside(self._calculates, at) or _inside(self._indexes, at):
             return "where the shell calculates"
+        if self._is_a_name(at):
+            return "where the name of a variable stands"
         return "in a [[ ]] that compares numbers (write [ ] instead)" if self._in_comparison(match.start()) else None
+
+    def _is_a_name(self, at: int) -> bool:
+        """Return whether a command takes the value for the name of a variable, whose index it would calculate."""
+        found = bisect_left(self._naming, (at + 1,)) - 1
+        if found < 0 or at > self._naming[found][1]:
+            return False
+        start, _, command = self._naming[found]
+        tail = self.text[max(start, at - _LAST_WORDS_CHARACTERS_MAX) : at]
+        *words, begun = ["", *tail.split(), *([""] if not tail or tail[-1].isspace() else [])]
+        before = words[-1] if words else ""
+        match command:
+            case "printf" | "test" | "[" | "[[":
+                return before == "-v" and begun == ""
+            case "read":
+                return begun == "" and _READ_OPTION.fullmatch(before) is None and "<" not in before
+            case "unset":
+                return True
+        return "=" not in begun
 
     def _in_comparison(self, at: int) -> bool:
         test = _last_before(self._opened, at - 1)
