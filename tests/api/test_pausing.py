@@ -45,7 +45,7 @@ async def test_what_ends_or_has_ended_is_neither_paused_nor_resumed(database: Da
 async def test_an_approval_is_listed_and_decided_once(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch([target(1)])
-        asked = await desk.services.ledger.ask_approval(1, "go", ApprovalTerms("May we?", expires_seconds=3_600))
+        asked = await desk.services.ledger.request_approval(1, "go", ApprovalTerms("May we?", expires_seconds=3_600))
         pending = (await desk.http.get("/approvals?status=pending")).json()["items"]
         assert [(a["id"], a["execution_id"], a["action"], a["message"], a["status"]) for a in pending] == [
             (asked.id, 1, "go", "May we?", "pending")
@@ -66,7 +66,7 @@ async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database
     async with live(database) as desk:
         await desk.story.launch([target(1)], commands=["a", "b"])
         run = (await desk.story.begin())["web-1"]
-        asked = await desk.services.ledger.ask_approval(1, "step-1", ApprovalTerms("May we?"))
+        asked = await desk.services.ledger.request_approval(1, "step-1", ApprovalTerms("May we?"))
         waits = RunMove(
             run.id,
             run.execution_id,
@@ -95,7 +95,7 @@ async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(database: D
 async def test_each_door_asks_for_its_permission(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch()
-        asked = await desk.services.ledger.ask_approval(1, "go", ApprovalTerms("May we?"))
+        asked = await desk.services.ledger.request_approval(1, "go", ApprovalTerms("May we?"))
         viewer, operator, manager = [await desk.as_role(role) for role in ("viewer", "operator", "manager")]
         for verb in ("pause", "resume"):
             problem(await desk.http.post(f"/executions/1/{verb}", headers=viewer), 403, "forbidden")

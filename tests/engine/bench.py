@@ -53,6 +53,7 @@ from opsjobs.store.files import Files
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Lease, Workers
@@ -155,7 +156,7 @@ class Bench:
     def transfers(self) -> TransferTools:
         """What the transfers of a new worker share; the last one is `self.chunks`."""
         self.chunks = Chunks(self.contents)
-        stores = (self.files, self.contents, self.artifacts, self.chunks, self.journal, self.metrics)
+        stores = (self.files, self.contents, self.artifacts, self.chunks, Outbox(self.database), self.metrics)
         return TransferTools(*stores, self.find_limits, self.standing)
 
     def machine(self, name: str) -> FakeMachine:
@@ -254,7 +255,7 @@ class Bench:
 
     async def bury(self, name: str = "worker-1") -> None:
         """Call a worker dead."""
-        assert await self.workers.bury(name) >= 1
+        assert await self.workers.reap(name) >= 1
 
     async def turn(self, seconds: float) -> None:
         """Turn the clock that processes agree on."""

@@ -52,7 +52,7 @@ async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_crede
         known = await credential(on)
         execution = await launch(on, as_user(user="postgres", method="su", credential="sudo-pw"), as_user(), "plain")
         await on.ended(execution)
-        spec = (await on.ledger.specs([execution.id]))[execution.id]
+        spec = (await on.ledger.load_specs([execution.id]))[execution.id]
     assert becomes(web) == [Become("postgres", "su", Secret(CANARY)), Become("root", "sudo"), None]
     assert spec.actions[0]["become"] == {"user": "postgres", "method": "su", "credential": "sudo-pw", "credential_id": known}
     assert CANARY not in str(spec)

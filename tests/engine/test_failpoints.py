@@ -180,7 +180,7 @@ async def test_a_claim_that_was_committed_without_an_answer_is_found_by_its_owne
         await owner.claim()
     failpoints.arm("")
     assert not (await owner.claim()).runs
-    found = await Ledger(database).unknown_runs(owner=owner.id, known=[])
+    found = await Ledger(database).find_unknown_runs(owner=owner.id, known=[])
     assert sorted(run.target_name for run in found) == ["web-1", "web-2", "web-3"]
     await owner.finish(found)
     assert await faults(database) == []

@@ -52,7 +52,7 @@ async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop
     runs = (await owner.claim()).runs
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
     await until(lambda: told[-1:] != [] and told[-1].stopping == {execution.id})
-    await Workers(database).bury("worker-1")
+    await Workers(database).reap("worker-1")
     await until(lambda: not told[-1].alive)
     heart.stop()
     await until(lambda: not [t for t in threading.enumerate() if t.name == "opsjobs-heart"])

@@ -287,7 +287,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return [worker for worker in self.living if worker.believes] if len(self.workers) < 10 else []
 
     def dies(self, worker: Worker) -> None:
-        assert self.do(Workers(self.database).bury(worker.name)) == 1
+        assert self.do(Workers(self.database).reap(worker.name)) == 1
         worker.buried = True
         self.do(self.hire("worker"))
 
@@ -431,7 +431,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish_everything(self) -> None:
         """Whatever was done: with one worker that goes on, every execution ends, and no run is left behind."""
         for worker in self.living:
-            self.do(Workers(self.database).bury(worker.name))
+            self.do(Workers(self.database).reap(worker.name))
             worker.buried = True
         self.do(self.hire("last"))
         (last,) = self.living

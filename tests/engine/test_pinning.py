@@ -206,7 +206,7 @@ async def test_firings_keep_what_their_machines_were(database: Database) -> None
         await office.schedule(await office.job(name, actions=actions), name, overlap="allow")
     await office.turn(minutes=1)
     await office.scheduler().run_once()
-    specs = await office.ledger.specs([1, 2])
+    specs = await office.ledger.load_specs([1, 2])
     assert [(specs[n].pins.version(1), bool(specs[n].pins.digest(1))) for n in (1, 2)] == [(1, False), (1, True)]
     assert [specs[n].total for n in (1, 2)] == [1, 1]
 

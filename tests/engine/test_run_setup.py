@@ -105,17 +105,17 @@ class Unreadable(Ledger):
     bad: int = 0
     verb = "specs"
 
-    async def specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
+    async def load_specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
         """As ever, unless that one is among them."""
         if self.verb == "specs" and self.bad in execution_ids:
             raise ValueError("as scripted")
-        return await super().specs(execution_ids)
+        return await super().load_specs(execution_ids)
 
-    async def progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
+    async def load_progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
         """As ever, unless that one is among them."""
         if self.verb == "progress" and self.bad in run_ids:
             raise ValueError("as scripted")
-        return await super().progress(run_ids)
+        return await super().load_progress(run_ids)
 
 
 async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(database: Database) -> None:

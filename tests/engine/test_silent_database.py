@@ -48,7 +48,7 @@ async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one
             before, connections = len(told), proxy.connections
             proxy.silence_all()
             while len(told) == before:
-                assert await Workers(database).bury_expired() == [], "the lease never runs out"
+                assert await Workers(database).expire_leases() == [], "the lease never runs out"
                 await asyncio.sleep(0.02)
             assert proxy.connections == connections + 1
         assert all(renewal.alive for renewal in told)
@@ -78,7 +78,7 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
                 await until(lambda: first.heart.stuck)
 
                 async def expired() -> bool:
-                    return await on.workers.bury_expired() == ["default"]
+                    return await on.workers.expire_leases() == ["default"]
 
                 await until(expired)
                 other = await Owner(database, "worker-2").register()

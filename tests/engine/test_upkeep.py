@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,7 +16,9 @@ from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.turn import PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
+from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.leftovers import Leftovers
+from opsjobs.store.outbox import Outbox
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
 from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.transaction import Database
@@ -53,7 +56,8 @@ def housekeeper(on: Bench) -> Housekeeper:
         on.metrics,
         ledger=on.ledger,
         workers=on.workers,
-        journal=on.journal,
+        outbox=Outbox(on.database),
+        delete_old_keys=partial(delete_old_keys, on.database),
         partitions=Partitions(on.database),
         contents=Contents(on.database),
         leftovers=Leftovers(on.database),
@@ -183,7 +187,8 @@ async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> Non
 async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.store.execution_log.FORGET_ROWS", 16 * 5)
+    monkeypatch.setattr("opsjobs.store.outbox.DELETED_ROWS_MAX", 16 * 5)
+    monkeypatch.setattr("opsjobs.store.idempotency.DELETED_ROWS_MAX", 16 * 5)
     async with bench(database) as on:
         await database.fetch(
             """insert into events (shard, type, subject, at, published_at)

@@ -173,7 +173,7 @@ class Owner:
 
     async def die(self) -> None:
         """Be found dead."""
-        assert await Workers(self.database).bury(self.name) == 1
+        assert await Workers(self.database).reap(self.name) == 1
 
     async def stop(self) -> None:
         """End in order; what runs goes on."""

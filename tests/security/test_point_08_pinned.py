@@ -21,7 +21,7 @@ APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
 
 async def refusals(at: Stage, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
-    spec = (await at.services.ledger.specs([execution]))[execution]
+    spec = (await at.services.ledger.load_specs([execution]))[execution]
     endpoint = (await at.services.inventory.endpoints(["1"]))["1"]
     return await Pinning().refusal(compile_spec(spec, {}), 1, endpoint)
 
@@ -57,7 +57,7 @@ async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_appro
 
         job = await at.job(actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED)
         execution = (await at.execute(job))["id"]
-        spec = (await at.services.ledger.specs([execution]))[execution]
+        spec = (await at.services.ledger.load_specs([execution]))[execution]
         assert [list(pins_of_step(action)) for action in spec.actions] == [["2"], ["2"]]
         (asked,) = (await at.http.get("/approvals")).json()["items"]
         shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]

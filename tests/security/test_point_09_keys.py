@@ -116,7 +116,7 @@ async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(data
         assert [(k.id, k.rows, k.data()["removable"]) for k in last.keys[1:]] == [(named(OLD), 0, True)]
         assert all(c.fault is None for c in (await after.open_many(logins)).values())
         for execution, n in zip(executions, range(EXECUTIONS), strict=True):
-            spec = (await on.ledger.specs([execution.id]))[execution.id]
+            spec = (await on.ledger.load_specs([execution.id]))[execution.id]
             assert after.open_parameters(spec.execution_uuid, spec.parameters)["token"] == Secret(f"canary-{n}")
 
 

@@ -80,7 +80,7 @@ async def test_point_10_no_table_holds_a_secret_or_a_digest_of_one(
         assert opened == [], "a launch opens nothing: the worker does, just before the session"
         # It is there all the same, for who holds the key.
         assert (await open_many(ada.services.vault, ["1"]))["1"].password.reveal() == ROTATED.text
-        spec = (await ada.services.ledger.specs([1]))[1]
+        spec = (await ada.services.ledger.load_specs([1]))[1]
         assert ada.services.vault.open_parameters(spec.execution_uuid, spec.parameters)["token"].reveal() == TOKEN.text
 
 

@@ -168,7 +168,7 @@ class Stage:
         if step.route == "POST /approvals/{id}/approve":
             self.tokens["mia"] = await self.services.people.create_key("mia", "manager")
             for action in ("go", "stop"):
-                asked = await self.services.ledger.ask_approval(self.ids["third"], action, ApprovalTerms("May we?"))
+                asked = await self.services.ledger.request_approval(self.ids["third"], action, ApprovalTerms("May we?"))
                 self.ids[action] = asked.id
 
     async def _lose(self, execution: str, *machines: str) -> None:

@@ -123,7 +123,7 @@ class World:
         execution = await self.ended(job)
         rows = await self.services.database.fetch("select id from target_runs where execution_id = %s", [execution])
         await self.services.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
-        asked = await self.services.ledger.ask_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
+        asked = await self.services.ledger.request_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
         made = await self.schedule(job, f"nightly-{env}")
         self.things |= {
             ("target", env): target,

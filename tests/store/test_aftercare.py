@@ -35,11 +35,11 @@ async def in_a_store(database: Database, count: int = 1, *, zone: str = "default
 
 
 async def cleaning(database: Database, limit: int = 100, zone: str = "default") -> list[int]:
-    return [folder.run_id for folder in await Ledger(database).due_cleaning(zone, limit)]
+    return [folder.run_id for folder in await Ledger(database).lease_cleanups(zone, limit)]
 
 
 async def sweeps(database: Database, limit: int = 100, zone: str = "default") -> list[int]:
-    return [sweep.run_id for sweep in await Ledger(database).due_sweeps(zone, limit)]
+    return [sweep.run_id for sweep in await Ledger(database).lease_late_lookups(zone, limit)]
 
 
 def sweep_of(run: Claimed) -> Sweep:
@@ -58,7 +58,7 @@ async def test_folders_are_due_a_day_after_the_end_with_every_attempt_of_every_a
     await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
     assert await cleaning(database) == []
     await turn(database, DAY + 1)
-    (folder,) = await Ledger(database).due_cleaning("default", 10)
+    (folder,) = await Ledger(database).lease_cleanups("default", 10)
     assert (folder.run_id, folder.target_id) == (run.id, run.target_id)
     assert [str(key) for key in folder.keys] == [f"{run.uuid}.step-{step}.{attempt}" for step in (1, 2) for attempt in (1, 2)]
 
@@ -69,7 +69,7 @@ async def test_an_attempt_that_was_voided_within_the_run_has_its_key(database: D
     end.results[0].attempt = end.lines[0].attempt = 3
     await owner.settle(end)
     await turn(database, DAY + 1)
-    (folder,) = await Ledger(database).due_cleaning("default", 10)
+    (folder,) = await Ledger(database).lease_cleanups("default", 10)
     assert [key.attempt for key in folder.keys] == [1, 2, 3]
 
 
@@ -80,12 +80,12 @@ async def test_what_is_handed_out_is_one_workers_until_it_answers_or_time_passes
     handed = await asyncio.gather(*(cleaning(database, 10) for _ in range(5)))
     assert sorted(i for ids in handed for i in ids) == sorted(run.id for run in runs)
     assert await cleaning(database) == []
-    await Ledger(database).cleaned([run.id for run in runs[:10]])
+    await Ledger(database).mark_cleaned([run.id for run in runs[:10]])
     await turn(database, HOUR / 2)
-    await Ledger(database).not_cleaned([run.id for run in runs[10:20]])
+    await Ledger(database).postpone_cleanup([run.id for run in runs[10:20]])
     await turn(database, HOUR / 2 + 1)
     assert sorted(await cleaning(database)) == sorted(run.id for run in runs[20:])
-    await Ledger(database).cleaned([run.id for run in runs[20:]])
+    await Ledger(database).mark_cleaned([run.id for run in runs[20:]])
     await turn(database, HOUR / 2)
     assert sorted(await cleaning(database)) == sorted(run.id for run in runs[10:20])
 
@@ -118,7 +118,7 @@ async def test_answers_that_contradict_each_other_leave_nothing_to_clean_twice(d
     await turn(database, DAY + 1)
     ids = await cleaning(database)
     ledger = Ledger(database)
-    await asyncio.gather(ledger.cleaned(ids), ledger.not_cleaned(ids[::-1]), ledger.cleaned(ids[::-1]))
+    await asyncio.gather(ledger.mark_cleaned(ids), ledger.postpone_cleanup(ids[::-1]), ledger.mark_cleaned(ids[::-1]))
     await turn(database, HOUR + 1)
     assert await cleaning(database) == []
 
@@ -130,7 +130,7 @@ async def test_a_machine_that_never_comes_back_is_given_up_after_a_week(database
     tries = 0
     while ids := await cleaning(database):
         tries += 1
-        await Ledger(database).not_cleaned(ids)
+        await Ledger(database).postpone_cleanup(ids)
         await turn(database, 12 * HOUR)
     assert tries == 15
     assert await database.fetch("select spool_due from target_runs") == [{"spool_due": None}]
@@ -141,7 +141,7 @@ async def test_where_a_password_is_refused_it_is_not_offered_again_for_a_day(dat
     await owner.finish(runs)
     await turn(database, DAY + 1)
     ids = await cleaning(database)
-    await Ledger(database).not_cleaned(ids, refused=True)
+    await Ledger(database).postpone_cleanup(ids, refused=True)
     await turn(database, 20 * HOUR)
     assert await cleaning(database) == []
     await turn(database, 5 * HOUR)
@@ -180,7 +180,7 @@ async def test_what_was_lost_is_looked_for_and_what_was_to_be_stopped_is_stopped
     await owner.lose([run], proof)
     assert await sweeps(database) == []
     await turn(database, MINUTE + 1)
-    (sweep,) = await Ledger(database).due_sweeps("default", 10)
+    (sweep,) = await Ledger(database).lease_late_lookups("default", 10)
     assert (sweep.run_id, sweep.execution_id, sweep.target_id) == (run.id, run.execution_id, run.target_id)
     assert (str(sweep.key), sweep.kill, sweep.identity) == (f"{run.uuid}.step-1.1", kill, STORE)
 
@@ -192,7 +192,7 @@ async def test_the_action_that_is_unknown_is_looked_for_not_the_one_after_it(dat
     await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
     async with database.connection() as connection:
         await connection.execute("update target_runs set sweep_due = opsjobs_now()")
-    (sweep,) = await Ledger(database).due_sweeps("default", 10)
+    (sweep,) = await Ledger(database).lease_late_lookups("default", 10)
     assert sweep.key.action == "step-1"
 
 
@@ -207,7 +207,7 @@ async def test_only_of_a_program_something_may_go_on(database: Database, kind: s
     await owner.settle(owner.flush([run], RunStatus.DEAD))
     async with database.connection() as connection:
         await connection.execute("update target_runs set sweep_due = opsjobs_now()")
-    assert len(await Ledger(database).due_sweeps("default", 10)) == looked_for
+    assert len(await Ledger(database).lease_late_lookups("default", 10)) == looked_for
     left = await database.fetch_one("select sweep_due is not null as due from target_runs")
     assert left == {"due": bool(looked_for)}, "nobody comes again for nothing"
 
@@ -227,15 +227,15 @@ async def test_branches_that_were_lost_are_looked_for_each_where_it_was_begun(da
     line = owner.flush([run]).lines[-1]
     await owner.settle(owner.say([failed], branches, [line]))
     await turn(database, MINUTE + 1)
-    due = await Ledger(database).due_sweeps("default", 10)
+    due = await Ledger(database).lease_late_lookups("default", 10)
     assert [(s.key.action, s.identity, s.kill) for s in due] == [("step-1", STORE, False), ("step-2", rebooted, True)]
-    await Ledger(database).settle_late(due[0], LATE)
+    await Ledger(database).record_late_result(due[0], LATE)
     assert (await database.fetch("select sweep_due from target_runs"))[0]["sweep_due"] is not None
-    await Ledger(database).sweep_again([run.id])
+    await Ledger(database).postpone_late_lookup([run.id])
     await turn(database, HOUR)
-    (left,) = await Ledger(database).due_sweeps("default", 10)
+    (left,) = await Ledger(database).lease_late_lookups("default", 10)
     assert left == due[1]
-    await Ledger(database).settle_late(left, {"status": "cancelled"})
+    await Ledger(database).record_late_result(left, {"status": "cancelled"})
     (row,) = await database.fetch("select late_result, sweep_due from target_runs")
     assert row == {"late_result": LATE, "sweep_due": None}
     told = await database.fetch("select action, late_result from job_execution_results order by id")
@@ -252,9 +252,9 @@ async def test_two_branches_that_are_found_out_at_once_end_the_search(database: 
     await owner.settle(owner.say(lost.runs, results, [line for line in lost.lines if line.event == "status"]))
     async with database.connection() as connection:
         await connection.execute("update target_runs set sweep_due = opsjobs_now()")
-    due = await Ledger(database).due_sweeps("default", 100)
+    due = await Ledger(database).lease_late_lookups("default", 100)
     assert len(due) == 20
-    await asyncio.gather(*(Ledger(database).settle_late(sweep, LATE) for sweep in due))
+    await asyncio.gather(*(Ledger(database).record_late_result(sweep, LATE) for sweep in due))
     assert await database.fetch("select 1 from target_runs where sweep_due is not null") == []
 
 
@@ -274,7 +274,7 @@ async def test_a_sweep_comes_again_after_a_pause_that_doubles_up_to_an_hour(data
     for _ in range(8):
         ids = await sweeps(database)
         assert ids == [runs[0].id]
-        await Ledger(database).sweep_again(ids)
+        await Ledger(database).postpone_late_lookup(ids)
         row = await database.fetch_one("select sweep_due - opsjobs_now() as pause from target_runs")
         assert row is not None
         pauses.append(round(row["pause"].total_seconds() / MINUTE))
@@ -289,7 +289,7 @@ async def test_a_sweep_is_given_up_after_a_week_and_the_folder_may_go(database: 
     assert await cleaning(database) == [], "the folder knows what is still looked for"
     await turn(database, 5 * DAY + 1)
     ids = await sweeps(database)
-    await Ledger(database).sweep_again(ids)
+    await Ledger(database).postpone_late_lookup(ids)
     await turn(database, HOUR + 1)
     assert await sweeps(database) == []
     assert await cleaning(database) == ids == [runs[0].id]
@@ -304,10 +304,10 @@ async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(dat
     told = await database.fetch("select count(*) from events")
     await turn(database, MINUTE + 1)
     ledger = Ledger(database)
-    (sweep,) = await ledger.due_sweeps("default", 10)
-    await asyncio.gather(*(ledger.settle_late(sweep, LATE) for _ in range(3)))
-    await ledger.settle_late(sweep, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
-    await ledger.sweep_again([run.id])
+    (sweep,) = await ledger.lease_late_lookups("default", 10)
+    await asyncio.gather(*(ledger.record_late_result(sweep, LATE) for _ in range(3)))
+    await ledger.record_late_result(sweep, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
+    await ledger.postpone_late_lookup([run.id])
     (shown,) = (await Executions(database).runs(run.execution_id, PageRequest())).items
     assert (shown.status, shown.late_result) == (RunStatus.LOST, LATE)
     assert await database.fetch(kept) == before
@@ -321,7 +321,7 @@ async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(dat
 
 async def test_a_run_that_goes_on_cannot_be_settled_late(database: Database) -> None:
     _, (run,) = await in_a_store(database)
-    await Ledger(database).settle_late(sweep_of(run), LATE)
+    await Ledger(database).record_late_result(sweep_of(run), LATE)
     assert await database.fetch("select late_result from target_runs") == [{"late_result": None}]
 
 
@@ -330,9 +330,10 @@ async def test_a_late_word_and_another_sweep_at_once_end_the_search(database: Da
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
     ledger = Ledger(database)
-    due = await ledger.due_sweeps("default", 100)
+    due = await ledger.lease_late_lookups("default", 100)
     ids = [sweep.run_id for sweep in due]
-    await asyncio.gather(ledger.sweep_again(ids[::-1]), *(ledger.settle_late(s, LATE) for s in due), ledger.sweep_again(ids))
+    results = [ledger.record_late_result(sweep, LATE) for sweep in due]
+    await asyncio.gather(ledger.postpone_late_lookup(ids[::-1]), *results, ledger.postpone_late_lookup(ids))
     await turn(database, DAY)
     assert await sweeps(database) == []
 
@@ -341,6 +342,6 @@ async def test_an_execution_ends_as_its_runs_said_whatever_is_found_out_later(da
     owner, runs = await in_a_store(database, 2)
     await owner.finish(runs[:1])
     await owner.lose(runs[1:])
-    await Ledger(database).settle_late(sweep_of(runs[1]), LATE)
+    await Ledger(database).record_late_result(sweep_of(runs[1]), LATE)
     ended = await Executions(database).get(runs[0].execution_id)
     assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"succeeded": 1, "lost": 1})

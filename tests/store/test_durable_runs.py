@@ -89,7 +89,7 @@ async def test_a_direct_start_is_on_record_for_whoever_takes_over_and_says_nothi
     await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.identify((await owner.claim()).runs, None)
-    found = await Ledger(database).unknown_runs(owner=owner.id, known=[])
+    found = await Ledger(database).find_unknown_runs(owner=owner.id, known=[])
     assert [(r.direct, r.identity, r.taken_over) for r in found] == [(True, None, False)]
     await owner.die()
     (taken,) = await Owner(database, "worker-2").take_over()
@@ -141,8 +141,8 @@ async def test_a_retry_waits_as_the_next_attempt_and_is_told(database: Database)
     assert (settled.stale, settled.admitted) == (frozenset(), {"default": 1})
     (again,) = (await owner.claim()).runs
     assert (again.attempt, again.fence, again.identity, again.direct) == (2, 2, STORE, False)
-    states = [(e.body or {}).get("status") for e in await Journal(database).states(execution.id, after=0, upto=99, limit=9)]
-    attempts = [e.attempt for e in await Journal(database).states(execution.id, after=0, upto=99, limit=9)]
+    states = [(e.body or {}).get("status") for e in await Journal(database).read_states(execution.id, after=0, upto=99, limit=9)]
+    attempts = [e.attempt for e in await Journal(database).read_states(execution.id, after=0, upto=99, limit=9)]
     assert (states, attempts) == (["running", "waiting", "running"], [None, 2, None])
     await owner.finish([again])
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
@@ -238,10 +238,10 @@ async def test_a_run_that_was_taken_over_is_so_also_for_an_owner_who_missed_the_
     await first.stop()
     (taken,) = await second.take_over()
     await second.settle(second.flush([taken], None))
-    assert [r.taken_over for r in await Ledger(database).unknown_runs(owner=second.id, known=[])] == [True]
+    assert [r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])] == [True]
     await second.settle(second.say([RunMove(taken.id, taken.execution_id, taken.target_id, taken.fence, RunStatus.WAITING)]))
     await second.claim()
-    assert [r.taken_over for r in await Ledger(database).unknown_runs(owner=second.id, known=[])] == [False]
+    assert [r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])] == [False]
 
 
 @pytest.mark.parametrize("sign", ["output", "identity", "given back"])
@@ -284,7 +284,7 @@ async def test_a_run_that_buries_whoever_has_it_is_dead_the_sixth_time(database:
     await owner.settle(owner.flush([poison], None))
     await owner.die()
     assert len(await passed_on(database, CLAIMS_AT_MOST)) == 2
-    await Workers(database).bury(f"heir-{CLAIMS_AT_MOST}")
+    await Workers(database).reap(f"heir-{CLAIMS_AT_MOST}")
     last = Owner(database, "last")
     assert await last.take_over() == []
     ended = await read(database, execution)
@@ -323,7 +323,7 @@ async def test_poison_beside_others_leaves_those_to_be_taken_over(database: Data
     last = Owner(database, f"heir-{CLAIMS_AT_MOST}")
     (last.id,) = [row["owner"] for row in await database.fetch("select owner from target_runs where id = %s", [poison.id])]
     good = (await last.claim()).runs
-    await Workers(database).bury(last.name)
+    await Workers(database).reap(last.name)
     taken = await Owner(database, "last").take_over()
     assert {r.id for r in taken} == {r.id for r in good}
     assert (await database.fetch("select status from target_runs where id = %s", [poison.id])) == [{"status": "dead"}]
@@ -387,7 +387,7 @@ async def test_two_who_take_over_at_once_bury_a_poisonous_run_once(database: Dat
         await owner.claim()
         await owner.die()
         await passed_on(database, CLAIMS_AT_MOST, first=round_ * 10)
-        await Workers(database).bury(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
+        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
         heirs = [Owner(database, f"last-{n}") for n in range(3)]
         taken = await asyncio.gather(*(heir.take_over(4) for heir in heirs for _ in range(2)))
         assert [runs for runs in taken if runs] == []
@@ -403,7 +403,7 @@ async def test_poison_and_the_other_run_of_an_execution_at_once_end_it(database:
         good = (await other.claim(1)).runs
         await owner.die()
         await passed_on(database, CLAIMS_AT_MOST, first=round_ * 10)
-        await Workers(database).bury(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
+        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
         await asyncio.gather(Owner(database, "last").take_over(), other.finish(good))
         ended = await read(database, execution)
         assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"succeeded": 1, "dead": 1})
@@ -435,7 +435,7 @@ async def test_poison_names_the_action_that_would_have_come_next(database: Datab
     await owner.settle(owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done, void]))
     await owner.die()
     await passed_on(database, CLAIMS_AT_MOST)
-    await Workers(database).bury(f"heir-{CLAIMS_AT_MOST}")
+    await Workers(database).reap(f"heir-{CLAIMS_AT_MOST}")
     assert await Owner(database, "last").take_over() == []
     results = await database.fetch("select action, attempt, status from job_execution_results order by id")
     assert results[2:] == [{"action": "step-2", "attempt": 2, "status": "dead"}]

@@ -33,7 +33,7 @@ async def said(database: Database, *pieces: bytes) -> tuple[Claimed, Progress]:
             at += len(piece)
         await connection.execute(_OTHERS, {"day": execution.log_day, "execution": execution.id})
         await connection.execute("analyze execution_log")
-    (seen,) = (await Ledger(database).progress([run.id]))[run.id]
+    (seen,) = (await Ledger(database).load_progress([run.id]))[run.id]
     return run, seen
 
 
@@ -61,7 +61,7 @@ async def test_a_worker_reads_the_entries_of_one_run_and_no_others(database: Dat
             row = await explained.fetchone()
         assert row is not None
         read = [scan for scan in scans(row["QUERY PLAN"][0]["Plan"]) if scan["Actual Loops"]]
-        assert await Ledger(worker).stdout(run, seen, 65536) == b"one\n"
+        assert await Ledger(worker).read_stdout(run, seen, 65536) == b"one\n"
     finally:
         await worker.close()
     assert all("target_run_id" in scan.get("Index Cond", "") for scan in read), read
@@ -71,7 +71,12 @@ async def test_a_worker_reads_the_entries_of_one_run_and_no_others(database: Dat
 async def test_no_more_bytes_come_than_were_asked_for(database: Database) -> None:
     run, seen = await said(database, b"one\n", b"two\n", b"three\n")
     ledger = Ledger(database)
-    assert [await ledger.stdout(run, seen, size) for size in (1, 4, 6, 100)] == [b"o", b"one\n", b"one\ntw", b"one\ntwo\nthree\n"]
+    assert [await ledger.read_stdout(run, seen, size) for size in (1, 4, 6, 100)] == [
+        b"o",
+        b"one\n",
+        b"one\ntw",
+        b"one\ntwo\nthree\n",
+    ]
     rows = await database.fetch(
         _STDOUT,
         {"day": run.log_day, "execution": run.execution_id, "run": run.id, "attempt": 1, "action": "step-1", "limit": 6},

@@ -10,8 +10,7 @@ import pytest
 
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.store import idempotency
-from opsjobs.store.execution_log import Journal
-from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.idempotency import Answer, IdempotentRequest, delete_old_keys
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.transaction import Connection, Database
 from store.cast import job
@@ -125,5 +124,5 @@ async def test_a_key_of_yesterday_is_forgotten(database: Database) -> None:
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
     assert isinstance(await jobs.create(job("other"), "ada", ASKED), StoredJob)
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
-    assert await Journal(database).forget_keys() == 1
-    assert await Journal(database).forget_keys() == 0
+    assert await delete_old_keys(database) == 1
+    assert await delete_old_keys(database) == 0

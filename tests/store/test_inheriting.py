@@ -43,7 +43,7 @@ async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) 
     assert await read(database, again) == again
     claimed = (await (await Owner(database).register()).claim()).runs
     assert [(run.target_id, run.fence, run.attempt, run.taken_over) for run in claimed] == [("1", 2, 1, False)]
-    progress = await Ledger(database).progress([claimed[0].id])
+    progress = await Ledger(database).load_progress([claimed[0].id])
     assert [(p.action, p.attempt, p.status, p.exit_code) for p in progress[claimed[0].id]] == [
         ("step-1", 1, RunStatus.SUCCEEDED, 0)
     ]

@@ -94,7 +94,7 @@ async def test_a_stale_owner_writes_nothing(database: Database) -> None:
     first, second = Owner(database), Owner(database, "worker-2")
     await first.register()
     (run,) = (await first.claim()).runs
-    await Workers(database).bury("worker-1")
+    await Workers(database).reap("worker-1")
     (taken,) = await second.take_over()
     assert (taken.id, taken.fence, taken.taken_over) == (run.id, run.fence + 1, True)
     late = await first.finish([run])
@@ -243,9 +243,9 @@ async def test_what_waits_past_the_deadline_times_out(database: Database) -> Non
 async def test_a_worker_that_does_not_renew_is_buried_and_stays_dead(database: Database) -> None:
     owner = await Owner(database).register(lease_seconds=15)
     workers = Workers(database)
-    assert await workers.bury_expired() == []
+    assert await workers.expire_leases() == []
     await turn(database, 16)
-    assert await workers.bury_expired() == ["default"]
+    assert await workers.expire_leases() == ["default"]
     lease = Lease(database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15)
     assert not (await lease.renew()).alive
     await lease.close()
@@ -256,7 +256,7 @@ async def test_a_late_renewal_counts_while_nobody_was_buried(database: Database)
     lease = Lease(database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15)
     await turn(database, 3600)
     assert (await lease.renew()).alive
-    assert await Workers(database).bury_expired() == []
+    assert await Workers(database).expire_leases() == []
     await lease.close()
 
 
@@ -264,7 +264,7 @@ async def test_runs_that_a_lost_answer_hid_from_their_owner_are_found(database: 
     await launch(database, machines(3))
     owner = Owner(database)
     known, *hidden = (await owner.claim()).runs
-    found = await Ledger(database).unknown_runs(owner=owner.id, known=[known.id])
+    found = await Ledger(database).find_unknown_runs(owner=owner.id, known=[known.id])
     assert [(r.id, r.fence, r.taken_over) for r in found] == [(r.id, r.fence, False) for r in hidden]
 
 

@@ -43,13 +43,13 @@ async def test_a_maintenance_without_an_end_is_ended_by_hand_and_wakes_at_once(d
     await launch(database, machines(1))
     assert not (await owner.claim()).runs
     assert await waits(database) == [("web-1", "hold", "maintenance")]
-    stands = (await ledger.maintenances(["1", "2"]))["1"]
+    stands = (await ledger.load_maintenances(["1", "2"]))["1"]
     assert (stands.until, stands.by) == (None, "ada")
     await turn(database, 10_000_000)
     assert not any((await ledger.reconcile()).values())
     await ledger.release_target("1")
     assert len((await owner.claim()).runs) == 1
-    assert await ledger.maintenances(["1"]) == {}
+    assert await ledger.load_maintenances(["1"]) == {}
     assert await faults(database) == []
 
 

@@ -143,4 +143,4 @@ async def test_a_read_of_the_log_locks_the_partition_of_its_day_alone(database: 
         for _ in range(8):  # the last of them are prepared
             assert len(await journal.read(execution.id)) == 1
             assert [len(page) async for page in journal.output(execution.id)] == []
-            assert await journal.states(execution.id, after=0, upto=9, limit=9) == []
+            assert await journal.read_states(execution.id, after=0, upto=9, limit=9) == []

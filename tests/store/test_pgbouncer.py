@@ -49,7 +49,7 @@ async def test_limits_are_in_force_in_every_transaction_and_leak_to_nobody(datab
     async with behind(database, mode=mode) as pooled:
         async with pooled.transaction() as connection:
             assert await (await connection.execute(_LIMITS)).fetchone() == _SET
-        async with pooled.begun() as connection:
+        async with pooled.manual_transaction() as connection:
             await connection.begin()
             assert await (await connection.execute(_LIMITS)).fetchone() == _SET
         async with pooled.pipelined() as connection:

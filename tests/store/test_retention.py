@@ -86,11 +86,11 @@ async def test_old_days_of_the_log_are_dropped_and_told_to_be_gone(database: Dat
     await turn(database, 3)
     assert await all_days(database) >= 1
     with pytest.raises(Gone) as gone:
-        await journal.check_kept(old)
+        await journal.check_available(old)
     assert (gone.value.code, gone.value.status) == ("log_dropped", 410)
     assert await journal.read(old.id) == []
     assert (await Executions(database).get(old.id)).counts == {"succeeded": 1}
-    await journal.check_kept(young)
+    await journal.check_available(young)
     assert len(await journal.read(young.id)) == young.last_seq
     names = await database.fetch("select relname from pg_class where relname ~ '^execution_log_[0-9]{8}$' and relkind = 'r'")
     assert len(names) == await partitions(database) - 1
@@ -103,12 +103,12 @@ async def test_a_day_stays_as_long_as_an_execution_of_it_is_open(database: Datab
     dropped = await all_days(database)
     assert await partitions(database) == before - dropped
     assert await Journal(database).read(execution.id) != []
-    await Journal(database).check_kept(execution)
+    await Journal(database).check_available(execution)
     owner = await Owner(database).register()
     await owner.finish((await owner.claim()).runs)
     assert await all_days(database) == 1
     with pytest.raises(Gone):
-        await Journal(database).check_kept(await read(database, execution))
+        await Journal(database).check_available(await read(database, execution))
 
 
 async def test_a_day_that_somebody_has_in_hand_is_left_for_later_and_what_was_left_half_done_is_finished(
@@ -186,7 +186,7 @@ async def test_what_waits_for_an_answer_a_visit_or_a_telling_stays(database: Dat
         await dead_letters.answer(connection, [run["id"]], "discarded", by="ada", reason="gone")
     assert await keeping.delete_executions(KEEP) == 1
     assert await left(database) == [visited.id, untold.id]
-    await Ledger(database).cleaned([r.id for r in runs])
+    await Ledger(database).mark_cleaned([r.id for r in runs])
     await turn(database, 0)
     assert await keeping.delete_executions(KEEP) == 2
 

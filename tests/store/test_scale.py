@@ -165,10 +165,10 @@ async def test_a_round_looks_at_one_part_of_the_open_after_another(database: Dat
 
 async def test_one_process_at_a_time_makes_a_round(database: Database) -> None:
     first, second = Ledger(database), Ledger(database)
-    assert await first.take_round(60)
-    assert not await second.take_round(60)
-    assert not await first.take_round(60)
-    assert await second.take_round(0)
+    assert await first.try_start_round(60)
+    assert not await second.try_start_round(60)
+    assert not await first.try_start_round(60)
+    assert await second.try_start_round(0)
 
 
 # Of these no page may read all, whatever it is filtered by.

@@ -13,7 +13,7 @@ from kit import large
 from kit.plans import Explaining
 from kit.servers import Databases
 from opsjobs.store.blobs import Contents
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Keep, Retention
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -71,16 +71,16 @@ async def test_a_look_at_which_nothing_goes_reads_next_to_nothing(history: str, 
 
 def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
     """Each verb that looks for what is too old."""
-    retention, journal = Retention(database), Journal(database)
+    retention = Retention(database)
     return {
         "executions": partial(retention.delete_executions, NOTHING),
         "artifacts": partial(retention.delete_artifacts, NOTHING),
         "firings": partial(retention.delete_firings, NOTHING),
         "names": partial(retention.forget_names, NOTHING),
-        "events": journal.forget_events,
-        "keys": journal.forget_keys,
+        "events": Outbox(database).delete_old,
+        "keys": partial(delete_old_keys, database),
         "contents": Contents(database).sweep,
-        "workers": Workers(database).forget,
+        "workers": Workers(database).delete_old,
     }
 
 
@@ -101,7 +101,7 @@ async def test_executions_that_go_are_read_once_each_beside_events_that_wait(his
 @pytest.mark.parametrize("seqscan", ["off", "on"])
 async def test_the_relay_reads_what_waits_and_nothing_that_was_published(history: str, seqscan: str) -> None:
     async with explained(history, seqscan=seqscan) as database:
-        assert sorted(await Outbox(database).shards()) == list(range(16))
+        assert sorted(await Outbox(database).find_shards()) == list(range(16))
         (plan,) = database.take()
         assert plan.rows() == 16, plan.text()
         async with Outbox(database).batch(3, limit=10) as (facts, _):
@@ -112,4 +112,4 @@ async def test_the_relay_reads_what_waits_and_nothing_that_was_published(history
 async def test_shards_where_nothing_waits_are_left_out(history: str) -> None:
     async with explained(history) as database:
         await database.fetch("update events set published_at = now() where published_at is null and shard <> 7 returning 1")
-        assert await Outbox(database).shards() == [7]
+        assert await Outbox(database).find_shards() == [7]

@@ -53,7 +53,7 @@ async def test_two_reconcilers_and_a_cancel_wake_or_end_each_run_once(database: 
     await asyncio.gather(
         ledger.reconcile(), ledger.reconcile(), ledger.cancel(execution.id, by="ada", reason=None), owner.claim()
     )
-    await owner.settle(owner.flush((await ledger.unknown_runs(owner=owner.id, known=[])), None))
+    await owner.settle(owner.flush((await ledger.find_unknown_runs(owner=owner.id, known=[])), None))
     assert (await read(database, execution)).counts.get("waiting", 0) == 0
     assert await faults(database) == []
 
@@ -67,7 +67,7 @@ async def test_a_cancel_and_a_deadline_end_whatever_waits(database: Database, wa
     if waiting_for is WaitingFor.CHILD:
         awaits = (await launch(database, machines(1))).uuid
     if waiting_for is WaitingFor.APPROVAL:
-        await ledger.ask_approval(execution.id, "step-1", ApprovalTerms("go?"))
+        await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))
     seconds = 3600 if waiting_for in TIMED else None
     await owner.defer(
         [r for r in (await owner.claim()).runs if r.execution_id == execution.id], waiting_for, seconds=seconds, awaits=awaits,
@@ -118,7 +118,7 @@ async def test_never_started_is_said_only_of_what_nothing_was_performed_of(
         await owner.settle(owner.say(owner.flush(runs, None).runs, [done]))
     awaits = (await launch(database, machines(1))).uuid if waiting_for is WaitingFor.CHILD else opened
     if waiting_for is WaitingFor.APPROVAL:
-        await ledger.ask_approval(execution.id, opened or "", ApprovalTerms("go?"))
+        await ledger.request_approval(execution.id, opened or "", ApprovalTerms("go?"))
     seconds = 60 if waiting_for is WaitingFor.BACKOFF else None
     await owner.defer(runs, waiting_for, seconds=seconds, awaits=awaits, open_action=opened)
     await ledger.cancel(execution.id, by="ada", reason=None)
@@ -135,7 +135,7 @@ async def waiting_for_a_word(database: Database, count: int = 2) -> tuple[Owner,
     execution = await launch(database, machines(count))
     owner = Owner(database)
     asked = await asyncio.gather(
-        *(Ledger(database).ask_approval(execution.id, "step-1", ApprovalTerms("go?", expires_seconds=60)) for _ in range(3))
+        *(Ledger(database).request_approval(execution.id, "step-1", ApprovalTerms("go?", expires_seconds=60)) for _ in range(3))
     )
     assert len({approval.id for approval in asked}) == 1
     runs = (await owner.claim()).runs
@@ -150,7 +150,7 @@ async def test_an_approval_lets_all_go_on(database: Database) -> None:
     decided = await ledger.decide(approval, says("ben", True, "looks good"))
     assert (decided.status, decided.decided_by) == (ApprovalStatus.APPROVED, "ben")
     assert len((await owner.claim()).runs) == 2
-    assert (await ledger.ask_approval(execution.id, "step-1", ApprovalTerms("go?"))).status is ApprovalStatus.APPROVED
+    assert (await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))).status is ApprovalStatus.APPROVED
     with pytest.raises(Conflict, match="decided already"):
         await ledger.decide(approval, says("eve", False, None))
     with pytest.raises(NotFound):
@@ -200,7 +200,7 @@ async def test_a_run_that_comes_to_a_decided_approval_sees_how(database: Databas
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
-    approval = await ledger.ask_approval(execution.id, "step-1", ApprovalTerms("go?"))
+    approval = await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))
     await ledger.decide(approval.id, says("ben", approve, None))
     settled = await owner.defer(runs, WaitingFor.APPROVAL, awaits="step-1", open_action="step-1")
     assert settled.admitted == {"default": 1}
@@ -214,7 +214,7 @@ async def test_a_decision_beside_a_run_that_comes_to_it_leaves_nobody_waiting(da
         execution = await launch(database, machines(1))
         owner, ledger = Owner(database), Ledger(database)
         runs = (await owner.claim()).runs
-        approval = await ledger.ask_approval(execution.id, "step-1", ApprovalTerms("go?"))
+        approval = await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))
         await asyncio.gather(
             owner.defer(runs, WaitingFor.APPROVAL, awaits="step-1", open_action="step-1"),
             ledger.decide(approval.id, says("ben", approve, None)),
@@ -306,7 +306,7 @@ async def turn(database: Database, seconds: float) -> None:
 
 async def asked(database: Database, execution: Execution) -> int:
     """The id of an approval of this execution."""
-    return (await Ledger(database).ask_approval(execution.id, "ask", ApprovalTerms(""))).id
+    return (await Ledger(database).request_approval(execution.id, "ask", ApprovalTerms(""))).id
 
 
 async def test_an_answer_that_comes_as_a_run_comes_to_wait_for_something_beside_it_is_not_missed(database: Database) -> None:

@@ -41,5 +41,5 @@ async def test_machines_are_visited_after_the_end_by_workers_of_their_zone(datab
     await berlin.settle(berlin.flush(runs, RunStatus.LOST, error=RunError(ErrorCode.LOST, "gone")))
     await database.fetch("update opsjobs_clock set shift = '2 days' returning one")
     ledger = Ledger(database)
-    assert (await ledger.due_sweeps("paris", 10), await ledger.due_cleaning("paris", 10)) == ([], [])
-    assert [sweep.target_id for sweep in await ledger.due_sweeps("berlin", 10)] == ["1"]
+    assert (await ledger.lease_late_lookups("paris", 10), await ledger.lease_cleanups("paris", 10)) == ([], [])
+    assert [sweep.target_id for sweep in await ledger.lease_late_lookups("berlin", 10)] == ["1"]

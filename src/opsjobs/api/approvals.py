@@ -85,6 +85,6 @@ async def reject(request: Request, services: ServicesDep, asked: Known, draft: R
 
 async def _answer(request: Request, decided: Approval) -> Response:
     services = services_of(request)
-    for zone in await services.executions.waiting_zones(decided.execution_id):
+    for zone in await services.executions.list_waiting_zones(decided.execution_id):
         services.notifier.notify(zone)
     return JSONResponse(decided.data())

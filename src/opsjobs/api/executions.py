@@ -136,7 +136,7 @@ async def of_job(
 @router.get("/executions/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an execution")
 async def show(services: ServicesDep, execution: Known) -> Response:
     """How it stands; `status` is cancelling or paused while that is asked for, `waiting_on` what holds it."""
-    return JSONResponse((await services.executions.standing(execution)).data())
+    return JSONResponse((await services.executions.with_waiting_reason(execution)).data())
 
 
 @router.get(

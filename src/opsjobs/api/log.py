@@ -78,7 +78,7 @@ async def log(request: Request, services: ServicesDep, execution: Known, query: 
         still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
         return Download(request, pieces, still, media_type=media_type)
 
-    await services.journal.check_kept(execution)
+    await services.journal.check_available(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":

@@ -215,10 +215,10 @@ def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[s
 async def _listed(request: Request, page: PageRequest) -> Response:
     services = services_of(request)
     found: Page[StoredSchedule] = await services.schedules.list(page, reach(request))
-    around = await services.outlook.around([schedule.id for schedule in found.items])
+    around = await services.outlook.load_jobs_and_last_firings([schedule.id for schedule in found.items])
     return listed(request, found, lambda schedule: shown(schedule.data(), *around[schedule.id]))
 
 
 async def _one(request: Request, schedule: StoredSchedule) -> Response:
-    around = await services_of(request).outlook.around([schedule.id])
+    around = await services_of(request).outlook.load_jobs_and_last_firings([schedule.id])
     return JSONResponse(shown(schedule.data(), *around[schedule.id]), headers={"ETag": tag(schedule.version)})

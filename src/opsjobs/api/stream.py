@@ -54,7 +54,7 @@ async def events(
     have it no more is told so by `refused`, and that is the last.
     """
     followers = request.app.state.followers
-    await services.journal.check_kept(execution)
+    await services.journal.check_available(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
     still = standing(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))

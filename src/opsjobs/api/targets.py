@@ -164,7 +164,7 @@ async def maintain(request: Request, services: ServicesDep, stored: Known, draft
 
 
 async def _maintenance(request: Request, target: Target) -> Response:
-    stands = (await services_of(request).ledger.maintenances([target.id])).get(target.id)
+    stands = (await services_of(request).ledger.load_maintenances([target.id])).get(target.id)
     shown = {"id": target.id, "name": target.name, "host": target.host}
     return JSONResponse({"target": shown, "maintenance": stands.data() if stands is not None else None})
 

@@ -177,7 +177,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     """All services of one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
-    database = Database(options, repeated=metrics.verb_repeats.inc)
+    database = Database(options, on_retry=metrics.verb_repeats.inc)
     known = people(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from opsjobs.composition import Services
 from opsjobs.engine.background.housekeeping import SERVICE as HOUSEKEEPING
 from opsjobs.engine.background.housekeeping import Housekeeper
@@ -10,6 +12,7 @@ from opsjobs.engine.background.retention import Keeper
 from opsjobs.engine.service import Loop
 from opsjobs.engine.turn import ASK_SECONDS, Turn
 from opsjobs.settings import Settings
+from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import Partitions
 from opsjobs.store.retention import Keep, Retention
@@ -25,7 +28,8 @@ def housekeeping(services: Services) -> Loop:
         services.metrics,
         ledger=services.ledger,
         workers=services.workers,
-        journal=services.journal,
+        outbox=services.outbox,
+        delete_old_keys=partial(delete_old_keys, services.database),
         partitions=Partitions(services.database),
         contents=services.contents,
         leftovers=Leftovers(services.database),

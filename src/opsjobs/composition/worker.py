@@ -55,7 +55,7 @@ def transfers(settings: Settings, services: Services) -> TransferTools:
         services.contents,
         services.artifacts,
         Chunks(services.contents),
-        services.journal,
+        services.outbox,
         services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
         services.people.standing,

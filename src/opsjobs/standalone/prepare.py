@@ -33,7 +33,7 @@ async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_data
     await database.open()
     try:
         for worker in folder.workers():
-            await Workers(database).bury(worker)
+            await Workers(database).reap(worker)
         folder.forget_workers()
         # In a database that several machines share, each `up` has a key of its own.
         name = "admin" if own_database else f"admin-{socket.gethostname()}"

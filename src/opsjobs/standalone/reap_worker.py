@@ -19,7 +19,7 @@ async def bury(url: str, name: str) -> None:
     database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs bury"))
     await database.open()
     try:
-        await Workers(database).bury(name)
+        await Workers(database).reap(name)
     finally:
         await database.close()
 

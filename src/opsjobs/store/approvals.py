@@ -77,7 +77,7 @@ class Approvals:
         """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
         return (await APPROVALS.page(self._database, request, reach=reach)).map(approval_of)
 
-    async def of_action(self, execution_id: int, action: str) -> Approval | None:
+    async def find_of_action(self, execution_id: int, action: str) -> Approval | None:
         """The one that was asked for this action, if any."""
         query = f"{APPROVAL} where a.execution_id = %s and a.action = %s"
         row = await self._database.fetch_one(query, [execution_id, action])
@@ -93,7 +93,7 @@ class Approvals:
         async with self._database.connection() as connection:
             return await authors_of(connection, execution_id)
 
-    async def asked_about(self, execution_id: int) -> AskedAbout:
+    async def load_subject(self, execution_id: int) -> AskedAbout:
         """What this execution would do: at most MAX_TARGETS_PER_JOB targets. Raises NotFound."""
         row = await self._database.fetch_one(_ABOUT, [execution_id])
         if row is None:

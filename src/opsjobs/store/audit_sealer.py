@@ -68,7 +68,7 @@ class Seals:
         """
         if await self._database.fetch_one(_ANY, [older_than_seconds]) is None:
             return 0
-        return await self._database.repeat(self._seal)
+        return await self._database.retry(self._seal)
 
     async def _seal(self) -> int:
         async with self._database.transaction() as connection:
@@ -157,7 +157,7 @@ class Seals:
                 await self._own(connection, replace(ends, base=base), "audit.retained", after)
                 return gone
 
-        return await self._database.repeat(once)
+        return await self._database.retry(once)
 
     async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
         """The last link that is too old to keep, of the next 2,000."""

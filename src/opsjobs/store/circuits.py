@@ -15,7 +15,7 @@ from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, Circu
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
-from opsjobs.store.execution_log import write_event
+from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection, Database
@@ -108,7 +108,7 @@ class CircuitStore:
         known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _named([ask.key for ask in asks]))}
         if all((circuit := known.get(ask.key)) and circuit.free and circuit.login == ask.login for ask in asks):
             return [(Right.FREE, known[ask.key]) for ask in asks]
-        return await self._database.repeat(lambda: self._give(asks))
+        return await self._database.retry(lambda: self._give(asks))
 
     async def _give(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
         answers = []
@@ -123,7 +123,7 @@ class CircuitStore:
 
     async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         """Take in how tries went; for each the state that the world was told of."""
-        return await self._database.repeat(lambda: self._take(reports))
+        return await self._database.retry(lambda: self._take(reports))
 
     async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         told = []
@@ -145,7 +145,7 @@ class CircuitStore:
 
     async def reset(self, target_id: str) -> list[StoredCircuit]:
         """Forget what was held against a target's logins: the next one to come tries anew. Gives those that were not well."""
-        return await self._database.repeat(lambda: self._reset(target_id))
+        return await self._database.retry(lambda: self._reset(target_id))
 
     async def _reset(self, target_id: str) -> list[StoredCircuit]:
         async with self._database.transaction() as connection:
@@ -193,7 +193,7 @@ async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], her
         shown = await connection.execute(f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in told]])
         data = {row["id"]: _stored(row).data() for row in await shown.fetchall()}
         for row, kind in told:
-            await write_event(connection, _TOLD_AS[kind], row["uuid"], data[row["id"]], shard=row["id"])
+            await append_event(connection, _TOLD_AS[kind], row["uuid"], data[row["id"]], shard=row["id"])
 
 
 def _named(keys: Sequence[CircuitKey]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from psycopg_pool import PoolTimeout
 
 from opsjobs.model.errors import DiskFull, Locked, TooSlow, Unavailable
 
-REPEATABLE = (errors.DeadlockDetected, errors.SerializationFailure)
+RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 """The transaction may succeed if it is run again at once; `Database.repeat` does that."""
 
 # Whole classes: connection exceptions, insufficient resources, operator intervention (shutdown, failover, cancel).
@@ -30,7 +30,7 @@ _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 def unavailable(error: psycopg.Error) -> Unavailable | None:
     """Return the error as Unavailable if PostgreSQL is away or short of something, or None if repeating is no cure."""
-    if isinstance(error, REPEATABLE):
+    if isinstance(error, RETRYABLE):
         return None
     reason = str(error).strip()
     if isinstance(error, errors.DiskFull) or any(words in reason for words in _FULL_WORDS):

@@ -81,7 +81,7 @@ class DatabaseConnection(AsyncConnection[DictRow]):
 
     async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Wait for the server's answer, for `answer_seconds` at most."""
-        deadline = asyncio.get_running_loop().call_later(self.answer_seconds, self._fall_silent)
+        deadline = asyncio.get_running_loop().call_later(self.answer_seconds, self._give_up)
         try:
             return await super().wait(gen, *args, **kwargs)
         finally:
@@ -95,18 +95,18 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         """Wait for each answer as long as connections do."""
         self.__dict__.pop("answer_seconds", None)
 
-    def _fall_silent(self) -> None:
+    def _give_up(self) -> None:
         self.silent = True
-        self.hang_up()
+        self.abort()
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Shut the socket down: whatever waits for an answer fails at once. Never waits itself."""
         with suppress(OSError, psycopg.Error):
             line = socket.socket(fileno=os.dup(self.pgconn.socket))
             with line:
                 line.shutdown(socket.SHUT_RDWR)
 
-    async def limit(self, limits: Mapping[str, str]) -> None:
+    async def apply_limits(self, limits: Mapping[str, str]) -> None:
         """Put these settings in force for the session, or behind a pooler for each transaction."""
         given = {"pid": self.info.backend_pid, "names": list(limits), "values": list(limits.values())}
         row = await (await self.execute(_APPLY, given, prepare=False)).fetchone()
@@ -117,18 +117,18 @@ class DatabaseConnection(AsyncConnection[DictRow]):
     async def begin(self) -> None:
         """Send "begin", so that a pipeline holds it together with what follows."""
         await self.execute("begin")
-        await self.limit_transaction()
+        await self.apply_transaction_limits()
 
-    async def limit_transaction(self) -> None:
+    async def apply_transaction_limits(self) -> None:
         """Put the limits in force for the transaction that was just begun, if the session does not have them."""
         if self._local:
             await self.execute(self._local)
 
-    async def works(self, *, ask: bool) -> bool:
+    async def is_alive(self, *, ask: bool) -> bool:
         """Check that the connection is alive. Costs a round trip only if something came in meanwhile, or with `ask`."""
         if self.closed:
             return False
-        if not (ask or self._something_came_in()):
+        if not (ask or self._has_input()):
             return True
         self.answer_seconds, usual = PING_SECONDS, self.answer_seconds
         try:
@@ -140,7 +140,7 @@ class DatabaseConnection(AsyncConnection[DictRow]):
             self.answer_seconds = usual
         return True
 
-    def _something_came_in(self) -> bool:
+    def _has_input(self) -> bool:
         # On an idle connection that is the server's farewell, or a closed socket; rarely a notice.
         poll = select.poll()
         poll.register(self.pgconn.socket, select.POLLIN)
@@ -154,7 +154,7 @@ async def dial(url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any) 
     )
     try:
         connection.answer_seconds = DIAL_SECONDS
-        await connection.limit(limits)
+        await connection.apply_limits(limits)
         connection.wait_as_usual()
     except BaseException:
         await connection.close()

@@ -92,7 +92,7 @@ class DeadLetters:
                     await recorded(connection, "discarded", discarded, wish.reason)
                 return sorted(discarded)
 
-        return await self._database.repeat(write)
+        return await self._database.retry(write)
 
 
 async def answer(

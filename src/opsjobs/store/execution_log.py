@@ -7,22 +7,16 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
-from uuid import UUID
 
 from psycopg.rows import DictRow
-from psycopg.types.json import Jsonb
 
 from opsjobs.model.errors import Gone
-from opsjobs.model.events import EventType
 from opsjobs.model.execution import Execution
-from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.transaction import Database
 
-SHARDS = 16
 PAGE_BYTES = 1 << 20
 # Of so many executions a process remembers the day.
 DAYS_REMEMBERED = 10_000
-# Rows that one statement deletes at most.
-FORGET_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +67,6 @@ order by seq limit %(limit)s"""
 
 _DAY = "select log_day from job_executions where id = %s"
 
-# By their keys, which are known first: a join might read the table.
-_FORGET_PUBLISHED = """
-delete from events where id = any(array(
-  select id from events where published_at < (select opsjobs_now()) - interval '1 day' order by published_at limit %s)) returning 1"""
-
-# The oldest of each shard are looked at: while Redis is away, millions wait behind them. By a range of one shard, so that only the
-# index of what waits is in this order: with an equality, the primary key is, too, and all that was published lies before them.
-_FORGET_UNPUBLISHED = f"""
-delete from events where id = any(array(
-  select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
-    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null order by w.shard, w.id limit %s) e
-  where e.at < (select opsjobs_now()) - interval '7 days')) returning 1"""
-
-_FORGET_KEYS = """
-delete from idempotency_keys where ctid = any(array(
-  select ctid from idempotency_keys where created_at < (select opsjobs_now()) - interval '24 hours'
-  order by created_at limit %s)) returning 1"""
-
 
 class Journal:
     """Reads of the log, a bounded page at a time; no connection is held between pages.
@@ -124,7 +100,7 @@ class Journal:
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
-    async def check_kept(self, execution: Execution) -> None:
+    async def check_available(self, execution: Execution) -> None:
         """Raises Gone where the log of its day was dropped."""
         if not execution.status.final:
             return
@@ -132,7 +108,7 @@ class Journal:
             detail = f"The log of execution {execution.id}, of {execution.log_day}, is gone: it was older than OPSJOBS_KEEP_LOGS."
             raise Gone("log_dropped", detail)
 
-    async def states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[LogEntry]:
+    async def read_states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[LogEntry]:
         """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
         given = {"execution": execution_id, "after": after, "upto": upto, "limit": limit}
         return [_entry(row) for row in await self._fetch(_STATES, given)]
@@ -154,22 +130,6 @@ class Journal:
             self._days.popitem(last=False)
         return self._days[execution_id]
 
-    async def tell_progress(self, execution_id: int, uuid: UUID | str) -> None:
-        """Say that the execution has come on."""
-        async with self._database.connection() as connection:
-            progress = EventType.EXECUTION_PROGRESS
-            await write_event(connection, progress, uuid, None, shard=execution_id, execution_id=execution_id)
-
-    async def forget_events(self) -> int:
-        """Delete a part of the events that were published a day ago, or that nobody could be told for a week."""
-        published = await self._database.fetch(_FORGET_PUBLISHED, [FORGET_ROWS])
-        unpublished = await self._database.fetch(_FORGET_UNPUBLISHED, [FORGET_ROWS // SHARDS])
-        return len(published) + len(unpublished)
-
-    async def forget_keys(self) -> int:
-        """Delete a part of the idempotency keys that are older than a day."""
-        return len(await self._database.fetch(_FORGET_KEYS, [FORGET_ROWS]))
-
 
 def _entry(row: Mapping[str, Any]) -> LogEntry:
     return LogEntry(
@@ -185,20 +145,4 @@ def _entry(row: Mapping[str, Any]) -> LogEntry:
         row["data"],
         row["dropped"],
         row["body"],
-    )
-
-
-async def write_event(
-    connection: Connection,
-    event_type: EventType,
-    subject: UUID | str,
-    data: Mapping[str, Any] | None,
-    *,
-    shard: int = 0,
-    execution_id: int | None = None,
-) -> None:
-    """Put a fact into the outbox; it is published once the caller's transaction is committed."""
-    await connection.execute(
-        "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
-        [shard % SHARDS, event_type.value, str(subject), execution_id, Jsonb(data) if data is not None else None],
     )

@@ -199,7 +199,7 @@ class Executions:
             raise NotFound.of("execution", ref)
         return _execution(row, everything=everything)
 
-    async def standing(self, execution: Execution) -> Execution:
+    async def with_waiting_reason(self, execution: Execution) -> Execution:
         """Return it with what keeps its runs from beginning, if none runs and nothing holds the execution as a whole."""
         waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(RunStatus.RUNNING, 0)
         if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
@@ -212,7 +212,7 @@ class Executions:
         assert row is not None
         return int(row["n"])
 
-    async def approved_as_of(self, executions: Sequence[int]) -> datetime | None:
+    async def first_approval_requested_at(self, executions: Sequence[int]) -> datetime | None:
         """When the first approval was asked for that one of these executions has; None where none was approved."""
         query = "select min(asked_at) as at from approvals where execution_id = any(%s) and status = 'approved'"
         row = await self._database.fetch_one(query, [list(executions)])
@@ -229,7 +229,7 @@ class Executions:
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
-    async def waiting_zones(self, execution_id: int) -> Sequence[str]:
+    async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
         """The zones in which runs of it wait: whose workers there is a bell for."""
         query = "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
         return [row["zone"] for row in await self._database.fetch(query, [execution_id])]

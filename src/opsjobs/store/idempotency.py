@@ -16,6 +16,8 @@ from opsjobs.store.transaction import Connection, Database
 T = TypeVar("T")
 KEPT_HOURS = 24
 WAIT_MS = 300
+# Rows that one statement deletes at most.
+DELETED_ROWS_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Answer:
     location: str | None
     body: Mapping[str, Any]
 
+
+_DELETE_OLD = """
+delete from idempotency_keys where ctid = any(array(
+  select ctid from idempotency_keys where created_at < (select opsjobs_now()) - interval '24 hours'
+  order by created_at limit %s)) returning 1"""
 
 _FORGET = """
 delete from idempotency_keys where principal = %s and route = %s and key = %s
@@ -75,7 +82,7 @@ async def once(
                 await record(connection, request, answer.status, answer.location, answer.body)
             return done
 
-    return await database.repeat(written)
+    return await database.retry(written)
 
 
 async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:
@@ -116,3 +123,8 @@ async def record(
 def _in_progress() -> Conflict:
     detail = "The first request with this Idempotency-Key is still being done: ask again in a second."
     return Conflict("idempotency_in_progress", detail)
+
+
+async def delete_old_keys(database: Database) -> int:
+    """Delete some idempotency keys that are older than a day; return how many."""
+    return len(await database.fetch(_DELETE_OLD, [DELETED_ROWS_MAX]))

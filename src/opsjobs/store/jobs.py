@@ -19,9 +19,9 @@ from opsjobs.model.execution import moment
 from opsjobs.model.job import Job, JobDraft, JobState
 from opsjobs.model.safety_verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency
-from opsjobs.store.execution_log import write_event
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.job_versions import vouched_anew, write_version
+from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling import schedules
@@ -269,11 +269,11 @@ class Jobs:
 
     async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
         """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
-        await self._database.repeat(lambda: self._archive(ref, by, if_match))
+        await self._database.retry(lambda: self._archive(ref, by, if_match))
 
     async def _archive(self, ref: str, by: str, if_match: Collection[int] | None) -> None:
         async with self._database.transaction() as connection:
-            await schedules.lock_all(connection, (await self.get(ref)).job.id)
+            await schedules.lock_schedules_of(connection, (await self.get(ref)).job.id)
             old = await _locked(connection, ref, if_match)
             query = "select id from job_executions where job_id = %s and finished_at is null order by id limit 1"
             running = await (await connection.execute(query, [old.job.id])).fetchone()
@@ -283,10 +283,10 @@ class Jobs:
             query = """update jobs set state = 'archived', archived_at = opsjobs_now(), updated_at = opsjobs_now()
                 where id = %s"""
             await connection.execute(query, [old.job.id])
-            await schedules.stop_all(connection, old.job.id, by)
+            await schedules.delete_schedules_of(connection, old.job.id, by)
             gone = await _told(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
-            await write_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
+            await append_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
             before = {"version": old.job.version}
             await audit.record(connection, "job.deleted", "job", old.job.id, old.job.definition.name, before=before)
 
@@ -401,7 +401,7 @@ async def _told(connection: Connection, job_id: int, event: EventType | None) ->
     assert row is not None
     stored = _stored(row)
     if event is not None:
-        await write_event(connection, event, stored.job.uuid, stored.data(), shard=job_id)
+        await append_event(connection, event, stored.job.uuid, stored.data(), shard=job_id)
     return stored
 
 

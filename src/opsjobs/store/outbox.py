@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from opsjobs.store.execution_log import SHARDS
-from opsjobs.store.transaction import Database
+from psycopg.types.json import Jsonb
 
+from opsjobs.model.events import EventType
+from opsjobs.store.transaction import Connection, Database
+
+SHARDS = 16
+# Rows that one statement deletes at most.
+DELETED_ROWS_MAX = 5_000
 _LOCK = 0x6F700000
 
 
@@ -44,6 +49,19 @@ select id, type, subject, execution_id, from_seq, to_seq, data, at, (opsjobs_now
 where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
 _MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
 
+# By their keys, which are known first: a join might read the table.
+_DELETE_PUBLISHED = """
+delete from events where id = any(array(
+  select id from events where published_at < (select opsjobs_now()) - interval '1 day' order by published_at limit %s)) returning 1"""
+
+# The oldest of each shard are looked at: while Redis is away, millions wait behind them. By a range of one shard, so that only the
+# index of what waits is in this order: with an equality, the primary key is, too, and all that was published lies before them.
+_DELETE_UNPUBLISHED = f"""
+delete from events where id = any(array(
+  select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
+    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null order by w.shard, w.id limit %s) e
+  where e.at < (select opsjobs_now()) - interval '7 days')) returning 1"""
+
 
 class Outbox:
     """What waits to be told. Two relays on one shard would break the order, so a shard has one at a time."""
@@ -51,7 +69,7 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def shards(self) -> Sequence[int]:
+    async def find_shards(self) -> Sequence[int]:
         """The shards where something waits."""
         return [row["shard"] for row in await self._database.fetch(_SHARDS)]
 
@@ -71,3 +89,31 @@ class Outbox:
             rows = await (await connection.execute(_NEXT, {"shard": shard, "limit": limit})).fetchall()
             yield [Fact(**row) for row in rows], told
             await connection.execute(_MARK, [told])
+
+    async def delete_old(self) -> int:
+        """Delete some events published over a day ago, or unpublished for a week; return how many."""
+        published = await self._database.fetch(_DELETE_PUBLISHED, [DELETED_ROWS_MAX])
+        unpublished = await self._database.fetch(_DELETE_UNPUBLISHED, [DELETED_ROWS_MAX // SHARDS])
+        return len(published) + len(unpublished)
+
+    async def append_progress(self, execution_id: int, uuid: UUID | str) -> None:
+        """Append an event that an execution has made progress."""
+        async with self._database.connection() as connection:
+            progress = EventType.EXECUTION_PROGRESS
+            await append_event(connection, progress, uuid, None, shard=execution_id, execution_id=execution_id)
+
+
+async def append_event(
+    connection: Connection,
+    event_type: EventType,
+    subject: UUID | str,
+    data: Mapping[str, Any] | None,
+    *,
+    shard: int = 0,
+    execution_id: int | None = None,
+) -> None:
+    """Append an event; it is published once the caller's transaction is committed."""
+    await connection.execute(
+        "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
+        [shard % SHARDS, event_type.value, str(subject), execution_id, Jsonb(data) if data is not None else None],
+    )

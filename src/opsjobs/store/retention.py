@@ -163,7 +163,7 @@ class Retention:
         """
         for _ in range(LOOKS):
             bounds = {"runs": RUNS, "limit": EXECUTIONS, "seconds": keep.execution_seconds, **self._executions_seen}
-            (found,) = await self._database.repeat(partial(self._database.fetch, _OLD_EXECUTIONS, bounds))
+            (found,) = await self._database.retry(partial(self._database.fetch, _OLD_EXECUTIONS, bounds))
             more = found["looked"] == EXECUTIONS or found["cut"]
             reached = {"after": found["after"], "after_id": found["after_id"]} if found["after"] else self._executions_seen
             self._executions_seen = reached if more else _BEGINNING
@@ -185,7 +185,7 @@ class Retention:
         Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
         """
         bounds = {"after": self._files_seen, "limit": FILES, "seconds": keep.file_seconds}
-        (found,) = await self._database.repeat(lambda: self._database.fetch(_OLD_FILES, bounds))
+        (found,) = await self._database.retry(lambda: self._database.fetch(_OLD_FILES, bounds))
         self._files_seen = found["last"] if found["looked"] == FILES else 0
         return int(found["gone"])
 
@@ -200,7 +200,7 @@ class Retention:
         return await self._delete(_OLD_NAMES, {"limit": NAMES, "seconds": keep.execution_seconds})
 
     async def _delete(self, statement: str, bounds: dict[str, float]) -> int:
-        return len(await self._database.repeat(lambda: self._database.fetch(statement, bounds)))
+        return len(await self._database.retry(lambda: self._database.fetch(statement, bounds)))
 
     async def _detach(self, day: date) -> int:
         # Not CONCURRENTLY: PostgreSQL refuses that beside a default partition. On record in the same transaction: it is gone.

@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from opsjobs.model.errors import Refusal, Unavailable
-from opsjobs.store.connection_errors import REPEATABLE, unavailable
+from opsjobs.store.connection_errors import RETRYABLE, unavailable
 from opsjobs.store.connections import LIMITS, PLANNED_ONCE, DatabaseConnection, PoolConnection, Redial, dial, driver_url, used
 from opsjobs.telemetry import log
 
@@ -26,7 +26,7 @@ __all__ = ["Connection", "Database", "DatabaseOptions", "driver_url"]
 T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
 
-REPEATS_AT_MOST = 5
+RETRIES_MAX = 5
 # How long a connection that was just used is taken to be alive.
 TRUSTED_SECONDS = 1.0
 # How long a caller waits for a connection, whether the pool is busy or the database away.
@@ -55,9 +55,9 @@ async def _used(connection: DatabaseConnection) -> None:
 class Database:
     """A pool of connections; every verb of the store takes its transaction from here."""
 
-    def __init__(self, options: DatabaseOptions, *, repeated: Callable[[], None] | None = None) -> None:
+    def __init__(self, options: DatabaseOptions, *, on_retry: Callable[[], None] | None = None) -> None:
         self.options = options
-        self._repeated = repeated
+        self._on_retry = on_retry
         self._prepared_after: int | None = PREPARED_AFTER
         self._redial = Redial(self._dial)
         driver_url(options.url)
@@ -99,7 +99,7 @@ class Database:
             async with connection:
                 yield connection
         except psycopg.Error as error:
-            if (away := self._judge(connection, error)) is None:
+            if (away := self._classify(connection, error)) is None:
                 raise
             raise away from error
         finally:
@@ -118,7 +118,7 @@ class Database:
             # Workers repeat what fails, so they save the question; what was closed meanwhile is seen without one.
             ask = not self.options.hot_verbs and time.monotonic() - connection.idle_since > TRUSTED_SECONDS
             try:
-                works = await connection.works(ask=ask)
+                works = await connection.is_alive(ask=ask)
             except BaseException:
                 await self._pool.putconn(connection)
                 raise
@@ -127,7 +127,7 @@ class Database:
                 return connection
             await self._pool.putconn(connection)
 
-    def _judge(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
+    def _classify(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
         if connection.silent:
             return Unavailable(f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed")
         if connection.pooled and isinstance(error, _NOT_PREPARED):
@@ -143,11 +143,11 @@ class Database:
     async def transaction(self) -> AsyncIterator[DatabaseConnection]:
         """One transaction: committed at the end of the block, rolled back by an exception. Raises Unavailable."""
         async with self.connection() as connection, connection.transaction():
-            await connection.limit_transaction()
+            await connection.apply_transaction_limits()
             yield connection
 
     @asynccontextmanager
-    async def begun(self) -> AsyncIterator[DatabaseConnection]:
+    async def manual_transaction(self) -> AsyncIterator[DatabaseConnection]:
         """A connection on which the block itself calls `begin` and sends "commit", so that it can pipeline them with the rest.
 
         What is still open at the end of the block is rolled back. Where a statement fails, the connection is closed: of statements
@@ -172,19 +172,19 @@ class Database:
         them, and for all that was sent before. A statement that fails is told by what is awaited next, or by the end of the block.
         """
         # Begin and commit are statements like the others: psycopg's own transaction waits for an answer before it commits.
-        async with self.begun() as connection, connection.pipeline():
+        async with self.manual_transaction() as connection, connection.pipeline():
             await connection.begin()
             yield connection
             await connection.execute("commit")
 
-    async def repeat(self, verb: Callable[[], Awaitable[T]]) -> T:
+    async def retry(self, verb: Callable[[], Awaitable[T]]) -> T:
         """The verb's answer, run again where PostgreSQL broke a deadlock by ending it; at most 5 times."""
-        for attempt in range(REPEATS_AT_MOST):
+        for attempt in range(RETRIES_MAX):
             try:
                 return await verb()
-            except REPEATABLE:
-                if self._repeated is not None:
-                    self._repeated()
+            except RETRYABLE:
+                if self._on_retry is not None:
+                    self._on_retry()
                 await asyncio.sleep(random.uniform(0.001, 0.02) * (attempt + 1))  # noqa: S311  jitter
         return await verb()
 

@@ -109,7 +109,7 @@ class Workers:
                 },
             )
 
-    async def bury_expired(self, *, expected: float | None = None) -> Sequence[str]:
+    async def expire_leases(self, *, expected: float | None = None) -> Sequence[str]:
         """Bury workers that did not renew in time; return the zones whose runs can now be taken over.
 
         `expected`: what the database's clock should show (seconds since 1970). If it shows something else, it has stepped, and
@@ -117,7 +117,7 @@ class Workers:
         """
         return [row["zone"] for row in await self._database.fetch(_BURY_EXPIRED, {"expected": expected})]
 
-    async def bury(self, name: str) -> int:
+    async def reap(self, name: str) -> int:
         """Bury all lives of a worker whose process was seen to die; says how many there were."""
         return len(await self._database.fetch(_BURY_NAMED, [name]))
 
@@ -126,7 +126,7 @@ class Workers:
         async with self._database.connection() as connection:
             await connection.execute(_STOP, [worker_id])
 
-    async def forget(self) -> int:
+    async def delete_old(self) -> int:
         """Delete lives that ended a week ago; return how many."""
         return len(await self._database.fetch(_FORGET))
 
@@ -136,7 +136,7 @@ class Workers:
         assert row is not None
         return float(row["now"])
 
-    async def silent_seconds(self, service: str) -> float | None:
+    async def seconds_since_tick(self, service: str) -> float | None:
         """How long ago a service was at work; None: never."""
         query = "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services where name = %s"
         row = await self._database.fetch_one(query, [service])
@@ -167,11 +167,11 @@ class Lease:
         assert row is not None
         return Renewal(row["alive"], frozenset(row["stopping"]), row["now"])
 
-    def hang_up(self) -> bool:
+    def abort(self) -> bool:
         """Leave the connection behind without waiting for it; the next renewal opens another. False if there was none."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.hang_up()
+            connection.abort()
         return connection is not None
 
     async def close(self) -> None:

@@ -40,7 +40,7 @@ class Relay:
 
     async def run_once(self) -> Counts:
         """Tell what waits, a batch a shard; says how many events went out."""
-        shards = await self._outbox.shards()
+        shards = await self._outbox.find_shards()
         if not shards:
             return {"published": 0}
         heard = await self._bus.audience(f"{CHANNEL}*")
@@ -111,7 +111,7 @@ class Relay:
         assert fact.to_seq is not None
         after = fact.from_seq - 1
         while after < fact.to_seq:
-            entries = await self._journal.states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)
+            entries = await self._journal.read_states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)
             runs = await self._executions.runs_by_id({e.target_run for e in entries if e.target_run is not None})
             for entry in entries:
                 if entry.target_run in runs and entry.body is not None:

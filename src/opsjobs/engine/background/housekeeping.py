@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from opsjobs.engine.service import Counts
 from opsjobs.engine.turn import Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
-from opsjobs.store.execution_log import Journal
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.leftovers import Leftovers
+from opsjobs.store.outbox import Outbox
 from opsjobs.store.partitions import Partitions
 from opsjobs.store.singleton_lock import Turns
 from opsjobs.store.workers import Workers
@@ -30,7 +32,8 @@ class Housekeeper:
         *,
         ledger: Ledger,
         workers: Workers,
-        journal: Journal,
+        outbox: Outbox,
+        delete_old_keys: Callable[[], Awaitable[int]],
         partitions: Partitions,
         contents: Contents,
         leftovers: Leftovers,
@@ -40,7 +43,8 @@ class Housekeeper:
         self._metrics = metrics
         self._ledger = ledger
         self._workers = workers
-        self._journal = journal
+        self._outbox = outbox
+        self._delete_old_keys = delete_old_keys
         self._partitions = partitions
         self._contents = contents
         self._leftovers = leftovers
@@ -51,9 +55,9 @@ class Housekeeper:
             {
                 "partitions_made": self._make_partitions,
                 "counters_mended": self._recount,
-                "workers_forgotten": self._workers.forget,
-                "events_forgotten": self._journal.forget_events,
-                "keys_forgotten": self._journal.forget_keys,
+                "workers_forgotten": self._workers.delete_old,
+                "events_forgotten": self._outbox.delete_old,
+                "keys_forgotten": self._delete_old_keys,
                 "contents_swept": self._contents.sweep,
                 "leftovers_forgotten": self._forget_leftovers,
             }

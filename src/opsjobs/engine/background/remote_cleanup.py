@@ -82,7 +82,7 @@ class Aftercare:
         return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
 
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
-        due = sorted(await self._ledger.due_cleaning(self._zone, at_most), key=lambda folder: folder.target_id)
+        due = sorted(await self._ledger.lease_cleanups(self._zone, at_most), key=lambda folder: folder.target_id)
         visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
         ways, unread = await self._ways([target_id for target_id, _ in visits])
         opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
@@ -101,29 +101,29 @@ class Aftercare:
             left = await self._visit(way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened))
         refused = left is not None
         left = runs if left is None else left
-        await self._ledger.not_cleaned(sorted(left), refused=refused)
-        await self._ledger.cleaned(sorted(runs - left))
+        await self._ledger.postpone_cleanup(sorted(left), refused=refused)
+        await self._ledger.mark_cleaned(sorted(runs - left))
         return len(runs - left)
 
     async def _due_sweeps(self, at_most: int) -> list[Visit]:
-        due = await self._ledger.due_sweeps(self._zone, at_most)
+        due = await self._ledger.lease_late_lookups(self._zone, at_most)
         # A machine that was away is looked for, whatever its circuit says: a command may still run there.
         ways, _ = await self._ways(sorted({sweep.target_id for sweep in due}))
         insisting = {target: replace(way, insist=True) for target, way in ways.items()}
         return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
 
     async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
-        actions = (await self._ledger.specs([sweep.execution_id]))[sweep.execution_id].actions
+        actions = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id].actions
         action = next(action for action in actions if action["key"] == sweep.key.action)
         opened = await self._opened([action["become"]] if action.get("become") else [])
         found: Settlement | None = None
         if way is not None:
             found = await self._visit(way, self._sweep_doors, lambda durable: self._settled(durable, sweep, action, opened))
         if found is None:
-            await self._ledger.sweep_again([sweep.run_id])
+            await self._ledger.postpone_late_lookup([sweep.run_id])
             return 0
         told = {**_told(found, action.get("expected_exit_codes", (0,))), "at": moment(self._clock.now())}
-        await self._ledger.settle_late(sweep, told)
+        await self._ledger.record_late_result(sweep, told)
         return 1
 
     async def _settled(

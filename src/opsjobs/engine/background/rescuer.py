@@ -49,7 +49,7 @@ class Rescuer:
         for zone in zones:
             self._notify(zone)
         done = {"buried": len(zones)}
-        if await self._ledger.take_round(self._round_seconds):
+        if await self._ledger.try_start_round(self._round_seconds):
             done |= await self._ledger.reconcile()
         return done
 
@@ -57,6 +57,6 @@ class Rescuer:
         # A burial that waits for a database that is away would come when it is back, before anybody could renew.
         try:
             async with asyncio.timeout(BURY_SECONDS):
-                return await self._workers.bury_expired(expected=self._database_now())
+                return await self._workers.expire_leases(expected=self._database_now())
         except TimeoutError:
             return ()

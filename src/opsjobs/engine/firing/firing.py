@@ -199,7 +199,7 @@ class FiringService:
     async def _stop_orphans(self, ended: Sequence[Move]) -> None:
         """Schedules whose job was deleted by a process that knows of none."""
         for job in {move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED}:
-            await self._schedules.stop_deleted(job)
+            await self._schedules.delete_of_deleted_job(job)
 
     async def _pause_orphans(self, ended: Sequence[Move]) -> None:
         """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
@@ -311,7 +311,7 @@ class StandIn:
 
     async def run_once(self) -> Counts:
         """For about a second, to the moment, what the scheduler would do; nothing where there is one."""
-        silent = await self._workers.silent_seconds(SCHEDULER)
+        silent = await self._workers.seconds_since_tick(SCHEDULER)
         if silent is not None and silent < SILENT_SECONDS:
             self._tell(standing_in=False)
             return {}

@@ -77,7 +77,7 @@ class Preparer:
         late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
         if not late:
             return {}
-        closed = await self._firings.closings([ready.schedule for ready in late])
+        closed = await self._firings.load_closed_reasons([ready.schedule for ready in late])
         found: dict[int, Prepared] = {}
         for ready in late:
             try:

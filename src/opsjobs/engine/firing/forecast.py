@@ -59,14 +59,14 @@ class Forecasts:
         week = Week(now.replace(minute=0, second=0, microsecond=0))
         until = time.monotonic() + self._seconds_at_most
         left, last = self._moments_at_most, 0
-        while portion := await self._outlook.coming(after=last, limit=PORTION, reach=reach):
+        while portion := await self._outlook.list_upcoming(after=last, limit=PORTION, reach=reach):
             calendars = await self._calendars.by_names({name for one in portion for name in one.schedule.definition.calendars})
             done = 0
             if time.monotonic() < until and left > 0:
                 done, left = await asyncio.to_thread(_count, week, portion, calendars, (now, left, until))
             last = portion[-1].schedule.id
             if done < len(portion):
-                week.not_looked_at = len(portion) - done + await self._outlook.count_coming(after=last, reach=reach)
+                week.not_looked_at = len(portion) - done + await self._outlook.count_upcoming(after=last, reach=reach)
                 break
         return week
 

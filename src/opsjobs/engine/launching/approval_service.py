@@ -75,12 +75,12 @@ class Approving:
 
     async def ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
         """The approval of this action of a running execution: asked with the first call, later as it stands."""
-        known = await self._approvals.of_action(execution_id, action["key"])
+        known = await self._approvals.find_of_action(execution_id, action["key"])
         if known is not None:
             return known
         # Of ten thousand runs that come to it at once only one looks at all of its machines.
         async with self._one_asks:
-            known = await self._approvals.of_action(execution_id, action["key"])
+            known = await self._approvals.find_of_action(execution_id, action["key"])
             return known if known is not None else await self._ask(execution_id, action)
 
     async def _ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
@@ -93,13 +93,13 @@ class Approving:
             tuple(action.get("users") or ()),
         )
         salt = secrets.token_bytes(SALT_BYTES)
-        about = await self._approvals.asked_about(execution_id)
+        about = await self._approvals.load_subject(execution_id)
         hash_ = await self._hash(about, salt)
-        return await self._ledger.ask_approval(execution_id, action["key"], terms, hash_=hash_, salt=salt)
+        return await self._ledger.request_approval(execution_id, action["key"], terms, hash_=hash_, salt=salt)
 
     async def show(self, approval: Approval) -> dict[str, Any]:
         """The body of GET /approvals/{id}: the approval, and what would run where."""
-        about = await self._approvals.asked_about(approval.execution_id)
+        about = await self._approvals.load_subject(approval.execution_id)
         places = [{"id": run.id, "name": run.name, "host": run.host} for run in about.targets[:TARGETS_SHOWN]]
         would_run = {
             "job_name": about.job_name,
@@ -121,7 +121,7 @@ class Approving:
         """
         if not ruling.approve or not approval.status.pending:
             return await self._ledger.decide(approval.id, ruling)
-        about = await self._approvals.asked_about(approval.execution_id)
+        about = await self._approvals.load_subject(approval.execution_id)
         if not await self._unchanged(approval, about):
             await self._ledger.expire_changed(approval.id)
             words = "what would run has changed since it was asked (a target, perhaps): launch it again, and it is asked anew"

@@ -106,7 +106,7 @@ class Children:
 
     async def _check_unchanged(self, above: Sequence[int], stored: StoredJob) -> None:
         """Who approved of a workflow has seen the job that it runs as it was then. Raises Conflict for one written since."""
-        asked_at = await self._executions.approved_as_of(above)
+        asked_at = await self._executions.first_approval_requested_at(above)
         if asked_at is not None and stored.updated_at > asked_at:
             name = stored.job.definition.name
             words = f"The job {name} was changed after execution {above[-1]} was asked to be approved: launch that anew."

@@ -106,7 +106,7 @@ class RunSetup:
             read.opened, read.bad_logins = await self._each(wanted, self._vault.open_many)
         await self._hold(read)
         if again:
-            read.progress, read.bad_progress = await self._each(sorted(again), self._ledger.progress)
+            read.progress, read.bad_progress = await self._each(sorted(again), self._ledger.load_progress)
         return [self._prepared(run, read) for run in claimed]
 
     def _prepared(self, run: Claimed, read: _SetupReads) -> Prepared | SetupRefused:
@@ -142,7 +142,7 @@ class RunSetup:
 
     async def _learn_courses(self, executions: Collection[int]) -> dict[int, Exception]:
         missing = sorted(set(executions) - self._courses.keys())
-        specs, bad = await self._each(missing, self._ledger.specs) if missing else ({}, {})
+        specs, bad = await self._each(missing, self._ledger.load_specs) if missing else ({}, {})
         for key, spec in specs.items():
             try:
                 self._courses[key] = self._course(spec)

@@ -85,7 +85,7 @@ class RunTools:
         Call it inside `Stops.here()`.
         """
         async with self.reads:
-            return await wait_out(lambda: self.ledger.stdout(run, seen, max_bytes), self.clock)
+            return await wait_out(lambda: self.ledger.read_stdout(run, seen, max_bytes), self.clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ from opsjobs.remote.files.reading import pieces_of
 from opsjobs.remote.files.upload import WINDOW_BYTES, Dress, Upload, stage
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
-from opsjobs.store.execution_log import Journal
 from opsjobs.store.files import Files, StoredFile
 from opsjobs.store.ledger import Claimed
+from opsjobs.store.outbox import Outbox
 from opsjobs.telemetry import Metrics
 
 # How often a transfer tells how far it is, in the log and as an event.
@@ -65,7 +65,7 @@ class TransferTools:
     contents: Contents
     artifacts: Artifacts
     chunks: Chunks
-    journal: Journal
+    outbox: Outbox
     metrics: Metrics
     limits: FindLimits
     standing: Ask
@@ -330,7 +330,7 @@ class Transfer:
             if not self._tools.may_tell(order.claimed.execution_id, order.clock.monotonic()):
                 continue
             with suppress(Unavailable):
-                await self._tools.journal.tell_progress(order.claimed.execution_id, order.execution_uuid)
+                await self._tools.outbox.append_progress(order.claimed.execution_id, order.execution_uuid)
 
     def _say(self, words: str) -> None:
         self._order.say(f"{words}\n")

@@ -125,7 +125,7 @@ class Heartbeat:
             return attempt.result()
         reason = str(attempt.exception()).strip() if attempt.done() else f"no answer within {seconds:.1f} s"
         log.warning("lease_not_renewed", reason=reason)
-        if not self._lease.hang_up():
+        if not self._lease.abort():
             attempt.cancel()  # it was still connecting
         if not attempt.done():
             self._left_behind.add(attempt)

@@ -282,7 +282,7 @@ class WorkerSession:
         self._left -= left
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
-        return await self._tools.ledger.unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
+        return await self._tools.ledger.find_unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
 
     async def _begin(self, claimed: Sequence[Claimed], asked_at: float, lost: Mapping[int, str] | None = None) -> None:
         """Start a coroutine for each; what they need is read for all of them at once. `lost`: why a run can only be ended."""

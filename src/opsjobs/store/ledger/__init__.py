@@ -68,7 +68,7 @@ class Ledger:
     async def claim(self, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
         """Up to `limit` ready runs of the zone with turns from `floor` up, now running under this owner."""
         async with failpoints.at("claim"):
-            return await self._database.repeat(
+            return await self._database.retry(
                 lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
             )
 
@@ -78,23 +78,23 @@ class Ledger:
         A run whose owners died too often without a sign of life of it ends `dead` instead (10-ledger.md rule 12). From the second
         death on such runs are handed out one by one: the next once the last has given a sign, or was `waited` for long enough.
         """
-        return await self._database.repeat(
+        return await self._database.retry(
             lambda: _takeover.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit, waited=waited)
         )
 
-    async def unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
+    async def find_unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
         """Runs that are this owner's by the ledger, but not in `known`."""
-        return await _claim.unknown_runs(self._database, owner=owner, known=known)
+        return await _claim.find_unknown_runs(self._database, owner=owner, known=known)
 
-    async def specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
+    async def load_specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
         """What these executions do, by id."""
-        return await _claim.specs(self._database, execution_ids)
+        return await _claim.load_specs(self._database, execution_ids)
 
-    async def progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
+    async def load_progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
         """What was recorded of these runs' actions before, in the order in which they began."""
-        return await _claim.progress(self._database, run_ids)
+        return await _claim.load_progress(self._database, run_ids)
 
-    async def stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
+    async def read_stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
         """The beginning of what an attempt's stdout has on record, up to a gap in it."""
         return await _heads.stdout(self._database, run, seen, max_bytes)
 
@@ -104,22 +104,22 @@ class Ledger:
 
     async def cancel(self, execution_id: int, *, by: str, reason: str | None) -> None:
         """Ask for a cancel and end what waits. Raises NotFound, or Conflict once the execution has ended."""
-        await self._database.repeat(lambda: _cancel.ask_cancel(self._database, execution_id, by=by, reason=reason))
+        await self._database.retry(lambda: _cancel.ask_cancel(self._database, execution_id, by=by, reason=reason))
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
         """Start nothing new of it. Raises NotFound, or Conflict where it is being cancelled or has ended."""
-        await self._database.repeat(lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason))
+        await self._database.retry(lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason))
 
     async def resume(self, execution_id: int, *, by: str) -> Resumed:
         """Go on, past the gate where it stands at one. Raises as `pause`."""
-        return await self._database.repeat(lambda: _pausing.resume(self._database, execution_id, by=by))
+        return await self._database.retry(lambda: _pausing.resume(self._database, execution_id, by=by))
 
-    async def ask_approval(
+    async def request_approval(
         self, execution_id: int, action: str, terms: ApprovalTerms, *, hash_: str | None = None, salt: bytes | None = None
     ) -> Approval:
         """The approval of this action in this execution: asked with the first call, later as it stands."""
-        return await self._database.repeat(
-            lambda: _approvals.ask_approval(self._database, execution_id, action, terms, hash_=hash_, salt=salt)
+        return await self._database.retry(
+            lambda: _approvals.request_approval(self._database, execution_id, action, terms, hash_=hash_, salt=salt)
         )
 
     async def decide(self, approval_id: int, ruling: Ruling) -> Approval:
@@ -127,11 +127,11 @@ class Ledger:
 
         Raises NotFound, Conflict (decided, about something else), Forbidden (who may not), Invalid (an override without reason).
         """
-        return await self._database.repeat(lambda: _approvals.decide(self._database, approval_id, ruling))
+        return await self._database.retry(lambda: _approvals.decide(self._database, approval_id, ruling))
 
     async def expire_changed(self, approval_id: int) -> None:
         """Close an approval whose execution would do something else by now. Raises NotFound, Conflict where it is decided."""
-        await self._database.repeat(lambda: _approvals.expire_changed(self._database, approval_id))
+        await self._database.retry(lambda: _approvals.expire_changed(self._database, approval_id))
 
     async def hold_target(
         self,
@@ -144,23 +144,23 @@ class Ledger:
         by: str,
     ) -> None:
         """Begin or change a target's maintenance: its runs wait. Neither `until` nor `seconds`: until further notice."""
-        await self._database.repeat(
+        await self._database.retry(
             lambda: _maintenance.hold_target(self._database, target_id, slots, until=until, seconds=seconds, reason=reason, by=by)
         )
 
     async def release_target(self, target_id: str) -> None:
         """End a target's maintenance: its runs go on at once."""
-        await self._database.repeat(lambda: _maintenance.release_target(self._database, target_id))
+        await self._database.retry(lambda: _maintenance.release_target(self._database, target_id))
 
     async def resize_slots(self, target_id: str, slots: int) -> None:
         """The target has so many slots from now on; those in use above that number are taken away as they are freed."""
-        await self._database.repeat(lambda: _slots.resize(self._database, target_id, slots))
+        await self._database.retry(lambda: _slots.resize(self._database, target_id, slots))
 
-    async def maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
+    async def load_maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
         """Which of these targets are under maintenance now."""
-        return await _maintenance.maintenances(self._database, target_ids)
+        return await _maintenance.load_maintenances(self._database, target_ids)
 
-    async def take_round(self, pause_seconds: float) -> bool:
+    async def try_start_round(self, pause_seconds: float) -> bool:
         """Return whether this process is to reconcile now; another one no earlier than after the pause."""
         return await self._reconciler.take_turn(pause_seconds)
 
@@ -172,29 +172,29 @@ class Ledger:
         """Check slots and counters against the runs; a difference in counters is a bug of ours."""
         return await self._reconciler.recount()
 
-    async def due_cleaning(self, zone: str, limit: int) -> list[Folder]:
+    async def lease_cleanups(self, zone: str, limit: int) -> list[Folder]:
         """Up to `limit` runs that ended a day ago in a store of their target; the caller's for an hour."""
-        return await self._database.repeat(lambda: _aftercare.due_cleaning(self._database, zone, limit))
+        return await self._database.retry(lambda: _aftercare.lease_cleanups(self._database, zone, limit))
 
-    async def cleaned(self, run_ids: Sequence[int]) -> None:
+    async def mark_cleaned(self, run_ids: Sequence[int]) -> None:
         """Their folders are gone."""
-        await self._database.repeat(lambda: _aftercare.cleaned(self._database, run_ids))
+        await self._database.retry(lambda: _aftercare.mark_cleaned(self._database, run_ids))
 
-    async def not_cleaned(self, run_ids: Sequence[int], *, refused: bool = False) -> None:
+    async def postpone_cleanup(self, run_ids: Sequence[int], *, refused: bool = False) -> None:
         """Their folders could not be removed: they come again in an hour, until a week after they were first due.
 
         `refused`: their users are not ours to be; a password is not offered there more often than once a day.
         """
-        await self._database.repeat(lambda: _aftercare.not_cleaned(self._database, run_ids, refused=refused))
+        await self._database.retry(lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused))
 
-    async def due_sweeps(self, zone: str, limit: int) -> list[Sweep]:
+    async def lease_late_lookups(self, zone: str, limit: int) -> list[Sweep]:
         """Up to `limit` ended runs whose command's end is unknown and to be looked for now; the caller's for 10 minutes."""
-        return await self._database.repeat(lambda: _aftercare.due_sweeps(self._database, zone, limit))
+        return await self._database.retry(lambda: _aftercare.lease_late_lookups(self._database, zone, limit))
 
-    async def settle_late(self, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
+    async def record_late_result(self, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
         """Note what became of an ended run's command. No state changes, no event; given again: the first word stays."""
-        await self._database.repeat(lambda: _aftercare.settle_late(self._database, sweep, late_result))
+        await self._database.retry(lambda: _aftercare.record_late_result(self._database, sweep, late_result))
 
-    async def sweep_again(self, run_ids: Sequence[int]) -> None:
+    async def postpone_late_lookup(self, run_ids: Sequence[int]) -> None:
         """Nothing found out: they come again after 2, 4, … 60 minutes, until a week after their end."""
-        await self._database.repeat(lambda: _aftercare.sweep_again(self._database, run_ids))
+        await self._database.retry(lambda: _aftercare.postpone_late_lookup(self._database, run_ids))

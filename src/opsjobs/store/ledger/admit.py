@@ -45,7 +45,7 @@ LOCK_SLOTS = "select 1 from target_slots where target_id = any(%(targets)s::text
 async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:
     """`admit` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
     try:
-        return await database.repeat(lambda: admit(database, executions))
+        return await database.retry(lambda: admit(database, executions))
     except (Unavailable, psycopg.Error):
         return {}
 

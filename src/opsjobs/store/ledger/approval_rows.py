@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Decision, Requester
 from opsjobs.model.events import EventType
-from opsjobs.store.execution_log import write_event
+from opsjobs.store.outbox import append_event
 from opsjobs.store.transaction import Connection
 
 _DECISIONS = """
@@ -48,4 +48,4 @@ def requester_of(name: str, stored: Mapping[str, Any] | None) -> Requester:
 
 async def tell(connection: Connection, event: EventType, approval: Approval) -> None:
     """Put its event into the outbox."""
-    await write_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)
+    await append_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)

@@ -77,7 +77,7 @@ where e.finished_at is null and e.status = 'pending_approval' and not e.cancelli
 order by e.id limit %s"""
 
 
-async def ask_approval(
+async def request_approval(
     database: Database,
     execution_id: int,
     action: str,
@@ -135,7 +135,7 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
             approval = await approval_by_id(connection, approval_id)
         await _record(connection, approval, stands["job_name"], ruling)
     if not approval.status.pending:
-        await database.repeat(lambda: _answer(database, approval))
+        await database.retry(lambda: _answer(database, approval))
     return approval
 
 
@@ -240,7 +240,7 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
         if not approval.status.pending or (late and not stands["late"]):
             raise Conflict("approval_decided", f"Approval {approval_id} is decided already: see how in GET /approvals.")
         approval = await _settled(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
-    await database.repeat(lambda: _answer(database, approval))
+    await database.retry(lambda: _answer(database, approval))
 
 
 async def _settled(

@@ -101,7 +101,7 @@ async def cancel_children(database: Database, execution_id: int, reason: str) ->
     children = await database.fetch(_CHILDREN, [execution_id])
     for child in children:
         with contextlib.suppress(Conflict, NotFound):  # it has ended meanwhile
-            await database.repeat(partial(ask_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
+            await database.retry(partial(ask_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
     return len(children)
 
 
@@ -109,7 +109,7 @@ async def skip_after(database: Database, executions: Sequence[int]) -> None:
     """`skip_halted` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
     for execution_id in executions:
         with contextlib.suppress(Unavailable, psycopg.Error):
-            await database.repeat(partial(skip_halted, database, execution_id))
+            await database.retry(partial(skip_halted, database, execution_id))
 
 
 async def skip_halted(database: Database, execution_id: int) -> int:

@@ -175,7 +175,7 @@ class Claim:
 
 async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
     """Up to `limit` ready runs of the zone, now running under this owner."""
-    async with database.begun() as connection:
+    async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
             # Planned with the limit known: a plan for any limit might sort all that waits instead of walking the index.
@@ -212,7 +212,7 @@ async def _write_turn(database: Database, zone: str, turn: int) -> None:
         await database.fetch(f"{_WRITE_TURN} returning turn", {"zone": zone, "turn": turn})
 
 
-async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
+async def find_unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
     """Return runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost.
 
     At most UNKNOWN_AT_MOST: if there are as many, there may be more.
@@ -221,7 +221,7 @@ async def unknown_runs(database: Database, *, owner: UUID, known: Sequence[int])
     return [claimed(row, taken_over=row["taken_over"]) for row in rows]
 
 
-async def specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
+async def load_specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
     """What these executions do, by id."""
     rows = await database.fetch(_SPECS, [list(execution_ids)])
     return {row["execution_id"]: _spec(**row) for row in rows}
@@ -231,7 +231,7 @@ def _spec(*, target_versions: bytes | None, target_pins: bytes | None, **row: An
     return Spec(**row, pins=Pins(target_versions, target_pins))
 
 
-async def progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
+async def load_progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
     """What was recorded of these runs' actions before, in the order in which they began."""
     found: dict[int, list[Progress]] = {}
     for row in await database.fetch(_PROGRESS, [list(run_ids)]):

@@ -86,7 +86,7 @@ async def release_target(database: Database, target_id: str) -> None:
     await _change(database, _END, {"target": target_id}, action="target.maintenance_ended")
 
 
-async def maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
+async def load_maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
     """What stands now, by the target's id."""
     rows = await database.fetch(_READ, [list(target_ids)])
     return {row["target_id"]: Maintenance(row["until"], row["reason"], row["by"]) for row in rows}

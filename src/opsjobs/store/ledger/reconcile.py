@@ -186,7 +186,7 @@ class Reconciler:
         done, failed = dict[str, int](), list[Exception]()
         for name, step in steps.items():
             try:
-                done[name] = await self._database.repeat(step)
+                done[name] = await self._database.retry(step)
             except Exception as error:  # noqa: BLE001  it is raised in the end
                 error.add_note(f"in the step {name!r}")
                 failed.append(error)

@@ -132,7 +132,7 @@ update target_runs r set sweep_due = {_NOW} + least(interval '1 minute' * power(
 where r.id = any(array(select id from named))"""
 
 
-async def due_cleaning(database: Database, zone: str, limit: int) -> list[Folder]:
+async def lease_cleanups(database: Database, zone: str, limit: int) -> list[Folder]:
     """Return runs that left something on their target that is to go now, at most `limit`; the longest due first."""
     rows = await database.fetch(_DUE_CLEANING, {"zone": zone, "limit": limit})
     runs: dict[int, list[DictRow]] = {}
@@ -151,17 +151,17 @@ def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
     return [] if action is None else [RunKey(run, action, attempt) for attempt in range(1, attempts + 1)]
 
 
-async def cleaned(database: Database, run_ids: Sequence[int]) -> None:
+async def mark_cleaned(database: Database, run_ids: Sequence[int]) -> None:
     """Note that nothing of these runs is left on their targets, or of a run that ended today: only its record."""
     await _each(database, _CLEANED, run_ids)
 
 
-async def not_cleaned(database: Database, run_ids: Sequence[int], *, refused: bool = False) -> None:
+async def postpone_cleanup(database: Database, run_ids: Sequence[int], *, refused: bool = False) -> None:
     """Their targets could not be reached: again in an hour. `refused`: we may not be their users; again in a day."""
     await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 
 
-async def due_sweeps(database: Database, zone: str, limit: int) -> list[Sweep]:
+async def lease_late_lookups(database: Database, zone: str, limit: int) -> list[Sweep]:
     """Runs whose end is to be looked for now, at most `limit`; the longest due first."""
     rows = await database.fetch(_DUE_SWEEPS, {"zone": zone, "limit": limit})
     return [_sweep(row) for row in rows]
@@ -178,7 +178,7 @@ def _sweep(row: Mapping[str, Any]) -> Sweep:
     )
 
 
-async def settle_late(database: Database, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
+async def record_late_result(database: Database, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
     """Write beside a run's final state what became of its command; the first word stays."""
     known = {"id": sweep.run_id, "action": sweep.key.action, "attempt": sweep.key.attempt, "late": Jsonb(dict(late_result))}
     async with database.pipelined() as connection:
@@ -187,7 +187,7 @@ async def settle_late(database: Database, sweep: Sweep, late_result: Mapping[str
         await connection.execute(_SETTLE_LATE, known)
 
 
-async def sweep_again(database: Database, run_ids: Sequence[int]) -> None:
+async def postpone_late_lookup(database: Database, run_ids: Sequence[int]) -> None:
     """Nothing could be found out: again after a pause that doubles up to an hour."""
     await _each(database, _SWEEP_AGAIN, run_ids)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from opsjobs import failpoints
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.store.connection_errors import REPEATABLE
+from opsjobs.store.connection_errors import RETRYABLE
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
 from opsjobs.store.ledger.advance import Advance, joined
 from opsjobs.store.ledger.cancel import skip_after
@@ -61,8 +61,8 @@ async def settle(database: Database, flush: Flush) -> Settled:
     """
     try:
         async with failpoints.at("settle"):
-            settled = await database.repeat(lambda: _settle(database, flush))
-    except (Unavailable, *REPEATABLE) as broken:
+            settled = await database.retry(lambda: _settle(database, flush))
+    except (Unavailable, *RETRYABLE) as broken:
         if not await _went_through(database, flush):
             again = next((kind for kind in (TooSlow, Locked) if isinstance(broken, kind)), Unavailable)
             raise again(f"flush {flush.number} was not committed: {broken}") from broken

@@ -53,7 +53,7 @@ async def take_over(
 
     While a suspect of this owner has given no sign of life, none is added, unless it was `waited` for long enough.
     """
-    async with database.begun() as connection:
+    async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
             candidates = await connection.execute(_CANDIDATES, {"zone": zone, "limit": limit, "owner": owner, "waited": waited})

@@ -200,7 +200,7 @@ class Firings:
         """A page of a schedule's firings, the latest due moment first unless asked otherwise."""
         return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(firing_of)
 
-    async def closings(self, schedules: Sequence[StoredSchedule]) -> ClosedWords:
+    async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedWords:
         """What the calendars of these schedules say now."""
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
@@ -225,12 +225,12 @@ class Firings:
                 return await self._fire(connection, rows) if rows else Fired(0, {}, ())
 
         async with failpoints.at("fire"):
-            return await self._database.repeat(once)
+            return await self._database.retry(once)
 
     async def take(self, limit: int, *, catch_up: bool) -> Sequence[Ready]:
         """Up to `limit` firings that wait for their launch and may be launched now; the caller's for 15 seconds."""
         given = {"limit": limit, "catch_up": catch_up, "claim": CLAIM_SECONDS}
-        rows = await self._database.repeat(lambda: self._database.fetch(_TAKE, given))
+        rows = await self._database.retry(lambda: self._database.fetch(_TAKE, given))
         return [ready for row in rows if (ready := self._ready(row)) is not None]
 
     async def launch(self, orders: Sequence[FiringLaunch]) -> LaunchBatch:
@@ -243,7 +243,7 @@ class Firings:
                 return batch
 
         async with failpoints.at("firing.launch"):
-            return await self._database.repeat(once)
+            return await self._database.retry(once)
 
     async def settle(self, ended: Sequence[Move]) -> int:
         """End these firings without a launch, where they are still the caller's; says how many were."""
@@ -252,7 +252,7 @@ class Firings:
             async with self._database.transaction() as connection:
                 return await moves.settle(connection, ended)
 
-        return await self._database.repeat(once) if ended else 0
+        return await self._database.retry(once) if ended else 0
 
     async def defer(self, waiting: Sequence[Deferral]) -> None:
         """Let these firings wait, where they are still the caller's."""
@@ -262,7 +262,7 @@ class Firings:
                 await moves.defer(connection, waiting)
 
         if waiting:
-            await self._database.repeat(once)
+            await self._database.retry(once)
 
     async def expire(self, limit: int) -> int:
         """End firings that could not be launched for as long as they may wait; says how many."""
@@ -273,7 +273,7 @@ class Firings:
                 ended = [_given_up(ready, row) for row in rows if (ready := self._ready(row)) is not None]
                 return await moves.settle(connection, ended)
 
-        return await self._database.repeat(once)
+        return await self._database.retry(once)
 
     async def recompute(self, limit: int) -> int:
         """Find the next moment anew of schedules in local time that was found by older rules of the zones; says how many."""
@@ -288,7 +288,7 @@ class Firings:
                     await connection.execute(_NEW_RULES, {**given, **columns})
                 return len(found)
 
-        return await self._database.repeat(once)
+        return await self._database.retry(once)
 
     async def record_trigger(self, connection: Connection, schedule: StoredSchedule, execution: Execution) -> None:
         """Put on record, in the launch's own transaction, that somebody had the schedule fired. Raises NotFound."""

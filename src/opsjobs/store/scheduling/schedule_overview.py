@@ -67,19 +67,19 @@ class Outlook:
         now: datetime = row["now"]
         return now
 
-    async def around(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
+    async def load_jobs_and_last_firings(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
         """The name of each one's job, and its last firing."""
         names = await self._database.fetch(_JOB_NAMES, [list(schedules)])
         last = {row["schedule_id"]: firing_of(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
         return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
 
-    async def coming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[Coming]:
+    async def list_upcoming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[Coming]:
         """The next ones within reach by their id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
         rows = await self._database.fetch(_COMING.format(within=within), {"after": after, "limit": limit, **reaching})
         return [Coming(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
 
-    async def count_coming(self, *, after: int, reach: Reach | None = None) -> int:
+    async def count_upcoming(self, *, after: int, reach: Reach | None = None) -> int:
         """How many there are within reach beyond this id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
         row = await self._database.fetch_one(_COUNT_COMING.format(within=within), {"after": after, **reaching})

@@ -15,9 +15,9 @@ from opsjobs.model.errors import FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.events import EventType
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
 from opsjobs.store import audit, idempotency
-from opsjobs.store.execution_log import write_event
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger.cancel import MOMENT
+from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling.calendars import check_known
@@ -104,7 +104,7 @@ select s.id %% 16, 'schedule.skipped', s.uuid, {_SHOWN} || jsonb_build_object('n
     'reason', %(reason)s::text, 'late_ms', l.late_ms, 'moments', l.all_moments))
 from last l join job_schedules s on s.id = l.schedule_id order by s.id"""
 
-_STOP_ALL = f"""
+_DELETE_OF_JOB = f"""
 with stopped as (
   update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
   where job_id = %(job)s and deleted_at is null
@@ -217,20 +217,20 @@ class Schedules:
             await _drop_pending(connection, schedule=old.id, reason="the schedule was deleted")
             await connection.execute(_DELETE, [old.id])
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
-            await write_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
+            await append_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
             before = _said(old.definition, old.owner)
             await audit.record(connection, "schedule.deleted", "schedule", old.id, old.name, before=before)
 
         await self._written(write)
 
-    async def stop_deleted(self, job_id: int) -> None:
+    async def delete_of_deleted_job(self, job_id: int) -> None:
         """Delete the schedules of a job that was deleted by a process which knows of none."""
 
         async def write(connection: Connection) -> None:
-            await lock_all(connection, job_id)
+            await lock_schedules_of(connection, job_id)
             gone = await connection.execute("select 1 from jobs where id = %s and state = 'archived'", [job_id])
             if await gone.fetchone() is not None:
-                await stop_all(connection, job_id, "opsjobs")
+                await delete_schedules_of(connection, job_id, "opsjobs")
 
         await self._written(write)
 
@@ -239,7 +239,7 @@ class Schedules:
             async with self._database.transaction() as connection:
                 return await verb(connection)
 
-        return await self._database.repeat(once)
+        return await self._database.retry(once)
 
     async def _insert(
         self, connection: Connection, job: str, draft: ScheduleDraft, owner: tuple[str, IdentityKind]
@@ -321,14 +321,14 @@ class Schedules:
 
     async def _told(self, connection: Connection, schedule_id: int, event: EventType) -> StoredSchedule:
         stored = await self._read(connection, schedule_id)
-        await write_event(connection, event, stored.uuid, stored.data(), shard=stored.id)
+        await append_event(connection, event, stored.uuid, stored.data(), shard=stored.id)
         return stored
 
 
-async def stop_all(connection: Connection, job_id: int, by: str) -> None:
+async def delete_schedules_of(connection: Connection, job_id: int, by: str) -> None:
     """Delete all schedules of a job, which is being deleted itself, with their firings that wait for their launch."""
     await _drop_pending(connection, job=job_id, reason="its job was deleted")
-    await connection.execute(_STOP_ALL, {"job": job_id, "by": by})
+    await connection.execute(_DELETE_OF_JOB, {"job": job_id, "by": by})
 
 
 async def _drop_pending(connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None) -> None:
@@ -336,7 +336,7 @@ async def _drop_pending(connection: Connection, *, reason: str, schedule: int | 
     await connection.execute(_DROP_PENDING, {"schedule": schedule, "job": job, "reason": reason})
 
 
-async def lock_all(connection: Connection, job_id: int) -> None:
+async def lock_schedules_of(connection: Connection, job_id: int) -> None:
     """Hold the schedules of a job: who locks both begins with these, as whoever launches a firing does."""
     query = "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for no key update"
     await connection.execute(query, [job_id])
