@@ -29,12 +29,12 @@ from kit.plans import Explaining
 from kit.servers import AUDIT_KEY
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 SETTINGS = {
@@ -113,7 +113,7 @@ class Bench:
         await self.timed("groups of 10,000", lambda db: Executions(db).groups(execution, PageRequest()), GROUPS_MS)
         newest = await self.database.fetch_one("select max(execution_id) as id from execution_log where event = 'end'")
         assert newest is not None
-        await self.timed("a page of a log", lambda db: Journal(db).read(newest["id"]), LIST_MS)
+        await self.timed("a page of a log", lambda db: ExecutionLog(db).read(newest["id"]), LIST_MS)
 
     async def verbs(self) -> None:
         """Launch, claim, settle, a barrier."""
@@ -158,7 +158,7 @@ class Bench:
 
     async def retention(self) -> None:
         """Executions of the oldest days, as the loop lets go of them."""
-        keep = Keep(1e9, 1e9, 350 * 86_400.0, 10_000_000, 1e9, 1e9)
+        keep = RetentionLimits(1e9, 1e9, 350 * 86_400.0, 10_000_000, 1e9, 1e9)
         retention, gone, began = Retention(self.database), 0, time.monotonic()
         while time.monotonic() - began < 20 and (part := await retention.delete_executions(keep)):
             gone += part

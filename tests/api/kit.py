@@ -37,7 +37,7 @@ from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.database_checks import Fitness
 from opsjobs.store.envelope import new_key
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.groups import Groups
@@ -47,8 +47,8 @@ from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.firings import Firings
-from opsjobs.store.scheduling.schedule_overview import Outlook
-from opsjobs.store.scheduling.schedule_rows import Compiled
+from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
+from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
@@ -115,7 +115,7 @@ def services_on(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
         notify=lambda zone: notified.append(zone) if notified is not None else None, standing=known.standing,
     )  # fmt: skip
-    outlook, calendars = Outlook(database, Compiled()), Calendars(database)
+    outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
     return SimpleNamespace(
         database=database,
         clock=clock,
@@ -139,7 +139,7 @@ def services_on(
         imports=Imports(database),
         jobs=jobs,
         ledger=ledger,
-        journal=Journal(database),
+        journal=ExecutionLog(database),
         contents=Contents(database),
         files=files,
         artifacts=Artifacts(database),

@@ -16,13 +16,13 @@ from opsjobs.api.follower import Followers, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import Journal, LogEntry
+from opsjobs.store.execution_log import ExecutionLog, LogEntry
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
 
 
-class CountingJournal(Journal):
+class CountingJournal(ExecutionLog):
     """Counts its reads, and can be told to fail."""
 
     reads = 0
@@ -99,7 +99,7 @@ async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
     story = Story(database)
     await story.live(3)
     followers = Followers(
-        Journal(database), HandBell(), Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20)
+        ExecutionLog(database), HandBell(), Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20)
     )
 
     async def write() -> None:
@@ -197,7 +197,7 @@ async def test_who_comes_after_the_end_gets_the_end_again(database: Database, be
     await story.live()
     await story.finish("web-1")
     ended = await story.now()
-    followers = Followers(Journal(database), HandBell(), QUICK)
+    followers = Followers(ExecutionLog(database), HandBell(), QUICK)
     async with aclosing(followers.batches(ended, ended.last_seq + beyond)) as batches:
         told = frames_of(b"".join([batch.data async for batch in batches]))
     assert told == [(ended.last_seq, "end", {"status": "completed", "counts": {"succeeded": 1}})]
@@ -210,7 +210,7 @@ async def test_bytes_that_are_no_text_come_as_base64(database: Database) -> None
     await story.write("web-1", b"\xff\x00", stream="stderr")
     await story.drop("web-1", 99)
     await story.finish("web-1")
-    followers = Followers(Journal(database), HandBell(), QUICK)
+    followers = Followers(ExecutionLog(database), HandBell(), QUICK)
     async with aclosing(followers.batches(await story.now(), 0)) as batches:
         told = [data for _, event, data in frames_of(b"".join([b.data async for b in batches])) if event == "output"]
     run = story.runs["web-1"].id
@@ -252,7 +252,7 @@ async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one
 async def test_a_quiet_execution_is_kept_alive_by_comments(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
-    followers = Followers(Journal(database), HandBell(), Pace(keep_alive_seconds=0.01))
+    followers = Followers(ExecutionLog(database), HandBell(), Pace(keep_alive_seconds=0.01))
     async with aclosing(followers.batches(execution, execution.last_seq)) as batches:
         assert (await anext(batches)).data == b": keep-alive\n\n"
         assert (await anext(batches)).data == b": keep-alive\n\n"

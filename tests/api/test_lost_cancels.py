@@ -14,7 +14,7 @@ from api.live import Live, live
 from kit.story import Story
 from opsjobs.api import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
-from opsjobs.store.execution_log import Journal, LogEntry
+from opsjobs.store.execution_log import ExecutionLog, LogEntry
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
@@ -30,7 +30,7 @@ def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsjobs.api.stream.ended", soon)
 
 
-class Deaf(Journal):
+class Deaf(ExecutionLog):
     """Loses the first cancel of each of its readers, as `asyncio.wait_for` does at a bad moment."""
 
     def __init__(self, database: Database) -> None:
@@ -106,7 +106,7 @@ async def test_a_wait_ends_in_its_time_and_leaves_no_reader(database: Database) 
 async def test_close_does_not_wait_for_a_reader_that_hears_nothing(database: Database) -> None:
     execution = await Story(database).launch()
 
-    class Stone(Journal):
+    class Stone(ExecutionLog):
         async def read(self, *_: Any, **__: Any) -> list[LogEntry]:
             while not over.is_set():
                 try:

@@ -47,7 +47,7 @@ from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents
 from opsjobs.store.envelope import new_key
-from opsjobs.store.execution_log import Journal, LogEntry
+from opsjobs.store.execution_log import ExecutionLog, LogEntry
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.idempotency import IdempotentRequest
@@ -126,7 +126,7 @@ class Bench:
         self.workers = Workers(database)
         self.executions = Executions(database)
         self.jobs = Jobs(database)
-        self.journal = Journal(database)
+        self.journal = ExecutionLog(database)
         self.contents = Contents(database)
         self.files = Files(database, clock)
         self.artifacts = Artifacts(database, clock)

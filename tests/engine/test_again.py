@@ -19,7 +19,7 @@ from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import NewExecution
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
 
@@ -128,7 +128,7 @@ async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(database:
             execution = await on.run(steps)
         web.reply([RemoteExit(0)], to="fail")
         await on.turn(100 * DAY_SECONDS)
-        assert await Retention(database).drop_days(Keep(90 * DAY_SECONDS, 1e9, 1e9, 100, 1e9)) >= 1
+        assert await Retention(database).drop_days(RetentionLimits(90 * DAY_SECONDS, 1e9, 1e9, 100, 1e9)) >= 1
         async with on.worker("worker-2"):
             again = await on.ended(await retry(on, execution))
         assert again.status is ExecutionStatus.FAILED

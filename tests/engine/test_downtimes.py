@@ -11,7 +11,7 @@ import pytest
 from kit.scheduling import Office
 from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
 from opsjobs.model.schedule import tzdata_version
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.scheduling import firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Database
@@ -173,7 +173,7 @@ async def test_what_became_of_moments_is_kept_for_a_while(database: Database) ->
         await on.turn(seconds=60)
         await on.scheduler().run_once()
     await on.schedules.delete(gone.id, "ada")
-    keep = Keep(DAY, DAY, DAY, 100, DAY, firing_seconds=2.0 * HOUR)
+    keep = RetentionLimits(DAY, DAY, DAY, 100, DAY, firing_seconds=2.0 * HOUR)
     retention = Retention(database)
     assert await retention.delete_firings(keep) == 0
     async with database.connection() as connection:

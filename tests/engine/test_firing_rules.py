@@ -16,7 +16,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.target import SelectionDraft, Target
 from opsjobs.store.scheduling.calendars import Calendars
-from opsjobs.store.scheduling.due_firings import ClosedWords
+from opsjobs.store.scheduling.due_firings import ClosedReason
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
@@ -205,7 +205,7 @@ async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launc
     schedule = await on.schedule(await on.job(), misfire="run_all", overlap="allow")
     asked: list[datetime] = []
 
-    async def closer(_: Connection, __: Sequence[StoredSchedule]) -> ClosedWords:
+    async def closer(_: Connection, __: Sequence[StoredSchedule]) -> ClosedReason:
         def closed(_: StoredSchedule, instant: datetime) -> str | None:
             asked.append(instant)
             return "closed by the calendar nights" if instant >= shut else None

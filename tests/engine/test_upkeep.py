@@ -20,7 +20,7 @@ from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 
@@ -51,8 +51,8 @@ def step(log: list[str], name: str, *parts: int | Exception) -> Callable[[], Awa
 
 def housekeeper(on: Bench) -> Housekeeper:
     return Housekeeper(
-        Turn("housekeeping", Turns(on.database), on.metrics),
-        Turns(on.database),
+        Turn("housekeeping", SingletonLock(on.database), on.metrics),
+        SingletonLock(on.database),
         on.metrics,
         ledger=on.ledger,
         workers=on.workers,
@@ -81,7 +81,7 @@ async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(dat
         "good": step(log, "good", 3, 2),
     }
     with capture_logs() as lines:
-        done = await Turn("service", Turns(database), metrics).run(steps)
+        done = await Turn("service", SingletonLock(database), metrics).run(steps)
     assert done == {"bug": 0, "slow": 0, "good": 5}
     assert log == ["bug", "slow", "good", "good", "good"]
     assert [(line["step"], line["log_level"]) for line in lines if line["event"] == "step_failed"] == [
@@ -94,7 +94,7 @@ async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(dat
 
 async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause_where_work_is_left(database: Database) -> None:
     clock, log = Clock(), list[str]()
-    turn = Turn("service", Turns(database), Metrics(), monotonic=clock)
+    turn = Turn("service", SingletonLock(database), Metrics(), monotonic=clock)
 
     async def endless() -> int:
         clock.at += TURN_SECONDS / 10
@@ -117,7 +117,7 @@ async def test_each_step_has_its_first_part_however_long_the_others_take(databas
         clock.at += 10 * TURN_SECONDS
         return 1
 
-    assert await Turn("service", Turns(database), Metrics(), monotonic=clock).run(
+    assert await Turn("service", SingletonLock(database), Metrics(), monotonic=clock).run(
         {"slow": slow, "last": step(log, "last", 1)}
     ) == {
         "slow": 1,
@@ -126,7 +126,7 @@ async def test_each_step_has_its_first_part_however_long_the_others_take(databas
 
 
 async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(database: Database) -> None:
-    first, second = (Turn("service", Turns(database), Metrics()) for _ in range(2))
+    first, second = (Turn("service", SingletonLock(database), Metrics()) for _ in range(2))
     seen = list[object]()
 
     async def part() -> int:
@@ -141,7 +141,7 @@ async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(dat
 
 
 async def test_a_turn_ends_where_postgresql_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, log, turns = Metrics(), list[str](), Turns(database)
+    metrics, log, turns = Metrics(), list[str](), SingletonLock(database)
 
     async def away(_service: str) -> None:
         raise Unavailable("away")
@@ -302,7 +302,7 @@ async def test_housekeeping_goes_on_where_mending_fails(database: Database, monk
 
 
 async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> None:
-    turns = Turns(database)
+    turns = SingletonLock(database)
     assert sorted(await asyncio.gather(*(turns.take("service", 60) for _ in range(3)))) == [False, False, True]
 
 

@@ -22,8 +22,8 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.scheduling.calendars import by_calendars
-from opsjobs.store.scheduling.due_firings import Closer
+from opsjobs.store.scheduling.calendars import load_closed_reason
+from opsjobs.store.scheduling.due_firings import CalendarReader
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.scheduling.schedules import Schedules
@@ -60,7 +60,7 @@ class Office:
         self.triggers = Triggers(self.firings, self.schedules, self.jobs, self.launcher)
 
     def scheduler(
-        self, *, closer: Closer = by_calendars, standing: Ask = everybody, launcher: Launcher | None = None
+        self, *, closer: CalendarReader = load_closed_reason, standing: Ask = everybody, launcher: Launcher | None = None
     ) -> FiringService:
         """One more that fires, with its own memory of what schedules say."""
         launcher = launcher or self.launcher

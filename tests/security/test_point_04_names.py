@@ -13,7 +13,7 @@ from api.kit import Desk, desk, problem
 from kit.issuer import pem
 from opsjobs.model.errors import Conflict
 from opsjobs.store.migrations import runner
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"
@@ -135,7 +135,7 @@ async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_peop
         target = (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})).json()
         assert (await ada.http.delete(f"/targets/{target['id']}")).status_code == 204
         retention = Retention(database)
-        assert await retention.forget_names(Keep(0, 0, 3_600, 1, 0)) == 0
-        assert await retention.forget_names(Keep(0, 0, 0, 1, 0)) == 1
-        assert await retention.forget_names(Keep(0, 0, 0, 1, 0)) == 0
+        assert await retention.forget_names(RetentionLimits(0, 0, 3_600, 1, 0)) == 0
+        assert await retention.forget_names(RetentionLimits(0, 0, 0, 1, 0)) == 1
+        assert await retention.forget_names(RetentionLimits(0, 0, 0, 1, 0)) == 0
         problem(await ada.http.post("/api-keys", json=BODIES["/api-keys"]), 409, "name_was_used")

@@ -24,14 +24,14 @@ from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.envelope import new_key
-from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.retention import Retention, RetentionLimits
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import KeyRotation
 from opsjobs.telemetry import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
-KEEP = Keep(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)
+KEEP = RetentionLimits(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)
 OURS = key_id(decoded(AUDIT_KEY.reveal()))
 
 
@@ -273,7 +273,7 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Datab
     assert await Sealer(seals).run_once() == {"sealed": 0}
     with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.retain(0)
-    turn = Turn("retention", Turns(database), Metrics())
+    turn = Turn("retention", SingletonLock(database), Metrics())
     keeper = Keeper(turn, Retention(database), KEEP, seals)
     assert (await keeper.run_once())["audit_rows_deleted"] == 0
     rotated = await KeyRotation(database, [new_key(), AUDIT_KEY]).rotate(60)

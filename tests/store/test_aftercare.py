@@ -11,7 +11,7 @@ from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove, Sweep
+from opsjobs.store.ledger import Claimed, LateLookup, Ledger, ResultState, RunMove
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -42,8 +42,8 @@ async def sweeps(database: Database, limit: int = 100, zone: str = "default") ->
     return [sweep.run_id for sweep in await Ledger(database).lease_late_lookups(zone, limit)]
 
 
-def sweep_of(run: Claimed) -> Sweep:
-    return Sweep(run.id, run.execution_id, run.target_id, RunKey(run.uuid, "step-1", 1), kill=False, identity=STORE)
+def sweep_of(run: Claimed) -> LateLookup:
+    return LateLookup(run.id, run.execution_id, run.target_id, RunKey(run.uuid, "step-1", 1), kill=False, identity=STORE)
 
 
 # --- folders

@@ -16,7 +16,7 @@ from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
 from opsjobs.store.approvals import Approvals
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, PendingApproval
 from opsjobs.store.transaction import Database
 
@@ -72,7 +72,7 @@ async def test_what_waits_for_its_approval_holds_nothing_and_is_begun_by_it(data
     while runs := (await owner.claim()).runs:
         await owner.finish(runs)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
-    entries = [e.body for e in await Journal(database).read(execution.id) if e.event == "status" and e.body is not None]
+    entries = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
     assert [body["status"] for body in entries if "execution" in body] == ["pending_approval", "queued", "running", "completed"]
     assert await faults(database) == []
 
@@ -197,7 +197,7 @@ async def test_two_approvers_at_the_same_time_are_two_and_it_is_begun_once(datab
             ["approved", "approved_already", "pending"],
             ["approval_decided", "approved", "pending"],
         ), said
-        entries = [e.body for e in await Journal(database).read(execution.id) if e.event == "status" and e.body is not None]
+        entries = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
         assert [body["status"] for body in entries] == ["pending_approval", "queued"]
     told = await database.fetch("select count(*) as n from events where type = 'approval.decided' group by subject")
     assert [t["n"] for t in told] == [1] * 10

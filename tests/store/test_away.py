@@ -12,7 +12,7 @@ from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.api.preconditions import ROUTE_BYTES_MAX
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor
-from opsjobs.store.connection_errors import unavailable
+from opsjobs.store.connections import as_unavailable
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX
@@ -99,25 +99,25 @@ def words(count: int) -> str:
 
 @pytest.mark.parametrize("state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "58030"])
 def test_what_a_repetition_may_cure_is_called_away(state: str) -> None:
-    assert type(unavailable(errors.lookup(state)("x"))) is Unavailable
+    assert type(as_unavailable(errors.lookup(state)("x"))) is Unavailable
 
 
 def test_a_statement_that_was_too_slow_is_told_from_a_database_that_is_away() -> None:
-    assert isinstance(unavailable(errors.QueryCanceled("x")), TooSlow)
+    assert isinstance(as_unavailable(errors.QueryCanceled("x")), TooSlow)
 
 
 def test_a_lock_that_was_not_had_in_time_is_told_from_a_database_that_is_away() -> None:
-    assert isinstance(unavailable(errors.LockNotAvailable("x")), Locked)
+    assert isinstance(as_unavailable(errors.LockNotAvailable("x")), Locked)
 
 
 @pytest.mark.parametrize("state", ["54000", "54001", "55000", "22001", "23505", "42501", "42P01", "40P01", "40001", "XX000"])
 def test_what_no_repetition_cures_is_not_called_away(state: str) -> None:
-    assert unavailable(errors.lookup(state)("x")) is None
+    assert as_unavailable(errors.lookup(state)("x")) is None
 
 
 def test_a_connection_that_broke_is_away_and_a_misuse_of_the_driver_is_not() -> None:
-    assert type(unavailable(psycopg.OperationalError("server closed the connection"))) is Unavailable
-    assert unavailable(psycopg.ProgrammingError("the query has 2 placeholders")) is None
+    assert type(as_unavailable(psycopg.OperationalError("server closed the connection"))) is Unavailable
+    assert as_unavailable(psycopg.ProgrammingError("the query has 2 placeholders")) is None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_connection_that_broke_is_away_and_a_misuse_of_the_driver_is_not() -> 
     [errors.DiskFull("could not extend file"), errors.IoError('could not write to file "x": No space left on device')],
 )
 def test_a_full_disk_is_called_so(error: psycopg.Error) -> None:
-    away = unavailable(error)
+    away = as_unavailable(error)
     assert away is not None
     assert (away.code, "disk of the database is full" in away.told) == ("database_disk_full", True)
 

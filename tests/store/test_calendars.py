@@ -14,7 +14,7 @@ from opsjobs.model.calendar import CalendarDraft, closed
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar, check_known
+from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar, check_calendars_exist
 from opsjobs.store.transaction import Connection, Database
 from store.cast import job
 
@@ -32,7 +32,7 @@ async def made(on: Calendars, name: str = "holidays", **fields: Any) -> StoredCa
 
 async def scheduled(connection: Connection, job_id: int, *calendars: str, name: str = "nightly") -> None:
     """A row as whoever stores a schedule writes it, in the open transaction."""
-    await check_known(connection, calendars)
+    await check_calendars_exist(connection, calendars)
     query = "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, %s, 'ada')"
     await connection.execute(query, [uuid4(), job_id, name, Jsonb({"calendars": list(calendars)})])
 
@@ -96,7 +96,7 @@ async def test_a_schedule_names_only_what_is_there(database: Database) -> None:
     await made(Calendars(database))
     async with database.transaction() as connection:
         with pytest.raises(Invalid, match="There is no calendar 'holydays'") as unknown:
-            await check_known(connection, ["holidays", "holydays"])
+            await check_calendars_exist(connection, ["holidays", "holydays"])
     assert [(error.pointer, error.code) for error in unknown.value.errors] == [("/calendars/1", "unknown_calendar")]
 
 

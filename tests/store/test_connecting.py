@@ -14,7 +14,7 @@ from kit.pgproxy import over_tcp
 from kit.ports import free_port
 from opsjobs.model.errors import Unavailable
 from opsjobs.store import connections, transaction
-from opsjobs.store.connections import DatabaseConnection, Redial, dial
+from opsjobs.store.connections import DatabaseConnection, Reconnector, open_connection
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Workers
 
@@ -91,9 +91,9 @@ async def test_an_outage_is_over_for_us_as_soon_however_long_it_was(monkeypatch:
         if failures < 200:
             failures += 1
             raise psycopg.OperationalError("connection refused")
-        return await dial(database.options.url)
+        return await open_connection(database.options.url)
 
-    redial = Redial(try_to)
+    redial = Reconnector(try_to)
     # With pauses that double, the twentieth alone would be three hours.
     made = await asyncio.gather(*(redial.connect() for _ in range(5)))
     assert (len(made), failures, redial.reason) == (5, 200, None)
@@ -112,7 +112,7 @@ async def test_while_the_database_is_away_a_pool_makes_one_attempt_at_a_time() -
         at_work -= 1
         raise psycopg.OperationalError("connection refused")
 
-    redial = Redial(try_to)
+    redial = Reconnector(try_to)
     dialling = [asyncio.create_task(redial.connect()) for _ in range(10)]
     while asked < 12:
         await asyncio.sleep(0.01)

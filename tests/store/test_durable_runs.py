@@ -13,7 +13,7 @@ from kit.ledgering import NOW, STORE, Owner, faults, launch, machines, read
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.spool_identity import SpoolIdentity
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
 from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
 from opsjobs.store.transaction import Database
@@ -141,8 +141,10 @@ async def test_a_retry_waits_as_the_next_attempt_and_is_told(database: Database)
     assert (settled.stale, settled.admitted) == (frozenset(), {"default": 1})
     (again,) = (await owner.claim()).runs
     assert (again.attempt, again.fence, again.identity, again.direct) == (2, 2, STORE, False)
-    states = [(e.body or {}).get("status") for e in await Journal(database).read_states(execution.id, after=0, upto=99, limit=9)]
-    attempts = [e.attempt for e in await Journal(database).read_states(execution.id, after=0, upto=99, limit=9)]
+    states = [
+        (e.body or {}).get("status") for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)
+    ]
+    attempts = [e.attempt for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)]
     assert (states, attempts) == (["running", "waiting", "running"], [None, 2, None])
     await owner.finish([again])
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
@@ -303,7 +305,7 @@ async def test_a_run_that_buries_whoever_has_it_is_dead_the_sixth_time(database:
         {"action": "step-1", "status": "dead", "stdout_stored": 3, "error_code": "poison"},
         {"action": "step-1", "status": "dead", "stdout_stored": 0, "error_code": "poison"},
     ]
-    entries = await Journal(database).read(execution.id)
+    entries = await ExecutionLog(database).read(execution.id)
     assert [e.event for e in entries[-5:]] == ["result", "status", "status", "status", "end"]
     assert (entries[-5].body or {})["status"] == (entries[-4].body or {})["status"] == "dead"
     told = await database.fetch("select type from events where execution_id = %s order by id desc limit 2", [execution.id])

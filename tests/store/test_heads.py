@@ -6,7 +6,7 @@ from typing import Any
 
 from kit.ledgering import Owner, launch, machines
 from opsjobs.store.ledger import Claimed, Ledger, Progress
-from opsjobs.store.ledger.stdout_head import _STDOUT
+from opsjobs.store.ledger.claim import _STDOUT
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 _OTHERS = """

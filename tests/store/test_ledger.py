@@ -11,7 +11,7 @@ from psycopg import errors
 from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor, verdict
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
 from opsjobs.store.transaction import Database
@@ -100,7 +100,7 @@ async def test_a_stale_owner_writes_nothing(database: Database) -> None:
     late = await first.finish([run])
     assert late.stale == {run.id}
     assert (await read(database, execution)).status is ExecutionStatus.RUNNING
-    assert [e.event for e in await Journal(database).read(execution.id)] == ["status", "status", "status"]
+    assert [e.event for e in await ExecutionLog(database).read(execution.id)] == ["status", "status", "status"]
     assert not (await second.finish([taken])).stale
     assert await faults(database) == []
 
@@ -210,7 +210,7 @@ async def test_a_cancelled_execution_with_nothing_running_ends_at_once_and_canno
         await Ledger(database).cancel(execution.id, by="ada", reason=None)
     with pytest.raises(NotFound):
         await Ledger(database).cancel(10**9, by="ada", reason=None)
-    assert [e.event for e in await Journal(database).read(execution.id)][-2:] == ["status", "end"]
+    assert [e.event for e in await ExecutionLog(database).read(execution.id)][-2:] == ["status", "end"]
 
 
 async def test_a_small_execution_is_served_beside_a_large_one(database: Database) -> None:
@@ -351,7 +351,7 @@ async def test_every_change_has_one_event_in_order(database: Database) -> None:
     assert [t["type"] for t in told] == [
         "execution.queued", "execution.started", "target_run", "target_run", "target_run", "execution.partial",
     ]  # fmt: skip
-    entries = {e.seq: e for e in await Journal(database).read(execution.id)}
+    entries = {e.seq: e for e in await ExecutionLog(database).read(execution.id)}
     of_runs = [s for s, e in entries.items() if e.event == "status" and e.target_run is not None]
     ranges = [range(t["from_seq"], t["to_seq"] + 1) for t in told if t["type"] == "target_run"]
     assert all(sum(seq in r for r in ranges) == 1 for seq in of_runs)

@@ -9,7 +9,7 @@ from psycopg import errors
 
 from kit.ledgering import launch, machines
 from opsjobs.store.connections import DatabaseConnection
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions
 from opsjobs.store.transaction import Database, DatabaseOptions
 
@@ -42,14 +42,14 @@ async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(databa
     first = await launch(database, machines(1))
     await turn(database, 1)
     second = await launch(database, machines(2))
-    before = [await Journal(database).read(e.id) for e in (first, second)]
+    before = [await ExecutionLog(database).read(e.id) for e in (first, second)]
     assert await astray(database) == sum(map(len, before)) > 0
     wanted = await Partitions(database).wanted()
     now = await today(database)
     assert wanted == [*(now + timedelta(n) for n in range(DAYS_AHEAD + 1)), now - timedelta(1)]
     assert await make_all(database) == DAYS_AHEAD + 2
     assert await astray(database) == 0
-    assert [await Journal(database).read(e.id) for e in (first, second)] == before
+    assert [await ExecutionLog(database).read(e.id) for e in (first, second)] == before
     assert await Partitions(database).wanted() == []
     await launch(database, machines(1))
     assert await astray(database) == 0
@@ -137,7 +137,7 @@ async def test_a_read_of_the_log_locks_the_partition_of_its_day_alone(database: 
         "select inhrelid::regclass::text as name from pg_inherits where inhparent = 'execution_log'::regclass and inhrelid <> %s::regclass",
         [day],
     )
-    journal = Journal(database)
+    journal = ExecutionLog(database)
     async with database.transaction() as held:
         await held.execute(f"lock table {', '.join(row['name'] for row in others)} in access exclusive mode".encode())
         for _ in range(8):  # the last of them are prepared

@@ -82,12 +82,12 @@ async def test_who_is_let_in_and_then_not_served_does_not_wait_for_ever(
 ) -> None:
     monkeypatch.setattr(connections, "DIAL_SECONDS", 0.5)
     async with pgbouncer(database.options.url, connections=1) as url:
-        first = await connections.dial(url)
+        first = await connections.open_connection(url)
         await first.begin()
         with pytest.raises(psycopg.OperationalError):
-            await connections.dial(url)
+            await connections.open_connection(url)
         await first.close()
-        await (await connections.dial(url)).close()
+        await (await connections.open_connection(url)).close()
 
 
 async def test_moments_are_utc_whichever_connection_answers(database: Database) -> None:

@@ -17,20 +17,20 @@ from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.store import dead_letters, retention
 from opsjobs.store.audit_sealer import Seals
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.partitions import Partitions
-from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.retention import Retention, RetentionLimits
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 from store.cast import job
 from store.test_contents import upload
 
 DAY = 86_400.0
-KEEP = Keep(
+KEEP = RetentionLimits(
     log_seconds=30 * DAY, artifact_seconds=30 * DAY, execution_seconds=30 * DAY, executions_per_job=1_000, file_seconds=30 * DAY
 )
 
@@ -55,8 +55,8 @@ async def make_partitions(database: Database) -> None:
         await partitions.make(day)
 
 
-def keeper(database: Database, keep: Keep = KEEP, metrics: Metrics | None = None) -> Keeper:
-    turn = Turn("retention", Turns(database), metrics or Metrics())
+def keeper(database: Database, keep: RetentionLimits = KEEP, metrics: Metrics | None = None) -> Keeper:
+    turn = Turn("retention", SingletonLock(database), metrics or Metrics())
     return Keeper(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
 
 
@@ -69,7 +69,7 @@ async def partitions(database: Database) -> int:
     return int((await database.fetch(query))[0]["n"])
 
 
-async def all_days(database: Database, keep: Keep = KEEP) -> int:
+async def all_days(database: Database, keep: RetentionLimits = KEEP) -> int:
     total = 0
     while part := await Retention(database).drop_days(keep):
         total += part
@@ -78,7 +78,7 @@ async def all_days(database: Database, keep: Keep = KEEP) -> int:
 
 async def test_old_days_of_the_log_are_dropped_and_told_to_be_gone(database: Database) -> None:
     old = await ended(database)
-    journal = Journal(database)
+    journal = ExecutionLog(database)
     await turn(database, 29)
     await make_partitions(database)
     young = await ended(database)
@@ -102,13 +102,13 @@ async def test_a_day_stays_as_long_as_an_execution_of_it_is_open(database: Datab
     before = await partitions(database)
     dropped = await all_days(database)
     assert await partitions(database) == before - dropped
-    assert await Journal(database).read(execution.id) != []
-    await Journal(database).check_available(execution)
+    assert await ExecutionLog(database).read(execution.id) != []
+    await ExecutionLog(database).check_available(execution)
     owner = await Owner(database).register()
     await owner.finish((await owner.claim()).runs)
     assert await all_days(database) == 1
     with pytest.raises(Gone):
-        await Journal(database).check_available(await read(database, execution))
+        await ExecutionLog(database).check_available(await read(database, execution))
 
 
 async def test_a_day_that_somebody_has_in_hand_is_left_for_later_and_what_was_left_half_done_is_finished(

@@ -15,14 +15,14 @@ from kit.servers import Databases
 from opsjobs.store.blobs import Contents
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Workers
 
 DAY = 86_400.0
 EXECUTIONS = 4_000
 UNPUBLISHED = 80_000
-NOTHING = Keep(1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY)
+NOTHING = RetentionLimits(1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY)
 UPKEEP = ("workers", "job_schedules", "spent_names", "sessions")
 
 

@@ -10,7 +10,7 @@ from kit.ledgering import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, ApprovalTerms
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 
@@ -86,7 +86,7 @@ async def test_a_cancel_and_a_deadline_end_whatever_waits(database: Database, wa
         [execution.id],
     )
     assert results == [{"action": "step-1", "status": status.value, "ended": True}]
-    told = [e for e in await Journal(database).read(execution.id) if e.event == "result"]
+    told = [e for e in await ExecutionLog(database).read(execution.id) if e.event == "result"]
     assert [(e.action, (e.body or {})["status"]) for e in told] == [("step-1", status.value)]
     run = await database.fetch_one(
         "select not_before, awaits, waiting_for from target_runs where execution_id = %s", [execution.id]
@@ -124,7 +124,7 @@ async def test_never_started_is_said_only_of_what_nothing_was_performed_of(
     await ledger.cancel(execution.id, by="ada", reason=None)
     run = await database.fetch_one("select cancel_proof, error_message from target_runs where execution_id = %s", [execution.id])
     assert run == {"cancel_proof": proof, "error_message": words}
-    told = [e.body for e in await Journal(database).read(execution.id) if e.event == "status" and e.body is not None]
+    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
     assert [body["error"]["message"] for body in told if body["status"] == "cancelled" and "target_run" in body] == [words]
 
 

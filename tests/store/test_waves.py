@@ -13,7 +13,7 @@ from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, WaitingFor
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Claimed, Ledger, Settled
 from opsjobs.store.transaction import Database
 
@@ -47,7 +47,7 @@ async def test_a_wave_begins_when_the_one_before_has_ended(database: Database) -
         settled = await owner.finish(runs[:1])
         assert (settled.admitted != {}) == (size < 3)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
-    told = [e.body for e in await Journal(database).read(execution.id) if e.body and "wave" in e.body]
+    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.body and "wave" in e.body]
     assert [(body["wave"], body["waves"]) for body in told] == [(2, 3), (3, 3)]
 
 
@@ -296,7 +296,7 @@ async def test_of_a_paused_execution_nothing_new_starts(database: Database) -> N
     assert (await ledger.resume(execution.id, by="ada")).ready == {"default": 2}
     assert (await ledger.resume(execution.id, by="ada")).ready == {}
     await owner.finish((await owner.claim()).runs)
-    told = [e.body for e in await Journal(database).read(execution.id) if e.target_run is None and e.event == "status"]
+    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.target_run is None and e.event == "status"]
     assert [body["status"] for body in told if body] == ["queued", "running", "paused", "running", "completed"]
     assert told[2] == {"execution": execution.id, "status": "paused", "error": None, "reason": "lunch", "by": "ada"}
     for verb in (ledger.pause(execution.id, by="ada", reason=None), ledger.resume(execution.id, by="ada")):

@@ -51,7 +51,7 @@ from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.database_checks import Fitness
 from opsjobs.store.dead_letters import DeadLetters
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Files
 from opsjobs.store.groups import Groups
@@ -60,10 +60,10 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.scheduling.calendars import Calendars, by_calendars
+from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
 from opsjobs.store.scheduling.firings import Firings
-from opsjobs.store.scheduling.schedule_overview import Outlook
-from opsjobs.store.scheduling.schedule_rows import Compiled
+from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
+from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fleet
 from opsjobs.store.target_import import Imports
@@ -114,7 +114,7 @@ class Services:
     inventory: TargetInventory
     access: Access
     executions: Executions
-    journal: Journal
+    journal: ExecutionLog
     contents: Contents
     files: Files
     artifacts: Artifacts
@@ -139,7 +139,7 @@ class Services:
     schedules: Schedules
     firings: Firings
     triggers: Triggers
-    outlook: Outlook
+    outlook: ScheduleOverview
     forecasts: Forecasts
     audit_log: AuditLog
     seals: Seals
@@ -186,10 +186,10 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
     notifier = Notifier(settings.redis.url, metrics)
-    compiled, keys = Compiled(), KeyRotation(database, settings.security.encryption_keys)
-    schedules = Schedules(database, clock, compiled=compiled, closer=by_calendars)
-    firings = Firings(database, clock, compiled=compiled, closer=by_calendars)
-    calendars, outlook = Calendars(database, clock), Outlook(database, compiled)
+    compiled, keys = CompiledSchedules(), KeyRotation(database, settings.security.encryption_keys)
+    schedules = Schedules(database, clock, compiled=compiled, closer=load_closed_reason)
+    firings = Firings(database, clock, compiled=compiled, closer=load_closed_reason)
+    calendars, outlook = Calendars(database, clock), ScheduleOverview(database, compiled)
     kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
     judges = _judges(settings, metrics)
     launcher = _launcher(settings, inventory, notifier, judges, standing=known.standing, **kept)
@@ -203,7 +203,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         inventory=inventory,
         access=access(settings, known, clock),
         executions=Executions(database),
-        journal=Journal(database),
+        journal=ExecutionLog(database),
         contents=Contents(database),
         artifacts=Artifacts(database, clock),
         outbox=Outbox(database),

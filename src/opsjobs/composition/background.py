@@ -15,13 +15,13 @@ from opsjobs.settings import Settings
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.partitions import Partitions
-from opsjobs.store.retention import Keep, Retention
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.retention import Retention, RetentionLimits
+from opsjobs.store.singleton_lock import SingletonLock
 
 
 def housekeeping(services: Services) -> Loop:
     """Return the loop of the housekeeping."""
-    turns = Turns(services.database)
+    turns = SingletonLock(services.database)
     keeper = Housekeeper(
         Turn(HOUSEKEEPING, turns, services.metrics),
         turns,
@@ -40,7 +40,7 @@ def housekeeping(services: Services) -> Loop:
 def retention(settings: Settings, services: Services) -> Loop:
     """Return the loop of the retention."""
     kept = settings.retention
-    keep = Keep(
+    keep = RetentionLimits(
         log_seconds=kept.keep_logs,
         artifact_seconds=kept.keep_artifacts,
         execution_seconds=kept.keep_executions,
@@ -49,6 +49,6 @@ def retention(settings: Settings, services: Services) -> Loop:
         firing_seconds=kept.keep_firings,
         audit_seconds=kept.keep_audit,
     )
-    turn = Turn(RETENTION, Turns(services.database), services.metrics)
+    turn = Turn(RETENTION, SingletonLock(services.database), services.metrics)
     keeper = Keeper(turn, Retention(services.database), keep, services.seals)
     return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.engine.service import Counts
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.telemetry import Metrics, log
 
 # From one turn to the next, whichever process has it; and how long one takes at most. One that leaves work behind has no pause.
@@ -23,7 +23,9 @@ Step = Callable[[], Awaitable[int]]
 class Turn:
     """Takes turns with other processes under a name. A step that fails is logged and counted, and ends no other."""
 
-    def __init__(self, service: str, turns: Turns, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, service: str, turns: SingletonLock, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._service = service
         self._turns = turns
         self._metrics = metrics

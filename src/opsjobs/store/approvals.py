@@ -11,8 +11,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.approval import Approval, Author
 from opsjobs.model.errors import NotFound
 from opsjobs.model.run_views import TargetName
-from opsjobs.store.ledger.approval_rows import APPROVAL, approval_of
-from opsjobs.store.ledger.authors import authors_of
+from opsjobs.store.ledger.approval_rows import APPROVAL, load_authors, parse_approval
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
@@ -71,17 +70,17 @@ class Approvals:
         row = await self._database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
         if row is None:
             raise NotFound.of("approval", ref)
-        return approval_of(row)
+        return parse_approval(row)
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
         """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
-        return (await APPROVALS.page(self._database, request, reach=reach)).map(approval_of)
+        return (await APPROVALS.page(self._database, request, reach=reach)).map(parse_approval)
 
     async def find_of_action(self, execution_id: int, action: str) -> Approval | None:
         """The one that was asked for this action, if any."""
         query = f"{APPROVAL} where a.execution_id = %s and a.action = %s"
         row = await self._database.fetch_one(query, [execution_id, action])
-        return approval_of(row) if row is not None else None
+        return parse_approval(row) if row is not None else None
 
     async def salt(self, approval_id: int) -> bytes | None:
         """With what its hash was made; None where it has none."""
@@ -91,7 +90,7 @@ class Approvals:
     async def authors(self, execution_id: int) -> Sequence[Author]:
         """Who wrote what this execution does, and so does not approve it."""
         async with self._database.connection() as connection:
-            return await authors_of(connection, execution_id)
+            return await load_authors(connection, execution_id)
 
     async def load_subject(self, execution_id: int) -> AskedAbout:
         """What this execution would do: at most MAX_TARGETS_PER_JOB targets. Raises NotFound."""

@@ -68,7 +68,7 @@ order by seq limit %(limit)s"""
 _DAY = "select log_day from job_executions where id = %s"
 
 
-class Journal:
+class ExecutionLog:
     """Reads of the log, a bounded page at a time; no connection is held between pages.
 
     The day of an execution stands in the statement itself, so that one partition is planned and locked, and not all of them.

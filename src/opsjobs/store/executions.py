@@ -12,10 +12,10 @@ from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
 from opsjobs.model.errors import NotFound
 from opsjobs.model.exclusive_names import shown
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor, moment
 from opsjobs.model.run_views import Captured, Result, ResultGroup, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
-from opsjobs.store.hold_reasons import held_runs
+from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
@@ -204,7 +204,7 @@ class Executions:
         waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(RunStatus.RUNNING, 0)
         if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
             return execution
-        return replace(execution, waiting_on=await held_runs(self._database, execution.id))
+        return replace(execution, waiting_on=await find_hold_reason(self._database, execution.id))
 
     async def count_open(self, requested_by: str, kind: str, *, at_most: int) -> int:
         """Count the executions of an identity that have not ended, up to a number."""
@@ -406,3 +406,49 @@ def _target(row: Mapping[str, Any]) -> TargetName:
 
 def _error(row: Mapping[str, Any]) -> RunError | None:
     return RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None
+
+
+# Asked of one execution of which nothing runs: what keeps its waiting runs from being claimed, the commonest first. A run that is
+# ready and not claimed stands still only if no worker of its zone lives.
+HELD_RUNS = f"""
+with waiting as (
+  select r.zone, r.target_name, r.waiting_for, r.awaits, r.not_before, r.position from target_runs r
+  where r.execution_id = %(execution)s and r.status = 'waiting' and (r.waiting_for is null or r.waiting_for in ('hold', 'slot'))
+), kept as (
+  select case when waiting_for is null then 'workers' when waiting_for = 'slot' then 'slot'
+              when awaits ~ '^{MAINTENANCE}(: |$)' then 'maintenance' else 'hold' end as kind, *
+  from waiting
+  where waiting_for is not null or not exists (
+    select from workers w where w.zone = waiting.zone and w.buried_at is null and w.expires_at > (select opsjobs_now()))
+)
+select kind, count(*) as targets, array_agg(distinct zone) as zones, (array_agg(target_name order by position))[1] as target,
+  (array_agg(awaits order by position))[1] as awaits, min(not_before) as until
+from kept group by kind order by kind = 'workers' desc, kind = 'maintenance' desc, count(*) desc limit 1"""
+
+
+async def find_hold_reason(database: Database, execution_id: int) -> dict[str, Any] | None:
+    """Return what keeps the waiting runs of an execution from beginning, as its `waiting_on`; None if nothing does."""
+    row = await database.fetch_one(HELD_RUNS, {"execution": execution_id})
+    if row is None:
+        return None
+    told = {"kind": row["kind"], "reason": _reason(row), "targets": row["targets"], "target": row["target"]}
+    if row["kind"] == "workers":
+        return {**told, "zones": row["zones"]}
+    return {**told, "until": moment(row["until"])}
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    count, first = row["targets"], row["target"]
+    those = first if count == 1 else f"{first} and {count - 1} more targets"
+    until = f" until {moment(row['until'])}" if row["until"] is not None else ""
+    match row["kind"]:
+        case "workers":
+            zones = ", ".join(row["zones"])
+            return f"no worker runs in the zone {zones}, in which {count} target{'s wait' if count > 1 else ' waits'}"
+        case "maintenance":
+            why = row["awaits"].removeprefix(MAINTENANCE)
+            return f"{those} {'is' if count == 1 else 'are'} under maintenance{until}{why}"
+        case "slot":
+            return f"all slots of {those} are taken by other executions"
+        case _:
+            return f"{those} {'is' if count == 1 else 'are'} held{until}: {row['awaits']}"

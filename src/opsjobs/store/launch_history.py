@@ -34,7 +34,7 @@ class LaunchHistory:
     executions: int = 0
 
 
-async def past(database: Database, job_id: int) -> LaunchHistory:
+async def load_launch_history(database: Database, job_id: int) -> LaunchHistory:
     """The job's past; of a job that was never executed it says nothing."""
     last = await database.fetch(_LAST, [job_id])
     if not last:

@@ -21,7 +21,7 @@ _LOCK = 0x6F700000
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class OutboxEvent:
     """One row of the outbox. Type `target_run` stands for a range of an execution's log; it has no data of its own.
 
     `stale`: it has waited for so long that one that cannot be told is given up.
@@ -74,7 +74,7 @@ class Outbox:
         return [row["shard"] for row in await self._database.fetch(_SHARDS)]
 
     @asynccontextmanager
-    async def batch(self, shard: int, *, limit: int) -> AsyncIterator[tuple[list[Fact], list[int]]]:
+    async def batch(self, shard: int, *, limit: int) -> AsyncIterator[tuple[list[OutboxEvent], list[int]]]:
         """The oldest facts of a shard, and a list for the ids of those that were told: they are marked at the end.
 
         Nothing at all where another relay holds the shard. The caller keeps the block under 10 s.
@@ -87,7 +87,7 @@ class Outbox:
                 yield [], told
                 return
             rows = await (await connection.execute(_NEXT, {"shard": shard, "limit": limit})).fetchall()
-            yield [Fact(**row) for row in rows], told
+            yield [OutboxEvent(**row) for row in rows], told
             await connection.execute(_MARK, [told])
 
     async def delete_old(self) -> int:

@@ -27,7 +27,7 @@ LOCK_WAIT_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class RetentionLimits:
     """For how long what is kept; `executions_per_job`: of each job the newest that have ended; `audit_seconds` 0: for ever."""
 
     log_seconds: float
@@ -147,7 +147,7 @@ class Retention:
         self._files_seen = 0
         self._executions_seen = _BEGINNING
 
-    async def drop_days(self, keep: Keep) -> int:
+    async def drop_days(self, keep: RetentionLimits) -> int:
         """Drop days of the log that are over, whole. A day that is being read or written just now is left for later."""
         for row in await self._database.fetch(_LEFT_OVER, [DAYS]):
             await self._drop(row["log_day"])
@@ -156,7 +156,7 @@ class Retention:
             dropped += await self._detach(row["day"])
         return dropped
 
-    async def delete_executions(self, keep: Keep) -> int:
+    async def delete_executions(self, keep: RetentionLimits) -> int:
         """Delete executions that ended too long ago, with all that is theirs.
 
         Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
@@ -171,15 +171,15 @@ class Retention:
                 return int(found["gone"])
         return 0
 
-    async def delete_surplus(self, keep: Keep) -> int:
+    async def delete_surplus(self, keep: RetentionLimits) -> int:
         """Delete executions that a job has too many of, with all that is theirs."""
         return await self._delete(_TOO_MANY, {"runs": RUNS, "limit": EXECUTIONS, "keep": keep.executions_per_job})
 
-    async def delete_artifacts(self, keep: Keep) -> int:
+    async def delete_artifacts(self, keep: RetentionLimits) -> int:
         """Delete artifacts that came too long ago; their bytes go once nobody refers to them."""
         return await self._delete(_OLD_ARTIFACTS, {"limit": ARTIFACTS, "seconds": keep.artifact_seconds})
 
-    async def delete_files(self, keep: Keep) -> int:
+    async def delete_files(self, keep: RetentionLimits) -> int:
         """Delete files that were uploaded too long ago and that nobody names; their bytes go as those of artifacts.
 
         Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
@@ -189,13 +189,13 @@ class Retention:
         self._files_seen = found["last"] if found["looked"] == FILES else 0
         return int(found["gone"])
 
-    async def delete_firings(self, keep: Keep) -> int:
+    async def delete_firings(self, keep: RetentionLimits) -> int:
         """Delete what became of moments that were fired too long ago, and deleted schedules of which nothing is left."""
         seconds = keep.firing_seconds
         old = await self._delete(_OLD_FIRINGS, {"limit": FIRINGS, "seconds": seconds})
         return old or await self._delete(_GONE_SCHEDULES, {"limit": SCHEDULES, "seconds": seconds})
 
-    async def forget_names(self, keep: Keep) -> int:
+    async def forget_names(self, keep: RetentionLimits) -> int:
         """Forget names of machines that are gone for as long as executions are kept: what ran there then is gone, too."""
         return await self._delete(_OLD_NAMES, {"limit": NAMES, "seconds": keep.execution_seconds})
 

@@ -14,7 +14,7 @@ _HOLD = "update services set ticked_at = opsjobs_now() where name = %(service)s"
 _LEAVE = "update services set ticked_at = opsjobs_now() - make_interval(secs => %(pause)s) where name = %(service)s"
 
 
-class Turns:
+class SingletonLock:
     """The turns of services: a row each, with the moment of its last sign of life."""
 
     def __init__(self, database: Database) -> None:

@@ -17,8 +17,18 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from opsjobs.model.errors import Refusal, Unavailable
-from opsjobs.store.connection_errors import RETRYABLE, unavailable
-from opsjobs.store.connections import LIMITS, PLANNED_ONCE, DatabaseConnection, PoolConnection, Redial, dial, driver_url, used
+from opsjobs.store.connections import (
+    LIMITS,
+    PLANNED_ONCE,
+    RETRYABLE,
+    DatabaseConnection,
+    PoolConnection,
+    Reconnector,
+    as_unavailable,
+    driver_url,
+    mark_used,
+    open_connection,
+)
 from opsjobs.telemetry import log
 
 __all__ = ["Connection", "Database", "DatabaseOptions", "driver_url"]
@@ -49,7 +59,7 @@ class DatabaseOptions:
 
 
 async def _used(connection: DatabaseConnection) -> None:
-    used(connection)
+    mark_used(connection)
 
 
 class Database:
@@ -59,7 +69,7 @@ class Database:
         self.options = options
         self._on_retry = on_retry
         self._prepared_after: int | None = PREPARED_AFTER
-        self._redial = Redial(self._dial)
+        self._redial = Reconnector(self._dial)
         driver_url(options.url)
         self._pool: AsyncConnectionPool[DatabaseConnection] = AsyncConnectionPool(
             min_size=1,
@@ -84,7 +94,7 @@ class Database:
         await self._pool.close()
 
     async def _dial(self) -> DatabaseConnection:
-        return await dial(
+        return await open_connection(
             self.options.url,
             limits={**LIMITS, **(PLANNED_ONCE if self.options.hot_verbs else {})},
             application_name=self.options.application_name,
@@ -137,7 +147,7 @@ class Database:
                 )
             self._prepared_after = None  # those that are at work beside this one may still find out for themselves
             return Unavailable(f"the pooler lost a prepared statement: {error}")
-        return unavailable(error)
+        return as_unavailable(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[DatabaseConnection]:

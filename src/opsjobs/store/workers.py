@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from opsjobs.store.connections import LIMITS, DatabaseConnection, dial
+from opsjobs.store.connections import LIMITS, DatabaseConnection, open_connection
 from opsjobs.store.transaction import Database
 
 # How far the database's clock may be from what was expected of it; beyond that it has stepped, and leases say nothing.
@@ -181,7 +181,7 @@ class Lease:
             await connection.close()
 
     async def _connect(self) -> DatabaseConnection:
-        connection = await dial(
+        connection = await open_connection(
             self._url,
             limits={**LIMITS, "statement_timeout": f"{_RENEWAL_SECONDS}s"},
             application_name="opsjobs lease",

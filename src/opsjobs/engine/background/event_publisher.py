@@ -13,9 +13,9 @@ from opsjobs.engine.service import Counts
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event, run_event
 from opsjobs.model.execution import RunStatus, moment
-from opsjobs.store.execution_log import Journal
+from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
-from opsjobs.store.outbox import Fact, Outbox
+from opsjobs.store.outbox import Outbox, OutboxEvent
 from opsjobs.telemetry import Metrics, log
 
 BATCH_FACTS = 100
@@ -30,7 +30,7 @@ Told = tuple[str, dict[str, Any]]
 class Relay:
     """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
 
-    def __init__(self, outbox: Outbox, executions: Executions, journal: Journal, bus: Bus, metrics: Metrics) -> None:
+    def __init__(self, outbox: Outbox, executions: Executions, journal: ExecutionLog, bus: Bus, metrics: Metrics) -> None:
         self._outbox = outbox
         self._executions = executions
         self._journal = journal
@@ -90,7 +90,7 @@ class Relay:
         made = [(event_type, json.dumps(event, ensure_ascii=False).encode()) for event_type, event in events]
         return await self._bus.publish_sure(*((channel, message) for kind, message in made for channel in channels(kind)))
 
-    async def _events(self, fact: Fact) -> AsyncIterator[Told]:
+    async def _events(self, fact: OutboxEvent) -> AsyncIterator[Told]:
         if fact.type == "target_run":
             async for told in self._of_runs(fact):
                 yield told
@@ -105,7 +105,7 @@ class Relay:
         if (twin := _twin(fact.type)) is not None:
             yield twin, cloud_event(f"{fact.subject}/{twin}/{fact.id}", twin, str(fact.subject), at, data or {})
 
-    async def _of_runs(self, fact: Fact) -> AsyncIterator[Told]:
+    async def _of_runs(self, fact: OutboxEvent) -> AsyncIterator[Told]:
         assert fact.execution_id is not None
         assert fact.from_seq is not None
         assert fact.to_seq is not None

@@ -12,7 +12,7 @@ from opsjobs.store.ledger import Ledger
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.partitions import Partitions
-from opsjobs.store.singleton_lock import Turns
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
@@ -27,7 +27,7 @@ class Housekeeper:
     def __init__(
         self,
         turn: Turn,
-        turns: Turns,
+        turns: SingletonLock,
         metrics: Metrics,
         *,
         ledger: Ledger,

@@ -22,7 +22,7 @@ from opsjobs.model.spool_identity import Become, RunKey
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.secret_fetcher import Fetch, nowhere
 from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
-from opsjobs.store.ledger import Folder, Ledger, Sweep
+from opsjobs.store.ledger import Folder, LateLookup, Ledger
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import log
 
@@ -112,7 +112,7 @@ class Aftercare:
         insisting = {target: replace(way, insist=True) for target, way in ways.items()}
         return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
 
-    async def _sweep_one(self, way: Endpoint | None, sweep: Sweep) -> int:
+    async def _sweep_one(self, way: Endpoint | None, sweep: LateLookup) -> int:
         actions = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id].actions
         action = next(action for action in actions if action["key"] == sweep.key.action)
         opened = await self._opened([action["become"]] if action.get("become") else [])
@@ -127,7 +127,7 @@ class Aftercare:
         return 1
 
     async def _settled(
-        self, durable: Durable, sweep: Sweep, action: Mapping[str, Any], opened: Mapping[str, Credential]
+        self, durable: Durable, sweep: LateLookup, action: Mapping[str, Any], opened: Mapping[str, Credential]
     ) -> Settlement | None:
         who = become.become_of(action, opened)
         here = await durable.identity(who)

@@ -8,7 +8,7 @@ from opsjobs.engine.service import Counts
 from opsjobs.engine.turn import Turn
 from opsjobs.store.audit_chain import UnverifiedChain
 from opsjobs.store.audit_sealer import Seals
-from opsjobs.store.retention import Keep, Retention
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.telemetry import log
 
 SERVICE = "retention"
@@ -17,7 +17,7 @@ SERVICE = "retention"
 class Keeper:
     """Keeps what is to be kept, and nothing else."""
 
-    def __init__(self, turn: Turn, retention: Retention, keep: Keep, seals: Seals) -> None:
+    def __init__(self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals) -> None:
         self._turn = turn
         self._retention = retention
         self._seals = seals
@@ -37,7 +37,7 @@ class Keeper:
         }
         return await self._turn.run({name: partial(verb, self._keep) for name, verb in steps.items()})
 
-    async def _delete_audit(self, keep: Keep) -> int:
+    async def _delete_audit(self, keep: RetentionLimits) -> int:
         """Let go of the beginning of the audit log's chain, if it is not kept for ever, and is whole."""
         if not keep.audit_seconds:
             return 0

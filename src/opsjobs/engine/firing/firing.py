@@ -21,9 +21,9 @@ from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.scheduling.due_firings import Fired, Ready
+from opsjobs.store.scheduling.due_firings import Fired, ReadyFiring
 from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
-from opsjobs.store.scheduling.firing_transitions import Deferral, Move, Ran
+from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, LaunchedFiring
 from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Connection
@@ -148,17 +148,17 @@ class FiringService:
             self._metrics.schedule_failed.inc(failed)
             log.warning("schedule_firings_expired", firings=failed)
 
-    async def _launch(self, done: Counter[str], ready: Sequence[Ready]) -> None:
+    async def _launch(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
         """Launch these firings, a few in one transaction, and a few of these at a time."""
         async with asyncio.TaskGroup() as parts:
             for first in range(0, len(ready), LAUNCH_FIRINGS):
                 parts.create_task(self._launch_some(done, ready[first : first + LAUNCH_FIRINGS]))
 
-    async def _launch_some(self, done: Counter[str], ready: Sequence[Ready]) -> None:
+    async def _launch_some(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
         async with self._room:
             async with failpoints.at("firing.prepare"):
                 prepared = await self._preparer.prepared(ready)
-            await self._end(done, [one for one in prepared if isinstance(one, Move)])
+            await self._end(done, [one for one in prepared if isinstance(one, FiringEnd)])
             await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
             orders = [one for one in prepared if isinstance(one, FiringLaunch)]
             batches = await self._start(done, orders) if orders else ()
@@ -182,7 +182,7 @@ class FiringService:
         self._launcher.notify([t for order in orders if order.ready.id in launched for t in order.new.targets])
         return [batch]
 
-    async def _not_started(self, done: Counter[str], ready: Ready, wrong: Exception) -> None:
+    async def _not_started(self, done: Counter[str], ready: ReadyFiring, wrong: Exception) -> None:
         if isinstance(wrong, Refusal):
             await self._end(done, [refused(ready, wrong)])
             return
@@ -190,18 +190,18 @@ class FiringService:
         log.error("firing_not_launched", schedule=ready.schedule.id, firing=ready.id, exc_info=wrong)
         await self._firings.defer([later(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
 
-    async def _end(self, done: Counter[str], ended: Sequence[Move]) -> None:
+    async def _end(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
         await self._firings.settle(ended)
         self._count_ended(done, ended)
         await self._stop_orphans(ended)
         await self._pause_orphans(ended)
 
-    async def _stop_orphans(self, ended: Sequence[Move]) -> None:
+    async def _stop_orphans(self, ended: Sequence[FiringEnd]) -> None:
         """Schedules whose job was deleted by a process that knows of none."""
         for job in {move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED}:
             await self._schedules.delete_of_deleted_job(job)
 
-    async def _pause_orphans(self, ended: Sequence[Move]) -> None:
+    async def _pause_orphans(self, ended: Sequence[FiringEnd]) -> None:
         """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
         for schedule, move in {move.ready.schedule.id: move for move in ended if move.pauses}.items():
             owner = move.ready.schedule.owner
@@ -228,7 +228,7 @@ class FiringService:
             elif status == FiringStatus.SKIPPED:
                 self._metrics.schedule_skipped.labels(rule).inc(moments)
 
-    def _count_ended(self, done: Counter[str], ended: Sequence[Move]) -> None:
+    def _count_ended(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
         for move in ended:
             done[move.status.value] += 1
             if move.status is FiringStatus.FAILED:
@@ -245,7 +245,7 @@ class FiringService:
             self._metrics.schedule_start_lag.observe(ran.late_ms / 1000)
             self._alarm_late(ran)
 
-    def _alarm_late(self, ran: Ran) -> None:
+    def _alarm_late(self, ran: LaunchedFiring) -> None:
         if ran.late_ms >= LATE_SECONDS * 1000:
             self._metrics.schedule_late_starts.inc()
             log.warning("schedule_late_start", schedule=ran.ready.schedule.id, execution=ran.execution_id, late_ms=ran.late_ms)

@@ -20,9 +20,9 @@ from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.model.job import Job, JobState, LaunchOrder
 from opsjobs.model.target import Target
 from opsjobs.store.jobs import Jobs, JobStanding
-from opsjobs.store.scheduling.due_firings import Ready
+from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_launch import FiringLaunch
-from opsjobs.store.scheduling.firing_transitions import Deferral, Move
+from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.telemetry import Metrics, log
@@ -33,7 +33,7 @@ BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_AT_MOST = 60.0
 JOBS_KEPT = 1_000
 
-Prepared = FiringLaunch | Move | Deferral
+Prepared = FiringLaunch | FiringEnd | Deferral
 _Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
 
 _NOT_ACTIVE = {
@@ -57,7 +57,7 @@ class Preparer:
         self._standing = standing
         self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
 
-    async def prepared(self, firings: Sequence[Ready]) -> list[Prepared]:
+    async def prepared(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
         """Return one answer for each, in their order; those for which the time is too short are deferred, and no others."""
         done: list[Prepared] = []
         with contextlib.suppress(TimeoutError):
@@ -72,7 +72,7 @@ class Preparer:
         words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
         return [*done, *(later(ready, words) for ready in firings[len(done) :])]
 
-    async def _closed(self, firings: Sequence[Ready]) -> dict[int, Prepared]:
+    async def _closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
         """Of those that are late the calendars are asked again: it is another time than the one that was due."""
         late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
         if not late:
@@ -86,20 +86,20 @@ class Preparer:
                 found[ready.id] = self._failed(ready, bug)
                 continue
             if words:
-                found[ready.id] = Move(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
+                found[ready.id] = FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
         return found
 
-    async def _one(self, ready: Ready, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
+    async def _one(self, ready: ReadyFiring, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
         if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
             rule, words = _NOT_ACTIVE[job.state]
-            return Move(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
+            return FiringEnd(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
         schedule = ready.schedule
         try:
             bounds = await rights.launching(schedule.owner, schedule.owner_kind, job.labels, job.name)
             return await self._order(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
             words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
-            return Move(ready, FiringStatus.SKIPPED, FiringRule.OWNER, words, pauses=isinstance(forbidden, OwnerGone))
+            return FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.OWNER, words, pauses=isinstance(forbidden, OwnerGone))
         except Refusal as refusal:
             return refused(ready, refusal)
         except Unavailable as away:
@@ -107,13 +107,13 @@ class Preparer:
         except Exception as bug:  # noqa: BLE001  one firing that we fail at must not keep the others from being launched
             return self._failed(ready, bug)
 
-    def _failed(self, ready: Ready, bug: Exception) -> Deferral:
+    def _failed(self, ready: ReadyFiring, bug: Exception) -> Deferral:
         self._metrics.bugs.labels("firing").inc()
         log.error("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id, exc_info=bug)
         return later(ready, f"a fault of opsjobs: {bug!r}")
 
     async def _order(
-        self, ready: Ready, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
+        self, ready: ReadyFiring, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
     ) -> Prepared:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
@@ -137,7 +137,7 @@ class Preparer:
         new = await self._launcher.asking(new, order)
         if (words := unjudged_in_words(new.judgement)) is not None:
             # An approval would be asked for at each of its moments, of a text that no one has read.
-            return Move(ready, FiringStatus.FAILED, FiringRule.REFUSED, words)
+            return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, words)
         # Nobody acts at this moment: who may not approve it is its owner.
         return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
 
@@ -171,13 +171,13 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
     )
 
 
-def refused(ready: Ready, refusal: Refusal) -> Move:
+def refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:
     """Return how a firing ends whose launch was refused."""
     if refusal.code == "no_targets":
-        return Move(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
-    return Move(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")
+        return FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
+    return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")
 
 
-def later(ready: Ready, reason: str) -> Deferral:
+def later(ready: ReadyFiring, reason: str) -> Deferral:
     """Return the deferral of a firing, longer with each attempt."""
     return Deferral(ready, min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST), reason)

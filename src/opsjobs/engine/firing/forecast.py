@@ -11,7 +11,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed, Closures
 from opsjobs.model.forecast import Collision, Week
 from opsjobs.store.scheduling.calendars import Calendars
-from opsjobs.store.scheduling.schedule_overview import Coming, Outlook
+from opsjobs.store.scheduling.schedule_overview import ScheduleOverview, UpcomingSchedule
 
 PORTION = 100
 SECONDS_AT_MOST = 10.0
@@ -25,7 +25,7 @@ class Forecasts:
 
     def __init__(
         self,
-        outlook: Outlook,
+        outlook: ScheduleOverview,
         calendars: Calendars,
         *,
         seconds_at_most: float = SECONDS_AT_MOST,
@@ -72,7 +72,7 @@ class Forecasts:
 
 
 def _count(
-    week: Week, portion: Sequence[Coming], calendars: Mapping[str, Calendar], limits: tuple[datetime, int, float]
+    week: Week, portion: Sequence[UpcomingSchedule], calendars: Mapping[str, Calendar], limits: tuple[datetime, int, float]
 ) -> tuple[int, int]:
     """Count these from now on, as far as the moments and the seconds go; how many were looked at, and the moments that are left."""
     now, left, until = limits
@@ -85,7 +85,7 @@ def _count(
     return len(portion), left
 
 
-def _count_one(week: Week, coming: Coming, closures: _Closures, now: datetime, at_most: int) -> int:
+def _count_one(week: Week, coming: UpcomingSchedule, closures: _Closures, now: datetime, at_most: int) -> int:
     schedule, table = coming.schedule, coming.schedule.timetable
     left = schedule.definition.max_firings
     allowed = at_most if left is None else min(at_most, max(left - schedule.firings, 0))

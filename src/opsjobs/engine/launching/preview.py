@@ -18,7 +18,7 @@ from opsjobs.model.rendering import Rendering
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
 from opsjobs.model.template import TemplateFault, TemplateNames, looked_up
-from opsjobs.store.launch_history import LaunchHistory, past
+from opsjobs.store.launch_history import LaunchHistory, load_launch_history
 from opsjobs.store.transaction import Database
 
 COMMANDS_AT_MOST = 2_000
@@ -36,7 +36,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     await launcher.secrets.check(order, targets)
     judged = await launcher.judged(actions, order, planned.targets)
     said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
-    before = await past(database, order.job_id) if order.job_id is not None else LaunchHistory()
+    before = await load_launch_history(database, order.job_id) if order.job_id is not None else LaunchHistory()
     shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
     return {
         "targets": [{"id": target.id, "name": target.name, "host": target.host} for target in planned.targets],

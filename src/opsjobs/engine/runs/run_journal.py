@@ -13,7 +13,7 @@ from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
-from opsjobs.store.ledger.log_entries import result_line, status_line
+from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.store.storable import storable
 
 CHUNK_BYTES = 64 << 10

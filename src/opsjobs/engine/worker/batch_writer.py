@@ -15,7 +15,7 @@ from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
-from opsjobs.store.ledger.log_entries import result_line, status_line
+from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.telemetry import Metrics, log
 
 FLUSH_BYTES = 2 << 20

@@ -19,8 +19,6 @@ from opsjobs.store.ledger import pausing as _pausing
 from opsjobs.store.ledger import reconcile as _reconcile
 from opsjobs.store.ledger import remote_cleanup as _aftercare
 from opsjobs.store.ledger import settle as _settle
-from opsjobs.store.ledger import slots as _slots
-from opsjobs.store.ledger import stdout_head as _heads
 from opsjobs.store.ledger import takeover as _takeover
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
@@ -29,7 +27,7 @@ from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.pausing import Resumed
 from opsjobs.store.ledger.pending_approval import PendingApproval
-from opsjobs.store.ledger.remote_cleanup import Folder, Sweep
+from opsjobs.store.ledger.remote_cleanup import Folder, LateLookup
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
@@ -39,6 +37,7 @@ __all__ = [
     "ContactChange",
     "Flush",
     "Folder",
+    "LateLookup",
     "Ledger",
     "LogLine",
     "Maintenance",
@@ -50,7 +49,6 @@ __all__ = [
     "RunMove",
     "Settled",
     "Spec",
-    "Sweep",
 ]
 
 
@@ -96,7 +94,7 @@ class Ledger:
 
     async def read_stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
         """The beginning of what an attempt's stdout has on record, up to a gap in it."""
-        return await _heads.stdout(self._database, run, seen, max_bytes)
+        return await _claim.read_stdout(self._database, run, seen, max_bytes)
 
     async def settle(self, flush: Flush) -> Settled:
         """Commit output, results and ends of many runs at once. Raises Unavailable; then it may be given again."""
@@ -154,7 +152,7 @@ class Ledger:
 
     async def resize_slots(self, target_id: str, slots: int) -> None:
         """The target has so many slots from now on; those in use above that number are taken away as they are freed."""
-        await self._database.retry(lambda: _slots.resize(self._database, target_id, slots))
+        await self._database.retry(lambda: _maintenance.resize_slots(self._database, target_id, slots))
 
     async def load_maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
         """Which of these targets are under maintenance now."""
@@ -187,11 +185,11 @@ class Ledger:
         """
         await self._database.retry(lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused))
 
-    async def lease_late_lookups(self, zone: str, limit: int) -> list[Sweep]:
+    async def lease_late_lookups(self, zone: str, limit: int) -> list[LateLookup]:
         """Up to `limit` ended runs whose command's end is unknown and to be looked for now; the caller's for 10 minutes."""
         return await self._database.retry(lambda: _aftercare.lease_late_lookups(self._database, zone, limit))
 
-    async def record_late_result(self, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
+    async def record_late_result(self, sweep: LateLookup, late_result: Mapping[str, Any]) -> None:
         """Note what became of an ended run's command. No state changes, no event; given again: the first word stays."""
         await self._database.retry(lambda: _aftercare.record_late_result(self._database, sweep, late_result))
 

@@ -59,11 +59,11 @@ async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]
             admitted = await connection.execute(ADMIT, {"executions": list(executions)})
         part = {r["zone"]: r["admitted"] for r in await admitted.fetchall()}
         counts = {zone: counts.get(zone, 0) + part.get(zone, 0) for zone in {*counts, *part}}
-        if not admitted_in_part(part):
+        if not may_admit_more(part):
             break
     return counts
 
 
-def admitted_in_part(counts: Mapping[str, int]) -> bool:
+def may_admit_more(counts: Mapping[str, int]) -> bool:
     """Return whether one ADMIT made as many runs ready as it may, so that more may be left."""
     return sum(counts.values()) >= ADMIT_ROWS

@@ -14,7 +14,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.store.ledger.admit import ADMIT, admitted_in_part
+from opsjobs.store.ledger.admit import ADMIT, may_admit_more
 from opsjobs.store.ledger.exclusive_names import GRANT_AFTER_END
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
@@ -74,12 +74,12 @@ class Advance:
         others = {row["execution_id"] for row in [*woken, *granted]}
         return Advanced(
             halted=[row["id"] for row in decided if row["what"] == "halt"],
-            others=sorted(others | set(self._executions) if admitted_in_part(ready) else others),
+            others=sorted(others | set(self._executions) if may_admit_more(ready) else others),
             admitted=ready,
         )
 
 
-def joined(*counts: Mapping[str, Any] | None) -> dict[str, int]:
+def sum_by_zone(*counts: Mapping[str, Any] | None) -> dict[str, int]:
     """Runs made ready by zone, in all."""
     given = [count for count in counts if count]
     return {zone: sum(count.get(zone, 0) for count in given) for zone in {zone for count in given for zone in count}}

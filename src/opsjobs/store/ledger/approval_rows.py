@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Decision, Requester
+from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Decision, Requester
 from opsjobs.model.events import EventType
 from opsjobs.store.outbox import append_event
+from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 _DECISIONS = """
@@ -22,14 +23,14 @@ select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, 
 from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 
 
-async def approval_by_id(connection: Connection, approval_id: int) -> Approval:
+async def load_approval(connection: Connection, approval_id: int) -> Approval:
     """One that is there, as this transaction sees it."""
     row = await (await connection.execute(f"{APPROVAL} where a.id = %s", [approval_id])).fetchone()
     assert row is not None
-    return approval_of(row)
+    return parse_approval(row)
 
 
-def approval_of(row: Mapping[str, Any]) -> Approval:
+def parse_approval(row: Mapping[str, Any]) -> Approval:
     """From a row of APPROVAL."""
     kept = {
         **{name: value for name, value in row.items() if name != "labels"},
@@ -41,11 +42,24 @@ def approval_of(row: Mapping[str, Any]) -> Approval:
     return Approval(**kept)
 
 
-def requester_of(name: str, stored: Mapping[str, Any] | None) -> Requester:
+def parse_requester(name: str, stored: Mapping[str, Any] | None) -> Requester:
     """Who asked, as far as that was kept."""
     return Requester(**stored) if stored is not None else Requester(name)
 
 
-async def tell(connection: Connection, event: EventType, approval: Approval) -> None:
+async def append_approval_event(connection: Connection, event: EventType, approval: Approval) -> None:
     """Put its event into the outbox."""
     await append_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)
+
+
+_WROTE = load_statement(__file__, "authors")
+
+
+async def load_authors(connection: Connection, execution_id: int) -> list[Author]:
+    """All of them, at most 1,000; what a release before this one has stored names them without the person behind them."""
+    rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
+    return [_author(row) for row in rows]
+
+
+def _author(row: Mapping[str, Any]) -> Author:
+    return Author(Requester(**row["author"]), row["wrote"])

@@ -19,8 +19,7 @@ from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK
-from opsjobs.store.ledger.approval_rows import approval_by_id, requester_of, tell
-from opsjobs.store.ledger.authors import authors_of
+from opsjobs.store.ledger.approval_rows import append_approval_event, load_approval, load_authors, parse_requester
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
 from opsjobs.store.ledger.each import for_each
 from opsjobs.store.ledger.expired_waits import wake_answered
@@ -101,12 +100,12 @@ async def request_approval(
     async with database.transaction() as connection:
         row = await (await connection.execute(_ASK, asked)).fetchone()
         if row is not None:
-            approval = await approval_by_id(connection, row["id"])
-            await tell(connection, EventType.APPROVAL_REQUESTED, approval)
+            approval = await load_approval(connection, row["id"])
+            await append_approval_event(connection, EventType.APPROVAL_REQUESTED, approval)
             return approval
         row = await (await connection.execute(_ASKED, asked)).fetchone()
         assert row is not None
-        return await approval_by_id(connection, row["id"])
+        return await load_approval(connection, row["id"])
 
 
 async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approval:
@@ -117,13 +116,13 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
-        approval = await approval_by_id(connection, approval_id)
+        approval = await load_approval(connection, approval_id)
         stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
         assert stands is not None
         authors: Sequence[Author] = ()
         approvers: Sequence[Requester] = ()
         if ruling.approve:
-            authors = await authors_of(connection, execution_id)
+            authors = await load_authors(connection, execution_id)
             approvers = await _approvers(connection, approval_id)
         _check(approval, stands, ruling, authors, approvers)
         await _say(connection, approval, ruling)
@@ -132,7 +131,7 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
             by = ruling.principal.name
             approval = await _settled(connection, approval, status, by=by, reason=ruling.reason)
         else:
-            approval = await approval_by_id(connection, approval_id)
+            approval = await load_approval(connection, approval_id)
         await _record(connection, approval, stands["job_name"], ruling)
     if not approval.status.pending:
         await database.retry(lambda: _answer(database, approval))
@@ -164,7 +163,7 @@ async def end_unbegun(database: Database, limit: int) -> int:
         approval = None
         if (approval_id := asked[execution_id]) is not None:
             async with database.transaction() as connection:
-                approval = await approval_by_id(connection, approval_id)
+                approval = await load_approval(connection, approval_id)
         await end_waiting(database, execution_id, _refusal(approval, RunStatus.SKIPPED))
         return 1
 
@@ -174,7 +173,7 @@ async def end_unbegun(database: Database, limit: int) -> int:
 
 async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:
     rows = await (await connection.execute(_APPROVED, [approval_id])).fetchall()
-    return [requester_of(row["decided_by"], row["decider"]) for row in rows]
+    return [parse_requester(row["decided_by"], row["decider"]) for row in rows]
 
 
 def _check(
@@ -192,7 +191,7 @@ def _check(
         raise Conflict("approval_decided", f"Approval {approval.id} cannot be decided any more: {words}.")
     if ruling.hash is not None and ruling.hash != approval.hash:
         raise Conflict("approval_changed", f"Approval {approval.id} is about something else: read it again, and send its hash.")
-    requester = requester_of(stands["requested_by"], stands["requester"])
+    requester = parse_requester(stands["requested_by"], stands["requester"])
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
     said: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
@@ -234,7 +233,7 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
-        approval = await approval_by_id(connection, approval_id)
+        approval = await load_approval(connection, approval_id)
         stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
         assert stands is not None
         if not approval.status.pending or (late and not stands["late"]):
@@ -250,13 +249,13 @@ async def _settled(
     await connection.execute(_SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason})
     if approval.kind is ApprovalKind.LAUNCH and status is ApprovalStatus.APPROVED:
         await begin(connection, approval)
-    settled = await approval_by_id(connection, approval.id)
+    settled = await load_approval(connection, approval.id)
     if settled.kind is ApprovalKind.LAUNCH and status is not ApprovalStatus.APPROVED:
         words = _refusal(settled, RunStatus.SKIPPED).message
         await connection.execute(
             "update execution_specs set halt_reason = %s where execution_id = %s", [words, settled.execution_id]
         )
-    await tell(connection, EventType.APPROVAL_DECIDED, settled)
+    await append_approval_event(connection, EventType.APPROVAL_DECIDED, settled)
     return settled
 
 

@@ -20,7 +20,7 @@ where not exists (select 1 from line join exclusive_locks l on l.execution_id = 
 # Whether a child that waits stands in a circle: who holds its names waits, or has children that wait, for one that cannot end
 # before the child has. A circle is closed by a child's request alone (who is given names has no children yet), and asked for
 # under the lock of the grant, so that two requests cannot close one together. With the first name and its holder.
-IN_A_CIRCLE = """
+FIND_LOCK_CYCLE = """
 with recursive first as (
   select mine.name, held.execution_id as holder from exclusive_locks mine
   join exclusive_locks held on held.name = mine.name and held.granted

@@ -166,7 +166,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     if new.question is not None:
         await pending_approval.ask(connection, execution_id, new.question, _withheld(new))
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
-        await pending_approval.check_circle(connection, execution_id)
+        await pending_approval.check_lock_cycle(connection, execution_id)
     stands = new.names or new.question
     return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
 

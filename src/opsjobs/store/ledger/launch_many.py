@@ -18,7 +18,7 @@ from opsjobs.store.transaction import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class LaunchedExecution:
     """An execution that was launched."""
 
     id: int
@@ -60,17 +60,17 @@ insert into events (shard, type, subject, execution_id)
 select id %% 16, 'execution.queued', uuid, id from job_executions where id = any(%(executions)s::bigint[]) order by id"""
 
 
-def plain(new: NewExecution) -> bool:
+def is_plain(new: NewExecution) -> bool:
     """Whether it can be launched with others: nothing stands between its runs or before them, and it comes of no other one."""
     alone = new.watched or new.heirs or new.parent is not None or new.question is not None or new.override is not None
     return new.job_id is not None and not alone
 
 
-async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[Made]:
+async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[LaunchedExecution]:
     """Write plain executions into the caller's transaction, in this order; he has locked their jobs, and seen that all are active."""
     numbers = await _numbers(connection, executions)
     written = await connection.execute(_EXECUTIONS, _execution_rows(executions, numbers))
-    made = [Made(row["id"], row["uuid"], row["created_at"]) for row in await written.fetchall()]
+    made = [LaunchedExecution(row["id"], row["uuid"], row["created_at"]) for row in await written.fetchall()]
     by_uuid = {one.uuid: one for one in made}
     assert len(by_uuid) == len(executions)
     ids = [by_uuid[new.uuid].id for new in executions]

@@ -9,9 +9,9 @@ from typing import Any
 
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import admit
+from opsjobs.store.ledger.admit import LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.claim import MAINTENANCE
-from opsjobs.store.ledger.each import admit_each
+from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.expired_waits import ADMIT_AT_ONCE
 from opsjobs.store.transaction import Database
 
@@ -113,3 +113,38 @@ async def _change(
         await audit.record(connection, action, "target", given["target"], after=after, reason=reason)
         woken = await connection.execute(_WAKE, given)
     await admit(database, sorted({row["execution_id"] for row in await woken.fetchall()}))
+
+
+_RESIZE = """
+update target_slots set slots = greatest(%(slots)s::int, used)
+where target_id = %(target)s and slots <> greatest(%(slots)s::int, used)"""
+
+# What could not be taken away while it was in use; a launch since may have said so, too.
+_OTHER_THAN_KNOWN = """
+select s.target_id, t.slots from target_slots s
+join targets t on t.id = case when s.target_id ~ '^[0-9]{1,18}$' then s.target_id::bigint end
+where s.target_id > %(after)s and s.target_id <= %(upto)s and s.slots <> greatest(t.slots, s.used) order by 1 limit %(limit)s"""
+
+
+async def resize_slots(database: Database, target_id: str, slots: int) -> None:
+    """The target has so many slots from now on; runs that waited for one go on."""
+    async with database.pipelined() as connection:
+        await connection.execute(LOCK_SLOTS, {"targets": [target_id]})
+        await connection.execute(_RESIZE, {"target": target_id, "slots": slots})
+        unparked = await connection.execute(UNPARK, {"targets": [target_id]})
+    await admit(database, sorted({row["execution_id"] for row in await unparked.fetchall()}))
+
+
+async def resize_all_slots(database: Database, limit: int, *, after: str, upto: str) -> int:
+    """Bring slots to the number that the inventory knows, where use has kept them from it; return how many there were.
+
+    Looks at targets after an id, up to another.
+    """
+    rows = await database.fetch(_OTHER_THAN_KNOWN, {"limit": limit, "after": after, "upto": upto})
+    slots = {row["target_id"]: row["slots"] for row in rows}
+
+    async def one(target_id: str) -> int:
+        await resize_slots(database, target_id, slots[target_id])
+        return 1
+
+    return await for_each(database, list(slots), one)

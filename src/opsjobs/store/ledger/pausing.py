@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, admitted_in_part
-from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance, joined
+from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, may_admit_more
+from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance, sum_by_zone
 from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
@@ -68,11 +68,11 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
     advanced = await advance.read()
     await skip_after(database, advanced.halted)
     ready = {row["zone"]: row["admitted"] for row in await admitted.fetchall()}
-    others = [*advanced.others, *([execution_id] if admitted_in_part(ready) else ())]
+    others = [*advanced.others, *([execution_id] if may_admit_more(ready) else ())]
     later = await admit_after(database, sorted(set(others)))
     accepted = await resumed.fetchone()
     told = (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
-    return Resumed(joined(ready, advanced.admitted, later), *told)
+    return Resumed(sum_by_zone(ready, advanced.admitted, later), *told)
 
 
 async def _open(connection: Connection, execution_id: int) -> None:

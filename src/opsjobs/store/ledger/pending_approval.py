@@ -12,8 +12,8 @@ from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
 from opsjobs.store.ledger.admit import ADMIT
-from opsjobs.store.ledger.approval_rows import approval_by_id, tell
-from opsjobs.store.ledger.exclusive_names import ASK_NAMES, GRANT_NAMES, IN_A_CIRCLE
+from opsjobs.store.ledger.approval_rows import append_approval_event, load_approval
+from opsjobs.store.ledger.exclusive_names import ASK_NAMES, FIND_LOCK_CYCLE, GRANT_NAMES
 from opsjobs.store.transaction import Connection
 
 
@@ -71,8 +71,8 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
     }
     row = await (await connection.execute(_ASK, asked)).fetchone()
     assert row is not None
-    approval = await approval_by_id(connection, row["id"])
-    await tell(connection, EventType.APPROVAL_REQUESTED, approval)
+    approval = await load_approval(connection, row["id"])
+    await append_approval_event(connection, EventType.APPROVAL_REQUESTED, approval)
     return approval
 
 
@@ -92,16 +92,16 @@ async def begin(connection: Connection, approval: Approval) -> None:
 
 
 async def take_names(connection: Connection, execution_id: int, parent: int | None, names: Sequence[str], *, child: bool) -> None:
-    """Ask for the execution's exclusive names. Raises Conflict as `check_circle`."""
+    """Ask for the execution's exclusive names. Raises Conflict as `check_lock_cycle`."""
     await connection.execute(ASK_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
     await connection.execute(GRANT_NAMES)
     if child:
-        await check_circle(connection, execution_id)
+        await check_lock_cycle(connection, execution_id)
 
 
-async def check_circle(connection: Connection, execution_id: int) -> None:
+async def check_lock_cycle(connection: Connection, execution_id: int) -> None:
     """Raise Conflict where it would wait for a name whose holder waits, at whatever distance, for it."""
-    found = await (await connection.execute(IN_A_CIRCLE, {"id": execution_id})).fetchone()
+    found = await (await connection.execute(FIND_LOCK_CYCLE, {"id": execution_id})).fetchone()
     if found is not None:
         detail = (
             f"The name {found['name']!r} is held by an execution that waits for one that is held above this execution: "

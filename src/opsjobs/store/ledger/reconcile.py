@@ -14,8 +14,7 @@ from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end
 from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.expired_waits import wake
-from opsjobs.store.ledger.maintenance import wake_held
-from opsjobs.store.ledger.slots import resize_all
+from opsjobs.store.ledger.maintenance import resize_all_slots, wake_held
 from opsjobs.store.transaction import Database
 
 # What a round looks at: `after` and `upto` bound it.
@@ -170,7 +169,7 @@ class Reconciler:
         done = await self._each(
             {
                 "advanced": partial(_advance, database),
-                "resized": partial(resize_all, database, STEP_ROWS, after=part["after"], upto=part["upto"]),
+                "resized": partial(resize_all_slots, database, STEP_ROWS, after=part["after"], upto=part["upto"]),
                 "unheld": partial(wake_held, database, WAKE_ROWS),
                 "slots_mended": partial(_mend_slots, database, part),
                 "miscounted": partial(_miscounted, database),

@@ -34,7 +34,7 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class LateLookup:
     """A command that was perhaps still running when its run ended. `kill`: it was to be stopped.
 
     `identity`: the store in which it was started; another one can say nothing of it.
@@ -161,14 +161,14 @@ async def postpone_cleanup(database: Database, run_ids: Sequence[int], *, refuse
     await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 
 
-async def lease_late_lookups(database: Database, zone: str, limit: int) -> list[Sweep]:
+async def lease_late_lookups(database: Database, zone: str, limit: int) -> list[LateLookup]:
     """Runs whose end is to be looked for now, at most `limit`; the longest due first."""
     rows = await database.fetch(_DUE_SWEEPS, {"zone": zone, "limit": limit})
     return [_sweep(row) for row in rows]
 
 
-def _sweep(row: Mapping[str, Any]) -> Sweep:
-    return Sweep(
+def _sweep(row: Mapping[str, Any]) -> LateLookup:
+    return LateLookup(
         run_id=row["id"],
         execution_id=row["execution_id"],
         target_id=row["target_id"],
@@ -178,7 +178,7 @@ def _sweep(row: Mapping[str, Any]) -> Sweep:
     )
 
 
-async def record_late_result(database: Database, sweep: Sweep, late_result: Mapping[str, Any]) -> None:
+async def record_late_result(database: Database, sweep: LateLookup, late_result: Mapping[str, Any]) -> None:
     """Write beside a run's final state what became of its command; the first word stays."""
     known = {"id": sweep.run_id, "action": sweep.key.action, "attempt": sweep.key.attempt, "late": Jsonb(dict(late_result))}
     async with database.pipelined() as connection:

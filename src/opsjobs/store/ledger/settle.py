@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from opsjobs import failpoints
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.store.connection_errors import RETRYABLE
-from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, admitted_in_part
-from opsjobs.store.ledger.advance import Advance, joined
+from opsjobs.store.connections import RETRYABLE
+from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, may_admit_more
+from opsjobs.store.ledger.advance import Advance, sum_by_zone
 from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.ledger.expired_waits import WAKE_ANSWERED
 from opsjobs.store.ledger.flush import Flush, RunMove, parameters
@@ -97,19 +97,19 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     rows = await settled.fetchall()
     others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
     ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
-    others |= set(executions) if admitted_in_part(ready) else set()
+    others |= set(executions) if may_admit_more(ready) else set()
     advanced = await advance.read()
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
         stopping=frozenset(r["id"] for r in await stopping.fetchall()),
-        admitted=joined(ready, advanced.admitted),
+        admitted=sum_by_zone(ready, advanced.admitted),
         unparked=sorted({*others, *advanced.others}),
         halted=advanced.halted,
     )
 
 
 async def _admit_others(database: Database, settled: Settled) -> Settled:
-    return replace(settled, admitted=joined(settled.admitted, await admit_after(database, settled.unparked)))
+    return replace(settled, admitted=sum_by_zone(settled.admitted, await admit_after(database, settled.unparked)))
 
 
 async def _went_through(database: Database, flush: Flush) -> bool:

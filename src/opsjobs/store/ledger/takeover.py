@@ -10,8 +10,7 @@ from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, claimed
-from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters
-from opsjobs.store.ledger.log_entries import result_line, status_line
+from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters, result_line, status_line
 from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database

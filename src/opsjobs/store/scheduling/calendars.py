@@ -19,7 +19,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
-from opsjobs.store.scheduling.due_firings import ClosedWords
+from opsjobs.store.scheduling.due_firings import ClosedReason
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
@@ -136,10 +136,10 @@ class Calendars:
         if not names:
             return {}
         async with self._database.connection() as connection:
-            return await named(connection, names)
+            return await load_calendars(connection, names)
 
 
-async def named(connection: Connection, names: Collection[str]) -> Mapping[str, Calendar]:
+async def load_calendars(connection: Connection, names: Collection[str]) -> Mapping[str, Calendar]:
     """As `by_names`, for whoever has a connection in hand."""
     return {row["name"]: Calendar(_draft(row)) for row in await _rows(connection, names)}
 
@@ -150,7 +150,7 @@ async def _rows(connection: Connection, names: Collection[str]) -> list[DictRow]
     return await (await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])).fetchall()
 
 
-async def by_calendars(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedWords:
+async def load_closed_reason(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedReason:
     """Return what tells whether calendars of these schedules, as they are now, close an instant, and in which words.
 
     It raises CalendarUnreadable for a schedule with a calendar that cannot be read, and answers for all others.
@@ -178,7 +178,7 @@ async def by_calendars(connection: Connection, schedules: Sequence[StoredSchedul
     return words
 
 
-async def check_known(connection: Connection, names: Sequence[str], pointer: str = "/calendars") -> None:
+async def check_calendars_exist(connection: Connection, names: Sequence[str], pointer: str = "/calendars") -> None:
     """That there is a calendar of each name, which then stays until this transaction ends. Raises Invalid("unknown_calendar").
 
     For whoever stores a schedule; `pointer` is where the names stand in its body.

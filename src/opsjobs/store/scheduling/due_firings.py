@@ -25,21 +25,21 @@ CLAIM_SECONDS = 15.0
 LATE_SECONDS_AT_LEAST = 60.0
 """A firing is tried for so long at least, whatever its misfire window."""
 
-ClosedWords = Callable[[StoredSchedule, datetime], str | None]
+ClosedReason = Callable[[StoredSchedule, datetime], str | None]
 """The words of a calendar of the schedule in whose closed time an instant lies; None: it is open."""
 
 
-Closer = Callable[[Connection, Sequence[StoredSchedule]], Awaitable[ClosedWords]]
+CalendarReader = Callable[[Connection, Sequence[StoredSchedule]], Awaitable[ClosedReason]]
 """Reads the calendars that some schedules name."""
 
 
-async def never_closed(_: Connection, __: Sequence[StoredSchedule]) -> ClosedWords:
+async def no_calendars(_: Connection, __: Sequence[StoredSchedule]) -> ClosedReason:
     """There are no calendars."""
     return lambda _, __: None
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyFiring:
     """A pending firing that is the caller's to launch until its claim ends. `uuid`: its execution's. `attempts`: the claim's mark."""
 
     id: int
@@ -58,7 +58,7 @@ class Fired:
 
     schedules: int
     counts: Mapping[tuple[str, str | None], int]
-    ready: Sequence[Ready]
+    ready: Sequence[ReadyFiring]
 
 
 _FIRED = load_statement(__file__, "fire")
@@ -71,12 +71,12 @@ _EVENT_OF = {
 }
 
 
-def event_of(status: FiringStatus) -> EventType:
+def event_type_of(status: FiringStatus) -> EventType:
     """What tells of a firing that has this final status."""
     return _EVENT_OF[status]
 
 
-def told(schedule: StoredSchedule, firing: dict[str, Any]) -> str:
+def event_data(schedule: StoredSchedule, firing: dict[str, Any]) -> str:
     """The data of an event: the schedule, and the firing that it tells of."""
     return json.dumps({**schedule.data(), "firing": firing})
 
@@ -91,7 +91,7 @@ class Due:
     schedule: StoredSchedule
     pending: int = 0
 
-    def judged(self, now: datetime, closed: ClosedWords) -> Round:
+    def judged(self, now: datetime, closed: ClosedReason) -> Round:
         """What becomes of its moments. Raises whatever its timetable does."""
         schedule = self.schedule
         assert schedule.next_due_at is not None
@@ -157,7 +157,9 @@ class ScheduleBatch:
                     "late_ms": int((self._now - last.fire_at).total_seconds() * 1000),
                     "moments": sum(v.moments for v in alike),
                 }
-                self._told.append((schedule.id, last.due_at, event_of(status).value, schedule.uuid, told(schedule, firing)))
+                self._told.append(
+                    (schedule.id, last.due_at, event_type_of(status).value, schedule.uuid, event_data(schedule, firing))
+                )
 
     async def write(self, connection: Connection) -> Fired:
         """Write it all; says what came of it."""
@@ -169,10 +171,10 @@ class ScheduleBatch:
             counts[row["status"], row["rule"]] += row["moments"]
         return Fired(len(self._moved), counts, [self._ready(row) for row in rows if row["attempts"]])
 
-    def _ready(self, row: DictRow) -> Ready:
+    def _ready(self, row: DictRow) -> ReadyFiring:
         fire_at, late = self._late[row["schedule_id"], row["due_at"]]
         schedule = self._schedules[row["schedule_id"]]
-        return Ready(row["id"], row["uuid"], row["due_at"], fire_at, row["attempts"], False, late, schedule)
+        return ReadyFiring(row["id"], row["uuid"], row["due_at"], fire_at, row["attempts"], False, late, schedule)
 
     def _parameters(self) -> dict[str, Any]:
         names = ("moved", "next_due", "next_fire", "tzdata")

@@ -12,10 +12,10 @@ from psycopg.rows import DictRow
 from opsjobs.model.firing import FiringRule, FiringStatus, paused_words
 from opsjobs.store.ledger import NewExecution
 from opsjobs.store.ledger.launch import launch
-from opsjobs.store.ledger.launch_many import launch_many, plain
+from opsjobs.store.ledger.launch_many import is_plain, launch_many
 from opsjobs.store.scheduling import firing_transitions as moves
-from opsjobs.store.scheduling.due_firings import Ready
-from opsjobs.store.scheduling.firing_transitions import Deferral, Move, Ran
+from opsjobs.store.scheduling.due_firings import ReadyFiring
+from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, LaunchedFiring
 from opsjobs.store.transaction import Connection
 
 AGAIN_SECONDS = 0.0
@@ -26,7 +26,7 @@ WAITED_FOR = "execution {} of the schedule has not ended"
 class FiringLaunch:
     """A firing, and the execution that it is to become."""
 
-    ready: Ready
+    ready: ReadyFiring
     new: NewExecution
 
 
@@ -34,7 +34,7 @@ class FiringLaunch:
 class CancelPrevious:
     """A firing whose schedule wants the executions before it cancelled first."""
 
-    ready: Ready
+    ready: ReadyFiring
     executions: Sequence[int]
 
 
@@ -67,8 +67,8 @@ class LaunchBatch:
     """What is decided of some firings under the locks of their schedules; read it once the transaction is committed."""
 
     def __init__(self, orders: Sequence[FiringLaunch]) -> None:
-        self.ran: list[Ran] = []
-        self.ended: list[Move] = []
+        self.ran: list[LaunchedFiring] = []
+        self.ended: list[FiringEnd] = []
         self.waiting: list[Deferral] = []
         self.before: list[CancelPrevious] = []
         self._orders = orders
@@ -120,9 +120,9 @@ class LaunchBatch:
         ready = order.ready
         schedule = self._schedules[ready.schedule.id]
         if (known := self._launched.get(ready.uuid)) is not None:
-            self.ran.append(Ran(ready, known[0], ready.uuid, known[1]))
+            self.ran.append(LaunchedFiring(ready, known[0], ready.uuid, known[1]))
         elif (why := self._refused(schedule)) is not None:
-            self.ended.append(Move(ready, FiringStatus.SKIPPED, *why))
+            self.ended.append(FiringEnd(ready, FiringStatus.SKIPPED, *why))
         elif schedule["version"] != ready.schedule.version:
             self.waiting.append(Deferral(ready, AGAIN_SECONDS, None))
         elif (others := self._open.get(schedule["id"])) and schedule["overlap"] != "allow":
@@ -147,10 +147,10 @@ class LaunchBatch:
             return FiringRule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and so many were launched"
         return None
 
-    def _overlap(self, ready: Ready, overlap: str, others: Sequence[int]) -> None:
+    def _overlap(self, ready: ReadyFiring, overlap: str, others: Sequence[int]) -> None:
         words = WAITED_FOR.format(others[-1])
         if overlap == "skip":
-            self.ended.append(Move(ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"))
+            self.ended.append(FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"))
         elif overlap == "queue":
             self.waiting.append(Deferral(ready, AGAIN_SECONDS, words, others[-1]))
         else:
@@ -158,12 +158,14 @@ class LaunchBatch:
 
     async def _launch(self, connection: Connection) -> None:
         """Write the executions of those that were chosen: the plain ones together, each of the others by itself."""
-        together = [order for order in self._chosen if plain(order.new)]
+        together = [order for order in self._chosen if is_plain(order.new)]
         if together:
             made = await launch_many(connection, [order.new for order in together])
-            self.ran += [Ran(order.ready, one.id, one.uuid, one.created_at) for order, one in zip(together, made, strict=True)]
+            self.ran += [
+                LaunchedFiring(order.ready, one.id, one.uuid, one.created_at) for order, one in zip(together, made, strict=True)
+            ]
         for order in self._chosen:
-            if not plain(order.new):
+            if not is_plain(order.new):
                 async with connection.pipeline():
                     execution = await launch(connection, order.new)
-                self.ran.append(Ran(order.ready, execution.id, order.ready.uuid, execution.created_at))
+                self.ran.append(LaunchedFiring(order.ready, execution.id, order.ready.uuid, execution.created_at))

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from opsjobs.model.execution import moment
 from opsjobs.model.firing import FiringRule, FiringStatus
-from opsjobs.store.scheduling.due_firings import Ready, event_of, told
+from opsjobs.store.scheduling.due_firings import ReadyFiring, event_data, event_type_of
 from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection
 
@@ -18,10 +18,10 @@ REASON_CHARACTERS_AT_MOST = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class FiringEnd:
     """How a firing ends that is not launched. `pauses`: nothing more of its schedule can be launched until somebody takes it over."""
 
-    ready: Ready
+    ready: ReadyFiring
     status: FiringStatus
     rule: FiringRule
     reason: str
@@ -32,17 +32,17 @@ class Move:
 class Deferral:
     """A firing waits: `seconds`, and for the end of the execution `awaits`; `reason` says why, until it is launched."""
 
-    ready: Ready
+    ready: ReadyFiring
     seconds: float
     reason: str | None
     awaits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class LaunchedFiring:
     """A firing that has become an execution, launched at `at`."""
 
-    ready: Ready
+    ready: ReadyFiring
     execution_id: int
     execution_uuid: UUID
     at: datetime
@@ -101,7 +101,7 @@ from counted c cross join lateral (
 where s.id = c.schedule_id"""
 
 
-async def settle(connection: Connection, ended: Sequence[Move]) -> int:
+async def settle(connection: Connection, ended: Sequence[FiringEnd]) -> int:
     """End these firings, where they are still the caller's; says how many were."""
     if not ended:
         return 0
@@ -112,9 +112,9 @@ async def settle(connection: Connection, ended: Sequence[Move]) -> int:
             "statuses": [move.status.value for move in ended],
             "rules": [move.rule.value for move in ended],
             "reasons": [_cut(move.reason) for move in ended],
-            "types": [event_of(move.status).value for move in ended],
+            "types": [event_type_of(move.status).value for move in ended],
             "subjects": [move.ready.schedule.uuid for move in ended],
-            "data": [told(move.ready.schedule, _ended(move)) for move in ended],
+            "data": [event_data(move.ready.schedule, _ended(move)) for move in ended],
         },
     )
     return len(await rows.fetchall())
@@ -135,7 +135,7 @@ async def defer(connection: Connection, waiting: Sequence[Deferral]) -> None:
     )
 
 
-async def trigger(connection: Connection, launched: Sequence[Ran]) -> None:
+async def trigger(connection: Connection, launched: Sequence[LaunchedFiring]) -> None:
     """These pending firings, locked by the caller, have become executions."""
     if not launched:
         return
@@ -149,16 +149,16 @@ async def trigger(connection: Connection, launched: Sequence[Ran]) -> None:
             "at": [ran.at for ran in launched],
             "late": [ran.late_ms for ran in launched],
             "subjects": [ready.schedule.uuid for ready in readies],
-            "data": [told(ran.ready.schedule, _run(ran)) for ran in launched],
+            "data": [event_data(ran.ready.schedule, _run(ran)) for ran in launched],
         },
     )
 
 
-def _named(readies: Sequence[Ready]) -> dict[str, Any]:
+def _named(readies: Sequence[ReadyFiring]) -> dict[str, Any]:
     return {"firings": [ready.id for ready in readies], "attempts": [ready.attempts for ready in readies]}
 
 
-def _ended(move: Move) -> dict[str, Any]:
+def _ended(move: FiringEnd) -> dict[str, Any]:
     return {
         "id": move.ready.id,
         "due_at": moment(move.ready.due_at),
@@ -170,7 +170,7 @@ def _ended(move: Move) -> dict[str, Any]:
     }
 
 
-def _run(ran: Ran) -> dict[str, Any]:
+def _run(ran: LaunchedFiring) -> dict[str, Any]:
     return {
         "id": ran.ready.id,
         "due_at": moment(ran.ready.due_at),

@@ -23,18 +23,18 @@ from opsjobs.store.paging import Page as ListPage
 from opsjobs.store.scheduling import firing_transitions as moves
 from opsjobs.store.scheduling.due_firings import (
     CLAIM_SECONDS,
-    ClosedWords,
-    Closer,
+    CalendarReader,
+    ClosedReason,
     Due,
     Fired,
-    Ready,
+    ReadyFiring,
     ScheduleBatch,
-    never_closed,
-    told,
+    event_data,
+    no_calendars,
 )
 from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
-from opsjobs.store.scheduling.firing_transitions import Deferral, Move
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import log
 
@@ -188,19 +188,19 @@ class Firings:
         database: Database,
         clock: Clock | None = None,
         *,
-        compiled: Compiled | None = None,
-        closer: Closer = never_closed,
+        compiled: CompiledSchedules | None = None,
+        closer: CalendarReader = no_calendars,
     ) -> None:
         self._database = database
         self._clock = clock or SystemClock()
-        self._compiled = compiled or Compiled()
+        self._compiled = compiled or CompiledSchedules()
         self._closer = closer
 
     async def list(self, schedule: StoredSchedule, request: PageRequest) -> ListPage[Firing]:
         """A page of a schedule's firings, the latest due moment first unless asked otherwise."""
-        return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(firing_of)
+        return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(parse_firing)
 
-    async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedWords:
+    async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedReason:
         """What the calendars of these schedules say now."""
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
@@ -227,7 +227,7 @@ class Firings:
         async with failpoints.at("fire"):
             return await self._database.retry(once)
 
-    async def take(self, limit: int, *, catch_up: bool) -> Sequence[Ready]:
+    async def take(self, limit: int, *, catch_up: bool) -> Sequence[ReadyFiring]:
         """Up to `limit` firings that wait for their launch and may be launched now; the caller's for 15 seconds."""
         given = {"limit": limit, "catch_up": catch_up, "claim": CLAIM_SECONDS}
         rows = await self._database.retry(lambda: self._database.fetch(_TAKE, given))
@@ -245,7 +245,7 @@ class Firings:
         async with failpoints.at("firing.launch"):
             return await self._database.retry(once)
 
-    async def settle(self, ended: Sequence[Move]) -> int:
+    async def settle(self, ended: Sequence[FiringEnd]) -> int:
         """End these firings without a launch, where they are still the caller's; says how many were."""
 
         async def once() -> int:
@@ -308,7 +308,7 @@ class Firings:
             "late_ms": 0,
             "moments": 1,
         }
-        await connection.execute(_TOLD, [schedule.id, schedule.uuid, told(schedule, firing)])
+        await connection.execute(_TOLD, [schedule.id, schedule.uuid, event_data(schedule, firing)])
         after = {"execution": execution.id}
         await audit.record(connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after)
 
@@ -340,11 +340,11 @@ class Firings:
             unreadable.append(row["id"])
             return None
 
-    def _ready(self, row: DictRow) -> Ready | None:
+    def _ready(self, row: DictRow) -> ReadyFiring | None:
         schedule = self._read(row, [])
         if schedule is None:
             return None
-        return Ready(
+        return ReadyFiring(
             row["firing"],
             row["execution"],
             row["due_at"],
@@ -374,12 +374,12 @@ def _tell_unreadable(schedule_id: int, wrong: Exception) -> None:
     log.error("schedule_unreadable", schedule=schedule_id, error=repr(wrong))
 
 
-def _given_up(ready: Ready, row: DictRow) -> Move:
+def _given_up(ready: ReadyFiring, row: DictRow) -> FiringEnd:
     words = f"it could not be launched for {span_words(ready.late_seconds)}"
     reason = f"{words}: {row['waited_for']}" if row["waited_for"] else words
-    return Move(ready, FiringStatus.FAILED, FiringRule.EXPIRED, reason)
+    return FiringEnd(ready, FiringStatus.FAILED, FiringRule.EXPIRED, reason)
 
 
-def firing_of(row: DictRow) -> Firing:
+def parse_firing(row: DictRow) -> Firing:
     """A row of FIRING."""
     return Firing(**{**row, "kind": FiringKind(row["kind"]), "status": FiringStatus(row["status"])})

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.access import Reach
-from opsjobs.store.scheduling.firings import FIRING, Firing, firing_of
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.scheduling.firings import FIRING, Firing, parse_firing
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB, and_within
 from opsjobs.store.transaction import Database
 
@@ -39,7 +39,7 @@ where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state 
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class UpcomingSchedule:
     """An enabled schedule with moments ahead; `targets`: how many its job had the last time, 0 where it never ran."""
 
     schedule: StoredSchedule
@@ -53,10 +53,10 @@ class Coming:
         return {"id": schedule.id, "name": schedule.definition.name, "job_id": schedule.job_id, "job_name": self.job_name}
 
 
-class Outlook:
+class ScheduleOverview:
     """Reads only."""
 
-    def __init__(self, database: Database, compiled: Compiled) -> None:
+    def __init__(self, database: Database, compiled: CompiledSchedules) -> None:
         self._database = database
         self._compiled = compiled
 
@@ -70,14 +70,14 @@ class Outlook:
     async def load_jobs_and_last_firings(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
         """The name of each one's job, and its last firing."""
         names = await self._database.fetch(_JOB_NAMES, [list(schedules)])
-        last = {row["schedule_id"]: firing_of(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
+        last = {row["schedule_id"]: parse_firing(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
         return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
 
-    async def list_upcoming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[Coming]:
+    async def list_upcoming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[UpcomingSchedule]:
         """The next ones within reach by their id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
         rows = await self._database.fetch(_COMING.format(within=within), {"after": after, "limit": limit, **reaching})
-        return [Coming(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
+        return [UpcomingSchedule(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
 
     async def count_upcoming(self, *, after: int, reach: Reach | None = None) -> int:
         """How many there are within reach beyond this id."""

@@ -91,7 +91,7 @@ class _Read:
         return self._shown
 
 
-class Compiled:
+class CompiledSchedules:
     """Drafts and timetables by schedule and version, as many as fit: reading one anew costs more than asking it."""
 
     def __init__(self, at_most: int = COMPILED_AT_MOST) -> None:

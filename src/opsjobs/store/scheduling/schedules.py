@@ -20,10 +20,10 @@ from opsjobs.store.ledger.cancel import MOMENT
 from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
-from opsjobs.store.scheduling.calendars import check_known
-from opsjobs.store.scheduling.due_firings import Closer, Due, never_closed
+from opsjobs.store.scheduling.calendars import check_calendars_exist
+from opsjobs.store.scheduling.due_firings import CalendarReader, Due, no_calendars
 from opsjobs.store.scheduling.due_firings import ScheduleBatch as DuePage
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, Compiled, StoredSchedule
+from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
@@ -124,12 +124,12 @@ class Schedules:
         database: Database,
         clock: Clock | None = None,
         *,
-        compiled: Compiled | None = None,
-        closer: Closer = never_closed,
+        compiled: CompiledSchedules | None = None,
+        closer: CalendarReader = no_calendars,
     ) -> None:
         self._database = database
         self._clock = clock or SystemClock()
-        self._compiled = compiled or Compiled()
+        self._compiled = compiled or CompiledSchedules()
         self._closer = closer
 
     async def create(
@@ -248,7 +248,7 @@ class Schedules:
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
             raise NotFound.of("job", job)
-        await check_known(connection, draft.calendars)
+        await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
         row = {"job": found["id"], "uuid": uuid, "now": now, "author": _author(owner), **_owned(owner), **_row(draft)}
@@ -266,7 +266,7 @@ class Schedules:
     async def _replace(
         self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: tuple[str, IdentityKind]
     ) -> StoredSchedule:
-        await check_known(connection, draft.calendars)
+        await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         ahead = _ahead(timetable(draft, uuid=old.uuid, created_at=old.created_at), now)
         if ahead["due"] is None and old.next_due_at is not None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsjobs.store.arrays import flags, moments, numbers, texts
+from opsjobs.store.ledger.flush import flags, moments, numbers, texts
 
 # NUL cannot be in a text of PostgreSQL's, nor can half a surrogate pair.
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
