@@ -12,7 +12,7 @@ import pytest
 
 from api.live import Live, live
 from kit.story import Story
-from opsjobs.api import task_cancellation
+from opsjobs import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
 from opsjobs.store.execution_log import ExecutionLog, LogEntry
 from opsjobs.store.transaction import Database

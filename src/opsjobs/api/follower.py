@@ -15,10 +15,10 @@ from typing import Protocol
 
 from opsjobs import failpoints
 from opsjobs.api import log_encoding
-from opsjobs.api.task_cancellation import Endings
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import LogEntry
+from opsjobs.task_cancellation import Endings
 from opsjobs.telemetry import log
 
 CLOSE_SECONDS = 3.0

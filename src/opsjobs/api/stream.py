@@ -21,10 +21,10 @@ from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.problems import Problem
 from opsjobs.api.stream_reauth import StreamReauth, standing
-from opsjobs.api.task_cancellation import ended
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.model.execution import Execution
 from opsjobs.store.reference import BIGINT_MAX
+from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 STALL_SECONDS = 15.0

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.model.errors import Unavailable
+from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 Counts = Mapping[str, int]
@@ -40,9 +41,7 @@ class Loop:
     async def stop(self) -> None:
         """End between or within a round."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await ended(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from opsjobs.engine.service import Loop
 from opsjobs.engine.worker.worker_session import LET_GO_SECONDS, WorkerOptions, WorkerSession, WorkerTools
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Incarnation
+from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import log
 
 __all__ = ["CONTROL", "LET_GO_SECONDS", "Worker", "WorkerOptions", "WorkerTools"]
@@ -76,9 +77,7 @@ class Worker:
         except TimeoutError:
             log.warning("worker_stop_cut_short", runs=len(self._life.runs) if self._life is not None else 0)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
 
     async def _wind_down(self, tasks: set[asyncio.Task[None]]) -> None:
         if self._life is not None:
@@ -86,9 +85,7 @@ class Worker:
         # A claim that is broken off may be committed all the same: better it comes to its end.
         if self._living is not None:
             await asyncio.wait({self._living}, timeout=LAST_CLAIM_SECONDS)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *(loop.stop() for loop in self._background), return_exceptions=True)
+        await asyncio.gather(ended(*tasks), *(loop.stop() for loop in self._background), return_exceptions=True)
         if self._life is not None:
             await self._life.end(self._options.drain_seconds)
 

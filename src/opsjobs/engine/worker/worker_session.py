@@ -31,6 +31,7 @@ from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
+from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 # One claim asks for at most so many; a free place is filled at once, so several claims follow each other while there is work.
@@ -426,10 +427,8 @@ class WorkerSession:
             await self._recorder.drained()
             await self._tools.workers.stop(self._incarnation.id)
         finally:
-            giving_back.cancel()
-            self._recording.cancel()
             self.heart.stop()
-            await asyncio.gather(giving_back, self._recording, return_exceptions=True)
+            await ended(giving_back, self._recording)
 
     async def _give_back_unknown(self) -> None:
         """What a claim that was cut short by the stop has brought: nothing of it was started."""

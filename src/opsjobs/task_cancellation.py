@@ -1,4 +1,4 @@
-"""Ending tasks for sure: a cancel can be lost in a library, so it is repeated until the task has ended."""
+"""End tasks reliably: a library may lose a cancel, so it is repeated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Task = asyncio.Task[Any]
 
 
 async def ended(*tasks: Task, again_seconds: float = AGAIN_SECONDS) -> None:
-    """Cancel the tasks, and return once all have ended. What they raise is dropped.
+    """Cancel the tasks, and return once all have ended. Their exceptions are dropped.
 
-    A cancel is lost if it comes at the moment at which what the task waits for is done: `asyncio.wait_for` of Python 3.11, which
-    the pool of connections uses, then goes on as if nobody had said it.
+    `asyncio.wait_for` of Python 3.11, which the pool of connections uses, drops a cancel that
+    comes together with the result that the task waits for.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:
@@ -26,7 +26,7 @@ async def ended(*tasks: Task, again_seconds: float = AGAIN_SECONDS) -> None:
 
 
 class Endings:
-    """Ends tasks in the background, so that nobody waits for one that does not hear."""
+    """Ends tasks in the background, so that the caller need not wait."""
 
     def __init__(self) -> None:
         self._at_work: set[Task] = set()
