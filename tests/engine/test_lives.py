@@ -84,7 +84,7 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
 
     async with bench(database, bugs=["worker"]) as on:
         with monkeypatch.context() as patch:
-            patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heart.start", no_thread)
+            patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heartbeat.start", no_thread)
             async with on.worker() as worker:
                 await until(lambda: len(tries) >= 3)
                 assert worker._life is None

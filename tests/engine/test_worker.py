@@ -193,10 +193,10 @@ async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Databas
             await on.running(web)
             stopping = asyncio.create_task(worker.stop())
             await until(lambda: worker._life is not None and worker._life._ending)
-            on.rung.clear()
+            on.notified.clear()
             gate.event.set()
             await stopping
-        assert on.rung == ["default"]
+        assert on.notified == ["default"]
         async with on.worker("worker-2"):
             await on.ended(execution)
 
