@@ -12,10 +12,11 @@ import pytest
 from api.kit import desk, job, problem
 from api.live import live
 from api.test_again import LOST, ended
+from kit.plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
 from opsjobs.store.blobs import BATCH_CHUNKS, CHUNK_BYTES
-from opsjobs.store.files import FileLimits
-from opsjobs.store.transaction import Database
+from opsjobs.store.files import FileLimits, Files
+from opsjobs.store.transaction import Database, DatabaseOptions
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -207,3 +208,24 @@ async def test_point_25_what_broke_off_counts_and_goes_with_the_next_sweep(datab
         assert FileLimits(caller_bytes=size).room(used) == min(size, 2 * size - used.caller_loose)
         assert await on.services.contents.sweep() == 1
         assert (await on.services.files.used("ada", "api_key")).caller_loose == 0
+
+
+async def test_point_25_no_file_is_read_to_know_how_much_is_used(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("insert into file_contents (sha256, size, loose) values (sha256('x'), 2, false)")
+        await connection.execute("""
+            insert into files (uuid, name, content_id, created_by, created_by_kind)
+            select gen_random_uuid(), 'x', c.id, case when n <= 300 then 'ada' else 'ben' end, 'user'
+            from file_contents c, generate_series(1, 500) n""")
+    explaining = Explaining(DatabaseOptions(database.options.url), analyze=True)
+    await explaining.open()
+    try:
+        before = await Files(explaining).used("ada", "user")
+        read = sum(scan.rows for plan in explaining.take() for scan in plan.scans if scan.table == "files")
+        await database.fetch("delete from files where id <= 400 returning id")
+        after = await Files(explaining).used("ada", "user")
+    finally:
+        await explaining.close()
+    assert (before.all_bytes, before.caller_bytes, read) == (1_000, 600, 0)
+    assert (after.all_bytes, after.caller_bytes) == (200, 0)
+    assert await database.fetch("select created_by, bytes from file_usage") == [{"created_by": "ben", "bytes": 200}]

@@ -49,6 +49,8 @@ LONGEST = {
     "execution_specs.job_name": NAME,
     "execution_specs.requested_by": 2 * NAME + 1,
     "execution_specs.triggered_by": 32,
+    "file_usage.created_by": 2 * NAME + 1,
+    "file_usage.created_by_kind": 16,
     "files.created_by": 2 * NAME + 1,
     "files.name": FILE_NAME,
     "external_people.name": 2 * NAME + 1,

@@ -39,13 +39,13 @@ where e.finished_at is null
   and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
 
 
-# Beside files: what still comes, what broke off, and what was deleted and is not removed yet.
+# A row for each caller; no file is read. Beside files: what still comes, what broke off, and what was deleted and is not removed yet.
 _USED = """
 select f.all_bytes, f.caller_bytes, l.all_bytes as all_loose, l.caller_bytes as caller_loose
 from (
-  select coalesce(sum(c.size), 0) as all_bytes,
-    coalesce(sum(c.size) filter (where f.created_by = %(by)s and f.created_by_kind = %(kind)s), 0) as caller_bytes
-  from files f join file_contents c on c.id = f.content_id
+  select coalesce(sum(bytes), 0) as all_bytes,
+    coalesce(sum(bytes) filter (where created_by = %(by)s and created_by_kind = %(kind)s), 0) as caller_bytes
+  from file_usage
 ) f cross join (
   select coalesce(sum(size), 0) as all_bytes,
     coalesce(sum(size) filter (where written_by = %(by)s and written_by_kind = %(kind)s), 0) as caller_bytes
