@@ -31,7 +31,7 @@ async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(datab
     assert (firing["status"], firing["kind"], firing["moments"], firing["rule"]) == ("triggered", "moment", 1, None)
     assert 0 <= firing["late_ms"] < 60_000
     assert await on.events() == ["schedule.created", "schedule.triggered"]
-    assert on.rung == ["default"]
+    assert on.notified == ["default"]
     again = await on.schedules.get(schedule.id)
     assert (again.firings, again.version) == (1, 1)
     assert again.next_due_at is not None
