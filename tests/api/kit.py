@@ -12,6 +12,7 @@ import httpx2
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
+from api.conformance import Description
 from kit.servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
@@ -162,6 +163,7 @@ def known_to(services: Any, known: IdentityStore) -> None:
 
 
 _first: list[FastAPI] = []
+_descriptions: list[Description] = []
 
 
 def app_on(services: Any) -> FastAPI:
@@ -169,11 +171,17 @@ def app_on(services: Any) -> FastAPI:
     app = create_app(services)
     if not _first:
         _first.append(app)
+        _descriptions.append(Description(app))
     for n, (ours, built) in enumerate(zip(app.router.routes, _first[0].router.routes, strict=False)):
         # An included router holds nothing of its application but these.
         if getattr(ours, "original_router", app) is getattr(built, "original_router", None):
             app.router.routes[n] = built
     return app
+
+
+def checked() -> dict[str, Any]:
+    """Hooks of a client that hold each answer against the OpenAPI document; to be made after an application."""
+    return {"response": [_descriptions[0].check]}
 
 
 @asynccontextmanager
@@ -186,7 +194,7 @@ async def desk(
     token = await services.people.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=checked()) as http:
         yield Desk(http, services, token)
 
 

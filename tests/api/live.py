@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from api.kit import app_on, services_on
+from api.kit import app_on, checked, services_on
 from kit.story import Story
 from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import HttpConnection
@@ -116,7 +116,8 @@ async def live(database: Database, bus: Any | None = None, *, clock: Clock | Non
         port = listening.getsockname()[1]
         headers = {"Authorization": f"Bearer {token}"}
         try:
-            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as http:
+            url = f"http://127.0.0.1:{port}"
+            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30, event_hooks=checked()) as http:
                 yield Live(http, services, app, token, Story(database), notified, server, port)
         finally:
             await app.state.followers.close()

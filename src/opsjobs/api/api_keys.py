@@ -15,6 +15,8 @@ from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, ch
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.schemas.access import ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
+from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.model.access import Role
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.errors import FieldError, Invalid
@@ -56,7 +58,14 @@ class ApiKeyDraft(ApiModel):
         return list(self.grants) or [GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)]
 
 
-@router.post("/api-keys", status_code=201, dependencies=[requires("system:admin")], summary="Create an API key")
+@router.post(
+    "/api-keys",
+    status_code=201,
+    dependencies=[requires("system:admin")],
+    summary="Create an API key",
+    response_model=NewApiKeyOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, idem: Idempotent) -> Response:
     """The answer holds the token, this once: only its hash is kept. Nobody gives more than he holds."""
     grants = draft.given()
@@ -72,13 +81,15 @@ async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, id
     return JSONResponse({**key.data(), "token": token}, 201, {"Location": located(request, f"/api-keys/{key.id}")})
 
 
-@router.get("/api-keys", dependencies=[requires("system:admin")], summary="List API keys")
+@router.get(
+    "/api-keys", dependencies=[requires("system:admin")], summary="List API keys", response_model=ApiKeyPageOut, responses=PAGED
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
     """Without their tokens."""
     return listed(request, await services.people.list_keys(page))
 
 
-@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Show an API key")
+@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Show an API key", response_model=ApiKeyOut)
 async def show(id: str, services: ServicesDep) -> Response:
     """Without its token."""
     return JSONResponse((await services.people.get_key(id)).data())

@@ -12,6 +12,8 @@ from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
+from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
@@ -49,13 +51,24 @@ async def known(id: str, request: Request) -> Approval:
 Known = Annotated[Approval, Depends(known)]
 
 
-@router.get("/approvals", dependencies=[requires("executions:read", Within.LIST)], summary="List approvals")
+@router.get(
+    "/approvals",
+    dependencies=[requires("executions:read", Within.LIST)],
+    summary="List approvals",
+    response_model=ApprovalPageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]) -> Response:
     """The newest first unless `sort` says otherwise; `status=pending` are those that wait for somebody."""
     return listed(request, await services.approvals.list(page, reach(request)))
 
 
-@router.get("/approvals/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an approval")
+@router.get(
+    "/approvals/{id}",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show an approval",
+    response_model=ApprovalDetailOut,
+)
 async def show(services: ServicesDep, approval: Known) -> Response:
     """The question with what would run where (`would_run`) and its hash, and what was said to it."""
     return JSONResponse(await services.approving.show(approval))
@@ -64,7 +77,7 @@ async def show(services: ServicesDep, approval: Known) -> Response:
 _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 
-@router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve")
+@router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve", response_model=ApprovalOut)
 async def approve(request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None) -> Response:
     """With the last of the `approvers` that it takes, what waits for it goes on.
 
@@ -75,7 +88,7 @@ async def approve(request: Request, services: ServicesDep, asked: Known, draft: 
     return await _answer(request, await services.approving.decide(asked, ruling))
 
 
-@router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject")
+@router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject", response_model=ApprovalOut)
 async def reject(request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None) -> Response:
     """The last word, whoever says it: the runs that wait end cancelled, and an execution that has not begun ends rejected."""
     said = draft or RejectDraft()

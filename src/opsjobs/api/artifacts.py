@@ -12,8 +12,10 @@ from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.executions import Known
-from opsjobs.api.files import BYTES, download
+from opsjobs.api.files import download
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.schemas.files import ArtifactPageOut
+from opsjobs.api.schemas.responses import BYTES, PAGED
 from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.paging import PageRequest
 
@@ -21,7 +23,11 @@ router = APIRouter(tags=["files"])
 
 
 @router.get(
-    "/executions/{id}/artifacts", dependencies=[requires("executions:read", Within.OBJECT)], summary="List what came from targets"
+    "/executions/{id}/artifacts",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="List what came from targets",
+    response_model=ArtifactPageOut,
+    responses=PAGED,
 )
 async def of_execution(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]

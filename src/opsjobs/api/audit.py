@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import check, requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
+from opsjobs.api.schemas.responses import LINES, PAGED
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.store import audit
@@ -34,13 +36,13 @@ class AnchorDraft(ApiModel):
 _READS = [requires("audit:read")]
 
 
-@router.get("/audit", dependencies=_READS, summary="List what was done")
+@router.get("/audit", dependencies=_READS, summary="List what was done", response_model=AuditPageOut, responses=PAGED)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
     """The newest first; `before` and `after` say what changed. `seal` and `hash` come within seconds, when a row is sealed."""
     return listed(request, await services.audit_log.list(page), dict)
 
 
-@router.get("/audit/verify", dependencies=_READS, summary="Check the chain of the audit log")
+@router.get("/audit/verify", dependencies=_READS, summary="Check the chain of the audit log", response_model=VerificationOut)
 async def verify(
     services: ServicesDep,
     after: After = None,
@@ -53,7 +55,13 @@ async def verify(
     return JSONResponse((await services.audit_log.verify(after=after, noted=head)).data())
 
 
-@router.get("/audit/export", dependencies=_READS, summary="Copy the audit log with its hashes")
+@router.get(
+    "/audit/export",
+    dependencies=_READS,
+    summary="Copy the audit log with its hashes",
+    response_class=Response,
+    responses=LINES,
+)
 async def export(services: ServicesDep, after: After = None) -> Response:
     """At most 2,000 sealed rows, one JSON object a line, from which `opsjobs audit verify --file` can tell that none is changed."""
     rows = await services.audit_log.copy(after)
@@ -64,7 +72,12 @@ async def export(services: ServicesDep, after: After = None) -> Response:
     return Response(lines, media_type="application/x-ndjson")
 
 
-@router.post("/audit/anchor", dependencies=[requires("system:admin")], summary="Begin the chain of the audit log anew")
+@router.post(
+    "/audit/anchor",
+    dependencies=[requires("system:admin")],
+    summary="Begin the chain of the audit log anew",
+    response_model=AnchorOut,
+)
 async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) -> Response:
     """Behind all rows that there are, whatever became of them: where the chain is broken for good, or a key is lost. On record.
 

@@ -13,6 +13,8 @@ from opsjobs.api.auth import Within, requires
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.schemas.responses import CREATED, PAGED
+from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
 from opsjobs.model.calendar_windows import read_moment
@@ -31,27 +33,48 @@ async def known(id: str, request: Request) -> StoredCalendar:
     return calendar
 
 
-@router.post("/calendars", status_code=201, dependencies=[requires("schedules:manage")], summary="Create a calendar")
+@router.post(
+    "/calendars",
+    status_code=201,
+    dependencies=[requires("schedules:manage")],
+    summary="Create a calendar",
+    response_model=CalendarOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: CalendarDraft, idem: Idempotent) -> Response:
     """It closes the schedules that name it: a blackout inside of its windows, an `only` calendar outside of them."""
     calendar = await services.calendars.create(draft, idem)
     return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
 
 
-@router.get("/calendars", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="List calendars")
+@router.get(
+    "/calendars",
+    dependencies=[requires("schedules:read", Within.ANYWHERE)],
+    summary="List calendars",
+    response_model=CalendarPageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
     """By name unless `sort` says otherwise."""
     return listed(request, await services.calendars.list(page))
 
 
-@router.get("/calendars/{id}", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="Show a calendar")
+@router.get(
+    "/calendars/{id}",
+    dependencies=[requires("schedules:read", Within.ANYWHERE)],
+    summary="Show a calendar",
+    response_model=CalendarOut,
+)
 async def show(id: str, request: Request) -> Response:
     """One calendar, its windows as they were written."""
     return JSONResponse((await known(id, request)).data())
 
 
 @router.get(
-    "/calendars/{id}/check", dependencies=[requires("schedules:read", Within.ANYWHERE)], summary="Ask whether a calendar is open"
+    "/calendars/{id}/check",
+    dependencies=[requires("schedules:read", Within.ANYWHERE)],
+    summary="Ask whether a calendar is open",
+    response_model=CalendarCheckOut,
 )
 async def check(
     calendar: Annotated[StoredCalendar, Depends(known)],
@@ -64,7 +87,13 @@ async def check(
     return JSONResponse({"calendar": calendar.draft.name, **_answer(asked, instant)})
 
 
-@put_and_patch(router, "/calendars/{id}", dependencies=[requires("schedules:manage"), Depends(known)], thing="a calendar")
+@put_and_patch(
+    router,
+    "/calendars/{id}",
+    dependencies=[requires("schedules:manage"), Depends(known)],
+    thing="a calendar",
+    response_model=CalendarOut,
+)
 async def replace(id: str, services: ServicesDep, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
     """Changes the whole: what is due from now on goes by it. A name that schedules know stays (409)."""
     return JSONResponse((await services.calendars.replace(id, change.draft, basis=change.basis)).data())

@@ -11,6 +11,8 @@ from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of
+from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.schemas.targets import CircuitPageOut, ResetCircuitsOut
 from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.inventory import StoredTarget
 from opsjobs.store.paging import PageRequest
@@ -24,14 +26,23 @@ async def known(target: str, request: Request) -> str:
     return admitted(request, "target", target, stored, sees="targets:read").target.id
 
 
-@router.get("/circuits", dependencies=[requires("system:read", Within.LIST)], summary="List circuits")
+@router.get(
+    "/circuits",
+    dependencies=[requires("system:read", Within.LIST)],
+    summary="List circuits",
+    response_model=CircuitPageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
     """Those that are not well, the newest first; `state=closed` shows those that are. The due ones are `half_open`."""
     return listed(request, await services.circuits.list(page, reach(request)))
 
 
 @router.post(
-    "/circuits/{target}/reset", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Close a target's circuits"
+    "/circuits/{target}/reset",
+    dependencies=[requires("targets:manage", Within.OBJECT)],
+    summary="Close a target's circuits",
+    response_model=ResetCircuitsOut,
 )
 async def reset(services: ServicesDep, target_id: Annotated[str, Depends(known)]) -> Response:
     """Forgets what was held against its logins: the next run tries anew, one at first. Answers with those that were not well."""

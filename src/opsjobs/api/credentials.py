@@ -11,6 +11,8 @@ from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
+from opsjobs.api.schemas.credentials import CredentialOut, CredentialPageOut, CredentialTestOut, CredentialUsageOut
+from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching.credential_test import try_credential
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
@@ -52,33 +54,58 @@ Changed = Annotated[
 ]
 
 
-@router.post("/credentials", status_code=201, dependencies=[requires("credentials:manage")], summary="Create a credential")
+@router.post(
+    "/credentials",
+    status_code=201,
+    dependencies=[requires("credentials:manage")],
+    summary="Create a credential",
+    response_model=CredentialOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: CredentialDraft, idem: Idempotent) -> Response:
     """Seals and stores it; a key that does not open with its passphrase is refused."""
     credential = await services.vault.create(draft, idem)
     return created(request, "" if isinstance(credential, Answer) else f"/credentials/{credential.id}", credential)
 
 
-@router.get("/credentials", dependencies=[requires("credentials:use")], summary="List credentials")
+@router.get(
+    "/credentials",
+    dependencies=[requires("credentials:use")],
+    summary="List credentials",
+    response_model=CredentialPageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
     """Without their secrets."""
     return listed(request, await services.vault.list(page))
 
 
-@router.get("/credentials/{id}", dependencies=[requires("credentials:use")], summary="Show a credential")
+@router.get(
+    "/credentials/{id}", dependencies=[requires("credentials:use")], summary="Show a credential", response_model=CredentialOut
+)
 async def show(id: str, services: ServicesDep) -> Response:
     """Without its secrets."""
     return JSONResponse((await services.vault.get(id)).data())
 
 
-@put_and_patch(router, "/credentials/{id}", dependencies=[requires("credentials:manage"), Depends(known)], thing="a credential")
+@put_and_patch(
+    router,
+    "/credentials/{id}",
+    dependencies=[requires("credentials:manage"), Depends(known)],
+    thing="a credential",
+    response_model=CredentialOut,
+)
 async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
     """Replaces the whole, secrets too; new sessions use it, open ones go on. PATCH keeps the secrets that it does not name."""
     return JSONResponse((await services.vault.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.post(
-    "/credentials/{id}/rotate", dependencies=[requires("credentials:manage"), Depends(known)], summary="Rotate a credential"
+    "/credentials/{id}/rotate",
+    dependencies=[requires("credentials:manage"), Depends(known)],
+    summary="Rotate a credential",
+    response_model=CredentialOut,
+    responses=REPLAYABLE_VERSION,
 )
 async def rotate(
     *, id: str, request: Request, services: ServicesDep, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent
@@ -90,7 +117,12 @@ async def rotate(
     return JSONResponse(rotated.data(), headers={"ETag": tag(rotated.version)})
 
 
-@router.post("/credentials/{id}/test", dependencies=[requires("credentials:manage")], summary="Try a credential")
+@router.post(
+    "/credentials/{id}/test",
+    dependencies=[requires("credentials:manage")],
+    summary="Try a credential",
+    response_model=CredentialTestOut,
+)
 async def test(id: str, services: ServicesDep) -> Response:
     """Whether its secrets can be had and used now, wherever they are; they are not shown. 200 either way, and on record."""
     credential: StoredCredential = await services.vault.get(id)
@@ -103,14 +135,22 @@ async def test(id: str, services: ServicesDep) -> Response:
 
 
 @router.put(
-    "/credentials/{id}/bound-to", dependencies=[requires("credentials:manage"), Depends(known)], summary="Bind a credential"
+    "/credentials/{id}/bound-to",
+    dependencies=[requires("credentials:manage"), Depends(known)],
+    summary="Bind a credential",
+    response_model=CredentialOut,
 )
 async def bind(id: str, services: ServicesDep, bound_to: BoundTo) -> Response:
     """Says on which targets, in which groups and for which jobs alone it may be used; nothing at all = anywhere."""
     return JSONResponse((await services.vault.bind(id, bound_to)).data())
 
 
-@router.get("/credentials/{id}/usage", dependencies=[requires("credentials:manage")], summary="Show who uses a credential")
+@router.get(
+    "/credentials/{id}/usage",
+    dependencies=[requires("credentials:manage")],
+    summary="Show who uses a credential",
+    response_model=CredentialUsageOut,
+)
 async def usage(id: str, services: ServicesDep) -> Response:
     """Targets that log in with it, and jobs with the actions that name it."""
     return JSONResponse((await services.vault.usage(id)).data())

@@ -14,6 +14,8 @@ from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedOut, RevivedOut
+from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_AT_MOST
 from opsjobs.model.api_model import Moment
 from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
@@ -25,7 +27,13 @@ router = APIRouter(tags=["dead letters"])
 Since = Annotated[Moment | None, Query(description="Those that ended at that time or later.")]
 
 
-@router.get("/dead-letters", dependencies=[requires("executions:read", Within.LIST)], summary="List dead letters")
+@router.get(
+    "/dead-letters",
+    dependencies=[requires("executions:read", Within.LIST)],
+    summary="List dead letters",
+    response_model=DeadLetterPageOut,
+    responses=PAGED,
+)
 async def list_(
     request: Request,
     services: ServicesDep,
@@ -43,6 +51,8 @@ async def list_(
     status_code=202,
     dependencies=[requires("dead_letters:manage", Within.BODY)],
     summary="Revive dead letters",
+    response_model=RevivedOut,
+    responses=REVIVED,
 )
 async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent) -> Response:
     """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others.
@@ -70,7 +80,12 @@ async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, id
         quota.give_back(caller, room - made)
 
 
-@router.post("/dead-letters/discard", dependencies=[requires("dead_letters:manage", Within.BODY)], summary="Discard dead letters")
+@router.post(
+    "/dead-letters/discard",
+    dependencies=[requires("dead_letters:manage", Within.BODY)],
+    summary="Discard dead letters",
+    response_model=DiscardedOut,
+)
 async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
     """Takes them from the list, for a reason that is kept; their runs stay as they ended."""
     by = principal_of(request).name

@@ -20,6 +20,16 @@ from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.executions import (
+    ExecutionOut,
+    ExecutionPageOut,
+    ResultGroupPageOut,
+    ResultPageOut,
+    ResumedOut,
+    TargetRunPageOut,
+    TimelineOut,
+)
+from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
@@ -84,6 +94,8 @@ Known = Annotated[Execution, Depends(known)]
     status_code=202,
     dependencies=[requires("jobs:execute", Within.OBJECT), Depends(jobs.known)],
     summary="Execute a job",
+    response_model=ExecutionOut,
+    responses=LAUNCHED_OR_PREVIEW,
 )
 async def execute(
     request: Request,
@@ -102,7 +114,12 @@ async def execute(
 
 
 @router.post(
-    "/run", status_code=202, dependencies=[requires("jobs:execute", Within.BODY)], summary="Run actions without a stored job"
+    "/run",
+    status_code=202,
+    dependencies=[requires("jobs:execute", Within.BODY)],
+    summary="Run actions without a stored job",
+    response_model=ExecutionOut,
+    responses=LAUNCHED_OR_PREVIEW,
 )
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
     """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
@@ -118,13 +135,25 @@ async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefe
     return await _launch(request, order, idem, prefer)
 
 
-@router.get("/executions", dependencies=[requires("executions:read", Within.LIST)], summary="List executions")
+@router.get(
+    "/executions",
+    dependencies=[requires("executions:read", Within.LIST)],
+    summary="List executions",
+    response_model=ExecutionPageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
     """The newest first unless `sort` says otherwise."""
     return listed(request, await services.executions.list(page, reach(request)))
 
 
-@router.get("/jobs/{id}/executions", dependencies=[requires("executions:read", Within.OBJECT)], summary="List a job's executions")
+@router.get(
+    "/jobs/{id}/executions",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="List a job's executions",
+    response_model=ExecutionPageOut,
+    responses=PAGED,
+)
 async def of_job(
     request: Request, services: ServicesDep, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]
 ) -> Response:
@@ -133,14 +162,23 @@ async def of_job(
     return listed(request, await services.executions.list(only, reach(request)))
 
 
-@router.get("/executions/{id}", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show an execution")
+@router.get(
+    "/executions/{id}",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show an execution",
+    response_model=ExecutionOut,
+)
 async def show(services: ServicesDep, execution: Known) -> Response:
     """How it stands; `status` is cancelling or paused while that is asked for, `waiting_on` what holds it."""
     return JSONResponse((await services.executions.with_waiting_reason(execution)).data())
 
 
 @router.get(
-    "/executions/{id}/targets", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show how each target fares"
+    "/executions/{id}/targets",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show how each target fares",
+    response_model=TargetRunPageOut,
+    responses=PAGED,
 )
 async def targets(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
@@ -150,7 +188,11 @@ async def targets(
 
 
 @router.get(
-    "/executions/{id}/results", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show what each action came to"
+    "/executions/{id}/results",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show what each action came to",
+    response_model=ResultPageOut,
+    responses=PAGED,
 )
 async def results(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]
@@ -163,6 +205,8 @@ async def results(
     "/executions/{id}/groups",
     dependencies=[requires("executions:read", Within.OBJECT)],
     summary="Show which targets came to the same",
+    response_model=ResultGroupPageOut,
+    responses=PAGED,
 )
 async def groups(
     request: Request,
@@ -176,7 +220,11 @@ async def groups(
 
 
 @router.get(
-    "/executions/{id}/timeline", dependencies=[requires("executions:read", Within.OBJECT)], summary="Show where the time went"
+    "/executions/{id}/timeline",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Show where the time went",
+    response_model=TimelineOut,
+    responses=PAGED,
 )
 async def timeline(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
@@ -190,6 +238,7 @@ async def timeline(
     status_code=202,
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Cancel an execution",
+    response_model=ExecutionOut,
 )
 async def cancel(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
     """What waits is never started, what runs is ended; `cancel_proof` of each target says how. 409 after the end."""
@@ -203,6 +252,7 @@ async def cancel(request: Request, services: ServicesDep, execution: Known, draf
     "/executions/{id}/pause",
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Pause an execution",
+    response_model=ExecutionOut,
 )
 async def pause(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
     """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
@@ -214,6 +264,7 @@ async def pause(request: Request, services: ServicesDep, execution: Known, draft
     "/executions/{id}/resume",
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
     summary="Resume an execution",
+    response_model=ResumedOut,
 )
 async def resume(request: Request, services: ServicesDep, execution: Known) -> Response:
     """Continues it, past the gate if a gate paused it; `accepted`: failures over `max_fail`. 409 as of pause; idempotent."""
@@ -229,6 +280,8 @@ async def resume(request: Request, services: ServicesDep, execution: Known) -> R
     status_code=202,
     dependencies=[requires("executions:retry", Within.OBJECT), Depends(known)],
     summary="Retry what did not end well",
+    response_model=ExecutionOut,
+    responses=RETRIED_OR_PREVIEW,
 )
 async def retry(
     *, id: str, request: Request, services: ServicesDep, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None

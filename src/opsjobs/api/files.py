@@ -21,6 +21,8 @@ from opsjobs.api.long_lived import Download
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
+from opsjobs.api.schemas.files import FileOut, FilePageOut
+from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
@@ -38,7 +40,6 @@ _RAW: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
 async def known(id: str, request: Request) -> StoredFile:
@@ -62,6 +63,8 @@ Known = Annotated[StoredFile, Depends(known)]
     dependencies=[requires("jobs:execute", Within.ANYWHERE)],
     summary="Upload a file",
     openapi_extra=_RAW,
+    response_model=FileOut,
+    responses=CREATED,
 )
 async def upload(request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file") -> Response:
     """The body is the file, of any type and up to `OPSJOBS_FILE_LIMIT_BYTES`; it is streamed, and what breaks off leaves nothing."""
@@ -94,7 +97,9 @@ async def upload(request: Request, services: ServicesDep, idem: Idempotent, name
     return created(request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored)
 
 
-@router.get("/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files")
+@router.get(
+    "/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files", response_model=FilePageOut, responses=PAGED
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
     """The newest first unless `sort` says otherwise; within a scope those that the caller has uploaded, for files have no labels."""
     by = principal_of(request)
@@ -102,7 +107,7 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
     return listed(request, await services.files.list(page, of))
 
 
-@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a file")
+@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a file", response_model=FileOut)
 async def show(stored: Known) -> Response:
     """Its name, size and SHA-256; its bytes are at `/files/{id}/content`."""
     return JSONResponse(stored.data())

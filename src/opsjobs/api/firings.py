@@ -11,6 +11,8 @@ from opsjobs.api.auth import Within, requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of
 from opsjobs.api.schedules import Known, told
+from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.schemas.schedules import FiringPageOut
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.scheduling.firings import FIRINGS
 
@@ -18,7 +20,11 @@ router = APIRouter(tags=["schedules"])
 
 
 @router.get(
-    "/schedules/{id}/firings", dependencies=[requires("schedules:read", Within.OBJECT)], summary="List a schedule's firings"
+    "/schedules/{id}/firings",
+    dependencies=[requires("schedules:read", Within.OBJECT)],
+    summary="List a schedule's firings",
+    response_model=FiringPageOut,
+    responses=PAGED,
 )
 async def list_(
     request: Request, services: ServicesDep, schedule: Known, page: Annotated[PageRequest, page_of(FIRINGS)]

@@ -17,6 +17,9 @@ from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.executions import PreviewOut
+from opsjobs.api.schemas.jobs import JobOut, ValidationOut
+from opsjobs.api.schemas.responses import CREATED_VERSION, VERSIONED
 from opsjobs.engine.launching.preview import preview
 from opsjobs.engine.launching.validation import SafetyReport, Sight, judged, vetted
 from opsjobs.model import text_patterns
@@ -37,7 +40,10 @@ class CloneDraft(Overriding):
 
 
 @router.post(
-    "/jobs/validate", dependencies=[requires("jobs:read", Within.BODY)], summary="Say what is wrong with a job, and store nothing"
+    "/jobs/validate",
+    dependencies=[requires("jobs:read", Within.BODY)],
+    summary="Say what is wrong with a job, and store nothing",
+    response_model=ValidationOut,
 )
 async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
     """Takes the body of POST /jobs. The answer is 200 whatever is wrong; `errors` would refuse it, `warnings` would not."""
@@ -52,6 +58,7 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
     "/jobs/{id}/validate",
     dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
     summary="Say whether a job could be launched",
+    response_model=ValidationOut,
 )
 async def validate(request: Request, stored: jobs.Known) -> Response:
     """Looks whether the targets, credentials, files and jobs that it names are there."""
@@ -62,6 +69,7 @@ async def validate(request: Request, stored: jobs.Known) -> Response:
     "/jobs/{id}/preview",
     dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
     summary="Show what an execution would do",
+    response_model=PreviewOut,
 )
 async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
     """Targets, waves, each target's commands, what changed since the last execution, and how long it may take."""
@@ -73,6 +81,8 @@ async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, 
     status_code=201,
     dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
     summary="Copy a job",
+    response_model=JobOut,
+    responses=CREATED_VERSION,
 )
 async def clone(
     request: Request, services: ServicesDep, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None
@@ -92,7 +102,11 @@ async def clone(
 
 
 @router.post(
-    "/jobs/{id}/pause", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Pause a job"
+    "/jobs/{id}/pause",
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)],
+    summary="Pause a job",
+    response_model=JobOut,
+    responses=VERSIONED,
 )
 async def pause(id: str, request: Request) -> Response:
     """No execution of it begins until it is resumed (409 `job_is_paused`); what runs goes on. Again: the same answer."""
@@ -100,7 +114,11 @@ async def pause(id: str, request: Request) -> Response:
 
 
 @router.post(
-    "/jobs/{id}/resume", dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)], summary="Resume a paused job"
+    "/jobs/{id}/resume",
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)],
+    summary="Resume a paused job",
+    response_model=JobOut,
+    responses=VERSIONED,
 )
 async def resume(id: str, request: Request) -> Response:
     """It can be executed again. Again: the same answer."""

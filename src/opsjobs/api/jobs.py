@@ -13,6 +13,8 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut
+from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.composition import Limits
 from opsjobs.engine.launching.safety_service import refuse_blocked
@@ -112,7 +114,14 @@ async def known(id: str, request: Request) -> StoredJob:
 Known = Annotated[StoredJob, Depends(known)]
 
 
-@router.post("/jobs", status_code=201, dependencies=[requires("jobs:create", Within.BODY)], summary="Create a job")
+@router.post(
+    "/jobs",
+    status_code=201,
+    dependencies=[requires("jobs:create", Within.BODY)],
+    summary="Create a job",
+    response_model=JobOut,
+    responses=CREATED_VERSION,
+)
 async def create(request: Request, services: ServicesDep, body: JobBody, idem: Idempotent) -> Response:
     """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
     draft = body.draft
@@ -126,13 +135,21 @@ async def create(request: Request, services: ServicesDep, body: JobBody, idem: I
     return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
 
 
-@router.get("/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs")
+@router.get(
+    "/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs", response_model=JobPageOut, responses=PAGED
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
     """Those that are not deleted, newest first unless `sort` says otherwise."""
     return listed(request, await services.jobs.list(page, reach(request)))
 
 
-@router.get("/jobs/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a job")
+@router.get(
+    "/jobs/{id}",
+    dependencies=[requires("jobs:read", Within.OBJECT)],
+    summary="Show a job",
+    response_model=JobOut,
+    responses=VERSIONED,
+)
 async def show(stored: Known) -> Response:
     """The job at its current version, which is also its ETag."""
     return _one(stored)
@@ -149,7 +166,14 @@ def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -
 Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], adapt=_as_written)]
 
 
-@put_and_patch(router, "/jobs/{id}", dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)], thing="a job")
+@put_and_patch(
+    router,
+    "/jobs/{id}",
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)],
+    thing="a job",
+    response_model=JobOut,
+    responses=VERSIONED,
+)
 async def replace(id: str, request: Request, services: ServicesDep, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
     body, draft = change.draft, change.draft.draft
@@ -170,7 +194,13 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
     return Response(status_code=204)
 
 
-@router.get("/jobs/{id}/versions", dependencies=[requires("jobs:read", Within.OBJECT)], summary="List a job's versions")
+@router.get(
+    "/jobs/{id}/versions",
+    dependencies=[requires("jobs:read", Within.OBJECT)],
+    summary="List a job's versions",
+    response_model=JobVersionPageOut,
+    responses=PAGED,
+)
 async def versions(
     request: Request, services: ServicesDep, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]
 ) -> Response:

@@ -14,6 +14,7 @@ from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import bounds, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
 from opsjobs.engine.launching.validation import warnings_of
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.diff import written
@@ -44,7 +45,12 @@ class ApplyDraft(Overriding):
         return self
 
 
-@router.get("/jobs/export", dependencies=[requires("jobs:read", Within.LIST)], summary="Export jobs as bodies of POST /jobs")
+@router.get(
+    "/jobs/export",
+    dependencies=[requires("jobs:read", Within.LIST)],
+    summary="Export jobs as bodies of POST /jobs",
+    response_model=JobExportOut,
+)
 async def export(
     request: Request,
     services: ServicesDep,
@@ -67,7 +73,10 @@ async def export(
 
 
 @router.post(
-    "/jobs/apply", dependencies=[requires("jobs:create", Within.BODY)], summary="Make jobs what these bodies say, by name"
+    "/jobs/apply",
+    dependencies=[requires("jobs:create", Within.BODY)],
+    summary="Make jobs what these bodies say, by name",
+    response_model=AppliedOut,
 )
 async def apply(request: Request, services: ServicesDep, draft: ApplyDraft, dry_run: bool = False) -> Response:
     """Creates what is not there and makes the next version of what differs (needs `jobs:update`, too); all or none.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request
+from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
 from opsjobs.api.paths import located
@@ -46,6 +47,12 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
 
 
 _FILTER = "filter_"
+# As the OpenAPI document describes the values of a filter; the list itself refuses what does not fit.
+_SHAPES: dict[str, dict[str, Any]] = {
+    "integer": {"pattern": r"^-?[0-9]{1,18}$"},
+    "uuid": {"format": "uuid"},
+    "moment": {"format": "date-time"},
+}
 
 
 def _signature(listing: Listing) -> Signature:
@@ -60,7 +67,8 @@ def _signature(listing: Listing) -> Signature:
     for name, kind in listing.filters.items():
         # Under another name: a path may have an `{id}` of its own.
         words = f"Any of these ({kind})." if kind != "moment" else "A time with its zone."
-        taken.append((_FILTER + name, Annotated[list[str] | None, Query(alias=name, description=words)], None))
+        value: Any = Annotated[str, WithJsonSchema({"type": "string", **_SHAPES.get(kind, {})})]
+        taken.append((_FILTER + name, Annotated[list[value] | None, Query(alias=name, description=words)], None))
     request = Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)
     return Signature([request, *(Parameter(n, Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in taken)])
 

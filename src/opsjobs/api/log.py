@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -18,6 +18,8 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Known, known
 from opsjobs.api.line_assembler import LineAssembler
 from opsjobs.api.long_lived import Download
+from opsjobs.api.schemas.executions import LogPageOut
+from opsjobs.api.schemas.responses import LOG
 from opsjobs.composition import Services
 from opsjobs.model import text_patterns
 from opsjobs.model.execution import Execution
@@ -30,9 +32,6 @@ PAGE_BYTES = 1 << 20
 
 router = APIRouter(tags=["executions"])
 _TEXT = text_patterns.LINE_OR_NOTHING
-_FORMS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {}, "text/plain": {}, "application/octet-stream": {}, "application/x-ndjson": {}}}
-}
 
 
 class LogQuery(BaseModel):
@@ -65,8 +64,8 @@ class LogQuery(BaseModel):
     "/executions/{id}/log",
     dependencies=[requires("executions:read", Within.OBJECT), Depends(known)],
     summary="Read an execution's log",
-    response_class=Response,
-    responses=_FORMS,
+    response_model=LogPageOut,
+    responses=LOG,
 )
 async def log(request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
     """What was written until now, in order; `/events` goes on as it grows.

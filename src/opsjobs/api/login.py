@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires_a_token, token_of
 from opsjobs.api.dependencies import ServicesDep
+from opsjobs.api.schemas.access import MeOut, TokensOut
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Forbidden
@@ -42,7 +43,7 @@ class OwnPasswordDraft(ApiModel):
     password: Password
 
 
-@router.post("/auth/login", summary="Log in")
+@router.post("/auth/login", summary="Log in", response_model=TokensOut)
 async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> Response:
     """An access token for some minutes, and a refresh token that is good once, for the next two of them."""
     logins = services.access.logins
@@ -50,7 +51,7 @@ async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> 
     return JSONResponse(given.data())
 
 
-@router.post("/auth/refresh", summary="Go on with a login")
+@router.post("/auth/refresh", summary="Go on with a login", response_model=TokensOut)
 async def refresh(services: ServicesDep, draft: RefreshDraft) -> Response:
     """The next two tokens. A refresh token that comes a second time ends the login."""
     given = await services.access.logins.refresh(draft.refresh_token.get_secret_value())
@@ -64,7 +65,7 @@ async def log_out(request: Request, services: ServicesDep) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/auth/me", dependencies=[requires_a_token()], summary="Who am I")
+@router.get("/auth/me", dependencies=[requires_a_token()], summary="Who am I", response_model=MeOut)
 async def me(request: Request) -> Response:
     """Whose the token is and what he may, as it is understood here; `person` is the human behind it, where that is known."""
     principal = principal_of(request)

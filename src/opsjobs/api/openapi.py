@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from opsjobs.api.auth import OPEN_DOORS, Permission
+from opsjobs.api.paths import PREFIX
+from opsjobs.api.preconditions import REQUIRED
 from opsjobs.api.problems import MEDIA_TYPE
 
 _ERROR = {
@@ -80,7 +82,14 @@ def describe(app: FastAPI, *, docs: bool) -> None:
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:
-    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        servers=[{"url": PREFIX}, {"url": "/"}],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = _PROBLEM
@@ -94,11 +103,45 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             if (permission := required.get((method.upper(), path))) is not None:
                 operation |= {"x-permission": permission.name, "x-within": permission.within.value}
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = _REFUSED
+            operation["responses"] |= {"4XX": _REFUSED, "5XX": _REFUSED}
+            _require_parameters(operation)
             if method == "patch":
                 operation["requestBody"]["content"] = {media: {"schema": _PATCH} for media in _PATCH_TYPES}
             if path in OPEN_DOORS:
                 operation["security"] = []
+    tags = sorted({tag for operations in schema["paths"].values() for one in operations.values() for tag in one["tags"]})
+    schema["tags"] = [{"name": tag} for tag in tags]
+    return _with_plain_names(schema)
+
+
+def _require_parameters(operation: Mapping[str, Any]) -> None:
+    """Mark the parameters as required that a route reads as optional only to refuse their absence in its own words."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["schema"].pop(REQUIRED, False):
+            parameter["required"] = True
+
+
+def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """Name the schemas of answers as their nouns: `Execution`, not `ExecutionOut`, which is the name of the class."""
+    schemas = schema["components"]["schemas"]
+    plain = {name: name.removesuffix("Out") for name in schemas}
+    assert len({*plain.values()}) == len(plain), "two schemas have one name"
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: renamed(item) for key, item in value.items()}
+        if isinstance(reference := found.get("$ref"), str):
+            path, _, name = reference.rpartition("/")
+            found["$ref"] = f"{path}/{plain.get(name, name)}"
+        if isinstance(title := found.get("title"), str):
+            found["title"] = plain.get(title, title)
+        return found
+
+    schema = renamed(schema)
+    schema["components"]["schemas"] = {plain[name]: body for name, body in schema["components"]["schemas"].items()}
     return schema
 
 

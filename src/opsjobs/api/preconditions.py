@@ -7,6 +7,7 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from pydantic import WithJsonSchema
 
 from opsjobs.api.auth import principal_of
 from opsjobs.api.dependencies import services_of
@@ -18,13 +19,16 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
 ROUTE_BYTES_MAX = 500
 """Of what is kept of a request: it is indexed together with the caller and the key."""
+REQUIRED = "x-required"
+"""In a parameter's schema: api/openapi.py describes it as required."""
 _EMPTY = hashlib.sha256(b"").digest()
 
 
 async def idempotent(
     request: Request,
     idempotency_key: Annotated[
-        str | None, Header(description="Makes a repeated request be answered, not done again; 24 h.")
+        Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})] | None,
+        Header(description="A repeated request with the same key gets the first answer again, for 24 hours."),
     ] = None,
 ) -> IdempotentRequest | None:
     """The request's name for `store.idempotency`; None where it carries no key. Raises Invalid."""
@@ -40,7 +44,10 @@ async def idempotent(
 
 
 async def if_match(
-    if_match: Annotated[str | None, Header(description="The ETag of the version that you have read, or *.")] = None,
+    if_match: Annotated[
+        str | None,
+        Header(description="The ETag of the version that you have read, or *.", json_schema_extra={REQUIRED: True}),
+    ] = None,
 ) -> frozenset[int] | None:
     """The versions that the caller takes the thing for; None = any (`*`). Raises Precondition(428) where there is none."""
     if if_match is None:

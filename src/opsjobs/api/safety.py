@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.dependencies import ServicesDep
+from opsjobs.api.schemas.safety import SafetyCheckOut, SafetyRulesOut
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX
@@ -39,7 +40,9 @@ class SafetyDraft(ApiModel):
     targets: int = Field(default=0, ge=0, le=TARGETS_MAX)
 
 
-@router.post("/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text")
+@router.post(
+    "/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text", response_model=SafetyCheckOut
+)
 async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
     judges = services.judges
@@ -49,7 +52,12 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     return JSONResponse(SafetyJudgement(await judges.check(SafetyQuestion(draft.interpreter, draft.text, context))).data())
 
 
-@router.get("/safety/rules", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="List the rules")
+@router.get(
+    "/safety/rules",
+    dependencies=[requires("jobs:read", Within.ANYWHERE)],
+    summary="List the rules",
+    response_model=SafetyRulesOut,
+)
 async def rules() -> Response:
     """Every rule of the safety check: its severity, when that is a stricter one, why, and an example that it finds."""
     return JSONResponse({"items": [rule.data() for rule in rulebook().rules]})

@@ -18,6 +18,7 @@ from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import reach
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.schedules import known
+from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.draft_error import fault
@@ -55,7 +56,10 @@ class PreviewDraft(ApiModel):
 
 
 @router.post(
-    "/schedules/preview", dependencies=[requires("schedules:read", Within.BODY)], summary="Say when a schedule would be due"
+    "/schedules/preview",
+    dependencies=[requires("schedules:read", Within.BODY)],
+    summary="Say when a schedule would be due",
+    response_model=SchedulePreviewOut,
 )
 async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) -> Response:
     """The next moments, on the clock of its zone and in UTC, with what a calendar closes; and the schedule in words. Stores nothing."""
@@ -75,7 +79,12 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
     return JSONResponse({"moments": moments, "words": table.words, "notes": notes})
 
 
-@router.get("/schedules/forecast", dependencies=[requires("schedules:read", Within.LIST)], summary="Forecast the coming week")
+@router.get(
+    "/schedules/forecast",
+    dependencies=[requires("schedules:read", Within.LIST)],
+    summary="Forecast the coming week",
+    response_model=ForecastOut,
+)
 async def forecast(request: Request, services: ServicesDep) -> Response:
     """Over all enabled schedules: the load of each hour, the busiest ones, and which moments calendars close.
 

@@ -21,6 +21,9 @@ from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.quotas import check_open
 from opsjobs.api.safety_override import check_override
+from opsjobs.api.schemas.executions import ExecutionOut
+from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
+from opsjobs.api.schemas.schedules import ScheduleOut, SchedulePageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
@@ -64,6 +67,8 @@ Known = Annotated[StoredSchedule, Depends(known)]
     status_code=201,
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.known)],
     summary="Schedule a job",
+    response_model=ScheduleOut,
+    responses=CREATED_VERSION,
 )
 async def create(request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
     """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
@@ -78,19 +83,37 @@ async def create(request: Request, services: ServicesDep, job: jobs.Known, draft
     return JSONResponse(body, 201, {"Location": located(request, f"/schedules/{made.id}"), "ETag": tag(made.version)})
 
 
-@router.get("/jobs/{id}/schedules", dependencies=[requires("schedules:read", Within.OBJECT)], summary="List a job's schedules")
+@router.get(
+    "/jobs/{id}/schedules",
+    dependencies=[requires("schedules:read", Within.OBJECT)],
+    summary="List a job's schedules",
+    response_model=SchedulePageOut,
+    responses=PAGED,
+)
 async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
     """The newest first unless `sort` says otherwise."""
     return await _listed(request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]}))
 
 
-@router.get("/schedules", dependencies=[requires("schedules:read", Within.LIST)], summary="List schedules")
+@router.get(
+    "/schedules",
+    dependencies=[requires("schedules:read", Within.LIST)],
+    summary="List schedules",
+    response_model=SchedulePageOut,
+    responses=PAGED,
+)
 async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
     """The newest first unless `sort` says otherwise; each with its words, its next moment, and how its last one went."""
     return await _listed(request, page)
 
 
-@router.get("/schedules/{id}", dependencies=[requires("schedules:read", Within.OBJECT)], summary="Show a schedule")
+@router.get(
+    "/schedules/{id}",
+    dependencies=[requires("schedules:read", Within.OBJECT)],
+    summary="Show a schedule",
+    response_model=ScheduleOut,
+    responses=VERSIONED,
+)
 async def show(request: Request, schedule: Known) -> Response:
     """As it was written, in words, with its next moment and how its last one went; its version is its ETag."""
     return await _one(request, schedule)
@@ -101,7 +124,12 @@ Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF
 
 
 @put_and_patch(
-    router, "/schedules/{id}", dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)], thing="a schedule"
+    router,
+    "/schedules/{id}",
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    thing="a schedule",
+    response_model=ScheduleOut,
+    responses=VERSIONED,
 )
 async def replace(request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
     """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
@@ -128,6 +156,8 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
     "/schedules/{id}/pause",
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Pause a schedule",
+    response_model=ScheduleOut,
+    responses=VERSIONED,
 )
 async def pause(request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None) -> Response:
     """Each of its moments is passed over, and on record as skipped, until it is resumed. Again: the same answer."""
@@ -138,6 +168,8 @@ async def pause(request: Request, services: ServicesDep, schedule: Known, draft:
     "/schedules/{id}/resume",
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Resume a schedule",
+    response_model=ScheduleOut,
+    responses=VERSIONED,
 )
 async def resume(request: Request, services: ServicesDep, schedule: Known) -> Response:
     """It goes on with its next moment; what was passed over is not made up for. Again: the same answer.
@@ -155,6 +187,8 @@ async def resume(request: Request, services: ServicesDep, schedule: Known) -> Re
     status_code=202,
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Launch a schedule's job now",
+    response_model=ExecutionOut,
+    responses=LAUNCHED,
 )
 async def trigger(
     *,

@@ -13,6 +13,8 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
+from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.service_tokens import loaded
 from opsjobs.model.api_model import ApiModel
@@ -47,7 +49,14 @@ async def known(id: str, request: Request) -> Service:
     return service
 
 
-@router.post("/services", status_code=201, dependencies=[requires("system:admin")], summary="Register a service")
+@router.post(
+    "/services",
+    status_code=201,
+    dependencies=[requires("system:admin")],
+    summary="Register a service",
+    response_model=ServiceOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent) -> Response:
     """From now on tokens that it signs are taken. Nobody gives more than he holds."""
     loaded(draft.public_key)
@@ -66,19 +75,27 @@ async def create(request: Request, services: ServicesDep, draft: NewServiceDraft
     return created(request, "" if isinstance(service, Answer) else f"/services/{service.id}", service)
 
 
-@router.get("/services", dependencies=[requires("system:admin")], summary="List services")
+@router.get(
+    "/services", dependencies=[requires("system:admin")], summary="List services", response_model=ServicePageOut, responses=PAGED
+)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
     """By name unless `sort` says otherwise."""
     return listed(request, await services.people.services.list(page))
 
 
-@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Show a service")
+@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Show a service", response_model=ServiceOut)
 async def show(id: str, services: ServicesDep) -> Response:
     """One service, with its public key."""
     return JSONResponse((await services.people.services.get(id)).data())
 
 
-@put_and_patch(router, "/services/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a service")
+@put_and_patch(
+    router,
+    "/services/{id}",
+    dependencies=[requires("system:admin"), Depends(known)],
+    thing="a service",
+    response_model=ServiceOut,
+)
 async def replace(
     id: str, request: Request, services: ServicesDep, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]
 ) -> Response:

@@ -20,6 +20,7 @@ from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.problems import Problem
+from opsjobs.api.schemas.responses import EVENTS
 from opsjobs.api.stream_reauth import StreamReauth, standing
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.model.execution import Execution
@@ -38,7 +39,7 @@ Position = Annotated[int, Query(ge=0, le=BIGINT_MAX, description="Begin after th
     "/executions/{id}/events",
     dependencies=[requires("executions:read", Within.OBJECT)],
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Frames until the `end` event"}},
+    responses=EVENTS,
     summary="Follow an execution live",
 )
 async def events(

@@ -13,6 +13,8 @@ from opsjobs import __version__
 from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.health_cache import REDIS_AWAY
+from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
+from opsjobs.api.schemas.system import HealthOut, LivenessOut, QueueListOut, StatusOut, WorkerListOut
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
 from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
@@ -23,13 +25,13 @@ TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 router = APIRouter(tags=["system"])
 
 
-@router.get("/livez", summary="Is the process alive")
+@router.get("/livez", summary="Is the process alive", response_model=LivenessOut)
 async def livez() -> Response:
     """200 while the process answers; asks nobody else."""
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="May requests be sent here")
+@router.get("/readyz", summary="May requests be sent here", response_model=HealthOut, responses=UNAVAILABLE)
 async def readyz(request: Request) -> Response:
     """503 without PostgreSQL, with migrations missing, with a database that cannot be used, and until the admin token is valid."""
     trouble = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry)
@@ -39,7 +41,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ok", "reasons": reasons} if reasons else {"status": "ok"})
 
 
-@router.get("/health", summary="How the service is, in one word")
+@router.get("/health", summary="How the service is, in one word", response_model=HealthOut, responses=UNAVAILABLE)
 async def health(request: Request) -> Response:
     """ok; degraded (200): Redis does not answer, or something will fail sooner or later; unavailable (503): as /readyz."""
     probes, hurry = request.app.state.probes, request.state.in_a_hurry
@@ -49,7 +51,7 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"})
 
 
-@router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full")
+@router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full", response_model=StatusOut)
 async def status(request: Request, services: ServicesDep) -> Response:
     """Version, workers, scheduler, queues, servers, and what the housekeeping has to keep small."""
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
@@ -74,19 +76,26 @@ async def status(request: Request, services: ServicesDep) -> Response:
     )
 
 
-@router.get("/workers", dependencies=[requires("system:read")], summary="List workers")
+@router.get("/workers", dependencies=[requires("system:read")], summary="List workers", response_model=WorkerListOut)
 async def workers(services: ServicesDep) -> Response:
     """Those alive first; those that ended stay for an hour. At most 1,000, not paged."""
     return JSONResponse({"items": [w.data() for w in await services.fleet.workers()], "next": None})
 
 
-@router.get("/queues", dependencies=[requires("system:read")], summary="Show what waits and runs in each zone")
+@router.get(
+    "/queues",
+    dependencies=[requires("system:read")],
+    summary="Show what waits and runs in each zone",
+    response_model=QueueListOut,
+)
 async def queues(services: ServicesDep) -> Response:
     """One item a zone that has work or workers."""
     return JSONResponse({"items": [q.data() for q in await services.fleet.queues()], "next": None})
 
 
-@router.get("/metrics", dependencies=[requires("system:read")], response_class=Response, summary="Numbers for Prometheus")
+@router.get(
+    "/metrics", dependencies=[requires("system:read")], response_class=Response, responses=TEXT, summary="Numbers for Prometheus"
+)
 async def metrics(services: ServicesDep) -> Response:
     """This process's numbers, and those of the fleet; without PostgreSQL only the former, and opsjobs_database_up 0."""
     try:

@@ -14,6 +14,8 @@ from opsjobs.api.authorization import admitted, bounds, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
+from opsjobs.api.schemas.targets import HostKeysOut, ImportOut, TargetMaintenanceOut, TargetOut, TargetPageOut, TargetTestOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching import credential_scope
 from opsjobs.model.api_model import ApiModel, Duration, Moment
@@ -52,7 +54,14 @@ async def known(id: str, request: Request) -> StoredTarget:
 Known = Annotated[StoredTarget, Depends(known)]
 
 
-@router.post("/targets", status_code=201, dependencies=[requires("targets:manage", Within.BODY)], summary="Create a target")
+@router.post(
+    "/targets",
+    status_code=201,
+    dependencies=[requires("targets:manage", Within.BODY)],
+    summary="Create a target",
+    response_model=TargetOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: TargetDraft, idem: Idempotent) -> Response:
     """Stores a machine; naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
@@ -60,7 +69,13 @@ async def create(request: Request, services: ServicesDep, draft: TargetDraft, id
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
 
 
-@router.post("/targets/import", dependencies=[requires("targets:manage", Within.BODY)], summary="Create or change many targets")
+@router.post(
+    "/targets/import",
+    dependencies=[requires("targets:manage", Within.BODY)],
+    summary="Create or change many targets",
+    response_model=ImportOut,
+    responses=REPLAYABLE,
+)
 async def import_(request: Request, services: ServicesDep, draft: ImportDraft, idem: Idempotent) -> Response:
     """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which.
 
@@ -74,7 +89,13 @@ async def import_(request: Request, services: ServicesDep, draft: ImportDraft, i
     return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
 
 
-@router.get("/targets", dependencies=[requires("targets:read", Within.LIST)], summary="List targets")
+@router.get(
+    "/targets",
+    dependencies=[requires("targets:read", Within.LIST)],
+    summary="List targets",
+    response_model=TargetPageOut,
+    responses=PAGED,
+)
 async def list_(
     request: Request,
     services: ServicesDep,
@@ -85,14 +106,20 @@ async def list_(
     return listed(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 
-@router.get("/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target")
+@router.get(
+    "/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target", response_model=TargetOut
+)
 async def show(stored: Known) -> Response:
     """One machine; `credential` and `jump` are names."""
     return JSONResponse(stored.data())
 
 
 @put_and_patch(
-    router, "/targets/{id}", dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)], thing="a target"
+    router,
+    "/targets/{id}",
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
+    thing="a target",
+    response_model=TargetOut,
 )
 async def replace(
     id: str, request: Request, services: ServicesDep, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]
@@ -116,7 +143,12 @@ async def delete(id: str, services: ServicesDep) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/targets/{id}/test", dependencies=[requires("targets:manage", Within.OBJECT)], summary="Try to reach a target")
+@router.post(
+    "/targets/{id}/test",
+    dependencies=[requires("targets:manage", Within.OBJECT)],
+    summary="Try to reach a target",
+    response_model=TargetTestOut,
+)
 async def test(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
     endpoint = await _endpoint(request, stored)
@@ -127,7 +159,10 @@ async def test(request: Request, services: ServicesDep, stored: Known) -> Respon
 
 
 @router.post(
-    "/targets/{id}/scan-host-keys", dependencies=[requires("targets:manage", Within.OBJECT)], summary="See a target's host keys"
+    "/targets/{id}/scan-host-keys",
+    dependencies=[requires("targets:manage", Within.OBJECT)],
+    summary="See a target's host keys",
+    response_model=HostKeysOut,
 )
 async def scan_host_keys(request: Request, services: ServicesDep, stored: Known) -> Response:
     """The keys that the machine shows now, without logging in and without trusting them; 424 where it cannot be reached."""
@@ -138,7 +173,10 @@ async def scan_host_keys(request: Request, services: ServicesDep, stored: Known)
 
 
 @router.get(
-    "/targets/{id}/maintenance", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target's maintenance"
+    "/targets/{id}/maintenance",
+    dependencies=[requires("targets:read", Within.OBJECT)],
+    summary="Show a target's maintenance",
+    response_model=TargetMaintenanceOut,
 )
 async def maintenance(request: Request, stored: Known) -> Response:
     """Until when, why, and who said so; `maintenance` is null where there is none."""
@@ -149,6 +187,7 @@ async def maintenance(request: Request, stored: Known) -> Response:
     "/targets/{id}/maintenance",
     dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
     summary="Begin or end a target's maintenance",
+    response_model=TargetMaintenanceOut,
 )
 async def maintain(request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft) -> Response:
     """Its runs wait until it is over, and say why; what runs there goes on."""

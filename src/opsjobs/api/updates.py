@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import Parameter, Signature
-from typing import Annotated, Any, Generic, Protocol, TypeVar, cast
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import SkipValidation, ValidationError
+from pydantic import ValidationError, WrapValidator
 
 from opsjobs.api.problems import pointer
+from opsjobs.api.schemas.base import AnswerModel
+from opsjobs.api.schemas.responses import Responses
 from opsjobs.model.api_model import ApiModel, snake_case
 from opsjobs.model.errors import FieldError, Invalid
 
@@ -81,7 +83,8 @@ def edit(
             base |= await hidden(request, stored, given)
         return Edit(_validated(model, merge_patch(base, _as_shown(shown, base, given))), stored.updated_at)
 
-    unjudged = cast(Any, SkipValidation)[model]  # described as the model, and judged above
+    # Described as the model, and validated above.
+    unjudged: Any = Annotated[model, WrapValidator(lambda body, _: body)]
     read.__signature__ = Signature(  # type: ignore[attr-defined]  # where FastAPI looks first
         [
             Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request),
@@ -93,14 +96,21 @@ def edit(
 
 
 def put_and_patch(
-    router: APIRouter, path: str, *, dependencies: Sequence[Any], thing: str
+    router: APIRouter,
+    path: str,
+    *,
+    dependencies: Sequence[Any],
+    thing: str,
+    response_model: type[AnswerModel],
+    responses: Responses | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register an endpoint for both methods. `thing`: with its article, for the summaries."""
+    answers: Any = {"response_model": response_model, "responses": responses}
 
     def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        router.put(path, dependencies=dependencies, summary=f"Replace {thing}")(endpoint)
+        router.put(path, dependencies=dependencies, summary=f"Replace {thing}", **answers)(endpoint)
         words = "A JSON Merge Patch (RFC 7396) onto what GET shows; the result is judged and stored as by PUT."
-        router.patch(path, dependencies=dependencies, summary=f"Change {thing}", description=words)(endpoint)
+        router.patch(path, dependencies=dependencies, summary=f"Change {thing}", description=words, **answers)(endpoint)
         return endpoint
 
     return register

@@ -14,6 +14,8 @@ from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, ch
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
 from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.schemas.access import UserOut, UserPageOut
+from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import check_new
 from opsjobs.model.api_model import ApiModel
@@ -52,7 +54,14 @@ async def known(id: str, request: Request) -> User:
     return user
 
 
-@router.post("/users", status_code=201, dependencies=[requires("system:admin")], summary="Create a user")
+@router.post(
+    "/users",
+    status_code=201,
+    dependencies=[requires("system:admin")],
+    summary="Create a user",
+    response_model=UserOut,
+    responses=CREATED,
+)
 async def create(request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent) -> Response:
     """Somebody who can log in. Nobody gives more than he holds."""
     check_given(request, draft.grants)
@@ -70,19 +79,21 @@ async def create(request: Request, services: ServicesDep, draft: UserDraft, idem
     return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
 
 
-@router.get("/users", dependencies=[requires("system:admin")], summary="List users")
+@router.get("/users", dependencies=[requires("system:admin")], summary="List users", response_model=UserPageOut, responses=PAGED)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
     """By name unless `sort` says otherwise."""
     return listed(request, await services.people.users.list(page))
 
 
-@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Show a user")
+@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Show a user", response_model=UserOut)
 async def show(id: str, services: ServicesDep) -> Response:
     """Without anything of the password."""
     return JSONResponse((await services.people.users.get(id)).data())
 
 
-@put_and_patch(router, "/users/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a user")
+@put_and_patch(
+    router, "/users/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a user", response_model=UserOut
+)
 async def replace(
     id: str,
     request: Request,
@@ -111,14 +122,14 @@ async def replace(
     return JSONResponse(user.data())
 
 
-@router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user")
+@router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user", response_model=UserOut)
 async def disable(id: str, request: Request, services: ServicesDep) -> Response:
     """At once: his logins end, and neither they nor his API keys are good until he is enabled."""
     await _weaker(request, id)
     return JSONResponse((await services.people.users.change(id, "user.disabled", disabled=True)).data())
 
 
-@router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user")
+@router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user", response_model=UserOut)
 async def enable(id: str, request: Request, services: ServicesDep) -> Response:
     """He may log in again, and his API keys are good again."""
     await _weaker(request, id)

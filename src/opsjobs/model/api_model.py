@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -16,11 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from opsjobs.model.instants import in_reach
 from opsjobs.model.near_names import UnknownField
@@ -86,6 +89,17 @@ class ApiModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_enum_values=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe defaults as they are written: a duration or a size as text with its unit, not as a number."""
+        described = handler.resolve_ref_schema(handler(core_schema))
+        for name, field in cls.model_fields.items():
+            text = described.get("properties", {}).get(field.alias or name)
+            if text is not None and text.get("type") == "string" and isinstance(text.get("default"), int | float):
+                spelt = next(item for item in field.metadata if isinstance(item, PlainSerializer))
+                text["default"] = cast(Callable[[Any], str], spelt.func)(field.default)
+        return described
 
     @model_validator(mode="before")
     @classmethod

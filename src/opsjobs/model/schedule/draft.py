@@ -84,6 +84,10 @@ DayOfWeek = Annotated[
 ]
 
 
+def _without_default(described: dict[str, Any]) -> None:
+    described.pop("default", None)
+
+
 class ScheduleDraft(ApiModel):
     """Body of POST /jobs/{id}/schedules and PUT /schedules/{id}: when, and what becomes of moments that go wrong.
 
@@ -94,7 +98,8 @@ class ScheduleDraft(ApiModel):
     `context={"stored": True}` what was good when it was stored is not judged again.
     """
 
-    name: Title = Field(default="", max_length=200, pattern=text_patterns.TITLE)
+    # Described without its default, which no name is: it is filled in from the other fields.
+    name: Title = Field(default="", max_length=200, pattern=text_patterns.TITLE, json_schema_extra=_without_default)
     type: ScheduleType
     at: Instant | None = None
     local_time: LocalTime | None = None

@@ -1,0 +1,97 @@
+"""Schemas of users, services, API keys and logins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import AnswerModel, PageModel, StoredModel, Timestamp
+from opsjobs.model.access import PrincipalKind
+
+
+class GrantOut(AnswerModel):
+    """A role, or permissions by name, for what has the labels of `scope`; an empty scope: for everything."""
+
+    role: str | None
+    permissions: list[str]
+    scope: str
+
+
+class UserOut(StoredModel):
+    """A user with a password."""
+
+    name: str
+    grants: list[GrantOut]
+    disabled: bool
+    created_at: Timestamp
+    updated_at: Timestamp
+    last_login_at: Timestamp | None
+
+
+class UserPageOut(PageModel):
+    """A page of users."""
+
+    items: list[UserOut]
+
+
+class ServiceOut(StoredModel):
+    """A service that signs its own tokens."""
+
+    name: str
+    public_key: str
+    grants: list[GrantOut]
+    disabled: bool
+    made_by: str | None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class ServicePageOut(PageModel):
+    """A page of services."""
+
+    items: list[ServiceOut]
+
+
+class ApiKeyOut(StoredModel):
+    """An API key without its token."""
+
+    name: str
+    role: str | None
+    grants: list[GrantOut]
+    person: str | None = Field(description="The user who holds it")
+    made_by: str | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    last_used_at: Timestamp | None
+
+
+class NewApiKeyOut(ApiKeyOut):
+    """A new API key. The token is shown this once; an answer that is replayed has none."""
+
+    token: str = ""
+
+
+class ApiKeyPageOut(PageModel):
+    """A page of API keys."""
+
+    items: list[ApiKeyOut]
+
+
+class TokensOut(AnswerModel):
+    """The tokens of a login."""
+
+    access_token: str
+    refresh_token: str = Field(description="Can be used once")
+    token_type: Literal["Bearer"]
+    expires_in: int = Field(description="Seconds until the access token expires")
+
+
+class MeOut(AnswerModel):
+    """The caller, as the service understands its token."""
+
+    name: str
+    kind: PrincipalKind
+    person: str | None
+    roles: list[str]
+    grants: list[GrantOut]

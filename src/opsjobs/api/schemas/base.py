@@ -1,0 +1,92 @@
+"""What the schemas of answers share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from opsjobs.model import text_patterns
+
+Cursor = Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+Seconds = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=text_patterns.SHA256)]
+
+
+class AnswerModel(BaseModel):
+    """An object in an answer. Fields without a default are always there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the model without defaults: an optional field of an answer is there or not."""
+        described = handler.resolve_ref_schema(handler(core_schema))
+        for field in described.get("properties", {}).values():
+            field.pop("default", None)
+        return described
+
+
+class StoredModel(AnswerModel):
+    """What every stored thing has."""
+
+    id: int
+    uuid: UUID
+
+
+class PageModel(AnswerModel):
+    """A page of a list. Subclasses add `items`."""
+
+    next: Cursor
+    total: int = Field(default=0, description="The number of all items; only if `page` was asked for")
+
+
+class TargetRefOut(AnswerModel):
+    """A target as it was named at the launch."""
+
+    id: str
+    name: str
+    host: str
+
+
+class ErrorOut(AnswerModel):
+    """Why a run or an action failed; docs/errors.md lists the codes."""
+
+    code: str
+    message: str
+
+
+class FindingOut(AnswerModel):
+    """One finding of the safety check."""
+
+    rule: str
+    severity: str
+    reason: str
+    excerpt: str
+    pointer: str = Field(default="", description="JSON Pointer to the text that was checked")
+
+
+class LateResultOut(AnswerModel):
+    """What was found out about a run after it had ended as lost."""
+
+    status: str
+    exit_code: int | None
+    at: datetime | None = None
+
+
+class StepOut(AnswerModel):
+    """One step of a test."""
+
+    name: str
+    ok: bool
+    ms: float
+    error: str | None
+
+
+Timestamp = datetime
+"""RFC 3339 in UTC, with milliseconds."""
+Json = dict[str, Any]

@@ -1,0 +1,113 @@
+"""Schemas of credentials and encryption keys; no secret is in any of them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import AnswerModel, Json, PageModel, StepOut, StoredModel, Timestamp
+from opsjobs.model.secret import CredentialType
+
+
+class BindingOut(AnswerModel):
+    """Where alone a credential may be used; three empty lists: anywhere."""
+
+    targets: list[str] = Field(default=[])
+    groups: list[str] = Field(default=[])
+    jobs: list[str] = Field(default=[])
+
+
+class CredentialOut(StoredModel):
+    """A credential without its secrets."""
+
+    name: str
+    type: CredentialType
+    username: str | None
+    source: Json | None = Field(description="Where its secrets are, if they are not stored here")
+    version: int
+    bound_to: BindingOut
+    last_used_at: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class CredentialPageOut(PageModel):
+    """A page of credentials."""
+
+    items: list[CredentialOut]
+
+
+class CertificateOut(AnswerModel):
+    """The terms of an SSH certificate."""
+
+    key_id: str
+    serial: str
+    principals: list[str]
+    valid_from: Timestamp | None
+    valid_until: Timestamp | None
+
+
+class CredentialTestOut(AnswerModel):
+    """Whether the secrets of a credential can be read and used now, step by step."""
+
+    ok: bool
+    steps: list[StepOut]
+    public_key: str | None
+    certificate: CertificateOut | None
+
+
+class UsingTargetOut(AnswerModel):
+    """A target that logs in with a credential."""
+
+    id: str
+    name: str
+
+
+class UsingJobOut(AnswerModel):
+    """A job whose actions or parameters name a credential."""
+
+    id: int
+    name: str
+    actions: list[str]
+    parameters: list[str]
+
+
+class UsageTotalOut(AnswerModel):
+    """How many targets and jobs there are."""
+
+    targets: int
+    jobs: int
+
+
+class CredentialUsageOut(AnswerModel):
+    """Where a credential is used; `total` counts those that are not shown, too."""
+
+    targets: list[UsingTargetOut]
+    jobs: list[UsingJobOut]
+    total: UsageTotalOut
+
+
+class KeyOut(AnswerModel):
+    """An encryption key, by its id."""
+
+    id: str
+    current: bool
+    known: bool = Field(description="It is one of ENCRYPTION_KEYS")
+    sealed: dict[str, int] = Field(description="Rows that are sealed under it, by kind")
+    removable: bool
+
+
+class KeyListOut(AnswerModel):
+    """All encryption keys."""
+
+    items: list[KeyOut]
+    next: None
+
+
+class KeyRotationOut(AnswerModel):
+    """How far a rotation has come."""
+
+    rewrapped: int
+    left: int
+    done: bool
+    broken: list[Json] = Field(description="Rows that cannot be opened")
+    keys: list[KeyOut]

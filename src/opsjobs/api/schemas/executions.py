@@ -1,0 +1,286 @@
+"""Schemas of executions, their runs, results, timelines and logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import (
+    AnswerModel,
+    Cursor,
+    ErrorOut,
+    FindingOut,
+    Json,
+    LateResultOut,
+    PageModel,
+    StoredModel,
+    TargetRefOut,
+    Timestamp,
+)
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.safety_verdict import SafetyVerdict
+from opsjobs.model.timeline import Phase
+
+
+class ExecutionLinksOut(AnswerModel):
+    """Addresses of what belongs to an execution."""
+
+    self: str
+    events: str
+    targets: str
+    results: str
+    log: str
+    cancel: str
+    job: str | None
+
+
+class WavesOut(AnswerModel):
+    """How many waves are open, of how many."""
+
+    open: int
+    total: int
+
+
+class WaitingOnOut(AnswerModel):
+    """Why an execution stands still. Which of the optional fields are there depends on `kind`."""
+
+    kind: str = Field(description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, slot or hold")
+    reason: str | None
+    by: str | None = None
+    name: str = ""
+    execution: int = 0
+    approval: int = 0
+    action: str | None = None
+    targets: int = 0
+    target: str | None = None
+    zones: list[str] = Field(default=[])
+    until: Timestamp | None = None
+
+
+class ExecutionOut(StoredModel):
+    """One launch of a job, or of actions without a stored job."""
+
+    number: int | None = Field(description="Counts the executions of a job from 1")
+    job_id: int | None
+    job_version: int | None
+    job_name: str
+    status: ExecutionStatus
+    triggered_by: TriggeredBy
+    requested_by: str
+    requested_by_kind: IdentityKind
+    labels: dict[str, str] = Field(description="Labels that all of its targets had at the launch")
+    parameters: Json = Field(description="Secrets are masked")
+    counts: dict[str, int] = Field(description="Runs by status; without zeros")
+    total_targets: int
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    duration_ms: int | None
+    reason: str | None
+    error: str | None = Field(description="Why runs that had not begun were skipped")
+    paused_by: str | None
+    pause_reason: str | None
+    waves: WavesOut | None
+    waiting_on: WaitingOnOut | None
+    verdict: SafetyVerdict | None
+    findings: list[FindingOut]
+    parent: int | None = Field(description="The execution that this one retries or is a step of")
+    retries: list[int] = Field(description="The first 100 executions that retry runs of this one")
+    links: ExecutionLinksOut
+
+
+class ExecutionPageOut(PageModel):
+    """A page of executions."""
+
+    items: list[ExecutionOut]
+
+
+class AcceptedFailuresOut(AnswerModel):
+    """The failures over `max_fail` that a resume accepts."""
+
+    failures: int
+    max_fail: int | str
+
+
+class ResumedOut(ExecutionOut):
+    """A resumed execution."""
+
+    accepted: AcceptedFailuresOut | None
+
+
+class PlannedCommandOut(AnswerModel):
+    """What one action would do on one target."""
+
+    target: str
+    action: str
+    command: str
+
+
+class ChangesOut(AnswerModel):
+    """How the targets differ from those of the last execution of the job."""
+
+    since: int | None
+    added: list[str]
+    removed: list[str]
+
+
+class EstimateOut(AnswerModel):
+    """How long an execution may take, from earlier ones; null if there were none."""
+
+    seconds: float | None
+    executions: int
+
+
+class PreviewOut(AnswerModel):
+    """What an execution would do."""
+
+    targets: list[TargetRefOut]
+    waves: list[list[str]]
+    commands: list[PlannedCommandOut] = Field(description="At most 2,000")
+    commands_total: int
+    parameters: Json
+    verdict: SafetyVerdict | None
+    findings: list[FindingOut]
+    changes: ChangesOut
+    estimate: EstimateOut
+
+
+class RetryTargetOut(TargetRefOut):
+    """A target that a retry would run on, and how its run ended."""
+
+    status: RunStatus
+    error: str | None
+
+
+class RetryRefOut(AnswerModel):
+    """A retry that was launched before."""
+
+    id: int
+    status: ExecutionStatus
+
+
+class RetryPreviewOut(AnswerModel):
+    """What a retry would be for."""
+
+    execution: int
+    targets: list[RetryTargetOut]
+    total_targets: int
+    retries: list[RetryRefOut]
+    needs_approval: bool
+
+
+class TargetRunOut(StoredModel):
+    """The run of an execution on one target."""
+
+    target: TargetRefOut
+    status: RunStatus
+    waiting_for: WaitingFor | None
+    awaits: str | None
+    not_before: Timestamp | None
+    attempt: int
+    wave: int
+    step: str | None = Field(description="The key of the action that it is at")
+    last_stderr: str | None
+    worker: str | None
+    error: ErrorOut | None
+    exit_code: int | None
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    cancel_proof: CancelProof | None
+    late_result: LateResultOut | None
+
+
+class TargetRunPageOut(PageModel):
+    """A page of runs, in the order of launch."""
+
+    items: list[TargetRunOut]
+
+
+class ResultOut(AnswerModel):
+    """One attempt of one action on one target, with the first 64 KiB of its output."""
+
+    id: int
+    execution_id: int
+    target_run: int
+    target: TargetRefOut
+    action_key: str
+    attempt: int
+    status: RunStatus
+    exit_code: int | None
+    stdout: str
+    stdout_truncated: bool
+    stdout_bytes: int
+    stderr: str
+    stderr_truncated: bool
+    stderr_bytes: int
+    error: ErrorOut | None
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    duration_ms: int | None
+    command: str | None
+    worker: str | None
+    cancel_proof: CancelProof | None
+    inherited_from: int | None
+
+
+class ResultPageOut(PageModel):
+    """A page of results."""
+
+    items: list[ResultOut]
+
+
+class ResultGroupOut(AnswerModel):
+    """Targets with the same result."""
+
+    digest: str
+    exit_code: int | None
+    status: RunStatus
+    error_code: str | None
+    stdout: str
+    stdout_truncated: bool
+    stdout_bytes: int
+    stderr: str
+    count: int
+    targets: list[TargetRefOut]
+
+
+class ResultGroupPageOut(PageModel):
+    """A page of groups, the largest first."""
+
+    items: list[ResultGroupOut]
+
+
+class TimelinePhaseOut(AnswerModel):
+    """A stretch of the time that a run took."""
+
+    target_run: int
+    target: TargetRefOut
+    action: str | None
+    attempt: int
+    phase: Phase
+    started_at: Timestamp
+    duration_ms: int | None
+
+
+class TimelineOut(PageModel):
+    """The phases of a page of targets."""
+
+    phases: list[TimelinePhaseOut]
+
+
+class LogEntryOut(AnswerModel):
+    """An entry of the log. `data` depends on `event`: docs/events.md."""
+
+    seq: int
+    at: Timestamp
+    event: Annotated[str, Field(description="`output`, or the type of an event")]
+    data: dict[str, Any]
+
+
+class LogPageOut(AnswerModel):
+    """A page of the log, in order."""
+
+    items: list[LogEntryOut]
+    next: Cursor

@@ -1,0 +1,107 @@
+"""Schemas of jobs and of what is said about them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import AnswerModel, FindingOut, Json, PageModel, StoredModel, Timestamp
+from opsjobs.model.action import Action
+from opsjobs.model.job import JobState, JobType
+from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.policy import Policy
+from opsjobs.model.safety_verdict import SafetyVerdict
+from opsjobs.model.target import SelectionDraft
+
+
+class JobOut(StoredModel):
+    """A job at its current version, with all defaults filled in."""
+
+    version: int
+    status: str = Field(description="How its last execution stands: idle, running …")
+    actions: list[Action]
+    targets: SelectionDraft
+    policy: Policy
+    name: str
+    description: str
+    job_type: JobType
+    state: JobState
+    tags: list[str]
+    parameters: list[ParameterDraft]
+    created_at: Timestamp
+    updated_at: Timestamp
+    created_by: str
+    verdict: SafetyVerdict | None
+    findings: list[FindingOut]
+
+
+class JobPageOut(PageModel):
+    """A page of jobs."""
+
+    items: list[JobOut]
+
+
+class JobVersionOut(AnswerModel):
+    """One version of a job, as it was written."""
+
+    version: int
+    actions: list[Action]
+    targets: SelectionDraft
+    policy: Policy
+    name: str
+    description: str
+    job_type: JobType
+    tags: list[str]
+    parameters: list[ParameterDraft]
+    created_at: Timestamp
+    created_by: str
+
+
+class JobVersionPageOut(PageModel):
+    """A page of versions."""
+
+    items: list[JobVersionOut]
+
+
+class DraftErrorOut(AnswerModel):
+    """What is wrong with a part of a body."""
+
+    pointer: str = Field(description="JSON Pointer into the body")
+    detail: str
+    code: str
+
+
+class ValidationOut(AnswerModel):
+    """What is wrong with a job. `errors` would refuse it, `warnings` would not."""
+
+    valid: bool
+    errors: list[DraftErrorOut]
+    warnings: list[DraftErrorOut]
+    verdict: SafetyVerdict | None
+
+
+class JobExportOut(AnswerModel):
+    """Jobs as bodies of POST /jobs, without defaults."""
+
+    jobs: list[Json]
+
+
+class AppliedJobOut(AnswerModel):
+    """What became, or would become, of one job of POST /jobs/apply."""
+
+    name: str
+    change: Literal["created", "updated", "unchanged"]
+    paths: list[str] = Field(description="JSON Pointers to what differs")
+    id: int | None
+    version: int | None
+    verdict: SafetyVerdict | None
+    findings: list[FindingOut]
+    warnings: list[DraftErrorOut]
+
+
+class AppliedOut(AnswerModel):
+    """What became, or would become, of all jobs of POST /jobs/apply."""
+
+    items: list[AppliedJobOut]
+    dry_run: bool

@@ -1,0 +1,219 @@
+"""Schemas of schedules, their firings, previews and the forecast; and of calendars."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from opsjobs.api.schemas.base import AnswerModel, Json, PageModel, StoredModel, Timestamp
+from opsjobs.model.access import IdentityKind
+from opsjobs.model.api_model import Duration, Pause
+from opsjobs.model.calendar import CalendarKind
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.firing import FiringKind, FiringStatus
+from opsjobs.model.schedule.draft import DayOfWeek, Misfire, Overlap, ScheduleType
+from opsjobs.model.schedule.recurring import Every
+from opsjobs.model.schedule.wall_clock import DstFold, DstGap
+
+
+class FiringLinksOut(AnswerModel):
+    """Addresses of what belongs to a firing."""
+
+    execution: str = ""
+
+
+class FiringOut(AnswerModel):
+    """What became of a due time."""
+
+    id: int
+    schedule_id: int
+    kind: FiringKind
+    due_at: Timestamp
+    until_at: Timestamp | None
+    moments: int
+    fired_at: Timestamp | None
+    status: FiringStatus
+    rule: str | None
+    reason: str | None
+    execution_id: int | None
+    late_ms: int | None
+    attempts: int
+    execution_status: ExecutionStatus | None
+    approval_id: int | None
+    explained: str
+    links: FiringLinksOut
+
+
+class FiringPageOut(PageModel):
+    """A page of firings."""
+
+    items: list[FiringOut]
+
+
+class ScheduleOut(StoredModel):
+    """A schedule at its current version, with all defaults filled in."""
+
+    job_id: int
+    version: int
+    name: str
+    type: ScheduleType
+    at: str | None
+    local_time: str | None
+    cron: str | None
+    every: Every | None
+    interval: int | None
+    time: str | None
+    weekdays: list[DayOfWeek] | None
+    day: int | str | None
+    anchor: str | None
+    timezone: str | None
+    dst_gap: DstGap
+    dst_fold: DstFold
+    misfire: Misfire
+    misfire_window: Duration
+    overlap: Overlap
+    jitter: Pause
+    start_at: str | None
+    end_at: str | None
+    max_firings: int | None
+    enabled: bool
+    calendars: list[str]
+    parameters: Json
+    words: str = Field(description="The schedule in words")
+    paused_reason: str | None
+    owner: str
+    owner_kind: IdentityKind
+    next_due_at: Timestamp | None
+    next_fire_at: Timestamp | None = Field(description="With its jitter")
+    firings: int
+    created_at: Timestamp
+    updated_at: Timestamp
+    job_name: str | None
+    next: str | None = Field(description="The next due time in words, on the clock of its zone")
+    last_firing: FiringOut | None
+
+
+class SchedulePageOut(PageModel):
+    """A page of schedules."""
+
+    items: list[ScheduleOut]
+
+
+class ClosureOut(AnswerModel):
+    """Which calendar closes a time, why, and until when."""
+
+    calendar: str
+    reason: str
+    until: Timestamp | None
+
+
+class DueTimeOut(AnswerModel):
+    """A due time to come."""
+
+    utc: Timestamp
+    local: datetime
+    closed: ClosureOut | None
+
+
+class SchedulePreviewOut(AnswerModel):
+    """When a schedule would be due."""
+
+    moments: list[DueTimeOut]
+    words: str
+    notes: list[str]
+
+
+class HourOut(AnswerModel):
+    """The load of one hour."""
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    from_: Annotated[Timestamp, Field(alias="from")]
+    firings: int
+    closed: int
+    targets: int
+    peak: int = Field(description="Firings in its busiest minute")
+
+
+class ForecastScheduleOut(AnswerModel):
+    """The schedule of a collision, and its job."""
+
+    id: int
+    name: str
+    job_id: int
+    job_name: str
+
+
+class CollisionOut(AnswerModel):
+    """A due time that a calendar closes."""
+
+    schedule: ForecastScheduleOut
+    due_at: Timestamp
+    calendar: str
+    reason: str
+    until: Timestamp | None
+
+
+class ForecastOut(AnswerModel):
+    """The coming week over all enabled schedules."""
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    from_: Annotated[Timestamp, Field(alias="from")]
+    until: Timestamp
+    schedules: int
+    firings: int
+    closed: int
+    words: str
+    hours: list[HourOut]
+    busiest: list[HourOut]
+    collisions: list[CollisionOut]
+    left_out: list[str]
+
+
+class WindowOut(AnswerModel):
+    """A window of a calendar, with the fields that were written."""
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    name: str = ""
+    from_: Annotated[str, Field(alias="from")] = ""
+    until: str = ""
+    weekdays: list[str] = Field(default=[])
+    dates: list[date] = Field(default=[])
+    yearly: list[str] = Field(default=[])
+    start: str = ""
+    end: str = ""
+
+
+class CalendarOut(StoredModel):
+    """A calendar, its windows as they were written."""
+
+    name: str
+    description: str
+    timezone: str
+    kind: CalendarKind
+    windows: list[WindowOut]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class CalendarPageOut(PageModel):
+    """A page of calendars."""
+
+    items: list[CalendarOut]
+
+
+class CalendarCheckOut(AnswerModel):
+    """Whether a calendar is open at a time, and until when it stays so."""
+
+    calendar: str
+    at: Timestamp
+    local: datetime
+    open: bool
+    reason: str | None
+    until: Timestamp | None
+    local_until: datetime | None
+    timezone: str

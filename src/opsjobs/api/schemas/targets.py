@@ -1,0 +1,151 @@
+"""Schemas of targets, their groups, circuits and maintenances."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import AnswerModel, ErrorOut, Json, PageModel, StepOut, StoredModel, TargetRefOut, Timestamp
+from opsjobs.model.circuit import CircuitState
+from opsjobs.model.spool_identity import Durability
+from opsjobs.model.target import HostKeyPolicy, Transport
+
+
+class TargetOut(AnswerModel):
+    """A machine of the inventory."""
+
+    id: str
+    uuid: str
+    name: str
+    host: str
+    port: int
+    transport: Transport
+    platform: str
+    labels: dict[str, str]
+    groups: list[str]
+    credential: str | None = Field(description="The name of the credential that it is logged in to with")
+    host_keys: list[str]
+    host_key_policy: HostKeyPolicy
+    zone: str
+    slots: int
+    jump: str | None = Field(description="The name of the target that it is reached through")
+    durable: Durability
+    version: int
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class TargetPageOut(PageModel):
+    """A page of targets."""
+
+    items: list[TargetOut]
+
+
+class ImportedTargetOut(AnswerModel):
+    """What became of one entry of an import."""
+
+    position: int
+    name: str
+    outcome: Literal["created", "updated", "unchanged", "skipped", "refused"]
+    id: str | None
+    error: ErrorOut | None
+    changes: dict[str, Json] = Field(description="Of an updated target: each field with its old and new value")
+    same_address: list[str]
+
+
+class ImportOut(AnswerModel):
+    """What became of an import: how many of each outcome, and each entry."""
+
+    created: int
+    updated: int
+    unchanged: int
+    skipped: int
+    refused: int
+    dry_run: bool
+    items: list[ImportedTargetOut]
+
+
+class TargetTestOut(AnswerModel):
+    """Whether a target can be reached and logged in to, step by step."""
+
+    ok: bool
+    steps: list[StepOut]
+
+
+class HostKeyOut(AnswerModel):
+    """A host key that a machine shows."""
+
+    key: str
+    fingerprint: str
+
+
+class HostKeysOut(AnswerModel):
+    """The host keys that a machine shows now; they are not trusted by this."""
+
+    host_keys: list[HostKeyOut]
+
+
+class MaintenanceOut(AnswerModel):
+    """Until when a target is under maintenance; null: until further notice."""
+
+    until: Timestamp | None
+    reason: str | None
+    by: str | None
+
+
+class TargetMaintenanceOut(AnswerModel):
+    """A target, and its maintenance if it is under one."""
+
+    target: TargetRefOut
+    maintenance: MaintenanceOut | None
+
+
+class GroupOut(StoredModel):
+    """A group of targets."""
+
+    name: str
+    description: str
+    selector: str | None
+    groups: list[str]
+    direct_targets: int
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class GroupPageOut(PageModel):
+    """A page of groups."""
+
+    items: list[GroupOut]
+
+
+class CircuitTargetOut(AnswerModel):
+    """The target of a circuit; without a name if it is deleted."""
+
+    id: str
+    name: str | None
+    host: str | None
+
+
+class CircuitOut(StoredModel):
+    """The circuit of one login: after several failures it is not tried for a while."""
+
+    target: CircuitTargetOut
+    credential: str | None
+    state: CircuitState
+    failures: int
+    error: ErrorOut | None
+    since: Timestamp | None
+    until: Timestamp | None
+
+
+class CircuitPageOut(PageModel):
+    """A page of circuits."""
+
+    items: list[CircuitOut]
+
+
+class ResetCircuitsOut(AnswerModel):
+    """The circuits that were not closed before the reset."""
+
+    items: list[CircuitOut]
