@@ -51,6 +51,7 @@ _PATCH = {
     "additionalProperties": True,
     "description": "A JSON Merge Patch (RFC 7396): fields of the body of PUT; null takes one away, objects are merged, lists replaced",
 }
+_PATCH_REF = {"$ref": "#/components/schemas/MergePatch"}
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
@@ -92,7 +93,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     )
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    schemas["Problem"] = _PROBLEM
+    schemas |= {"Problem": _PROBLEM, "MergePatch": _PATCH}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -106,7 +107,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             operation["responses"] |= {"4XX": _REFUSED, "5XX": _REFUSED}
             _require_parameters(operation)
             if method == "patch":
-                operation["requestBody"]["content"] = {media: {"schema": _PATCH} for media in _PATCH_TYPES}
+                operation["requestBody"]["content"] = {media: {"schema": _PATCH_REF} for media in _PATCH_TYPES}
             if path in OPEN_DOORS:
                 operation["security"] = []
     tags = sorted({tag for operations in schema["paths"].values() for one in operations.values() for tag in one["tags"]})
