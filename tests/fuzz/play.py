@@ -1,7 +1,8 @@
 """Requests that the API's own description makes up, right ones and wrong ones, from two users and from nobody.
 
-What must hold of each answer: it is no 5xx; what the description calls wrong is not taken; a refusal is a problem document; who
-lacks the permission is refused before the body is judged; who shows no token is told so, and nothing else.
+What must hold of each answer: it is no 5xx; its status, headers and body are as the description says; what the description
+calls wrong is not taken; a refusal is a problem document; who lacks the permission is refused before the body is judged; who
+shows no token is told so, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.failures import Failure, FailureGroup
-from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 # An open stream ends when its viewer leaves: tests/api reads it.
@@ -33,6 +40,13 @@ CANARY = "canary-of-the-fuzz"
 EXCERPT_CHARACTERS = 300
 # Beside the usual ones: the order of refusals is 401, 413 and 415, 404 and 403, 412 and 428, 422.
 REFUSALS = ("400", "401", "403", "404", "405", "406", "409", "410", "412", "413", "415", "422", "424", "428", "429")
+# What the description says of answers: their status, media type, headers and bodies.
+AS_DESCRIBED = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
 CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": list(REFUSALS)}}}
 
 
@@ -112,6 +126,7 @@ class Fuzz:
                 self._complain(case, answer, "a refusal that is no problem document")
             if CANARY in answer.text:
                 self._complain(case, answer, "a secret is told")
+            self._judge_description(case, answer)
             judge(case, answer, mode)
 
     def _aim(self, case: Any) -> None:
@@ -119,6 +134,12 @@ class Fuzz:
         beginning = "/" + case.operation.path.split("/")[1]
         if "id" in case.path_parameters and beginning in self.known and self._dice.random() < 0.5:
             case.path_parameters["id"] = self.known[beginning]
+
+    def _judge_description(self, case: Any, answer: Any) -> None:
+        try:
+            case.validate_response(answer, checks=AS_DESCRIBED)
+        except (Failure, FailureGroup) as failure:
+            self._complain(case, answer, f"not as described: {_reason(failure)}")
 
     def _judge(self, case: Any, answer: Any, mode: GenerationMode) -> None:
         if mode is not GenerationMode.NEGATIVE or ("id" in case.path_parameters and answer.status_code == 404):
