@@ -240,14 +240,14 @@ async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_it
         await database.fetch(
             "insert into events (shard, type, subject, published_at) select 0, 'x.y', gen_random_uuid(), '2020-01-01' returning 1"
         )
-        broken, *_ = await Partitions(database).wanted()
+        broken, *_ = await Partitions(database).find_missing()
         async with database.connection() as connection:
             await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
         with capture_logs() as lines:
             done = await housekeeper(on).run_once()
         assert [list(line["days"]) for line in lines if line["event"] == "partitions_not_made"] == [[str(broken)]]
         assert (done["events_forgotten"], failures(on.metrics, "partitions_made")) == (1, 1)
-        assert await Partitions(database).wanted() == [broken]
+        assert await Partitions(database).find_missing() == [broken]
         async with on.worker():
             await until(lambda: _nothing_open(on))
 

@@ -167,7 +167,7 @@ async def test_a_request_that_would_close_a_circle_is_refused(database: Database
     inner = await child_of(database, two)
     with pytest.raises(Conflict, match="The name 'a' is held") as refused:
         await child_of(database, inner, "a")
-    assert refused.value.code == "names_in_a_circle"
+    assert refused.value.code == "lock_cycle"
     # Of what was refused nothing is left: who waits gets the name with the end of its holder.
     await Ledger(database).cancel(two.id, by="ada", reason=None)
     assert await holders(database) == {"a": one.id, "b": waits.id}

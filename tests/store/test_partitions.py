@@ -34,7 +34,7 @@ async def astray(database: Database) -> int:
 
 async def make_all(database: Database) -> int:
     partitions = Partitions(database)
-    return sum([await partitions.make(day) for day in await partitions.wanted()])
+    return sum([await partitions.make(day) for day in await partitions.find_missing()])
 
 
 async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(database: Database) -> None:
@@ -44,13 +44,13 @@ async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(databa
     second = await launch(database, machines(2))
     before = [await ExecutionLog(database).read(e.id) for e in (first, second)]
     assert await astray(database) == sum(map(len, before)) > 0
-    wanted = await Partitions(database).wanted()
+    wanted = await Partitions(database).find_missing()
     now = await today(database)
     assert wanted == [*(now + timedelta(n) for n in range(DAYS_AHEAD + 1)), now - timedelta(1)]
     assert await make_all(database) == DAYS_AHEAD + 2
     assert await astray(database) == 0
     assert [await ExecutionLog(database).read(e.id) for e in (first, second)] == before
-    assert await Partitions(database).wanted() == []
+    assert await Partitions(database).find_missing() == []
     await launch(database, machines(1))
     assert await astray(database) == 0
 
@@ -81,13 +81,13 @@ async def test_a_day_that_fails_keeps_no_other_from_being_made(database: Databas
     await turn(database, DAYS_AHEAD + 1)
     await launch(database, machines(1))
     partitions = Partitions(database)
-    broken, *others = await partitions.wanted()
+    broken, *others = await partitions.find_missing()
     async with database.connection() as connection:
         await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
     with pytest.raises(errors.DuplicateTable):
         await partitions.make(broken)
     assert all([await partitions.make(day) for day in others])
-    assert await partitions.wanted() == [broken]
+    assert await partitions.find_missing() == [broken]
     async with database.connection() as connection:
         await connection.execute(f"drop table execution_log_{broken:%Y%m%d}".encode())
     assert await make_all(database) == 1
@@ -113,16 +113,16 @@ async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: 
             "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, 'status')", [day, execution.id]
         )
     await turn(database, 1)
-    assert day in await Partitions(database).wanted()
+    assert day in await Partitions(database).find_missing()
     await make_all(database)
     assert await astray(database) == 0
-    assert day not in await Partitions(database).wanted()
+    assert day not in await Partitions(database).find_missing()
 
 
 async def test_a_reader_of_the_log_is_not_waited_for_long(database: Database) -> None:
     await turn(database, 1)
     partitions = Partitions(database)
-    (day,) = await partitions.wanted()
+    (day,) = await partitions.find_missing()
     async with database.transaction() as reader:
         await reader.execute("select count(*) from execution_log")
         assert not await partitions.make(day)

@@ -51,7 +51,7 @@ async def ended(database: Database, *, targets: int = 1, first: int = 1, status:
 
 async def make_partitions(database: Database) -> None:
     partitions = Partitions(database)
-    for day in await partitions.wanted():
+    for day in await partitions.find_missing():
         await partitions.make(day)
 
 

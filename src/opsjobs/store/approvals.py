@@ -1,4 +1,4 @@
-"""Approvals as read; asked and decided they are by the ledger."""
+"""Read approvals; the ledger requests and decides them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ APPROVALS = Listing(
     label_rows="execution_id",
 )
 
-_ABOUT = """
+_SUBJECT = """
 select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement, s.requested_by,
        s.requested_by_kind, s.requester,
        (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host) order by r.position)
@@ -43,7 +43,7 @@ from job_executions e join execution_specs s on s.execution_id = e.id where e.id
 
 @dataclass(frozen=True, slots=True)
 class AskedAbout:
-    """What an execution would do, and where: as it was frozen at its launch, secrets sealed."""
+    """The actions and targets of an execution, as frozen at its launch, secrets sealed."""
 
     uuid: UUID
     job_name: str
@@ -58,13 +58,13 @@ class AskedAbout:
 
 
 class Approvals:
-    """Reads only."""
+    """Read access to approvals."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, ref: str | int) -> Approval:
-        """By id or uuid. Raises NotFound."""
+        """Return an approval by id or uuid. Raises NotFound."""
         named = Reference.of("approval", ref)
         query = f"{APPROVAL} where a.id = %(id)s or a.uuid = %(uuid)s"
         row = await self._database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
@@ -73,28 +73,34 @@ class Approvals:
         return parse_approval(row)
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
-        """Those of executions within reach, the newest first; filters and orders are those of APPROVALS."""
+        """Return the approvals of executions within reach, newest first.
+
+        Filters and orders are those of APPROVALS.
+        """
         return (await APPROVALS.page(self._database, request, reach=reach)).map(parse_approval)
 
     async def find_of_action(self, execution_id: int, action: str) -> Approval | None:
-        """The one that was asked for this action, if any."""
+        """Return the approval that was requested for this action, if any."""
         query = f"{APPROVAL} where a.execution_id = %s and a.action = %s"
         row = await self._database.fetch_one(query, [execution_id, action])
         return parse_approval(row) if row is not None else None
 
     async def salt(self, approval_id: int) -> bytes | None:
-        """With what its hash was made; None where it has none."""
+        """Return the salt of its hash; None if it has no hash."""
         row = await self._database.fetch_one("select salt from approvals where id = %s", [approval_id])
         return bytes(row["salt"]) if row is not None and row["salt"] is not None else None
 
     async def authors(self, execution_id: int) -> Sequence[Author]:
-        """Who wrote what this execution does, and so does not approve it."""
+        """Return the authors of what this execution does; they may not approve it."""
         async with self._database.connection() as connection:
             return await load_authors(connection, execution_id)
 
     async def load_subject(self, execution_id: int) -> AskedAbout:
-        """What this execution would do: at most MAX_TARGETS_PER_JOB targets. Raises NotFound."""
-        row = await self._database.fetch_one(_ABOUT, [execution_id])
+        """Return what this execution would do, with at most MAX_TARGETS_PER_JOB targets.
+
+        Raises NotFound.
+        """
+        row = await self._database.fetch_one(_SUBJECT, [execution_id])
         if row is None:
             raise NotFound.of("execution", execution_id)
         return AskedAbout(**{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]})

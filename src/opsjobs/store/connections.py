@@ -1,4 +1,8 @@
-"""Connections to PostgreSQL: deadlines on our side, limits on the server's side, and dialling again after an outage."""
+"""Connections to PostgreSQL: client deadlines, server limits, reconnecting after outages.
+
+Also: which errors of PostgreSQL mean "unavailable, try again", and which are refusals or bugs that
+a repetition does not cure.
+"""
 
 from __future__ import annotations
 
@@ -33,22 +37,24 @@ LIMITS: Mapping[str, str] = {
 PLANNED_ONCE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 
 ANSWER_SECONDS = STATEMENT_SECONDS + 5.0
-"""How long an answer may take: longer than the server lets a statement run, so the server or the way to it is gone."""
+"""Deadline of an answer. It exceeds the server's time limit, so the server or the network has failed."""
 DIAL_SECONDS = 5
-"""How long a host may take to let us in, and then to take our limits."""
+"""Deadline for a host to accept the connection, and then to apply the limits."""
 PING_SECONDS = 2.0
-"""How long a connection that lay idle may take to prove that it still works."""
+"""Deadline for an idle connection to prove that it still works."""
 REDIAL_SECONDS = 0.5
-"""The pause between two attempts to connect while the database is away."""
+"""The pause between two attempts to connect while the database is unavailable."""
 
 NETWORK: Mapping[str, Any] = {
     "connect_timeout": DIAL_SECONDS,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # Keepalives are not sent while data is unacknowledged: then Linux alone would try for 15 minutes.
+    # Keepalives are not sent while data is unacknowledged: without this Linux would try for 15
+    # minutes.
     "tcp_user_timeout": 10_000,
-    # Whatever the environment or the database says: what cannot be stored is then told by the server, and texts are texts.
+    # Regardless of the environment and the database: the server then reports what it cannot store,
+    # and texts are decoded.
     "client_encoding": "UTF8",
 }
 
@@ -59,7 +65,10 @@ select pg_backend_pid() = %(pid)s as direct, set_config('TimeZone', 'UTC', false
 
 
 def driver_url(url: str) -> str:
-    """Return a libpq URL for any spelling in use: postgres://, postgresql+asyncpg://, postgresql+psycopg://."""
+    """Return the libpq URL of a database URL.
+
+    Accepts postgres://, postgresql+asyncpg:// and postgresql+psycopg://.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         shown = urlsplit(url).scheme or "?"
@@ -68,18 +77,19 @@ def driver_url(url: str) -> str:
 
 
 class DatabaseConnection(AsyncConnection[DictRow]):
-    """A connection whose answers have a deadline on our side; after it the socket is shut down and the statement fails.
+    """A connection whose answers have a deadline on the client's side.
 
-    Limits are set once after connecting. Behind a pooler a session is shared with others, so there each transaction sets
-    them for itself (`begin`), and single statements go by what the role has (docs/operations.md).
+    After the deadline the socket is shut down and the statement fails. Limits are set once after
+    connecting. Behind a pooler a session is shared with others, so there each transaction sets them
+    for itself (`begin`), and single statements have the limits of the role (docs/operations.md).
     """
 
     idle_since = 0.0
     answer_seconds = ANSWER_SECONDS
     silent = False
-    """True once an answer did not come in time."""
+    """True once an answer has missed its deadline."""
     pooled = False
-    """True if a pooler (PgBouncer) stands between us and the server."""
+    """True if a pooler (PgBouncer) is between the client and the server."""
     _local = ""
 
     async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
@@ -91,11 +101,14 @@ class DatabaseConnection(AsyncConnection[DictRow]):
             deadline.cancel()
 
     def wait_longer(self, statement_seconds: float) -> None:
-        """Wait for each answer as long as a statement may take that was given so much time, until the connection is given back."""
+        """Extend the deadline for statements that may take this long.
+
+        This lasts until the connection is returned to the pool.
+        """
         self.answer_seconds = statement_seconds + ANSWER_SECONDS - STATEMENT_SECONDS
 
     def wait_as_usual(self) -> None:
-        """Wait for each answer as long as connections do."""
+        """Restore the usual deadline."""
         self.__dict__.pop("answer_seconds", None)
 
     def _give_up(self) -> None:
@@ -103,14 +116,14 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         self.abort()
 
     def abort(self) -> None:
-        """Shut the socket down: whatever waits for an answer fails at once. Never waits itself."""
+        """Shut the socket down, so that pending statements fail at once. Does not wait."""
         with suppress(OSError, psycopg.Error):
-            line = socket.socket(fileno=os.dup(self.pgconn.socket))
-            with line:
-                line.shutdown(socket.SHUT_RDWR)
+            duplicate = socket.socket(fileno=os.dup(self.pgconn.socket))
+            with duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
 
     async def apply_limits(self, limits: Mapping[str, str]) -> None:
-        """Put these settings in force for the session, or behind a pooler for each transaction."""
+        """Apply these settings to the session, or behind a pooler to each transaction."""
         given = {"pid": self.info.backend_pid, "names": list(limits), "values": list(limits.values())}
         row = await (await self.execute(_APPLY, given, prepare=False)).fetchone()
         self.pooled = row is None or not row["direct"]
@@ -123,12 +136,15 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         await self.apply_transaction_limits()
 
     async def apply_transaction_limits(self) -> None:
-        """Put the limits in force for the transaction that was just begun, if the session does not have them."""
+        """Apply the limits to a transaction that has just begun, if the session lacks them."""
         if self._local:
             await self.execute(self._local)
 
     async def is_alive(self, *, ask: bool) -> bool:
-        """Check that the connection is alive. Costs a round trip only if something came in meanwhile, or with `ask`."""
+        """Return True if the connection works.
+
+        Costs a round trip only if data has arrived in the meantime, or with `ask`.
+        """
         if self.closed:
             return False
         if not (ask or self._has_input()):
@@ -144,7 +160,8 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         return True
 
     def _has_input(self) -> bool:
-        # On an idle connection that is the server's farewell, or a closed socket; rarely a notice.
+        # On an idle connection this is the server closing the session, or a closed socket; rarely a
+        # notice.
         poll = select.poll()
         poll.register(self.pgconn.socket, select.POLLIN)
         return bool(poll.poll(0))
@@ -166,9 +183,11 @@ async def open_connection(url: str, *, limits: Mapping[str, str] = LIMITS, **opt
 
 
 class Reconnector:
-    """Connects for a pool. While the database is away one attempt at a time is made, half a second after the last.
+    """Connects for a pool.
 
-    The pool's own back-off doubles its pauses: it would notice the end of an outage as late as the outage was long.
+    While the database is unavailable one attempt at a time is made, half a second after the last.
+    The pool's own back-off doubles its pauses: it would notice the end of an outage as late as the
+    outage was long.
     """
 
     def __init__(self, dial: Callable[[], Awaitable[DatabaseConnection]]) -> None:
@@ -176,10 +195,13 @@ class Reconnector:
         self._turn = asyncio.Lock()
         self._closing = asyncio.Event()
         self.reason: str | None = None
-        """Why the last attempt failed; None while connecting works."""
+        """The reason why the last attempt failed; None while connecting works."""
 
     async def connect(self) -> DatabaseConnection:
-        """Return a connection, however long that takes. Raises OperationalError once `close` was called."""
+        """Return a connection, however long it takes.
+
+        Raises OperationalError once `close` was called.
+        """
         while True:
             if self.reason is None and (connection := await self._try()) is not None:
                 return connection
@@ -190,7 +212,7 @@ class Reconnector:
                         return connection
 
     def close(self) -> None:
-        """Give up: pending and later attempts fail."""
+        """Stop connecting: pending and later attempts fail."""
         self._closing.set()
 
     async def _try(self) -> DatabaseConnection | None:
@@ -211,7 +233,10 @@ class Reconnector:
 
 
 class PoolConnection(DatabaseConnection):
-    """A connection of a psycopg pool, which connects by its class: the parameter `redial` does it."""
+    """A connection of a psycopg pool, which connects by calling its class.
+
+    The parameter `redial` makes the connection.
+    """
 
     @classmethod
     async def connect(cls, *_: Any, **parameters: Any) -> Any:
@@ -221,31 +246,37 @@ class PoolConnection(DatabaseConnection):
 
 
 def mark_used(connection: DatabaseConnection) -> None:
-    """Note that the connection was in use until now, and take back what its user changed."""
+    """Note that the connection was in use until now, and restore its usual deadline."""
     connection.idle_since = time.monotonic()
     connection.wait_as_usual()
 
 
 RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure)
-"""The transaction may succeed if it is run again at once; `Database.repeat` does that."""
+"""The transaction may succeed if it is run again at once; `Database.retry` does that."""
 
-# Whole classes: connection exceptions, insufficient resources, operator intervention (shutdown, failover, cancel).
+# Whole classes: connection exceptions, insufficient resources, operator intervention (shutdown,
+# failover, cancel).
 _CLASSES = ("08", "53", "57")
-# A transaction that the server or a failover ended, an I/O error of the server's disk.
+# A transaction that the server or a failover ended, or an I/O error of the server's disk.
 _STATES = ("25P03", "25P04", "25006", "58030")
-# The server answers: it was too busy or the statement too large for its time limit, or somebody else held a lock for too long.
+# The server answered: it was too busy, the statement was too large for its time limit, or another
+# session held a lock for too long.
 _TOO_SLOW = (TooSlow, "PostgreSQL ended a statement at its time limit")
 _ANSWERED: Mapping[str, tuple[type[Unavailable], str]] = {
     "57014": _TOO_SLOW,
     "25P04": _TOO_SLOW,
     "55P03": (Locked, "PostgreSQL could not give a lock in time"),
 }
-# The operating system's words where PostgreSQL has no SQLSTATE of its own for a full disk (quota, WAL, temporary files).
+# The operating system's messages for a full disk if PostgreSQL has no SQLSTATE of its own for it
+# (quota, WAL, temporary files).
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 
 def as_unavailable(error: psycopg.Error) -> Unavailable | None:
-    """Return the error as Unavailable if PostgreSQL is away or short of something, or None if repeating is no cure."""
+    """Return the error as Unavailable, or None if repeating is no cure.
+
+    Unavailable means that PostgreSQL does not answer, or lacks a resource.
+    """
     if isinstance(error, RETRYABLE):
         return None
     reason = str(error).strip()

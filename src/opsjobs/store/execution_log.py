@@ -1,4 +1,4 @@
-"""The execution log, read by position, and the outbox of events, written inside other verbs' transactions."""
+"""The execution log, read by position."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from opsjobs.model.execution import Execution
 from opsjobs.store.transaction import Database
 
 PAGE_BYTES = 1 << 20
-# Of so many executions a process remembers the day.
-DAYS_REMEMBERED = 10_000
+# How many executions a process caches the day of.
+CACHED_DAYS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One entry of an execution's log: for output the bytes (or how many were dropped) at `start_offset` of a stream."""
+    """One entry of an execution's log."""
 
     seq: int
     at: datetime
@@ -32,8 +32,11 @@ class LogEntry:
     attempt: int | None
     stream: str | None
     start_offset: int | None
+    """The offset of an output entry in its stream."""
     data: bytes | None
+    """The bytes of an output entry."""
     dropped: int | None
+    """The number of bytes that were dropped, instead of `data`."""
     body: Mapping[str, Any] | None
 
 
@@ -69,9 +72,10 @@ _DAY = "select log_day from job_executions where id = %s"
 
 
 class ExecutionLog:
-    """Reads of the log, a bounded page at a time; no connection is held between pages.
+    """Read access to the log, one bounded page at a time.
 
-    The day of an execution stands in the statement itself, so that one partition is planned and locked, and not all of them.
+    No connection is held between pages. The day of an execution is part of the statement itself, so
+    that one partition is planned and locked, and not all of them.
     """
 
     def __init__(self, database: Database) -> None:
@@ -79,7 +83,10 @@ class ExecutionLog:
         self._days = OrderedDict[int, date]()
 
     async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[LogEntry]:
-        """The entries after a position, in order: at most `limit`, and no further one once `max_bytes` are full."""
+        """Return the entries after a position, in order.
+
+        At most `limit`, and no further one once their data has reached `max_bytes`.
+        """
         given = {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
         return [_entry(row) for row in await self._fetch(_READ, given)]
 
@@ -94,14 +101,14 @@ class ExecutionLog:
         limit: int = 1_000,
         max_bytes: int = PAGE_BYTES,
     ) -> AsyncIterator[list[LogEntry]]:
-        """Pages of output entries in order of position, narrowed to one target run, stream or action."""
+        """Yield pages of output entries in order, narrowed to a target run, stream or action."""
         narrowed = {"execution": execution_id, "target_run": target_run, "stream": stream, "action": action}
         while rows := await self._fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
     async def check_available(self, execution: Execution) -> None:
-        """Raises Gone where the log of its day was dropped."""
+        """Raise Gone if the log of the execution's day was dropped."""
         if not execution.status.final:
             return
         if await self._database.fetch_one("select from dropped_log_days where log_day = %s", [execution.log_day]) is not None:
@@ -109,7 +116,10 @@ class ExecutionLog:
             raise Gone("log_dropped", detail)
 
     async def read_states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[LogEntry]:
-        """Status entries of target runs in (after, upto], in order: what the events of a range of the log are made of."""
+        """Return status entries of target runs in (after, upto], in order.
+
+        The events for a range of the log are made of them.
+        """
         given = {"execution": execution_id, "after": after, "upto": upto, "limit": limit}
         return [_entry(row) for row in await self._fetch(_STATES, given)]
 
@@ -118,7 +128,10 @@ class ExecutionLog:
         return [] if day is None else await self._database.fetch(query.format(day=f"date '{day.isoformat()}'"), given)
 
     async def _day(self, execution_id: int) -> date | None:
-        """Return the day of an execution's log, which never changes; None if there is no such execution."""
+        """Return the day of an execution's log, or None if there is no such execution.
+
+        The day never changes.
+        """
         if execution_id in self._days:
             self._days.move_to_end(execution_id)
             return self._days[execution_id]
@@ -126,7 +139,7 @@ class ExecutionLog:
         if row is None:
             return None
         self._days[execution_id] = row["log_day"]
-        if len(self._days) > DAYS_REMEMBERED:
+        if len(self._days) > CACHED_DAYS_MAX:
             self._days.popitem(last=False)
         return self._days[execution_id]
 

@@ -1,4 +1,8 @@
-"""The outbox's reading side: unpublished facts, a shard at a time and in order, marked once they are out."""
+"""The outbox: events are appended in the transaction of a change, and published later.
+
+A shard is published by one publisher at a time and in order; events are marked once they are
+published.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ _LOCK = 0x6F700000
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """One row of the outbox. Type `target_run` stands for a range of an execution's log; it has no data of its own.
+    """One row of the outbox.
 
-    `stale`: it has waited for so long that one that cannot be told is given up.
+    The type `target_run` stands for a range of an execution's log; it has no data of its own.
     """
 
     id: int
@@ -38,24 +42,27 @@ class OutboxEvent:
     stale: bool = False
 
 
-# One look into the index of what waits for each shard, however much that is. In the order of that index: for any one row a planner who
-# takes most events for unpublished would read the table, and find those first that were published.
+# One look into the index of unpublished events per shard, however many there are. In the order of
+# that index: for any one row a planner that takes most events for unpublished would read the table,
+# and find the published ones first.
 _SHARDS = f"""
 select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
   select 1 from events e where e.shard between s.n and s.n and e.published_at is null order by e.shard, e.id limit 1) waiting"""
-# A range of one shard: with an equality the primary key is in this order, too, and all that was published lies before what waits.
+# A range of one shard: with an equality the primary key is in this order, too, and all published
+# events come before the unpublished ones.
 _NEXT = """
 select id, type, subject, execution_id, from_seq, to_seq, data, at, (opsjobs_now() - at > interval '1 hour') as stale from events
 where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
 _MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
 
-# By their keys, which are known first: a join might read the table.
+# By their keys, which are determined first: a join might read the table.
 _DELETE_PUBLISHED = """
 delete from events where id = any(array(
   select id from events where published_at < (select opsjobs_now()) - interval '1 day' order by published_at limit %s)) returning 1"""
 
-# The oldest of each shard are looked at: while Redis is away, millions wait behind them. By a range of one shard, so that only the
-# index of what waits is in this order: with an equality, the primary key is, too, and all that was published lies before them.
+# The oldest of each shard are looked at: while Redis is down, millions wait behind them. By a range
+# of one shard, so that only the index of unpublished events is in this order: with an equality, the
+# primary key is, too, and all published events come before them.
 _DELETE_UNPUBLISHED = f"""
 delete from events where id = any(array(
   select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
@@ -64,31 +71,35 @@ delete from events where id = any(array(
 
 
 class Outbox:
-    """What waits to be told. Two relays on one shard would break the order, so a shard has one at a time."""
+    """Events that wait for their publication.
+
+    Two publishers on one shard would break the order, so a shard has one at a time.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def find_shards(self) -> Sequence[int]:
-        """The shards where something waits."""
+        """Return the shards that have unpublished events."""
         return [row["shard"] for row in await self._database.fetch(_SHARDS)]
 
     @asynccontextmanager
     async def batch(self, shard: int, *, limit: int) -> AsyncIterator[tuple[list[OutboxEvent], list[int]]]:
-        """The oldest facts of a shard, and a list for the ids of those that were told: they are marked at the end.
+        """Yield the oldest events of a shard, and a list for the ids of those published.
 
-        Nothing at all where another relay holds the shard. The caller keeps the block under 10 s.
+        The listed events are marked at the end of the block. Yields no events if another publisher
+        holds the shard. The caller keeps the block under 10 s.
         """
-        told: list[int] = []
+        published: list[int] = []
         async with self._database.transaction() as connection:
             await connection.execute("set local idle_in_transaction_session_timeout = '10s'")
             locked = await (await connection.execute("select pg_try_advisory_xact_lock(%s) as ours", [_LOCK + shard])).fetchone()
             if locked is None or not locked["ours"]:
-                yield [], told
+                yield [], published
                 return
             rows = await (await connection.execute(_NEXT, {"shard": shard, "limit": limit})).fetchall()
-            yield [OutboxEvent(**row) for row in rows], told
-            await connection.execute(_MARK, [told])
+            yield [OutboxEvent(**row) for row in rows], published
+            await connection.execute(_MARK, [published])
 
     async def delete_old(self) -> int:
         """Delete some events published over a day ago, or unpublished for a week; return how many."""

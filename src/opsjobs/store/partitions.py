@@ -1,4 +1,7 @@
-"""The partitions of the execution log: one a day, made ahead; rows that found none are moved to one of their own."""
+"""Daily partitions of the execution log, created ahead.
+
+Rows that had no partition are moved to a new one.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from psycopg import errors
 from opsjobs.store.transaction import Database
 
 DAYS_AHEAD = 14
-# A reader of the log holds up the attaching, and the attaching holds up readers that come later: for so long at most.
+# A reader of the log delays attaching a partition, and attaching delays later readers: for this
+# long at most.
 LOCK_WAIT_MS = 200
-# For moving the rows of a day. Only writers of that day wait meanwhile.
+# Time limit for moving the rows of a day. Only writers of that day wait in the meantime.
 MOVE_SECONDS = 600
 
 WANTED = "select day from opsjobs_wanted_partitions(%(ahead)s) as day"
@@ -20,17 +24,23 @@ MAKE = "select opsjobs_make_partition(%(day)s) as made"
 
 
 class Partitions:
-    """Each day is a transaction of its own, so that one which fails keeps none of the others."""
+    """Creates partitions, each in a transaction of its own, so that a failure stops no other."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def wanted(self) -> Sequence[date]:
-        """Return the days without a partition: today and those ahead, then days whose rows are in the default partition."""
+    async def find_missing(self) -> Sequence[date]:
+        """Return the days without a partition.
+
+        Today and the days ahead, then days whose rows are in the default partition.
+        """
         return [row["day"] for row in await self._database.fetch(WANTED, {"ahead": DAYS_AHEAD})]
 
     async def make(self, day: date) -> bool:
-        """Make the partition of the day, with its rows from the default partition. False if the log is in use: try again later."""
+        """Create the partition of a day, and move its rows from the default partition.
+
+        Returns False if the log is in use: try again later.
+        """
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(f"set local lock_timeout = '{LOCK_WAIT_MS}ms'")

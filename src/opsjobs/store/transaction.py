@@ -1,4 +1,4 @@
-"""The one way to PostgreSQL: a bounded pool, and transactions that a verb opens itself."""
+"""Access to PostgreSQL: a bounded pool of connections, and transactions."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
 
 RETRIES_MAX = 5
-# How long a connection that was just used is taken to be alive.
+# For this long after its last use a connection is assumed to be alive.
 TRUSTED_SECONDS = 1.0
-# How long a caller waits for a connection, whether the pool is busy or the database away.
+# Deadline for getting a connection, whether the pool is busy or the database unavailable.
 WAIT_SECONDS = 10.0
-# Statements that a connection has run so often are prepared.
+# A statement is prepared once a connection has run it this often.
 PREPARED_AFTER = 5
-# What a pooler answers that does not keep the prepared statements of its clients apart.
+# Errors of a pooler that does not keep the prepared statements of its clients apart.
 _NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """Where the database is and how many connections one process may hold."""
+    """The address of the database, and the limit of connections per process."""
 
     url: str
     connections: int = 8
@@ -63,7 +63,7 @@ async def _used(connection: DatabaseConnection) -> None:
 
 
 class Database:
-    """A pool of connections; every verb of the store takes its transaction from here."""
+    """A pool of connections; every operation of the store gets its transaction here."""
 
     def __init__(self, options: DatabaseOptions, *, on_retry: Callable[[], None] | None = None) -> None:
         self.options = options
@@ -80,12 +80,16 @@ class Database:
             kwargs={"redial": self._redial},
             connection_class=PoolConnection,
             reset=_used,
-            # While the database is away each missing connection keeps one busy; returns need one, too.
+            # While the database is unavailable each missing connection occupies a pool worker;
+            # returning connections requires one, too.
             num_workers=options.connections + 2,
         )
 
     async def open(self) -> None:
-        """Start the pool; connections come when they are needed, so a database that is down is no error here."""
+        """Start the pool.
+
+        Connections are made on demand, so a database that is down is no error here.
+        """
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
@@ -103,7 +107,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[DatabaseConnection]:
-        """A connection in autocommit, for a single read. Raises Unavailable."""
+        """Return a connection in autocommit, for a single read. Raises Unavailable."""
         connection = await self._take()
         try:
             async with connection:
@@ -125,7 +129,8 @@ class Database:
                 raise Unavailable(f"PostgreSQL: no connection within {WAIT_SECONDS:.0f} s: {reason}") from None
             except psycopg.OperationalError as closed:
                 raise Unavailable(f"PostgreSQL: {closed}") from closed
-            # Workers repeat what fails, so they save the question; what was closed meanwhile is seen without one.
+            # Workers retry failures, so they skip the check; a connection closed in the meantime is
+            # detected without it.
             ask = not self.options.hot_verbs and time.monotonic() - connection.idle_since > TRUSTED_SECONDS
             try:
                 works = await connection.is_alive(ask=ask)
@@ -145,23 +150,29 @@ class Database:
                 log.warning(
                     "prepared_statements_off", reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)"
                 )
-            self._prepared_after = None  # those that are at work beside this one may still find out for themselves
+            self._prepared_after = None  # connections in use at the same time may still fail once themselves
             return Unavailable(f"the pooler lost a prepared statement: {error}")
         return as_unavailable(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[DatabaseConnection]:
-        """One transaction: committed at the end of the block, rolled back by an exception. Raises Unavailable."""
+        """Return a connection in a transaction.
+
+        It is committed at the end of the block, and rolled back by an exception. Raises
+        Unavailable.
+        """
         async with self.connection() as connection, connection.transaction():
             await connection.apply_transaction_limits()
             yield connection
 
     @asynccontextmanager
     async def manual_transaction(self) -> AsyncIterator[DatabaseConnection]:
-        """A connection on which the block itself calls `begin` and sends "commit", so that it can pipeline them with the rest.
+        """Return a connection on which the block itself calls `begin` and sends "commit".
 
-        What is still open at the end of the block is rolled back. Where a statement fails, the connection is closed: of statements
-        that a failed pipeline has skipped psycopg believes that they are prepared, so that every later one would fail, too.
+        So they can be pipelined with the rest. A transaction that is open at the end of the block
+        is rolled back. If a statement fails, the connection is closed: psycopg believes that
+        statements skipped by a failed pipeline are prepared, so that every later one would fail,
+        too.
         """
         async with self.connection() as connection:
             try:
@@ -176,19 +187,25 @@ class Database:
 
     @asynccontextmanager
     async def pipelined(self) -> AsyncIterator[DatabaseConnection]:
-        """One transaction whose statements are all sent before any answer is awaited.
+        """Return a connection in a transaction whose statements are sent at once.
 
-        Between a lock and the commit there is then no round trip. Read a cursor's rows after the block: within it that waits for
-        them, and for all that was sent before. A statement that fails is told by what is awaited next, or by the end of the block.
+        No answer is awaited before the end of the block, so there is no round trip between a lock
+        and the commit. Read a cursor's rows after the block: within it, that waits for them and for
+        everything sent before. A failed statement raises at the next wait, or at the end of the
+        block.
         """
-        # Begin and commit are statements like the others: psycopg's own transaction waits for an answer before it commits.
+        # Begin and commit are sent as statements: psycopg's own transaction waits for an answer
+        # before it commits.
         async with self.manual_transaction() as connection, connection.pipeline():
             await connection.begin()
             yield connection
             await connection.execute("commit")
 
     async def retry(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """The verb's answer, run again where PostgreSQL broke a deadlock by ending it; at most 5 times."""
+        """Return the operation's result; retry it at most 5 times after a deadlock.
+
+        PostgreSQL breaks a deadlock by ending one of its transactions.
+        """
         for attempt in range(RETRIES_MAX):
             try:
                 return await verb()
@@ -199,11 +216,11 @@ class Database:
         return await verb()
 
     async def fetch(self, query: str, parameters: Any = None) -> list[DictRow]:
-        """All rows of one read; the caller bounds their number in the query."""
+        """Return all rows of one read; the caller bounds their number in the query."""
         async with self.connection() as connection:
             return await (await connection.execute(query, parameters)).fetchall()
 
     async def fetch_one(self, query: str, parameters: Any = None) -> DictRow | None:
-        """The first row of one read, or None."""
+        """Return the first row of one read, or None."""
         async with self.connection() as connection:
             return await (await connection.execute(query, parameters)).fetchone()

@@ -1,9 +1,10 @@
-"""Admission: which waiting runs are ready now, and in which turn they are claimed.
+"""Admission: which waiting runs are ready, and in which turn they are claimed.
 
-Always run under the locks of the executions named. Ready + running of an execution stay within its window; the i-th
-ready run of an execution stands in the i-th round from now, so that a small execution beside a large one is served in
-the next rounds, in proportion to priority (10-ledger.md rule 6). Only the open waves are admitted; of a halted execution
-only what was claimed before; nothing while a name that it asked for is another's.
+Always runs under the locks of the executions. The ready and running runs of an execution stay
+within its window. The i-th ready run of an execution gets the i-th turn from now, so that a small
+execution beside a large one is served within the next turns, in proportion to priority
+(10-ledger.md rule 6). Only runs of open waves are admitted; of a halted execution only runs that
+were claimed before; no run while the execution waits for an exclusive name.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from opsjobs.store.transaction import Database
 
 LOCK = "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
 
-# Runs that one statement makes ready at most: the rest is for the next one, so that no commit takes seconds.
+# Limit of runs that one statement makes ready, so that no commit takes seconds.
 ADMIT_ROWS = 1_000
 
-# 2520 is divisible by 1 to 10: a turn's step is a whole number for every priority.
+# 2520 is divisible by 1 to 10, so the step of a turn is a whole number for every priority.
 STEP = 2520
 
 ADMIT = load_statement(__file__, "admit", step=STEP, admit_rows=ADMIT_ROWS)
 
-# Slots that became free: the first parked runs of those targets go back to admission.
+# After slots became free: send the first parked runs of those targets back to admission.
 UNPARK = """
 with free as (
   select target_id, slots - used as room from target_slots where target_id = any(%(targets)s::text[]) and slots > used
@@ -43,7 +44,10 @@ LOCK_SLOTS = "select 1 from target_slots where target_id = any(%(targets)s::text
 
 
 async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:
-    """`admit` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
+    """Call `admit` after a committed operation; a failure is ignored.
+
+    The operation is not repeated because of it; the reconciler admits these runs later.
+    """
     try:
         return await database.retry(lambda: admit(database, executions))
     except (Unavailable, psycopg.Error):
@@ -51,7 +55,10 @@ async def admit_after(database: Database, executions: Sequence[int]) -> dict[str
 
 
 async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
-    """Make runs of these executions ready as far as their windows allow, a part after another; says how many, by zone."""
+    """Make runs of these executions ready, within their windows; return how many, by zone.
+
+    One transaction admits at most ADMIT_ROWS runs; the rest follows in the next ones.
+    """
     counts: dict[str, int] = {}
     while executions:
         async with database.pipelined() as connection:
@@ -65,5 +72,5 @@ async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]
 
 
 def may_admit_more(counts: Mapping[str, int]) -> bool:
-    """Return whether one ADMIT made as many runs ready as it may, so that more may be left."""
+    """Return True if one ADMIT reached its limit of rows, so that more runs may be left."""
     return sum(counts.values()) >= ADMIT_ROWS

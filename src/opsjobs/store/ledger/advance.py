@@ -1,7 +1,9 @@
-"""Advance: what a watched execution does next, judged under its lock after whatever moved its runs.
+"""Advance watched executions: open barriers and waves, halt or pause after failures.
 
-A barrier opens when every run of the wave that has not ended stands at one. More failures than the policy allows halt the
-execution, or pause it; a wave that has ended opens the next one, unless its gate asks a person (10-ledger.md rules 1 to 4).
+Runs under the lock of the execution, after any of its runs has moved. A barrier opens when every
+run of the wave that has not ended waits at one. More failures than the policy allows halt or pause
+the execution. A wave that has ended opens the next one, unless its gate requires a confirmation
+(10-ledger.md rules 1 to 4).
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 FAILURES = "(e.failed + e.unreachable + e.timeout + e.blocked + e.lost + e.dead)"
-# Only of an open wave the runs move, so what waits beyond it is all that waits: then the wave has ended.
+# Only runs of open waves move; if all waiting runs are beyond the open waves, the wave has ended.
 WAVE_OVER = "(e.ready + e.running = 0 and e.waiting <= e.total - e.open_until)"
 
 _ADVANCE = load_statement(__file__, "advance", failures=FAILURES, wave_over=WAVE_OVER, check_key=f"'{CHECK_KEY}'")
 
-# A child's end is what a run of its parent waits for, alone or beside something else that is due at its hour.
+# Wake runs of a parent that wait for the end of a child, alone or beside a timer or a back-off.
 _WAKE_PARENTS = """
 with over as materialized (
   select c.uuid::text as name, s.parent_id from job_executions c join execution_specs s on s.execution_id = c.id
@@ -46,27 +48,33 @@ where r.id = any(array(select id from due)) returning r.execution_id"""
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What came of it: executions that were halted, those that may admit more now, and how many runs were made ready, by zone."""
+    """The outcome of an advance."""
 
     halted: Sequence[int] = ()
+    """Executions that were halted."""
     others: Sequence[int] = ()
+    """Executions that may admit more runs now."""
     admitted: Mapping[str, int] | None = None
+    """Counts of runs that became ready, by zone."""
 
 
 class Advance:
-    """The statements of one look, sent within the caller's pipeline and under its locks; read once that is through."""
+    """The statements of one advance.
+
+    They are sent within the caller's pipeline and under its locks, and read after the pipeline.
+    """
 
     def __init__(self, executions: Sequence[int]) -> None:
         self._executions = list(executions)
         self._answers: list[AsyncCursor[DictRow]] = []
 
     async def send(self, connection: Connection) -> None:
-        """Judge, admit what that opened, and tell parents and those who wait for names of what has ended."""
+        """Send the statements: advance, admit, wake parents, grant exclusive names."""
         for statement in (_ADVANCE, ADMIT, _WAKE_PARENTS, GRANT_AFTER_END) if self._executions else ():
             self._answers.append(await connection.execute(statement, {"executions": self._executions}))
 
     async def read(self) -> Advanced:
-        """What the statements came to."""
+        """Return the outcome of the statements."""
         if not self._answers:
             return Advanced()
         decided, admitted, woken, granted = [await answer.fetchall() for answer in self._answers]
@@ -80,6 +88,6 @@ class Advance:
 
 
 def sum_by_zone(*counts: Mapping[str, Any] | None) -> dict[str, int]:
-    """Runs made ready by zone, in all."""
+    """Add up counts of ready runs by zone."""
     given = [count for count in counts if count]
     return {zone: sum(count.get(zone, 0) for count in given) for zone in {zone for count in given for zone in count}}

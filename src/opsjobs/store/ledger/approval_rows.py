@@ -1,4 +1,4 @@
-"""Rows of approvals as they are read and told of."""
+"""Read rows of approvals, publish their events, and find the authors of an execution."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 
 
 async def load_approval(connection: Connection, approval_id: int) -> Approval:
-    """One that is there, as this transaction sees it."""
+    """Return an existing approval as this transaction sees it."""
     row = await (await connection.execute(f"{APPROVAL} where a.id = %s", [approval_id])).fetchone()
     assert row is not None
     return parse_approval(row)
 
 
 def parse_approval(row: Mapping[str, Any]) -> Approval:
-    """From a row of APPROVAL."""
+    """Return the approval of a row of APPROVAL."""
     kept = {
         **{name: value for name, value in row.items() if name != "labels"},
         "uuid": str(row["uuid"]),
@@ -43,12 +43,12 @@ def parse_approval(row: Mapping[str, Any]) -> Approval:
 
 
 def parse_requester(name: str, stored: Mapping[str, Any] | None) -> Requester:
-    """Who asked, as far as that was kept."""
+    """Return the requester, as far as it was stored."""
     return Requester(**stored) if stored is not None else Requester(name)
 
 
 async def append_approval_event(connection: Connection, event: EventType, approval: Approval) -> None:
-    """Put its event into the outbox."""
+    """Append the event of an approval to the outbox."""
     await append_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)
 
 
@@ -56,7 +56,10 @@ _WROTE = load_statement(__file__, "authors")
 
 
 async def load_authors(connection: Connection, execution_id: int) -> list[Author]:
-    """All of them, at most 1,000; what a release before this one has stored names them without the person behind them."""
+    """Return all authors of what an execution runs, at most 1,000.
+
+    Versions stored by the previous release name an author without the person behind it.
+    """
     rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
     return [_author(row) for row in rows]
 

@@ -1,6 +1,7 @@
-"""Approvals: asked by the first run that comes to one or by a launch, decided by people or by time, each under its execution's lock.
+"""Approvals: requested by a run or by a launch, decided by people or by time.
 
-Who waits is woken, or ended. An approval counts different people; what was asked about is bound to it by a hash.
+Each change happens under the lock of the execution. Runs that wait for an approval are woken or
+ended. An approval counts different people, and its subject is bound to it by a hash.
 """
 
 from __future__ import annotations
@@ -29,18 +30,17 @@ from opsjobs.store.transaction import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What somebody says to an approval. `hash`: of what he saw, which has to be what was asked about (None: he does not say).
-
-    `override`: alone, whoever asked and however many are needed; takes safety:override and a reason. `requester`: who asked, where
-    that was not kept when it was asked.
-    """
+    """A decision on an approval."""
 
     principal: Principal
     approve: bool
     reason: str | None = None
     hash: str | None = None
+    """The hash of the subject that the principal saw, which must match; None if not given."""
     override: bool = False
+    """Decide alone, however many approvals are needed. Requires safety:override and a reason."""
     requester: Requester | None = None
+    """The requester, if none was stored with the request."""
 
 
 _ASK = """
@@ -49,28 +49,29 @@ values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(se
         %(users)s::text[], %(hash)s, %(salt)s)
 on conflict (execution_id, action) do nothing returning id"""
 _ASKED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
-_STANDS = """
+_STATE = """
 select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels, a.expires_at <= opsjobs_now() as late
 from approvals a join job_executions e on e.id = a.execution_id join execution_specs s on s.execution_id = e.id where a.id = %s"""
-# Who has approved may think again and reject; nobody counts twice.
-_SAY = """
+# An approver may change the decision to a rejection; no person counts twice.
+_DECIDE = """
 insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, decider, approve, overridden, reason)
 values (%(id)s, %(person)s, %(by)s, %(kind)s, %(decider)s, %(approve)s, %(override)s, %(reason)s)
 on conflict (approval_id, person) do update set approve = excluded.approve, overridden = excluded.overridden,
   reason = excluded.reason, at = excluded.at
 where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
-_APPROVED = "select decided_by, decider from approval_decisions where approval_id = %s and approve order by at, person"
-_SAID = "select count(*) as n from approval_decisions where approval_id = %s and approve"
+_APPROVERS = "select decided_by, decider from approval_decisions where approval_id = %s and approve order by at, person"
+_COUNT_APPROVALS = "select count(*) as n from approval_decisions where approval_id = %s and approve"
 _SETTLE = """
 update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s, reason = %(reason)s
 where id = %(id)s and status = 'pending'"""
 _EXPIRED = """
 select id from approvals where status = 'pending' and expires_at <= (select opsjobs_now()) order by expires_at limit %s"""
-_LEFT_OVER = """
+_CANCEL_LEFT_OVER = """
 update approvals a set status = 'cancelled', decided_at = opsjobs_now(), reason = 'the execution has ended'
 from job_executions e where a.status = 'pending' and e.id = a.execution_id and e.finished_at is not null returning a.id"""
-# Decided, but not begun: refused, and whoever was to end it has died; or answered by a release that knew of no launches.
-_UNENDED = """
+# Decided, but not started: the launch was refused and the process that had to end it died, or a
+# release without launch approvals answered.
+_NOT_ENDED = """
 select e.id, a.id as approval from job_executions e left join approvals a on a.execution_id = e.id and a.kind = 'launch'
 where e.finished_at is null and e.status = 'pending_approval' and not e.cancelling and a.status is distinct from 'pending'
 order by e.id limit %s"""
@@ -85,7 +86,7 @@ async def request_approval(
     hash_: str | None = None,
     salt: bytes | None = None,
 ) -> Approval:
-    """The approval of this action in this execution: asked now, or as it stands since it was asked."""
+    """Return the approval of an action of an execution; request it if it does not exist."""
     asked = {
         "execution": execution_id,
         "action": action,
@@ -109,15 +110,16 @@ async def request_approval(
 
 
 async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approval:
-    """Count what somebody says; with the last word that it takes, what waits for it goes on, begins, or ends.
+    """Record a decision; once enough are in, waiting runs continue, start or end.
 
-    Raises NotFound, Conflict (decided, late, changed, said before, cannot begin), Forbidden and Invalid (model/approval).
+    Raises NotFound, Conflict (decided, late, changed, already approved, cannot start), Forbidden
+    and Invalid (model/approval).
     """
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         approval = await load_approval(connection, approval_id)
-        stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
+        stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
         assert stands is not None
         authors: Sequence[Author] = ()
         approvers: Sequence[Requester] = ()
@@ -125,31 +127,34 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
             authors = await load_authors(connection, execution_id)
             approvers = await _approvers(connection, approval_id)
         _check(approval, stands, ruling, authors, approvers)
-        await _say(connection, approval, ruling)
-        status = await _counted(connection, approval, ruling)
+        await _record_decision(connection, approval, ruling)
+        status = await _final_status(connection, approval, ruling)
         if status is not None:
             by = ruling.principal.name
-            approval = await _settled(connection, approval, status, by=by, reason=ruling.reason)
+            approval = await _settle(connection, approval, status, by=by, reason=ruling.reason)
         else:
             approval = await load_approval(connection, approval_id)
-        await _record(connection, approval, stands["job_name"], ruling)
+        await _audit(connection, approval, stands["job_name"], ruling)
     if not approval.status.pending:
-        await database.retry(lambda: _answer(database, approval))
+        await database.retry(lambda: _apply(database, approval))
     return approval
 
 
 async def expire_changed(database: Database, approval_id: int) -> None:
-    """Close one whose execution would not do any more what was asked about. Raises Conflict where it is decided."""
+    """Close an approval whose execution would do something else than was approved.
+
+    Raises Conflict if it is decided already.
+    """
     await _close(database, approval_id, "what would run has changed since it was asked", late=False)
 
 
 async def expire(database: Database, limit: int) -> int:
-    """Close what nobody decided in time, and what its execution did not wait for; says how many there were."""
-    left_over = await database.fetch(_LEFT_OVER)
+    """Close overdue approvals, and those whose execution has ended; return how many."""
+    left_over = await database.fetch(_CANCEL_LEFT_OVER)
 
     async def close(approval_id: int) -> int:
-        with suppress(Conflict):  # somebody did decide, at the last moment
-            await _close(database, approval_id, "nobody decided in time", late=True)
+        with suppress(Conflict):  # it was decided at the last moment
+            await _close(database, approval_id, "it expired before it was decided", late=True)
         return 1
 
     due = [row["id"] for row in await database.fetch(_EXPIRED, [limit])]
@@ -157,7 +162,7 @@ async def expire(database: Database, limit: int) -> int:
 
 
 async def end_unbegun(database: Database, limit: int) -> int:
-    """End executions whose launch was refused and that are still there; says how many."""
+    """End executions whose launch was refused and that are still open; return how many."""
 
     async def end(execution_id: int) -> int:
         approval = None
@@ -167,12 +172,12 @@ async def end_unbegun(database: Database, limit: int) -> int:
         await end_waiting(database, execution_id, _refusal(approval, RunStatus.SKIPPED))
         return 1
 
-    asked = {row["id"]: row["approval"] for row in await database.fetch(_UNENDED, [limit])}
+    asked = {row["id"]: row["approval"] for row in await database.fetch(_NOT_ENDED, [limit])}
     return await for_each(database, list(asked), end)
 
 
 async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:
-    rows = await (await connection.execute(_APPROVED, [approval_id])).fetchall()
+    rows = await (await connection.execute(_APPROVERS, [approval_id])).fetchall()
     return [parse_requester(row["decided_by"], row["decider"]) for row in rows]
 
 
@@ -198,7 +203,7 @@ def _check(
     approval.check(ruling.principal, requester, **said, authors=authors, approvers=approvers, labels=stands["labels"] or {})
 
 
-async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> None:
+async def _record_decision(connection: Connection, approval: Approval, ruling: Ruling) -> None:
     principal = ruling.principal
     said = {
         "id": approval.id,
@@ -210,21 +215,23 @@ async def _say(connection: Connection, approval: Approval, ruling: Ruling) -> No
         "override": ruling.override,
         "reason": ruling.reason,
     }
-    if await (await connection.execute(_SAY, said)).fetchone() is None:
-        detail = f"{principal.name} has approved already, and nobody counts twice: {approval.needed} different people have to."
+    if await (await connection.execute(_DECIDE, said)).fetchone() is None:
+        detail = f"{principal.name} has approved already: {approval.needed} different people have to approve."
         raise Conflict("approved_already", detail)
 
 
-async def _counted(connection: Connection, approval: Approval, ruling: Ruling) -> ApprovalStatus | None:
+async def _final_status(connection: Connection, approval: Approval, ruling: Ruling) -> ApprovalStatus | None:
     if not ruling.approve:
         return ApprovalStatus.REJECTED
-    row = await (await connection.execute(_SAID, [approval.id])).fetchone()
+    row = await (await connection.execute(_COUNT_APPROVALS, [approval.id])).fetchone()
     assert row is not None
     return ApprovalStatus.APPROVED if ruling.override or row["n"] >= approval.needed else None
 
 
-async def _record(connection: Connection, approval: Approval, job_name: str, ruling: Ruling) -> None:
-    verb = "overridden" if ruling.override else "approved" if ruling.approve else "rejected"
+async def _audit(connection: Connection, approval: Approval, job_name: str, ruling: Ruling) -> None:
+    verb = "approved" if ruling.approve else "rejected"
+    if ruling.override:
+        verb = "overridden"
     after = {"execution": approval.execution_id, "status": approval.status.value, "hash": approval.hash}
     await audit.record(connection, f"approval.{verb}", "approval", approval.id, job_name, after=after, reason=ruling.reason)
 
@@ -234,18 +241,18 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         approval = await load_approval(connection, approval_id)
-        stands = await (await connection.execute(_STANDS, [approval_id])).fetchone()
+        stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
         assert stands is not None
         if not approval.status.pending or (late and not stands["late"]):
             raise Conflict("approval_decided", f"Approval {approval_id} is decided already: see how in GET /approvals.")
-        approval = await _settled(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
-    await database.retry(lambda: _answer(database, approval))
+        approval = await _settle(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
+    await database.retry(lambda: _apply(database, approval))
 
 
-async def _settled(
+async def _settle(
     connection: Connection, approval: Approval, status: ApprovalStatus, *, by: str | None, reason: str | None
 ) -> Approval:
-    """With its status and its event, and an approved launch begun: in one transaction."""
+    """Write the status of an approval and its event, and start an approved launch."""
     await connection.execute(_SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason})
     if approval.kind is ApprovalKind.LAUNCH and status is ApprovalStatus.APPROVED:
         await begin(connection, approval)
@@ -267,8 +274,11 @@ async def _execution_of(database: Database, approval_id: int) -> int:
     return execution_id
 
 
-async def _answer(database: Database, approval: Approval) -> None:
-    """What follows of it. Should this process die first, the reconciler does it, and the runs see the answer."""
+async def _apply(database: Database, approval: Approval) -> None:
+    """End or wake the runs that waited for the approval.
+
+    If this process dies first, the reconciler does it, and the runs read the answer.
+    """
     if approval.kind is ApprovalKind.LAUNCH:
         if approval.status is not ApprovalStatus.APPROVED:
             await end_waiting(database, approval.execution_id, _refusal(approval, RunStatus.SKIPPED))
@@ -280,7 +290,7 @@ async def _answer(database: Database, approval: Approval) -> None:
 
 def _refusal(approval: Approval | None, status: RunStatus) -> Ending:
     if approval is None:
-        return Ending(status, ErrorCode.CANCELLED, "nobody was asked whether it may begin")
+        return Ending(status, ErrorCode.CANCELLED, "no approval of its start was requested")
     who = f"by {approval.decided_by}" if approval.decided_by else "without a decision"
     why = f": {approval.reason}" if approval.reason else ""
     what = f"the approval {approval.action!r}" if approval.kind is ApprovalKind.ACTION else "the execution"

@@ -1,4 +1,7 @@
-"""End what waits: by a cancel, a deadline, a refusal, or because the execution was halted. Workers stop what runs."""
+"""End waiting runs after a cancel, a deadline, a refusal or a halt.
+
+Workers stop running runs themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,20 @@ from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
-# A round that skipped rows (a claim holds them right now) is repeated; each round ends at most this many.
+# Limit of runs that one round ends. A round that skipped rows (locked by a claim) is repeated.
 ROUND_RUNS = 2_000
 MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why waiting runs end, and as what. `begun`: the words for a run of which something was performed already."""
+    """The status with which waiting runs end, and the reason."""
 
     status: RunStatus
     code: ErrorCode
     message: str
     begun: str | None = None
+    """The message for a run that has performed an action; what it waited for is appended."""
 
 
 CANCELLED = Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, "cancelled before it was started", "cancelled while it waited for ")
@@ -41,9 +45,9 @@ EXPIRED = Ending(
     "the execution's timeout passed while it waited for ",
 )
 
-_ASK = """
+_REQUEST = """
 update job_executions set cancelling = true where id = %(id)s and finished_at is null"""
-_ASKED_BY = """
+_REQUESTED_BY = """
 update execution_specs set cancelled_by = %(by)s, cancel_reason = %(reason)s where execution_id = %(id)s and cancelled_by is null"""
 
 # Which waiting runs are ended, as a condition on their rows `r`.
@@ -78,7 +82,10 @@ where s.parent_id = %s and s.triggered_by = 'workflow' and e.finished_at is null
 
 
 async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
-    """Set the flag and end what waits. Asked again while it is running: the same. Raises Conflict once it has ended."""
+    """Request the cancel of an execution, and end its waiting runs.
+
+    Repeated calls change nothing while it is running. Raises Conflict once it has ended.
+    """
     asked = {"id": execution_id, "by": by, "reason": reason}
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
@@ -89,31 +96,34 @@ async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: 
             raise NotFound.of("execution", execution_id)
         if row["finished_at"] is not None:
             raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
-        await connection.execute(_ASK, asked)
-        await connection.execute(_ASKED_BY, asked)
+        await connection.execute(_REQUEST, asked)
+        await connection.execute(_REQUESTED_BY, asked)
         await audit.record(connection, "execution.cancelled", "execution", execution_id, reason=reason)
     await end_waiting(database, execution_id, CANCELLED)
     await cancel_children(database, execution_id, "the execution that it is part of was cancelled")
 
 
 async def cancel_children(database: Database, execution_id: int, reason: str) -> int:
-    """Cancel the executions that runs of this one launched and wait for; says how many."""
+    """Cancel the executions that runs of this one launched and wait for; return how many."""
     children = await database.fetch(_CHILDREN, [execution_id])
     for child in children:
-        with contextlib.suppress(Conflict, NotFound):  # it has ended meanwhile
+        with contextlib.suppress(Conflict, NotFound):  # it has ended in the meantime
             await database.retry(partial(ask_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
     return len(children)
 
 
 async def skip_after(database: Database, executions: Sequence[int]) -> None:
-    """`skip_halted` for a verb that is committed already: what fails here repeats nothing, and the reconciler makes up for it."""
+    """Call `skip_halted` after a committed operation; a failure is ignored.
+
+    The operation is not repeated because of it; the reconciler skips these runs later.
+    """
     for execution_id in executions:
         with contextlib.suppress(Unavailable, psycopg.Error):
             await database.retry(partial(skip_halted, database, execution_id))
 
 
 async def skip_halted(database: Database, execution_id: int) -> int:
-    """Skip every run of a halted execution that has not begun; says how many."""
+    """Skip every run of a halted execution that has not begun; return how many."""
     row = await database.fetch_one(_HALTED, [execution_id])
     why = row["halt_reason"] if row else None
     ending = Ending(RunStatus.SKIPPED, ErrorCode.CANCELLED, f"skipped, because the execution was stopped: {why}")
@@ -121,12 +131,12 @@ async def skip_halted(database: Database, execution_id: int) -> int:
 
 
 async def end_waiting(database: Database, execution_id: int, ending: Ending) -> int:
-    """End every waiting run of the execution, whatever it waits for; says how many."""
+    """End every waiting run of the execution, whatever it waits for; return how many."""
     return await _end(database, execution_id, ending, _ALL)
 
 
 async def end_refused(database: Database, execution_id: int, ending: Ending, action: str) -> int:
-    """End the runs that wait for the approval of this action; says how many."""
+    """End the runs that wait for the approval of this action; return how many."""
     return await _end(database, execution_id, ending, _REFUSED, awaits=action)
 
 

@@ -25,17 +25,7 @@ from opsjobs.store.transaction import Database
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A run that this worker may write for, as long as owner and fence stand.
-
-    `taken_over`: another worker, now buried, held it before, and its command may have been started: in the store of `identity`
-    alone (None: nowhere yet), or, where `direct`, outside any store. Of a fresh claim `identity` is what is known of the target.
-    `claims`: how many workers in a row have died while they had it, without a sign of life of its own.
-    `age_seconds`: of the first claim since it waited last; nothing of it that has not ended was begun before that.
-    `seconds_left`: until the execution's deadline at the moment of the claim; None without one. `hold_seconds`: for so long an
-    unreachable target may still be waited for; None where it may not. `passed`: barriers that have opened for this run.
-    `watched`: its execution has waves, barriers, names or a parent, so that every move of it is looked after.
-    `contact_lost_at`: since when a worker before this one could not reach the machine.
-    """
+    """A run that this worker may write for, as long as owner and fence are unchanged."""
 
     id: int
     uuid: UUID
@@ -48,23 +38,33 @@ class Claimed:
     attempt: int
     turn: int
     seconds_left: float | None
+    """Until the execution's deadline, at the time of the claim; None without a deadline."""
     taken_over: bool = False
+    """True if another worker, now dead, held it before, and its command may have been started."""
     identity: SpoolIdentity | None = None
+    """The spool in which its command may have been started (None: not started yet).
+
+    Of a fresh claim: the last known spool of the target.
+    """
     direct: bool = False
+    """True if its command may have been started outside of any spool."""
     hold_seconds: float | None = None
+    """For this long an unreachable target may still be waited for; None if it may not."""
     passed: frozenset[str] = frozenset()
+    """The barriers that have opened for this run."""
     watched: bool = False
+    """True if every move of it can move others: by waves, barriers, names or a parent."""
     age_seconds: float = 0.0
+    """Since the first claim after it last waited; none of its open actions began before that."""
     claims: int = 0
+    """Count of workers in a row that died while they had it, without a sign of life from it."""
     contact_lost_at: datetime | None = None
+    """Since when a worker before this one could not reach the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What an execution does; never changes, so a worker keeps it.
-
-    `pins`: what its machines were at its launch. `tags`: its job's. `total`: how many targets it has.
-    """
+    """The content of an execution. A spec never changes, so a worker caches it."""
 
     execution_id: int
     execution_uuid: UUID
@@ -78,17 +78,16 @@ class Spec:
     requested_by: str = ""
     requested_by_kind: IdentityKind = "api_key"
     pins: Pins = NO_PINS
+    """The fingerprints of its targets at its launch."""
     tags: Sequence[str] = ()
+    """The tags of its job."""
     total: int = 1
+    """The number of its targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is on record of one attempt at an action: how it ended or that it runs, and how far the log has come.
-
-    `identity`: the store that it may have been started in, `direct`: outside any; neither: as the run itself. `age_seconds`:
-    since its start. `again_seconds`: it is tried again, so long from now. `inherited_from`: the execution that did it.
-    """
+    """The recorded state of one attempt at an action, and how far its log has come."""
 
     action: str
     attempt: int
@@ -100,37 +99,44 @@ class Progress:
     cancel_proof: CancelProof | None = None
     outputs: Mapping[str, Any] | None = None
     identity: SpoolIdentity | None = None
+    """The spool in which it may have been started; None: as the run itself, unless `direct`."""
     direct: bool = False
+    """True if it may have been started outside of any spool."""
     age_seconds: float = 0.0
+    """Since its start."""
     again_seconds: float | None = None
+    """Until its retry; None if it is not retried."""
     inherited_from: int | None = None
+    """The execution that performed it, if it was not this one."""
 
     @property
     def voided(self) -> bool:
-        """Whether it was kept from ever beginning, so that the next attempt is the first again."""
+        """Return True if it was kept from starting, so that the next attempt is the first again."""
         return self.status is RunStatus.SKIPPED and self.cancel_proof is not None
 
     @property
     def unknown(self) -> bool:
-        """Whether it perhaps runs still, in a store where it can be looked for."""
+        """Return True if it may still be running in a spool that can be asked for its outcome."""
         lost = self.status in (RunStatus.LOST, RunStatus.DEAD) or self.cancel_proof is CancelProof.UNREACHABLE
         return lost and self.identity is not None and not self.direct and self.inherited_from is None
 
 
-# In the place of a store's id: claimed, and started nowhere yet; which store the target has, nobody knows.
+# Instead of a spool id: claimed and not started yet; the spool of the target is not known.
 UNKNOWN = "unknown"
-# Runs that a worker takes up at a time because the ledger says that they are its own.
+# Limit of runs that a worker adopts at a time because the ledger says that they are its own.
 UNKNOWN_AT_MOST = 1_000
-# How the words begin that say for what a run is held on a target under maintenance.
+# Prefix of the reason why a run is held on a target under maintenance.
 MAINTENANCE = "maintenance"
 
-# The floor spares the walk over dead index entries below the smallest ready turn; the caller drops it once a second.
+# The floor avoids walking dead index entries below the smallest ready turn; the caller drops it
+# once a second.
 _CANDIDATES = """
 select id, execution_id, target_id, turn from target_runs
 where zone = %(zone)s and status = 'waiting' and waiting_for is null and turn >= %(floor)s
 order by turn, id limit %(limit)s for update skip locked"""
 
-# What a look without a floor has found is the floor of all who admit; a lower run only counts less than it might.
+# What a claim without a floor has found is the floor for all admissions; a lower run only gets a
+# later turn than it might.
 _WRITE_TURN = """
 insert into zone_turns as z (zone, turn) values (%(zone)s, %(turn)s)
 on conflict (zone) do update set turn = excluded.turn, written_at = excluded.written_at
@@ -167,19 +173,22 @@ left join job_versions v on v.job_id = e.job_id and v.version = e.job_version wh
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one claim brought. `more`: as many candidates as were asked for were seen, so others may find work, too."""
+    """The outcome of one claim."""
 
     runs: Sequence[Claimed]
     more: bool
+    """True if as many candidates as requested were seen, so that others may find work, too."""
     lowest_turn: int | None
+    """The lowest turn among the claimed runs."""
 
 
 async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
-    """Up to `limit` ready runs of the zone, now running under this owner."""
+    """Claim up to `limit` ready runs of the zone for this owner."""
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
-            # Planned with the limit known: a plan for any limit might sort all that waits instead of walking the index.
+            # Planned with the limit known: a plan for any limit might sort all waiting runs instead
+            # of walking the index.
             wanted = {"zone": zone, "floor": floor, "limit": limit}
             candidates = await connection.execute(_CANDIDATES, wanted, prepare=False)
         seen = await candidates.fetchall()
@@ -192,7 +201,7 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
             "owner": owner,
             "worker": worker,
         }
-        # From the lock to the commit there is no round trip.
+        # There is no round trip from the lock to the commit.
         async with connection.pipeline():
             await connection.execute(LOCK, named)
             await connection.execute(_LOCK_FREE_SLOTS, named)
@@ -201,29 +210,31 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
         rows = sorted(await decided.fetchall(), key=lambda row: (row["turn"], row["id"]))
     if not floor:
         await _write_turn(database, zone, seen[0]["turn"])
-    # What went back to waiting left room in its window.
+    # Runs that went back to waiting left room in the window of their execution.
     await admit_after(database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"}))
-    runs = [claimed(row) for row in rows if row["what"] == "claimed"]
+    runs = [parse_claimed(row) for row in rows if row["what"] == "claimed"]
     return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
 
 
 async def _write_turn(database: Database, zone: str, turn: int) -> None:
-    # The claim is committed already: what fails here only keeps admissions slower than they could be.
+    # The claim is committed already: a failure here only makes admissions slower than they could
+    # be.
     with suppress(Unavailable, psycopg.OperationalError):
         await database.fetch(f"{_WRITE_TURN} returning turn", {"zone": zone, "turn": turn})
 
 
 async def find_unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
-    """Return runs that this owner holds by the ledger without knowing it: a claim was committed and its answer was lost.
+    """Return runs that this owner holds in the ledger, but does not know of.
 
-    At most UNKNOWN_AT_MOST: if there are as many, there may be more.
+    Their claim was committed and its answer was lost. At most UNKNOWN_AT_MOST: if there are as
+    many, there may be more.
     """
     rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_AT_MOST})
-    return [claimed(row, taken_over=row["taken_over"]) for row in rows]
+    return [parse_claimed(row, taken_over=row["taken_over"]) for row in rows]
 
 
 async def load_specs(database: Database, execution_ids: Sequence[int]) -> dict[int, Spec]:
-    """What these executions do, by id."""
+    """Return the specs of these executions, by id."""
     rows = await database.fetch(_SPECS, [list(execution_ids)])
     return {row["execution_id"]: _spec(**row) for row in rows}
 
@@ -233,7 +244,7 @@ def _spec(*, target_versions: bytes | None, target_pins: bytes | None, **row: An
 
 
 async def load_progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
-    """What was recorded of these runs' actions before, in the order in which they began."""
+    """Return the recorded results of these runs' actions, in the order in which they began."""
     found: dict[int, list[Progress]] = {}
     for row in await database.fetch(_PROGRESS, [list(run_ids)]):
         found.setdefault(row["target_run_id"], []).append(_progress(row))
@@ -261,12 +272,13 @@ def _progress(row: Mapping[str, Any]) -> Progress:
     )
 
 
-def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
-    """From a row with the run's columns, and its execution's `log_day`, `seconds_left`, `hold_seconds` and `watched`.
+def parse_claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
+    """Return the run of a row that also has columns of its execution.
 
-    `age_seconds` and `contact_lost_at` where this is not the claim itself.
+    These are `log_day`, `seconds_left`, `hold_seconds` and `watched`, and `age_seconds` if this is
+    not the claim itself.
     """
-    known = row["boot_id"] is not None and row["store_id"] != DIRECT
+    has_spool = row["boot_id"] is not None and row["store_id"] != DIRECT
     return Claimed(
         id=row["id"],
         uuid=row["uuid"],
@@ -280,8 +292,8 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
         turn=row["turn"],
         seconds_left=row["seconds_left"],
         taken_over=taken_over,
-        identity=SpoolIdentity(row["store_id"], row["boot_id"]) if known else None,
-        # Without a word on any store: a worker of the release before started it, if anybody.
+        identity=SpoolIdentity(row["store_id"], row["boot_id"]) if has_spool else None,
+        # Without any spool: a worker of the previous release started it, if any did.
         direct=row["store_id"] in (None, DIRECT),
         hold_seconds=None if row["hold_seconds"] is None else max(row["hold_seconds"], 0.0),
         passed=frozenset(row["passed"] or ()),
@@ -292,15 +304,17 @@ def claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claimed:
     )
 
 
-# All of it is equality on the columns of execution_log_output, so that a generic plan reads the entries of one run: with an
-# `or` over two kinds of runs it read the whole log of the execution.
+# All conditions are equalities on the columns of execution_log_output, so that a generic plan reads
+# the entries of one run: with an `or` over two kinds of runs it read the whole log of the
+# execution.
 _STDOUT = """
 select start_offset, substring(data from 1 for %(limit)s - start_offset::int) as data from execution_log
 where log_day = %(day)s and execution_id = %(execution)s and target_run_id = %(run)s and event = 'output'
   and action = %(action)s and attempt = %(attempt)s and stream = 'stdout' and start_offset < %(limit)s
 order by seq"""
 
-# Of an inherited result the execution that did it knows the output, under a run and an attempt of its own.
+# The output of an inherited result is in the log of the execution that performed it, under a run
+# and an attempt of its own.
 _INHERITED = """
 select e.log_day, x.target_run_id, x.attempt, x.stdout_stored
 from job_execution_results x join target_runs r on r.id = x.target_run_id join job_executions e on e.id = x.execution_id
@@ -310,10 +324,7 @@ order by x.attempt desc limit 1"""
 
 
 async def read_stdout(database: Database, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
-    """Return the first bytes of it, without a gap, at most `max_bytes`.
-
-    Raises Gone if it was inherited from an execution whose log or row is no longer kept.
-    """
+    """Return the first bytes of an attempt's stdout without a gap, at most `max_bytes`."""
     if seen.inherited_from is not None:
         return await _inherited(database, run, seen, seen.inherited_from, max_bytes)
     own = {"day": run.log_day, "execution": run.execution_id, "run": run.id, "attempt": seen.attempt}

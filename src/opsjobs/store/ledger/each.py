@@ -1,4 +1,4 @@
-"""One after another: what fails for one execution keeps none of the others from being seen to."""
+"""Process items one by one, so that a failure of one does not keep back the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Key = TypeVar("Key")
 
 
 async def for_each(database: Database, keys: Sequence[Key], act: Callable[[Key], Awaitable[int]]) -> int:
-    """Call `act` with each key and return the sum; raise what the first one that failed has raised, once all are done.
+    """Call `act` with each key and return the sum of its results.
 
-    Ends at once if PostgreSQL is away: then so are the others.
+    Raises the first exception once all keys are done. Ends at once if PostgreSQL is unavailable,
+    because the others would fail as well.
     """
     done, failed = 0, list[Exception]()
     for key in keys:
@@ -32,7 +33,10 @@ async def for_each(database: Database, keys: Sequence[Key], act: Callable[[Key],
 
 
 async def admit_each(database: Database, executions: Sequence[int], at_once: int) -> int:
-    """`admit` for many executions, so many at once; if that fails, each of them by itself. Return how many runs were made ready."""
+    """Call `admit` for executions, `at_once` at a time; return how many runs became ready.
+
+    If a batch fails, each of its executions is admitted by itself.
+    """
 
     async def alone(execution_id: int) -> int:
         return sum((await admit(database, [execution_id])).values())

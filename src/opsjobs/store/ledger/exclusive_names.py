@@ -1,7 +1,8 @@
-"""Exclusive names: an execution that asks for some is queued until it has them all (10-ledger.md rule 19).
+"""Exclusive names: an execution that requests some is queued until it has all of them.
 
-They are granted all together and in launch order, never past an older request for the same name. A child execution has what its
-parents have, and passes all requests that are not granted: whoever waits may wait for its parents.
+Names are granted all together and in launch order, never before an older request for the same name
+(10-ledger.md rule 19). A child execution shares the names of its parents, and passes all requests
+that are not granted yet, because these may wait for its parents.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ select n.name, %(id)s, exists (select 1 from execution_specs where execution_id 
 from unnest(%(names)s::text[]) as n(name)
 where not exists (select 1 from line join exclusive_locks l on l.execution_id = line.id where l.name = n.name)"""
 
-# Whether a child that waits stands in a circle: who holds its names waits, or has children that wait, for one that cannot end
-# before the child has. A circle is closed by a child's request alone (who is given names has no children yet), and asked for
-# under the lock of the grant, so that two requests cannot close one together. With the first name and its holder.
+# Return a row if a waiting child is part of a lock cycle: a holder of one of its names waits, or
+# has children that wait, for a name that is not released before the child has ended. Only the
+# request of a child can close a cycle (an execution that is granted names has no children yet), and
+# it is checked under the lock of the grant, so that two requests cannot close one together. Returns
+# the first name and its holder.
 FIND_LOCK_CYCLE = """
 with recursive first as (
   select mine.name, held.execution_id as holder from exclusive_locks mine
@@ -38,9 +41,9 @@ with recursive first as (
 select name, holder from first
 where exists (select 1 from (select id from before limit 10000) bounded where id = %(id)s) order by name limit 1"""
 
-# Frees what ended executions held, and says which executions have all of theirs now.
+# Release the names of ended executions; return executions that hold all of their names now.
 GRANT_NAMES = "select execution_id from opsjobs_pass_names() as granted(execution_id)"
-# The same, unless another process is at it just now.
+# The same, unless another process is doing it right now.
 GRANT_NAMES_IF_FREE = "select execution_id from opsjobs_pass_names(patient => false) as granted(execution_id)"
 GRANT_AFTER_END = """
 select granted.execution_id

@@ -1,4 +1,9 @@
-"""Flush: what a worker has to say of many runs at once, and the same as the parameters of one statement."""
+"""Flush: what a worker writes for many runs at once, and the parameters of its statement.
+
+Large flushes send PostgreSQL array literals: psycopg's own dump of a list is a Python call per
+element, ten times as expensive. A literal is bound like any other text and cast in the statement
+(`:'run'::bigint[]`); bytes are sent as a list, in binary.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,20 @@ from uuid import UUID
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor, moment
 from opsjobs.model.spool_identity import SpoolIdentity
 
-# In the place of a store's id: the run's command was started outside any store, so nobody can attach to it.
+# Instead of a spool id: the run's command was started outside of any spool, so that no worker can
+# attach to it.
 DIRECT = "direct"
-# `awaits` is indexed, and an index entry holds 2,704 bytes at most; what PostgreSQL cuts, it cuts by characters of up to 4 bytes.
+# `awaits` is indexed, and an index entry holds 2,704 bytes at most; PostgreSQL cuts texts by
+# characters, of up to 4 bytes.
 AWAITS_BYTES_MAX = 2_000
 
 
 @dataclass(slots=True)
 class LogLine:
-    """One entry for the execution log, in the order of the list that holds it; output has a stream, others a body."""
+    """One entry for the execution log; entries are written in the order of their list.
+
+    Output has a stream, other entries have a body.
+    """
 
     run_id: int
     event: str
@@ -35,23 +45,20 @@ class LogLine:
 
 @dataclass(slots=True)
 class ResultState:
-    """How far one action of one attempt has come, as this flush leaves it.
-
-    `stored_before` and `stored` are the offsets (stdout, stderr) that the log had reached and reaches with this flush;
-    `written` is what the target wrote so far; `begins` where the row is new. `identity`: the store that it may have been
-    started in, `direct`: outside any. `again_seconds`: it is tried again, not before so long from now.
-    `command` (with `begins`): its line, where that is not the one of its definition. `logged_in` (likewise): from when until when
-    its machine let us in, where that was waited for.
-    """
+    """The state of one attempt at an action after this flush."""
 
     run_id: int
     action: str
     attempt: int
     begins: bool
+    """True if the row is new."""
     status: RunStatus
     stored_before: tuple[int, int]
+    """The offsets (stdout, stderr) that the log has reached before this flush."""
     stored: tuple[int, int]
+    """The offsets that the log reaches with this flush."""
     written: tuple[int, int]
+    """The bytes that the target has written so far."""
     started_at: datetime | None
     finished_at: datetime | None = None
     exit_code: int | None = None
@@ -59,17 +66,30 @@ class ResultState:
     cancel_proof: CancelProof | None = None
     outputs: Mapping[str, Any] | None = None
     identity: SpoolIdentity | None = None
+    """The spool in which it may have been started."""
     direct: bool = False
+    """True if it may have been started outside of any spool."""
     again_seconds: float | None = None
+    """It is retried, not before this time has passed."""
     command: str | None = None
+    """With `begins`: its command line, if that is not the one of its definition."""
     logged_in: tuple[datetime, datetime] | None = None
+    """With `begins`: when the login was waited for and when it was accepted, if it was waited for."""
+
+    @property
+    def store_id(self) -> str | None:
+        """The value of the column `store_id`."""
+        if self.direct:
+            return DIRECT
+        return self.identity.store if self.identity is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class ContactChange:
-    """A run's machine cannot be reached since `lost_at`; None: it can be reached again."""
+    """A change of whether a run's target can be reached."""
 
     lost_at: datetime | None
+    """Since when the target cannot be reached; None: it can be reached again."""
 
     @property
     def text(self) -> str:
@@ -79,41 +99,45 @@ class ContactChange:
 
 @dataclass(frozen=True, slots=True)
 class RunMove:
-    """What happens to a run in this flush: nothing but growth (`status` None), its end, or back to waiting.
-
-    `attempt` (with waiting): it waits for this attempt, a retry. `identity`: the store that its command may be started in from
-    now on; `direct`: it may be started outside any store, so that nobody can look for it. A waiting run has neither.
-    `waiting_for` (with waiting; None: given back): what it waits for; `wake_seconds`: not before so long from now (timer, backoff,
-    hold); `awaits`: the action's key (barrier, approval), the uuid of the child execution, words for a hold; of a timer or a
-    backoff the names of approvals and children that are waited for beside it, with spaces between.
-    `watched`: as its claim said.
-    `sweep` (with its end): what became of some of its actions is to be found out in the store that they were started in.
-    `release` (with its end): the output that it left on its machine is removed soon, its record a day later.
-    `contact`: since when its machine cannot be reached, or that it can be again; None: nothing has changed.
-    """
+    """The move of a run in this flush: nothing but growth, its end, or back to waiting."""
 
     run_id: int
     execution_id: int
     target_id: str
     fence: int
     status: RunStatus | None = None
+    """Its end, or WAITING; None: it only grows."""
     exit_code: int | None = None
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     attempt: int | None = None
+    """With WAITING: it waits for this attempt, a retry."""
     identity: SpoolIdentity | None = None
+    """The spool in which its command may be started from now on. A waiting run has none."""
     direct: bool = False
+    """True if it may be started outside of any spool, which cannot be asked for its outcome."""
     waiting_for: WaitingFor | None = None
+    """With WAITING: what it waits for; None: given back."""
     wake_seconds: float | None = None
+    """Not before this time has passed (timer, backoff, hold)."""
     awaits: str | None = None
+    """The action's key (barrier, approval), the child's uuid, or the reason of a hold.
+
+    Of a timer or a backoff: the names of approvals and children that end the wait as well,
+    separated by spaces.
+    """
     watched: bool = False
+    """As in its claim."""
     sweep: bool = False
+    """With its end: the outcome of some of its actions is to be looked up in their spool."""
     release: bool = False
+    """With its end: its output on the target is removed soon, its record a day later."""
     contact: ContactChange | None = None
+    """A change of contact with its target; None: no change."""
 
     @property
     def store_id(self) -> str | None:
-        """As the column says it."""
+        """The value of the column `store_id`."""
         if self.direct:
             return DIRECT
         return self.identity.store if self.identity is not None else None
@@ -121,18 +145,19 @@ class RunMove:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """One group commit. `number` grows by one with every flush of an owner."""
+    """One group commit."""
 
     owner: UUID
     worker: str
     number: int
+    """Grows by one with every flush of an owner."""
     runs: Sequence[RunMove]
     results: Sequence[ResultState] = field(default_factory=tuple)
     lines: Sequence[LogLine] = field(default_factory=tuple)
 
 
 def parameters(flush: Flush) -> dict[str, Any]:
-    """What the statement of `settle` takes."""
+    """Return the parameters of the statement of `settle`."""
     runs = {run.run_id: run for run in flush.runs}
     lines: dict[int, int] = {}
     moves: dict[int, int] = {}
@@ -165,7 +190,7 @@ def parameters(flush: Flush) -> dict[str, Any]:
 
 
 def _wait_parameters(runs: Sequence[RunMove]) -> dict[str, Any]:
-    # Most flushes defer nothing: an empty array costs nothing, and unnest fills it up with NULLs.
+    # Most flushes defer no run: an empty array costs nothing, and unnest fills it up with NULLs.
     waits = runs if any(r.waiting_for is not None for r in runs) else ()
     return {
         "waiting_for": texts(r.waiting_for and r.waiting_for.value for r in waits),
@@ -198,14 +223,14 @@ def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMov
         "r_code": sparse([r.error.code.value if r.error else None for r in results]),
         "r_message": sparse([r.error.message if r.error else None for r in results]),
         "r_proof": sparse([r.cancel_proof and r.cancel_proof.value for r in results]),
-        "r_store": sparse([DIRECT if r.direct else r.identity.store if r.identity is not None else None for r in results]),
+        "r_store": sparse([r.store_id for r in results]),
         "r_boot": sparse([None if r.identity is None else r.identity.boot for r in results]),
         **_rare_parameters(results),
     }
 
 
 def _rare_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
-    # What most flushes have nothing of: an empty array costs nothing, and unnest fills it up with NULLs.
+    # Rarely set: an empty array costs nothing, and unnest fills it up with NULLs.
     outputs = results if any(r.outputs is not None for r in results) else ()
     again = results if any(r.again_seconds is not None for r in results) else ()
     commands = results if any(r.command is not None for r in results) else ()
@@ -229,7 +254,8 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
         "l_target": texts(runs[line.run_id].target_id for line in lines),
         "l_event": texts(line.event for line in lines),
         "l_action": texts(line.action for line in lines),
-        # The entry of a retry says for which attempt the run waits: so it is told from a run that was given back.
+        # The entry of a retry names the attempt that the run waits for, which distinguishes it from
+        # a run that was given back.
         "l_attempt": numbers(
             runs[line.run_id].attempt if line.event == "status" and line.attempt is None else line.attempt for line in lines
         ),
@@ -242,13 +268,13 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
 
 
 def status_line(run_id: int, target_id: str, status: RunStatus, error: RunError | None) -> LogLine:
-    """The log's entry for a run's new state."""
+    """Return the log entry for a new state of a run."""
     body = {"target_run": run_id, "target": target_id, "status": status.value, "error": _error(error)}
     return LogLine(run_id, "status", body=body)
 
 
 def result_line(state: ResultState, target_id: str) -> LogLine:
-    """The log's entry for an action's end."""
+    """Return the log entry for the end of an action."""
     body = {
         "target_run": state.run_id,
         "target": target_id,
@@ -274,30 +300,34 @@ _QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 
 def numbers(values: Iterable[int | None]) -> str:
-    """`{1,NULL,3}`; booleans become 0 and 1, so they are for integer columns only."""
+    """Return `{1,NULL,3}`; booleans become 0 and 1, so they are for integer columns only."""
     return "{" + ",".join(["NULL" if value is None else str(int(value)) for value in values]) + "}"
 
 
 def flags(values: Iterable[bool]) -> str:
-    """`{t,f}`."""
+    """Return `{t,f}`."""
     return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
 
 
 def texts(values: Iterable[str | None]) -> str:
-    r"""`{"a","say \"b\"",NULL}`: every text is quoted, so nothing in it is read as syntax."""
+    r"""Return `{"a","say \"b\"",NULL}`; each text is quoted, so that nothing in it is syntax."""
     return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
 
 
 def sparse(values: Sequence[str | None]) -> str:
-    """The same for what is rarely there: where nothing is, an empty array, which unnest beside others fills up with NULLs."""
+    """Return the literal of a column that is rarely set.
+
+    If no value is set, it is an empty array; `unnest` beside others fills it up with NULLs.
+    """
     return "{}" if all(value is None for value in values) else texts(values)
 
 
 def _quoted(value: str) -> str:
-    # To look first is three times as quick as to translate, and most texts have nothing of either.
+    # Searching first is three times as fast as translating, and most texts contain neither
+    # character.
     return f'"{value}"' if '"' not in value and "\\" not in value else f'"{value.translate(_QUOTED)}"'
 
 
 def moments(values: Iterable[datetime | None]) -> str:
-    """Aware times, in ISO 8601."""
+    """Return the literal of aware times, in ISO 8601."""
     return texts(None if value is None else value.isoformat() for value in values)

@@ -1,4 +1,7 @@
-"""Launch: one transaction that makes an execution true: its row, its spec, its runs, the first admission, its events."""
+"""Launch: write an execution, its spec, its runs, their first admission and its events.
+
+All in the caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +32,13 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 from opsjobs.store.waiting_reason import WAITING_ON
 
-# Targets that the audit log names of one launch.
-TARGETS_TOLD = 20
+# How many targets the audit log names per launch.
+AUDITED_TARGETS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """All that a launch fixes. `timeout_seconds` bounds the whole execution; None = no bound.
-
-    `parent`: the execution that it comes of. `heirs`: of a retry, the parent's run whose place a target's run takes, by the
-    target's id: what succeeded there is inherited, and not done again. `strategy`: its waves and gates; None = all at once.
-    `names`: locks that only one execution holds at a time. `hold_seconds`: how long unreachable targets are waited for.
-    `parameters`: as the row keeps them, secrets sealed. `judgement`: what the safety check said of what will run (None: it was
-    not asked). `question`: what has to be approved before it begins. `override`: why the safety check and
-    approvals do not count. `requested_by` and `requested_by_kind` are one identity; `requester`: with the person behind it. `pins`:
-    what its machines are, for the moment when its runs have come up.
-    """
+    """Everything that a launch fixes."""
 
     uuid: UUID
     job_id: int | None
@@ -54,43 +48,59 @@ class NewExecution:
     policy: dict[str, Any]
     priority: int
     window: int
+    """The number of its runs that may be ready or running at a time."""
     timeout_seconds: float | None
+    """Limits the whole execution; None: no limit."""
     targets: Sequence[Target]
     triggered_by: TriggeredBy
     requested_by: str
     requested_by_kind: IdentityKind
     reason: str | None = None
     parent: int | None = None
+    """The execution that it retries, or whose action launched it."""
     heirs: Mapping[str, int] = field(default_factory=dict)
+    """For a retry: the parent's run that each run replaces, by target id.
+
+    Its succeeded actions are inherited, and not performed again.
+    """
     strategy: Strategy | None = None
+    """Its waves and gates; None: all at once."""
     names: Sequence[str] = ()
+    """Locks that only one execution holds at a time."""
     hold_seconds: float = 0.0
+    """The time for which unreachable targets are waited for."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """As the row stores them, secrets sealed."""
     judgement: SafetyJudgement | None = None
+    """The verdict of the safety check on what will run; None: it was not asked."""
     question: pending_approval.PendingApproval | None = None
+    """The approval that it requires before it starts."""
     override: str | None = None
+    """The reason why the safety check and approvals are overridden."""
     requester: Requester | None = None
+    """The identity of `requested_by` and `requested_by_kind`, with the person behind it."""
     pins: Pins = NO_PINS
+    """The fingerprints of its targets, which are checked when its runs start."""
 
     @property
     def status(self) -> ExecutionStatus:
-        """How it is launched."""
+        """The status at launch."""
         return ExecutionStatus.QUEUED if self.question is None else ExecutionStatus.PENDING_APPROVAL
 
     @property
     def gated(self) -> bool:
-        """Whether something stands between its runs: waves, a limit of failures, a barrier."""
+        """Return True if its runs depend on each other: waves, a limit of failures, a barrier."""
         barrier = any(action.get("scope") == "barrier" for action in self.actions)
         return barrier or not (self.strategy is None or self.strategy.plain)
 
     @property
     def labels(self) -> dict[str, str]:
-        """By what it is known: the labels that all of its targets have in common."""
+        """The labels that all of its targets have in common."""
         return in_common(target.labels for target in self.targets)
 
     @property
     def watched(self) -> bool:
-        """Whether what happens to its runs is looked after beyond the counting."""
+        """Return True if moves of its runs can move others or a parent."""
         return self.gated or bool(self.names) or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
 
 
@@ -102,8 +112,8 @@ _GATES = """
 insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
 values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s, %(pause_on_fail)s)"""
 
-# Of rows that exist only those are touched whose number of slots changed (a conflicting insert would lock all); it never goes
-# below `used`.
+# Existing rows are touched only if their number of slots changed (a conflicting insert would lock
+# all); it never goes below `used`.
 SLOTS = """
 with asked as materialized (
   select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots) order by t.id
@@ -115,8 +125,9 @@ insert into target_slots (target_id, slots)
 select t.id, t.slots from asked t where not exists (select 1 from target_slots s where s.target_id = t.id)
 order by t.id on conflict do nothing"""
 
-# What succeeded, under the attempt by which its output is found; but nothing of a run that was rolled back: that undid it. The
-# heirs' fence says that somebody was there before: whoever claims one of them asks what is on record.
+# Inherit succeeded results, under the attempt by which their output is found; but no result of a
+# run that was rolled back, because that undid it. The fence of 1 tells the worker that claims the
+# run to load its progress.
 _INHERIT = """
 with heir as (
   select r.id, h.parent from unnest(%(targets)s::text[], %(parents)s::bigint[]) as h(target, parent)
@@ -133,14 +144,15 @@ with heir as (
 )
 update target_runs r set fence = 1 from heir h where r.id = h.id"""
 
-_STANDS = f"""
+_WAITING_REASON = f"""
 select {WAITING_ON} as waiting_on from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
 
 
 async def launch(connection: Connection, new: NewExecution) -> Execution:
-    """Write the execution into the caller's transaction, and say how it stands. Raises NotFound for the job, Conflict for it or names.
+    """Write the execution in the caller's transaction, and return it.
 
-    In a pipeline it takes one round trip, and what is left is sent with what the caller does next.
+    Raises NotFound for the job, Conflict for the job or its exclusive names. In a pipeline it takes
+    one round trip; its last statements are sent with the caller's next ones.
     """
     written = await connection.execute(_EXECUTION, _row(new))
     row = await written.fetchone()
@@ -181,7 +193,11 @@ async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
 
 
 async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:
-    """Of what a schedule or an action launches the schedule, the parent and the execution itself tell."""
+    """Write the audit entry of the launch.
+
+    Launches of schedules and actions are recorded by the schedule, the parent and the execution
+    itself.
+    """
     if new.triggered_by in (TriggeredBy.SCHEDULE, TriggeredBy.WORKFLOW):
         return
     after = {
@@ -191,14 +207,14 @@ async def _record(connection: Connection, new: NewExecution, execution_id: int) 
         "parent": new.parent,
         "parameters": masked(new.parameters),
         "targets": len(new.targets),
-        "first": [target.name for target in new.targets[:TARGETS_TOLD]],
+        "first": [target.name for target in new.targets[:AUDITED_TARGETS_MAX]],
     }
     action = "execution.retried" if new.triggered_by is TriggeredBy.RETRY else "execution.launched"
     await audit.record(connection, action, "execution", execution_id, new.job_name, after=after, reason=new.reason)
 
 
 async def record_secrets(connection: Connection, launched: Sequence[tuple[NewExecution, int]]) -> None:
-    """Put on record which credentials give these executions their secrets, however they were launched."""
+    """Record in the audit log which credentials these executions get their secrets from."""
     used = [
         (secret.credential_id or "", secret.credential, {"execution": execution_id, "job": new.job_name, "parameter": name})
         for new, execution_id in launched
@@ -209,7 +225,7 @@ async def record_secrets(connection: Connection, launched: Sequence[tuple[NewExe
 
 
 async def _waiting_on(connection: Connection, execution_id: int) -> Mapping[str, Any] | None:
-    row = await (await connection.execute(_STANDS, [execution_id])).fetchone()
+    row = await (await connection.execute(_WAITING_REASON, [execution_id])).fetchone()
     return shown(row["waiting_on"], everything=False) if row is not None else None
 
 
@@ -248,8 +264,8 @@ def _row(new: NewExecution) -> dict[str, Any]:
 
 
 def _execution_row(new: NewExecution) -> dict[str, Any]:
-    now = new.question is None  # else all that lets it run is withheld until it is approved
-    # One that asks for names is admitted once it has them.
+    now = new.question is None  # else its window, deadline and names are withheld until it is approved
+    # An execution that requests names is admitted once it has them.
     ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {
         "uuid": new.uuid,
@@ -318,7 +334,8 @@ def _spec_row(new: NewExecution) -> dict[str, Any]:
 
 def _run_rows(new: NewExecution) -> dict[str, Any]:
     return {
-        # The same target in a database restored from a backup gives the same run, so its folder is found again.
+        # The same target in a database restored from a backup gives the same run, so its folder is
+        # found again.
         "uuids": [uuid5(new.uuid, target.id) for target in new.targets],
         "targets": [target.id for target in new.targets],
         "names": [target.name for target in new.targets],
@@ -330,12 +347,12 @@ def _run_rows(new: NewExecution) -> dict[str, Any]:
 
 def _heir_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
     rollbacks = {action["rollback"] for action in new.actions if action.get("rollback")}
-    # The check of a gate is about these runs, not about those before them.
-    not_theirs = {*rollbacks, CHECK_KEY}
+    # The check of a gate concerns these runs, not those of the parent.
+    not_inherited = {*rollbacks, CHECK_KEY}
     return {
         "id": execution_id,
         "targets": list(new.heirs),
         "parents": list(new.heirs.values()),
-        "keys": [action["key"] for action in new.actions if action["key"] not in not_theirs],
+        "keys": [action["key"] for action in new.actions if action["key"] not in not_inherited],
         "rollbacks": sorted(rollbacks),
     }

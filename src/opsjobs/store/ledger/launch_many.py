@@ -1,4 +1,4 @@
-"""Launches of many plain executions in one transaction: what `launch` writes, with a few statements for all of them."""
+"""Launch many plain executions in one transaction, with a few statements for all of them."""
 
 from __future__ import annotations
 
@@ -61,13 +61,19 @@ select id %% 16, 'execution.queued', uuid, id from job_executions where id = any
 
 
 def is_plain(new: NewExecution) -> bool:
-    """Whether it can be launched with others: nothing stands between its runs or before them, and it comes of no other one."""
+    """Return True if the execution can be launched together with others.
+
+    That is, it has no gates, names, parent, pending approval or override.
+    """
     alone = new.watched or new.heirs or new.parent is not None or new.question is not None or new.override is not None
     return new.job_id is not None and not alone
 
 
 async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[LaunchedExecution]:
-    """Write plain executions into the caller's transaction, in this order; he has locked their jobs, and seen that all are active."""
+    """Write plain executions in the caller's transaction, in this order.
+
+    The caller has locked their jobs, and has checked that all are active.
+    """
     numbers = await _numbers(connection, executions)
     written = await connection.execute(_EXECUTIONS, _execution_rows(executions, numbers))
     made = [LaunchedExecution(row["id"], row["uuid"], row["created_at"]) for row in await written.fetchall()]

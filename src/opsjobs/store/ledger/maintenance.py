@@ -1,4 +1,4 @@
-"""Maintenance: a target whose runs are held until it is over; what runs there already goes on."""
+"""Maintenance of a target: its runs are held until it is over; running runs continue."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from opsjobs.store.transaction import Database
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """Until when (None: until further notice), why, and who said so."""
+    """The maintenance of a target."""
 
     until: datetime | None
+    """When it ends; None: when it is ended by hand."""
     reason: str | None
+    """The reason given."""
     by: str | None
+    """The identity that started it."""
 
     def data(self) -> dict[str, Any]:
-        """`{until, reason, by}`."""
+        """Return `{until, reason, by}`."""
         return {"until": moment(self.until), "reason": self.reason, "by": self.by}
 
 
-# The claim holds the slot row while it decides: so who is held, is held by a maintenance that stands.
+# A claim locks the slot row while it decides, so a run is held only by a maintenance that is in
+# force.
 _BEGIN = """
 insert into target_slots as s (target_id, slots, held_until, held_reason, held_by)
 values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz, opsjobs_now() + make_interval(secs => %(seconds)s), 'infinity'),
@@ -41,10 +45,10 @@ _READ = """
 select target_id, nullif(held_until, 'infinity') as until, held_reason as reason, held_by as by from target_slots
 where target_id = any(%s::text[]) and held_until > (select opsjobs_now())"""
 
-# Other holds say so of a target, whose name may begin in any way.
+# Holds for other reasons name a target, whose name may begin in any way.
 _HELD = f"awaits ~ '^{MAINTENANCE}(: |$)'"
 
-# Who is held until another moment than the new one comes again, and is held anew.
+# Runs held until another time than the new one go back to admission, and are held anew.
 _WAKE = f"""
 with due as (
   select id from target_runs
@@ -54,7 +58,7 @@ with due as (
 update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
 where r.id = any(array(select id from due)) returning r.execution_id"""
 
-_HELD_BY_NOTHING = f"""
+_WAKE_EXPIRED = f"""
 with due as (
   select r.id from target_runs r
   where r.status = 'waiting' and r.waiting_for = 'hold' and r.{_HELD} and not exists (
@@ -75,26 +79,29 @@ async def hold_target(
     reason: str | None,
     by: str,
 ) -> None:
-    """Begin a target's maintenance, or change the one that stands; neither `until` nor `seconds`: until further notice."""
+    """Start or change the maintenance of a target.
+
+    Without `until` and `seconds` it lasts until it is ended.
+    """
     given = {"target": target_id, "slots": slots, "until": until, "seconds": seconds, "reason": reason, "by": by}
     ends = "until further notice" if until is None and seconds is None else moment(until) or f"in {seconds:g} s"
     await _change(database, _BEGIN, given, action="target.maintenance_began", after={"ends": ends}, reason=reason)
 
 
 async def release_target(database: Database, target_id: str) -> None:
-    """End its maintenance, and let go of what is held."""
+    """End the maintenance of a target, and release its held runs."""
     await _change(database, _END, {"target": target_id}, action="target.maintenance_ended")
 
 
 async def load_maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
-    """What stands now, by the target's id."""
+    """Return the current maintenance of these targets, by target id."""
     rows = await database.fetch(_READ, [list(target_ids)])
     return {row["target_id"]: Maintenance(row["until"], row["reason"], row["by"]) for row in rows}
 
 
 async def wake_held(database: Database, limit: int) -> int:
-    """Wake what a maintenance that is over still holds; says how many there were."""
-    rows = await database.fetch(_HELD_BY_NOTHING, {"limit": limit})
+    """Wake runs that are still held by a maintenance that is over; return how many."""
+    rows = await database.fetch(_WAKE_EXPIRED, {"limit": limit})
     await admit_each(database, sorted({row["execution_id"] for row in rows}), ADMIT_AT_ONCE)
     return len(rows)
 
@@ -119,15 +126,18 @@ _RESIZE = """
 update target_slots set slots = greatest(%(slots)s::int, used)
 where target_id = %(target)s and slots <> greatest(%(slots)s::int, used)"""
 
-# What could not be taken away while it was in use; a launch since may have said so, too.
-_OTHER_THAN_KNOWN = """
+# Slots that were in use and could not be removed, or that a launch has set since.
+_DIFFERENT_SLOTS = """
 select s.target_id, t.slots from target_slots s
 join targets t on t.id = case when s.target_id ~ '^[0-9]{1,18}$' then s.target_id::bigint end
 where s.target_id > %(after)s and s.target_id <= %(upto)s and s.slots <> greatest(t.slots, s.used) order by 1 limit %(limit)s"""
 
 
 async def resize_slots(database: Database, target_id: str, slots: int) -> None:
-    """The target has so many slots from now on; runs that waited for one go on."""
+    """Set the number of slots of a target; runs that waited for a slot continue.
+
+    Slots in use above that number are removed as they are freed.
+    """
     async with database.pipelined() as connection:
         await connection.execute(LOCK_SLOTS, {"targets": [target_id]})
         await connection.execute(_RESIZE, {"target": target_id, "slots": slots})
@@ -136,11 +146,11 @@ async def resize_slots(database: Database, target_id: str, slots: int) -> None:
 
 
 async def resize_all_slots(database: Database, limit: int, *, after: str, upto: str) -> int:
-    """Bring slots to the number that the inventory knows, where use has kept them from it; return how many there were.
+    """Set slots to the number in the inventory if use prevented it before; return how many.
 
-    Looks at targets after an id, up to another.
+    Looks at targets after the id `after`, up to `upto`.
     """
-    rows = await database.fetch(_OTHER_THAN_KNOWN, {"limit": limit, "after": after, "upto": upto})
+    rows = await database.fetch(_DIFFERENT_SLOTS, {"limit": limit, "after": after, "upto": upto})
     slots = {row["target_id"]: row["slots"] for row in rows}
 
     async def one(target_id: str) -> int:

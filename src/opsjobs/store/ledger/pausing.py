@@ -1,4 +1,7 @@
-"""Pause and resume: of a paused execution nothing new starts; what runs goes on, and what it waits for is still awaited."""
+"""Pause and resume executions.
+
+While an execution is paused no run is started. Running runs continue, and waits continue.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from opsjobs.store.ledger.cancel import skip_after
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
 
-_STANDS = "select status, paused, cancelling, finished_at from job_executions where id = %(id)s"
+_STATE = "select status, paused, cancelling, finished_at from job_executions where id = %(id)s"
 
 _PAUSE = """
 with moved as (
@@ -34,32 +37,38 @@ _RESUME = load_statement(__file__, "resume", failures=FAILURES, wave_over=WAVE_O
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a resume came to: runs that became ready, by zone, and of a pause by max_fail the failures that it accepts."""
+    """The outcome of a resume."""
 
     ready: Mapping[str, int]
+    """Counts of runs that became ready, by zone."""
     accepts: int | None = None
+    """The failures accepted by resuming after a pause by max_fail."""
     max_fail: int | None = None
-    """What the policy allows; None: it was the check of the wave that failed."""
+    """The failures that the policy allows; None if the check of the wave failed."""
 
 
 async def pause(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
-    """Start nothing new. Asked again: the same. Raises NotFound, and Conflict where it ends or has ended."""
+    """Pause an execution; repeated calls change nothing.
+
+    Raises NotFound, and Conflict if it is being cancelled or has ended.
+    """
     asked = {"id": execution_id, "by": by, "reason": reason}
     async with database.transaction() as connection:
-        await _open(connection, execution_id)
+        await _lock_open(connection, execution_id)
         await connection.execute(_PAUSE, asked)
         await audit.record(connection, "execution.paused", "execution", execution_id, reason=reason)
 
 
 async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
-    """Go on, past the gate where it stands at one.
+    """Resume an execution; if it is paused at a gate, pass the gate.
 
-    Asked of one that is not paused: nothing. Raises NotFound, and Conflict where it ends or has ended.
+    Does nothing if it is not paused. Raises NotFound, and Conflict if it is being cancelled or has
+    ended.
     """
     asked = {"id": execution_id, "by": by}
     advance = Advance([execution_id])
     async with database.transaction() as connection:
-        await _open(connection, execution_id)
+        await _lock_open(connection, execution_id)
         async with connection.pipeline():
             resumed = await connection.execute(_RESUME, asked)
             admitted = await connection.execute(ADMIT, {"executions": [execution_id]})
@@ -75,10 +84,10 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
     return Resumed(sum_by_zone(ready, advanced.admitted, later), *told)
 
 
-async def _open(connection: Connection, execution_id: int) -> None:
-    """Lock it, and raise where it can neither be paused nor resumed."""
+async def _lock_open(connection: Connection, execution_id: int) -> None:
+    """Lock the execution; raise if it can neither be paused nor resumed."""
     await connection.execute(LOCK, {"executions": [execution_id]})
-    row = await (await connection.execute(_STANDS, {"id": execution_id})).fetchone()
+    row = await (await connection.execute(_STATE, {"id": execution_id})).fetchone()
     if row is None:
         raise NotFound.of("execution", execution_id)
     if row["finished_at"] is not None:

@@ -1,4 +1,7 @@
-"""Executions that wait for their approval: written with room for no run, and begun with all that was withheld from them."""
+"""Executions that wait for an approval before they start.
+
+They are written with a window of 0, and started with the values that were withheld.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,14 @@ from opsjobs.store.transaction import Connection
 
 @dataclass(frozen=True, slots=True)
 class PendingApproval:
-    """What a launch asks before it begins: on which terms, and the hash (made with `salt`) of what would run where."""
+    """The approval that a launch requests."""
 
     terms: ApprovalTerms
+    """The approvers, and the time until which they may decide."""
     hash: str
+    """The hash of what would run on which targets."""
     salt: bytes
+    """The salt of the hash."""
 
 
 _ASK = """
@@ -34,7 +40,8 @@ values (%(execution)s, '', 'launch', %(message)s, opsjobs_now() + make_interval(
 _JOB = """
 select j.name, j.state from job_executions e join jobs j on j.id = e.job_id where e.id = %s"""
 
-# The deadline counts from now. Looked after are those that would have been from their launch (NewExecution.watched).
+# The deadline counts from now. Watched are those that would have been watched from their launch
+# (NewExecution.watched).
 _BEGIN = """
 with begun as (
   update job_executions e set status = 'queued', last_seq = e.last_seq + 1, "window" = (a.withheld ->> 'window')::int,
@@ -56,7 +63,10 @@ from begun b join approvals a on a.id = %(approval)s join execution_specs s on s
 
 
 async def ask(connection: Connection, execution_id: int, question: PendingApproval, withheld: dict[str, Any]) -> Approval:
-    """Ask for the approval of a launch, in the launch's transaction. `withheld`: window, timeout, hold, watched, names, parent."""
+    """Request the approval of a launch, in the launch's transaction.
+
+    `withheld`: window, timeout, hold, watched, names and parent of the execution.
+    """
     terms = question.terms
     asked = {
         "execution": execution_id,
@@ -77,7 +87,10 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
 
 
 async def begin(connection: Connection, approval: Approval) -> None:
-    """Let it begin: queued, with its window, deadline and names; under its lock. Raises Conflict where it cannot, for now or ever."""
+    """Queue an approved execution, under its lock, with its window, deadline and names.
+
+    Raises Conflict if it cannot start, now or ever.
+    """
     job = await (await connection.execute(_JOB, [approval.execution_id])).fetchone()
     if job is not None and job["state"] != "active":
         detail = f"Job {job['name']} is {job['state']}: nothing of it begins until it is resumed. Resume it, then approve."
@@ -92,7 +105,7 @@ async def begin(connection: Connection, approval: Approval) -> None:
 
 
 async def take_names(connection: Connection, execution_id: int, parent: int | None, names: Sequence[str], *, child: bool) -> None:
-    """Ask for the execution's exclusive names. Raises Conflict as `check_lock_cycle`."""
+    """Request the execution's exclusive names. Raises Conflict as `check_lock_cycle`."""
     await connection.execute(ASK_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
     await connection.execute(GRANT_NAMES)
     if child:
@@ -100,11 +113,14 @@ async def take_names(connection: Connection, execution_id: int, parent: int | No
 
 
 async def check_lock_cycle(connection: Connection, execution_id: int) -> None:
-    """Raise Conflict where it would wait for a name whose holder waits, at whatever distance, for it."""
+    """Raise Conflict if the execution would wait for a name whose holder waits for it.
+
+    The holder may wait at any distance.
+    """
     found = await (await connection.execute(FIND_LOCK_CYCLE, {"id": execution_id})).fetchone()
     if found is not None:
         detail = (
-            f"The name {found['name']!r} is held by an execution that waits for one that is held above this execution: "
-            "neither would ever go on. Let the outer job ask for all names that inner ones need."
+            f"The name {found['name']!r} is held by an execution that waits for a name of this execution's parents: "
+            "neither could ever continue. Let the outer job request all names that the inner jobs need."
         )
-        raise Conflict("names_in_a_circle", detail)
+        raise Conflict("lock_cycle", detail)

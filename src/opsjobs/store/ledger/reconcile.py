@@ -1,4 +1,7 @@
-"""Reconcile: what a lost bell, a dead process or a broken connection left behind; each step bounded, idempotent SQL."""
+"""Reconcile: repair what lost wake-ups, dead processes and broken connections left behind.
+
+Each step is bounded, idempotent SQL.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,20 @@ from opsjobs.store.ledger.expired_waits import wake
 from opsjobs.store.ledger.maintenance import resize_all_slots, wake_held
 from opsjobs.store.transaction import Database
 
-# What a round looks at: `after` and `upto` bound it.
+# A range of ids that a round looks at: `after` and `upto` bound it.
 Part = dict[str, Any]
 Step = Callable[[], Awaitable[int]]
 
 STEP_ROWS = 200
 WAKE_ROWS = 2_000
-# Open executions, and targets, of which one round looks at the state: the next round goes on behind them. What a dead process left
-# is found after so many rounds as there are parts; with fewer open executions than this, in each round.
+# How many open executions, and targets, one round looks at; the next round continues after them.
+# What a dead process left behind is found after as many rounds as there are ranges; with fewer open
+# executions than this, in each round.
 PART_ROWS = 4_000
-# Targets whose slots are checked in a minute.
+# How many targets have their slots checked per minute.
 RECOUNT_ROWS = 20_000
 
-# One process at a time makes a round, and none again before the pause is over.
+# One process at a time runs a round, and none before the pause is over.
 _TURN = """
 insert into services as s (name, ticked_at) values ('reconciler', opsjobs_now())
 on conflict (name) do update set ticked_at = excluded.ticked_at
@@ -42,7 +46,8 @@ _TARGETS_PART = """
 select count(*) as n, coalesce(max(target_id), '') as upto from (
   select target_id from target_slots where target_id > %(after)s order by target_id limit %(rows)s) p"""
 
-# Only what can be admitted: others may wait for days, and would stand in the way. The first by position is of the first wave.
+# Only executions that can admit runs: others may wait for days, and would fill the range. The first
+# run by position belongs to the first wave.
 _ADMISSIBLE = """
 select id from job_executions e
 where finished_at is null and id > %(after)s and id <= %(upto)s and not paused and not cancelling and waiting > 0
@@ -59,15 +64,17 @@ where finished_at is null and halted and waiting + ready > 0 and exists (
     select 1 from job_execution_results b where b.target_run_id = r.id and b.inherited_from is null))
 order by id limit %s"""
 
-# Children whose parent has ended without them: by its deadline, or because nobody was left to wait for them. Children are watched.
+# Parents that ended without their children: by a deadline, or because no run was left to wait for
+# them. Children are watched.
 _ORPHANS = """
 select distinct p.id from job_executions c cross join lateral (
   select p.id from execution_specs s join job_executions p on p.id = s.parent_id
   where s.execution_id = c.id and s.triggered_by = 'workflow' and p.finished_at is not null offset 0) p
 where c.finished_at is null and c.id > %(after)s and c.id <= %(upto)s and c.watched and not c.cancelling"""
 
-# What a verb has left undone: a wave that is over and not followed, runs that all stand at barriers.
-_STANDING = f"""
+# What an operation left undone: a wave that is over without a successor, runs that all wait at
+# barriers.
+_STALLED = f"""
 select e.id from job_executions e
 where e.finished_at is null and e.watched and not e.paused and not e.cancelling and not e.halted and e.ready + e.running = 0
   and ({WAVE_OVER} or exists (
@@ -88,7 +95,7 @@ _EXPIRED = """
 select id from job_executions
 where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0 order by deadline_at limit %s"""
 
-# `used` of a target against the runs that really hold a slot there.
+# `used` of a target against the runs that hold a slot there.
 _SUSPECT_SLOTS = """
 with held as (select target_id, count(*) as n from target_runs where status = 'running' group by 1)
 select s.target_id from target_slots s left join held using (target_id)
@@ -103,7 +110,7 @@ with held as (
 update target_slots s set used = held.n, slots = greatest(s.slots, held.n) from held
 where s.target_id = held.target_id and s.used <> held.n returning s.target_id"""
 
-# Counters are right by construction; a difference is a bug, and is reported as one.
+# Counters are correct by construction; a difference is a bug, and is reported as one.
 _MISCOUNTED = """
 select e.id from job_executions e join lateral (
   select count(*) filter (where status = 'waiting' and waiting_for is not null) as waiting,
@@ -113,10 +120,12 @@ select e.id from job_executions e join lateral (
 where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval '1 minute' and e.id = any(%s::bigint[])
   and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready, e.running, e.succeeded)"""
 
-# idle_in_transaction_session_timeout does not see a client that was frozen within a pipeline: PostgreSQL starts that timer at
-# a ReadyForQuery only, and any message after it stops it. Such a session holds its locks for ever, its worker's own row too,
-# so that nobody could bury it. No transaction of ours lives longer than 10 s (10-ledger.md rule 21).
-_CUT_OFF = """
+# idle_in_transaction_session_timeout does not end the session of a client that was frozen within a
+# pipeline: PostgreSQL starts that timer at a ReadyForQuery only, and any message after it stops it.
+# Such a session holds its locks for ever, also the lock of its worker's row, so that its lease
+# could not be expired. No transaction of this service lives longer than 10 s (10-ledger.md rule
+# 21).
+_TERMINATE_FROZEN = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name like 'opsjobs %%' and pid <> pg_backend_pid()
   and wait_event_type = 'Client' and xact_start < (select clock_timestamp()) - interval '10 seconds'
@@ -126,7 +135,10 @@ _OLDEST_OPEN = "select id from job_executions where finished_at is null order by
 
 
 class Reconciler:
-    """Rounds of repair. What cannot be found by an index is looked for in one part of all open executions after another."""
+    """Rounds of repair.
+
+    What no index finds is looked for in one range of the open executions after another.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -135,16 +147,22 @@ class Reconciler:
         self._recounted = ""
 
     async def take_turn(self, pause_seconds: float) -> bool:
-        """Return whether the next round is this process's; another one has its turn no earlier than after the pause."""
+        """Return True if the next round belongs to this process.
+
+        No other process gets a round before the pause is over.
+        """
         return await self._database.fetch_one(_TURN, [pause_seconds]) is not None
 
     async def run_once(self) -> Mapping[str, int]:
-        """Make one round; return how many of each kind were mended. Raises what a step raised, once the others are done."""
+        """Run one round; return how many were repaired, by kind.
+
+        Raises the exception of a failed step once the others are done.
+        """
         database = self._database
         part, targets = await self._parts()
         return await self._each(
             {
-                "cut_off": partial(_cut_off, database),  # first: the others may wait for locks of theirs
+                "cut_off": partial(_terminate_frozen, database),  # first: the others may wait for their locks
                 "approvals_expired": partial(expire, database, STEP_ROWS),
                 "unbegun_ended": partial(end_unbegun, database, STEP_ROWS),
                 "names_granted": partial(_grant_names, database),
@@ -159,9 +177,10 @@ class Reconciler:
         )
 
     async def recount(self) -> Mapping[str, int]:
-        """Make the dearer checks, for once a minute: slots against running runs, counters against runs.
+        """Run the expensive checks, once a minute: slots and counters against the runs.
 
-        Slots are looked at in parts, too. Raises what a step raised, once the others are done.
+        Slots are checked range by range, too. Raises the exception of a failed step once the others
+        are done.
         """
         database = self._database
         part = await self._targets(self._recounted, RECOUNT_ROWS)
@@ -171,22 +190,22 @@ class Reconciler:
                 "advanced": partial(_advance, database),
                 "resized": partial(resize_all_slots, database, STEP_ROWS, after=part["after"], upto=part["upto"]),
                 "unheld": partial(wake_held, database, WAKE_ROWS),
-                "slots_mended": partial(_mend_slots, database, part),
+                "slots_mended": partial(_repair_slots, database, part),
                 "miscounted": partial(_miscounted, database),
             }
         )
         return {name: done[name] for name in ("slots_mended", "miscounted")}
 
     async def _each(self, steps: Mapping[str, Step]) -> Mapping[str, int]:
-        """Make every step, whatever becomes of the others; then raise what the first one that failed has raised.
+        """Run every step, even if others fail; then raise the first exception.
 
-        Ends at once if PostgreSQL is away: then so are the others.
+        Ends at once if PostgreSQL is unavailable, because the others would fail as well.
         """
         done, failed = dict[str, int](), list[Exception]()
         for name, step in steps.items():
             try:
                 done[name] = await self._database.retry(step)
-            except Exception as error:  # noqa: BLE001  it is raised in the end
+            except Exception as error:  # noqa: BLE001  it is raised at the end
                 error.add_note(f"in the step {name!r}")
                 failed.append(error)
                 if isinstance(error, Unavailable):
@@ -196,13 +215,13 @@ class Reconciler:
         return done
 
     async def _targets(self, after: str, rows: int) -> Part:
-        """The targets behind one, and where to go on."""
+        """Return the range of targets after an id, and the id after which the next one starts."""
         found = await self._database.fetch_one(_TARGETS_PART, {"after": after, "rows": rows})
         assert found is not None
         return {"after": after, "upto": found["upto"], "next": found["upto"] if found["n"] == rows else ""}
 
     async def _parts(self) -> tuple[Part, Part]:
-        """The open executions and the targets of this round, behind those of the round before."""
+        """Return the ranges of open executions and of targets of this round."""
         part = {"after": self._after, "rows": PART_ROWS}
         found = await self._database.fetch_one(_PART, part)
         assert found is not None
@@ -213,8 +232,8 @@ class Reconciler:
         return part, targets
 
 
-async def _cut_off(database: Database) -> int:
-    return len(await database.fetch(_CUT_OFF, [STEP_ROWS]))
+async def _terminate_frozen(database: Database) -> int:
+    return len(await database.fetch(_TERMINATE_FROZEN, [STEP_ROWS]))
 
 
 async def _grant_names(database: Database) -> int:
@@ -265,11 +284,11 @@ async def _advance(database: Database) -> int:
         await admit(database, (await looking.read()).others)
         return 1
 
-    standing = [row["id"] for row in await database.fetch(_STANDING, [STEP_ROWS])]
+    standing = [row["id"] for row in await database.fetch(_STALLED, [STEP_ROWS])]
     return await for_each(database, standing, advance)
 
 
-async def _mend_slots(database: Database, part: Part) -> int:
+async def _repair_slots(database: Database, part: Part) -> int:
     targets = sorted(r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {**part, "limit": STEP_ROWS}))
     if not targets:
         return 0
@@ -280,6 +299,7 @@ async def _mend_slots(database: Database, part: Part) -> int:
 
 
 async def _miscounted(database: Database) -> int:
-    # One statement, one snapshot: a verb that commits meanwhile is seen whole or not at all.
+    # One statement, one snapshot: an operation that commits in the meantime is seen whole or not at
+    # all.
     executions = [r["id"] for r in await database.fetch(_OLDEST_OPEN)]
     return len(await database.fetch(_MISCOUNTED, [executions])) if executions else 0

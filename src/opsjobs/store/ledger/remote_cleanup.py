@@ -1,7 +1,7 @@
-"""Aftercare: which ended runs have left something on their machine, or an end that nobody knows; and what was found there.
+"""Ended runs that left folders on their target, or whose outcome is unknown.
 
-Nothing here changes a state: moments move, and `late_result` is added once. Whoever is handed a run has it for a while, and it
-comes again should no answer be given.
+No state changes here: due times move, and `late_result` is written once. A run is leased to its
+caller for a while, and is due again if no answer comes.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from opsjobs.store.transaction import Database
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a run may have left on its target: of each action that was tried, every attempt.
-
-    `becomes`: as whom actions ran, as their spec says; one that is not in here ran as who logs in. `early`: only its output is to
-    be emptied now; the rest is due a day after its end.
-    """
+    """The folders that a run may have left on its target: one for every attempt of an action."""
 
     run_id: int
     target_id: str
     keys: Sequence[RunKey]
     becomes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The users that actions became, as their spec says.
+
+    An action that is missing here ran as the login user.
+    """
     early: bool = False
+    """True if only its output is to be emptied now; the rest is due a day after its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateLookup:
-    """A command that was perhaps still running when its run ended. `kill`: it was to be stopped.
-
-    `identity`: the store in which it was started; another one can say nothing of it.
-    """
+    """A command that may still have been running when its run ended."""
 
     run_id: int
     execution_id: int
     target_id: str
     key: RunKey
     kill: bool
+    """True if the command was to be stopped."""
     identity: SpoolIdentity
+    """The spool in which it was started; another spool cannot tell its outcome."""
 
 
-# For so long a run is left to who was handed it: machines that hang take their time. The last time comes without a next one.
+# How long a run is leased: hanging machines take their time. The last lease has no successor.
 _CLEANING_LEASE = "interval '1 hour'"
 _SWEEP_LEASE = "interval '10 minutes'"
 _NOW = "(select opsjobs_now())"
-# A visit sooner than this after the end of a run empties its output alone: the record refuses a second start until then.
+# A visit sooner than this after the end of a run only empties its output: until then its record
+# prevents a second start.
 EARLY_HOURS = 23
 _EARLY = f"r.finished_at > {_NOW} - interval '{EARLY_HOURS} hours'"
 
-# What is still unknown is found out first: the folder knows it.
+# An unknown outcome is looked up first, because the folder holds it.
 _DUE_CLEANING = f"""
 with due as (
   select id from target_runs
@@ -82,8 +83,9 @@ _NOT_CLEANED = f"""
 with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
 update target_runs r set spool_due = {_NOW} + interval '1 hour' where r.id = any(array(select id from named))"""
 
-# Branches of a run are lost each by itself, and each was begun where its own result says (else where the run was: a worker of
-# the release before knew only that). Only a program is looked for: of a transfer or a wait nothing goes on by itself.
+# Branches of a run are lost independently, and each was started where its own result says (else
+# where the run was: a worker of the previous release stored only that). Only commands and scripts
+# are looked up: transfers and waits do not continue by themselves.
 _UNKNOWN = """
 x.target_run_id = r.id and x.late_result is null and x.again_at is null
 and ((x.cancel_proof = 'unreachable') is true or x.status in ('lost', 'dead'))
@@ -113,9 +115,10 @@ select r.id, r.uuid, r.execution_id, r.target_id, x.action, x.attempt,
 from leased r join job_execution_results x on {_UNKNOWN}
 order by r.id, x.id"""
 
-# Its own result is told what was found; the run the first word of all, and it is done once nothing of it is unknown.
+# The result of the action gets the outcome; the run gets the first one of all, and is done once no
+# action of it has an unknown outcome.
 _SETTLE_LATE = f"""
-with told as (
+with recorded as (
   update job_execution_results set late_result = coalesce(late_result, %(late)s)
   where target_run_id = %(id)s and action = %(action)s and attempt = %(attempt)s and exists (
     select 1 from target_runs where id = %(id)s and finished_at is not null)
@@ -133,7 +136,7 @@ where r.id = any(array(select id from named))"""
 
 
 async def lease_cleanups(database: Database, zone: str, limit: int) -> list[Folder]:
-    """Return runs that left something on their target that is to go now, at most `limit`; the longest due first."""
+    """Return up to `limit` runs with folders to remove now, the longest due first."""
     rows = await database.fetch(_DUE_CLEANING, {"zone": zone, "limit": limit})
     runs: dict[int, list[DictRow]] = {}
     for row in rows:
@@ -152,17 +155,23 @@ def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
 
 
 async def mark_cleaned(database: Database, run_ids: Sequence[int]) -> None:
-    """Note that nothing of these runs is left on their targets, or of a run that ended today: only its record."""
+    """Record that no folders of these runs are left on their targets.
+
+    Of a run that ended today the record is left.
+    """
     await _each(database, _CLEANED, run_ids)
 
 
 async def postpone_cleanup(database: Database, run_ids: Sequence[int], *, refused: bool = False) -> None:
-    """Their targets could not be reached: again in an hour. `refused`: we may not be their users; again in a day."""
+    """Record that the targets could not be reached; the runs are due again in an hour.
+
+    `refused`: we may not act as their users; they are due again in a day.
+    """
     await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 
 
 async def lease_late_lookups(database: Database, zone: str, limit: int) -> list[LateLookup]:
-    """Runs whose end is to be looked for now, at most `limit`; the longest due first."""
+    """Return up to `limit` runs whose outcome is to be looked up now, the longest due first."""
     rows = await database.fetch(_DUE_SWEEPS, {"zone": zone, "limit": limit})
     return [_sweep(row) for row in rows]
 
@@ -179,16 +188,16 @@ def _sweep(row: Mapping[str, Any]) -> LateLookup:
 
 
 async def record_late_result(database: Database, sweep: LateLookup, late_result: Mapping[str, Any]) -> None:
-    """Write beside a run's final state what became of its command; the first word stays."""
+    """Write the outcome of a run's command beside its final state; the first result stays."""
     known = {"id": sweep.run_id, "action": sweep.key.action, "attempt": sweep.key.attempt, "late": Jsonb(dict(late_result))}
     async with database.pipelined() as connection:
-        # Branches are found out side by side: whoever is the last must see what the others wrote.
+        # Branches are looked up concurrently: the last one must see what the others wrote.
         await connection.execute("select 1 from target_runs where id = %(id)s for update", known)
         await connection.execute(_SETTLE_LATE, known)
 
 
 async def postpone_late_lookup(database: Database, run_ids: Sequence[int]) -> None:
-    """Nothing could be found out: again after a pause that doubles up to an hour."""
+    """Record that nothing was found; try again after a pause that doubles up to an hour."""
     await _each(database, _SWEEP_AGAIN, run_ids)
 
 

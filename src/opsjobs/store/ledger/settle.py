@@ -1,7 +1,8 @@
-"""Settle: the group commit of a worker: output, results and ends of many runs in one pipelined transaction.
+"""Settle: commit output, results and ends of a worker's runs in one pipelined transaction.
 
-Every run is guarded by owner + fence, and every stream by the offset that the log has reached: a chunk moves it from
-`old` to `new` and fails if it is not at `old`. A run whose guard fails is left out whole and named as stale.
+Every run is guarded by owner and fence, and every stream by the offset that the log has reached: a
+chunk moves it from `old` to `new`, and fails if it is not at `old`. A run whose guard fails is left
+out as a whole, and returned as stale.
 """
 
 from __future__ import annotations
@@ -24,46 +25,51 @@ from opsjobs.store.transaction import Database
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a flush did: runs that were not ours any more, executions that are being cancelled,
-    and how many runs it made ready, by zone."""
+    """The outcome of a flush."""
 
     stale: frozenset[int]
+    """Runs that did not belong to the worker any more."""
     stopping: frozenset[int]
+    """Executions that are being cancelled."""
     admitted: Mapping[str, int]
+    """Counts of runs that became ready, by zone."""
     unparked: Sequence[int] = ()
-    """Other executions, whose runs waited for what it freed."""
+    """Other executions, whose runs waited for the slots that were freed."""
     halted: Sequence[int] = ()
-    """Executions in which too many failed: what has not begun is skipped."""
+    """Executions in which too many runs failed: runs that have not begun are skipped."""
 
 
 SETTLE = load_statement(__file__, "settle")
 
-# A line that broke may have left the first try of this flush behind, still on its way to its commit: it holds the locks that
-# this one waited for, so here it is over, and seen.
+# After a broken connection the first try of this flush may still be on its way to its commit. It
+# holds the locks that this try waited for, so here it is over, and visible.
 _COUNT_FLUSH = """
 with before as (select last_flush from workers where id = %(owner)s)
 update workers set last_flush = %(number)s from before where id = %(owner)s
 returning before.last_flush >= %(number)s as repeated"""
 _FLUSHED = "select last_flush from workers where id = %s"
-_OURS = "select id, fence, status from target_runs where id = any(%s::bigint[]) and owner = %s"
+_OWN_RUNS = "select id, fence, status from target_runs where id = any(%s::bigint[]) and owner = %s"
 _STOPPING = """
 select e.id from job_executions e
 where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
 
-# Who waits so may wait for an answer that has come meanwhile; by its hour, too, where it names something.
+# These waits may be over by an answer that has come in the meantime; waits by the clock only if
+# they name something.
 _ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD, WaitingFor.TIMER, WaitingFor.BACKOFF)
 
 
 async def settle(database: Database, flush: Flush) -> Settled:
-    """Commit a flush whole. Raises Unavailable where it was surely not committed; then it may be given again.
+    """Commit a flush as a whole.
 
-    An answer lost on the way is looked up by the flush's number, so that nothing is written twice or dropped.
+    Raises Unavailable if it was certainly not committed; then it may be tried again. If the answer
+    was lost, the flush's number tells whether it was committed, so that nothing is written twice or
+    dropped.
     """
     try:
         async with failpoints.at("settle"):
             settled = await database.retry(lambda: _settle(database, flush))
     except (Unavailable, *RETRYABLE) as broken:
-        if not await _went_through(database, flush):
+        if not await _was_committed(database, flush):
             again = next((kind for kind in (TooSlow, Locked) if isinstance(broken, kind)), Unavailable)
             raise again(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
@@ -75,7 +81,7 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     executions = sorted({run.execution_id for run in flush.runs})
     ending = [run for run in flush.runs if run.status is not None]
     targets = sorted({run.target_id for run in ending})
-    # Nothing of this for plain executions, and for runs that wait for nobody's answer.
+    # Nothing for plain executions, and for runs that do not wait for an answer.
     advance = Advance(sorted({run.execution_id for run in ending if run.watched}))
     answered = sorted({run.execution_id for run in ending if run.waiting_for in _ANSWERED and run.awaits is not None})
     unparked = admitted = None
@@ -112,20 +118,23 @@ async def _admit_others(database: Database, settled: Settled) -> Settled:
     return replace(settled, admitted=sum_by_zone(settled.admitted, await admit_after(database, settled.unparked)))
 
 
-async def _went_through(database: Database, flush: Flush) -> bool:
+async def _was_committed(database: Database, flush: Flush) -> bool:
     row = await database.fetch_one(_FLUSHED, [flush.owner])
     return row is not None and row["last_flush"] >= flush.number
 
 
 async def _recall(database: Database, flush: Flush) -> Settled:
-    rows = await database.fetch(_OURS, [[run.run_id for run in flush.runs], flush.owner])
+    rows = await database.fetch(_OWN_RUNS, [[run.run_id for run in flush.runs], flush.owner])
     stands = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
     stale = frozenset(run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence))))
     return Settled(stale, frozenset(), {})
 
 
 def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
-    """Whether a run that is ours and stands so (None: it is not ours) was part of a flush that made this move."""
+    """Return True if a run with this state was part of a flush that made this move.
+
+    `stands`: its status, or None if it does not belong to this owner any more.
+    """
     if run.status is RunStatus.WAITING:
         return stands is None
     return stands is (run.status or RunStatus.RUNNING)

@@ -1,4 +1,4 @@
-"""Take over: give the runs of a buried worker to a living one, and end those that bury whoever has them."""
+"""Take over: give the runs of a dead worker to a living one; end poisonous runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from uuid import UUID
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
 from opsjobs.store.ledger.advance import Advance
-from opsjobs.store.ledger.claim import Claimed, claimed
+from opsjobs.store.ledger.claim import Claimed, parse_claimed
 from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters, result_line, status_line
 from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
-# Of so many owners in a row a run may have been the last work, without a sign of life of its own.
+# How many owners in a row may die with a run, without a sign of life from it, before it is dead.
 CLAIMS_AT_MOST = 5
-# From so many on it is a suspect, and handed out alone: else each death would count for all that the worker had in its hands.
+# From this number on a run is a suspect, and handed out alone: else each death would count against
+# all runs of that worker.
 SUSPECT_CLAIMS = 2
 
 _CANDIDATES = load_statement(
@@ -48,9 +49,10 @@ from moved m join job_executions e on e.id = m.execution_id"""
 async def take_over(
     database: Database, *, owner: UUID, worker: str, zone: str, limit: int, waited: bool = False
 ) -> list[Claimed]:
-    """Up to `limit` running runs of buried owners, now under this owner and the next fence; at most one of them a suspect.
+    """Take over up to `limit` running runs of dead workers, at most one of them a suspect.
 
-    While a suspect of this owner has given no sign of life, none is added, unless it was `waited` for long enough.
+    They get this owner and the next fence. While a suspect of this owner has not given a sign of
+    life, no other is added, unless it was `waited` for long enough.
     """
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
@@ -60,7 +62,7 @@ async def take_over(
         if not seen:
             return []
         executions = sorted({r["execution_id"] for r in seen})
-        poison = _burial(owner, worker, [r for r in seen if r["action"] is not None])
+        poison = _end_poisoned(owner, worker, [r for r in seen if r["action"] is not None])
         targets = sorted({run.target_id for run in poison.runs})
         advance = Advance(executions if targets else ())
         async with connection.pipeline():
@@ -80,11 +82,11 @@ async def take_over(
         advanced = await advance.read()
     await admit_after(database, sorted({*others, *advanced.others}))
     dead = {run.run_id for run in poison.runs}
-    return [claimed(row, taken_over=True) for row in taken if row["id"] not in dead]
+    return [parse_claimed(row, taken_over=True) for row in taken if row["id"] not in dead]
 
 
-def _burial(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -> Flush:
-    """What ends poisonous runs, said by the owner that they have in this same transaction."""
+def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -> Flush:
+    """Return the flush that ends poisonous runs, written by their new owner."""
     words = f"more than {CLAIMS_AT_MOST} workers in a row died while they had it, and it gave no sign of life"
     error = RunError(ErrorCode.POISON, words)
     results = [_result(row, error) for row in rows]
