@@ -303,7 +303,7 @@ async def test_housekeeping_goes_on_where_mending_fails(database: Database, monk
 
 async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> None:
     turns = SingletonLock(database)
-    assert sorted(await asyncio.gather(*(turns.take("service", 60) for _ in range(3)))) == [False, False, True]
+    assert sorted(await asyncio.gather(*(turns.acquire("service", 60) for _ in range(3)))) == [False, False, True]
 
 
 async def _nothing_open(on: Bench) -> bool:

@@ -195,7 +195,7 @@ async def test_executions_that_stay_are_not_in_the_way_of_those_that_go(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "EXECUTIONS", 2)
-    monkeypatch.setattr(retention, "LOOKS", 2)
+    monkeypatch.setattr(retention, "PARTS_MAX", 2)
     stay = [(await ended(database, status=RunStatus.LOST)).id for _ in range(7)]
     for _ in range(3):
         await ended(database)

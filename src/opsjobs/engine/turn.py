@@ -37,7 +37,7 @@ class Turn:
         Each step has its first part, whatever the others take; then those that found something go on, one part at a time.
         Raises Unavailable if PostgreSQL is away.
         """
-        if not await self._turns.take(self._service, PAUSE_SECONDS):
+        if not await self._turns.acquire(self._service, PAUSE_SECONDS):
             return {}
         until = self._monotonic() + TURN_SECONDS
         done = dict.fromkeys(steps, 0)
@@ -45,7 +45,7 @@ class Turn:
         while left:
             left = [name for name in left if await self._part(name, steps[name], done)]
             if left and self._monotonic() >= until:
-                await self._turns.leave(self._service, PAUSE_SECONDS)
+                await self._turns.release(self._service, PAUSE_SECONDS)
                 break
         if any(done.values()):
             log.info(self._service, **{name: n for name, n in done.items() if n})
@@ -55,7 +55,7 @@ class Turn:
         try:
             part = await step()
         except Unavailable as failed:
-            await self._turns.hold(self._service)  # raises if it is not the step but PostgreSQL: that ends the turn
+            await self._turns.renew(self._service)  # raises if it is not the step but PostgreSQL: that ends the turn
             self._metrics.upkeep_failures.labels(name).inc()
             log.warning("step_failed", service=self._service, step=name, reason=str(failed))
             return False
@@ -64,6 +64,6 @@ class Turn:
             self._metrics.bugs.labels(self._service).inc()
             log.exception("step_failed", service=self._service, step=name)
             return False
-        await self._turns.hold(self._service)
+        await self._turns.renew(self._service)
         done[name] += part
         return part > 0

@@ -37,7 +37,7 @@ LIMITS: Mapping[str, str] = {
 PLANNED_ONCE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 
 ANSWER_SECONDS = STATEMENT_SECONDS + 5.0
-"""Deadline of an answer. It exceeds the server's time limit, so the server or the network has failed."""
+"""Deadline of an answer, longer than the server's own: after it, server or network failed."""
 DIAL_SECONDS = 5
 """Deadline for a host to accept the connection, and then to apply the limits."""
 PING_SECONDS = 2.0

@@ -1,4 +1,7 @@
-"""Dead letters: runs that ended lost or dead and wait for somebody's word; a word is given once, whoever gives it."""
+"""Dead letters: runs that ended lost or dead and wait for an answer.
+
+Each is answered once.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from opsjobs.model.retry_request import DeadLetter, DiscardDraft, LetterFilter, 
 from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.retry_source import RUN_COLUMNS, past_run
+from opsjobs.store.retry_source import RUN_COLUMNS, parse_past_run
 from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_AT_MOST = 10_000
-# Letters that the audit log names of one answer.
-LETTERS_TOLD = 100
+# How many letters the audit log names per answer.
+AUDITED_LETTERS_MAX = 100
 
-# `job` and `target` are found by id as well as by name: an array "holds" either.
+# `job` and `target` are found by id as well as by name: the array contains both.
 _LETTERS = f"""
 select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id, s.job_name,
        array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id, r.target_name] as target,
@@ -49,7 +52,8 @@ where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[])) and (%(job)s::t
   and (%(since)s::timestamptz is null or at >= %(since)s){{within}}
 order by execution_id, id limit {FOUND_AT_MOST}"""
 
-# Who comes second waits for the first one's commit, and is then left without: a letter has one answer.
+# A second answer waits for the commit of the first one, and then gets no row: a letter has one
+# answer.
 _ANSWER = """
 insert into dead_letter_answers (run_id, answer, answered_by, reason)
 select r.id, %(answer)s, %(by)s, %(reason)s from target_runs r
@@ -63,24 +67,30 @@ where a.run_id = any(%(ids)s::bigint[]){within} order by a.run_id limit 1"""
 
 
 class DeadLetters:
-    """The list; and, within a transaction of the caller, the answers."""
+    """The list of dead letters, and their answers, in the caller's transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[DeadLetter]:
-        """Those of executions within reach, the newest first; filters and orders are those of DEAD_LETTERS."""
+        """Return the dead letters of executions within reach, newest first.
+
+        Filters and orders are those of DEAD_LETTERS.
+        """
         return (await DEAD_LETTERS.page(self._database, request, reach=reach)).map(_letter)
 
     async def find(self, wish: LettersDraft, reach: Reach | None = None) -> Sequence[PastRun]:
-        """The letters within reach that are meant, by execution: at most 10,000."""
+        """Return the requested letters within reach, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
         within, reaching = and_within(reach, "l.labels")
         asked = {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids, **reaching}
-        return [past_run(row) for row in await self._database.fetch(_FIND.format(within=within), asked)]
+        return [parse_past_run(row) for row in await self._database.fetch(_FIND.format(within=within), asked)]
 
     async def discard(self, wish: DiscardDraft, *, by: str, reach: Reach | None = None) -> Sequence[int]:
-        """Let go of the letters within reach that are meant, at most 10,000; their ids. Raises NotFound, Conflict."""
+        """Discard the requested letters within reach, at most 10,000; return their ids.
+
+        Raises NotFound, Conflict.
+        """
         ids = [run.id for run in await self.find(wish, reach)]
 
         async def write() -> Sequence[int]:
@@ -89,7 +99,7 @@ class DeadLetters:
                 if not discarded and wish.ids is not None:
                     raise await refusal(connection, wish.ids, reach)
                 if discarded:
-                    await recorded(connection, "discarded", discarded, wish.reason)
+                    await record_answers(connection, "discarded", discarded, wish.reason)
                 return sorted(discarded)
 
         return await self._database.retry(write)
@@ -98,27 +108,30 @@ class DeadLetters:
 async def answer(
     connection: Connection, run_ids: Sequence[int], answered: Literal["revived", "discarded"], *, by: str, reason: str | None
 ) -> frozenset[int]:
-    """Give these runs their answer; says which of them are dead letters that had none."""
+    """Answer these runs; return those that were dead letters without an answer."""
     given = {"ids": list(run_ids), "answer": answered, "by": by, "reason": reason}
     rows = await (await connection.execute(_ANSWER, given)).fetchall()
     return frozenset(row["run_id"] for row in rows)
 
 
-async def recorded(
+async def record_answers(
     connection: Connection, answered: Literal["revived", "discarded"], run_ids: Collection[int], reason: str | None
 ) -> None:
-    """Put into the audit log who answered these letters, and how."""
-    after = {"letters": len(run_ids), "ids": sorted(run_ids)[:LETTERS_TOLD]}
+    """Record in the audit log who answered these letters, and how."""
+    after = {"letters": len(run_ids), "ids": sorted(run_ids)[:AUDITED_LETTERS_MAX]}
     await audit.record(connection, f"dead_letter.{answered}", "dead_letter", min(run_ids), after=after, reason=reason)
 
 
-async def became(connection: Connection, run_ids: Sequence[int], execution_id: int) -> None:
-    """Note which execution these revived runs became."""
+async def record_revived(connection: Connection, run_ids: Sequence[int], execution_id: int) -> None:
+    """Record which execution these revived runs became."""
     await connection.execute(_BECAME, [execution_id, list(run_ids)])
 
 
 async def refusal(connection: Connection, ids: Sequence[int], reach: Reach | None = None) -> Refusal:
-    """Why there is nothing to answer of these: there are no such letters within reach, or others were quicker."""
+    """Return the error if no letter could be answered.
+
+    There is no such letter within reach, or another answer came first.
+    """
     within, reaching = and_within(reach, OF_EXECUTION.format("r.execution_id"))
     answered = await connection.execute(_ANSWERED.format(within=within), {"ids": list(ids), **reaching})
     row = await answered.fetchone()

@@ -1,4 +1,4 @@
-"""Executions as read: one, lists, and what their target runs and actions came to; nothing here writes."""
+"""Read access to executions: one, lists, their target runs, results and groups."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
-_NOTHING_WENT_WRONG = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+_WITHOUT_FAILURE = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
 INLINE_BYTES = 64 << 10
-"""How much of a stream stands in a result; the log has the rest."""
+"""Limit of a stream's bytes in a result; the log has the rest."""
 PAGE_BYTES = 8 << 20
-"""A page of results ends early where its output would pass this."""
+"""A page of results ends early if its output would exceed this."""
 
-# Asked for and not yet ended: the row keeps what it is, the reader sees what was asked.
+# A requested cancel or pause is shown as the status until the execution has ended; the row keeps
+# its own.
 _EXECUTION = f"""
 select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by, s.parameters,
        case when e.finished_at is null and e.cancelling then 'cancelling'
@@ -69,7 +70,7 @@ EXECUTIONS = Listing(
     labels="labels",
     label_rows="id",
 )
-# The zones that are served are read once, not for each run.
+# The zones that have workers are read once, not for each run.
 _RUN = """
 select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
        error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target,
@@ -80,7 +81,7 @@ select id, uuid, position, target_id, target_name, target_host, status, waiting_
        (select x.action from job_execution_results x where x.target_run_id = target_runs.id
         order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
 from target_runs"""
-# Of each run the end of the last pieces of stderr, if they are among its last 50 pieces of output.
+# For each run the end of the last pieces of stderr, if they are among its last 50 pieces of output.
 _LAST_STDERR = """
 select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral (
   select string_agg(t.tail, ''::bytea order by t.seq) as tail from (
@@ -131,7 +132,8 @@ where x.execution_id = %(execution)s""",
     },
     default_sort="id",
 )
-# Up to the first gap the stored bytes are the stream's own, from byte 0 on: what is cut there is a true beginning of it.
+# Up to the first gap the stored bytes are the stream's own, from byte 0 on: so what is cut there is
+# a true prefix of it.
 _HEADS = """
 select target_run_id, action, attempt, stream,
        substring(string_agg(data, ''::bytea order by start_offset) from 1
@@ -140,7 +142,8 @@ from execution_log
 where log_day = %(log_day)s and execution_id = %(execution)s and event = 'output'
   and target_run_id = any(%(runs)s) and start_offset < %(inline)s
 group by target_run_id, action, attempt, stream"""
-# What counts of each action of a run: its last attempt, by its own number; a voided one only where there is no other.
+# The result that counts for each action of a run: its last attempt, by number; a voided one only if
+# there is no other.
 _COUNTING = """
 select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.attempt, x.status, x.exit_code,
        greatest(x.stdout_stored, x.stdout_bytes) as bytes
@@ -154,7 +157,7 @@ where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = '
   and l.data is not null and l.start_offset < %(inline)s
 group by l.target_run_id"""
 _STDOUT_HEADS = _STREAM_HEADS.format(which="l.stream = 'stdout'")
-# What an action that succeeded says on stderr is no difference.
+# The stderr of an action that succeeded is not compared.
 _STDERR_HEADS = _STREAM_HEADS.format(which="l.stream = 'stderr' and c.status <> 'succeeded'")
 _GROUPS = load_statement(
     __file__, "result_groups", counting=_COUNTING.format(of="run"), stdout_heads=_STDOUT_HEADS, stderr_heads=_STDERR_HEADS
@@ -166,7 +169,7 @@ _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
 ) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr', c.* from ({_STDERR_HEADS.strip()}) c"""
 
-_ACTED = """
+_ACTION_TIMES = """
 select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt, x.started_at, x.finished_at,
   lower(x.logged_in) as auth_at, upper(x.logged_in) as entered_at
 from job_execution_results x left join (
@@ -177,20 +180,26 @@ where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null and
 order by x.started_at, x.id"""
 
 
-_OPEN_OF = """
+_COUNT_OPEN = """
 select count(*) as n from (
   select from job_executions e join execution_specs s on s.execution_id = e.id
   where e.finished_at is null and s.requested_by = %s and s.requested_by_kind = %s limit %s) counted"""
 
 
 class Executions:
-    """Reads only, each a bounded number of rows. Raises Invalid for a filter, order or cursor that is wrong."""
+    """Read access to executions; each read returns a bounded number of rows.
+
+    Raises Invalid for a wrong filter, order or cursor.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, ref: str | int, *, everything: bool = False) -> Execution:
-        """By id or uuid. `everything`: the viewer may see all executions. Raises NotFound."""
+        """Return an execution by id or uuid. Raises NotFound.
+
+        `everything`: the viewer may see all executions.
+        """
         named = Reference.of("execution", ref)
         row = await self._database.fetch_one(
             f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
@@ -200,7 +209,10 @@ class Executions:
         return _execution(row, everything=everything)
 
     async def with_waiting_reason(self, execution: Execution) -> Execution:
-        """Return it with what keeps its runs from beginning, if none runs and nothing holds the execution as a whole."""
+        """Return the execution with the reason why its runs do not start.
+
+        Only if no run is running and nothing holds the execution as a whole.
+        """
         waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(RunStatus.RUNNING, 0)
         if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
             return execution
@@ -208,47 +220,53 @@ class Executions:
 
     async def count_open(self, requested_by: str, kind: str, *, at_most: int) -> int:
         """Count the executions of an identity that have not ended, up to a number."""
-        row = await self._database.fetch_one(_OPEN_OF, [requested_by, kind, at_most])
+        row = await self._database.fetch_one(_COUNT_OPEN, [requested_by, kind, at_most])
         assert row is not None
         return int(row["n"])
 
     async def first_approval_requested_at(self, executions: Sequence[int]) -> datetime | None:
-        """When the first approval was asked for that one of these executions has; None where none was approved."""
+        """Return when the first approval of one of these executions was requested.
+
+        None if none was approved.
+        """
         query = "select min(asked_at) as at from approvals where execution_id = any(%s) and status = 'approved'"
         row = await self._database.fetch_one(query, [list(executions)])
         return None if row is None else row["at"]
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Execution]:
-        """Executions within reach, the newest first; filters and orders are those of EXECUTIONS."""
+        """Return executions within reach, newest first.
+
+        Filters and orders are those of EXECUTIONS.
+        """
         page = await EXECUTIONS.page(self._database, request, reach=reach)
         return page.map(partial(_execution, everything=reach is None or reach.everywhere))
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
-        """What scopes are held against, of one whose id is known."""
+        """Return the labels that scopes are compared with, of an existing execution."""
         row = await self._database.fetch_one("select labels from execution_specs where execution_id = %s", [execution_id])
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
     async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
-        """The zones in which runs of it wait: whose workers there is a bell for."""
+        """Return the zones in which runs of it wait: workers there are notified."""
         query = "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
         return [row["zone"] for row in await self._database.fetch(query, [execution_id])]
 
     async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
-        """Target runs in the order of launch; filters and orders are those of RUNS."""
+        """Return target runs in launch order; filters and orders are those of RUNS."""
         page = await RUNS.page(self._database, request, {"execution": execution_id})
-        failed = [row["id"] for row in page.items if row["status"] not in _NOTHING_WENT_WRONG]
+        failed = [row["id"] for row in page.items if row["status"] not in _WITHOUT_FAILURE]
         tails = await self._database.fetch(_LAST_STDERR, {"execution": execution_id, "runs": failed}) if failed else []
         words = {row["id"]: last_line(row["tail"].decode("utf-8", "replace")) or None for row in tails}
         return page.map(lambda row: replace(_run(row), last_stderr=words.get(row["id"])))
 
     async def runs_by_id(self, run_ids: Collection[int]) -> dict[int, TargetRun]:
-        """These target runs as they stand, by id; the caller bounds how many."""
+        """Return these target runs by id; the caller bounds how many."""
         rows = await self._database.fetch(f"{_RUN} where id = any(%s::bigint[])", [list(run_ids)])
         return {row["id"]: _run(row) for row in rows}
 
     async def run_of(self, execution_id: int, target: str) -> TargetRun:
-        """The run of one target, named by its id or else by its name. Raises NotFound."""
+        """Return the run of one target, by the target's id or else its name. Raises NotFound."""
         rows: Sequence[TargetRun] = ()
         for column in ("target", "target_name"):
             rows = rows or (await self.runs(execution_id, PageRequest(limit=1, filters={column: [target]}))).items
@@ -257,23 +275,29 @@ class Executions:
         return rows[0]
 
     async def names(self, execution_id: int) -> dict[int, str]:
-        """The target's name of every run of the execution, by the run's id: at most MAX_TARGETS_PER_JOB."""
+        """Return the target names of all runs, by run id: at most MAX_TARGETS_PER_JOB."""
         rows = await self._database.fetch("select id, target_name from target_runs where execution_id = %s", [execution_id])
         return {row["id"]: row["target_name"] for row in rows}
 
     async def results(self, execution: Execution, request: PageRequest) -> Page[Result]:
-        """Results in the order they began, with the beginning of their output; filters are those of RESULTS."""
+        """Return results in the order they began, with the start of their output.
+
+        Filters are those of RESULTS.
+        """
         page = await RESULTS.page(self._database, request, {"execution": execution.id})
-        fitting = _fitting(page.items)
+        fitting = _count_fitting(page.items)
         if fitting < len(page.items):
             page = await RESULTS.page(self._database, replace(request, limit=fitting), {"execution": execution.id})
         heads = await self._heads(execution, [row["target_run_id"] for row in page.items]) if page.items else {}
         return page.map(lambda row: _result(row, heads))
 
     async def timeline(self, execution: Execution, request: PageRequest) -> Page[Stretch]:
-        """Where the time went, of the runs of a page; filters and orders are those of RUNS."""
+        """Return where time was spent by the runs of a page.
+
+        Filters and orders are those of RUNS.
+        """
         page = await self.runs(execution.id, request)
-        rows = await self._database.fetch(_ACTED, {"execution": execution.id, "runs": [run.id for run in page.items]})
+        rows = await self._database.fetch(_ACTION_TIMES, {"execution": execution.id, "runs": [run.id for run in page.items]})
         acted: dict[int, list[Acted]] = {}
         for row in rows:
             acted.setdefault(row["run_id"], []).append(Acted(**row))
@@ -281,24 +305,27 @@ class Executions:
         return Page(stretches, page.next, page.total)
 
     async def _heads(self, execution: Execution, runs: Sequence[int]) -> dict[tuple[Any, ...], bytes]:
-        rows = await self._database.fetch(_HEADS, {**_of(execution), "runs": list(set(runs))})
+        rows = await self._database.fetch(_HEADS, {**_parameters(execution), "runs": list(set(runs))})
         return {(r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b"" for r in rows}
 
     async def groups(self, execution: Execution, request: PageRequest, *, action: str | None = None) -> Page[ResultGroup]:
-        """Ended runs that came to the same, the largest group first; `action` compares only what that action did."""
-        of = {**_of(execution), "action": action}
-        page = await GROUPS.page(self._database, request, of)
+        """Return ended runs grouped by identical result, the largest group first.
+
+        `action` compares only the results of that action.
+        """
+        given = {**_parameters(execution), "action": action}
+        page = await GROUPS.page(self._database, request, given)
         shown = [row["id"] for row in page.items]
-        rows = await self._database.fetch(_GROUP_HEADS, {**of, "runs": shown}) if page.items else []
+        rows = await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
         heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
         return page.map(lambda row: _group(row, heads.get((row["id"], "stdout"), b""), heads.get((row["id"], "stderr"), b"")))
 
 
-def _of(execution: Execution) -> dict[str, Any]:
+def _parameters(execution: Execution) -> dict[str, Any]:
     return {"execution": execution.id, "log_day": execution.log_day, "inline": INLINE_BYTES}
 
 
-def _fitting(rows: Sequence[Mapping[str, Any]]) -> int:
+def _count_fitting(rows: Sequence[Mapping[str, Any]]) -> int:
     total = 0
     for index, row in enumerate(rows):
         total += min(row["stdout_bytes"], INLINE_BYTES) + min(row["stderr_bytes"], INLINE_BYTES) + len(row["command"] or "")
@@ -390,14 +417,14 @@ def _result(row: Mapping[str, Any], heads: Mapping[tuple[Any, ...], bytes]) -> R
 
 
 def _captured(head: bytes, total_bytes: int) -> Captured:
-    # The log is read after the row: of a running action it may have come further.
+    # The log is read after the row: the output of a running action may have grown.
     return Captured(head, max(total_bytes, len(head)))
 
 
 def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> ResultGroup:
     targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
-    said = Captured(stdout, row["bytes"])
-    return ResultGroup(row["digest"], row["exit_code"], RunStatus(row["status"]), said, targets, row["error_code"], stderr)
+    output = Captured(stdout, row["bytes"])
+    return ResultGroup(row["digest"], row["exit_code"], RunStatus(row["status"]), output, targets, row["error_code"], stderr)
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:
@@ -408,9 +435,10 @@ def _error(row: Mapping[str, Any]) -> RunError | None:
     return RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None
 
 
-# Asked of one execution of which nothing runs: what keeps its waiting runs from being claimed, the commonest first. A run that is
-# ready and not claimed stands still only if no worker of its zone lives.
-HELD_RUNS = f"""
+# For an execution of which nothing runs: what keeps its waiting runs from being claimed, the most
+# frequent reason first. A run that is ready and not claimed is stuck only if no worker of its zone
+# is alive.
+_HELD_RUNS = f"""
 with waiting as (
   select r.zone, r.target_name, r.waiting_for, r.awaits, r.not_before, r.position from target_runs r
   where r.execution_id = %(execution)s and r.status = 'waiting' and (r.waiting_for is null or r.waiting_for in ('hold', 'slot'))
@@ -427,14 +455,17 @@ from kept group by kind order by kind = 'workers' desc, kind = 'maintenance' des
 
 
 async def find_hold_reason(database: Database, execution_id: int) -> dict[str, Any] | None:
-    """Return what keeps the waiting runs of an execution from beginning, as its `waiting_on`; None if nothing does."""
-    row = await database.fetch_one(HELD_RUNS, {"execution": execution_id})
+    """Return why the waiting runs of an execution do not start, as its `waiting_on`.
+
+    None if nothing holds them.
+    """
+    row = await database.fetch_one(_HELD_RUNS, {"execution": execution_id})
     if row is None:
         return None
-    told = {"kind": row["kind"], "reason": _reason(row), "targets": row["targets"], "target": row["target"]}
+    reason = {"kind": row["kind"], "reason": _reason(row), "targets": row["targets"], "target": row["target"]}
     if row["kind"] == "workers":
-        return {**told, "zones": row["zones"]}
-    return {**told, "until": moment(row["until"])}
+        return {**reason, "zones": row["zones"]}
+    return {**reason, "until": moment(row["until"])}
 
 
 def _reason(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a job's past says of its next execution: which targets it had last, and how long a target took."""
+"""A job's past launches: the targets of the last one, and how long a target took."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ where r.status = 'succeeded' and r.claimed_at is not null
 
 @dataclass(frozen=True, slots=True)
 class LaunchHistory:
-    """`execution`: the job's last one (None: never executed), and its targets' names by their ids. `seconds`: the median of
-    what a target took in the last `executions`; None where nothing is known.
-    """
+    """The past launches of a job."""
 
     execution: int | None = None
+    """The job's last execution; None: never executed."""
     targets: Mapping[str, str] = field(default_factory=dict)
+    """The target names of the last execution, by id."""
     seconds: float | None = None
+    """The median time of a target in the last `executions`; None if unknown."""
     executions: int = 0
+    """The number of executions that `seconds` is taken from."""
 
 
 async def load_launch_history(database: Database, job_id: int) -> LaunchHistory:
-    """The job's past; of a job that was never executed it says nothing."""
+    """Return the history of a job; it is empty if the job was never executed."""
     last = await database.fetch(_LAST, [job_id])
     if not last:
         return LaunchHistory()

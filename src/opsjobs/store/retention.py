@@ -1,4 +1,4 @@
-"""Retention: what is older, or more, than is to be kept goes, a bounded part at a time."""
+"""Retention: delete what is older, or more, than is to be kept, in bounded parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from psycopg import errors, sql
 
 from opsjobs.store.transaction import Database
 
-# At a time: days of the log, executions (and their runs together), artifacts, uploaded files (looked at, not all of them to go).
+# Limits of one call: days of the log, executions (and their runs together), artifacts, uploaded
+# files (looked at, not necessarily deleted).
 DAYS = 4
 EXECUTIONS = 200
 RUNS = 5_000
@@ -19,24 +20,27 @@ FILES = 500
 FIRINGS = 5_000
 SCHEDULES = 200
 NAMES = 5_000
-# Parts of executions that stay, one after another, before a call ends.
-LOOKS = 200
-_BEGINNING = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": 0}
-# Detaching a day needs the log for itself for a moment. Who waits for that moment keeps all others waiting behind him.
+# How many parts of executions that all stay are looked at before a call ends.
+PARTS_MAX = 200
+_START = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": 0}
+# Detaching a day locks the log for a moment. While it waits for that lock, all other users wait
+# behind it.
 LOCK_WAIT_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """For how long what is kept; `executions_per_job`: of each job the newest that have ended; `audit_seconds` 0: for ever."""
+    """The time for which data is kept."""
 
     log_seconds: float
     artifact_seconds: float
     execution_seconds: float
     executions_per_job: int
+    """The number of ended executions kept per job, the newest ones."""
     file_seconds: float
     firing_seconds: float = 90 * 86_400.0
     audit_seconds: float = 0.0
+    """0: for ever."""
 
 
 # Days have partitions of their own. An open execution keeps its day.
@@ -53,9 +57,10 @@ _LEFT_OVER = """
 select d.log_day from dropped_log_days d where to_regclass('execution_log_' || to_char(d.log_day, 'YYYYMMDD')) is not null
 order by d.log_day limit %s"""
 
-# What may go: all is told of it, nothing of it lies on a machine or is looked for there (within the time that this is tried), no
-# dead letter waits for an answer, and no execution that comes of it is open. Each is asked of one execution by an index (offset 0:
-# and not joined, which might read a table).
+# Conditions for deletion: all events are published, nothing of it lies on a target or is looked up
+# there (within the time that this is tried), no dead letter waits for an answer, and no execution
+# that comes of it is open. Each is checked per execution by an index (offset 0: not joined, which
+# might read a table).
 _DONE_WITH = """
 e.finished_at < (select opsjobs_now()) - interval '1 hour'
 and not exists (select from events v where v.published_at is null and v.execution_id = e.id offset 0)
@@ -66,8 +71,9 @@ and not exists (
 and not exists (
   select from execution_specs s join job_executions c on c.id = s.execution_id
   where s.parent_id = e.id and c.finished_at is null offset 0)"""
-# Looks at the next ones only, so that those which stay are not in the way. `last`: the last one that is dealt with; where there are
-# too many runs for one statement, that is before the first one left over.
+# Looks at the next ones only, so that those which stay do not block others. `last`: the last one
+# that is dealt with; if there are too many runs for one statement, the one before the first that is
+# left over.
 _OLD_EXECUTIONS = f"""
 with seen as materialized (
   select e.id, e.total, e.finished_at from job_executions e
@@ -101,8 +107,9 @@ delete from artifacts where id in (
   select id from (select id, created_at from artifacts order by id limit %(limit)s) oldest
   where created_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)) returning 1"""
 
-# What a job or an execution that is kept brings to targets stays, however old: it may be launched, or retried. (By its id or uuid:
-# jobs have either, executions the uuid.) Of what only a parameter's value names nothing is known.
+# Files that a kept job or execution transfers to targets stay, however old: it may be launched, or
+# retried. (By id or uuid: jobs have either, executions the uuid.) Files that only a parameter's
+# value names are unknown.
 _OLD_FILES = """
 with seen as materialized (
   select id, uuid, created_at from files where id > %(after)s order by id limit %(limit)s
@@ -122,7 +129,8 @@ with seen as materialized (
 )
 select (select count(*) from gone) as gone, (select max(id) from seen) as last, (select count(*) from seen) as looked"""
 
-# In the order in which they came, so that no index by age is needed; what waits for its launch is not old.
+# In insertion order, so that no index by age is needed; a firing that waits for its launch is not
+# old.
 _OLD_FIRINGS = """
 delete from schedule_executions where id in (
   select id from (select id, recorded_at, status from schedule_executions order by id limit %(limit)s) oldest
@@ -132,7 +140,7 @@ delete from job_schedules where id in (
   select s.id from job_schedules s where s.deleted_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
     and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s) returning 1"""
 
-# Of machines only: whose name was somebody's is known for good.
+# Names of targets only: names of identities are kept for good.
 _OLD_NAMES = """
 delete from spent_names where noun = 'target' and name in (
   select name from spent_names where noun = 'target' and spent_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
@@ -140,15 +148,22 @@ delete from spent_names where noun = 'target' and name in (
 
 
 class Retention:
-    """Each verb does a bounded part in a transaction of its own, and says how much: 0 where nothing is left to do."""
+    """Deletes old data.
+
+    Each method deletes a bounded part in a transaction of its own, and returns how much: 0 if
+    nothing is left to do.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._files_seen = 0
-        self._executions_seen = _BEGINNING
+        self._executions_seen = _START
 
     async def drop_days(self, keep: RetentionLimits) -> int:
-        """Drop days of the log that are over, whole. A day that is being read or written just now is left for later."""
+        """Drop past days of the log as a whole.
+
+        A day that is being read or written is left for later.
+        """
         for row in await self._database.fetch(_LEFT_OVER, [DAYS]):
             await self._drop(row["log_day"])
         dropped = 0
@@ -157,32 +172,34 @@ class Retention:
         return dropped
 
     async def delete_executions(self, keep: RetentionLimits) -> int:
-        """Delete executions that ended too long ago, with all that is theirs.
+        """Delete executions that ended too long ago, with all their data.
 
-        Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
+        Each call looks at some more of them, and starts anew after the last: executions that stay
+        do not block others.
         """
-        for _ in range(LOOKS):
+        for _ in range(PARTS_MAX):
             bounds = {"runs": RUNS, "limit": EXECUTIONS, "seconds": keep.execution_seconds, **self._executions_seen}
             (found,) = await self._database.retry(partial(self._database.fetch, _OLD_EXECUTIONS, bounds))
             more = found["looked"] == EXECUTIONS or found["cut"]
             reached = {"after": found["after"], "after_id": found["after_id"]} if found["after"] else self._executions_seen
-            self._executions_seen = reached if more else _BEGINNING
+            self._executions_seen = reached if more else _START
             if found["gone"] or not more:
                 return int(found["gone"])
         return 0
 
     async def delete_surplus(self, keep: RetentionLimits) -> int:
-        """Delete executions that a job has too many of, with all that is theirs."""
+        """Delete executions above the number kept per job, with all their data."""
         return await self._delete(_TOO_MANY, {"runs": RUNS, "limit": EXECUTIONS, "keep": keep.executions_per_job})
 
     async def delete_artifacts(self, keep: RetentionLimits) -> int:
-        """Delete artifacts that came too long ago; their bytes go once nobody refers to them."""
+        """Delete old artifacts; their bytes are deleted once nothing refers to them."""
         return await self._delete(_OLD_ARTIFACTS, {"limit": ARTIFACTS, "seconds": keep.artifact_seconds})
 
     async def delete_files(self, keep: RetentionLimits) -> int:
-        """Delete files that were uploaded too long ago and that nobody names; their bytes go as those of artifacts.
+        """Delete old uploaded files that nothing refers to; their bytes go as those of artifacts.
 
-        Looks at some more of them at each call, and begins anew behind the last: those that stay are not in the way.
+        Each call looks at some more of them, and starts anew after the last: files that stay do not
+        block others.
         """
         bounds = {"after": self._files_seen, "limit": FILES, "seconds": keep.file_seconds}
         (found,) = await self._database.retry(lambda: self._database.fetch(_OLD_FILES, bounds))
@@ -190,20 +207,24 @@ class Retention:
         return int(found["gone"])
 
     async def delete_firings(self, keep: RetentionLimits) -> int:
-        """Delete what became of moments that were fired too long ago, and deleted schedules of which nothing is left."""
+        """Delete old firings, and deleted schedules that have no firings left."""
         seconds = keep.firing_seconds
         old = await self._delete(_OLD_FIRINGS, {"limit": FIRINGS, "seconds": seconds})
         return old or await self._delete(_GONE_SCHEDULES, {"limit": SCHEDULES, "seconds": seconds})
 
     async def forget_names(self, keep: RetentionLimits) -> int:
-        """Forget names of machines that are gone for as long as executions are kept: what ran there then is gone, too."""
+        """Forget names of targets that were deleted as long ago as executions are kept.
+
+        The executions that ran there are deleted, too.
+        """
         return await self._delete(_OLD_NAMES, {"limit": NAMES, "seconds": keep.execution_seconds})
 
     async def _delete(self, statement: str, bounds: dict[str, float]) -> int:
         return len(await self._database.retry(lambda: self._database.fetch(statement, bounds)))
 
     async def _detach(self, day: date) -> int:
-        # Not CONCURRENTLY: PostgreSQL refuses that beside a default partition. On record in the same transaction: it is gone.
+        # Not CONCURRENTLY: PostgreSQL refuses that beside a default partition. The day is recorded
+        # as dropped in the same transaction.
         detach = sql.SQL("alter table execution_log detach partition {}").format(_table(day))
         try:
             async with self._database.transaction() as connection:
@@ -224,7 +245,7 @@ class Retention:
 
 
 class _BusyError(Exception):
-    """Somebody has the log in hand: another time."""
+    """The log is in use: try again later."""
 
 
 def _table(day: date) -> sql.Identifier:

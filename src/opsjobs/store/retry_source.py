@@ -1,4 +1,4 @@
-"""Executions that others come of: how they were launched, and how their runs ended."""
+"""Executions that are retried: how they were launched, and how their runs ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RUNS = f"select {RUN_COLUMNS} from target_runs r where r.execution_id = %s orde
 
 RETRIES_SHOWN = 10
 _LOCK = "select 1 from job_executions where id = %s for no key update"
-# Committed by now, or not begun: who retries an execution has locked it.
+# Committed by now, or not begun: a retry locks the execution first.
 _RETRIED = """
 select e.id, e.status from execution_specs s join job_executions e on e.id = s.execution_id
 where s.parent_id = %(execution)s and s.triggered_by = 'retry' and e.id <> %(besides)s and exists (
@@ -34,13 +34,13 @@ order by e.id"""
 
 
 class Parents:
-    """Reads only."""
+    """Read access to executions that are retried."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, ref: str | int) -> Parent:
-        """By id or uuid. Raises NotFound."""
+        """Return an execution by id or uuid. Raises NotFound."""
         named = Reference.of("execution", ref)
         row = await self._database.fetch_one(
             f"{_PARENT} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
@@ -49,30 +49,31 @@ class Parents:
             raise NotFound.of("execution", ref)
         return Parent(**row)
 
-    async def named(self, execution_ids: Collection[int]) -> list[Parent]:
-        """These, by their ids, in order."""
+    async def get_many(self, execution_ids: Collection[int]) -> list[Parent]:
+        """Return these executions, ordered by id."""
         rows = await self._database.fetch(f"{_PARENT} where e.id = any(%s::bigint[]) order by e.id", [list(execution_ids)])
         return [Parent(**row) for row in rows]
 
     async def labels_of_jobs(self, job_ids: Collection[int]) -> dict[int, Mapping[str, str]]:
-        """What scopes are held against, of each of these jobs that is on record."""
+        """Return the labels that scopes are compared with, of these jobs that exist."""
         query = f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = any(%s::bigint[]) order by j.id"
         return {row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])}
 
     async def retries(self, execution_id: int, target_ids: Collection[str]) -> list[dict[str, Any]]:
-        """The retries of an execution that were for one of these targets: id and status."""
+        """Return id and status of the retries of an execution for one of these targets."""
         asked = {"execution": execution_id, "targets": list(target_ids), "besides": 0}
         return await self._database.fetch(_RETRIED, asked)
 
     async def runs(self, execution_id: int) -> list[PastRun]:
-        """All of them, in the order of launch: at most MAX_TARGETS_PER_JOB."""
-        return [past_run(row) for row in await self._database.fetch(_RUNS, [execution_id])]
+        """Return all runs of an execution in launch order: at most MAX_TARGETS_PER_JOB."""
+        return [parse_past_run(row) for row in await self._database.fetch(_RUNS, [execution_id])]
 
 
 async def check_not_retried(connection: Connection, execution_id: int, target_ids: Collection[str], besides: int) -> None:
-    """Lock an execution that is about to be retried, and raise Conflict if other retries were for one of these targets.
+    """Lock an execution that is to be retried; raise Conflict if it was retried already.
 
-    `besides`: the retry that is being made.
+    That is, if other retries were for one of these targets. `besides`: the retry that is being
+    made.
     """
     await connection.execute(_LOCK, [execution_id])
     asked = {"execution": execution_id, "targets": list(target_ids), "besides": besides}
@@ -91,8 +92,8 @@ def raise_if_retried(execution_id: int, rows: Sequence[Mapping[str, Any]]) -> No
         raise Conflict("already_retried", detail)
 
 
-def past_run(row: Mapping[str, Any]) -> PastRun:
-    """From a row of RUN_COLUMNS."""
+def parse_past_run(row: Mapping[str, Any]) -> PastRun:
+    """Return the run of a row of RUN_COLUMNS."""
     return PastRun(
         id=row["id"],
         execution_id=row["execution_id"],

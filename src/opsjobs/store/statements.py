@@ -17,9 +17,10 @@ _FRAGMENT = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 
 
 def load_statement(module: str, name: str, **fragments: object) -> str:
-    """Return the statement `sql/NAME.sql` beside a module's file, as psycopg takes it, without its comments.
+    """Return the statement `sql/NAME.sql` beside a module's file, in psycopg's form.
 
-    Raises ValueError if the file uses another set of fragments than the one given.
+    Comments are left out. Raises ValueError if the file uses another set of fragments than the one
+    given.
     """
     path = Path(module).parent / "sql" / f"{name}.sql"
     text = _COMMENT.sub("", path.read_text()).strip().removesuffix(";")

@@ -1,13 +1,14 @@
-"""Why an execution that is open stands still, as a column of its row `e` beside its spec `s`.
+"""The reason why an open execution does not proceed, as a column beside `e` and `s`.
 
-`apart`: the other execution does not have all labels of this one, so not everyone who sees this one sees that (model/exclusive_names.py).
+`e` is its row in job_executions, `s` its row in execution_specs. `apart`: the other execution lacks
+a label of this one, so not everyone who sees this one sees that (model/exclusive_names.py).
 """
 
 from __future__ import annotations
 
 _APART = "not coalesce((select o.labels @> s.labels from execution_specs o where o.execution_id = {}), false)"
 
-# Subqueries behind a case: of what has ended, and of what a list leaves out, none is run.
+# Subqueries behind a case: none is run for ended executions, and for what a list leaves out.
 WAITING_ON = f"""
 case when e.finished_at is not null or e.cancelling then null else coalesce(
   case when e.paused then jsonb_build_object(

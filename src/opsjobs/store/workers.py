@@ -1,4 +1,7 @@
-"""Leases of worker processes: registered, renewed, buried. Death is written down, never computed by a reader."""
+"""Leases of worker processes: registered, renewed, expired.
+
+The death of a worker is written down, never computed by a reader.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from uuid import UUID
 from opsjobs.store.connections import LIMITS, DatabaseConnection, open_connection
 from opsjobs.store.transaction import Database
 
-# How far the database's clock may be from what was expected of it; beyond that it has stepped, and leases say nothing.
+# How far the database's clock may differ from the expected time; beyond that it has stepped, and
+# leases are no evidence.
 CLOCK_SECONDS = 2
-# A renewal is short, and given up by its worker sooner than this.
+# Time limit of a renewal, which is short; its worker gives up sooner than this.
 _RENEWAL_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """One life of one worker process."""
+    """One lifetime of a worker process."""
 
     id: UUID
     name: str
@@ -28,10 +32,12 @@ class Incarnation:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The answer to a renewal: still alive by the ledger, and which of the worker's executions are being cancelled."""
+    """The answer to a lease renewal."""
 
     alive: bool
+    """False if the ledger has declared the worker dead."""
     stopping: frozenset[int]
+    """The worker's executions that are being cancelled."""
     now: float
     """The database's time, as seconds since 1970."""
 
@@ -52,34 +58,35 @@ select exists (select from renewed) as alive, extract(epoch from opsjobs_now()):
     select distinct e.id from target_runs r join job_executions e on e.id = r.execution_id
     where r.owner = %(id)s and r.status = 'running' and e.cancelling) as stopping"""
 
-# Renewed in the future: the clock was set back since, and the living renew again within a third of a lease.
-_BURY_EXPIRED = f"""
+# A renewal in the future: the clock was set back since; living workers renew again within a third
+# of a lease.
+_EXPIRE_LEASES = f"""
 with expired as (
   select id from workers
   where buried_at is null
     and (expires_at < (select opsjobs_now()) or renewed_at > (select opsjobs_now() + interval '{CLOCK_SECONDS} s'))
     and (select abs(extract(epoch from opsjobs_now()) - %(expected)s::float8) < {CLOCK_SECONDS}) is not false
   for update skip locked
-), buried as (
+), dead as (
   update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id returning w.id, w.name, w.zone, w.stopped_at
 ), told as (
   insert into events (shard, type, subject, data)
-  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from buried where stopped_at is null
+  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead where stopped_at is null
 )
-select name, zone from buried"""
+select name, zone from dead"""
 
-_BURY_NAMED = """
-with buried as (
+_REAP = """
+with dead as (
   update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning id, name, zone
 ), told as (
   insert into events (shard, type, subject, data)
-  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from buried
+  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead
 )
-select zone from buried"""
+select zone from dead"""
 
 _STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now() where id = %s and buried_at is null"
 
-_FORGET = """
+_DELETE_OLD = """
 delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 days'
   and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running') returning 1"""
 
@@ -95,7 +102,7 @@ class Workers:
         self._database = database
 
     async def register(self, worker: Incarnation, *, lease_seconds: float) -> None:
-        """Begin a life. Given again after a lost answer: the same."""
+        """Register an incarnation; repeating it after a lost answer changes nothing."""
         async with self._database.connection() as connection:
             await connection.execute(
                 _REGISTER,
@@ -110,41 +117,47 @@ class Workers:
             )
 
     async def expire_leases(self, *, expected: float | None = None) -> Sequence[str]:
-        """Bury workers that did not renew in time; return the zones whose runs can now be taken over.
+        """Declare workers dead that did not renew in time; return zones with runs to take over.
 
-        `expected`: what the database's clock should show (seconds since 1970). If it shows something else, it has stepped, and
-        no worker is buried.
+        `expected`: what the database's clock should show (seconds since 1970). If it shows
+        something else, it has stepped, and no worker is declared dead.
         """
-        return [row["zone"] for row in await self._database.fetch(_BURY_EXPIRED, {"expected": expected})]
+        return [row["zone"] for row in await self._database.fetch(_EXPIRE_LEASES, {"expected": expected})]
 
     async def reap(self, name: str) -> int:
-        """Bury all lives of a worker whose process was seen to die; says how many there were."""
-        return len(await self._database.fetch(_BURY_NAMED, [name]))
+        """Declare all incarnations of a worker dead; return how many.
+
+        Called after its process was seen to die.
+        """
+        return len(await self._database.fetch(_REAP, [name]))
 
     async def stop(self, worker_id: UUID) -> None:
-        """End a life in order."""
+        """End an incarnation in order."""
         async with self._database.connection() as connection:
             await connection.execute(_STOP, [worker_id])
 
     async def delete_old(self) -> int:
-        """Delete lives that ended a week ago; return how many."""
-        return len(await self._database.fetch(_FORGET))
+        """Delete incarnations that ended a week ago; return how many."""
+        return len(await self._database.fetch(_DELETE_OLD))
 
     async def tick(self, service: str) -> float:
-        """Note that a service is at work now; return the database's time, as seconds since 1970."""
+        """Record that a service is at work now; return the database's time (seconds since 1970)."""
         row = await self._database.fetch_one(_TICK, [service])
         assert row is not None
         return float(row["now"])
 
     async def seconds_since_tick(self, service: str) -> float | None:
-        """How long ago a service was at work; None: never."""
+        """Return the seconds since a service was last at work; None: never."""
         query = "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services where name = %s"
         row = await self._database.fetch_one(query, [service])
         return None if row is None else row["age"]
 
 
 class Lease:
-    """The renewal of one life, on a connection of its own, so that no queue of ours can delay it."""
+    """Renews the lease of one incarnation.
+
+    On a connection of its own, so that no queue of this process can delay it.
+    """
 
     def __init__(self, url: str, worker: Incarnation, *, lease_seconds: float) -> None:
         self._url = url
@@ -153,7 +166,7 @@ class Lease:
         self._connection: DatabaseConnection | None = None
 
     async def renew(self) -> Renewal:
-        """Prove life. Raises psycopg.Error while PostgreSQL is away."""
+        """Renew the lease. Raises psycopg.Error while PostgreSQL is unavailable."""
         if self._connection is None:
             self._connection = await self._connect()
         connection = self._connection
@@ -168,7 +181,10 @@ class Lease:
         return Renewal(row["alive"], frozenset(row["stopping"]), row["now"])
 
     def abort(self) -> bool:
-        """Leave the connection behind without waiting for it; the next renewal opens another. False if there was none."""
+        """Abandon the connection without waiting for it; return False if there was none.
+
+        The next renewal opens another.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -185,7 +201,7 @@ class Lease:
             self._url,
             limits={**LIMITS, "statement_timeout": f"{_RENEWAL_SECONDS}s"},
             application_name="opsjobs lease",
-            # By host: of several, one that is gone must not use up the time for the next.
+            # Per host: if one of several is gone, it must not use up the time for the next.
             connect_timeout=2,
         )
         connection.answer_seconds = self._lease_seconds

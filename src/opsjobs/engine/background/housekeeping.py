@@ -78,7 +78,7 @@ class Housekeeper:
         return 0 if failed else made
 
     async def _forget_leftovers(self) -> int:
-        if not await self._turns.take(LEFTOVERS, LEFTOVERS_SECONDS):
+        if not await self._turns.acquire(LEFTOVERS, LEFTOVERS_SECONDS):
             return 0
         return await self._leftovers.forget()
 

@@ -76,8 +76,8 @@ class RetryService:
             ids = [run.id for run in runs]
             answered = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
             if answered:
-                await dead_letters.recorded(connection, "revived", answered, draft.reason)
-            await dead_letters.became(connection, sorted(answered), execution.id)
+                await dead_letters.record_answers(connection, "revived", answered, draft.reason)
+            await dead_letters.record_revived(connection, sorted(answered), execution.id)
 
         with _its_job_is_there(parent):
             return await self._launcher.start(new, idem, also=revive)
@@ -135,7 +135,7 @@ class RetryService:
         found = await self._letters.find(draft, reach)
         by_execution = {key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)}
         meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)])
-        parents = await self._parents.named(meant)
+        parents = await self._parents.get_many(meant)
         known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
         await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
         why: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
@@ -149,7 +149,7 @@ class RetryService:
             if not won and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach)
             if won:
-                await dead_letters.recorded(connection, "revived", won, draft.reason)
+                await dead_letters.record_answers(connection, "revived", won, draft.reason)
             made: list[Execution] = []
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
@@ -177,7 +177,7 @@ class RetryService:
         with _its_job_is_there(parent):
             async with connection.pipeline():
                 execution = await self._ledger.launch(connection, new)
-        await dead_letters.became(connection, sorted(new.heirs.values()), execution.id)
+        await dead_letters.record_revived(connection, sorted(new.heirs.values()), execution.id)
         return execution
 
     async def _heir(
