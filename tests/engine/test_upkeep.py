@@ -146,7 +146,7 @@ async def test_a_turn_ends_where_postgresql_is_away(database: Database, monkeypa
     async def away(_service: str) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(turns, "hold", away)
+    monkeypatch.setattr(turns, "renew", away)
     with pytest.raises(Unavailable):
         await Turn("service", turns, metrics).run(
             {"first": step(log, "first", Unavailable("away")), "second": step(log, "second")}

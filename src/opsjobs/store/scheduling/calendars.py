@@ -1,4 +1,4 @@
-"""Calendars: stored, looked up by their names, and kept while schedules name them."""
+"""Calendars: stored, looked up by name, and kept while schedules refer to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StoredCalendar:
     updated_at: datetime
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /calendars/{id}."""
+        """Return the body of GET /calendars/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -74,7 +74,10 @@ order by j.name, s.name limit %(limit)s"""
 
 
 class CalendarUnreadable(Exception):
-    """A stored calendar that this process cannot read: what it closes is unknown, so nothing is launched by it."""
+    """A stored calendar cannot be read by this process.
+
+    What it closes is unknown, so no schedule with it is launched.
+    """
 
 
 class Calendars:
@@ -85,7 +88,10 @@ class Calendars:
         self._clock = clock or SystemClock()
 
     async def create(self, draft: CalendarDraft, idem: IdempotentRequest | None = None) -> StoredCalendar | Answer:
-        """Store a calendar; an Answer where this request was done before. Raises Conflict("name_taken")."""
+        """Store a calendar; return the stored Answer if this request was done before.
+
+        Raises Conflict("name_taken").
+        """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
@@ -98,13 +104,14 @@ class Calendars:
         return stored
 
     async def get(self, ref: str) -> StoredCalendar:
-        """One calendar. Raises NotFound."""
+        """Return a calendar. Raises NotFound."""
         return _stored(await find(self._database, "calendar", ref, _SHOWN))
 
     async def replace(self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None) -> StoredCalendar:
-        """Change the whole: what is due from now on goes by it.
+        """Replace a calendar; it applies to everything that becomes due from now on.
 
-        Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") where a schedule knows the old name.
+        Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") if a schedule refers to
+        the old name.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
@@ -115,12 +122,15 @@ class Calendars:
                 return old
             with unique_name("calendar", draft.name):
                 changed = await connection.execute(_REPLACE, {**_values(draft), "id": old.id})
-            told = audit.changes(old.draft.data(), draft.data())
-            await audit.record(connection, "calendar.updated", "calendar", old.id, draft.name, **told)
+            changes = audit.changes(old.draft.data(), draft.data())
+            await audit.record(connection, "calendar.updated", "calendar", old.id, draft.name, **changes)
             return _stored(await changed.fetchone())
 
     async def delete(self, ref: str) -> None:
-        """Drop a calendar. Raises NotFound, Conflict("calendar_in_use") naming schedules that know it."""
+        """Delete a calendar.
+
+        Raises NotFound, Conflict("calendar_in_use") naming schedules that refer to it.
+        """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
             await _check_unused(connection, old.draft.name)
@@ -128,11 +138,11 @@ class Calendars:
             await audit.record(connection, "calendar.deleted", "calendar", old.id, old.draft.name, before=old.draft.data())
 
     async def list(self, request: PageRequest) -> Page[StoredCalendar]:
-        """A page of them, by name."""
+        """Return a page of calendars, by name."""
         return (await CALENDARS.page(self._database, request)).map(_stored)
 
     async def by_names(self, names: Collection[str]) -> Mapping[str, Calendar]:
-        """Those of these names that are there, ready to be asked."""
+        """Return the calendars of these names that exist."""
         if not names:
             return {}
         async with self._database.connection() as connection:
@@ -140,7 +150,7 @@ class Calendars:
 
 
 async def load_calendars(connection: Connection, names: Collection[str]) -> Mapping[str, Calendar]:
-    """As `by_names`, for whoever has a connection in hand."""
+    """Return the calendars of these names that exist, read on this connection."""
     return {row["name"]: Calendar(_draft(row)) for row in await _rows(connection, names)}
 
 
@@ -151,9 +161,10 @@ async def _rows(connection: Connection, names: Collection[str]) -> list[DictRow]
 
 
 async def load_closed_reason(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedReason:
-    """Return what tells whether calendars of these schedules, as they are now, close an instant, and in which words.
+    """Return a function that tells whether a calendar of a schedule closes an instant.
 
-    It raises CalendarUnreadable for a schedule with a calendar that cannot be read, and answers for all others.
+    It returns the reason, or None if the instant is open. It raises CalendarUnreadable for a
+    schedule with a calendar that cannot be read, and works for all others.
     """
     names = {name for schedule in schedules for name in schedule.definition.calendars}
     asked: dict[tuple[str, ...], Asked] = {}
@@ -162,10 +173,10 @@ async def load_closed_reason(connection: Connection, schedules: Sequence[StoredS
     for row in await _rows(connection, names):
         try:
             known[row["name"]] = Calendar(_draft(row))
-        except Exception as fault:  # noqa: BLE001  one that cannot be read must not stop the schedules of all others
+        except Exception as fault:  # noqa: BLE001  an unreadable calendar must not stop other schedules
             wrong[row["name"]] = fault
 
-    def words(schedule: StoredSchedule, instant: datetime) -> str | None:
+    def find_closed_reason(schedule: StoredSchedule, instant: datetime) -> str | None:
         for name in schedule.definition.calendars:
             if name in wrong:
                 raise CalendarUnreadable(f"the calendar {name!r} cannot be read: {wrong[name]}") from wrong[name]
@@ -175,13 +186,14 @@ async def load_closed_reason(connection: Connection, schedules: Sequence[StoredS
         shut = asked[names].at(instant)
         return shut.words if shut is not None else None
 
-    return words
+    return find_closed_reason
 
 
 async def check_calendars_exist(connection: Connection, names: Sequence[str], pointer: str = "/calendars") -> None:
-    """That there is a calendar of each name, which then stays until this transaction ends. Raises Invalid("unknown_calendar").
+    """Check that a calendar of each name exists, and lock it until the transaction ends.
 
-    For whoever stores a schedule; `pointer` is where the names stand in its body.
+    Raises Invalid("unknown_calendar"). Used when a schedule is stored; `pointer` is the position of
+    the names in its body.
     """
     if not names:
         return
@@ -203,7 +215,8 @@ async def _check_unused(connection: Connection, name: str) -> None:
 
 
 async def _locked(connection: Connection, ref: str) -> StoredCalendar:
-    # Who stores a schedule with this name holds it for key share: we wait for that, and see the schedule then.
+    # A transaction that stores a schedule with this name holds it for key share: this waits for it,
+    # and then sees the schedule.
     return _stored(await lock(connection, "calendar", ref, _SHOWN))
 
 

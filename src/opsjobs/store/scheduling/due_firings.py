@@ -1,4 +1,7 @@
-"""Due moments, written down: what becomes of each, and which is the schedule's next one, under the lock of its row."""
+"""Due times of schedules: what becomes of each, and which is next.
+
+Judged and written under the lock of the schedule's row.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +24,34 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 CLAIM_SECONDS = 15.0
-"""How long a firing is his who wants to launch it."""
-LATE_SECONDS_AT_LEAST = 60.0
-"""A firing is tried for so long at least, whatever its misfire window."""
+"""The time for which a firing is claimed for its launch."""
+LATE_SECONDS_MIN = 60.0
+"""The least time for which a firing is tried, whatever its misfire window."""
 
 ClosedReason = Callable[[StoredSchedule, datetime], str | None]
-"""The words of a calendar of the schedule in whose closed time an instant lies; None: it is open."""
+"""Returns why a calendar of the schedule closes an instant; None: it is open."""
 
 
 CalendarReader = Callable[[Connection, Sequence[StoredSchedule]], Awaitable[ClosedReason]]
-"""Reads the calendars that some schedules name."""
+"""Reads the calendars that some schedules refer to."""
 
 
 async def no_calendars(_: Connection, __: Sequence[StoredSchedule]) -> ClosedReason:
-    """There are no calendars."""
+    """Return a reader for schedules without calendars."""
     return lambda _, __: None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyFiring:
-    """A pending firing that is the caller's to launch until its claim ends. `uuid`: its execution's. `attempts`: the claim's mark."""
+    """A pending firing that its caller may launch until its claim ends."""
 
     id: int
     uuid: UUID
+    """The uuid of its execution."""
     due_at: datetime
     fire_at: datetime
     attempts: int
+    """The mark of its claim: it changes with each claim."""
     catch_up: bool
     late_seconds: float
     schedule: StoredSchedule
@@ -54,16 +59,19 @@ class ReadyFiring:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What a round of firing came to: `schedules` moved on, moments by status and rule, and what is ready to be launched."""
+    """The outcome of a round of firing."""
 
     schedules: int
+    """The number of schedules that moved on."""
     counts: Mapping[tuple[str, str | None], int]
+    """The number of due times, by status and rule."""
     ready: Sequence[ReadyFiring]
+    """The firings that are ready to be launched."""
 
 
 _FIRED = load_statement(__file__, "fire")
 
-_EVENT_OF = {
+_EVENT_TYPES = {
     FiringStatus.MISSED: EventType.SCHEDULE_MISSED,
     FiringStatus.FAILED: EventType.SCHEDULE_MISSED,
     FiringStatus.SKIPPED: EventType.SCHEDULE_SKIPPED,
@@ -72,27 +80,25 @@ _EVENT_OF = {
 
 
 def event_type_of(status: FiringStatus) -> EventType:
-    """What tells of a firing that has this final status."""
-    return _EVENT_OF[status]
+    """Return the type of the event for a firing with this final status."""
+    return _EVENT_TYPES[status]
 
 
 def event_data(schedule: StoredSchedule, firing: dict[str, Any]) -> str:
-    """The data of an event: the schedule, and the firing that it tells of."""
+    """Return the data of an event: the schedule and its firing."""
     return json.dumps({**schedule.data(), "firing": firing})
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A schedule, locked, with moments that are due.
-
-    `pending`: how many of its firings wait for their launch already, but for those that are caught up with.
-    """
+    """A locked schedule with due times."""
 
     schedule: StoredSchedule
     pending: int = 0
+    """The number of its firings that wait for their launch already, without those caught up."""
 
-    def judged(self, now: datetime, closed: ClosedReason) -> Round:
-        """What becomes of its moments. Raises whatever its timetable does."""
+    def judge_due(self, now: datetime, closed: ClosedReason) -> Round:
+        """Return the verdicts on its due times. Raises whatever its timetable raises."""
         schedule = self.schedule
         assert schedule.next_due_at is not None
         assert schedule.next_fire_at is not None
@@ -110,29 +116,33 @@ class Due:
 
 
 class ScheduleBatch:
-    """The rows that a round of firing writes: of all its schedules in one statement."""
+    """The rows that a round of firing writes, for all its schedules in one statement."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
         self._tzdata = tzdata_version()
         self._moved: list[tuple[int, datetime | None, datetime | None, str | None]] = []
         self._rows: list[tuple[Any, ...]] = []
-        self._told: list[tuple[Any, ...]] = []
+        self._events: list[tuple[Any, ...]] = []
         self._schedules: dict[int, StoredSchedule] = {}
         self._late: dict[tuple[int, datetime], tuple[datetime, float]] = {}
 
     def add(self, due: Due, found: Round, *, claim: bool = True) -> None:
-        """The verdicts on one schedule's moments. `claim`: what is on time is the caller's to launch."""
+        """Add the verdicts on one schedule's due times.
+
+        `claim`: firings that are on time are claimed for the caller.
+        """
         schedule = due.schedule
         self._schedules[schedule.id] = schedule
         rules = self._tzdata if schedule.timetable.wall else None
         self._moved.append((schedule.id, found.next_due_at, found.next_fire_at, rules))
         in_turn = str(schedule.definition.overlap) != "allow"
-        patience = max(schedule.definition.misfire_window, LATE_SECONDS_AT_LEAST)
+        patience = max(schedule.definition.misfire_window, LATE_SECONDS_MIN)
         free = due.pending == 0
         for v in found.verdicts:
             pending = v.status is FiringStatus.PENDING
-            # Launched at once by who fires it, unless others come before it or it is one of many that are caught up with.
+            # Launched at once by this process, unless others come before it or it is one of many
+            # that are caught up.
             claimed = claim and pending and not v.catch_up and (free or not in_turn)
             free = free and not (pending and not v.catch_up)
             uuid = execution_uuid(schedule.uuid, v.due_at)
@@ -141,10 +151,13 @@ class ScheduleBatch:
                 v.catch_up, in_turn or v.catch_up, int(claimed), patience,
             ))  # fmt: skip
             self._late[schedule.id, v.due_at] = v.fire_at, (self._now - v.fire_at).total_seconds()
-        self._tell(schedule, found.verdicts)
+        self._add_events(schedule, found.verdicts)
 
-    def _tell(self, schedule: StoredSchedule, verdicts: Sequence[FiringVerdict]) -> None:
-        """One event for all that were missed, and one for all that were skipped: with the last of them, and how many."""
+    def _add_events(self, schedule: StoredSchedule, verdicts: Sequence[FiringVerdict]) -> None:
+        """Add one event for all missed firings, and one for all skipped ones.
+
+        Each holds the last of them, and how many there are.
+        """
         for status in (FiringStatus.MISSED, FiringStatus.SKIPPED):
             alike = [v for v in verdicts if v.status is status]
             if alike:
@@ -157,12 +170,12 @@ class ScheduleBatch:
                     "late_ms": int((self._now - last.fire_at).total_seconds() * 1000),
                     "moments": sum(v.moments for v in alike),
                 }
-                self._told.append(
+                self._events.append(
                     (schedule.id, last.due_at, event_type_of(status).value, schedule.uuid, event_data(schedule, firing))
                 )
 
     async def write(self, connection: Connection) -> Fired:
-        """Write it all; says what came of it."""
+        """Write all rows; return the outcome."""
         if not self._moved:
             return Fired(0, {}, ())
         rows = await (await connection.execute(_FIRED, self._parameters())).fetchall()
@@ -188,7 +201,7 @@ class ScheduleBatch:
             "claim": CLAIM_SECONDS,
             **_columns(names, self._moved),
             **_columns(columns, self._rows),
-            **_columns(events, self._told),
+            **_columns(events, self._events),
         }
 
 

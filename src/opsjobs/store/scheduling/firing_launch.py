@@ -1,4 +1,7 @@
-"""From pending to triggered: executions of some firings in one transaction, as far as their schedules still say so."""
+"""Launch pending firings: make them executions in one transaction.
+
+Only as far as their schedules still allow it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, LaunchedFiring
 from opsjobs.store.transaction import Connection
 
-AGAIN_SECONDS = 0.0
-WAITED_FOR = "execution {} of the schedule has not ended"
+RETRY_SECONDS = 0.0
+WAITING_REASON = "execution {} of the schedule has not ended"
 
 
 @dataclass(frozen=True, slots=True)
 class FiringLaunch:
-    """A firing, and the execution that it is to become."""
+    """A firing, and the execution to make of it."""
 
     ready: ReadyFiring
     new: NewExecution
@@ -32,13 +35,14 @@ class FiringLaunch:
 
 @dataclass(frozen=True, slots=True)
 class CancelPrevious:
-    """A firing whose schedule wants the executions before it cancelled first."""
+    """A firing whose schedule requires that earlier executions are cancelled first."""
 
     ready: ReadyFiring
     executions: Sequence[int]
 
 
-# Schedules before jobs, jobs before executions, each by id: the order of all who lock several of them.
+# Schedules before jobs, jobs before executions, each by id: the order of every transaction that
+# locks several of them.
 _LOCK = """
 select id, job_id, version, enabled, paused_reason, firings, definition ->> 'overlap' as overlap, deleted_at is not null as deleted,
        (definition ->> 'max_firings')::bigint as max_firings
@@ -46,7 +50,7 @@ from job_schedules where id = any(%(schedules)s) order by id for no key update""
 _LOCK_FIRINGS = """
 select f.id from schedule_executions f join unnest(%(firings)s::bigint[], %(attempts)s::int[]) as m(id, attempts) using (id, attempts)
 where f.status = 'pending' order by f.id for update of f"""
-_OVER = """
+_MARK_OVER = """
 update schedule_executions f set over = true
 where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over
   and not exists (select from job_executions e where e.id = f.execution_id and e.finished_at is null)"""
@@ -56,7 +60,7 @@ where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.ov
 _LAUNCHED = "select id, uuid, created_at from job_executions where uuid = any(%(uuids)s)"
 _LOCK_JOBS = "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
 
-_OF_JOB = {
+_JOB_RULES = {
     "archived": (FiringRule.JOB_DELETED, "its job was deleted"),
     "draft": (FiringRule.JOB_DRAFT, "the job {name} is a draft"),
     "paused": (FiringRule.JOB_PAUSED, "the job {name} is paused"),
@@ -64,7 +68,10 @@ _OF_JOB = {
 
 
 class LaunchBatch:
-    """What is decided of some firings under the locks of their schedules; read it once the transaction is committed."""
+    """The decisions on some firings, made under the locks of their schedules.
+
+    Read it once the transaction is committed.
+    """
 
     def __init__(self, orders: Sequence[FiringLaunch]) -> None:
         self.ran: list[LaunchedFiring] = []
@@ -74,7 +81,7 @@ class LaunchBatch:
         self._orders = orders
         self._schedules: dict[int, DictRow] = {}
         self._jobs: dict[int, DictRow] = {}
-        self._ours: set[int] = set()
+        self._own_firings: set[int] = set()
         self._open: dict[int, list[int]] = {}
         self._launched: dict[UUID, tuple[int, datetime]] = {}
         self._firings: dict[int, int] = {}
@@ -82,10 +89,10 @@ class LaunchBatch:
         self._chosen: list[FiringLaunch] = []
 
     async def write(self, connection: Connection) -> None:
-        """Lock, decide, launch, and put it all on record."""
+        """Lock, decide, launch, and write the outcome."""
         await self._lock(connection)
         for order in self._orders:
-            if order.ready.id in self._ours:
+            if order.ready.id in self._own_firings:
                 self._decide(order)
         await self._launch(connection)
         async with connection.pipeline():
@@ -106,11 +113,11 @@ class LaunchBatch:
             schedules = await connection.execute(_LOCK, named)
             ours = await connection.execute(_LOCK_FIRINGS, named)
             jobs = await connection.execute(_LOCK_JOBS, named)
-            await connection.execute(_OVER, named)
+            await connection.execute(_MARK_OVER, named)
             still_open = await connection.execute(_OPEN, named)
             launched = await connection.execute(_LAUNCHED, named)
         self._schedules = {row["id"]: row for row in await schedules.fetchall()}
-        self._ours = {row["id"] for row in await ours.fetchall()}
+        self._own_firings = {row["id"] for row in await ours.fetchall()}
         self._jobs = {row["id"]: row for row in await jobs.fetchall()}
         self._open = {row["schedule_id"]: row["executions"] for row in await still_open.fetchall()}
         self._launched = {row["uuid"]: (row["id"], row["created_at"]) for row in await launched.fetchall()}
@@ -119,45 +126,45 @@ class LaunchBatch:
     def _decide(self, order: FiringLaunch) -> None:
         ready = order.ready
         schedule = self._schedules[ready.schedule.id]
-        if (known := self._launched.get(ready.uuid)) is not None:
-            self.ran.append(LaunchedFiring(ready, known[0], ready.uuid, known[1]))
-        elif (why := self._refused(schedule)) is not None:
+        if (launched := self._launched.get(ready.uuid)) is not None:
+            self.ran.append(LaunchedFiring(ready, launched[0], ready.uuid, launched[1]))
+        elif (why := self._find_refusal(schedule)) is not None:
             self.ended.append(FiringEnd(ready, FiringStatus.SKIPPED, *why))
         elif schedule["version"] != ready.schedule.version:
-            self.waiting.append(Deferral(ready, AGAIN_SECONDS, None))
+            self.waiting.append(Deferral(ready, RETRY_SECONDS, None))
         elif (others := self._open.get(schedule["id"])) and schedule["overlap"] != "allow":
             self._overlap(ready, schedule["overlap"], others)
         elif schedule["id"] in self._firing and schedule["overlap"] != "allow":
-            self.waiting.append(Deferral(ready, AGAIN_SECONDS, None))  # behind one of these
+            self.waiting.append(Deferral(ready, RETRY_SECONDS, None))  # behind a firing of this batch
         else:
             self._firing.add(schedule["id"])
             self._firings[schedule["id"]] += 1
             self._chosen.append(order)
 
-    def _refused(self, schedule: DictRow) -> tuple[FiringRule, str] | None:
+    def _find_refusal(self, schedule: DictRow) -> tuple[FiringRule, str] | None:
         job = self._jobs[schedule["job_id"]]
         if schedule["deleted"] and job["state"] != "archived":
             return FiringRule.DELETED, "the schedule was deleted"
-        if job["state"] in _OF_JOB:
-            rule, words = _OF_JOB[job["state"]]
+        if job["state"] in _JOB_RULES:
+            rule, words = _JOB_RULES[job["state"]]
             return rule, words.format(name=job["name"])
         if not schedule["enabled"]:
             return FiringRule.PAUSED, paused_words(schedule["paused_reason"])
         if schedule["max_firings"] is not None and self._firings[schedule["id"]] >= schedule["max_firings"]:
-            return FiringRule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and so many were launched"
+            return FiringRule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and that many were launched"
         return None
 
     def _overlap(self, ready: ReadyFiring, overlap: str, others: Sequence[int]) -> None:
-        words = WAITED_FOR.format(others[-1])
+        words = WAITING_REASON.format(others[-1])
         if overlap == "skip":
             self.ended.append(FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"))
         elif overlap == "queue":
-            self.waiting.append(Deferral(ready, AGAIN_SECONDS, words, others[-1]))
+            self.waiting.append(Deferral(ready, RETRY_SECONDS, words, others[-1]))
         else:
             self.before.append(CancelPrevious(ready, others))
 
     async def _launch(self, connection: Connection) -> None:
-        """Write the executions of those that were chosen: the plain ones together, each of the others by itself."""
+        """Write the chosen executions: the plain ones together, each of the others by itself."""
         together = [order for order in self._chosen if is_plain(order.new)]
         if together:
             made = await launch_many(connection, [order.new for order in together])

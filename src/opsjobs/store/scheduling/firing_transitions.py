@@ -1,4 +1,7 @@
-"""The moves of pending firings: triggered, settled otherwise, deferred; each guarded by the mark of its claim."""
+"""Transitions of pending firings: triggered, ended otherwise, deferred.
+
+Each is guarded by the mark of its claim.
+"""
 
 from __future__ import annotations
 
@@ -14,42 +17,47 @@ from opsjobs.store.scheduling.due_firings import ReadyFiring, event_data, event_
 from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection
 
-REASON_CHARACTERS_AT_MOST = 2_000
+REASON_CHARACTERS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class FiringEnd:
-    """How a firing ends that is not launched. `pauses`: nothing more of its schedule can be launched until somebody takes it over."""
+    """The end of a firing that is not launched."""
 
     ready: ReadyFiring
     status: FiringStatus
     rule: FiringRule
     reason: str
     pauses: bool = False
+    """True if no firing of its schedule can be launched until another owner takes it over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deferral:
-    """A firing waits: `seconds`, and for the end of the execution `awaits`; `reason` says why, until it is launched."""
+    """A firing that waits."""
 
     ready: ReadyFiring
     seconds: float
+    """The time that it waits."""
     reason: str | None
+    """The reason, until it is launched."""
     awaits: int | None = None
+    """The execution whose end it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchedFiring:
-    """A firing that has become an execution, launched at `at`."""
+    """A firing that has become an execution."""
 
     ready: ReadyFiring
     execution_id: int
     execution_uuid: UUID
     at: datetime
+    """The time of the launch."""
 
     @property
     def late_ms(self) -> int:
-        """How long after its time that was."""
+        """The delay of the launch after its due time, in milliseconds."""
         return int((self.at - self.ready.fire_at).total_seconds() * 1000)
 
 
@@ -76,7 +84,7 @@ from unnest(%(firings)s::bigint[], %(attempts)s::int[], %(seconds)s::float8[], %
   as m(id, attempts, seconds, reason, awaits)
 where f.id = m.id and f.attempts = m.attempts and f.status = 'pending'"""
 
-# The schedule that has used up max_firings is not due again.
+# A schedule that has used up max_firings is not due again.
 _TRIGGER = """
 with moved as (
   update schedule_executions f set status = 'triggered', execution_id = m.execution, rule = null, reason = m.reason,
@@ -102,32 +110,32 @@ where s.id = c.schedule_id"""
 
 
 async def settle(connection: Connection, ended: Sequence[FiringEnd]) -> int:
-    """End these firings, where they are still the caller's; says how many were."""
+    """End these firings, if they still belong to the caller; return how many did."""
     if not ended:
         return 0
     rows = await connection.execute(
         _SETTLE,
         {
-            **_named([move.ready for move in ended]),
+            **_claim_parameters([move.ready for move in ended]),
             "statuses": [move.status.value for move in ended],
             "rules": [move.rule.value for move in ended],
             "reasons": [_cut(move.reason) for move in ended],
             "types": [event_type_of(move.status).value for move in ended],
             "subjects": [move.ready.schedule.uuid for move in ended],
-            "data": [event_data(move.ready.schedule, _ended(move)) for move in ended],
+            "data": [event_data(move.ready.schedule, _end_data(move)) for move in ended],
         },
     )
     return len(await rows.fetchall())
 
 
 async def defer(connection: Connection, waiting: Sequence[Deferral]) -> None:
-    """Let these firings wait, where they are still the caller's."""
+    """Let these firings wait, if they still belong to the caller."""
     if not waiting:
         return
     await connection.execute(
         _DEFER,
         {
-            **_named([one.ready for one in waiting]),
+            **_claim_parameters([one.ready for one in waiting]),
             "seconds": [one.seconds for one in waiting],
             "reasons": [None if one.reason is None else _cut(one.reason) for one in waiting],
             "awaits": [one.awaits for one in waiting],
@@ -136,29 +144,29 @@ async def defer(connection: Connection, waiting: Sequence[Deferral]) -> None:
 
 
 async def trigger(connection: Connection, launched: Sequence[LaunchedFiring]) -> None:
-    """These pending firings, locked by the caller, have become executions."""
+    """Record that these pending firings, locked by the caller, have become executions."""
     if not launched:
         return
     readies = [ran.ready for ran in launched]
     await connection.execute(
         _TRIGGER,
         {
-            **_named(readies),
+            **_claim_parameters(readies),
             "executions": [ran.execution_id for ran in launched],
             "reasons": ["it was missed, and is caught up with" if ready.catch_up else None for ready in readies],
             "at": [ran.at for ran in launched],
             "late": [ran.late_ms for ran in launched],
             "subjects": [ready.schedule.uuid for ready in readies],
-            "data": [event_data(ran.ready.schedule, _run(ran)) for ran in launched],
+            "data": [event_data(ran.ready.schedule, _launch_data(ran)) for ran in launched],
         },
     )
 
 
-def _named(readies: Sequence[ReadyFiring]) -> dict[str, Any]:
+def _claim_parameters(readies: Sequence[ReadyFiring]) -> dict[str, Any]:
     return {"firings": [ready.id for ready in readies], "attempts": [ready.attempts for ready in readies]}
 
 
-def _ended(move: FiringEnd) -> dict[str, Any]:
+def _end_data(move: FiringEnd) -> dict[str, Any]:
     return {
         "id": move.ready.id,
         "due_at": moment(move.ready.due_at),
@@ -170,7 +178,7 @@ def _ended(move: FiringEnd) -> dict[str, Any]:
     }
 
 
-def _run(ran: LaunchedFiring) -> dict[str, Any]:
+def _launch_data(ran: LaunchedFiring) -> dict[str, Any]:
     return {
         "id": ran.ready.id,
         "due_at": moment(ran.ready.due_at),
@@ -184,5 +192,5 @@ def _run(ran: LaunchedFiring) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    # A refusal may quote what somebody wrote.
-    return storable(text, REASON_CHARACTERS_AT_MOST)
+    # A refusal may quote user input.
+    return storable(text, REASON_CHARACTERS_MAX)

@@ -1,4 +1,7 @@
-"""Firings: due moments become pending in one transaction, and executions in another (10-ledger.md rule 17)."""
+"""Firings: due times become pending firings, and those become executions.
+
+Each step is a transaction of its own (10-ledger.md rule 17).
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,17 @@ from opsjobs.telemetry import log
 
 _Ids = list[int]
 JUDGE_SECONDS = 1.0
-"""How long one round may ask timetables and calendars: PostgreSQL ends a transaction that stands idle for 3 s."""
+"""Limit of one round's time for timetables and calendars.
+
+PostgreSQL ends a transaction that is idle for 3 s.
+"""
 UNREADABLE_SECONDS = 60.0
-"""When a schedule is tried again whose timetable could not be asked."""
+"""The pause before a schedule is tried again whose timetable failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """What became of a due moment, or of all from `due_at` to `until_at` (at least `moments` of them)."""
+    """The record of a due time, or of all due times from `due_at` to `until_at`."""
 
     id: int
     uuid: UUID
@@ -56,6 +62,7 @@ class Firing:
     due_at: datetime
     until_at: datetime | None
     moments: int
+    """The number of due times, at least."""
     fired_at: datetime | None
     status: FiringStatus
     rule: str | None
@@ -64,12 +71,12 @@ class Firing:
     late_ms: int | None
     attempts: int
     execution_status: str | None
-    """What became of the execution; None if it is not kept any more."""
+    """The status of the execution; None if it was deleted."""
     approval_id: int | None
     """The first pending approval of the execution."""
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /schedules/{id}/firings."""
+        """Return an item of GET /schedules/{id}/firings."""
         return {
             "id": self.id,
             "schedule_id": self.schedule_id,
@@ -91,11 +98,14 @@ class Firing:
 
 @dataclass(frozen=True, slots=True)
 class FiringsDue:
-    """Whether there is something to do: a moment is due, firings wait; else in how many seconds the next moment comes."""
+    """The work that waits for the scheduler."""
 
     due: bool
+    """True if a schedule is due."""
     pending: bool
+    """True if firings wait for their launch or have expired."""
     next_seconds: float | None
+    """The time until the next schedule is due; None if there is none."""
 
 
 FIRING = """
@@ -116,7 +126,7 @@ FIRINGS = Listing(
     default_sort="-due_at",
 )
 
-# One look at the front of three indexes, however many schedules there are.
+# Reads the front of three indexes, however many schedules there are.
 _LOOK = """
 select extract(epoch from (select min(next_fire_at) from job_schedules where next_fire_at is not null) - t.now)::float8 as due_in,
        exists (select from schedule_executions where status = 'pending' and (not_before <= t.now or expires_at <= t.now)) as pending
@@ -134,8 +144,8 @@ order by s.next_fire_at limit %(limit)s for no key update of s skip locked"""
 _UNREADABLE = """
 update job_schedules set next_fire_at = opsjobs_now() + make_interval(secs => %s) where id = any(%s) and next_due_at is not null"""
 
-# Each the first of its schedule where it has to wait for its turn, but what is on time waits for no catch-up; none whose
-# execution before it has not ended.
+# A firing in turn must be the first of its schedule, but one that is on time does not wait for one
+# that is caught up; none is taken whose previous execution has not ended.
 _TAKE = f"""
 with picked as (
   select f.id from schedule_executions f
@@ -162,7 +172,8 @@ from schedule_executions f join job_schedules s on s.id = f.schedule_id
 where f.status = 'pending' and f.expires_at <= (select opsjobs_now()) order by f.expires_at limit %s
 for update of f skip locked"""
 
-# Upwards only: beside processes with other rules the newest ones count, and nobody undoes what another one has done.
+# Only to newer rules: if processes have different rules the newest count, and no process undoes the
+# work of another.
 _OLD_RULES = f"""
 select {COLUMNS}, (select opsjobs_now()) as now from job_schedules s
 where s.tzdata < %(tzdata)s and s.next_due_at is not null order by s.tzdata limit %(limit)s for no key update of s skip locked"""
@@ -177,11 +188,14 @@ select %(uuid)s, s.id, 'trigger', %(at)s, %(at)s, 'triggered', %(at)s, %(at)s, 0
 from job_schedules s where s.id = %(schedule)s and s.deleted_at is null
 returning id"""
 
-_TOLD = "insert into events (shard, type, subject, data) values (%s %% 16, 'schedule.triggered', %s, %s)"
+_EVENT = "insert into events (shard, type, subject, data) values (%s %% 16, 'schedule.triggered', %s, %s)"
 
 
 class Firings:
-    """Reads of firings, and the verbs that move them; each verb is one transaction, safe beside any number of others."""
+    """Reads of firings, and the operations that move them.
+
+    Each operation is one transaction, and safe beside any number of others.
+    """
 
     def __init__(
         self,
@@ -197,25 +211,29 @@ class Firings:
         self._closer = closer
 
     async def list(self, schedule: StoredSchedule, request: PageRequest) -> ListPage[Firing]:
-        """A page of a schedule's firings, the latest due moment first unless asked otherwise."""
+        """Return a page of a schedule's firings.
+
+        The latest due time comes first unless ordered otherwise.
+        """
         return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(parse_firing)
 
     async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedReason:
-        """What the calendars of these schedules say now."""
+        """Return a function that tells whether calendars close an instant, as they are now."""
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
 
     async def look(self) -> FiringsDue:
-        """What there is to do now; costs the same however many schedules there are."""
+        """Return what is to be done now; costs the same for any number of schedules."""
         row = await self._database.fetch_one(_LOOK)
         assert row is not None
         due_in = row["due_in"]
         return FiringsDue(due_in is not None and due_in <= 0, row["pending"], due_in)
 
     async def fire(self, limit: int, *, from_seconds: float = 0.0, to_seconds: float = 1e9) -> Fired:
-        """Put the due moments of up to `limit` schedules on record and find their next ones.
+        """Record the due times of up to `limit` schedules, and find their next ones.
 
-        Those that are due since `from_seconds`, but not since `to_seconds`. What another one has in hand is left to it.
+        Takes schedules due for at least `from_seconds`, but less than `to_seconds`. Rows locked by
+        other processes are left to them.
         """
         bounds = {"from": from_seconds, "to": to_seconds, "limit": limit}
 
@@ -228,13 +246,16 @@ class Firings:
             return await self._database.retry(once)
 
     async def take(self, limit: int, *, catch_up: bool) -> Sequence[ReadyFiring]:
-        """Up to `limit` firings that wait for their launch and may be launched now; the caller's for 15 seconds."""
+        """Claim up to `limit` firings that may be launched now, for 15 seconds."""
         given = {"limit": limit, "catch_up": catch_up, "claim": CLAIM_SECONDS}
         rows = await self._database.retry(lambda: self._database.fetch(_TAKE, given))
-        return [ready for row in rows if (ready := self._ready(row)) is not None]
+        return [ready for ready in map(self._ready, rows) if ready is not None]
 
     async def launch(self, orders: Sequence[FiringLaunch]) -> LaunchBatch:
-        """Make executions of these firings, as far as their schedules still say so; one transaction for all."""
+        """Make executions of these firings, in one transaction.
+
+        Only as far as their schedules still allow it.
+        """
 
         async def once() -> LaunchBatch:
             async with self._database.transaction() as connection:
@@ -246,7 +267,10 @@ class Firings:
             return await self._database.retry(once)
 
     async def settle(self, ended: Sequence[FiringEnd]) -> int:
-        """End these firings without a launch, where they are still the caller's; says how many were."""
+        """End these firings without a launch, if they still belong to the caller.
+
+        Returns how many did.
+        """
 
         async def once() -> int:
             async with self._database.transaction() as connection:
@@ -255,7 +279,7 @@ class Firings:
         return await self._database.retry(once) if ended else 0
 
     async def defer(self, waiting: Sequence[Deferral]) -> None:
-        """Let these firings wait, where they are still the caller's."""
+        """Let these firings wait, if they still belong to the caller."""
 
         async def once() -> None:
             async with self._database.transaction() as connection:
@@ -265,18 +289,25 @@ class Firings:
             await self._database.retry(once)
 
     async def expire(self, limit: int) -> int:
-        """End firings that could not be launched for as long as they may wait; says how many."""
+        """End firings that could not be launched within the time that they may wait.
+
+        Returns how many.
+        """
 
         async def once() -> int:
             async with self._database.transaction() as connection:
                 rows = await (await connection.execute(_EXPIRED, [limit])).fetchall()
-                ended = [_given_up(ready, row) for row in rows if (ready := self._ready(row)) is not None]
+                firings = [(self._ready(row), row["waited_for"]) for row in rows]
+                ended = [_give_up(ready, waited_for) for ready, waited_for in firings if ready is not None]
                 return await moves.settle(connection, ended)
 
         return await self._database.retry(once)
 
     async def recompute(self, limit: int) -> int:
-        """Find the next moment anew of schedules in local time that was found by older rules of the zones; says how many."""
+        """Recompute the next due time of schedules in local time after a change of zone rules.
+
+        Returns how many.
+        """
 
         async def once() -> int:
             async with self._database.transaction() as connection:
@@ -291,7 +322,10 @@ class Firings:
         return await self._database.retry(once)
 
     async def record_trigger(self, connection: Connection, schedule: StoredSchedule, execution: Execution) -> None:
-        """Put on record, in the launch's own transaction, that somebody had the schedule fired. Raises NotFound."""
+        """Record, in the launch's transaction, that a user triggered the schedule.
+
+        Raises NotFound.
+        """
         at = execution.created_at
         row = {"uuid": uuid7(self._clock.now()), "schedule": schedule.id, "execution": execution.id, "at": at}
         made = await (await connection.execute(_TRIGGERED, row)).fetchone()
@@ -308,7 +342,7 @@ class Firings:
             "late_ms": 0,
             "moments": 1,
         }
-        await connection.execute(_TOLD, [schedule.id, schedule.uuid, event_data(schedule, firing)])
+        await connection.execute(_EVENT, [schedule.id, schedule.uuid, event_data(schedule, firing)])
         after = {"execution": execution.id}
         await audit.record(connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after)
 
@@ -316,17 +350,18 @@ class Firings:
         now = rows[0]["now"]
         page = ScheduleBatch(now)
         unreadable: _Ids = []
-        known = [(row, schedule) for row in rows if (schedule := self._read(row, unreadable)) is not None]
-        closed = await self._closer(connection, [schedule for _, schedule in known])
+        read = [(row["pending"], self._read(row, unreadable)) for row in rows]
+        readable = [(pending, schedule) for pending, schedule in read if schedule is not None]
+        closed = await self._closer(connection, [schedule for _, schedule in readable])
         began = time.monotonic()
-        for row, schedule in known:
+        for pending, schedule in readable:
             if time.monotonic() - began > JUDGE_SECONDS:
-                break  # the others stay as they are: the next round takes them
-            due = Due(schedule, row["pending"])
+                break  # the others are left to the next round
+            due = Due(schedule, pending)
             try:
-                page.add(due, due.judged(now, closed))
-            except Exception as wrong:  # noqa: BLE001  one schedule that cannot be asked must not keep the others from being fired
-                _tell_unreadable(schedule.id, wrong)
+                page.add(due, due.judge_due(now, closed))
+            except Exception as wrong:  # noqa: BLE001  a broken schedule must not stop the others
+                _log_unreadable(schedule.id, wrong)
                 unreadable.append(schedule.id)
         if unreadable:
             await connection.execute(_UNREADABLE, [UNREADABLE_SECONDS, unreadable])
@@ -336,7 +371,7 @@ class Firings:
         try:
             return self._compiled.stored(row)
         except Exception as wrong:  # noqa: BLE001  as above
-            _tell_unreadable(row["id"], wrong)
+            _log_unreadable(row["id"], wrong)
             unreadable.append(row["id"])
             return None
 
@@ -356,7 +391,10 @@ class Firings:
         )
 
     def _by_new_rules(self, row: DictRow) -> tuple[int, datetime | None, datetime | None]:
-        """What is due already stays due; of what lies ahead the new rules decide."""
+        """Return the next due time of a schedule by the new zone rules.
+
+        A time that is due already stays.
+        """
         schedule = self._read(row, [])
         now = row["now"]
         if schedule is None or row["next_fire_at"] <= now:
@@ -365,21 +403,22 @@ class Firings:
             due = schedule.timetable.next_after(now)
             return row["id"], due, None if due is None else schedule.timetable.fire_at(due)
         except Exception as wrong:  # noqa: BLE001  as above
-            _tell_unreadable(schedule.id, wrong)
+            _log_unreadable(schedule.id, wrong)
             return row["id"], row["next_due_at"], row["next_fire_at"]
 
 
-def _tell_unreadable(schedule_id: int, wrong: Exception) -> None:
-    # In one line: to write down a whole trace takes longer than a transaction may stand idle, on a machine that is busy.
+def _log_unreadable(schedule_id: int, wrong: Exception) -> None:
+    # In one line: writing a whole traceback takes longer than a transaction may stay idle on a busy
+    # machine.
     log.error("schedule_unreadable", schedule=schedule_id, error=repr(wrong))
 
 
-def _given_up(ready: ReadyFiring, row: DictRow) -> FiringEnd:
+def _give_up(ready: ReadyFiring, waited_for: str | None) -> FiringEnd:
     words = f"it could not be launched for {span_words(ready.late_seconds)}"
-    reason = f"{words}: {row['waited_for']}" if row["waited_for"] else words
+    reason = f"{words}: {waited_for}" if waited_for else words
     return FiringEnd(ready, FiringStatus.FAILED, FiringRule.EXPIRED, reason)
 
 
 def parse_firing(row: DictRow) -> Firing:
-    """A row of FIRING."""
+    """Return the firing of a row of FIRING."""
     return Firing(**{**row, "kind": FiringKind(row["kind"]), "status": FiringStatus(row["status"])})

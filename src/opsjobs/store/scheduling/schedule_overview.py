@@ -1,4 +1,4 @@
-"""What stands around schedules: their jobs, how their last moments went, and which of them have moments to come."""
+"""Read models for lists of schedules: job, last firing, upcoming schedules."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ select f.* from unnest(%s::bigint[]) as s(id) cross join lateral (
   {FIRING} where f.schedule_id = s.id order by f.due_at desc, f.id desc limit 1
 ) f"""
 
-# How many targets a job had the last time says how many it will have: of its last 20 executions the last scheduled one, else
-# the last that is no retry, which has only the targets that failed.
-_COMING = f"""
+# The number of targets is estimated from the past: of the job's last 20 executions the last
+# scheduled one, else the last that is not a retry, which has only the targets that failed.
+_UPCOMING = f"""
 select {COLUMNS}, j.name as job_name, coalesce(e.total, 0) as targets
 from job_schedules s join jobs j on j.id = s.job_id
 left join lateral (
@@ -33,54 +33,55 @@ left join lateral (
 where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{{within}}
 order by s.id limit %(limit)s"""
 
-_COUNT_COMING = """
+_COUNT_UPCOMING = """
 select count(*) as n from job_schedules s join jobs j on j.id = s.job_id
 where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{within}"""
 
 
 @dataclass(frozen=True, slots=True)
 class UpcomingSchedule:
-    """An enabled schedule with moments ahead; `targets`: how many its job had the last time, 0 where it never ran."""
+    """An enabled schedule with due times ahead."""
 
     schedule: StoredSchedule
     job_name: str
     targets: int
+    """The number of targets of its job's last execution; 0 if it was never executed."""
 
     @property
     def named(self) -> dict[str, Any]:
-        """The schedule as others name it."""
+        """The schedule as other bodies refer to it."""
         schedule = self.schedule
         return {"id": schedule.id, "name": schedule.definition.name, "job_id": schedule.job_id, "job_name": self.job_name}
 
 
 class ScheduleOverview:
-    """Reads only."""
+    """Read access to what surrounds schedules."""
 
     def __init__(self, database: Database, compiled: CompiledSchedules) -> None:
         self._database = database
         self._compiled = compiled
 
     async def now(self) -> datetime:
-        """The time by which moments are due."""
+        """Return the database's time, by which schedules are due."""
         row = await self._database.fetch_one("select opsjobs_now() as now")
         assert row is not None
         now: datetime = row["now"]
         return now
 
     async def load_jobs_and_last_firings(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
-        """The name of each one's job, and its last firing."""
+        """Return the job's name and the last firing of each schedule, by id."""
         names = await self._database.fetch(_JOB_NAMES, [list(schedules)])
         last = {row["schedule_id"]: parse_firing(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
         return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
 
     async def list_upcoming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[UpcomingSchedule]:
-        """The next ones within reach by their id."""
+        """Return the next upcoming schedules within reach, by id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
-        rows = await self._database.fetch(_COMING.format(within=within), {"after": after, "limit": limit, **reaching})
+        rows = await self._database.fetch(_UPCOMING.format(within=within), {"after": after, "limit": limit, **reaching})
         return [UpcomingSchedule(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
 
     async def count_upcoming(self, *, after: int, reach: Reach | None = None) -> int:
-        """How many there are within reach beyond this id."""
+        """Return the number of upcoming schedules within reach after this id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
-        row = await self._database.fetch_one(_COUNT_COMING.format(within=within), {"after": after, **reaching})
+        row = await self._database.fetch_one(_COUNT_UPCOMING.format(within=within), {"after": after, **reaching})
         return int(row["n"]) if row is not None else 0

@@ -1,4 +1,4 @@
-"""A schedule as it is stored and shown, and its timetable, compiled once for each of its versions."""
+"""A stored schedule, and its timetable, compiled once per version."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable
 
-COMPILED_AT_MOST = 25_000
-"""Timetables that a process keeps; the least used one goes first."""
+COMPILED_MAX = 25_000
+"""The number of timetables that a process caches; the least recently used one goes first."""
 
 COLUMNS = """
 s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.owner_kind, s.enabled, s.paused_reason, s.next_due_at, s.next_fire_at, s.firings,
@@ -26,10 +26,7 @@ s.tzdata, s.version, s.created_at, s.updated_at, s.deleted_at"""
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedule:
-    """A schedule at its current version, launched in the name of `owner` (with `owner_kind`: one identity).
-
-    `firings`: how many of its moments were launched. `shown`: its body, and in words.
-    """
+    """A schedule at its current version."""
 
     id: int
     uuid: UUID
@@ -38,13 +35,16 @@ class StoredSchedule:
     definition: ScheduleDraft
     timetable: Timetable
     shown: Callable[[], Mapping[str, Any]] = field(compare=False)
+    """Returns its body and its description."""
     owner: str
+    """The identity in whose name it is launched, with `owner_kind`."""
     owner_kind: PrincipalKind
     enabled: bool
     paused_reason: str | None
     next_due_at: datetime | None
     next_fire_at: datetime | None
     firings: int
+    """The number of its firings that were launched."""
     tzdata: str | None
     created_at: datetime
     updated_at: datetime
@@ -52,11 +52,11 @@ class StoredSchedule:
 
     @property
     def name(self) -> str:
-        """Unique among the job's."""
+        """The name, unique within the job."""
         return self.definition.name
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /schedules/{id}, which is also the `data` of its events."""
+        """Return the body of GET /schedules/{id}, which is also the `data` of its events."""
         return {
             "id": self.id,
             "uuid": str(self.uuid),
@@ -75,8 +75,8 @@ class StoredSchedule:
         }
 
 
-class _Read:
-    """What a version of a schedule says, read once."""
+class _CompiledVersion:
+    """The compiled draft and timetable of a version of a schedule."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self.draft = ScheduleDraft.model_validate(row["definition"], context={"stored": True})
@@ -86,31 +86,37 @@ class _Read:
     def _shown(self) -> Mapping[str, Any]:
         return {**self.draft.model_dump(mode="json"), "words": self.table.words}
 
-    def shown(self) -> Mapping[str, Any]:
-        """As it stands in answers and events: put into words when it is asked for first."""
+    def render(self) -> Mapping[str, Any]:
+        """Return its part of bodies and events; the description is made on first use."""
         return self._shown
 
 
 class CompiledSchedules:
-    """Drafts and timetables by schedule and version, as many as fit: reading one anew costs more than asking it."""
+    """A cache of drafts and timetables by schedule and version.
 
-    def __init__(self, at_most: int = COMPILED_AT_MOST) -> None:
+    Compiling one costs more than evaluating it.
+    """
+
+    def __init__(self, at_most: int = COMPILED_MAX) -> None:
         self._at_most = at_most
-        self._known: OrderedDict[tuple[UUID, int], _Read] = OrderedDict()
+        self._cache: OrderedDict[tuple[UUID, int], _CompiledVersion] = OrderedDict()
 
-    def _of(self, row: Mapping[str, Any]) -> _Read:
+    def _compile(self, row: Mapping[str, Any]) -> _CompiledVersion:
         key = (row["uuid"], row["version"])
-        if (known := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
-            return known
-        known = self._known[key] = _Read(row)
-        if len(self._known) > self._at_most:
-            self._known.popitem(last=False)
-        return known
+        if (cached := self._cache.get(key)) is not None:
+            self._cache.move_to_end(key)
+            return cached
+        compiled = self._cache[key] = _CompiledVersion(row)
+        if len(self._cache) > self._at_most:
+            self._cache.popitem(last=False)
+        return compiled
 
     def stored(self, row: DictRow) -> StoredSchedule:
-        """The row with its timetable. Raises ValueError where it cannot be read any more (a zone that is gone)."""
-        read = self._of(row)
+        """Return the schedule of a row, with its timetable.
+
+        Raises ValueError if it cannot be read any more (a zone that does not exist any more).
+        """
+        read = self._compile(row)
         return StoredSchedule(
             id=row["id"],
             uuid=row["uuid"],
@@ -118,7 +124,7 @@ class CompiledSchedules:
             version=row["version"],
             definition=read.draft,
             timetable=read.table,
-            shown=read.shown,
+            shown=read.render,
             owner=row["owner"],
             owner_kind=row["owner_kind"],
             enabled=row["enabled"],

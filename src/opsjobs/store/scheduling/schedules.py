@@ -1,4 +1,4 @@
-"""Schedules: when a job is to be launched; written, changed, paused and deleted here, and fired elsewhere."""
+"""Schedules: stored, changed, paused and deleted. Firing them is in firings.py."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling.calendars import check_calendars_exist
-from opsjobs.store.scheduling.due_firings import CalendarReader, Due, no_calendars
-from opsjobs.store.scheduling.due_firings import ScheduleBatch as DuePage
+from opsjobs.store.scheduling.due_firings import CalendarReader, Due, ScheduleBatch, no_calendars
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
@@ -55,7 +54,8 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
     labels=OF_JOB.format("listed.job_id"),
 )
 
-# The job is held for as long as it takes: whoever deletes it stops this schedule, too, or has done so before.
+# The job is locked meanwhile: a transaction that deletes it deletes this schedule, too, or has done
+# so before.
 _JOB = "select id from jobs where (id = %s or uuid = %s) and state <> 'archived' for share"
 
 _INSERT = """
@@ -77,7 +77,8 @@ update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, owne
   owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s"""
 
-# The definition in the place of what a reader makes of it: this tells of many at once.
+# The stored definition instead of the one that a reader makes of it: these events cover many
+# schedules at once.
 _SHOWN = """s.definition || jsonb_build_object(
   'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled, 'owner', s.owner,
   'owner_kind', s.owner_kind, 'firings', s.firings)"""
@@ -86,7 +87,7 @@ _DELETE = """
 update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
 where id = %s"""
 
-# What waited for its launch is dropped with its schedule: one event for each schedule, of the last of them.
+# Pending firings are dropped with their schedule: one event per schedule, for the last of them.
 _DROP_PENDING = f"""
 with dropped as (
   update schedule_executions f set status = 'skipped', rule = 'deleted', reason = %(reason)s, fired_at = t.now, not_before = null,
@@ -117,7 +118,10 @@ from stopped s order by id"""
 
 
 class Schedules:
-    """The schedules that are not deleted. `closer`: asked for moments that are due just when one is changed."""
+    """The schedules that are not deleted.
+
+    `closer` reads the calendars of a schedule that is due while it is changed.
+    """
 
     def __init__(
         self,
@@ -141,9 +145,11 @@ class Schedules:
         *,
         owner_kind: IdentityKind,
     ) -> StoredSchedule | Answer:
-        """Store a schedule of the job at version 1, to be launched in the name of its owner; an Answer where this request was done before.
+        """Store a schedule of the job at version 1, launched in the name of its owner.
 
-        Raises NotFound, Conflict("name_taken"), Invalid("unknown_calendar"), Invalid("never_due") where no moment lies ahead.
+        Returns the stored Answer if this request was done before. Raises NotFound,
+        Conflict("name_taken"), Invalid("unknown_calendar"), Invalid("never_due") if no due time
+        lies ahead.
         """
 
         async def write(connection: Connection) -> StoredSchedule:
@@ -155,7 +161,7 @@ class Schedules:
         return await idempotency.once(self._database, idem, write, answer)
 
     async def get(self, ref: str | int) -> StoredSchedule:
-        """By id or uuid. Raises NotFound, also for a deleted one."""
+        """Return a schedule by id or uuid. Raises NotFound, also for a deleted one."""
         named = Reference.of("schedule", ref)
         query = f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and s.deleted_at is null"
         row = await self._database.fetch_one(query, [named.id, named.uuid])
@@ -164,13 +170,16 @@ class Schedules:
         return self._compiled.stored(row)
 
     async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
-        """What scopes are held against: the labels of its job."""
+        """Return the labels that scopes are compared with: those of its job."""
         row = await self._database.fetch_one(f"select {OF_JOB.format('%s')} as labels", [schedule.job_id])
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredSchedule]:
-        """A page of the schedules of jobs within reach that are not deleted, newest first unless asked otherwise; `job_id` is a filter."""
+        """Return a page of the schedules of jobs within reach.
+
+        Without deleted ones, newest first unless ordered otherwise; `job_id` is a filter.
+        """
         return (await SCHEDULES.page(self._database, request, reach=reach)).map(self._compiled.stored)
 
     async def replace(
@@ -183,10 +192,11 @@ class Schedules:
         by_kind: IdentityKind = "api_key",
         basis: datetime | None = None,
     ) -> StoredSchedule:
-        """Make the next version, owned by who made it; or none where nothing is different.
+        """Store the next version, owned by its author; nothing if it is identical.
 
-        `if_match`: the versions that the caller takes this one for; None = any. Moments that are due already are fired as it was.
-        Raises NotFound, Precondition(412), Conflict("name_taken"), Invalid("unknown_calendar", "never_due").
+        `if_match`: the versions that the caller expects; None = any. Times that are due already are
+        fired as the old version says. Raises NotFound, Precondition(412), Conflict("name_taken"),
+        Invalid("unknown_calendar", "never_due").
         """
 
         async def write(connection: Connection) -> StoredSchedule:
@@ -196,21 +206,28 @@ class Schedules:
                 return old
             return await self._replace(connection, old, draft, (by, by_kind))
 
-        return await self._written(write)
+        return await self._run(write)
 
     async def pause(self, ref: str | int, *, reason: str | None = None) -> StoredSchedule:
-        """From now on its moments are skipped. Again: the same, with another reason. Raises NotFound."""
+        """Pause a schedule: its firings are skipped from now on. Raises NotFound.
+
+        Called again, it changes the reason.
+        """
         return await self._switch(ref, enabled=False, reason=reason)
 
     async def resume(self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None) -> StoredSchedule:
-        """From now on its moments are launched again; those that were skipped are not caught up with. Raises NotFound.
+        """Resume a schedule: its firings are launched again. Raises NotFound.
 
-        `owner`: name and kind of who takes it over, where the one that it has is gone.
+        Skipped firings are not caught up. `owner`: name and kind of its new owner, if the old one
+        does not exist any more.
         """
         return await self._switch(ref, enabled=True, reason=None, owner=owner)
 
     async def delete(self, ref: str | int, by: str, if_match: Collection[int] | None = None) -> None:
-        """It fires no more, nor does what waits for its launch; what it launched stays. Raises NotFound, Precondition(412)."""
+        """Delete a schedule and its pending firings; its executions stay.
+
+        Raises NotFound, Precondition(412).
+        """
 
         async def write(connection: Connection) -> None:
             old = await self._locked(connection, ref, if_match)
@@ -218,13 +235,13 @@ class Schedules:
             await connection.execute(_DELETE, [old.id])
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
             await append_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
-            before = _said(old.definition, old.owner)
+            before = _audited(old.definition, old.owner)
             await audit.record(connection, "schedule.deleted", "schedule", old.id, old.name, before=before)
 
-        await self._written(write)
+        await self._run(write)
 
     async def delete_of_deleted_job(self, job_id: int) -> None:
-        """Delete the schedules of a job that was deleted by a process which knows of none."""
+        """Delete the schedules of a job deleted by a process that does not know of schedules."""
 
         async def write(connection: Connection) -> None:
             await lock_schedules_of(connection, job_id)
@@ -232,9 +249,9 @@ class Schedules:
             if await gone.fetchone() is not None:
                 await delete_schedules_of(connection, job_id, "opsjobs")
 
-        await self._written(write)
+        await self._run(write)
 
-    async def _written(self, verb: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, verb: Callable[[Connection], Awaitable[T]]) -> T:
         async def once() -> T:
             async with self._database.transaction() as connection:
                 return await verb(connection)
@@ -258,7 +275,7 @@ class Schedules:
         with unique_name("schedule", draft.name):
             made = await (await connection.execute(_INSERT, row)).fetchone()
         assert made is not None
-        stored = await self._told(connection, made["id"], EventType.SCHEDULE_CREATED)
+        stored = await self._append_event(connection, made["id"], EventType.SCHEDULE_CREATED)
         after = {"job": stored.job_id, **draft.model_dump(mode="json")}
         await audit.record(connection, "schedule.created", "schedule", stored.id, draft.name, after=after)
         return stored
@@ -275,9 +292,9 @@ class Schedules:
             ahead |= {"due": None, "fire": None}
         with unique_name("schedule", draft.name):
             await connection.execute(_REPLACE, {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead})
-        told = audit.changes(_said(old.definition, old.owner), _said(draft, by[0]))
-        await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **told)
-        return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
+        changes = audit.changes(_audited(old.definition, old.owner), _audited(draft, by[0]))
+        await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **changes)
+        return await self._append_event(connection, old.id, EventType.SCHEDULE_UPDATED)
 
     async def _switch(
         self, ref: str | int, *, enabled: bool, reason: str | None, owner: tuple[str, IdentityKind] | None = None
@@ -289,14 +306,18 @@ class Schedules:
             await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)})
             action = "schedule.resumed" if enabled else "schedule.paused"
             await audit.record(connection, action, "schedule", old.id, old.name, reason=reason)
-            return await self._told(connection, old.id, EventType.SCHEDULE_UPDATED)
+            return await self._append_event(connection, old.id, EventType.SCHEDULE_UPDATED)
 
-        return await self._written(write)
+        return await self._run(write)
 
     async def _locked(self, connection: Connection, ref: str | int, if_match: Collection[int] | None) -> StoredSchedule:
-        """The schedule, whose moments that are due by now are on record: what is changed now is not changed for them."""
+        """Lock the schedule, record its due times, and return it.
+
+        So a change does not apply to times that are due already.
+        """
         named = Reference.of("schedule", ref)
-        # In a statement of its own: the next one then reads what the one before us has committed (10-ledger.md rule 3).
+        # In a statement of its own: so the next one reads what the transaction before this one has
+        # committed (10-ledger.md rule 3).
         lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"
         row = await (await connection.execute(lock, [named.id, named.uuid])).fetchone()
         if row is None:
@@ -308,9 +329,9 @@ class Schedules:
         now = await _now(connection)
         if stored.next_fire_at is None or stored.next_fire_at > now:
             return stored
-        page = DuePage(now)
+        page = ScheduleBatch(now)
         due = Due(stored)
-        page.add(due, due.judged(now, await self._closer(connection, [stored])), claim=False)
+        page.add(due, due.judge_due(now, await self._closer(connection, [stored])), claim=False)
         await page.write(connection)
         return await self._read(connection, stored.id)
 
@@ -319,25 +340,31 @@ class Schedules:
         assert row is not None
         return self._compiled.stored(row)
 
-    async def _told(self, connection: Connection, schedule_id: int, event: EventType) -> StoredSchedule:
+    async def _append_event(self, connection: Connection, schedule_id: int, event: EventType) -> StoredSchedule:
         stored = await self._read(connection, schedule_id)
         await append_event(connection, event, stored.uuid, stored.data(), shard=stored.id)
         return stored
 
 
 async def delete_schedules_of(connection: Connection, job_id: int, by: str) -> None:
-    """Delete all schedules of a job, which is being deleted itself, with their firings that wait for their launch."""
+    """Delete all schedules of a job that is being deleted, with their pending firings."""
     await _drop_pending(connection, job=job_id, reason="its job was deleted")
     await connection.execute(_DELETE_OF_JOB, {"job": job_id, "by": by})
 
 
 async def _drop_pending(connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None) -> None:
-    """End the pending firings of a schedule, or of all of a job; the caller holds these schedules."""
+    """End the pending firings of a schedule, or of all schedules of a job.
+
+    The caller holds the locks of these schedules.
+    """
     await connection.execute(_DROP_PENDING, {"schedule": schedule, "job": job, "reason": reason})
 
 
 async def lock_schedules_of(connection: Connection, job_id: int) -> None:
-    """Hold the schedules of a job: who locks both begins with these, as whoever launches a firing does."""
+    """Lock the schedules of a job.
+
+    A transaction that locks the job, too, locks these first, as launching a firing does.
+    """
     query = "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for no key update"
     await connection.execute(query, [job_id])
 
@@ -350,7 +377,10 @@ async def _now(connection: Connection) -> datetime:
 
 
 def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
-    """Who writes it, with the person behind him; played without a request, the owner's name and kind."""
+    """Return the author, with the person behind it.
+
+    Without a request, the owner's name and kind.
+    """
     return audit.written_by() or Jsonb({"name": owner[0], "kind": owner[1]})
 
 
@@ -359,7 +389,7 @@ def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
     return {"owner": name, "owner_kind": kind}
 
 
-def _said(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
+def _audited(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
     return {"owner": owner, **draft.model_dump(mode="json")}
 
 
