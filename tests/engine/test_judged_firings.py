@@ -10,7 +10,7 @@ from engine.bench import bench, until
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
-from opsjobs.engine.firing.firing import firing_launch_prep
+from opsjobs.engine.firing import firing_launch_prep
 from opsjobs.engine.launching.safety_service import Judging
 from opsjobs.model.access import Principal
 from opsjobs.model.action import JobAction

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as records
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry, RunJournal
+from opsjobs.engine.worker import batch_writer as recording
 from opsjobs.engine.worker.batch_writer import BatchWriter
-from opsjobs.engine.worker.worker import batch_writer as recording
 from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.store.ledger import Claimed, Flush, Settled

@@ -74,7 +74,7 @@ class ResultState:
     command: str | None = None
     """With `begins`: its command line, if that is not the one of its definition."""
     logged_in: tuple[datetime, datetime] | None = None
-    """With `begins`: when the login was waited for and when it was accepted, if it was waited for."""
+    """With `begins`: the start and the end of the login, if it was waited for."""
 
     @property
     def store_id(self) -> str | None:
