@@ -20,7 +20,7 @@ async def heirs(database: Database, parent: Execution, runs: Mapping[str, int], 
     """An execution in which these targets' runs take the place of the parent's."""
     new = NewExecution(
         uuid7(datetime.now(UTC)), None, None, "ad-hoc", actions, {}, 5, 50, None,
-        [m for m in machines(9) if m.id in runs], TriggeredBy.RETRY, "ada", "api_key", parent=parent.id, heirs=runs,
+        [m for m in machines(9) if m.id in runs], TriggeredBy.RETRY, "ada", "api_key", parent=parent.id, retried_runs=runs,
     )  # fmt: skip
     async with database.transaction() as connection:
         return await Ledger(database).launch(connection, new)

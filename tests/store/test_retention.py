@@ -237,7 +237,7 @@ async def heir(database: Database, parent: Execution, run: dict[str, Any]) -> Ex
     rows = await database.fetch("select * from execution_specs where execution_id = %s", [made.id])
     new = NewExecution(
         run["uuid"], None, None, "ad-hoc", rows[0]["actions"], {}, 5, 50, None, machines(1), made.triggered_by, "ada", "api_key",
-        parent=parent.id, heirs={run["target_id"]: run["id"]},
+        parent=parent.id, retried_runs={run["target_id"]: run["id"]},
     )  # fmt: skip
     async with database.transaction() as connection:
         await connection.execute("delete from job_executions where id = %s", [made.id])

@@ -83,8 +83,8 @@ class DeadLetters:
         """Return the requested letters within reach, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
         within, reaching = and_within(reach, "l.labels")
-        asked = {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids, **reaching}
-        return [parse_past_run(row) for row in await self._database.fetch(_FIND.format(within=within), asked)]
+        parameters = {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids, **reaching}
+        return [parse_past_run(row) for row in await self._database.fetch(_FIND.format(within=within), parameters)]
 
     async def discard(self, wish: DiscardDraft, *, by: str, reach: Reach | None = None) -> Sequence[int]:
         """Discard the requested letters within reach, at most 10,000; return their ids.

@@ -442,7 +442,7 @@ _HELD_RUNS = f"""
 with waiting as (
   select r.zone, r.target_name, r.waiting_for, r.awaits, r.not_before, r.position from target_runs r
   where r.execution_id = %(execution)s and r.status = 'waiting' and (r.waiting_for is null or r.waiting_for in ('hold', 'slot'))
-), kept as (
+), held as (
   select case when waiting_for is null then 'workers' when waiting_for = 'slot' then 'slot'
               when awaits ~ '^{MAINTENANCE}(: |$)' then 'maintenance' else 'hold' end as kind, *
   from waiting
@@ -451,7 +451,7 @@ with waiting as (
 )
 select kind, count(*) as targets, array_agg(distinct zone) as zones, (array_agg(target_name order by position))[1] as target,
   (array_agg(awaits order by position))[1] as awaits, min(not_before) as until
-from kept group by kind order by kind = 'workers' desc, kind = 'maintenance' desc, count(*) desc limit 1"""
+from held group by kind order by kind = 'workers' desc, kind = 'maintenance' desc, count(*) desc limit 1"""
 
 
 async def find_hold_reason(database: Database, execution_id: int) -> dict[str, Any] | None:

@@ -61,8 +61,8 @@ class Parents:
 
     async def retries(self, execution_id: int, target_ids: Collection[str]) -> list[dict[str, Any]]:
         """Return id and status of the retries of an execution for one of these targets."""
-        asked = {"execution": execution_id, "targets": list(target_ids), "besides": 0}
-        return await self._database.fetch(_RETRIED, asked)
+        parameters = {"execution": execution_id, "targets": list(target_ids), "besides": 0}
+        return await self._database.fetch(_RETRIED, parameters)
 
     async def runs(self, execution_id: int) -> list[PastRun]:
         """Return all runs of an execution in launch order: at most MAX_TARGETS_PER_JOB."""
@@ -76,8 +76,8 @@ async def check_not_retried(connection: Connection, execution_id: int, target_id
     made.
     """
     await connection.execute(_LOCK, [execution_id])
-    asked = {"execution": execution_id, "targets": list(target_ids), "besides": besides}
-    raise_if_retried(execution_id, await (await connection.execute(_RETRIED, asked)).fetchall())
+    parameters = {"execution": execution_id, "targets": list(target_ids), "besides": besides}
+    raise_if_retried(execution_id, await (await connection.execute(_RETRIED, parameters)).fetchall())
 
 
 def raise_if_retried(execution_id: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -69,7 +69,7 @@ with expired as (
   for update skip locked
 ), dead as (
   update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id returning w.id, w.name, w.zone, w.stopped_at
-), told as (
+), published as (
   insert into events (shard, type, subject, data)
   select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead where stopped_at is null
 )
@@ -78,7 +78,7 @@ select name, zone from dead"""
 _REAP = """
 with dead as (
   update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning id, name, zone
-), told as (
+), published as (
   insert into events (shard, type, subject, data)
   select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead
 )

@@ -177,7 +177,7 @@ class RetryService:
         with _its_job_is_there(parent):
             async with connection.pipeline():
                 execution = await self._ledger.launch(connection, new)
-        await dead_letters.record_revived(connection, sorted(new.heirs.values()), execution.id)
+        await dead_letters.record_revived(connection, sorted(new.retried_runs.values()), execution.id)
         return execution
 
     async def _heir(
@@ -203,7 +203,7 @@ class RetryService:
             requested_by_kind=requested_by_kind,
         )
         heirs = {run.target.id: run.id for run in runs}
-        new = replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, heirs=heirs)
+        new = replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, retried_runs=heirs)
         return await self._launcher.asking(new, order)
 
 

@@ -32,14 +32,16 @@ async def load_approval(connection: Connection, approval_id: int) -> Approval:
 
 def parse_approval(row: Mapping[str, Any]) -> Approval:
     """Return the approval of a row of APPROVAL."""
-    kept = {
+    columns = {
         **{name: value for name, value in row.items() if name != "labels"},
         "uuid": str(row["uuid"]),
         "kind": ApprovalKind(row["kind"]),
         "status": ApprovalStatus(row["status"]),
-        "decisions": tuple(Decision(**{**said, "at": datetime.fromisoformat(said["at"])}) for said in row["decisions"]),
+        "decisions": tuple(
+            Decision(**{**decision, "at": datetime.fromisoformat(decision["at"])}) for decision in row["decisions"]
+        ),
     }
-    return Approval(**kept)
+    return Approval(**columns)
 
 
 def parse_requester(name: str, stored: Mapping[str, Any] | None) -> Requester:

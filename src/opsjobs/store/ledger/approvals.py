@@ -43,12 +43,12 @@ class Ruling:
     """The requester, if none was stored with the request."""
 
 
-_ASK = """
+_REQUEST = """
 insert into approvals (execution_id, action, message, expires_at, needed, roles, users, hash, salt)
 values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s, %(roles)s::text[],
         %(users)s::text[], %(hash)s, %(salt)s)
 on conflict (execution_id, action) do nothing returning id"""
-_ASKED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
+_REQUESTED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
 _STATE = """
 select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels, a.expires_at <= opsjobs_now() as late
 from approvals a join job_executions e on e.id = a.execution_id join execution_specs s on s.execution_id = e.id where a.id = %s"""
@@ -87,7 +87,7 @@ async def request_approval(
     salt: bytes | None = None,
 ) -> Approval:
     """Return the approval of an action of an execution; request it if it does not exist."""
-    asked = {
+    request = {
         "execution": execution_id,
         "action": action,
         "message": terms.message,
@@ -99,12 +99,12 @@ async def request_approval(
         "salt": salt,
     }
     async with database.transaction() as connection:
-        row = await (await connection.execute(_ASK, asked)).fetchone()
+        row = await (await connection.execute(_REQUEST, request)).fetchone()
         if row is not None:
             approval = await load_approval(connection, row["id"])
             await append_approval_event(connection, EventType.APPROVAL_REQUESTED, approval)
             return approval
-        row = await (await connection.execute(_ASKED, asked)).fetchone()
+        row = await (await connection.execute(_REQUESTED, request)).fetchone()
         assert row is not None
         return await load_approval(connection, row["id"])
 
@@ -166,14 +166,14 @@ async def end_unbegun(database: Database, limit: int) -> int:
 
     async def end(execution_id: int) -> int:
         approval = None
-        if (approval_id := asked[execution_id]) is not None:
+        if (approval_id := approvals[execution_id]) is not None:
             async with database.transaction() as connection:
                 approval = await load_approval(connection, approval_id)
         await end_waiting(database, execution_id, _refusal(approval, RunStatus.SKIPPED))
         return 1
 
-    asked = {row["id"]: row["approval"] for row in await database.fetch(_NOT_ENDED, [limit])}
-    return await for_each(database, list(asked), end)
+    approvals = {row["id"]: row["approval"] for row in await database.fetch(_NOT_ENDED, [limit])}
+    return await for_each(database, list(approvals), end)
 
 
 async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:
@@ -199,13 +199,13 @@ def _check(
     requester = parse_requester(stands["requested_by"], stands["requester"])
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
-    said: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
-    approval.check(ruling.principal, requester, **said, authors=authors, approvers=approvers, labels=stands["labels"] or {})
+    decision: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
+    approval.check(ruling.principal, requester, **decision, authors=authors, approvers=approvers, labels=stands["labels"] or {})
 
 
 async def _record_decision(connection: Connection, approval: Approval, ruling: Ruling) -> None:
     principal = ruling.principal
-    said = {
+    decision = {
         "id": approval.id,
         "person": person_of(principal),
         "by": principal.name,
@@ -215,7 +215,7 @@ async def _record_decision(connection: Connection, approval: Approval, ruling: R
         "override": ruling.override,
         "reason": ruling.reason,
     }
-    if await (await connection.execute(_DECIDE, said)).fetchone() is None:
+    if await (await connection.execute(_DECIDE, decision)).fetchone() is None:
         detail = f"{principal.name} has approved already: {approval.needed} different people have to approve."
         raise Conflict("approved_already", detail)
 

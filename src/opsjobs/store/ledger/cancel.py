@@ -86,18 +86,18 @@ async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: 
 
     Repeated calls change nothing while it is running. Raises Conflict once it has ended.
     """
-    asked = {"id": execution_id, "by": by, "reason": reason}
+    parameters = {"id": execution_id, "by": by, "reason": reason}
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         row = await (
-            await connection.execute("select status, finished_at from job_executions where id = %(id)s", asked)
+            await connection.execute("select status, finished_at from job_executions where id = %(id)s", parameters)
         ).fetchone()
         if row is None:
             raise NotFound.of("execution", execution_id)
         if row["finished_at"] is not None:
             raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
-        await connection.execute(_REQUEST, asked)
-        await connection.execute(_REQUESTED_BY, asked)
+        await connection.execute(_REQUEST, parameters)
+        await connection.execute(_REQUESTED_BY, parameters)
         await audit.record(connection, "execution.cancelled", "execution", execution_id, reason=reason)
     await end_waiting(database, execution_id, CANCELLED)
     await cancel_children(database, execution_id, "the execution that it is part of was cancelled")

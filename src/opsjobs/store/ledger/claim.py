@@ -332,8 +332,8 @@ async def read_stdout(database: Database, run: Claimed, seen: Progress, max_byte
 
 
 async def _inherited(database: Database, run: Claimed, seen: Progress, execution_id: int, max_bytes: int) -> bytes:
-    asked = {"execution": execution_id, "target": run.target_id, "action": seen.action}
-    found = await database.fetch_one(_INHERITED, asked)
+    parameters = {"execution": execution_id, "target": run.target_id, "action": seen.action}
+    found = await database.fetch_one(_INHERITED, parameters)
     rows: list[DictRow] = []
     if found is not None:
         source = {

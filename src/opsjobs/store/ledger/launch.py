@@ -58,7 +58,7 @@ class NewExecution:
     reason: str | None = None
     parent: int | None = None
     """The execution that it retries, or whose action launched it."""
-    heirs: Mapping[str, int] = field(default_factory=dict)
+    retried_runs: Mapping[str, int] = field(default_factory=dict)
     """For a retry: the parent's run that each run replaces, by target id.
 
     Its succeeded actions are inherited, and not performed again.
@@ -115,34 +115,34 @@ values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, 
 # Existing rows are touched only if their number of slots changed (a conflicting insert would lock
 # all); it never goes below `used`.
 SLOTS = """
-with asked as materialized (
+with wanted as materialized (
   select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots) order by t.id
 ), resized as (
-  update target_slots s set slots = greatest(t.slots, s.used) from asked t
+  update target_slots s set slots = greatest(t.slots, s.used) from wanted t
   where s.target_id = t.id and s.slots <> greatest(t.slots, s.used)
 )
 insert into target_slots (target_id, slots)
-select t.id, t.slots from asked t where not exists (select 1 from target_slots s where s.target_id = t.id)
+select t.id, t.slots from wanted t where not exists (select 1 from target_slots s where s.target_id = t.id)
 order by t.id on conflict do nothing"""
 
 # Inherit succeeded results, under the attempt by which their output is found; but no result of a
 # run that was rolled back, because that undid it. The fence of 1 tells the worker that claims the
 # run to load its progress.
 _INHERIT = """
-with heir as (
+with retried as (
   select r.id, h.parent from unnest(%(targets)s::text[], %(parents)s::bigint[]) as h(target, parent)
   join target_runs r on r.execution_id = %(id)s and r.target_id = h.target
 ), rolled_back as (
-  select distinct h.id from heir h join job_execution_results x on x.target_run_id = h.parent and x.action = any(%(rollbacks)s)
+  select distinct h.id from retried h join job_execution_results x on x.target_run_id = h.parent and x.action = any(%(rollbacks)s)
 ), inherited as (
   insert into job_execution_results (execution_id, target_run_id, action, attempt, status, exit_code, outputs, worker,
                                      started_at, finished_at, command, inherited_from)
   select %(id)s, h.id, x.action, x.attempt, x.status, x.exit_code, x.outputs, x.worker, x.started_at, x.finished_at, x.command,
          coalesce(x.inherited_from, x.execution_id)
-  from heir h join job_execution_results x on x.target_run_id = h.parent and x.status = 'succeeded' and x.action = any(%(keys)s)
+  from retried h join job_execution_results x on x.target_run_id = h.parent and x.status = 'succeeded' and x.action = any(%(keys)s)
   where h.id not in (select id from rolled_back) order by h.id, x.id
 )
-update target_runs r set fence = 1 from heir h where r.id = h.id"""
+update target_runs r set fence = 1 from retried h where r.id = h.id"""
 
 _WAITING_REASON = f"""
 select {WAITING_ON} as waiting_on from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
@@ -160,8 +160,8 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         raise await _refusal(connection, new)
     execution_id: int = row["id"]
     await connection.execute(SLOTS, {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]})
-    if new.heirs:
-        await connection.execute(_INHERIT, _heir_rows(new, execution_id))
+    if new.retried_runs:
+        await connection.execute(_INHERIT, _inherited_rows(new, execution_id))
     if new.gated:
         await connection.execute(_GATES, _gate_row(new, execution_id))
     if new.names and new.question is None:
@@ -171,9 +171,9 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     await _record(connection, new, execution_id)
     await record_secrets(connection, [(new, execution_id)])
     if new.override is not None:
-        told = new.judgement.data() if new.judgement is not None else {}
+        verdict = new.judgement.data() if new.judgement is not None else {}
         await audit.record(
-            connection, "safety.overridden", "execution", execution_id, new.job_name, after=told, reason=new.override
+            connection, "safety.overridden", "execution", execution_id, new.job_name, after=verdict, reason=new.override
         )
     if new.question is not None:
         await pending_approval.ask(connection, execution_id, new.question, _withheld(new))
@@ -345,14 +345,14 @@ def _run_rows(new: NewExecution) -> dict[str, Any]:
     }
 
 
-def _heir_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
+def _inherited_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
     rollbacks = {action["rollback"] for action in new.actions if action.get("rollback")}
     # The check of a gate concerns these runs, not those of the parent.
     not_inherited = {*rollbacks, CHECK_KEY}
     return {
         "id": execution_id,
-        "targets": list(new.heirs),
-        "parents": list(new.heirs.values()),
+        "targets": list(new.retried_runs),
+        "parents": list(new.retried_runs.values()),
         "keys": [action["key"] for action in new.actions if action["key"] not in not_inherited],
         "rollbacks": sorted(rollbacks),
     }

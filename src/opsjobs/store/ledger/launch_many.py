@@ -65,7 +65,7 @@ def is_plain(new: NewExecution) -> bool:
 
     That is, it has no gates, names, parent, pending approval or override.
     """
-    alone = new.watched or new.heirs or new.parent is not None or new.question is not None or new.override is not None
+    alone = new.watched or new.retried_runs or new.parent is not None or new.question is not None or new.override is not None
     return new.job_id is not None and not alone
 
 
@@ -94,8 +94,8 @@ async def launch_many(connection: Connection, executions: Sequence[NewExecution]
 
 async def _numbers(connection: Connection, executions: Sequence[NewExecution]) -> list[int]:
     counts = Counter(new.job_id for new in executions if new.job_id is not None)
-    asked = {"jobs": list(counts), "counts": list(counts.values())}
-    rows = await (await connection.execute(_NUMBERS, asked)).fetchall()
+    parameters = {"jobs": list(counts), "counts": list(counts.values())}
+    rows = await (await connection.execute(_NUMBERS, parameters)).fetchall()
     after = {row["id"]: row["last_number"] - counts[row["id"]] for row in rows}
     numbers = []
     for new in executions:

@@ -22,9 +22,9 @@ _PAUSE = """
 with moved as (
   update job_executions set paused = true, last_seq = last_seq + 1
   where id = %(id)s and not paused returning id, log_day, last_seq
-), worded as (
+), reasons as (
   update execution_specs set paused_by = %(by)s, pause_reason = %(reason)s where execution_id = (select id from moved)
-), kept as (
+), gates as (
   update execution_gates set cause = null where execution_id = (select id from moved)
 )
 insert into execution_log (log_day, execution_id, seq, event, body)
@@ -52,10 +52,10 @@ async def pause(database: Database, execution_id: int, *, by: str, reason: str |
 
     Raises NotFound, and Conflict if it is being cancelled or has ended.
     """
-    asked = {"id": execution_id, "by": by, "reason": reason}
+    parameters = {"id": execution_id, "by": by, "reason": reason}
     async with database.transaction() as connection:
         await _lock_open(connection, execution_id)
-        await connection.execute(_PAUSE, asked)
+        await connection.execute(_PAUSE, parameters)
         await audit.record(connection, "execution.paused", "execution", execution_id, reason=reason)
 
 
@@ -65,12 +65,12 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
     Does nothing if it is not paused. Raises NotFound, and Conflict if it is being cancelled or has
     ended.
     """
-    asked = {"id": execution_id, "by": by}
+    parameters = {"id": execution_id, "by": by}
     advance = Advance([execution_id])
     async with database.transaction() as connection:
         await _lock_open(connection, execution_id)
         async with connection.pipeline():
-            resumed = await connection.execute(_RESUME, asked)
+            resumed = await connection.execute(_RESUME, parameters)
             admitted = await connection.execute(ADMIT, {"executions": [execution_id]})
             await advance.send(connection)
             await audit.record(connection, "execution.resumed", "execution", execution_id)
@@ -80,8 +80,8 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
     others = [*advanced.others, *([execution_id] if may_admit_more(ready) else ())]
     later = await admit_after(database, sorted(set(others)))
     accepted = await resumed.fetchone()
-    told = (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
-    return Resumed(sum_by_zone(ready, advanced.admitted, later), *told)
+    accepted_failures = (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
+    return Resumed(sum_by_zone(ready, advanced.admitted, later), *accepted_failures)
 
 
 async def _lock_open(connection: Connection, execution_id: int) -> None:

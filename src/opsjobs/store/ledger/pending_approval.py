@@ -32,7 +32,7 @@ class PendingApproval:
     """The salt of the hash."""
 
 
-_ASK = """
+_REQUEST = """
 insert into approvals (execution_id, action, kind, message, expires_at, needed, roles, users, hash, salt, withheld)
 values (%(execution)s, '', 'launch', %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s,
         %(roles)s::text[], %(users)s::text[], %(hash)s, %(salt)s, %(withheld)s) returning id"""
@@ -55,7 +55,7 @@ with begun as (
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
   select log_day, id, last_seq, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null) from begun
-), told as (
+), published as (
   insert into events (shard, type, subject, execution_id) select id %% 16, 'execution.queued', uuid, id from begun
 )
 select b.id, a.withheld -> 'names' as names, (a.withheld ->> 'parent')::bigint as parent, s.triggered_by
@@ -68,7 +68,7 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
     `withheld`: window, timeout, hold, watched, names and parent of the execution.
     """
     terms = question.terms
-    asked = {
+    parameters = {
         "execution": execution_id,
         "message": terms.message,
         "expires": terms.expires_seconds,
@@ -79,7 +79,7 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
         "salt": question.salt,
         "withheld": Jsonb(withheld),
     }
-    row = await (await connection.execute(_ASK, asked)).fetchone()
+    row = await (await connection.execute(_REQUEST, parameters)).fetchone()
     assert row is not None
     approval = await load_approval(connection, row["id"])
     await append_approval_event(connection, EventType.APPROVAL_REQUESTED, approval)

@@ -94,9 +94,9 @@ def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -
     lines = [result_line(result, row["target_id"]) for row, result in started]
     runs = {row["id"]: row for row in rows}
     lines += [status_line(run_id, row["target_id"], RunStatus.DEAD, error) for run_id, row in runs.items()]
-    kept = {row["id"] for row in rows if row["kept"]}
+    in_spool = {row["id"] for row in rows if row["in_spool"]}
     moves = [
-        RunMove(i, r["execution_id"], r["target_id"], r["fence"] + 1, RunStatus.DEAD, error=error, sweep=i in kept)
+        RunMove(i, r["execution_id"], r["target_id"], r["fence"] + 1, RunStatus.DEAD, error=error, sweep=i in in_spool)
         for i, r in runs.items()
     ]
     return Flush(owner, worker, 0, moves, results, lines)

@@ -69,7 +69,7 @@ with settled as (
     as m(id, attempts, status, rule, reason) cross join (select opsjobs_now() as now) t
   where f.id = m.id and f.attempts = m.attempts and f.status = 'pending'
   returning f.id, f.schedule_id
-), told as (
+), published as (
   insert into events (shard, type, subject, data)
   select s.schedule_id %% 16, e.type, e.subject, e.data
   from unnest(%(firings)s::bigint[], %(types)s::text[], %(subjects)s::uuid[], %(data)s::jsonb[]) with ordinality
@@ -94,7 +94,7 @@ with moved as (
   where f.id = m.id and f.status = 'pending' returning f.id, f.schedule_id
 ), counted as (
   select schedule_id, count(*) as n from moved group by 1
-), told as (
+), published as (
   insert into events (shard, type, subject, data)
   select s.schedule_id %% 16, 'schedule.triggered', e.subject, e.data
   from unnest(%(firings)s::bigint[], %(subjects)s::uuid[], %(data)s::jsonb[]) with ordinality as e(id, subject, data, nth)

@@ -15,7 +15,7 @@ with run as materialized (
 ), size as (
   select target_run_id, sum(bytes)::bigint as bytes, max(exit_code) as exit_code, max(status) as status
   from counting group by target_run_id
-), told as (
+), compared as (
   select run.id, run.position, run.target_id, run.target_name, run.target_host,
          case when :'action'::text is null then run.status else size.status end as status,
          case when :'action'::text is null then run.exit_code else size.exit_code end as exit_code,
@@ -30,6 +30,6 @@ with run as materialized (
          (array_agg(id order by position))[1] as id,
          array_agg(target_id order by position) as ids, array_agg(target_name order by position) as names,
          array_agg(target_host order by position) as hosts
-  from told group by 1, 2, 3, 4, 5
+  from compared group by 1, 2, 3, 4, 5
 )
 select * from alike;

@@ -59,11 +59,11 @@ with gate as materialized (
     open_until = case d.what when 'open' then d.waves[d.open_wave + 2] else e.open_until end, last_seq = e.last_seq + 1
   from decided d where e.id = any(:'executions'::bigint[]) and e.id = d.id and d.what is not null
   returning e.id, e.log_day, e.last_seq, e.open_wave
-), kept as (
+), gates as (
   update execution_gates g set cause = case when d.what in ('max_fail', 'confirm') then d.what else g.cause end,
     fail_base = case when d.what = 'open' and d.per_wave then d.failures else g.fail_base end
   from decided d where g.execution_id = d.id and d.what is not null
-), worded as (
+), reasons as (
   update execution_specs s set
     pause_reason = case when d.what = 'halt' then s.pause_reason else d.why end,
     paused_by = case when d.what = 'halt' then s.paused_by end,

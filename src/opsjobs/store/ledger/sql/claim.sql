@@ -72,7 +72,7 @@ with slot as materialized (
   select e.log_day, e.id, e.last_seq - e.claimed, 'status', null, null,
          jsonb_build_object('execution', e.id, 'status', 'running', 'error', null)
   from counted e where e.first
-), told as (
+), published as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)
   select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
     select 1 as nth, e.id % 16 as shard, 'execution.started' as type, e.uuid, e.id, null::bigint as from_seq,

@@ -46,7 +46,7 @@ with jobs as (
 :next_action
   ) at on true
   where at.begun is not true and (r.fence = 0 or at.action is not null)
-), said as (
+), entries as (
   select 1 as nth, r.position, 'result' as event, r.id, r.target_id, x.action, x.attempt, jsonb_build_object(
     'target_run', r.id, 'target', r.target_id, 'action_key', x.action, 'attempt', x.attempt, 'status', x.status,
     'exit_code', x.exit_code, 'error', jsonb_build_object('code', x.error_code, 'message', x.error_message),
@@ -61,7 +61,7 @@ with jobs as (
   from ended r
 ), tally as (
   select count(*) as n, count(*) filter (where waiting_for is null) as ready,
-         count(*) filter (where waiting_for is not null) as waiting, (select count(*) from said) as lines
+         count(*) filter (where waiting_for is not null) as waiting, (select count(*) from entries) as lines
   from ended
 ), counted as (
   update job_executions e set waiting = e.waiting - t.waiting, ready = e.ready - t.ready, :column = e.:column + t.n,
@@ -79,14 +79,14 @@ with jobs as (
   insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, body)
   select c.log_day, c.id, c.before + row_number() over (order by s.nth, s.position, s.action), s.event, s.id, s.target_id,
          s.action, s.attempt, s.body
-  from counted c cross join said s
+  from counted c cross join entries s
   union all
   select c.log_day, c.id, c.before + c.lines + 1, 'status', null, null, null, null,
          jsonb_build_object('execution', c.id, 'status', c.status, 'error', null) from counted c where c.ended
   union all
   select c.log_day, c.id, c.before + c.lines + 2, 'end', null, null, null, null,
          jsonb_build_object('status', c.status, 'counts', c.counts) from counted c where c.ended
-), told as (
+), published as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)
   select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
     select 1 as nth, c.id % 16 as shard, 'target_run' as type, c.uuid, c.id, c.before + 1 as from_seq,

@@ -41,7 +41,7 @@ with numbered as (
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
   select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', status, 'error', null) from execution
-), told as (
+), published as (
   insert into events (shard, type, subject, execution_id)
   select id % 16, 'execution.queued', uuid, id from execution where status = 'queued'
 )

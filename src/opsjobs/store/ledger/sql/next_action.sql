@@ -2,16 +2,16 @@
 -- (id, execution_id, attempt), for a lateral join. It returns no row unless `:condition` holds.
 -- One row for each action that is open, else one for the first action that has not ended: `action`,
 -- `begun` (its result is open), the `attempt` of that result or of the one to come, how far the
--- open result is, and whether it is `kept` in a spool on its target. An action that has ended stays
+-- open result is, and whether it is `in_spool` on its target. An action that has ended stays
 -- ended, unless it never began, is to be retried, or was lost in an attempt before the run's own
 -- (as a worker of the previous release writes it, without a spool id). Rollback actions are not
 -- considered.
-  select q.action, q.begun, q.attempt, q.started_at, q.stdout_stored, q.stderr_stored, q.stdout_bytes, q.stderr_bytes, q.kept
+  select q.action, q.begun, q.attempt, q.started_at, q.stdout_stored, q.stderr_stored, q.stdout_bytes, q.stderr_bytes, q.in_spool
   from (
     select a.key as action, x.status is not null as begun, coalesce(x.attempt, before.attempt + 1, 1) as attempt,
            x.started_at, coalesce(x.stdout_stored, 0) as stdout_stored, coalesce(x.stderr_stored, 0) as stderr_stored,
            coalesce(x.stdout_bytes, 0) as stdout_bytes, coalesce(x.stderr_bytes, 0) as stderr_bytes,
-           (x.boot_id is not null and x.store_id <> 'direct') is true as kept,
+           (x.boot_id is not null and x.store_id <> 'direct') is true as in_spool,
            row_number() over (order by x.status is null, d.nth) as place
     from execution_specs s cross join jsonb_array_elements(s.actions) with ordinality as d(body, nth)
     cross join lateral (select d.body ->> 'key' as key) a

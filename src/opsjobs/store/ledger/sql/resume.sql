@@ -8,11 +8,11 @@ with stood as (
   update job_executions e set paused = false, last_seq = e.last_seq + 1, open_wave = e.open_wave + s.opens::int,
     open_until = case when s.opens then s.waves[e.open_wave + 2] else e.open_until end
   from stood s where e.id = s.id returning e.id, e.log_day, e.last_seq, e.open_wave, e.started_at
-), kept as (
+), gates as (
   update execution_gates g set cause = null,
     fail_base = case when s.cause = 'max_fail' or s.opens and s.per_wave then s.failures else g.fail_base end
   from stood s where g.execution_id = s.id
-), worded as (
+), reasons as (
   update execution_specs set paused_by = null, pause_reason = null where execution_id = (select id from stood)
 ), accepted as (
   select counted as failures, allowed as max_fail from stood where cause = 'max_fail'

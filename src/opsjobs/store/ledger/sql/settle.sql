@@ -141,7 +141,7 @@ with seen as materialized (
   union all
   select e.log_day, e.id, e.before + e.lines + 2, 'end', null, null, null, null, null, null, null, null,
          jsonb_build_object('status', e.status, 'counts', e.counts) from counted e where e.ended
-), told as (
+), published as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)
   select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
     select 1 as nth, e.id % 16 as shard, 'target_run' as type, e.uuid, e.id, e.before + 1 as from_seq,

@@ -21,7 +21,7 @@ with moved as (
               :'in_turn'::boolean[], :'attempts'::int[], :'patience'::float8[])
     as v(uuid, schedule, due, until, moments, fire, status, rule, reason, catch_up, in_turn, attempts, patience)
   on conflict do nothing returning id, uuid, schedule_id, due_at, status, rule, moments, attempts
-), told as (
+), published as (
   insert into events (shard, type, subject, data)
   select t.schedule % 16, t.type, t.subject, t.data
   from unnest(:'told_schedules'::bigint[], :'told_due'::timestamptz[], :'told_types'::text[], :'told_subjects'::uuid[],
