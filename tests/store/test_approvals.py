@@ -50,7 +50,7 @@ async def row(database: Database, execution: Execution) -> dict[str, Any]:
     return dict(found)
 
 
-async def test_what_waits_for_its_approval_holds_nothing_and_is_begun_by_it(database: Database) -> None:
+async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(database: Database) -> None:
     names = {"names": ["web-lb"]}
     execution, approval = await asked(database, window=2, timeout_seconds=100, hold_seconds=5, **names)
     other = await launch(database, machines(1), **names)
@@ -93,7 +93,7 @@ async def test_waves_of_an_approved_launch_open_as_of_any_other(database: Databa
 
 
 @pytest.mark.parametrize("how", ["reject", "expire", "cancel", "die"])
-async def test_what_is_not_approved_ends_without_having_begun(database: Database, how: str) -> None:
+async def test_a_launch_that_is_not_approved_ends_without_starting(database: Database, how: str) -> None:
     execution, approval = await asked(database)
     ledger = Ledger(database)
     if how == "reject":
@@ -123,7 +123,7 @@ async def test_what_is_not_approved_ends_without_having_begun(database: Database
     assert await faults(database) == []
 
 
-async def test_an_approval_takes_different_people_and_counts_nobody_twice(database: Database) -> None:
+async def test_an_approval_counts_different_people_once_each(database: Database) -> None:
     execution, approval = await asked(database, needed=2)
     ledger = Ledger(database)
     with pytest.raises(Forbidden) as own:
@@ -148,7 +148,7 @@ async def test_an_approval_takes_different_people_and_counts_nobody_twice(databa
     assert [(k["action"], k["hash"]) for k in kept] == [("approval.approved", HASH)] * 2
 
 
-async def test_who_approved_may_think_again(database: Database) -> None:
+async def test_an_approver_may_change_to_a_rejection(database: Database) -> None:
     execution, approval = await asked(database, needed=2)
     ledger = Ledger(database)
     await ledger.decide(approval.id, says("ben"))
@@ -156,7 +156,7 @@ async def test_who_approved_may_think_again(database: Database) -> None:
     assert (await read(database, execution)).status is ExecutionStatus.REJECTED
 
 
-async def test_nothing_begins_of_a_job_that_is_paused(database: Database) -> None:
+async def test_an_approved_launch_of_a_paused_job_does_not_start(database: Database) -> None:
     execution, approval = await asked(database)
     async with database.connection() as connection:
         job = "insert into jobs (uuid, name, state, created_by) values (gen_random_uuid(), 'a', 'paused', 'ada') returning id"
@@ -168,7 +168,7 @@ async def test_nothing_begins_of_a_job_that_is_paused(database: Database) -> Non
     assert (await Approvals(database).get(approval.id)).decisions == ()
 
 
-async def test_the_database_itself_lets_nothing_run_that_waits_for_its_approval(database: Database) -> None:
+async def test_a_database_check_refuses_running_before_the_approval(database: Database) -> None:
     execution, _ = await asked(database)
     for change in ('"window" = 5', "started_at = now()", "ready = 1, waiting = 2"):
         with pytest.raises(psycopg.errors.CheckViolation):
@@ -188,7 +188,7 @@ async def outcome(verb: Awaitable[Any]) -> str:
     return str(done.status.value) if isinstance(done, Approval) else "done"
 
 
-async def test_two_approvers_at_the_same_time_are_two_and_it_is_begun_once(database: Database) -> None:
+async def test_two_concurrent_approvals_count_as_two_and_start_it_once(database: Database) -> None:
     for _ in range(10):
         execution, approval = await asked(database, needed=2)
         ledger = Ledger(database)
@@ -204,7 +204,7 @@ async def test_two_approvers_at_the_same_time_are_two_and_it_is_begun_once(datab
     assert await faults(database) == []
 
 
-async def test_of_approve_reject_expire_and_cancel_at_the_same_time_one_has_its_way(database: Database) -> None:
+async def test_of_concurrent_approve_reject_expire_and_cancel_one_wins(database: Database) -> None:
     seen = set()
     for n in range(16):
         execution, approval = await asked(database)

@@ -42,7 +42,7 @@ async def job_on(database: Database) -> int:
     return int(stored.job.id)
 
 
-async def test_a_calendar_is_stored_as_it_was_written_and_found_by_its_name(database: Database) -> None:
+async def test_a_calendar_is_stored_unchanged_and_found_by_name(database: Database) -> None:
     calendars = Calendars(database)
     stored = await made(calendars, description="when nobody is there")
     assert (await calendars.get(stored.uuid)).draft == draft(description="when nobody is there")
@@ -92,7 +92,7 @@ async def test_a_schedule_of_an_archived_job_holds_no_calendar(database: Databas
     await calendars.delete(stored.uuid)
 
 
-async def test_a_schedule_names_only_what_is_there(database: Database) -> None:
+async def test_a_schedule_refers_only_to_existing_calendars(database: Database) -> None:
     await made(Calendars(database))
     async with database.transaction() as connection:
         with pytest.raises(Invalid, match="There is no calendar 'holydays'") as unknown:
@@ -100,7 +100,7 @@ async def test_a_schedule_names_only_what_is_there(database: Database) -> None:
     assert [(error.pointer, error.code) for error in unknown.value.errors] == [("/calendars/1", "unknown_calendar")]
 
 
-async def test_a_calendar_that_is_being_named_cannot_be_dropped_meanwhile(database: Database) -> None:
+async def test_a_calendar_cannot_be_deleted_while_a_schedule_is_stored_with_it(database: Database) -> None:
     calendars, job_id = Calendars(database), await job_on(database)
     stored = await made(calendars)
     async with database.transaction() as connection:

@@ -43,7 +43,7 @@ async def passed_on(database: Database, deaths: int, *, first: int = 1) -> list[
 # --- identity
 
 
-async def test_a_claim_says_what_is_known_of_the_target(database: Database) -> None:
+async def test_a_claim_returns_the_last_known_spool_of_the_target(database: Database) -> None:
     await launch(database, machines(2))
     owner = await Owner(database).register()
     first, second = (await owner.claim()).runs
@@ -61,7 +61,7 @@ async def test_a_claim_says_what_is_known_of_the_target(database: Database) -> N
     assert await faults(database) == []
 
 
-async def test_another_boot_is_remembered_from_its_commit_on(database: Database) -> None:
+async def test_a_new_boot_id_is_known_from_its_commit_on(database: Database) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     runs = (await owner.claim()).runs
@@ -74,7 +74,7 @@ async def test_another_boot_is_remembered_from_its_commit_on(database: Database)
     assert [r.identity for r in await Owner(database, "worker-2").take_over()] == [REBOOTED]
 
 
-async def test_a_stale_owner_says_nothing_of_a_target(database: Database) -> None:
+async def test_a_stale_owner_records_no_spool_of_a_target(database: Database) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
@@ -85,7 +85,7 @@ async def test_a_stale_owner_says_nothing_of_a_target(database: Database) -> Non
     assert (await run_row(database))["boot_id"] is None
 
 
-async def test_a_direct_start_is_on_record_for_whoever_takes_over_and_says_nothing_of_the_target(database: Database) -> None:
+async def test_a_direct_start_is_recorded_for_a_takeover_and_not_for_the_target(database: Database) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.identify((await owner.claim()).runs, None)
@@ -97,7 +97,7 @@ async def test_a_direct_start_is_on_record_for_whoever_takes_over_and_says_nothi
     assert await database.fetch("select 1 from target_state") == []
 
 
-async def test_a_run_that_waits_is_in_no_store(database: Database) -> None:
+async def test_a_waiting_run_has_no_spool(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -111,7 +111,7 @@ async def test_a_run_that_waits_is_in_no_store(database: Database) -> None:
     assert (row["store_id"], row["boot_id"], row["spool_due"] is not None) == (None, None, True)
 
 
-async def test_two_workers_who_meet_the_same_machines_in_another_order_do_not_stand_in_each_others_way(
+async def test_two_workers_that_reach_targets_in_another_order_do_not_deadlock(
     database: Database,
 ) -> None:
     fleet = machines(30)
@@ -132,7 +132,7 @@ async def test_two_workers_who_meet_the_same_machines_in_another_order_do_not_st
 # --- retry
 
 
-async def test_a_retry_waits_as_the_next_attempt_and_is_told(database: Database) -> None:
+async def test_a_retry_waits_as_the_next_attempt_and_is_logged(database: Database) -> None:
     execution = await launch(database, machines(1, slots=1))
     owner = await Owner(database).register()
     runs = (await owner.claim()).runs
@@ -178,7 +178,7 @@ async def test_a_retry_and_a_cancel_at_once_leave_nothing_waiting(database: Data
     assert await faults(database) == []
 
 
-async def test_a_cancelled_retry_has_a_result_that_says_so_and_its_folders_are_remembered(database: Database) -> None:
+async def test_a_cancelled_retry_has_a_cancelled_result_and_its_folders_stay_due(database: Database) -> None:
     execution = await launch(database, machines(1), actions=2)
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -194,7 +194,7 @@ async def test_a_cancelled_retry_has_a_result_that_says_so_and_its_folders_are_r
     assert await faults(database) == []
 
 
-async def test_what_is_cancelled_between_two_actions_ends_at_the_second(database: Database) -> None:
+async def test_a_cancel_between_two_actions_ends_at_the_second(database: Database) -> None:
     execution = await launch(database, machines(1), actions=2)
     owner = Owner(database)
     (run,) = (await owner.claim()).runs
@@ -221,7 +221,7 @@ def test_each_state_of_a_run_has_its_event() -> None:
 # --- take-over and poison
 
 
-async def test_a_take_over_counts_unless_the_owner_stopped_in_order(database: Database) -> None:
+async def test_a_takeover_counts_as_a_death_unless_the_owner_stopped_in_order(database: Database) -> None:
     await launch(database, machines(1))
     first, second = await Owner(database).register(), await Owner(database, "worker-2").register()
     await first.claim()
@@ -233,7 +233,7 @@ async def test_a_take_over_counts_unless_the_owner_stopped_in_order(database: Da
     assert (await run_row(database))["claims"] == 1
 
 
-async def test_a_run_that_was_taken_over_is_so_also_for_an_owner_who_missed_the_answer(database: Database) -> None:
+async def test_a_takeover_whose_answer_was_lost_is_still_a_takeover(database: Database) -> None:
     await launch(database, machines(1))
     first, second = await Owner(database).register(), Owner(database, "worker-2")
     await first.claim()
@@ -247,7 +247,7 @@ async def test_a_run_that_was_taken_over_is_so_also_for_an_owner_who_missed_the_
 
 
 @pytest.mark.parametrize("sign", ["output", "identity", "given back"])
-async def test_a_sign_of_life_sets_the_count_to_zero(database: Database, sign: str) -> None:
+async def test_a_sign_of_life_resets_the_poison_counter(database: Database, sign: str) -> None:
     await launch(database, machines(1))
     owner, heir = await Owner(database).register(), Owner(database, "heir")
     await owner.claim()
@@ -276,7 +276,7 @@ async def test_output_of_a_run_that_never_changed_hands_touches_no_row_of_it(dat
     assert await database.fetch(where) == before
 
 
-async def test_a_run_that_buries_whoever_has_it_is_dead_the_sixth_time(database: Database) -> None:
+async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database) -> None:
     execution = await launch(database, machines(2, slots=1))
     waiting = await launch(database, machines(1, slots=1))
     owner = await Owner(database).register()
@@ -315,7 +315,7 @@ async def test_a_run_that_buries_whoever_has_it_is_dead_the_sixth_time(database:
     assert await faults(database) == []
 
 
-async def test_poison_beside_others_leaves_those_to_be_taken_over(database: Database) -> None:
+async def test_a_takeover_beside_poison_takes_the_other_runs(database: Database) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     (poison,) = (await owner.claim()).runs
@@ -343,7 +343,7 @@ async def twice_in_dead_hands(database: Database, count: int) -> Owner:
     return await Owner(database, "third").register()
 
 
-async def test_after_two_deaths_runs_are_handed_out_one_by_one(database: Database) -> None:
+async def test_after_two_deaths_a_takeover_hands_out_runs_one_by_one(database: Database) -> None:
     third = await twice_in_dead_hands(database, 4)
     (one,) = await third.take_over()
     assert await third.take_over() == []
@@ -356,7 +356,7 @@ async def test_after_two_deaths_runs_are_handed_out_one_by_one(database: Databas
     assert len({one.id, two.id, three.id, four.id}) == 4
 
 
-async def test_poison_does_not_take_its_neighbours_along(database: Database) -> None:
+async def test_poison_does_not_count_against_other_runs_of_its_worker(database: Database) -> None:
     heir = await twice_in_dead_hands(database, 3)
     for number in range(CLAIMS_AT_MOST - 1):
         (suspect,) = await heir.take_over()
@@ -371,7 +371,7 @@ async def test_poison_does_not_take_its_neighbours_along(database: Database) -> 
     assert await faults(database) == []
 
 
-async def test_runs_without_suspicion_do_not_wait_behind_a_suspect(database: Database) -> None:
+async def test_a_takeover_of_other_runs_does_not_wait_behind_a_suspect(database: Database) -> None:
     third = await twice_in_dead_hands(database, 2)
     await launch(database, machines(3, first=10))
     other = await Owner(database, "other").register()
@@ -382,7 +382,7 @@ async def test_runs_without_suspicion_do_not_wait_behind_a_suspect(database: Dat
     assert len(taken) == len(fresh) + 1
 
 
-async def test_two_who_take_over_at_once_bury_a_poisonous_run_once(database: Database) -> None:
+async def test_two_concurrent_takeovers_end_a_poisonous_run_once(database: Database) -> None:
     for round_ in range(5):
         execution = await launch(database, machines(6))
         owner = await Owner(database, f"first-{round_}").register()
@@ -412,7 +412,7 @@ async def test_poison_and_the_other_run_of_an_execution_at_once_end_it(database:
     assert await faults(database) == []
 
 
-async def test_a_late_word_beside_a_take_over_is_taken_whole_or_not_at_all(database: Database) -> None:
+async def test_a_late_settle_beside_a_takeover_is_committed_whole_or_not_at_all(database: Database) -> None:
     for round_ in range(2):  # each may cost a deadlock, which PostgreSQL sees after a second
         execution = await launch(database, machines(5))
         owner, heir = await Owner(database, f"first-{round_}").register(), Owner(database, "heir")
@@ -443,7 +443,7 @@ async def test_poison_names_the_action_that_would_have_come_next(database: Datab
     assert results[2:] == [{"action": "step-2", "attempt": 2, "status": "dead"}]
 
 
-async def test_a_run_that_has_done_all_is_handed_out_however_many_died(database: Database) -> None:
+async def test_a_run_without_an_open_action_is_taken_over_after_any_number_of_deaths(database: Database) -> None:
     execution = await launch(database, machines(1))
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
@@ -470,7 +470,7 @@ async def test_a_run_that_has_done_all_is_handed_out_however_many_died(database:
     ],
 )
 @pytest.mark.parametrize("where", [STORE, None])
-async def test_what_ended_unknown_in_a_store_is_looked_for_and_cleaned_up(
+async def test_a_run_lost_in_a_spool_is_looked_up_and_cleaned_up(
     database: Database, where: SpoolIdentity | None, code: ErrorCode, proof: CancelProof | None, sweep: bool
 ) -> None:
     await launch(database, machines(1))
@@ -489,7 +489,7 @@ async def test_what_ended_unknown_in_a_store_is_looked_for_and_cleaned_up(
         assert row["sweep"] is None or 50 < row["sweep"].total_seconds() <= 60
 
 
-async def test_a_store_that_is_met_in_the_last_flush_counts(database: Database) -> None:
+async def test_a_spool_recorded_in_the_last_flush_counts(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     flush = owner.flush((await owner.claim()).runs)
@@ -499,7 +499,7 @@ async def test_a_store_that_is_met_in_the_last_flush_counts(database: Database) 
     assert len(await database.fetch("select 1 from target_state")) == 1
 
 
-async def test_a_direct_action_after_a_durable_one_leaves_the_folder_remembered(database: Database) -> None:
+async def test_a_direct_action_after_a_durable_one_keeps_the_folder_due(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -510,7 +510,7 @@ async def test_a_direct_action_after_a_durable_one_leaves_the_folder_remembered(
     assert (row["spool_due"] is not None, row["sweep_due"]) == (True, None)
 
 
-async def test_a_claim_knows_the_store_without_waiting_for_who_writes_it(database: Database) -> None:
+async def test_a_claim_reads_the_spool_without_waiting_for_its_writer(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     await owner.identify((await owner.claim()).runs, STORE)

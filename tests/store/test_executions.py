@@ -29,12 +29,12 @@ async def test_an_execution_is_found_by_id_and_by_uuid(database: Database) -> No
 @pytest.mark.parametrize(
     "ref", ["7", "0", "-1", "x", str(1 << 70), "\u0661", "00000000-0000-7000-8000-000000000000", "1 or 1=1", "\x00"]
 )
-async def test_what_is_no_execution_is_not_found(database: Database, ref: str) -> None:
+async def test_an_unknown_reference_is_no_execution(database: Database, ref: str) -> None:
     with pytest.raises(NotFound, match="no execution"):
         await Executions(database).get(ref)
 
 
-async def test_a_cancel_is_shown_while_it_is_asked_for(database: Database) -> None:
+async def test_a_requested_cancel_is_shown_as_cancelling(database: Database) -> None:
     story = Story(database)
     await story.live(2)
     await Ledger(database).cancel(story.execution_id, by="ben", reason="too loud")
@@ -172,7 +172,7 @@ async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(databa
     assert len(first.items) + len(rest.items) == 160
 
 
-async def test_targets_that_came_to_the_same_are_one_group(database: Database) -> None:
+async def test_targets_with_an_identical_result_are_one_group(database: Database) -> None:
     story = Story(database)
     await story.live(6)
     for name, text, code in [("web-1", b"a", 0), ("web-2", b"b", 0), ("web-3", b"a", 0), ("web-4", b"a", 1), ("web-5", b"a", 0)]:
@@ -216,7 +216,7 @@ async def test_groups_can_compare_one_action(database: Database) -> None:
     assert (same.stdout.text, len(same.targets)) == ("same", 2)
 
 
-async def test_groups_take_of_each_action_the_attempt_that_counts(database: Database) -> None:
+async def test_groups_use_the_last_attempt_of_each_action(database: Database) -> None:
     story = Story(database)
     await story.launch(3, commands=["hostname", "true"])
     await story.begin()

@@ -118,7 +118,7 @@ async def test_ten_at_once_make_one_job(database: Database) -> None:
     assert all(isinstance(o, StoredJob | Answer) or getattr(o, "code", "") == "idempotency_in_progress" for o in outcomes)
 
 
-async def test_a_key_of_yesterday_is_forgotten(database: Database) -> None:
+async def test_an_idempotency_key_older_than_a_day_is_deleted(database: Database) -> None:
     jobs = Jobs(database)
     await jobs.create(job("restart-web"), "ada", ASKED)
     await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")

@@ -105,14 +105,14 @@ async def test_a_stale_owner_writes_nothing(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_the_living_are_not_robbed(database: Database) -> None:
+async def test_a_takeover_skips_runs_of_living_workers(database: Database) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.claim()
     assert await Owner(database, "worker-2").take_over() == []
 
 
-async def test_output_that_does_not_go_on_where_the_log_stands_is_refused(database: Database) -> None:
+async def test_output_with_a_wrong_log_offset_is_refused(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     (run,) = (await owner.claim()).runs
@@ -230,7 +230,7 @@ async def test_priority_is_a_share_not_a_privilege(database: Database) -> None:
     assert 8 <= of[high.id] / of[low.id] <= 12
 
 
-async def test_what_waits_past_the_deadline_times_out(database: Database) -> None:
+async def test_waiting_runs_time_out_at_the_deadline(database: Database) -> None:
     execution = await launch(database, machines(3), timeout_seconds=60)
     assert (await Ledger(database).reconcile())["expired"] == 0
     await turn(database, 61)
@@ -240,7 +240,7 @@ async def test_what_waits_past_the_deadline_times_out(database: Database) -> Non
     assert await faults(database) == []
 
 
-async def test_a_worker_that_does_not_renew_is_buried_and_stays_dead(database: Database) -> None:
+async def test_a_worker_with_an_expired_lease_is_dead_and_stays_dead(database: Database) -> None:
     owner = await Owner(database).register(lease_seconds=15)
     workers = Workers(database)
     assert await workers.expire_leases() == []
@@ -251,7 +251,7 @@ async def test_a_worker_that_does_not_renew_is_buried_and_stays_dead(database: D
     await lease.close()
 
 
-async def test_a_late_renewal_counts_while_nobody_was_buried(database: Database) -> None:
+async def test_a_late_renewal_counts_until_the_lease_is_expired(database: Database) -> None:
     owner = await Owner(database).register(lease_seconds=15)
     lease = Lease(database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15)
     await turn(database, 3600)
@@ -260,7 +260,7 @@ async def test_a_late_renewal_counts_while_nobody_was_buried(database: Database)
     await lease.close()
 
 
-async def test_runs_that_a_lost_answer_hid_from_their_owner_are_found(database: Database) -> None:
+async def test_runs_whose_claim_answer_was_lost_are_found(database: Database) -> None:
     await launch(database, machines(3))
     owner = Owner(database)
     known, *hidden = (await owner.claim()).runs
@@ -268,7 +268,7 @@ async def test_runs_that_a_lost_answer_hid_from_their_owner_are_found(database: 
     assert [(r.id, r.fence, r.taken_over) for r in found] == [(r.id, r.fence, False) for r in hidden]
 
 
-async def test_slots_that_a_bug_left_taken_are_mended(database: Database) -> None:
+async def test_slots_in_use_without_a_run_are_repaired(database: Database) -> None:
     await launch(database, machines(1, slots=1))
     async with database.connection() as connection:
         await connection.execute("update target_slots set used = 1")
@@ -303,7 +303,7 @@ async def test_a_step_of_a_round_that_fails_ends_no_other(database: Database, mo
 
 
 @pytest.mark.parametrize("due", ["cancelling = true", "deadline_at = opsjobs_now() - interval '1 minute'"])
-async def test_an_execution_that_cannot_be_ended_keeps_no_other_from_its_end(database: Database, due: str) -> None:
+async def test_an_execution_that_cannot_be_ended_stops_no_other_end(database: Database, due: str) -> None:
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     async with database.connection() as connection:
         await connection.execute(f"update job_executions set {due}")
@@ -316,7 +316,7 @@ async def test_an_execution_that_cannot_be_ended_keeps_no_other_from_its_end(dat
     assert (await read(database, bad)).finished_at is None
 
 
-async def test_an_execution_that_cannot_be_admitted_keeps_no_other_from_it(database: Database) -> None:
+async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(database: Database) -> None:
     owner = await Owner(database).register()
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     await owner.defer((await owner.claim()).runs, WaitingFor.TIMER, seconds=60)
@@ -332,7 +332,7 @@ async def test_an_execution_that_cannot_be_admitted_keeps_no_other_from_it(datab
     assert [row["waiting_for"] for row in rows] == [None, None]
 
 
-async def test_slots_are_looked_at_in_parts_one_behind_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_are_checked_range_by_range(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "RECOUNT_ROWS", 2)
     await launch(database, machines(5, slots=1))
     async with database.connection() as connection:
@@ -428,7 +428,7 @@ async def test_error_messages_of_any_kind_are_stored_as_they_are(database: Datab
     assert row == {"error_message": nasty}
 
 
-async def test_what_ends_by_itself_while_it_is_cancelled_has_a_proof(database: Database) -> None:
+async def test_a_run_that_ends_by_itself_during_a_cancel_has_a_proof(database: Database) -> None:
     execution = await launch(database, machines(3))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs

@@ -53,7 +53,7 @@ async def test_a_maintenance_without_an_end_is_ended_by_hand_and_wakes_at_once(d
     assert await faults(database) == []
 
 
-async def test_a_maintenance_that_is_made_shorter_lets_go_earlier(database: Database) -> None:
+async def test_a_shortened_maintenance_releases_runs_earlier(database: Database) -> None:
     ledger, owner = Ledger(database), Owner(database)
     await ledger.hold_target("1", 10, seconds=3600, reason=None, by="ada")
     await launch(database, machines(1))
@@ -66,7 +66,7 @@ async def test_a_maintenance_that_is_made_shorter_lets_go_earlier(database: Data
     assert len((await owner.claim()).runs) == 1
 
 
-async def test_no_hold_outlives_its_maintenance_whoever_comes_first(database: Database) -> None:
+async def test_no_hold_outlives_its_maintenance_in_any_order(database: Database) -> None:
     ledger, owner = Ledger(database), Owner(database)
     for _ in range(10):
         await ledger.hold_target("1", 10, reason=None, by="ada")
@@ -77,7 +77,7 @@ async def test_no_hold_outlives_its_maintenance_whoever_comes_first(database: Da
     assert await faults(database) == []
 
 
-async def test_what_runs_goes_on(database: Database) -> None:
+async def test_running_runs_continue_during_a_maintenance(database: Database) -> None:
     ledger, owner = Ledger(database), Owner(database)
     execution = await launch(database, machines(1))
     runs = (await owner.claim()).runs
@@ -86,7 +86,7 @@ async def test_what_runs_goes_on(database: Database) -> None:
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_deadline_ends_what_is_held(database: Database) -> None:
+async def test_a_deadline_ends_held_runs(database: Database) -> None:
     ledger, owner = Ledger(database), Owner(database)
     await ledger.hold_target("1", 10, reason=None, by="ada")
     execution = await launch(database, machines(1), timeout_seconds=60)
@@ -112,7 +112,7 @@ async def test_a_worker_serves_its_own_zone(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_freed_slot_of_another_zone_is_told_of(database: Database) -> None:
+async def test_a_freed_slot_notifies_its_own_zone(database: Database) -> None:
     await launch(database, machines(1, slots=1))
     await launch(database, machines(1, slots=1))
     owner = Owner(database)

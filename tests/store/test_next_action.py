@@ -24,7 +24,7 @@ GONE = RunError(ErrorCode.LOST, "contact was lost")
         ({"identity": STORE}, 2, ("step-2", 1)),
     ],
 )
-async def test_what_was_lost_before_the_runs_own_attempt_is_tried_again_only_where_no_store_is_named(
+async def test_an_action_lost_in_an_earlier_attempt_is_retried_only_if_it_names_no_spool(
     database: Database, where: dict[str, Any], attempt: int | None, following: tuple[str, int]
 ) -> None:
     execution = await launch(database, machines(1), actions=3)

@@ -37,7 +37,7 @@ async def make_all(database: Database) -> int:
     return sum([await partitions.make(day) for day in await partitions.find_missing()])
 
 
-async def test_rows_that_found_no_partition_are_moved_to_one_of_their_day(database: Database) -> None:
+async def test_rows_without_a_partition_are_moved_to_one_of_their_day(database: Database) -> None:
     await turn(database, DAYS_AHEAD + 1)
     first = await launch(database, machines(1))
     await turn(database, 1)
@@ -77,7 +77,7 @@ async def test_moving_many_rows_may_take_longer_than_other_statements(
     assert await astray(database) == 0
 
 
-async def test_a_day_that_fails_keeps_no_other_from_being_made(database: Database) -> None:
+async def test_a_partition_that_cannot_be_made_stops_no_other(database: Database) -> None:
     await turn(database, DAYS_AHEAD + 1)
     await launch(database, machines(1))
     partitions = Partitions(database)
@@ -94,7 +94,7 @@ async def test_a_day_that_fails_keeps_no_other_from_being_made(database: Databas
     assert await astray(database) == 0
 
 
-async def test_processes_of_the_release_before_make_them_too(database: Database) -> None:
+async def test_processes_of_the_previous_release_make_partitions_too(database: Database) -> None:
     await turn(database, DAYS_AHEAD + 3)
     await launch(database, machines(1))
     made = await database.fetch("select opsjobs_make_partitions(%s) as n", [DAYS_AHEAD])
@@ -119,7 +119,7 @@ async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: 
     assert day not in await Partitions(database).find_missing()
 
 
-async def test_a_reader_of_the_log_is_not_waited_for_long(database: Database) -> None:
+async def test_attaching_a_partition_waits_only_briefly_for_readers(database: Database) -> None:
     await turn(database, 1)
     partitions = Partitions(database)
     (day,) = await partitions.find_missing()

@@ -45,7 +45,7 @@ async def behind(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-async def test_limits_are_in_force_in_every_transaction_and_leak_to_nobody(database: Database, mode: str) -> None:
+async def test_limits_apply_to_every_transaction_and_leak_to_no_other_client(database: Database, mode: str) -> None:
     async with behind(database, mode=mode) as pooled:
         async with pooled.transaction() as connection:
             assert await (await connection.execute(_LIMITS)).fetchone() == _SET
@@ -77,7 +77,7 @@ async def test_a_worker_s_whole_day_goes_through_a_pooler(database: Database) ->
     assert await faults(database) == []
 
 
-async def test_who_is_let_in_and_then_not_served_does_not_wait_for_ever(
+async def test_a_connection_that_is_accepted_and_not_served_times_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "DIAL_SECONDS", 0.5)
@@ -146,7 +146,7 @@ async def test_a_migration_goes_through_a_pooler_and_not_by_the_limits_of_its_ro
         assert (await upgrading).up_to_date
 
 
-async def test_postgresql_itself_is_told_from_a_pooler(database: Database) -> None:
+async def test_postgresql_is_distinguished_from_a_pooler(database: Database) -> None:
     async with database.connection() as connection:
         assert not connection.pooled
     async with behind(database) as pooled, pooled.connection() as connection:

@@ -76,7 +76,7 @@ async def all_days(database: Database, keep: RetentionLimits = KEEP) -> int:
     return total
 
 
-async def test_old_days_of_the_log_are_dropped_and_told_to_be_gone(database: Database) -> None:
+async def test_old_days_of_the_log_are_dropped_and_reading_them_is_gone(database: Database) -> None:
     old = await ended(database)
     journal = ExecutionLog(database)
     await turn(database, 29)
@@ -111,7 +111,7 @@ async def test_a_day_stays_as_long_as_an_execution_of_it_is_open(database: Datab
         await ExecutionLog(database).check_available(await read(database, execution))
 
 
-async def test_a_day_that_somebody_has_in_hand_is_left_for_later_and_what_was_left_half_done_is_finished(
+async def test_a_log_day_in_use_is_dropped_later_and_a_half_dropped_one_is_finished(
     database: Database,
 ) -> None:
     await ended(database)
@@ -128,7 +128,7 @@ async def test_a_day_that_somebody_has_in_hand_is_left_for_later_and_what_was_le
     assert (await database.fetch("select to_regclass(%s) as there", [f"execution_log_{day:%Y%m%d}"]))[0]["there"] is None
 
 
-async def test_old_executions_go_with_all_that_is_theirs(database: Database) -> None:
+async def test_old_executions_are_deleted_with_all_their_data(database: Database) -> None:
     old = await ended(database, targets=3)
     await turn(database, 31)
     young = await ended(database)
@@ -140,7 +140,7 @@ async def test_old_executions_go_with_all_that_is_theirs(database: Database) -> 
         assert {row["execution_id"] for row in await database.fetch(f"select execution_id from {table}")} == {young.id}
 
 
-async def test_of_a_job_the_newest_executions_are_kept(database: Database) -> None:
+async def test_the_newest_executions_of_a_job_are_kept(database: Database) -> None:
     await database.fetch(
         """insert into jobs (uuid, name, state, created_by) select gen_random_uuid(), n, 'active', 'ada'
         from unnest(array['a', 'b']) n returning 1"""
@@ -163,7 +163,7 @@ async def of_job(database: Database, job: int) -> None:
         )
 
 
-async def test_what_waits_for_an_answer_a_visit_or_a_telling_stays(database: Database) -> None:
+async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(database: Database) -> None:
     asked = await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.lose((await owner.claim()).runs)
@@ -191,7 +191,7 @@ async def test_what_waits_for_an_answer_a_visit_or_a_telling_stays(database: Dat
     assert await keeping.delete_executions(KEEP) == 2
 
 
-async def test_executions_that_stay_are_not_in_the_way_of_those_that_go(
+async def test_executions_that_stay_do_not_block_the_deletion_of_others(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "EXECUTIONS", 2)
@@ -210,7 +210,7 @@ async def test_executions_that_stay_are_not_in_the_way_of_those_that_go(
     assert sum([await keeping.delete_executions(KEEP) for _ in range(4)]) == 1, "it begins anew behind the last"
 
 
-async def test_executions_of_many_runs_go_in_parts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_executions_of_many_runs_are_deleted_in_parts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "RUNS", 5)
     for targets in (3, 3, 9, 1):
         await ended(database, targets=targets)
@@ -248,7 +248,7 @@ def bring(source: object) -> dict[str, Any]:
     return {"key": "put", "type": "file_transfer", "direction": "upload", "source": str(source), "destination": "/etc/app.conf"}
 
 
-async def test_old_files_go_but_for_those_that_a_job_or_a_kept_execution_names(
+async def test_old_files_are_deleted_unless_a_job_or_a_kept_execution_names_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "FILES", 2)
@@ -274,7 +274,7 @@ async def test_old_files_go_but_for_those_that_a_job_or_a_kept_execution_names(
     assert sum([await keeping.delete_files(KEEP) for _ in range(4)]) == 1
 
 
-async def test_one_process_has_a_turn_at_a_time(database: Database) -> None:
+async def test_one_process_at_a_time_holds_a_singleton_lock(database: Database) -> None:
     await ended(database)
     await turn(database, 31)
     keepers = [keeper(database) for _ in range(3)]

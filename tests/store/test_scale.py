@@ -62,7 +62,7 @@ async def at_a_barrier(database: Explaining, targets: int) -> list[Plan]:
     return plans
 
 
-async def test_what_a_barrier_reads_to_open_is_so_much_for_each_run(history: str) -> None:
+async def test_a_barrier_reads_a_constant_number_of_rows_per_run(history: str) -> None:
     async with explained(history) as database:
         assert read_of_runs(await at_a_barrier(database, 400)) < 400 * 10
 
@@ -89,7 +89,7 @@ async def test_a_resume_of_more_than_one_statement_admits_makes_all_ready(databa
 
 
 @pytest.mark.parametrize("verb", ["claim", "settle"])
-async def test_what_a_worker_reads_is_so_much_for_each_run(history: str, verb: str) -> None:
+async def test_a_worker_reads_a_constant_number_of_rows_per_run(history: str, verb: str) -> None:
     async with explained(history, seqscan="off") as database:
         await launch(database, machines(400), window=400)
         owner = await Owner(database).register()
@@ -128,7 +128,7 @@ async def names_waiting(url: str, name: str, waiting: int) -> None:
     await database.close()
 
 
-async def test_who_waits_for_a_name_costs_those_who_ask_for_it_nothing(history: str) -> None:
+async def test_waiting_requests_for_an_exclusive_name_cost_new_ones_nothing(history: str) -> None:
     reads = []
     for waiting in (100, 400):
         await names_waiting(history, f"deploy-{waiting}", waiting)
@@ -138,7 +138,7 @@ async def test_who_waits_for_a_name_costs_those_who_ask_for_it_nothing(history: 
     assert max(reads) < 100
 
 
-async def test_a_round_of_repair_reads_no_more_where_more_is_open(history: str) -> None:
+async def test_a_round_of_the_reconciler_reads_no_more_if_more_is_open(history: str) -> None:
     await names_waiting(history, "release", 300)
     async with explained(history, seqscan="off") as database:
         ledger = Ledger(database)
@@ -150,7 +150,7 @@ async def test_a_round_of_repair_reads_no_more_where_more_is_open(history: str) 
         assert sum(scan.rows for plan in plans for scan in plan.scans if scan.table == "exclusive_locks") < 1_000
 
 
-async def test_a_round_looks_at_one_part_of_the_open_after_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reconciler_rounds_look_at_one_range_after_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsjobs.store.ledger.reconcile.PART_ROWS", 2)
     executions = [await launch(database, machines(2), window=1) for _ in range(5)]
     # As a verb leaves it that was killed before it admitted.
@@ -163,7 +163,7 @@ async def test_a_round_looks_at_one_part_of_the_open_after_another(database: Dat
     assert len(executions) == 5
 
 
-async def test_one_process_at_a_time_makes_a_round(database: Database) -> None:
+async def test_one_process_at_a_time_runs_a_reconciler_round(database: Database) -> None:
     first, second = Ledger(database), Ledger(database)
     assert await first.try_start_round(60)
     assert not await second.try_start_round(60)

@@ -59,7 +59,7 @@ async def explained(url: str, *, seqscan: str = "off") -> AsyncIterator[Explaini
     "verb",
     ["executions", "artifacts", "firings", "names", "events", "keys", "contents", "workers"],
 )
-async def test_a_look_at_which_nothing_goes_reads_next_to_nothing(history: str, verb: str) -> None:
+async def test_a_retention_step_without_old_rows_reads_almost_nothing(history: str, verb: str) -> None:
     async with explained(history) as database:
         assert await verbs(database)[verb]() == 0
         plans = database.take()
@@ -88,7 +88,7 @@ def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
 LOOKED_AT = {"artifacts": 1_000, "firings": 5_000, "events": 5_000}
 
 
-async def test_executions_that_go_are_read_once_each_beside_events_that_wait(history: str) -> None:
+async def test_deleted_executions_are_read_once_each_beside_unpublished_events(history: str) -> None:
     async with explained(history) as database:
         gone = await Retention(database).delete_executions(replace(NOTHING, execution_seconds=345 * DAY))
         plans = database.take()
@@ -99,7 +99,7 @@ async def test_executions_that_go_are_read_once_each_beside_events_that_wait(his
 
 
 @pytest.mark.parametrize("seqscan", ["off", "on"])
-async def test_the_relay_reads_what_waits_and_nothing_that_was_published(history: str, seqscan: str) -> None:
+async def test_the_event_publisher_reads_unpublished_events_only(history: str, seqscan: str) -> None:
     async with explained(history, seqscan=seqscan) as database:
         assert sorted(await Outbox(database).find_shards()) == list(range(16))
         (plan,) = database.take()
@@ -109,7 +109,7 @@ async def test_the_relay_reads_what_waits_and_nothing_that_was_published(history
         assert sum(plan.rows() for plan in database.take()) == 10
 
 
-async def test_shards_where_nothing_waits_are_left_out(history: str) -> None:
+async def test_shards_without_unpublished_events_are_left_out(history: str) -> None:
     async with explained(history) as database:
         await database.fetch("update events set published_at = now() where published_at is null and shard <> 7 returning 1")
         assert await Outbox(database).find_shards() == [7]

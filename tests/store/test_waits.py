@@ -18,7 +18,7 @@ TIMED = (WaitingFor.TIMER, WaitingFor.BACKOFF, WaitingFor.HOLD)
 
 
 @pytest.mark.parametrize("waiting_for", TIMED)
-async def test_a_timed_wait_holds_nothing_and_is_over_in_time(database: Database, waiting_for: WaitingFor) -> None:
+async def test_a_timer_holds_no_slot_and_ends_in_time(database: Database, waiting_for: WaitingFor) -> None:
     execution = await launch(database, machines(2, slots=1), window=1)
     owner, ledger = Owner(database), Ledger(database)
     first = (await owner.claim()).runs
@@ -45,7 +45,7 @@ async def test_a_backoff_waits_for_its_next_attempt(database: Database) -> None:
     assert [run.attempt for run in (await owner.claim()).runs] == [2]
 
 
-async def test_two_reconcilers_and_a_cancel_wake_or_end_each_run_once(database: Database) -> None:
+async def test_two_reconcilers_and_a_cancel_wake_or_end_each_waiting_run_once(database: Database) -> None:
     execution = await launch(database, machines(50))
     owner, ledger = Owner(database), Ledger(database)
     await owner.defer((await owner.claim()).runs, WaitingFor.TIMER, seconds=60, open_action="step-1")
@@ -60,7 +60,7 @@ async def test_two_reconcilers_and_a_cancel_wake_or_end_each_run_once(database: 
 
 @pytest.mark.parametrize("waiting_for", [w for w in WaitingFor if w not in (WaitingFor.ADMISSION, WaitingFor.SLOT)])
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
-async def test_a_cancel_and_a_deadline_end_whatever_waits(database: Database, waiting_for: WaitingFor, how: str) -> None:
+async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(database: Database, waiting_for: WaitingFor, how: str) -> None:
     execution = await launch(database, machines(1), timeout_seconds=60)
     owner, ledger = Owner(database), Ledger(database)
     awaits = "7b0e6f5e-9c5e-4d55-a8d5-1f0c3f6a0b1c" if waiting_for is WaitingFor.CHILD else "step-1"
@@ -107,7 +107,7 @@ async def test_a_cancel_and_a_deadline_end_whatever_waits(database: Database, wa
         (WaitingFor.BARRIER, None, False, "never_started", "cancelled before it was started"),
     ],
 )
-async def test_never_started_is_said_only_of_what_nothing_was_performed_of(
+async def test_never_started_is_the_proof_only_of_runs_that_performed_nothing(
     database: Database, waiting_for: WaitingFor, opened: str | None, performed: bool, proof: str | None, words: str
 ) -> None:
     execution = await launch(database, machines(1), actions=3)
@@ -143,7 +143,7 @@ async def waiting_for_a_word(database: Database, count: int = 2) -> tuple[Owner,
     return owner, execution, asked[0].id
 
 
-async def test_an_approval_lets_all_go_on(database: Database) -> None:
+async def test_an_approval_wakes_all_its_runs(database: Database) -> None:
     owner, execution, approval = await waiting_for_a_word(database)
     ledger = Ledger(database)
     assert not (await owner.claim()).runs
@@ -162,7 +162,7 @@ async def test_an_approval_lets_all_go_on(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_refusal_ends_who_waits(database: Database) -> None:
+async def test_a_rejected_approval_ends_its_waiting_runs(database: Database) -> None:
     _, execution, approval = await waiting_for_a_word(database)
     await Ledger(database).decide(approval, says("ben", False, "not on a Friday"))
     ended = await read(database, execution)
@@ -175,7 +175,7 @@ async def test_a_refusal_ends_who_waits(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_nobody_decides_in_time(database: Database) -> None:
+async def test_an_approval_without_a_decision_expires(database: Database) -> None:
     _, execution, _ = await waiting_for_a_word(database)
     await turn(database, 61)
     assert (await Ledger(database).reconcile())["approvals_expired"] == 1
@@ -183,7 +183,7 @@ async def test_nobody_decides_in_time(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_an_answer_after_which_all_went_down_is_heard_hours_later(database: Database) -> None:
+async def test_a_decision_before_an_outage_wakes_its_runs_hours_later(database: Database) -> None:
     owner, _, approval = await waiting_for_a_word(database)
     async with database.connection() as connection:  # what `decide` commits first
         await connection.execute(
@@ -196,7 +196,7 @@ async def test_an_answer_after_which_all_went_down_is_heard_hours_later(database
 
 
 @pytest.mark.parametrize("approve", [True, False])
-async def test_a_run_that_comes_to_a_decided_approval_sees_how(database: Database, approve: bool) -> None:
+async def test_a_run_that_reaches_a_decided_approval_sees_the_decision(database: Database, approve: bool) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
@@ -209,7 +209,7 @@ async def test_a_run_that_comes_to_a_decided_approval_sees_how(database: Databas
 
 
 @pytest.mark.parametrize("approve", [True, False])
-async def test_a_decision_beside_a_run_that_comes_to_it_leaves_nobody_waiting(database: Database, approve: bool) -> None:
+async def test_a_decision_beside_a_run_that_starts_to_wait_is_not_missed(database: Database, approve: bool) -> None:
     for _ in range(10):
         execution = await launch(database, machines(1))
         owner, ledger = Owner(database), Ledger(database)
@@ -229,7 +229,7 @@ async def test_a_decision_beside_a_run_that_comes_to_it_leaves_nobody_waiting(da
 # --- children
 
 
-async def test_the_end_of_a_child_wakes_who_waits_for_it(database: Database) -> None:
+async def test_the_end_of_a_child_wakes_its_parents_run(database: Database) -> None:
     parent = await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -242,7 +242,7 @@ async def test_the_end_of_a_child_wakes_who_waits_for_it(database: Database) -> 
     assert await faults(database) == []
 
 
-async def test_a_child_that_ends_as_somebody_comes_to_wait_for_it_is_not_missed(database: Database) -> None:
+async def test_a_child_that_ends_as_its_parent_starts_to_wait_is_not_missed(database: Database) -> None:
     for _ in range(10):
         parent = await launch(database, machines(1, slots=100))
         owner = Owner(database)
@@ -258,7 +258,7 @@ async def test_a_child_that_ends_as_somebody_comes_to_wait_for_it_is_not_missed(
     assert await faults(database) == []
 
 
-async def test_a_cancel_goes_on_to_the_children(database: Database) -> None:
+async def test_a_cancel_extends_to_children(database: Database) -> None:
     parent = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
@@ -309,7 +309,7 @@ async def asked(database: Database, execution: Execution) -> int:
     return (await Ledger(database).request_approval(execution.id, "ask", ApprovalTerms(""))).id
 
 
-async def test_an_answer_that_comes_as_a_run_comes_to_wait_for_something_beside_it_is_not_missed(database: Database) -> None:
+async def test_an_answer_that_comes_as_a_run_starts_to_wait_for_several_things_is_not_missed(database: Database) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
@@ -320,7 +320,7 @@ async def test_an_answer_that_comes_as_a_run_comes_to_wait_for_something_beside_
     assert await faults(database) == []
 
 
-async def test_an_answer_whose_wake_was_lost_is_heard_beside_a_wait_by_the_reconciler(database: Database) -> None:
+async def test_an_answer_whose_wake_up_was_lost_is_found_by_the_reconciler_beside_a_timer(database: Database) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     child = await launch(database, machines(1), parent=execution.id, triggered_by=TriggeredBy.WORKFLOW)

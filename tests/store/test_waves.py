@@ -63,7 +63,7 @@ async def test_the_last_two_runs_of_a_wave_that_settle_at_once_open_the_next_one
     assert await faults(database) == []
 
 
-async def test_a_gate_waits_for_a_person(database: Database) -> None:
+async def test_a_gate_waits_for_a_resume(database: Database) -> None:
     execution = await launch(database, machines(2), strategy=strategy([1, 1], gate={"confirm": True}))
     owner = Owner(database)
     await owner.finish((await owner.claim()).runs)
@@ -77,7 +77,7 @@ async def test_a_gate_waits_for_a_person(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_pause_by_hand_is_no_word_to_the_gate(database: Database) -> None:
+async def test_a_manual_pause_does_not_open_the_gate(database: Database) -> None:
     execution = await launch(database, machines(2), strategy=strategy([1, 1], gate={"confirm": True}))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
@@ -125,7 +125,7 @@ async def test_a_share_is_of_the_wave(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_failures_pause_where_the_gate_says_so_and_a_resume_accepts_them(database: Database) -> None:
+async def test_failures_pause_if_the_gate_says_so_and_a_resume_accepts_them(database: Database) -> None:
     policy = {"max_fail": 0, "gate": {"pause_on_fail": True}}
     execution = await launch(database, machines(4), window=1, strategy=strategy([2, 2], **policy))
     owner, ledger = Owner(database), Ledger(database)
@@ -144,7 +144,7 @@ async def test_failures_pause_where_the_gate_says_so_and_a_resume_accepts_them(d
     assert await faults(database) == []
 
 
-async def test_failures_that_come_in_during_a_pause_by_hand_are_not_accepted_by_its_resume(database: Database) -> None:
+async def test_failures_during_a_manual_pause_are_not_accepted_by_its_resume(database: Database) -> None:
     policy = {"max_fail": 1, "gate": {"pause_on_fail": True}}
     execution = await launch(database, machines(6), strategy=strategy([4, 2], **policy))
     owner, ledger = Owner(database), Ledger(database)
@@ -209,7 +209,7 @@ async def test_skipping_beside_claims_starts_nothing_after_it_and_ends_everythin
     assert await faults(database) == []
 
 
-async def test_a_halt_lets_what_has_begun_go_on(database: Database) -> None:
+async def test_a_halt_lets_started_runs_continue(database: Database) -> None:
     execution = await launch(database, machines(4), window=2, strategy=strategy([4], max_fail=0), actions=2, barrier=True)
     owner = Owner(database)
     begun, failing = [[run] for run in (await owner.claim()).runs]
@@ -226,7 +226,7 @@ async def test_a_halt_lets_what_has_begun_go_on(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_barrier_opens_when_all_have_come_to_it(database: Database) -> None:
+async def test_a_barrier_opens_when_all_runs_wait_at_it(database: Database) -> None:
     execution = await launch(database, machines(5), window=2, actions=2, barrier=True)
     owner = Owner(database)
     for _ in range(2):
@@ -244,7 +244,7 @@ async def test_a_barrier_opens_when_all_have_come_to_it(database: Database) -> N
     assert await faults(database) == []
 
 
-async def test_the_last_two_that_come_to_a_barrier_at_once_open_it(database: Database) -> None:
+async def test_the_last_two_runs_that_reach_a_barrier_at_once_open_it(database: Database) -> None:
     for _ in range(10):
         await launch(database, machines(2), actions=2, barrier=True)
         one, two = Owner(database), Owner(database, "worker-2")
@@ -258,7 +258,7 @@ async def test_the_last_two_that_come_to_a_barrier_at_once_open_it(database: Dat
     assert await faults(database) == []
 
 
-async def test_of_two_barriers_the_first_one_opens_first(database: Database) -> None:
+async def test_the_first_of_two_barriers_opens_first(database: Database) -> None:
     await launch(database, machines(2), actions=3, barrier=True)
     owner = Owner(database)
     one, other = (await owner.claim()).runs
@@ -271,7 +271,7 @@ async def test_of_two_barriers_the_first_one_opens_first(database: Database) -> 
     assert await faults(database) == []
 
 
-async def test_a_barrier_is_the_waves_own(database: Database) -> None:
+async def test_a_barrier_counts_the_runs_of_its_wave_only(database: Database) -> None:
     execution = await launch(database, machines(4), strategy=strategy([2, 2]), actions=2, barrier=True)
     owner = Owner(database)
     for _ in range(2):
@@ -283,7 +283,7 @@ async def test_a_barrier_is_the_waves_own(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_of_a_paused_execution_nothing_new_starts(database: Database) -> None:
+async def test_a_paused_execution_starts_no_run(database: Database) -> None:
     execution = await launch(database, machines(3), window=2)
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim(1)).runs

@@ -23,7 +23,7 @@ async def test_a_worker_claims_its_own_zone_of_an_execution_over_both(database: 
     assert [run.target_name for run in (await berlin.claim()).runs] == ["web-1", "web-2", "web-3"]
 
 
-async def test_what_a_dead_worker_left_is_taken_over_within_its_zone(database: Database) -> None:
+async def test_a_takeover_stays_within_the_zone(database: Database) -> None:
     berlin, paris = await zones(database)
     await launch(database, machines(2, zone="berlin"))
     await berlin.identify((await berlin.claim()).runs, STORE)
@@ -33,7 +33,7 @@ async def test_what_a_dead_worker_left_is_taken_over_within_its_zone(database: D
     assert [run.target_name for run in await heir.take_over()] == ["web-1", "web-2"]
 
 
-async def test_machines_are_visited_after_the_end_by_workers_of_their_zone(database: Database) -> None:
+async def test_cleanups_and_late_lookups_stay_within_the_zone(database: Database) -> None:
     berlin, _ = await zones(database)
     await launch(database, machines(1, zone="berlin"))
     runs = (await berlin.claim()).runs

@@ -24,7 +24,7 @@ select current_setting('lock_timeout') as lock, current_setting('statement_timeo
   current_setting('plan_cache_mode') as plans"""
 
 
-async def test_a_statement_that_is_never_answered_ends_by_our_own_clock(
+async def test_a_statement_without_an_answer_ends_at_the_client_deadline(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
@@ -36,7 +36,7 @@ async def test_a_statement_that_is_never_answered_ends_by_our_own_clock(
         assert await through.fetch("select 3 as three") == [{"three": 3}], "the next one goes over a new connection"
 
 
-async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_server_that_says_nothing(
+async def test_a_cancelled_transaction_does_not_wait_for_a_silent_server(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
@@ -51,7 +51,7 @@ async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_server_that_s
         assert await through.fetch("select 3 as three") == [{"three": 3}]
 
 
-async def test_unacknowledged_bytes_break_a_connection_in_seconds_on_every_connection_of_ours(database: Database) -> None:
+async def test_every_connection_has_a_tcp_user_timeout_of_seconds(database: Database) -> None:
     life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
     await Workers(database).register(life, lease_seconds=15)
     async with over_tcp(database.options.url) as (_, url), opened(url) as through:
@@ -69,7 +69,7 @@ def _user_timeout(connection: psycopg.AsyncConnection[object]) -> int:
         return line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
-async def test_what_postgresql_closed_meanwhile_is_given_to_nobody(database: Database) -> None:
+async def test_a_pool_hands_out_no_connection_that_postgresql_has_closed(database: Database) -> None:
     options = replace(database.options, connections=1, hot_verbs=True)
     worker = Database(options)
     await worker.open()
@@ -82,7 +82,7 @@ async def test_what_postgresql_closed_meanwhile_is_given_to_nobody(database: Dat
         await worker.close()
 
 
-async def test_an_outage_is_over_for_us_as_soon_however_long_it_was(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+async def test_a_pool_notices_the_end_of_an_outage_at_once(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
     monkeypatch.setattr(connections, "REDIAL_SECONDS", 0.01)
     failures = 0
 
@@ -101,7 +101,7 @@ async def test_an_outage_is_over_for_us_as_soon_however_long_it_was(monkeypatch:
         await connection.close()
 
 
-async def test_while_the_database_is_away_a_pool_makes_one_attempt_at_a_time() -> None:
+async def test_during_an_outage_a_pool_makes_one_connection_attempt_at_a_time() -> None:
     at_work, most, asked = 0, 0, 0
 
     async def try_to() -> DatabaseConnection:
@@ -122,14 +122,14 @@ async def test_while_the_database_is_away_a_pool_makes_one_attempt_at_a_time() -
     assert all(isinstance(end, psycopg.OperationalError) for end in ended)
 
 
-async def test_who_waits_in_vain_is_told_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_timeout_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
     async with opened(f"postgresql://opsjobs@127.0.0.1:{free_port()}/opsjobs") as nowhere:
         with pytest.raises(Unavailable, match="Connection refused"):
             await nowhere.fetch("select 1")
 
 
-async def test_who_waits_for_a_busy_pool_is_told_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_timeout_of_a_busy_pool_says_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
     async with opened(database.options.url, connections=1) as small, small.connection():
         with pytest.raises(Unavailable, match="all 1 connections are in use"):

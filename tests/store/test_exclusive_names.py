@@ -23,7 +23,7 @@ async def named(database: Database, *names: str) -> Execution:
     return await launch(database, machines(2), names=names)
 
 
-async def test_who_comes_second_is_queued_until_the_name_is_free(database: Database) -> None:
+async def test_a_second_execution_is_queued_until_the_exclusive_name_is_free(database: Database) -> None:
     first, second = await named(database, "lb"), await named(database, "lb")
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -38,7 +38,7 @@ async def test_who_comes_second_is_queued_until_the_name_is_free(database: Datab
     assert await faults(database) == []
 
 
-async def test_names_are_granted_all_together_and_nobody_passes_an_older_request(database: Database) -> None:
+async def test_exclusive_names_are_granted_together_and_never_before_an_older_request(database: Database) -> None:
     first = await named(database, "a")
     both = await named(database, "a", "b")
     third = await named(database, "b")
@@ -52,7 +52,7 @@ async def test_names_are_granted_all_together_and_nobody_passes_an_older_request
     assert await faults(database) == []
 
 
-async def test_launches_at_once_leave_one_holder(database: Database) -> None:
+async def test_concurrent_launches_leave_one_holder_of_an_exclusive_name(database: Database) -> None:
     executions = await asyncio.gather(*(named(database, "lb", "db") for _ in range(6)))
     owner = Owner(database)
     for _ in executions:
@@ -64,7 +64,7 @@ async def test_launches_at_once_leave_one_holder(database: Database) -> None:
     assert await holders(database) == {}
 
 
-async def test_a_child_has_what_its_parents_have(database: Database) -> None:
+async def test_a_child_shares_the_exclusive_names_of_its_parents(database: Database) -> None:
     parent = await named(database, "lb")
     waiting = await named(database, "lb")
     child = await launch(database, machines(1), names=["lb", "db"], parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
@@ -79,7 +79,7 @@ async def test_a_child_has_what_its_parents_have(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_child_passes_who_waits_for_its_parent(database: Database) -> None:
+async def test_a_child_passes_requests_that_wait_for_its_parent(database: Database) -> None:
     parent = await named(database, "db")
     both = await named(database, "db", "schema")
     child = await launch(database, machines(1), names=["schema"], parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
@@ -118,7 +118,7 @@ async def test_children_that_may_pass_each_other_get_a_freed_name_one_by_one(dat
     assert await faults(database) == []
 
 
-async def test_a_retry_asks_anew(database: Database) -> None:
+async def test_a_retry_requests_its_exclusive_names_anew(database: Database) -> None:
     parent = await named(database, "lb")
     owner = Owner(database)
     await owner.finish((await owner.claim()).runs)
@@ -126,7 +126,7 @@ async def test_a_retry_asks_anew(database: Database) -> None:
     assert await holders(database) == {"lb": retry.id}
 
 
-async def test_names_that_a_lost_word_left_behind_are_passed_on(database: Database) -> None:
+async def test_exclusive_names_of_ended_executions_are_passed_on_by_the_reconciler(database: Database) -> None:
     first, second = await named(database, "lb"), await named(database, "lb")
     async with database.transaction() as connection:
         await connection.execute("update exclusive_locks set granted = false")
@@ -161,7 +161,7 @@ async def child_of(database: Database, parent: Execution, *names: str) -> Execut
     return await launch(database, machines(1), names=names, parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
 
 
-async def test_a_request_that_would_close_a_circle_is_refused(database: Database) -> None:
+async def test_a_request_that_would_close_a_lock_cycle_is_refused(database: Database) -> None:
     one, two = await named(database, "a"), await named(database, "b")
     waits = await child_of(database, await child_of(database, one), "b")
     inner = await child_of(database, two)
@@ -174,7 +174,7 @@ async def test_a_request_that_would_close_a_circle_is_refused(database: Database
     assert await faults(database) == []
 
 
-async def test_a_child_that_waits_for_a_family_that_goes_on_is_not_refused(database: Database) -> None:
+async def test_a_child_that_waits_without_a_lock_cycle_is_not_refused(database: Database) -> None:
     one, two, three = await named(database, "a"), await named(database, "b"), await named(database, "c")
     await child_of(database, one, "b")
     await child_of(database, two, "c")
@@ -184,7 +184,7 @@ async def test_a_child_that_waits_for_a_family_that_goes_on_is_not_refused(datab
         await child_of(database, three, "a")
 
 
-async def test_of_two_requests_that_would_close_a_circle_together_one_is_refused(database: Database) -> None:
+async def test_of_two_requests_that_close_a_lock_cycle_together_one_is_refused(database: Database) -> None:
     for _ in range(5):
         one, two = await named(database, "a"), await named(database, "b")
         asked = await asyncio.gather(child_of(database, one, "b"), child_of(database, two, "a"), return_exceptions=True)

@@ -73,7 +73,7 @@ async def test_an_attempt_that_was_voided_within_the_run_has_its_key(database: D
     assert [key.attempt for key in folder.keys] == [1, 2, 3]
 
 
-async def test_what_is_handed_out_is_one_workers_until_it_answers_or_time_passes(database: Database) -> None:
+async def test_a_leased_cleanup_belongs_to_one_worker_until_it_answers_or_the_lease_ends(database: Database) -> None:
     owner, runs = await in_a_store(database, 30)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -90,7 +90,7 @@ async def test_what_is_handed_out_is_one_workers_until_it_answers_or_time_passes
     assert sorted(await cleaning(database)) == sorted(run.id for run in runs[10:20])
 
 
-async def test_what_somebody_has_in_hand_just_now_keeps_nobody_waiting(database: Database) -> None:
+async def test_locked_runs_are_skipped_without_waiting(database: Database) -> None:
     owner, runs = await in_a_store(database, 3)
     await owner.lose(runs)
     other, more = await in_a_store(database, 3)
@@ -104,7 +104,7 @@ async def test_what_somebody_has_in_hand_just_now_keeps_nobody_waiting(database:
     assert (await sweeps(database), await cleaning(database)) == ([lost], [ended])
 
 
-async def test_only_the_zones_own_folders_are_due_there(database: Database) -> None:
+async def test_only_folders_of_its_own_zone_are_due_for_a_worker(database: Database) -> None:
     owner, runs = await in_a_store(database, zone="dmz")
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -112,7 +112,7 @@ async def test_only_the_zones_own_folders_are_due_there(database: Database) -> N
     assert await cleaning(database, zone="dmz") == [runs[0].id]
 
 
-async def test_answers_that_contradict_each_other_leave_nothing_to_clean_twice(database: Database) -> None:
+async def test_contradicting_answers_leave_no_folder_to_clean_twice(database: Database) -> None:
     owner, runs = await in_a_store(database, 40)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -123,7 +123,7 @@ async def test_answers_that_contradict_each_other_leave_nothing_to_clean_twice(d
     assert await cleaning(database) == []
 
 
-async def test_a_machine_that_never_comes_back_is_given_up_after_a_week(database: Database) -> None:
+async def test_cleanup_of_an_unreachable_target_is_given_up_after_a_week(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -136,7 +136,7 @@ async def test_a_machine_that_never_comes_back_is_given_up_after_a_week(database
     assert await database.fetch("select spool_due from target_runs") == [{"spool_due": None}]
 
 
-async def test_where_a_password_is_refused_it_is_not_offered_again_for_a_day(database: Database) -> None:
+async def test_cleanup_after_a_refused_password_is_retried_after_a_day(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -148,7 +148,7 @@ async def test_where_a_password_is_refused_it_is_not_offered_again_for_a_day(dat
     assert await cleaning(database) == ids
 
 
-async def test_who_dies_at_a_folder_again_and_again_does_not_do_so_for_ever(database: Database) -> None:
+async def test_a_cleanup_whose_workers_die_is_given_up_in_the_end(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.finish(runs)
     await turn(database, 9 * DAY)
@@ -157,7 +157,7 @@ async def test_who_dies_at_a_folder_again_and_again_does_not_do_so_for_ever(data
     assert await cleaning(database) == []
 
 
-async def test_a_run_that_goes_on_is_not_cleaned_up_after_whatever_it_left_before(database: Database) -> None:
+async def test_folders_of_an_open_run_are_not_cleaned_up(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.give_back(runs)
     await turn(database, 2 * DAY)
@@ -173,7 +173,7 @@ async def test_a_run_that_goes_on_is_not_cleaned_up_after_whatever_it_left_befor
 
 
 @pytest.mark.parametrize(("proof", "kill"), [(CancelProof.UNREACHABLE, True), (None, False)])
-async def test_what_was_lost_is_looked_for_and_what_was_to_be_stopped_is_stopped(
+async def test_a_late_lookup_finds_lost_commands_and_kills_those_to_be_stopped(
     database: Database, proof: CancelProof | None, kill: bool
 ) -> None:
     owner, (run,) = await in_a_store(database)
@@ -185,7 +185,7 @@ async def test_what_was_lost_is_looked_for_and_what_was_to_be_stopped_is_stopped
     assert (str(sweep.key), sweep.kill, sweep.identity) == (f"{run.uuid}.step-1.1", kill, STORE)
 
 
-async def test_the_action_that_is_unknown_is_looked_for_not_the_one_after_it(database: Database) -> None:
+async def test_a_late_lookup_names_the_unknown_action_not_the_next_one(database: Database) -> None:
     owner, (run,) = await in_a_store(database)
     end = owner.flush([run], RunStatus.LOST)
     also = ResultState(run.id, "step-2", 1, True, RunStatus.FAILED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
@@ -197,7 +197,7 @@ async def test_the_action_that_is_unknown_is_looked_for_not_the_one_after_it(dat
 
 
 @pytest.mark.parametrize(("kind", "looked_for"), [("script", 1), ("file_transfer", 0), ("wait", 0)])
-async def test_only_of_a_program_something_may_go_on(database: Database, kind: str, looked_for: int) -> None:
+async def test_late_lookups_are_made_for_commands_and_scripts_only(database: Database, kind: str, looked_for: int) -> None:
     owner, (run,) = await in_a_store(database)
     async with database.connection() as connection:
         await connection.execute(
@@ -212,7 +212,7 @@ async def test_only_of_a_program_something_may_go_on(database: Database, kind: s
     assert left == {"due": bool(looked_for)}, "nobody comes again for nothing"
 
 
-async def test_branches_that_were_lost_are_looked_for_each_where_it_was_begun(database: Database) -> None:
+async def test_lost_branches_are_looked_up_each_in_the_spool_it_started_in(database: Database) -> None:
     owner, (run,) = await in_a_store(database)
     rebooted = SpoolIdentity(STORE.store, "boot-2")
     lost = {"status": RunStatus.LOST, "started_at": NOW, "finished_at": NOW}
@@ -242,7 +242,7 @@ async def test_branches_that_were_lost_are_looked_for_each_where_it_was_begun(da
     assert [(r["late_result"] or {}).get("status") for r in told] == ["succeeded", "cancelled", None, None]
 
 
-async def test_two_branches_that_are_found_out_at_once_end_the_search(database: Database) -> None:
+async def test_two_branches_recorded_concurrently_end_the_late_lookup(database: Database) -> None:
     owner, runs = await in_a_store(database, 10)
     results = [
         ResultState(run.id, f"step-{n}", 1, True, RunStatus.LOST, (0, 0), (0, 0), (0, 0), NOW, NOW, identity=STORE)
@@ -258,7 +258,7 @@ async def test_two_branches_that_are_found_out_at_once_end_the_search(database: 
     assert await database.fetch("select 1 from target_runs where sweep_due is not null") == []
 
 
-async def test_two_who_sweep_at_once_do_not_sweep_the_same(database: Database) -> None:
+async def test_two_workers_never_lease_the_same_late_lookup(database: Database) -> None:
     owner, runs = await in_a_store(database, 30)
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
@@ -266,7 +266,7 @@ async def test_two_who_sweep_at_once_do_not_sweep_the_same(database: Database) -
     assert sorted(i for ids in handed for i in ids) == sorted(run.id for run in runs)
 
 
-async def test_a_sweep_comes_again_after_a_pause_that_doubles_up_to_an_hour(database: Database) -> None:
+async def test_a_late_lookup_is_retried_after_a_pause_that_doubles_up_to_an_hour(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
@@ -282,7 +282,7 @@ async def test_a_sweep_comes_again_after_a_pause_that_doubles_up_to_an_hour(data
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
-async def test_a_sweep_is_given_up_after_a_week_and_the_folder_may_go(database: Database) -> None:
+async def test_a_late_lookup_is_given_up_after_a_week_and_the_folder_may_go(database: Database) -> None:
     owner, runs = await in_a_store(database)
     await owner.lose(runs)
     await turn(database, 2 * DAY)
@@ -295,7 +295,7 @@ async def test_a_sweep_is_given_up_after_a_week_and_the_folder_may_go(database: 
     assert await cleaning(database) == ids == [runs[0].id]
 
 
-async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(database: Database) -> None:
+async def test_a_late_result_is_recorded_once_and_changes_nothing_else(database: Database) -> None:
     owner, (run,) = await in_a_store(database)
     await owner.lose([run])
     kept = "select status, error_code, cancel_proof, exit_code, fence, finished_at from target_runs"
@@ -319,13 +319,13 @@ async def test_what_is_found_out_late_is_noted_once_and_changes_nothing_else(dat
     assert await faults(database) == []
 
 
-async def test_a_run_that_goes_on_cannot_be_settled_late(database: Database) -> None:
+async def test_an_open_run_gets_no_late_result(database: Database) -> None:
     _, (run,) = await in_a_store(database)
     await Ledger(database).record_late_result(sweep_of(run), LATE)
     assert await database.fetch("select late_result from target_runs") == [{"late_result": None}]
 
 
-async def test_a_late_word_and_another_sweep_at_once_end_the_search(database: Database) -> None:
+async def test_a_late_result_beside_a_postponement_ends_the_lookup(database: Database) -> None:
     owner, runs = await in_a_store(database, 20)
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
@@ -338,7 +338,7 @@ async def test_a_late_word_and_another_sweep_at_once_end_the_search(database: Da
     assert await sweeps(database) == []
 
 
-async def test_an_execution_ends_as_its_runs_said_whatever_is_found_out_later(database: Database) -> None:
+async def test_a_late_result_does_not_change_the_status_of_an_execution(database: Database) -> None:
     owner, runs = await in_a_store(database, 2)
     await owner.finish(runs[:1])
     await owner.lose(runs[1:])

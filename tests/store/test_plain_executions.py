@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield sent
 
 
-async def test_a_plain_claim_and_its_settles_send_what_they_always_sent(
+async def test_a_plain_claim_and_its_settles_send_no_extra_statements(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await launch(database, machines(3))
@@ -58,7 +58,7 @@ async def test_a_claim_without_a_floor_writes_the_floor_of_others(database: Data
     assert "zone_turns" in sent[-1]
 
 
-async def test_only_who_has_something_between_its_runs_pays_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_watched_executions_send_statements_for_waves(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     await launch(database, machines(2), actions=2, barrier=True)
     owner = Owner(database)
     with counted(monkeypatch) as sent:

@@ -68,7 +68,7 @@ async def test_a_worker_reads_the_entries_of_one_run_and_no_others(database: Dat
     assert sum(scan.get("Rows Removed by Filter", 0) for scan in read) < 10
 
 
-async def test_no_more_bytes_come_than_were_asked_for(database: Database) -> None:
+async def test_stdout_is_read_up_to_the_requested_size(database: Database) -> None:
     run, seen = await said(database, b"one\n", b"two\n", b"three\n")
     ledger = Ledger(database)
     assert [await ledger.read_stdout(run, seen, size) for size in (1, 4, 6, 100)] == [

@@ -100,24 +100,24 @@ def words(count: int) -> str:
 
 
 @pytest.mark.parametrize("state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "58030"])
-def test_what_a_repetition_may_cure_is_called_away(state: str) -> None:
+def test_errors_that_a_retry_may_cure_are_unavailable(state: str) -> None:
     assert type(as_unavailable(errors.lookup(state)("x"))) is Unavailable
 
 
-def test_a_statement_that_was_too_slow_is_told_from_a_database_that_is_away() -> None:
+def test_a_statement_timeout_is_distinguished_from_an_unavailable_database() -> None:
     assert isinstance(as_unavailable(errors.QueryCanceled("x")), TooSlow)
 
 
-def test_a_lock_that_was_not_had_in_time_is_told_from_a_database_that_is_away() -> None:
+def test_a_lock_timeout_is_distinguished_from_an_unavailable_database() -> None:
     assert isinstance(as_unavailable(errors.LockNotAvailable("x")), Locked)
 
 
 @pytest.mark.parametrize("state", ["54000", "54001", "55000", "22001", "23505", "42501", "42P01", "40P01", "40001", "XX000"])
-def test_what_no_repetition_cures_is_not_called_away(state: str) -> None:
+def test_errors_that_no_retry_cures_are_not_unavailable(state: str) -> None:
     assert as_unavailable(errors.lookup(state)("x")) is None
 
 
-def test_a_connection_that_broke_is_away_and_a_misuse_of_the_driver_is_not() -> None:
+def test_a_broken_connection_is_unavailable_and_misuse_of_the_driver_is_not() -> None:
     assert type(as_unavailable(psycopg.OperationalError("server closed the connection"))) is Unavailable
     assert as_unavailable(psycopg.ProgrammingError("the query has 2 placeholders")) is None
 
@@ -126,13 +126,13 @@ def test_a_connection_that_broke_is_away_and_a_misuse_of_the_driver_is_not() -> 
     "error",
     [errors.DiskFull("could not extend file"), errors.IoError('could not write to file "x": No space left on device')],
 )
-def test_a_full_disk_is_called_so(error: psycopg.Error) -> None:
+def test_a_full_disk_has_an_error_of_its_own(error: psycopg.Error) -> None:
     away = as_unavailable(error)
     assert away is not None
     assert (away.code, "disk of the database is full" in away.told) == ("database_disk_full", True)
 
 
-async def test_a_flush_that_can_never_be_stored_is_refused_and_not_called_away(database: Database) -> None:
+async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(database: Database) -> None:
     async with database.connection() as connection:
         await connection.execute("create index on target_runs (error_message)")
     await launch(database, machines(1))
@@ -158,7 +158,7 @@ async def test_a_long_reason_of_a_maintenance_stops_no_claim_of_its_zone(databas
     assert await faults(database) == []
 
 
-async def test_long_words_that_a_run_waits_for_are_cut_at_a_character(database: Database) -> None:
+async def test_a_long_wait_reason_is_cut_at_a_character(database: Database) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -174,7 +174,7 @@ async def test_a_job_may_have_a_selector_as_long_as_it_is_allowed(database: Data
     assert isinstance(made, StoredJob)
 
 
-async def test_whatever_is_said_in_an_indexed_column_fits_into_an_entry(database: Database) -> None:
+async def test_values_of_indexed_columns_fit_into_an_index_entry(database: Database) -> None:
     found = {row["index"]: row["columns"] for row in await database.fetch(_INDEXED)}
     unknown = {column for columns in found.values() for column in columns} - LONGEST.keys()
     assert not unknown, "say in LONGEST how long their texts can be"
