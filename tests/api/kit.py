@@ -152,7 +152,7 @@ def services_on(
         sessions=Machines(),
         judging=None,
         judges=JUDGES,
-        limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, strangers_a_second=0),
+        limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, unauthenticated_a_second=0),
     )
 
 

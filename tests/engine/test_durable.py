@@ -125,7 +125,9 @@ async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database
     assert row["sweep_due"] is not None
 
 
-@pytest.mark.parametrize(("on_lost", "status", "starts"), [("ask", "lost", 1), ("bury", "dead", 1), ("retry", "succeeded", 2)])
+@pytest.mark.parametrize(
+    ("on_lost", "status", "starts"), [("ask", "lost", 1), ("dead_letter", "dead", 1), ("retry", "succeeded", 2)]
+)
 async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
     database: Database, on_lost: str, status: str, starts: int
 ) -> None:

@@ -38,7 +38,7 @@ async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_admini
     async with desk(database) as ada:
         first = await made(ada, path)
         assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
-        refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_was_used")
+        refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_reserved")
         assert refused["errors"][0]["pointer"] == "/name"
         assert "reuse_name" in refused["detail"]
         assert [item["name"] for item in (await ada.http.get(path)).json()["items"] if item["name"] == "ci"] == []
@@ -74,7 +74,7 @@ async def test_what_a_key_left_is_not_read_under_its_name(database: Database) ->
         assert (await ada.http.post("/api-keys", json=key, headers=his)).status_code == 201
         await made(ada, "/users", name="eve", grants=[{"role": "admin"}])
         assert (await ada.http.delete(f"/users/{ben['id']}")).status_code == 204
-        problem(await ada.http.post("/api-keys", json=key), 409, "name_was_used")
+        problem(await ada.http.post("/api-keys", json=key), 409, "name_reserved")
 
 
 async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> None:
@@ -89,7 +89,7 @@ async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> 
                     await asyncio.sleep(0.01)
         with pytest.raises(Conflict) as refused:
             await again
-        assert refused.value.code == "name_was_used"
+        assert refused.value.code == "name_reserved"
         # The installation's own token is told by its settings: it is made again under its name.
         await people.ensure_key("ci", "admin", "a token of the installation itself")
 
@@ -138,4 +138,4 @@ async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_peop
         assert await retention.forget_names(RetentionLimits(0, 0, 3_600, 1, 0)) == 0
         assert await retention.forget_names(RetentionLimits(0, 0, 0, 1, 0)) == 1
         assert await retention.forget_names(RetentionLimits(0, 0, 0, 1, 0)) == 0
-        problem(await ada.http.post("/api-keys", json=BODIES["/api-keys"]), 409, "name_was_used")
+        problem(await ada.http.post("/api-keys", json=BODIES["/api-keys"]), 409, "name_reserved")

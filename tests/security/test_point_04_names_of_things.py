@@ -23,11 +23,11 @@ def machine(name: str, **more: Any) -> dict[str, Any]:
 
 async def refused_everywhere(all_: World, ben: dict[str, str], own: str, name: str) -> None:
     """By creating, by importing and by renaming."""
-    told = problem(await all_.http.post("/targets", json=machine(name), headers=ben), 403, "name_was_used")
+    told = problem(await all_.http.post("/targets", json=machine(name), headers=ben), 403, "name_reserved")
     assert told["errors"][0]["pointer"] == "/name"
     answer = (await all_.http.post("/targets/import", json={"targets": [machine(name)]}, headers=ben)).json()
-    assert answer["items"][0]["error"]["code"] == "name_was_used", answer
-    problem(await all_.http.put(f"/targets/{own}", json=machine(name), headers=ben), 403, "name_was_used")
+    assert answer["items"][0]["error"]["code"] == "name_reserved", answer
+    problem(await all_.http.put(f"/targets/{own}", json=machine(name), headers=ben), 403, "name_reserved")
 
 
 async def test_a_machine_is_not_made_under_a_name_that_others_list_or_that_was_theirs(database: Database) -> None:
@@ -67,7 +67,7 @@ async def test_what_was_ones_own_comes_back_and_what_only_ones_own_jobs_list(dat
             assert (await all_.http.delete(f"/targets/{made}", headers=ben)).status_code == 204
         # Once somebody else's job lists it, it is not his any more to bring back.
         await all_.job("theirs", PROD, "stg-2")
-        problem(await all_.http.post("/targets", json=machine("stg-2"), headers=ben), 403, "name_was_used")
+        problem(await all_.http.post("/targets", json=machine("stg-2"), headers=ben), 403, "name_reserved")
 
 
 async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs(database: Database) -> None:
@@ -83,11 +83,11 @@ async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs
             return {"name": name, "tags": ["env=staging"], "actions": [UPTIME], "targets": {"ids": [target]}}
 
         for name in ("clean-up", "not-yet"):
-            problem(await all_.http.post("/jobs", json=body(name), headers=ben), 403, "name_was_used")
-            problem(await all_.http.post("/jobs/apply", json={"jobs": [body(name)]}, headers=ben), 403, "name_was_used")
-            problem(await all_.http.post(f"/jobs/{own}/clone", json={"name": name}, headers=ben), 403, "name_was_used")
+            problem(await all_.http.post("/jobs", json=body(name), headers=ben), 403, "name_reserved")
+            problem(await all_.http.post("/jobs/apply", json={"jobs": [body(name)]}, headers=ben), 403, "name_reserved")
+            problem(await all_.http.post(f"/jobs/{own}/clone", json={"name": name}, headers=ben), 403, "name_reserved")
             renamed = await all_.http.put(f"/jobs/{own}", json=body(name), headers={**ben, "If-Match": "*"})
-            problem(renamed, 403, "name_was_used")
+            problem(renamed, 403, "name_reserved")
         # His own come back, also where it is a workflow of his that runs them.
         for _ in range(2):
             made = await all_.http.post("/jobs", json=body("tidy"), headers=ben)
@@ -124,4 +124,4 @@ async def test_what_is_let_go_of_at_the_same_moment_is_seen(database: Database, 
                 async with asyncio.timeout(60):
                     while not asked.done() and not await waiting(database):
                         await asyncio.sleep(0.01)
-            problem(await asked, 403, "name_was_used")
+            problem(await asked, 403, "name_reserved")

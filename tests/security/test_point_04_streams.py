@@ -61,7 +61,7 @@ async def stage(database: Database) -> AsyncIterator[tuple[Live, TurnedClock, li
     """An execution at work, streams that are judged by a clock that stands, and how often a token was judged."""
     clock, judged = TurnedClock(), list[str]()
     async with live(database, clock=clock) as desk:
-        desk.services.limits = replace(desk.services.limits, stream_check_seconds=CHECK_SECONDS)
+        desk.services.limits = replace(desk.services.limits, stream_reauth_seconds=CHECK_SECONDS)
         desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
         judge = desk.services.access.judge
         principal = judge.principal
@@ -236,7 +236,7 @@ class Connection:
 
 async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_never_taken_for_whole(database: Database) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, stream_check_seconds=15.0, download_seconds=60.0) as ada:
+    async with desk(database, clock=clock, stream_reauth_seconds=15.0, download_seconds=60.0) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]
         size = 3 * (256 << 10)
         stored = (await ada.http.post("/files?name=large", content=b"x" * size)).json()

@@ -43,7 +43,7 @@ async def test_point_08_the_author_of_the_version_that_runs_does_not_approve_it(
         await at.http.put(f"/jobs/{job}", json=BODY, headers={**at.eve, "If-Match": "*"})
         shown = (await at.http.get(f"/approvals/{execution['waiting_on']['approval']}")).json()
         assert shown["would_run"]["authors"] == [{"name": "ben", "wrote": "version 2 of the job restart-web"}]
-        told = problem(await decided(at, execution, at.ben), 403, "own_work")
+        told = problem(await decided(at, execution, at.ben), 403, "author_approval")
         assert "ben wrote version 2 of the job restart-web" in told["detail"]
         assert "override_safety" in told["detail"]
         assert (await decided(at, execution, at.eve)).json()["status"] == "approved", "of another version"
@@ -55,7 +55,7 @@ async def test_point_08_the_author_of_the_version_that_runs_does_not_approve_it(
 async def test_point_08_where_that_leaves_nobody_an_override_with_a_reason_passes(database: Database) -> None:
     async with stage(database) as at:
         execution = (await at.http.post(f"/jobs/{await made(at, at.ada)}/execute", json={}, headers=at.ben)).json()
-        problem(await decided(at, execution, at.ada), 403, "own_work")
+        problem(await decided(at, execution, at.ada), 403, "author_approval")
         passed = await decided(at, execution, at.ada, override_safety=True, reason="alone on call")
         assert passed.json()["status"] == "approved"
         assert await at.audited() == [("ada", "approval.overridden", "alone on call")]
@@ -72,7 +72,7 @@ async def test_point_08_who_made_or_changed_the_schedule_does_not_approve_what_i
         )
         assert changed.status_code == 200, changed.text
         execution = (await at.http.post(f"/schedules/{schedule}/trigger", json={}, headers=at.ada)).json()
-        told = problem(await decided(at, execution, at.ben if role == "creator" else at.eve), 403, "own_work")
+        told = problem(await decided(at, execution, at.ben if role == "creator" else at.eve), 403, "author_approval")
         assert "wrote the schedule nightly" in told["detail"]
         assert (await decided(at, execution, cara)).json()["status"] == "approved"
 
@@ -84,7 +84,7 @@ async def test_point_08_who_wrote_a_job_that_runs_as_a_step_does_not_approve_the
         await made(at, at.ada, **{**BODY, "name": "inner", **steps})
         job = await made(at, at.ada, **{**BODY, "name": "outer", "actions": [{"type": "job", "job": "inner"}]})
         execution = await at.execute(job)
-        told = problem(await decided(at, execution, at.ben), 403, "own_work")
+        told = problem(await decided(at, execution, at.ben), 403, "author_approval")
         assert "version 1 of the job innermost" in told["detail"]
         assert (await decided(at, execution, at.eve)).json()["status"] == "approved"
 
@@ -94,7 +94,7 @@ async def test_point_08_a_retry_is_of_the_same_author(database: Database) -> Non
         first = await at.execute(await made(at, at.ben))
         await at.http.post(f"/executions/{first['id']}/cancel")
         again = (await at.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"})).json()
-        problem(await decided(at, again, at.ben), 403, "own_work")
+        problem(await decided(at, again, at.ben), 403, "author_approval")
         assert (await decided(at, again, at.eve)).json()["status"] == "approved"
 
 
@@ -113,8 +113,8 @@ async def test_point_08_an_author_is_a_person_whatever_key_he_holds(database: Da
             await key("z", person="zoe"),
         )
         execution = (await at.http.post(f"/jobs/{await made(at, laptop)}/execute", json={}, headers=at.ben)).json()
-        problem(await decided(at, execution, tower), 403, "own_work")
-        problem(await decided(at, execution, await key("whose")), 403, "own_request")  # it may be ben's
+        problem(await decided(at, execution, tower), 403, "author_approval")
+        problem(await decided(at, execution, await key("whose")), 403, "self_approval")  # it may be ben's
         assert (await decided(at, execution, zoes)).json()["status"] == "approved"
 
 
@@ -126,7 +126,7 @@ async def test_point_08_what_a_release_before_has_stored_is_of_whoever_has_its_a
         await database.fetch("update job_schedules set authors = null returning 1")
         execution = (await at.http.post("/schedules/1/trigger", json={})).json()
         for author in (at.ben, at.eve):
-            problem(await decided(at, execution, author), 403, "own_work")
+            problem(await decided(at, execution, author), 403, "author_approval")
 
 
 async def test_point_08_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys(database: Database) -> None:
@@ -140,6 +140,6 @@ async def test_point_08_a_key_made_without_a_person_is_of_who_made_it_and_is_not
         hers = {"Authorization": f"Bearer {second['token']}"}
         assert (await at.http.get("/auth/me", headers=hers)).json()["person"] == "zoe"
         execution = await at.execute(await made(at, zoes))
-        problem(await decided(at, execution, hers), 403, "own_work")
+        problem(await decided(at, execution, hers), 403, "author_approval")
         other = (await at.http.post(f"/jobs/{await made(at, at.ben, **{**BODY, 'name': 'other'})}/execute", json={})).json()
         assert (await decided(at, other, hers)).json()["status"] == "approved"

@@ -33,7 +33,7 @@ async def test_point_08_a_job_that_asks_for_two_begins_when_two_others_have_appr
         assert [target["name"] for target in would["targets"]] == ["web-1"]
         assert [action["command"] for action in would["actions"]] == ["uptime"]
         body = {"hash": shown["hash"], "reason": "looked at it"}
-        own = problem(await at.http.post(f"{path}/approve", json=body), 403, "own_request")
+        own = problem(await at.http.post(f"{path}/approve", json=body), 403, "self_approval")
         assert "safety:override" in own["detail"]
         problem(await at.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=at.ben), 409, "approval_changed")
         first = (await at.http.post(f"{path}/approve", json=body, headers=at.ben)).json()
@@ -133,7 +133,7 @@ async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(data
         asked = await at.services.approving.ask(execution["id"], actions[0])
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
-        problem(await at.http.post(path, json={}), 403, "own_request")
+        problem(await at.http.post(path, json={}), 403, "self_approval")
         assert (await at.http.post(path, json={"hash": asked.hash}, headers=at.ben)).json()["status"] == "approved"
 
 
@@ -192,12 +192,12 @@ async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> 
 
         laptop, tower = await key("laptop", person="mallory"), await key("tower", person="mallory")
         zoe, whose = await key("zoe", person="zoe"), await key("whose")
-        problem(await approve(laptop, tower), 403, "own_request")
+        problem(await approve(laptop, tower), 403, "self_approval")
         assert (await approve(laptop, zoe)).status_code == 200
-        problem(await approve(laptop, at.ada), 403, "own_request")  # ada made it
-        told = problem(await approve(whose, zoe), 403, "own_request")
+        problem(await approve(laptop, at.ada), 403, "self_approval")  # ada made it
+        told = problem(await approve(whose, zoe), 403, "self_approval")
         assert "--person" in told["detail"]
-        problem(await approve(zoe, whose), 403, "own_request")
+        problem(await approve(zoe, whose), 403, "self_approval")
         body = {"name": "x", "role": "viewer", "person": "nobody"}
         problem(await at.http.post("/api-keys", json=body), 422, "unknown_person")
 

@@ -38,7 +38,7 @@ async def test_point_08_who_asked_for_an_ad_hoc_execution_does_not_approve_its_r
         again = (await at.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}, headers=at.ada)).json()
         shown = (await at.http.get(f"/approvals/{again['waiting_on']['approval']}")).json()
         assert shown["would_run"]["authors"] == [{"name": "ben", "wrote": f"the ad-hoc execution {first['id']}"}]
-        told = problem(await approve(at, again, at.ben), 403, "own_work")
+        told = problem(await approve(at, again, at.ben), 403, "author_approval")
         assert "ben wrote the ad-hoc execution" in told["detail"]
         assert (await approve(at, again, at.eve)).json()["status"] == "approved"
 
@@ -51,7 +51,7 @@ async def test_point_08_a_step_is_known_by_its_uuid_in_any_case(database: Databa
         )
         step = {"type": "job", "job": spelling(inner.json()["uuid"])}
         execution = await at.execute(await at.job(actions=[step], policy={"approval": {"approvers": 1}}))
-        problem(await approve(at, execution, at.ben), 403, "own_work")
+        problem(await approve(at, execution, at.ben), 403, "author_approval")
         assert (await approve(at, execution, at.eve)).json()["status"] == "approved"
 
 

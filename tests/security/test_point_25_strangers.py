@@ -35,7 +35,7 @@ def at(ada: Desk, address: str) -> httpx2.AsyncClient:
 
 async def test_an_address_without_a_good_token_is_told_when_to_come_back(database: Database) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, strangers_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
+    async with desk(database, clock=clock, unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
         ways = (
             lambda: mallory.get("/jobs"),
             lambda: mallory.get("/jobs", headers={"Authorization": "Bearer opsc_guess"}),
@@ -57,7 +57,7 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(databas
 
 
 async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_door_has_its_count_too(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
         assert [(await mallory.get("/jobs")).status_code for _ in range(AT_ONCE + 1)] == [401] * AT_ONCE + [429]
         guess = {"refresh_token": "guess"}
         told = [(await mallory.post("/auth/refresh", json=guess)).status_code for _ in range(AT_ONCE + 1)]
@@ -65,7 +65,7 @@ async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_doo
 
 
 async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada:
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         new = await ada.token_of("operator")
         first = await asyncio.gather(*(ada.http.get("/auth/me", headers=new) for _ in range(AT_ONCE)))
         assert [answer.status_code for answer in first] == [200] * AT_ONCE
@@ -99,7 +99,7 @@ async def _never() -> AsyncIterator[bytes]:
 
 
 async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is_good_no_more(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada:
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         ben = await ada.token_of("viewer")
         late = await ada.token_of("operator")
         for _ in range(3 * AT_ONCE):
@@ -119,7 +119,7 @@ async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is
 
 
 async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as prober:
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as prober:
         asked = 0
 
         class Fleet:
@@ -142,7 +142,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(datab
 
 
 async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himself_is_none(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), strangers_a_second=A_SECOND) as ada:
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         for n in range(AT_ONCE):
             async with at(ada, f"2001:db8:0:1::{n:x}") as mallory:
                 assert (await mallory.get("/jobs", headers={"X-Forwarded-For": f"198.51.100.{n}"})).status_code == 401
@@ -154,7 +154,7 @@ async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himsel
 
 async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database) -> None:
     proxy = "10.0.0.1"
-    limits = {"strangers_a_second": A_SECOND, "trusted_proxies": (ip_network("10.0.0.0/8"),)}
+    limits = {"unauthenticated_a_second": A_SECOND, "trusted_proxies": (ip_network("10.0.0.0/8"),)}
     async with desk(database, clock=TurnedClock(), **limits) as ada, at(ada, proxy) as http:
         told = [
             (await http.get("/jobs", headers={"X-Forwarded-For": f"9.9.9.9, {ELSEWHERE}"})).status_code
@@ -165,7 +165,7 @@ async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database)
 
 
 async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database: Database) -> None:
-    async with desk(database, strangers_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
+    async with desk(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
         large = b'{"username": "ada", "password": "' + b"x" * STRANGER_BYTES_MAX + b'"}'
         problem(await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large")
         come, go = asyncio.Semaphore(0), asyncio.Event()

@@ -128,7 +128,7 @@ async def test_an_approval_counts_different_people_once_each(database: Database)
     ledger = Ledger(database)
     with pytest.raises(Forbidden) as own:
         await ledger.decide(approval.id, says("ada"))
-    assert (own.value.code, "safety:override" in own.value.detail) == ("own_request", True)
+    assert (own.value.code, "safety:override" in own.value.detail) == ("self_approval", True)
     assert (await ledger.decide(approval.id, says("ben"))).status is ApprovalStatus.PENDING
     with pytest.raises(Conflict) as twice:
         await ledger.decide(approval.id, says("ben"))

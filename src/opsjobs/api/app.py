@@ -138,7 +138,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
     app.add_middleware(Rates, a_second=services.limits.requests_a_second, clock=services.clock)
     callers, strangers = (
         Callers(services.limits.trusted_proxies),
-        UnauthenticatedLimiter(services.limits.strangers_a_second, services.clock),
+        UnauthenticatedLimiter(services.limits.unauthenticated_a_second, services.clock),
     )
     app.add_middleware(AuthMiddleware, judge=services.access.judge, callers=callers, strangers=strangers)
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)

@@ -81,7 +81,7 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
 async def approve(request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None) -> Response:
     """With the last of the `approvers` that it takes, what waits for it goes on.
 
-    Not for who asked for it (403 `own_request`), nor for who wrote what will run (403 `own_work`).
+    Not for who asked for it (403 `self_approval`), nor for who wrote what will run (403 `author_approval`).
     """
     said = draft or ApproveDraft()
     ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)

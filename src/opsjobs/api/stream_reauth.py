@@ -73,4 +73,4 @@ def standing(request: Request, still: Callable[[], object]) -> StreamReauth:
         check(request, permission, within=Within.OBJECT)
         still()
 
-    return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_check_seconds)
+    return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_reauth_seconds)

@@ -109,7 +109,7 @@ class UnauthenticatedLimiter:
     def _too_many(self, where: str, early: float) -> TooMany:
         detail = (
             f"From {where} come more than {self._a_second} requests a second without a good token "
-            "(OPSJOBS_STRANGER_RATE_LIMIT): send a good token, or ask less often."
+            "(OPSJOBS_UNAUTHENTICATED_RATE_LIMIT): send a good token, or ask less often."
         )
         return TooMany("too_many_requests", detail, retry_after_seconds=math.ceil(early))
 

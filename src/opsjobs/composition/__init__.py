@@ -88,9 +88,9 @@ class Limits:
     max_attempts: int = 11
     trusted_proxies: tuple[Network, ...] = ()
     requests_a_second: int = 500
-    strangers_a_second: int = 50
+    unauthenticated_a_second: int = 50
     streams_a_caller: int = 100
-    stream_check_seconds: float = 15.0
+    stream_reauth_seconds: float = 15.0
     download_seconds: float = 3_600.0
     output_bytes: int = 10 << 20
     wait_seconds: float = 7 * 86_400.0
@@ -275,9 +275,9 @@ def _limits(settings: Settings) -> Limits:
         wanted.max_retries + 1,
         settings.identity.trusted_proxies,
         settings.api.rate_limit,
-        settings.api.stranger_rate_limit,
+        settings.api.unauthenticated_rate_limit,
         settings.api.streams_per_caller,
-        settings.api.stream_check,
+        settings.api.stream_reauth_interval,
         settings.api.download_time,
         wanted.output_limit_bytes,
         wanted.wait_limit,

@@ -189,10 +189,10 @@ class Approval:
         if not approve:
             return
         if requester.is_person(principal):
-            raise Forbidden("own_request", f"{_why_same(principal, requester, 'asked for it')} {ALONE}")
+            raise Forbidden("self_approval", f"{_why_same(principal, requester, 'asked for it')} {ALONE}")
         for author in authors:
             if author.who.is_person(principal):
-                raise Forbidden("own_work", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
+                raise Forbidden("author_approval", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
 
         for approver in approvers:
             if approver.is_person(principal):

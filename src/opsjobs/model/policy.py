@@ -68,7 +68,7 @@ class Policy(ApiModel):
     `waves`: cumulative counts or shares of the targets, each begun when the one before has ended and `gate` lets through.
     `max_fail`: how many runs may fail (a share: of the wave) before nothing more starts. `priority` 10 is served before 1: an
     execution's share of a busy zone is proportional to it. `on_lost`: what is done with a run of whose command nobody can say
-    how it ended: ask (it ends `lost`), retry (once it surely runs no more), bury (`dead`). `exclusive`: names of locks that
+    how it ended: ask (it ends `lost`), retry (once it surely runs no more), dead_letter (`dead`). `exclusive`: names of locks that
     only one execution holds at a time. `hold_offline`: how long an unreachable target is waited for. `approval`: who has to
     approve an execution before it begins.
     """
@@ -81,7 +81,7 @@ class Policy(ApiModel):
     order: str = Field(default="inventory", pattern=text_patterns.ORDER)
     priority: int = Field(default=5, ge=1, le=10)
     retry: RetryPolicy | None = None
-    on_lost: Literal["ask", "retry", "bury"] = "ask"
+    on_lost: Literal["ask", "retry", "dead_letter"] = "ask"
     durable: Durability = "auto"
     exclusive: list[Name] = Field(default_factory=list, max_length=16)
     hold_offline: Pause = 0.0

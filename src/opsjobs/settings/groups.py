@@ -252,8 +252,8 @@ class ApiSettings:
         "RATE_LIMIT", whole(0, 100_000), "500",
         "Requests a second that one API process takes of one caller (429 above), four times as many at once; 0 = no limit.",
     )  # fmt: skip
-    stranger_rate_limit: int = setting(
-        "STRANGER_RATE_LIMIT", whole(0, 100_000), "50",
+    unauthenticated_rate_limit: int = setting(
+        "UNAUTHENTICATED_RATE_LIMIT", whole(0, 100_000), "50",
         "Requests a second without a good token that one API process takes from one address (of IPv6: one /64), four times as many "
         "at once, 429 above; probes are answered always. 0 = no limit.",
     )  # fmt: skip
@@ -266,8 +266,8 @@ class ApiSettings:
         "STREAMS_PER_CALLER", whole(0, 100_000), "100",
         "Event streams and downloads that one caller may have open at one API process (429 above); 0 = no limit.",
     )  # fmt: skip
-    stream_check: float = setting(
-        "STREAM_CHECK", seconds(1, 300), "15s",
+    stream_reauth_interval: float = setting(
+        "STREAM_REAUTH_INTERVAL", seconds(1, 300), "15s",
         "How long a stream goes on at most before its token and rights are judged again; who has lost them is told, and it ends.",
     )  # fmt: skip
     download_time: float = setting(

@@ -184,7 +184,7 @@ class Jobs:
     ) -> StoredJob | Answer:
         """Store a job at version 1; an Answer where this request was done before.
 
-        Raises Conflict("name_taken"), and Forbidden("name_was_used") where its name brings along what is out of bounds.
+        Raises Conflict("name_taken"), and Forbidden("name_reserved") where its name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -255,7 +255,7 @@ class Jobs:
         """Make the next version, or none where nothing is different (see `vouched_anew`).
 
         `if_match`: the versions that the caller takes this one for; None = any. `basis`: see `check_basis`. Raises NotFound,
-        Precondition(412), Conflict("name_taken"), and Forbidden("name_was_used") where a new name brings along what is out of bounds.
+        Precondition(412), Conflict("name_taken"), and Forbidden("name_reserved") where a new name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
@@ -319,7 +319,7 @@ class Jobs:
         """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change.
 
         `vetted`: by name, what the safety check has said of each. `bounds`: of who makes those that are new; raises
-        Forbidden("name_was_used") where a name brings along what is outside.
+        Forbidden("name_reserved") where a name brings along what is outside.
         """
         said = vetted or {}
         async with self._database.transaction() as connection:

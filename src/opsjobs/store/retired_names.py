@@ -17,7 +17,7 @@ async def check_name(
     connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, reuse_name: bool
 ) -> dict[str, str]:
     """Call it after the row was inserted: whoever was deleted at the same moment is then seen. What the audit log is told of it:
-    nothing for a new name, `reuse_name` where that was said. Raises Conflict("name_was_used").
+    nothing for a new name, `reuse_name` where that was said. Raises Conflict("name_reserved").
     """
     row = await (await connection.execute(_SPENT, [noun, name])).fetchone()
     if row is None:
@@ -29,7 +29,7 @@ async def check_name(
         f"{name!r} was {_OF[noun]} name until {since}, and its files, schedules and executions still refer to it. Choose another "
         "name, or set `reuse_name`, as an administrator without a scope, to inherit what it owned."
     )
-    raise Conflict("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
+    raise Conflict("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
 async def labels_of_target(connection: Connection, name: str) -> Mapping[str, str] | None:

@@ -61,7 +61,7 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
         f"The name {name!r} was another machine's, or others' jobs list it: choose another name, or ask somebody who holds "
         f"{bounds.permission} for all targets to make it."
     )
-    raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
+    raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
 # `version`: the one just written, which is the last one itself.
@@ -87,7 +87,7 @@ async def check_job_name(connection: Connection, name: str, bounds: Bounds, made
         f"The name {name!r} was a job's outside of your scope, or jobs there run it by this name: choose another name, or ask "
         f"somebody who holds {bounds.permission} for all jobs to make it."
     )
-    raise Forbidden("name_was_used", detail, errors=[FieldError("/name", detail, "name_was_used")])
+    raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
 async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: str | None) -> None:

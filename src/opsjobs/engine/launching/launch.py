@@ -240,7 +240,7 @@ class Launcher:
         try:
             return self._vault.open_parameters(execution, stored)
         except (KeyMissing, Tampered) as refused:
-            raise Conflict("secret_does_not_open", f"{refused}. Give the parameters again: execute the job.") from None
+            raise Conflict("secret_undecryptable", f"{refused}. Give the parameters again: execute the job.") from None
 
     def _policy(self, order: LaunchOrder) -> dict[str, Any]:
         policy = order.policy.model_dump(mode="json")

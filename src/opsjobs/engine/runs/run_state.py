@@ -210,5 +210,5 @@ class RunState:
     def note(self, key: str, end: ActionEnd, number: int) -> None:
         """An action has ended so, for good, with this attempt."""
         self.ends[key], self.numbers[key] = end, number
-        if end.status is RunStatus.LOST and self.course.on_lost == "bury":
+        if end.status is RunStatus.LOST and self.course.on_lost == "dead_letter":
             self.dead.add(key)

@@ -158,7 +158,7 @@ class ApiKeys(ABC):
     async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
         """A key made by somebody; a repeated request is told all but the token, which is kept nowhere.
 
-        Raises Conflict("name_taken"), and ("name_was_used") unless it takes over what the one before left.
+        Raises Conflict("name_taken"), and ("name_reserved") unless it takes over what the one before left.
         """
         token = new_token()
 

@@ -108,7 +108,7 @@ class ServiceIdentities:
     ) -> Service | Answer:
         """Register one, which may no more than `by` may now.
 
-        Raises Conflict("name_taken"), and ("name_was_used") unless `reuse_name` is set, to inherit what the deleted one owned.
+        Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set, to inherit what the deleted one owned.
         """
         values = {
             "uuid": uuid7(self._clock.now()),

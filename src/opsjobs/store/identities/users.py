@@ -107,7 +107,7 @@ class Users:
         reuse_name: bool = False,
         idem: IdempotentRequest | None = None,
     ) -> User | Answer:
-        """Store a user. Raises Conflict("name_taken"), and ("name_was_used") unless `reuse_name` is set."""
+        """Store a user. Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set."""
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,

@@ -244,7 +244,7 @@ class Vault:
         try:
             return parts_of(self._content(row))
         except (KeyMissing, Tampered) as refused:
-            raise Conflict("secret_does_not_open", f"{refused}. Give all of its secrets.") from None
+            raise Conflict("secret_undecryptable", f"{refused}. Give all of its secrets.") from None
 
     def _content(self, row: DictRow) -> bytes:
         return self._ring.open(_sealed(row), SealPlace("credentials", row["uuid"], row["version"]))
