@@ -38,7 +38,7 @@ class Hiccup(Ledger):
         self.asked: list[int] = []
         self.under_way = self.at_once = 0
 
-    async def stdout(self, *asked: Any) -> bytes:
+    async def read_stdout(self, *asked: Any) -> bytes:
         """As ever, but for the first times."""
         self.asked.append(asked[2])
         self.under_way += 1
@@ -47,7 +47,7 @@ class Hiccup(Ledger):
             await asyncio.sleep(0)
             if len(self.asked) <= self.failures:
                 raise AWAY
-            return await super().stdout(*asked)
+            return await super().read_stdout(*asked)
         finally:
             self.under_way -= 1
 
