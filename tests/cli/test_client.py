@@ -41,8 +41,8 @@ def test_a_stream_that_breaks_goes_on_where_it_broke_and_each_event_comes_once()
     assert [int(e.id) for e in events] == [*range(1, 10), 9]
     assert events[-1].event == "end"
     assert [a.headers["last-event-id"] for a in asked] == ["0", "3", "3", "6"]
-    assert told == [told[0], "connected again", told[0], "connected again"]
-    assert "the execution goes on meanwhile" in told[0]
+    assert told == [told[0], "reconnected", told[0], "reconnected"]
+    assert "The execution continues" in told[0]
 
 
 def test_a_stream_that_just_ends_is_asked_for_again_in_silence() -> None:
@@ -60,7 +60,7 @@ def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_man
     assert [e.event for e in events] == ["output", "end"]
     assert [a.headers["last-event-id"] for a in asked] == ["0", "0", "0", "1"]
     assert told[0].startswith("ada has 100 streams open here")
-    assert told[1:] == ["connected again"]
+    assert told[1:] == ["reconnected"]
 
 
 def test_a_stream_that_is_gone_for_good_is_an_error() -> None:
@@ -114,7 +114,7 @@ def test_a_service_that_does_not_run_is_told_how_to_start() -> None:
         url = desk.url
     with Client(ServiceEndpoint(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
         client.get("/status")
-    assert str(caught.value) == f"no answer from {url}: start it with `opsjobs up`."
+    assert str(caught.value) == f"no answer from {url}. Start the service with `opsjobs up`."
 
 
 def test_lists_are_read_over_their_pages() -> None:

@@ -104,7 +104,7 @@ def test_what_cannot_be_understood_is_usage(arguments: list[str], tmp_path: Path
 def test_a_run_on_nothing_is_told_how_to_name_targets(tmp_path: Path) -> None:
     done = opsjobs("run", "uptime", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "opsjobs: on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.\n"
+    assert done.stderr == "opsjobs: no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.\n"
 
 
 def test_a_wrong_duration_is_usage(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_wrong_setting_is_told_by_config_show_with_the_table(tmp_path: Path) -
     )
     assert done.returncode == 1
     assert "COMMAND_TIMEOUT is 'soon'" in done.stderr
-    assert "OPSJOBS_LEASE_SECONDS perhaps?" in done.stderr
+    assert "Did you mean OPSJOBS_LEASE_SECONDS?" in done.stderr
     assert "opsc_secret" not in done.stdout + done.stderr
     assert str(tmp_path) in done.stdout
 

@@ -68,16 +68,16 @@ def test_a_line_is_read_as_cron_reads_it(line: str, when: str, command: str) -> 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("@reboot /usr/bin/daemon", "@reboot: the start of a machine is no time"),
-        ("@fortnightly x", "there is no '@fortnightly'"),
+        ("@reboot /usr/bin/daemon", "@reboot is not supported"),
+        ("@fortnightly x", "'@fortnightly' is not a crontab nickname"),
         ("@600 x", "--every"),
         ("60 * * * * x", "minute"),
         ("*/0 * * * * x", "minute"),
         ("0 0 30 2 * x", "never due"),
-        ("0 0 * * H x", "no day of the week of a crontab"),
-        ("0 0 L * * x", "no day of the month of a crontab"),
-        ("? 0 * * * x", "no minute of a crontab"),
-        ("0 0 * * foo x", "no day of the week of a crontab"),
+        ("0 0 * * H x", "not valid as day of the week"),
+        ("0 0 L * * x", "not valid as day of the month"),
+        ("? 0 * * * x", "not valid as minute"),
+        ("0 0 * * foo x", "not valid as day of the week"),
         ("0 0 * * *", "neither NAME=VALUE nor five fields and a command"),
         ("0 0 * * * ", "it has no command"),
         ("0 0 * * * %only stdin", "it has no command"),
@@ -86,10 +86,10 @@ def test_a_line_is_read_as_cron_reads_it(line: str, when: str, command: str) -> 
         ("0 0 * * * x\0y", "NUL"),
         ("A-B=c", "cannot be the name of a variable"),
         ("OPSJOBS_RUN=1", "opsjobs itself"),
-        ("SHELL=bash", "no absolute path"),
-        ("RANDOM_DELAY=soon", "no number of minutes"),
-        ("X=${target.name}", "would replace"),
-        ("7 5 cron.weekly run-parts /etc/cron.weekly x", "no day of the month of a crontab"),
+        ("SHELL=bash", "not an absolute path"),
+        ("RANDOM_DELAY=soon", "not a number of minutes"),
+        ("X=${target.name}", "would expand"),
+        ("7 5 cron.weekly run-parts /etc/cron.weekly x", "not valid as day of the month"),
     ],
 )
 def test_what_cannot_be_read_is_left_with_its_line_and_the_reason(line: str, reason: str) -> None:
@@ -283,10 +283,10 @@ def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
     words = (file, "-t", "web-1", "-z", "Europe/Berlin", "--user", "deploy")
     imported(monkeypatch, service, *words, "--disabled")
     assert [schedule["enabled"] for schedule in service.schedules.values()] == [False, False]
-    assert "2 lines changed something, 0 stay as they are, 1 left out" in capsys.readouterr().err
+    assert "2 lines changed something, 0 unchanged, 1 skipped" in capsys.readouterr().err
     again = imported(monkeypatch, service, *words)
     assert [asked.path for asked in again if asked.method in ("POST", "PUT")] == ["/jobs/apply"]
-    assert "0 lines changed something, 2 stay as they are" in capsys.readouterr().err
+    assert "0 lines changed something, 2 unchanged" in capsys.readouterr().err
     Path(file).write_text(Path(file).read_text().replace("30 2", "45 2"))
     changed = imported(monkeypatch, service, *words)
     (put,) = [asked for asked in changed if asked.method == "PUT"]
@@ -295,7 +295,7 @@ def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
     imported(monkeypatch, service, file, "-t", "web-1", "-z", "Europe/Berlin", "--user", "ada")
     assert "earlier import" not in capsys.readouterr().err
     imported(monkeypatch, service, *words)
-    assert capsys.readouterr().err.count("is of an earlier import") == 2
+    assert capsys.readouterr().err.count("was imported earlier") == 2
 
 
 def test_what_was_changed_of_a_schedule_by_hand_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(line: str
     found = crontab(line)
     assert [entry.when for entry in found.entries] == [when]
     assert [left.target for left in found.left] == [False] * sum(a != b for a, b in zip(when.split(), line.split(), strict=False))
-    assert all("only the first value counts, as in cron" in left.reason for left in found.left)
+    assert all("as in cron, only the first value counts" in left.reason for left in found.left)
 
 
 def test_the_first_monday_of_a_month_is_carried_over() -> None:
@@ -367,9 +367,9 @@ def test_the_first_monday_of_a_month_is_carried_over() -> None:
     ("words", "told"),
     [
         (["/nowhere", "-t", "x"], "/nowhere cannot be read"),
-        (["/dev/null"], "on which targets?"),
-        (["/dev/null", "-t", "x", "--user", "a", "--system"], "do not go together"),
-        (["/dev/null", "-t", "x", "-z", "GMT+5"], "no time zone"),
+        (["/dev/null"], "no targets are given"),
+        (["/dev/null", "-t", "x", "--user", "a", "--system"], "exclude each other"),
+        (["/dev/null", "-t", "x", "-z", "GMT+5"], "not a time zone"),
         (["/dev/null", "-t", "x", "--timeout", "soon"], "not a duration"),
     ],
 )
@@ -388,8 +388,8 @@ def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
     imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
     assert [schedule["timezone"] for schedule in service.schedules.values()] == ["Asia/Tokyo"]
     told = capsys.readouterr().err
-    assert "line 1: left out: it must have at most 65536 characters" in told
-    assert "line 3: left out: 'Europe/Berln' is no time zone" in told
+    assert "line 1: skipped: it must have at most 65536 characters" in told
+    assert "line 3: skipped: 'Europe/Berln' is no time zone" in told
 
 
 def test_a_system_crontab_that_is_not_called_one_is_noticed(
@@ -398,4 +398,4 @@ def test_a_system_crontab_that_is_not_called_one_is_noticed(
     file = tmp_path / "t"
     file.write_text("0 0 * * * root x\n")
     imported(monkeypatch, Service(), str(file), "-t", "web-1", "-z", "UTC")
-    assert "is it a system crontab (--system)?" in capsys.readouterr().err
+    assert "If it is a system crontab, use --system" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_a_revive_goes_on_until_nothing_is_left(monkeypatch: pytest.MonkeyPatch,
     assert len({asked.headers["idempotency-key"] for asked in desk.asked}) == 2
     told = capsys.readouterr()
     assert told.out == "8\n9\n"
-    assert "execution 8 of nightly takes up 2 targets of execution 7" in told.err
+    assert "execution 8 of nightly retries 2 targets of execution 7" in told.err
 
 
 def test_letters_are_discarded_by_id(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_a_file_comes_back_as_it_was_and_overwrites_nothing(folder: Path, tmp_pa
     source = opsjobs(folder, "files", "upload", str(path), "--name", "b.bin")[1].decode().strip()
     assert opsjobs(folder, "files", "download", source, "--to", "-")[1] == data
     code, _, err = opsjobs(folder, "files", "download", source, "--to", str(path))
-    assert (code, "is there already" in err) == (6, True)
+    assert (code, "exists already" in err) == (6, True)
     assert opsjobs(folder, "files", "download", source, "--to", str(tmp_path / "c.bin"))[0] == 0
     assert (tmp_path / "c.bin").read_bytes() == data
     assert "b.bin" in opsjobs(folder, "files", "list")[1].decode()

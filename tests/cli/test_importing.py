@@ -127,8 +127,8 @@ def test_what_changed_and_what_shares_an_address_is_shown(
     [
         ("hosts.ini", "$ANSIBLE_VAULT;1.1;AES256\n6134623464\n", "--list --ask-vault-pass | opsjobs targets import -"),
         ("hosts", "\n$ANSIBLE_VAULT;1.2;AES256;prod\n6134623464\n", "it is encrypted with ansible-vault"),
-        ("hosts.toml", "[web.hosts]\nweb-1 = {}\n", "it is TOML, which is not read"),
-        ("hosts.py", "#!/usr/bin/env python3\nprint('{}')\n", "it is a program, which is not run"),
+        ("hosts.toml", "[web.hosts]\nweb-1 = {}\n", "TOML is not supported"),
+        ("hosts.py", "#!/usr/bin/env python3\nprint('{}')\n", "it is a program, which is not executed"),
     ],
 )
 def test_what_only_ansible_reads_is_refused_with_the_command_that_reads_it(
@@ -148,7 +148,7 @@ def test_a_file_without_hosts_says_so(
     file = tmp_path / "hosts.ini"
     file.write_text("# nothing\n")
     imported(monkeypatch, str(file))
-    assert "no hosts were found: if the file has some, say what it is with --from" in capsys.readouterr().err
+    assert "no hosts found. If the file has some, set its format with --from." in capsys.readouterr().err
 
 
 def test_keys_are_stored_once_and_used(
@@ -164,7 +164,7 @@ def test_keys_are_stored_once_and_used(
     assert logins == ["deploy@key", "deploy@key", "ada@taken", None, None]
     told = capsys.readouterr().err
     assert "gone of ada cannot be read" in told
-    assert "without a credential, of ada" in told
+    assert "no credential for the login users ada" in told
 
 
 def test_what_is_refused_or_left_out_is_told_and_a_refusal_is_1(
@@ -175,8 +175,8 @@ def test_what_is_refused_or_left_out_is_told_and_a_refusal_is_1(
     imported(monkeypatch, str(file), "-c", "fleet", code=1)
     told = capsys.readouterr()
     assert "refused" in told.out
-    assert "left out: line 4: web-3: 'http' is no port" in told.err
-    assert "1 created, 1 refused; 1 host left out" in told.err
+    assert "skipped: line 4: web-3: 'http' is not a port" in told.err
+    assert "1 created, 1 refused; 1 host skipped" in told.err
 
 
 def test_many_hosts_are_few_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

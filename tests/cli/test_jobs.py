@@ -46,7 +46,7 @@ def test_apply_sends_the_files_jobs_and_plan_changes_nothing(tmp_path: Path, mon
         done = told(desk, monkeypatch, "jobs", "plan", "-f", str(file))
         assert (done.exit_code, desk.asked[0].query) == (0, {"dry_run": ["true"]})
         assert "/policy" in done.stdout
-        assert "1 job would change, 1 stay as they are" in done.output
+        assert "1 job would change, 1 unchanged" in done.output
         assert told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
         assert desk.asked[1].query == {}
         assert desk.asked[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}

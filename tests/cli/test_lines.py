@@ -88,4 +88,4 @@ def test_a_line_that_never_ends_is_not_held_for_ever() -> None:
 def test_dropped_output_is_told_on_stderr() -> None:
     paper, lines = several()
     lines.output({**out(1, ""), "data": None, "dropped": 123})
-    assert paper.stderr == "web-1 | … 123 bytes of stdout are not kept (output_limit)\n".encode()
+    assert paper.stderr == "web-1 | … 123 bytes of stdout were dropped (output_limit)\n".encode()

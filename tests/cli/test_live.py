@@ -126,7 +126,7 @@ def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(comma
     code, _, err, asked = opsjobs(waves(ends=False, holds=ASKED), *command, "--wait-limit", "0s")
     assert code == 7
     assert "waiting for approval 36: its job asks for an approval. See: opsjobs approvals show 36." in err
-    assert "left: execution 7 waits for a person. Watch it with: opsjobs executions follow 7" in err
+    assert "execution 7 still waits for a person's decision. Follow it with: opsjobs executions follow 7" in err
     assert not [a for a in asked if a.path.endswith("/cancel")]
 
 

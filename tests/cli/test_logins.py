@@ -75,7 +75,7 @@ async def test_who_logs_in_speaks_as_himself_until_he_logs_out(
         assert err == "opsjobs: The name or the password is wrong, or the user is disabled.\n"
         assert not terminal.file.exists()
         code, out, err = await terminal.run("login", "ben", stdin=f"{PASSWORD}\n")
-        assert (code, out, err) == (0, "", f"you are logged in at {terminal.url} as ben\n")
+        assert (code, out, err) == (0, "", f"logged in at {terminal.url} as ben\n")
         assert stat.S_IMODE(terminal.file.stat().st_mode) == 0o600
         assert stat.S_IMODE(terminal.file.parent.stat().st_mode) == 0o700
         first = terminal.kept()
@@ -114,7 +114,7 @@ async def test_a_login_that_was_ended_there_is_told_and_forgotten(
         code, _, err = await terminal.run("jobs", "list")
         assert code == 5
         assert "The login at" in err
-        assert "`opsjobs login NAME`" in err
+        assert "opsjobs login NAME" in err
         assert json.loads(terminal.file.read_text()) == {}
         terminal.file.write_text("{")
         assert "remove it, and `opsjobs login` again" in (await terminal.run("jobs", "list"))[2]
@@ -140,7 +140,7 @@ async def test_users_are_shown_changed_and_removed(
         terminal.token(None)
         assert (await terminal.run("users", "passwd", stdin=f"another good phrase\n{PASSWORD}\n"))[
             2
-        ] == "your password is changed: log in again\n"
+        ] == "your password is changed. Log in again\n"
         assert (await terminal.run("login", "ben", stdin=f"{PASSWORD}\n"))[0] == 0
         terminal.token(desk.token)
         assert (await terminal.run("users", "enable", "ben"))[0] == 0
@@ -159,7 +159,7 @@ async def test_tokens_are_made_narrow_listed_and_revoked(
         assert code == 0
         assert out.startswith("opsc_")
         assert "(jobs:read audit:read@env=dev)" in err
-        assert (await terminal.run("tokens", "create", "bot-2"))[2].startswith("this is the token of bot-2 (operator)")
+        assert (await terminal.run("tokens", "create", "bot-2"))[2].startswith("token bot-2 is created (operator)")
         listed = (await terminal.run("tokens", "list", "-o", "wide"))[1]
         assert "jobs:read audit:read@env=dev" in " ".join(listed.split())
         assert out.strip() not in listed
@@ -170,6 +170,6 @@ async def test_tokens_are_made_narrow_listed_and_revoked(
             ["--scope", "a!=b"],
         ):
             assert (await terminal.run("tokens", "create", "bot-3", *wrong))[0] == 2
-        assert (await terminal.run("tokens", "revoke", "bot"))[2] == "the token of bot is revoked\n"
+        assert (await terminal.run("tokens", "revoke", "bot"))[2] == "token bot is revoked\n"
         assert (await desk.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})).status_code == 401
         assert os.environ["OPSJOBS_TOKEN"] not in listed

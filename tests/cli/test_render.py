@@ -129,7 +129,7 @@ def test_what_is_empty_is_left_out_before_what_says_why(
     columns = [Column(name, lambda i, name=name: i[name]) for name in run]  # type: ignore[misc]
     show_list([run], [*columns, Column("message", lambda _: None)], Form.TABLE)
     told = capsys.readouterr()
-    assert "not shown, for this terminal is too narrow: cancel proof, message" in told.err
+    assert "columns not shown, the terminal is too narrow: cancel proof, message" in told.err
     assert "WAITS FOR" in told.out
 
 

@@ -227,7 +227,7 @@ def test_ctrl_c_asks_for_a_cancel_and_stays_to_the_end() -> None:
         _, err = process.communicate(timeout=90)
     assert service.cancelled.is_set()
     assert process.returncode == 130
-    assert "cancelling execution 7; Ctrl-C again leaves" in err.decode()
+    assert "cancelling execution 7; Ctrl-C again exits" in err.decode()
     assert "execution 7 cancelled" in err.decode()
 
 
@@ -253,7 +253,7 @@ def test_a_second_ctrl_c_leaves() -> None:
         _, err = process.communicate(timeout=90)
         release.set()
     assert process.returncode == 130
-    assert "left before the end: execution 7 is being cancelled" in err.decode()
+    assert "interrupted: execution 7 is being cancelled" in err.decode()
 
 
 def test_ctrl_c_while_following_cancels_nothing() -> None:

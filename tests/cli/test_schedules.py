@@ -290,7 +290,7 @@ def test_a_list_that_was_asked_to_be_short_says_nothing_of_more(
         assert run(["schedules", "list", "--limit", "100"]) == 0
         assert capsys.readouterr().err == ""
         assert run(["schedules", "list"]) == 0
-        assert "there are more: --limit 200" in capsys.readouterr().err
+        assert "there are more items: use --limit 200" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", [{"verdict": "needs_approval"}, {"policy": {"approval": {"approvals": 1}}}])

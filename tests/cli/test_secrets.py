@@ -130,8 +130,8 @@ def test_a_login_needs_a_user_name(said: Callable[..., list[Asked]], capsys: pyt
     assert not said(created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2)
     assert not said(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
     told = capsys.readouterr().err
-    assert "--username: a login needs it" in told
-    assert "goes with --type secret" in told
+    assert "--username is missing: a login needs it" in told
+    assert "only valid with --type secret" in told
 
 
 def test_a_secret_of_jobs_is_asked_for_without_echo() -> None:
@@ -186,7 +186,7 @@ def test_keys_rotate_goes_on_until_it_is_done_and_says_what_may_go(
     asked = said(lambda _: Answer(200, answers.pop(0)), "keys", "rotate")
     assert [(a.method, a.path) for a in asked] == [("POST", "/keys/rotate")] * 2
     told = capsys.readouterr().err
-    assert "700 rows encrypted anew, 302 left" in told
+    assert "700 rows re-encrypted, 302 left" in told
     assert "opsjobs keys drop 0ld0ld00" in told
 
 
@@ -194,7 +194,7 @@ def test_keys_rotate_tells_of_rows_that_do_not_open(said: Callable[..., list[Ask
     row = {"kind": "credentials", "id": 7, "reason": "it was changed outside opsjobs"}
     answer = {"rewrapped": 0, "left": 1, "done": True, "broken": [row], "keys": [NEW, {**OLD, "removable": False}]}
     said(lambda _: Answer(200, answer), "keys", "rotate", code=1)
-    assert "credentials 7 does not open" in capsys.readouterr().err
+    assert "credentials 7 cannot be decrypted" in capsys.readouterr().err
 
 
 def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(

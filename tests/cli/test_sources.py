@@ -83,7 +83,7 @@ def test_a_try_says_each_step_and_prints_the_public_key(
     assert (asked.method, asked.path) == ("POST", "/credentials/7/test")
     shown = capsys.readouterr()
     assert (code, shown.out) == ((0, f"{KEY}\n") if ok else (1, ""))
-    assert ("fetch: good" if ok else "fetch: it is sealed") in shown.err
+    assert ("fetch: ok" if ok else "fetch: it is sealed") in shown.err
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def test_set_warns_of_a_twin_and_of_a_zone_without_workers(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["web-1"], "nothing is to be changed"),
-        (["--port", "22"], "no targets are named"),
-        (["web-1", "web-2", "--host", "10.0.0.9"], "--host is of one target"),
+        (["web-1"], "nothing to change"),
+        (["--port", "22"], "no targets are given"),
+        (["web-1", "web-2", "--host", "10.0.0.9"], "--host: only valid for one target"),
         (["web-1", "-c", "key", "--no-credential"], "exclude each other"),
     ],
 )
@@ -217,7 +217,7 @@ def test_keys_that_are_trusted_are_replaced_only_with_a_word_of_its_own(
 ) -> None:
     fleet = Fleet(target(1, host_keys=[OLD]))
     assert patches(called(monkeypatch, fleet, "trust", "web-1", "--yes", code=2)) == []
-    assert "it has other keys than the trusted ones" in capsys.readouterr().err
+    assert "its keys differ from the trusted ones" in capsys.readouterr().err
     ((_, body),) = patches(called(monkeypatch, deepcopy(fleet), "trust", "web-1", "--yes", "--replace"))
     assert body == {"host_keys": [NEW], "host_key_policy": "pinned", "version": 1}
 

@@ -18,43 +18,41 @@ class _All(Commands):
     """All that there is."""
 
     entries: ClassVar[dict[str, LazyCommand]] = {
-        "demo": LazyCommand("server_commands", "demo", "Show it all, without any set-up, in under 15 s."),
+        "demo": LazyCommand("server_commands", "demo", "Demonstrate opsjobs without any set-up, in under 15 s."),
         "up": LazyCommand("server_commands", "up", "Run everything on this machine."),
         "run": LazyCommand("run", "run", "Run a command or a script on targets, live.", bare=True),
-        "login": LazyCommand("login", "login", "Log in, so that commands speak as you.", bare=True),
-        "logout": LazyCommand("login", "logout", "Log out: the login ends there, and is forgotten here."),
-        "status": LazyCommand("status", "status", "Show how the service is: parts, workers, queues."),
+        "login": LazyCommand("login", "login", "Log in; later commands run as this user.", bare=True),
+        "logout": LazyCommand("login", "logout", "Log out: end the login at the service and delete it here."),
+        "status": LazyCommand("status", "status", "Show the state of the service: components, workers, queues."),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
         "worker": LazyCommand("server_commands", "worker", "Run jobs on targets."),
         "scheduler": LazyCommand(
             "server_commands",
             "scheduler",
-            "Rescue what a lost bell or a dead worker left behind, and tell the world what happened.",
+            "Run the scheduler: fire due schedules, recover orphaned runs, publish events.",
         ),
-        "jobs": LazyCommand("jobs", "app", "Jobs: list, show, run, check, export and apply them."),
-        "executions": LazyCommand("executions", "app", "Executions: what ran, what runs, what it said."),
-        "schedules": LazyCommand(
-            "schedules", "app", "Schedules: when jobs are launched by themselves, and what became of each moment."
-        ),
-        "import": LazyCommand("importing_crontab", "app", "Import what other programs run."),
-        "calendars": LazyCommand("calendars", "app", "Calendars: when schedules that name them do not fire."),
+        "jobs": LazyCommand("jobs", "app", "Jobs: list, show, run, validate, export and apply them."),
+        "executions": LazyCommand("executions", "app", "Executions: list, show, follow, cancel and retry them."),
+        "schedules": LazyCommand("schedules", "app", "Schedules: launch jobs at set times, and list past firings."),
+        "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
+        "calendars": LazyCommand("calendars", "app", "Calendars: times at which schedules do not fire."),
         "dead-letters": LazyCommand(
-            "dead_letters", "app", "Runs that ended lost or dead, until somebody revives or discards them."
+            "dead_letters", "app", "Dead letters: runs that ended lost or dead, to be revived or discarded."
         ),
-        "approvals": LazyCommand("approvals", "app", "Approvals: what executions wait for, until somebody decides."),
-        "safety": LazyCommand("safety", "app", "Safety: what the check says of a text, and by which rules."),
+        "approvals": LazyCommand("approvals", "app", "Approvals: list, show, approve and reject them."),
+        "safety": LazyCommand("safety", "app", "Safety: check a command or a script, and list the rules."),
         "targets": LazyCommand("targets", "app", "Targets: the machines, and their host keys."),
-        "files": LazyCommand("files", "app", "Files: what transfers bring to targets."),
-        "groups": LazyCommand("groups", "app", "Groups: targets under one name."),
-        "circuits": LazyCommand("circuits", "app", "Circuits: which logins are not tried now, and why."),
-        "credentials": LazyCommand("credentials", "app", "Credentials: logins, whose secrets never come back out."),
-        "keys": LazyCommand("keys", "app", "Encryption keys: list, make, rotate and drop the keys of ENCRYPTION_KEYS."),
-        "tokens": LazyCommand("tokens", "app", "Tokens: make API keys for people and programs."),
-        "users": LazyCommand("users", "app", "Users: people who can log in, and what they may."),
-        "services": LazyCommand("services", "app", "Services: other programs that sign their own tokens, and what they may."),
-        "audit": LazyCommand("audit", "app", "The audit log: who did what to what, and whether the record of it is whole."),
-        "config": LazyCommand("status", "config", "Settings: what they are and where they come from."),
-        "db": LazyCommand("server_commands", "db", "The database's schema: upgrade it, check it."),
+        "files": LazyCommand("files", "app", "Files: upload and download the sources of file transfers."),
+        "groups": LazyCommand("groups", "app", "Groups: named sets of targets."),
+        "circuits": LazyCommand("circuits", "app", "Circuits: logins that are paused after repeated failures."),
+        "credentials": LazyCommand("credentials", "app", "Credentials: logins and secrets of jobs; secrets are write-only."),
+        "keys": LazyCommand("keys", "app", "Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS."),
+        "tokens": LazyCommand("tokens", "app", "Tokens: create, list and revoke API keys."),
+        "users": LazyCommand("users", "app", "Users: people who can log in, and their roles."),
+        "services": LazyCommand("services", "app", "Services: programs that sign their own tokens, and their roles."),
+        "audit": LazyCommand("audit", "app", "The audit log: list, verify and export it."),
+        "config": LazyCommand("status", "config", "Settings: show their values and origins, and check them."),
+        "db": LazyCommand("server_commands", "db", "The database schema: upgrade and check it."),
     }
 
 
@@ -80,12 +78,15 @@ def root(
 ) -> None:
     """Run jobs on many machines, agentless, over SSH.
 
-    Try it: `opsjobs demo`. Stay: `opsjobs up --lab 12`, and in another terminal `opsjobs run 'hostname' -l lab=true`.
+    Try it: `opsjobs demo`. Stay: `opsjobs up --lab 12`, and in another terminal `opsjobs run
+    'hostname' -l lab=true`.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; the exit code (exits.py). Errors that are ours are told on stderr; a bug is a traceback."""
+    """Do what the arguments say; the exit code (exits.py). Errors that are ours are told on stderr;
+    a bug is a traceback.
+    """
     try:
         app(args=list(arguments), prog_name="opsjobs")
     except SystemExit as left:

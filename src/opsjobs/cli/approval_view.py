@@ -1,4 +1,6 @@
-"""What an approver reads of an action: all of its fields that are not their defaults, scripts decoded."""
+"""What an approver reads of an action: all of its fields that are not their defaults, scripts
+decoded.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def action_lines(action: Mapping[str, Any]) -> list[str]:
-    """Return the lines of one action: its key and what it starts, then each field that is not its default."""
+    """Return the lines of one action: its key and what it starts, then each field that is not its
+    default.
+    """
     kind = str(action.get("type") or ("script" if "script" in action or "script_base64" in action else "command"))
     what = action.get("command") or action.get("job")
     head = f"{action['key']}: {what if kind == 'command' else f'{kind} {what}' if what else kind}"
@@ -76,7 +80,7 @@ def _decoded(text: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return f"{len(data)} bytes that are not text, SHA-256 {hashlib.sha256(data).hexdigest()}: read them with -o json"
+        return f"{len(data)} bytes of binary data, SHA-256 {hashlib.sha256(data).hexdigest()}: read them with -o json"
 
 
 @cache

@@ -12,13 +12,13 @@ from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
 from opsjobs.model.approval import ApprovalStatus
 
-app = typer.Typer(help="Approvals: what executions wait for, until somebody decides.", no_args_is_help=True)
+app = typer.Typer(help="Approvals: list, show, approve and reject them.", no_args_is_help=True)
 
 Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="Id or uuid.")]
 
 Hash = Annotated[
     str | None,
-    typer.Option("--hash", metavar="HASH", help="Of what was seen (see show): where it is about something else by now, refused."),
+    typer.Option("--hash", metavar="HASH", help="The hash that `show` printed; refused if the request has changed since then."),
 ]
 
 NAMES_SHOWN = 20
@@ -27,10 +27,10 @@ COLUMNS = (
     Column("execution", lambda a: a["execution_id"]),
     Column("for", lambda a: a["action"] or "the launch"),
     Column("status", lambda a: a["status"]),
-    Column("asked", lambda a: ago(a.get("asked_at"))),
+    Column("requested", lambda a: ago(a.get("asked_at"))),
     Column("expires", lambda a: a.get("expires_at")),
-    Column("asked by", lambda a: a.get("requested_by")),
-    Column("by", lambda a: a.get("decided_by")),
+    Column("requested by", lambda a: a.get("requested_by")),
+    Column("decided by", lambda a: a.get("decided_by")),
     Column("reason", lambda a: a.get("reason"), wide=True),
     Column("message", lambda a: a.get("message")),
 )
@@ -43,7 +43,7 @@ def list_approvals(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
-    """List approvals, the newest first; `--status pending` are those that wait for somebody."""
+    """List approvals, newest first. `--status pending` lists those that need a decision."""
     with connect() as client:
         found, more = client.items("/approvals", limit=limit, status=status, execution_id=execution)
     show_list(found, COLUMNS, output, name="id")
@@ -52,7 +52,7 @@ def list_approvals(
 
 @app.command()
 def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
-    """Show an approval: what would run where, its hash, and who has said what to it."""
+    """Show an approval: what would run where, its hash, and its decisions."""
     with connect() as client:
         found = client.get(path_of("approval", approval))
     if output is not Form.TABLE:
@@ -62,17 +62,17 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
     lines = [
         f"approval {found['id']} of execution {found['execution_id']}: {found['status']}",
         f"job       {would['job_name']}",
-        f"asked by  {found['requested_by']}: {found['message']}",
-        *(f"written   {author['wrote']}: {author['name']}" for author in would.get("authors") or ()),
+        f"requester {found['requested_by']}: {found['message']}",
+        *(f"author    {author['wrote']}: {author['name']}" for author in would.get("authors") or ()),
         f"approvers {found['approvers']}{_who(found)}, until {found['expires_at'] or 'its execution ends'}",
-        f"safety    {would['verdict'] or 'not judged'}",
+        f"safety    {would['verdict'] or 'not checked'}",
         *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),
-        f"on        {counted(would['total_targets'], 'target')}: {_names(would)}",
-        *(f"with      {name} = {value}" for name, value in would["parameters"].items()),
-        *(f"does      {line}" for action in would["actions"] for line in action_lines(action)),
+        f"targets   {counted(would['total_targets'], 'target')}: {_names(would)}",
+        *(f"parameter {name} = {value}" for name, value in would["parameters"].items()),
+        *(f"action    {line}" for action in would["actions"] for line in action_lines(action)),
         *(f"policy    {line}" for line in policy_lines(would["policy"])),
         f"hash      {found['hash']}",
-        *(f"said      {_said(decision)}" for decision in found["decisions"]),
+        *(f"decision  {_decision(decision)}" for decision in found["decisions"]),
     ]
     print("\n".join(plain(line) for line in lines))
 
@@ -84,13 +84,13 @@ def approve(
     seen: Hash = None,
     override_safety: options.OverrideSafety = None,
 ) -> None:
-    """Approve: with the last of the approvers that it takes, what waits for it goes on."""
+    """Approve. The execution continues once the required number of people have approved."""
     _decide(approval, "approve", {**options.because(reason, override_safety), **({"hash": seen} if seen else {})})
 
 
 @app.command()
 def reject(approval: Approval, reason: options.Reason = None, seen: Hash = None) -> None:
-    """Reject: the targets that wait end cancelled, an execution that has not begun ends rejected."""
+    """Reject. Waiting targets end cancelled; an execution that has not started ends rejected."""
     _decide(approval, "reject", {**options.because(reason, None), **({"hash": seen} if seen else {})})
 
 
@@ -113,7 +113,7 @@ def _names(would: Json) -> str:
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _said(decision: Json) -> str:
+def _decision(decision: Json) -> str:
     verb = "approved" if decision["approve"] else "rejected"
     how = ", by override" if decision.get("overridden") else ""
     return f"{decision['by']} {verb}{how}{': ' + decision['reason'] if decision.get('reason') else ''}"

@@ -1,4 +1,6 @@
-"""What an execution brought from its targets, listed or put into a local folder: below it, whatever the targets call their files."""
+"""What an execution brought from its targets, listed or put into a local folder: below it, whatever
+the targets call their files.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,14 @@ COLUMNS = (
 
 def artifacts(
     execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Put them there: FOLDER/TARGET/path.")] = None,
-    target: Annotated[list[str] | None, typer.Option("-t", "--target", help="Only of this target. May be repeated.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Save the files as FOLDER/TARGET/path.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("-t", "--target", help="Only files of this target. May be repeated.")
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """List the files that downloads brought, or put them into a folder."""
+    """List the files that an execution downloaded, or save them to a folder."""
     with connect() as client:
         path = f"{path_of('execution', execution)}/artifacts"
         found, more = client.items(path, limit=0 if to else limit, target_name=target)
@@ -56,7 +60,9 @@ def _fetch(client: Client, folder: Path, artifact: Json) -> None:
 
 
 def local_parts(target: str, path: str) -> list[str]:
-    """Where a file of a target goes below the folder: its own path, without what could lead out of it."""
+    """Where a file of a target goes below the folder: its own path, without what could lead out of
+    it.
+    """
     return [_fit(target), *(_fit(part) for part in path.split("/") if part not in ("", "."))]
 
 
@@ -66,7 +72,9 @@ def _fit(name: str) -> str:
 
 
 def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> None:
-    """Write a file below the folder; a link on the way, or in its place, is not followed. Raises OSError."""
+    """Write a file below the folder; a link on the way, or in its place, is not followed. Raises
+    OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,4 +1,6 @@
-"""`opsjobs audit`: who did what, whether the record of it is whole, and a copy of it that proves itself."""
+"""`opsjobs audit`: who did what, whether the record of it is whole, and a copy of it that proves
+itself.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from opsjobs.model.audit_signing import SigningKeys
 from opsjobs.model.secret import Secret
 from opsjobs.model.units import parse_duration
 
-app = typer.Typer(help="The audit log: who did what to what, and whether the record of it is whole.", no_args_is_help=True)
+app = typer.Typer(help="The audit log: list, verify and export it.", no_args_is_help=True)
 
 
 def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str | None:
@@ -48,24 +50,28 @@ COLUMNS = (
     Column("after", lambda r: _short(r["after"]), wide=True),
 )
 _HEAD = re.compile(r"(?:\d+:)?([0-9a-f]{64})")
-Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only since then: 2026-11-27T09:00:00Z, or 24h ago as 24h.")]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only before then, spelt likewise.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Only entries since this time (2026-11-27T09:00:00Z) or this long ago (24h).")
+]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only entries before this time, or before this long ago.")]
 
 
 @app.command("list")
 def list_rows(
     *,
-    actor: Annotated[list[str] | None, typer.Option(help="Only by this one. May be repeated.")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="Only this, such as job.updated. May be repeated.")] = None,
-    thing: Annotated[str | None, typer.Option(metavar="NOUN[/ID]", help="Only on things of this kind, or on this one.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only on things of this name.")] = None,
-    request: Annotated[str | None, typer.Option(help="Only what this request_id did.")] = None,
+    actor: Annotated[list[str] | None, typer.Option(help="Only entries of this actor. May be repeated.")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Only this action, such as job.updated. May be repeated.")] = None,
+    thing: Annotated[
+        str | None, typer.Option(metavar="NOUN[/ID]", help="Only entries about this kind of thing, or about this one.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Only entries about things with this name.")] = None,
+    request: Annotated[str | None, typer.Option(help="Only entries with this request_id.")] = None,
     since: Since = None,
     until: Until = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
-    """List what was done, the newest first."""
+    """List audit log entries, newest first."""
     noun, _, ref = (thing or "").partition("/")
     query = {
         "actor": actor,
@@ -86,18 +92,21 @@ def list_rows(
 @app.command()
 def verify(
     head: Annotated[
-        str | None, typer.Option(help="A head that was noted before, SEAL:HASH: the chain must go through it.")
+        str | None, typer.Option(help="A head that was recorded earlier, SEAL:HASH; the chain must contain it.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="Check this export instead of the service; needs nothing else.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Verify this export offline, without the service.")] = None,
     keys: Annotated[
         Path | None,
-        typer.Option(help="With --file: a file with ENCRYPTION_KEYS, one a line; the rows' signatures are checked, too."),
+        typer.Option(help="With --file: a file with ENCRYPTION_KEYS, one per line, to check the signatures too."),
     ] = None,
 ) -> None:
-    """Check that no row is changed, missing or moved; exit code 1 where one is. Prints the head, to be noted elsewhere."""
+    """Verify that no row was changed, removed or moved. Exit code 1 if one was.
+
+    Prints the head of the chain; record it outside of the database.
+    """
     noted = _noted(head)
     if keys is not None and file is None:
-        raise CommandFailed("--keys goes with --file: the service has its own keys.", ExitCode.USAGE)
+        raise CommandFailed("--keys: only valid with --file; the service uses its own keys.", ExitCode.USAGE)
     if file is not None:
         with _opened(file) as lines:
             found, broken = _walk_file(file, lines, noted, _signing(keys))
@@ -105,36 +114,37 @@ def verify(
         with connect() as client:
             found, broken = _walk_service(client, noted)
     if broken is not None:
-        what = "cannot be proven" if broken.kind == "key" else "is not whole"
+        what = "cannot be verified" if broken.kind == "key" else "is not intact"
         raise CommandFailed(f"the audit log {what}. {broken.detail}")
     print(found)
 
 
 @app.command()
 def export(
-    after: Annotated[int, typer.Option(min=0, help="Only what follows on this number (`seal`).")] = 0,
+    after: Annotated[int, typer.Option(min=0, help="Only rows after this number (`seal`).")] = 0,
 ) -> None:
-    """Copy the sealed rows to stdout, one JSON object a line, oldest first, with their hashes."""
+    """Write the sealed rows to stdout, one JSON object per line, oldest first, with their hashes."""
     rows = 0
     with connect() as client:
         while page := b"".join(client.raw("/audit/export", after=after)).decode():
             sys.stdout.write(page)
             lines = page.rstrip("\n").split("\n")
             after, rows = int(json.loads(lines[-1])["seal"]), rows + len(lines)
-    tell(f"{counted(rows, 'row')}, to number {after}")
+    tell(f"{counted(rows, 'row')} exported, up to number {after}")
 
 
 @app.command()
 def anchor(
-    reason: Annotated[str, typer.Option(help="Why; it is on record.")],
+    reason: Annotated[str, typer.Option(help="The reason; it is stored in the audit log.")],
 ) -> None:
-    """Begin the chain anew behind all rows, where it is broken for good or a key is lost.
+    """Restart the hash chain after the last row, if it is broken for good or a key is lost.
 
-    First find out how that came, and `audit verify` says what is wrong. The rows before stay, and are proven by nothing from then on.
+    Find the cause first: `audit verify` shows what is wrong. The rows before it stay, but can no
+    longer be verified.
     """
     with connect() as client:
         base = client.post("/audit/anchor", {"reason": reason})["base"]
-    tell(f"the chain begins behind {base} now; restart processes that say that they have seen a later end")
+    tell(f"the chain now starts after {base}; restart processes that report having seen a later head")
 
 
 def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBreak | None]:
@@ -147,9 +157,9 @@ def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBr
         if after is None:
             break
     if found["unsealed"]:
-        tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: does the scheduler or a worker run?")
+        tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running")
     begun = found["base"].partition(":")[0]
-    tell(f"{counted(checked, 'row')} checked{f', behind number {begun}' if begun != '0' else ''}")
+    tell(f"{counted(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}")
     _tell_missing(missing)
     broken = ChainBreak(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)
@@ -167,24 +177,24 @@ def _walk_file(
             walk = ChainWalk(ChainLink(row["seal"] - 1, row["previous"]), keys)
             seen = row["previous"] == noted
             if row["seal"] == 1 and row["previous"] != NOTHING:
-                return walk.at, ChainBreak(1, "changed", "Row 1 follows on a hash, but nothing was before it.")
+                return walk.at, ChainBreak(1, "changed", "Row 1 has a previous hash, but no row precedes it.")
         if not walk.step(row, row["hash"]):
             return walk.at, walk.broken
         seen = seen or row["hash"] == noted
     if walk is None:
-        raise CommandFailed(f"{file} is empty: `opsjobs audit export > {file}` fills it.")
+        raise CommandFailed(f"{file}: the file is empty. Write it with `opsjobs audit export > {file}`.")
     tell(f"{counted(walk.checked, 'row')} checked")
     _tell_missing(walk.keys_missing)
     if walk.unproven is not None:
         return walk.at, ChainBreak(
-            walk.unproven, "key", f"Nothing proves row {walk.unproven} and what follows: their key is not there."
+            walk.unproven, "key", f"Row {walk.unproven} and the rows after it cannot be verified: their key is missing."
         )
     return walk.at, _missing_head(noted, seen=seen)
 
 
 def _tell_missing(keys: Collection[str]) -> None:
     if keys:
-        tell(f"signed under keys that are not there ({', '.join(sorted(keys))}), and proven by rows that follow")
+        tell(f"rows signed with missing keys ({', '.join(sorted(keys))}) are verified by later rows")
 
 
 def _signing(file: Path | None) -> SigningKeys | None:
@@ -201,7 +211,9 @@ def _signing(file: Path | None) -> SigningKeys | None:
 def _missing_head(noted: str | None, *, seen: bool) -> ChainBreak | None:
     if noted is None or seen:
         return None
-    return ChainBreak(0, "head", "The noted head is not in it: rows were cut off or made anew, or it was let go of by retention.")
+    return ChainBreak(
+        0, "head", "The recorded head is not in the chain: rows were removed or rewritten, or retention deleted it."
+    )
 
 
 def _row(file: Path, number: int, line: str) -> dict[str, Any]:
@@ -212,7 +224,7 @@ def _row(file: Path, number: int, line: str) -> dict[str, Any]:
             return row
     except (ValueError, TypeError):
         pass
-    raise CommandFailed(f"{file}, line {number}, is no row of `opsjobs audit export`.")
+    raise CommandFailed(f"{file}, line {number}: not a row of `opsjobs audit export`.")
 
 
 def _opened(file: Path) -> Any:
@@ -227,7 +239,7 @@ def _noted(head: str | None) -> str | None:
         return None
     spelt = _HEAD.fullmatch(head)
     if spelt is None:
-        raise CommandFailed("--head: write it as `opsjobs audit verify` printed it: SEAL:HASH.", ExitCode.USAGE)
+        raise CommandFailed("--head: not a head. Give it as `opsjobs audit verify` printed it, SEAL:HASH.", ExitCode.USAGE)
     return spelt[1]
 
 

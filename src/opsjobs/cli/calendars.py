@@ -16,7 +16,7 @@ from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, sho
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.validation_messages import plain_words
 
-app = typer.Typer(help="Calendars: when schedules that name them do not fire.", no_args_is_help=True)
+app = typer.Typer(help="Calendars: times at which schedules do not fire.", no_args_is_help=True)
 
 Calendar = Annotated[str, typer.Argument(metavar="CALENDAR", help="Name, id or uuid.")]
 FILE_BYTES_AT_MOST = 4 << 20
@@ -54,27 +54,36 @@ def add(
     name: Annotated[str, typer.Argument(help="The name, such as holidays.")],
     *,
     kind: Annotated[
-        Literal["blackout", "only"], typer.Option(help="blackout: closed inside of its windows; only: closed outside of them.")
+        Literal["blackout", "only"], typer.Option(help="blackout: closed inside its windows; only: closed outside them.")
     ] = "blackout",
-    timezone: Annotated[str, typer.Option("--timezone", "-z", metavar="ZONE", help="Of its local times: Europe/Berlin.")] = "UTC",
-    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    date: Annotated[list[str] | None, typer.Option("--date", metavar="DAY", help="2026-12-25. May be repeated.")] = None,
+    timezone: Annotated[
+        str, typer.Option("--timezone", "-z", metavar="ZONE", help="Time zone of its local times, such as Europe/Berlin.")
+    ] = "UTC",
+    description: Annotated[str | None, typer.Option(help="A description.")] = None,
+    date: Annotated[
+        list[str] | None, typer.Option("--date", metavar="DAY", help="A date, such as 2026-12-25. May be repeated.")
+    ] = None,
     dates: Annotated[
-        str | None, typer.Option("--dates", metavar="FILE", help="Holidays: a date and its name a line, or iCalendar (.ics).")
+        str | None,
+        typer.Option("--dates", metavar="FILE", help="A file of holidays: a date and its name per line, or iCalendar (.ics)."),
     ] = None,
     yearly: Annotated[
-        list[str] | None, typer.Option("--yearly", metavar="DAYS", help="12-25 or 12-24..01-02. May be repeated.")
+        list[str] | None,
+        typer.Option("--yearly", metavar="DAYS", help="Days of every year: 12-25 or 12-24..01-02. May be repeated."),
     ] = None,
-    weekdays: Annotated[list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="mon, tue …")] = None,
-    start: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or 'fri 22:00'; with --end.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="06:00, or 'mon 06:00': not in it any more.")] = None,
-    since: Annotated[str | None, typer.Option("--from", metavar="MOMENT", help="Once: from then.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="MOMENT", help="Once: until then.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the one of this name.")] = False,
+    weekdays: Annotated[list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="Weekdays: mon, tue …")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start of the window: 22:00 or 'fri 22:00'; needs --end.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="End of the window, exclusive: 06:00 or 'mon 06:00'.")] = None,
+    since: Annotated[str | None, typer.Option("--from", metavar="MOMENT", help="Start of a single period.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="MOMENT", help="End of a single period.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing calendar of this name.")] = False,
 ) -> None:
-    """Add a calendar: of dates, of days of every year, of weekdays, of times of the day, or of one stretch of time.
+    """Add a calendar of dates, days of every year, weekdays, times of day, or a single period.
 
-    Each kind of option makes a window of its own; --start and --end belong to --on and --date. More in a file: `calendars apply`.
+    Each kind of option makes its own window; --start and --end apply to --on and --date. For more,
+    use a file: `calendars apply`.
     """
     listed = _holidays(dates) if dates is not None else []
     windows = [
@@ -85,7 +94,7 @@ def add(
     ]
     if not windows:
         raise CommandFailed(
-            "when? Say it with --date, --dates, --yearly, --on, --start and --end, --from or --until.", ExitCode.USAGE
+            "no window is given. Use --date, --dates, --yearly, --on, --start and --end, --from or --until.", ExitCode.USAGE
         )
     body = {"name": name, "kind": kind, "timezone": timezone, "description": description or "", "windows": windows}
     with connect() as client:
@@ -98,13 +107,13 @@ def add(
 def apply(
     files: Annotated[
         list[str],
-        typer.Option("-f", "--file", metavar="FILE", help="Of calendars, in YAML; - is standard input. May be repeated."),
+        typer.Option("-f", "--file", metavar="FILE", help="A YAML file of calendars; - is standard input. May be repeated."),
     ],
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Make the calendars of these names what the files say, where nothing is wrong with any of them.
+    """Create or update calendars from files. If one is invalid, none is changed.
 
     A file is a stream of YAML documents, each the body of POST /calendars.
     """
@@ -118,7 +127,7 @@ def apply(
         items = [_applied(client, one.body, dry_run=dry_run) for one in placed]
     show_list(items, CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in items)
-    tell(f"{counted(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} stay as they are")
+    tell(f"{counted(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged")
 
 
 @app.command()
@@ -126,11 +135,12 @@ def check(
     calendar: Calendar,
     *,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="MOMENT", help="Then instead of now; without an offset in its own zone.")
+        str | None,
+        typer.Option("--at", metavar="MOMENT", help="Check this time instead of now; without an offset, in the calendar's zone."),
     ] = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Say whether a calendar is open or closed, why, and until when. Exit code 1 where it is closed."""
+    """Show whether a calendar is open or closed, why, and until when. Exit code 1 if it is closed."""
     with connect() as client:
         told = client.get(f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at)
     if output in (Form.JSON, Form.YAML):
@@ -142,7 +152,7 @@ def check(
 
 @app.command()
 def rm(calendars: Annotated[list[str], typer.Argument(metavar="CALENDAR…", help="Names, ids or uuids.")]) -> None:
-    """Remove calendars. One that schedules name stays."""
+    """Remove calendars. A calendar that a schedule uses cannot be removed."""
     with connect() as client:
         for ref in calendars:
             found = client.by_name("calendar", ref)
@@ -152,7 +162,7 @@ def rm(calendars: Annotated[list[str], typer.Argument(metavar="CALENDAR…", hel
 
 def _words(told: Json) -> str:
     state = "open" if told["open"] else f"closed ({told['reason']})"
-    end = f"until {_local(told['local_until'])}" if told["local_until"] else "with no end in sight"
+    end = f"until {_local(told['local_until'])}" if told["local_until"] else "with no end"
     return f"{told['calendar']} is {state} at {_local(told['local'])} {end}, {told['timezone']}"
 
 
@@ -161,7 +171,9 @@ def _local(moment: str) -> str:
 
 
 def _said(**window: Any) -> list[Json]:
-    """Weekdays and dates each as a window, with the part of the day; that part alone is every day's."""
+    """Weekdays and dates each as a window, with the part of the day; that part alone is every
+    day's.
+    """
     part = _only_said({"start": window["start"], "end": window["end"]})
     days = [{way: window[way], **part} for way in ("weekdays", "dates") if window[way]]
     return days or ([part] if part else [])
@@ -177,11 +189,11 @@ def _holidays(file: str) -> list[Json]:
     except ValueError as wrong:
         raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
     for left in found.left[:LEFT_TOLD_AT_MOST]:
-        tell(f"not carried over: {plain(left.what)}: {plain(left.reason)}")
+        tell(f"not imported: {plain(left.what)}: {plain(left.reason)}")
     if len(found.left) > LEFT_TOLD_AT_MOST:
-        tell(f"not carried over: and {len(found.left) - LEFT_TOLD_AT_MOST} more")
+        tell(f"not imported: and {len(found.left) - LEFT_TOLD_AT_MOST} more")
     if not (windows := found.windows()):
-        raise CommandFailed(f"{file} has no whole days in it.", ExitCode.USAGE)
+        raise CommandFailed(f"{file}: it has no all-day dates.", ExitCode.USAGE)
     return windows
 
 
@@ -198,7 +210,7 @@ def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
         return client.post("/calendars", body), "added"
     except RequestRefused as refused:
         if refused.code == "name_taken":
-            raise CommandFailed(f"{refused}\n--replace takes its place.", refused.exit_code) from None
+            raise CommandFailed(f"{refused}\nUse --replace to replace it.", refused.exit_code) from None
         raise
 
 

@@ -10,7 +10,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
 
-app = typer.Typer(help="Circuits: which logins are not tried now, and why.", no_args_is_help=True)
+app = typer.Typer(help="Circuits: logins that are paused after repeated failures.", no_args_is_help=True)
 
 COLUMNS = (
     Column("target", lambda c: c["target"]["name"] or c["target"]["id"]),
@@ -26,11 +26,11 @@ COLUMNS = (
 
 @app.command("list")
 def list_circuits(
-    closed: Annotated[bool, typer.Option("--closed", help="Also those with which nothing is wrong.")] = False,
+    closed: Annotated[bool, typer.Option("--closed", help="Include closed circuits.")] = False,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """List the logins that fail, the newest first."""
+    """List the circuits that are not closed, newest first."""
     with connect() as client:
         found, more = client.items("/circuits", limit=limit, state=["closed", "open", "half_open"] if closed else None)
     show_list(found, COLUMNS, output)
@@ -39,7 +39,7 @@ def list_circuits(
 
 @app.command()
 def reset(targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")]) -> None:
-    """Have targets tried again at once: after what was wrong was put right."""
+    """Close the circuits of targets, so that they are contacted again at once."""
     with connect() as client:
         for ref in targets:
             target = client.by_name("target", ref)

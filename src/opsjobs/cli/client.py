@@ -1,4 +1,6 @@
-"""The HTTP API as the commands use it: answers as values, refusals as CommandFailed with their exit code, streams as events."""
+"""The HTTP API as the commands use it: answers as values, refusals as CommandFailed with their exit
+code, streams as events.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ Json = dict[str, Any]
 
 
 class RequestRefused(CommandFailed):
-    """The service answered that it will not: `status`, the problem's `code`, and the JSON Pointers of its errors."""
+    """The service answered that it will not: `status`, the problem's `code`, and the JSON Pointers
+    of its errors.
+    """
 
     def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
         super().__init__(message, of_answer(status, code))
@@ -51,7 +55,9 @@ class RequestRefused(CommandFailed):
 
 
 class Client:
-    """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors, problem documents."""
+    """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors,
+    problem documents.
+    """
 
     def __init__(self, place: ServiceEndpoint, logins: TokenStore | None = None) -> None:
         self.place = place
@@ -80,7 +86,9 @@ class Client:
         return self._send("GET", path, query=query)
 
     def post(self, path: str, body: Json | None = None, **query: Any) -> Any:
-        """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again without harm."""
+        """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again
+        without harm.
+        """
         key = {"idempotency-key": str(uuid.uuid4())}
         return self._send("POST", path, query=query, body={} if body is None else body, headers=key)
 
@@ -94,7 +102,9 @@ class Client:
         return _decoded(answer.content)
 
     def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
-        """The answer to a POST of bytes, sent as they come: once, for they are not there a second time."""
+        """The answer to a POST of bytes, sent as they come: once, for they are not there a second
+        time.
+        """
         headers = {"content-type": "application/octet-stream"}
         try:
             answer = self._http.post(path, params=query, content=pieces, headers=headers)
@@ -108,7 +118,9 @@ class Client:
         return self._send("PUT", path, body=body, headers={"if-match": etag})
 
     def patch(self, path: str, body: Json) -> Any:
-        """The answer to a PATCH; sent again if another request changed the thing at the same moment."""
+        """The answer to a PATCH; sent again if another request changed the thing at the same
+        moment.
+        """
         for attempt in range(1, PATCHES_AT_MOST + 1):
             try:
                 return self._send("PATCH", path, body=body, headers={"if-match": "*"})
@@ -122,7 +134,9 @@ class Client:
         self._send("DELETE", path, headers={"if-match": "*"})
 
     def items(self, path: str, *, limit: int, **query: Any) -> tuple[list[Json], bool]:
-        """At most `limit` items of a list (0: all of them), over as many pages as it takes; and whether there are more."""
+        """At most `limit` items of a list (0: all of them), over as many pages as it takes; and
+        whether there are more.
+        """
         found: list[Json] = []
         cursor: str | None = None
         while True:
@@ -134,7 +148,9 @@ class Client:
                 return found, cursor is not None
 
     def by_name(self, noun: str, ref: str) -> Json:
-        """The job, target or credential with this id, uuid or name. Raises Refused (404) where there is none."""
+        """The job, target or credential with this id, uuid or name. Raises Refused (404) where
+        there is none.
+        """
         path = f"/{noun}s"
         if is_id(ref) and (known := self.known(f"{path}/{ref}")):
             return known
@@ -166,8 +182,9 @@ class Client:
     def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
         """The execution's events after the position `after`, each once, in portions, to its `end`.
 
-        A lost connection is taken up again where it broke, for up to 5 minutes without any answer; `tell` is told about it. So is
-        a stream that ended because its token did (`refused`, which is no event of the execution): with the token of then.
+        A lost connection is taken up again where it broke, for up to 5 minutes without any answer;
+        `tell` is told about it. So is a stream that ended because its token did (`refused`, which
+        is no event of the execution): with the token of then.
         """
         position, patience = after, _Patience(self.place.url, execution_id, tell)
         while True:
@@ -207,7 +224,9 @@ class Client:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The decoded answer. What was perhaps received is sent again: it is idempotent, by its method or its key."""
+        """The decoded answer. What was perhaps received is sent again: it is idempotent, by its
+        method or its key.
+        """
         parameters = {k: v for k, v in (query or {}).items() if v is not None}
         for attempt in range(1, SENDS_AT_MOST + 1):
             try:
@@ -245,23 +264,25 @@ class Client:
         if len(more) > ERRORS_SHOWN:
             lines.append(f"  and {len(more) - ERRORS_SHOWN} more")
         if status == 401 and self._login is not None:
-            lines.append(f"The login at {self.place.url} has ended: `opsjobs login NAME` begins a new one.")
+            lines.append(f"The login at {self.place.url} has ended. Log in again: opsjobs login NAME")
         elif status == 401 and problem.get("code") != "login_failed":
             held = "is not accepted" if self.place.token else "is missing"
             lines.append(
-                f"The token {held}: `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`."
+                f"The token {held}. Use `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`."
             )
         if status >= 500 and problem.get("request_id"):
-            lines.append(f"The service's log has more under request_id {problem['request_id']}.")
+            lines.append(f"See the service's log for request_id {problem['request_id']}.")
         return in_options("\n".join(lines), path)
 
     def _away(self, lost: httpx2.TransportError) -> CommandFailed:
         url = self.place.url
         if isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout):
             if self.place.local or _is_loopback(url):
-                return CommandFailed(f"no answer from {url}: start it with `opsjobs up`.")
-            return CommandFailed(f"no answer from {url} ({lost}): check OPSJOBS_URL, and that opsjobs runs there.")
-        return CommandFailed(f"{url} broke off ({str(lost) or type(lost).__name__}): try again, and look at the service's log.")
+                return CommandFailed(f"no answer from {url}. Start the service with `opsjobs up`.")
+            return CommandFailed(f"no answer from {url} ({lost}). Check OPSJOBS_URL, and that opsjobs runs there.")
+        return CommandFailed(
+            f"{url} closed the connection ({str(lost) or type(lost).__name__}). Try again, or see the service's log."
+        )
 
 
 _MORE_IN_ERRORS = re.compile(r" ?\(\d+ more in errors\)")
@@ -271,7 +292,7 @@ def _fault(error: Json) -> str:
     return f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: {error.get('detail', '')}"
 
 
-LOST = "the connection to the service is lost"
+LOST = "lost the connection to the service"
 
 
 class _Again(Exception):
@@ -279,7 +300,9 @@ class _Again(Exception):
 
 
 class _Patience:
-    """How long a stream that broke is asked for again, and what is told meanwhile: once that it broke, once that it is back."""
+    """How long a stream that broke is asked for again, and what is told meanwhile: once that it
+    broke, once that it is back.
+    """
 
     def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
         self._url, self._execution_id, self._tell = url, execution_id, tell
@@ -289,12 +312,12 @@ class _Patience:
 
     def answered(self) -> None:
         if self._told:
-            self._tell("connected again")
+            self._tell("reconnected")
         self._told, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
 
     def lost(self, why: str) -> None:
         if not self._told:
-            self._tell(f"{why}, trying again; the execution goes on meanwhile")
+            self._tell(f"{why}; reconnecting. The execution continues")
         self._told = True
 
     def wait(self) -> None:
@@ -302,8 +325,8 @@ class _Patience:
         self._silent_since = self._silent_since or now
         if now - self._silent_since > GIVE_UP_SECONDS:
             raise CommandFailed(
-                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. The execution goes on without this command: "
-                f"`opsjobs executions follow {self._execution_id}` shows it once the service is back."
+                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. The execution continues without this command. "
+                f"Once the service is back: opsjobs executions follow {self._execution_id}"
             )
         time.sleep(self._pause_seconds)
         self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_AT_MOST)
@@ -346,10 +369,11 @@ class _AsLogin(httpx2.Auth):
 
 
 def connect(*, as_login: bool = False) -> Client:
-    """A client of the service that the environment names, or of the local `up`. Raises CommandFailed, SettingsError.
+    """A client of the service that the environment names, or of the local `up`. Raises
+    CommandFailed, SettingsError.
 
-    It shows OPSJOBS_TOKEN, else speaks as who has logged in there, else shows the local `up`'s own token. `as_login`: as who has
-    logged in, whatever OPSJOBS_TOKEN is.
+    It shows OPSJOBS_TOKEN, else speaks as who has logged in there, else shows the local `up`'s own
+    token. `as_login`: as who has logged in, whatever OPSJOBS_TOKEN is.
     """
     wanted, folder = load_client()
     place, logins = find(wanted, folder), TokenStore()
@@ -369,7 +393,9 @@ def path_of(noun: str, ref: object) -> str:
 
 
 def _is_after(event: Event, position: str) -> bool:
-    """Whether the event is new; `end` carries the last entry's id and is sent to whoever asks again."""
+    """Whether the event is new; `end` carries the last entry's id and is sent to whoever asks
+    again.
+    """
     return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
 
 

@@ -12,28 +12,31 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.secret import CredentialType
 
 VaultPath = Annotated[
-    str | None, typer.Option(metavar="PATH", help="The secret is in Vault, at this path of its KV engine (version 2).")
+    str | None, typer.Option(metavar="PATH", help="Read the secret from this path of Vault's KV engine (version 2).")
 ]
-VaultRole = Annotated[str | None, typer.Option(metavar="ROLE", help="Vault's SSH engine signs a certificate, by this role.")]
-VaultMount = Annotated[str | None, typer.Option(metavar="MOUNT", help="The engine's mount: secret, or ssh where left out.")]
+VaultRole = Annotated[str | None, typer.Option(metavar="ROLE", help="Get a certificate from Vault's SSH engine, with this role.")]
+VaultMount = Annotated[
+    str | None, typer.Option(metavar="MOUNT", help="The engine's mount (default: secret, or ssh with --vault-role).")
+]
 VaultField = Annotated[
     list[str] | None,
     typer.Option(metavar="PART=FIELD", help="The field that holds a part, such as private_key=key. May be repeated."),
 ]
-VaultVersion = Annotated[int | None, typer.Option(min=1, help="This version of the secret and no other.")]
+VaultVersion = Annotated[int | None, typer.Option(min=1, help="Use only this version of the secret.")]
 VaultNamespace = Annotated[str | None, typer.Option(metavar="NAMESPACE", help="The namespace below OPSJOBS_VAULT_NAMESPACE.")]
 SecretType = Annotated[
-    CredentialType | None, typer.Option("--type", help="What the secret is: ssh_key if it is in Vault; `secret` for one of jobs.")
+    CredentialType | None,
+    typer.Option("--type", help="The type of the secret (default in Vault: ssh_key); `secret` for a secret of jobs."),
 ]
 SshCa = Annotated[
     str | None,
-    typer.Option("--ssh-ca", metavar="CREDENTIAL", help="The credential with the key of an SSH CA that signs certificates."),
+    typer.Option("--ssh-ca", metavar="CREDENTIAL", help="Sign certificates with the SSH CA key of this credential."),
 ]
 Principals = Annotated[
     list[str] | None,
-    typer.Option("--principal", metavar="NAME", help="Of a certificate; the username where left out. May be repeated."),
+    typer.Option("--principal", metavar="NAME", help="A principal of the certificate (default: the username). May be repeated."),
 ]
-Validity = Annotated[str | None, typer.Option(metavar="TIME", help="How long a certificate is good: 5m where left out.")]
+Validity = Annotated[str | None, typer.Option(metavar="TIME", help="Validity of a certificate (default: 5m).")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ class SourceOptions:
         return sum(way is not None for way in (self.path, self.role, self.authority))
 
     def body(self) -> Json:
-        """`type` and `source` of the body. Raises CommandFailed for options that do not go together."""
+        """`type` and `source` of the body. Raises CommandFailed for options that do not go
+        together.
+        """
         of_vault = {"mount": self.mount, "namespace": self.namespace}
         of_certificates = {"principals": self.principals, "validity": self.validity}
         of_secrets = {"version": self.version, "fields": self._mapped()}
@@ -89,4 +94,4 @@ def _refuse(way: str, options: Json) -> None:
     names = {"fields": "--vault-field", "version": "--vault-version", "type": "--type", "principals": "--principal"}
     names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
     if surplus := [names[name] for name in _given(options)]:
-        raise CommandFailed(f"{' and '.join(surplus)}: that does not go with {way}.", ExitCode.USAGE)
+        raise CommandFailed(f"{' and '.join(surplus)}: not valid with {way}.", ExitCode.USAGE)

@@ -1,4 +1,6 @@
-"""`opsjobs credentials`: logins and secrets of jobs, read from files, prompts or standard input, never from the arguments."""
+"""`opsjobs credentials`: logins and secrets of jobs, read from files, prompts or standard input,
+never from the arguments.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, te
 from opsjobs.cli.secret_input import SECRET_BYTES_AT_MOST, ask, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
-app = typer.Typer(help="Credentials: logins and job secrets, which never come back out.", no_args_is_help=True)
+app = typer.Typer(help="Credentials: logins and secrets of jobs; secrets are write-only.", no_args_is_help=True)
 
 _OTHERWISE = "Use --password-file FILE, or --password-file - to read standard input."
 COLUMNS = (
@@ -48,15 +50,17 @@ def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit =
     options.tell_more(more, limit)
 
 
-Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="A private key; - reads it from standard input.")]
-PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", help="The key's passphrase; on a terminal it is asked for.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="A file with a private key; - is standard input.")]
+PassphraseFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A file with the key's passphrase; on a terminal it is prompted for.")
+]
 Certificate = Annotated[
     str | None, typer.Option(metavar="FILE", help="The certificate of the key: OpenSSH's, or X.509 in PEM form.")
 ]
-PasswordFile = Annotated[str | None, typer.Option(metavar="FILE", help="A password; - reads standard input.")]
-Password = Annotated[bool, typer.Option("--password", help="Ask for a password.")]
-SecretFile = Annotated[str | None, typer.Option(metavar="FILE", help="A secret of jobs; - reads it from standard input.")]
-Keytab = Annotated[str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - reads it from standard input.")]
+PasswordFile = Annotated[str | None, typer.Option(metavar="FILE", help="A file with a password; - is standard input.")]
+Password = Annotated[bool, typer.Option("--password", help="Prompt for a password.")]
+SecretFile = Annotated[str | None, typer.Option(metavar="FILE", help="A file with a secret of jobs; - is standard input.")]
+Keytab = Annotated[str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - is standard input.")]
 
 
 @app.command()
@@ -64,7 +68,7 @@ def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-key.")],
     *,
     username: Annotated[
-        str | None, typer.Option("-u", "--username", help="The user to log in as; of Kerberos the principal.")
+        str | None, typer.Option("-u", "--username", help="The user to log in as; for Kerberos, the principal.")
     ] = None,
     key: Key = None,
     passphrase_file: PassphraseFile = None,
@@ -86,11 +90,11 @@ def add(
     principal: credential_sources.Principals = None,
     validity: credential_sources.Validity = None,
 ) -> None:
-    """Add a login, or with --type secret a secret that jobs name.
+    """Add a login or, with --type secret, a secret for jobs.
 
-    A secret of jobs is asked for, or read from --secret-file FILE. A login has one of --key FILE, --password (asks),
-    --password-file FILE, --keytab FILE, --agent; if its secret is elsewhere, --vault-path PATH, --vault-role ROLE or
-    --ssh-ca CREDENTIAL.
+    A secret for jobs is prompted for, or read from --secret-file FILE. A login needs exactly one of
+    --key FILE, --password (prompts), --password-file FILE, --keytab FILE, --agent or, if its secret
+    is stored elsewhere, --vault-path PATH, --vault-role ROLE, --ssh-ca CREDENTIAL.
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     elsewhere = credential_sources.SourceOptions(
@@ -100,12 +104,12 @@ def add(
         _add_secret(name, username, given, elsewhere)
         return
     if username is None:
-        raise CommandFailed("--username: a login needs it. For a secret that jobs name, use --type secret.", ExitCode.USAGE)
+        raise CommandFailed("--username is missing: a login needs it. For a secret of jobs, use --type secret.", ExitCode.USAGE)
     if given.ways + agent + elsewhere.ways != 1:
         ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
-        raise CommandFailed(f"with what does it log in? Give one of {ways}.", ExitCode.USAGE)
+        raise CommandFailed(f"exactly one authentication method is required: {ways}.", ExitCode.USAGE)
     if key is None and (certificate or passphrase_file):
-        raise CommandFailed("--certificate and --passphrase-file go with --key FILE.", ExitCode.USAGE)
+        raise CommandFailed("--certificate and --passphrase-file: only valid with --key FILE.", ExitCode.USAGE)
     if elsewhere.ways:
         _add_linked({"name": name, "username": username, **elsewhere.body()})
         return
@@ -121,24 +125,26 @@ def add(
 
 def _add_secret(name: str, username: str | None, given: _Given, elsewhere: credential_sources.SourceOptions) -> None:
     if username is not None or given.ways + elsewhere.ways > 1 or given.ways > (given.secret_file is not None):
-        raise CommandFailed("--type secret takes --secret-file FILE or --vault-path PATH, and no login.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--type secret: only --secret-file FILE or --vault-path PATH is valid with it, and no login option.", ExitCode.USAGE
+        )
     if elsewhere.ways:
         _add_linked({"name": name, **elsewhere.body()})
         return
     if elsewhere.type is not CredentialType.SECRET:
-        raise CommandFailed("--secret-file goes with --type secret.", ExitCode.USAGE)
+        raise CommandFailed("--secret-file: only valid with --type secret.", ExitCode.USAGE)
     body: Json = {"name": name, "type": CredentialType.SECRET, **given.value(name)}
     with connect() as client:
         made = client.post("/credentials", body)
     print(made["id"])
-    tell(f"secret {name} is stored, encrypted; a job takes it with a parameter `type: secret, from_credential: {name}`")
+    tell(f"secret {name} is stored, encrypted; jobs use it with a parameter `type: secret, from_credential: {name}`")
 
 
 def _add_linked(body: Json) -> None:
     with connect() as client:
         made = client.post("/credentials", body)
     print(made["id"])
-    tell(f"credential {body['name']} is added, without its secrets; next: opsjobs credentials test {body['name']}")
+    tell(f"credential {body['name']} is added. Test it with: opsjobs credentials test {body['name']}")
 
 
 @app.command("test")
@@ -146,9 +152,10 @@ def try_out(
     credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Try whether the secrets of a login can be had and used now, without showing them.
+    """Test whether the secrets of a login can be fetched and used, without showing them.
 
-    Prints the public key: of a CA's that is the line for TrustedUserCAKeys. Ends with 1 where a step fails.
+    Prints the public key; for a CA, that is the line for TrustedUserCAKeys. Exit code 1 if a step
+    fails.
     """
     with connect() as client:
         found = client.by_name("credential", credential)
@@ -157,11 +164,11 @@ def try_out(
         show_one(told, output)
     else:
         for step in told["steps"]:
-            tell(f"{step['name']}: {'good' if step['ok'] else plain(str(step['error']))}")
+            tell(f"{step['name']}: {'ok' if step['ok'] else plain(str(step['error']))}")
         if told["public_key"]:
             print(told["public_key"])
     if not told["ok"]:
-        raise CommandFailed(f"the secrets of {found['name']} cannot be had or used.")
+        raise CommandFailed(f"credential {found['name']}: its secrets cannot be fetched or used.")
 
 
 @app.command()
@@ -176,13 +183,14 @@ def rotate(
     keytab: Keytab = None,
     secret_file: SecretFile = None,
 ) -> None:
-    """Replace the secret: runs from now on log in with the new one, or are given it.
+    """Replace the secret. Runs that start from now on use the new one.
 
-    Without an option it asks for the new password, or the new secret. --certificate alone is a new signature of the same key.
+    Without an option it prompts for the new password or secret. --certificate alone renews the
+    certificate of the same key.
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     if given.ways > 1:
-        raise CommandFailed(f"which one is the new secret? Give one of {_WAYS}.", ExitCode.USAGE)
+        raise CommandFailed(f"only one new secret can be given: {_WAYS}.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
         path = path_of("credential", found["id"])
@@ -194,10 +202,10 @@ def _rotated(found: Json, given: _Given) -> Json:
     """Return the new secret parts, in the form of the credential's type."""
     if found["type"] == CredentialType.SECRET:
         if given.ways > (given.secret_file is not None) or given.certificate or given.passphrase_file:
-            raise CommandFailed(f"{found['name']} is a secret of jobs: --secret-file FILE alone goes with it.", ExitCode.USAGE)
+            raise CommandFailed(f"{found['name']} is a secret of jobs: only --secret-file FILE is valid for it.", ExitCode.USAGE)
         return given.value(found["name"])
     if given.secret_file is not None:
-        raise CommandFailed(f"{found['name']} is a login: --secret-file goes with secrets of jobs.", ExitCode.USAGE)
+        raise CommandFailed(f"{found['name']} is a login: --secret-file is only valid for secrets of jobs.", ExitCode.USAGE)
     if given.ways == 0 and given.certificate is None:
         given = replace(given, password=True)
     return given.read(found["username"])
@@ -210,16 +218,16 @@ def bind(
     target: Annotated[list[str] | None, typer.Option("-t", "--target", help="A target that may use it. May be repeated.")] = None,
     group: Annotated[list[str] | None, typer.Option("-g", "--group", help="A group that may use it. May be repeated.")] = None,
     job: Annotated[list[str] | None, typer.Option("-j", "--job", help="A job that may use it. May be repeated.")] = None,
-    anywhere: Annotated[bool, typer.Option("--anywhere", help="It may be used anywhere.")] = False,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="Remove all restrictions.")] = False,
 ) -> None:
-    """Say where a login may be used, and nowhere else: on these targets or groups, for these jobs."""
+    """Restrict a login to these targets, groups and jobs."""
     bound = {"targets": target or [], "groups": group or [], "jobs": job or []}
     if any(bound.values()) == anywhere:
-        raise CommandFailed("bound to what? Give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", ExitCode.USAGE)
+        raise CommandFailed("nothing to bind to: give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
         client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
-    tell(f"credential {found['name']} may be used {'anywhere' if anywhere else 'there alone'}")
+    tell(f"credential {found['name']} {'can be used anywhere' if anywhere else 'can be used only there'}")
 
 
 @app.command()
@@ -227,7 +235,9 @@ def usage(
     credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List the targets that log in with it, and the jobs whose actions or parameters name it."""
+    """List the targets that log in with a credential, and the jobs whose actions or parameters use
+    it.
+    """
     with connect() as client:
         path = path_of("credential", client.by_name("credential", credential)["id"])
         found = client.get(f"{path}/usage")
@@ -272,7 +282,9 @@ class _Given:
         return sum(way is not None for way in given)
 
     def value(self, name: str) -> Json:
-        """Return the value of a secret of jobs, from its file or from a prompt. Raises CommandFailed."""
+        """Return the value of a secret of jobs, from its file or from a prompt. Raises
+        CommandFailed.
+        """
         if self.secret_file is not None:
             return {"value": read_value(self.secret_file)}
         return {"value": ask(f"Secret {name}", otherwise="Use --secret-file FILE, or --secret-file - to read standard input.")}
@@ -281,7 +293,7 @@ class _Given:
         """The secret parts of the body. Raises CommandFailed."""
         body: Json = {}
         if self.passphrase_file is not None and self.key is None:
-            raise CommandFailed("--passphrase-file goes with --key FILE.", ExitCode.USAGE)
+            raise CommandFailed("--passphrase-file: only valid with --key FILE.", ExitCode.USAGE)
         if self.key is not None:
             body |= _key(self.key, self.passphrase_file)
         if self.certificate is not None:
@@ -311,7 +323,7 @@ def _key(key: str, passphrase_file: str | None) -> Json:
     body: Json = {"private_key": read_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(
-            f"{key} holds no private key: it should begin with -----BEGIN OPENSSH PRIVATE KEY-----.", ExitCode.USAGE
+            f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH PRIVATE KEY-----.", ExitCode.USAGE
         )
     if passphrase_file is not None:
         body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")

@@ -15,10 +15,10 @@ from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, tel
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
 
-app = typer.Typer(help="Runs that ended lost or dead, until somebody revives or discards them.", no_args_is_help=True)
+app = typer.Typer(help="Dead letters: runs that ended lost or dead, to be revived or discarded.", no_args_is_help=True)
 
-Letters = Annotated[list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as of `list`.", min=1)]
-All = Annotated[bool, typer.Option("--all", help="All there are.")]
+Letters = Annotated[list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as `list` prints them.", min=1)]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Filter:
     job: Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
     target: Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
     error: Annotated[ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")]
-    status: Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those that ended so.")]
+    status: Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those with this status.")]
     execution: Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
-    since: Annotated[str | None, typer.Option(help="Only those since then: 2h, 3d, or 2026-11-25T09:00:00Z.")]
+    since: Annotated[str | None, typer.Option(help="Only those since this time, or this long ago: 2026-11-25T09:00:00Z, 3d, 2h.")]
 
     def named(self) -> dict[str, Any]:
         """What was said, as the service takes it."""
@@ -80,9 +80,9 @@ def revive(
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
 ) -> None:
-    """Run them again, from the step where each went wrong.
+    """Retry dead letters, each from the step that failed.
 
-    Makes one execution for each old one that has letters among them, and prints their ids.
+    Starts one new execution for each original one, and prints their ids.
     """
     named = only.named()
     wish = _wish(letters, everything, named)
@@ -92,12 +92,12 @@ def revive(
             for started in answer["executions"]:
                 made += 1
                 tell(
-                    f"execution {started['id']} of {plain(started['job_name'])} takes up "
+                    f"execution {started['id']} of {plain(started['job_name'])} retries "
                     f"{counted(started['total_targets'], 'target')} of execution {started['parent']}"
                 )
                 print(started["id"])
     if not made:
-        tell("there was nothing to revive")
+        tell("no dead letters to revive")
 
 
 @app.command()
@@ -105,11 +105,11 @@ def revive(
 def discard(
     letters: Letters = None,
     *,
-    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    reason: Annotated[str, typer.Option(help="The reason; it is stored.")],
     only: Filter,
     everything: All = False,
 ) -> None:
-    """Take them from the list; their runs stay on record as they ended."""
+    """Remove dead letters from the list. Their runs keep the status they ended with."""
     named = only.named()
     wish = _wish(letters, everything, named)
     with connect() as client:
@@ -137,5 +137,7 @@ def _moment(since: str | None) -> str | None:
 
 def _wish(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
     if sum((bool(letters), everything, bool(named))) != 1:
-        raise CommandFailed("which ones? Name ids, or options such as --job and --error, or --all.", ExitCode.USAGE)
+        raise CommandFailed(
+            "select dead letters in exactly one way: ids, filters such as --job and --error, or --all.", ExitCode.USAGE
+        )
     return {"ids": letters} if letters else {"filter": named}

@@ -1,4 +1,6 @@
-"""`opsjobs demo`: the main job on this one machine: a whole stack in a temporary folder, a lab, and a job seen live."""
+"""`opsjobs demo`: the main job on this one machine: a whole stack in a temporary folder, a lab, and
+a job seen live.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ Next, with data that stays:
 
 
 def show(targets: int) -> int:
-    """Start the stack with so many lab machines, run the demo's job on all of them, live; the exit code."""
+    """Start the stack with so many lab machines, run the demo's job on all of them, live; the exit
+    code.
+    """
     began = time.monotonic()
     _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
     with _folder() as folder, _stack(folder, targets) as stack:
@@ -82,7 +86,7 @@ def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
     for name, took_ms in tally.slowest():
         table.add_row(Text(plain(name)), seconds(took_ms))
     console(sys.stdout).print(table)
-    _say("".join(f"{line}\n" for line in failures) + "\nWho said the same in the survey:")
+    _say("".join(f"{line}\n" for line in failures) + "\nTargets with the same survey output:")
     _say("".join(block(group) for group in groups))
 
 
@@ -120,7 +124,7 @@ def _folder() -> Iterator[Path]:
     try:
         yield folder
     except Failure:
-        tell(f"{folder} is kept, with the logs")
+        tell(f"{folder} is kept; it holds the logs")
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

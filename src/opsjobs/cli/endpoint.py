@@ -1,4 +1,6 @@
-"""Where the service is: OPSJOBS_URL and OPSJOBS_TOKEN, or the local `opsjobs up`, found by its data folder."""
+"""Where the service is: OPSJOBS_URL and OPSJOBS_TOKEN, or the local `opsjobs up`, found by its data
+folder.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,16 @@ class ServiceEndpoint:
 
 
 def find(client: ClientSettings, data_dir: Path) -> ServiceEndpoint:
-    """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running here."""
+    """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running
+    here.
+    """
     local = _line(data_dir / ENDPOINT_FILE)
     url = client.url or local
     if url is None:
         raise CommandFailed(
-            f"no opsjobs is running here: there is no {data_dir / ENDPOINT_FILE}.\n"
-            "Start one with `opsjobs up`, or name another: OPSJOBS_URL=https://jobs.example.org OPSJOBS_TOKEN=…\n"
-            "(an `up` with its own --data-dir is found by OPSJOBS_DATA_DIR)"
+            f"no running opsjobs found: {data_dir / ENDPOINT_FILE} does not exist.\n"
+            "Start one with `opsjobs up`, or set the address of another: OPSJOBS_URL=https://jobs.example.org OPSJOBS_TOKEN=…\n"
+            "(for an `up` with its own --data-dir, set OPSJOBS_DATA_DIR)"
         )
     is_local = local is not None and url.rstrip("/") == local.rstrip("/")
     return ServiceEndpoint(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)

@@ -21,13 +21,15 @@ from opsjobs.cli.watch import watch
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
 
-app = typer.Typer(help="Executions: what ran, what runs, what it said.", no_args_is_help=True)
+app = typer.Typer(help="Executions: list, show, follow, cancel and retry them.", no_args_is_help=True)
 
 Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
 
 
 def waits_for(run: Mapping[str, Any]) -> str | None:
-    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has none`."""
+    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a
+    worker: zone paris has none`.
+    """
     kind, what = run.get("waiting_for"), run.get("awaits")
     return f"{kind}: {what}" if kind and what else kind or what
 
@@ -57,7 +59,9 @@ def took(run: Mapping[str, Any]) -> str:
 
 
 def message(run: Mapping[str, Any]) -> str | None:
-    """What went wrong with a run: its last line of stderr if its command failed, else the error's own words."""
+    """What went wrong with a run: its last line of stderr if its command failed, else the error's
+    own words.
+    """
     error = run.get("error") or {}
     if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
         return str(run["last_stderr"])
@@ -114,10 +118,10 @@ def show(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """Show an execution and how it went on each target.
+    """Show an execution and its result on each target.
 
-    A failed target has the step that failed and the last line of its stderr; above the table stand what holds the execution,
-    its retries, and the last good run of its job.
+    For a failed target it shows the failed step and the last line of stderr. Above the table: what
+    the execution waits for, its retries, and the last good run of its job.
     """
     with connect() as client:
         path = path_of("execution", execution)
@@ -136,9 +140,9 @@ def show(
 def follow(
     execution: Execution, as_json: options.AsJson = False, raw: options.Raw = False, wait_limit: options.WaitLimit = None
 ) -> None:
-    """Show an execution from its first line to its end, live.
+    """Follow an execution live, from its first line to its end.
 
-    Ctrl-C leaves and cancels nothing. Exit codes as of `opsjobs run`.
+    Ctrl-C stops following and cancels nothing. Exit codes as for `opsjobs run`.
     """
     with connect() as client:
         found = client.get(path_of("execution", execution))
@@ -149,29 +153,32 @@ def follow(
 def cancel(execution: Execution, reason: options.Reason = None) -> None:
     """Cancel an execution.
 
-    Targets that wait are not started, commands that run are ended, and each tells what became of it (cancel proof).
+    Waiting targets are not started, and running commands are stopped. Each target records the
+    outcome (cancel proof).
     """
     with connect() as client:
         asked = client.post(f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {})
-    tell(f"execution {asked['id']} is {asked['status']}: `opsjobs executions show {asked['id']}` has the proof for each target")
+    tell(
+        f"execution {asked['id']} is {asked['status']}: see the cancel proof of each target with `opsjobs executions show {asked['id']}`"
+    )
 
 
 @app.command()
 def pause(execution: Execution, reason: options.Reason = None) -> None:
-    """Start nothing new of an execution; what runs goes on."""
+    """Pause an execution: start no further targets. Running commands continue."""
     with connect() as client:
         asked = client.post(f"{path_of('execution', execution)}/pause", {"reason": reason} if reason else {})
-    tell(f"execution {asked['id']} is {asked['status']}: `opsjobs executions resume {asked['id']}` lets it go on")
+    tell(f"execution {asked['id']} is {asked['status']}. Continue with: opsjobs executions resume {asked['id']}")
 
 
 @app.command()
 def resume(execution: Execution) -> None:
-    """Continue a paused execution; if it stands between two waves, with the next one."""
+    """Resume a paused execution; if a gate paused it, open the next wave."""
     with connect() as client:
         asked = client.post(f"{path_of('execution', execution)}/resume")
     if (accepted := asked.get("accepted")) is not None:
         allowed = f"max_fail is {accepted['max_fail']}" if accepted.get("max_fail") is not None else "the wave's check failed"
-        tell(f"execution {asked['id']}: this accepts {counted(accepted['failures'], 'failure')}; {allowed}")
+        tell(f"execution {asked['id']}: {counted(accepted['failures'], 'failure')} accepted; {allowed}")
     tell(f"execution {asked['id']} is {asked['status']}")
     if (hold := hold_of(asked)) is not None:
         tell(hold)
@@ -181,11 +188,11 @@ def resume(execution: Execution) -> None:
 def retry(
     execution: Execution,
     *,
-    which: Annotated[Which | None, typer.Option(help="Only targets that ended so (default: unsuccessful).")] = None,
+    which: Annotated[Which | None, typer.Option(help="Only targets with this result (default: unsuccessful).")] = None,
     target: Annotated[
-        list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Just these targets. May be repeated.")
+        list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Only these targets. May be repeated.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also targets that a retry of this execution was for already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Include targets that were already retried.")] = False,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
@@ -196,10 +203,10 @@ def retry(
 ) -> None:
     """Retry the failed targets of an execution, live, starting at the step that failed.
 
-    It is a new execution; what succeeded is not run again. Exit codes as of `opsjobs run`.
+    Starts a new execution; steps that succeeded are not repeated. Exit codes as for `opsjobs run`.
     """
     if which is not None and target:
-        raise CommandFailed("--which and --target do not go together: name one of the two.", ExitCode.USAGE)
+        raise CommandFailed("--which and --target exclude each other.", ExitCode.USAGE)
     body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
     body |= options.because(reason, override_safety) | ({"again": True} if again else {})
     with connect() as client:
@@ -228,9 +235,9 @@ def _show_retry(told: Json, *, as_json: bool) -> None:
     show_list(told["targets"], RETRIED, Form.TABLE)
     if told["retries"]:
         before = ", ".join(f"{one['id']} ({one['status']})" for one in told["retries"])
-        tell(f"already retried by {before}: repeating it takes --again")
+        tell(f"already retried by {before}: use --again to retry them again")
     if told["needs_approval"]:
-        tell("it would wait for an approval")
+        tell("it would need an approval")
 
 
 @app.command()
@@ -269,7 +276,9 @@ def _indented(said: object, by: str) -> str:
 
 
 def last_good(client: Client, e: Json) -> Json | None:
-    """The last execution of the same job before this one that completed; None if there is none, or no job."""
+    """The last execution of the same job before this one that completed; None if there is none, or
+    no job.
+    """
     if e.get("job_id") is None:
         return None
     try:

@@ -24,7 +24,9 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Failure):
-    """The command cannot go on: the message (with what to do next) is told on stderr, `exit_code` is how it ends."""
+    """The command cannot go on: the message (with what to do next) is told on stderr, `exit_code`
+    is how it ends.
+    """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
         super().__init__(message)
@@ -49,7 +51,9 @@ def of_answer(status: int, code: str) -> ExitCode:
 
 
 def of_execution(status: str, *, interrupted: bool = False) -> ExitCode:
-    """The exit code for an ended execution; `interrupted` is true where this command's Ctrl-C asked for the cancel."""
+    """The exit code for an ended execution; `interrupted` is true where this command's Ctrl-C asked
+    for the cancel.
+    """
     if status == ExecutionStatus.COMPLETED:
         return ExitCode.OK
     if status == ExecutionStatus.TIMEOUT:

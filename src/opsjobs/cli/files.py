@@ -16,7 +16,7 @@ from opsjobs.cli.client import connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
 
-app = typer.Typer(help="Files: what transfers bring to targets.", no_args_is_help=True)
+app = typer.Typer(help="Files: upload and download the sources of file transfers.", no_args_is_help=True)
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="Id or uuid.")]
 PIECE_BYTES = 256 << 10
@@ -34,13 +34,14 @@ COLUMNS = (
 @app.command()
 def upload(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A file, or a folder: that becomes a tar, to be uploaded with `unpack: true`.")
+        Path,
+        typer.Argument(metavar="PATH", help="A file, or a folder. A folder is uploaded as a tar; use it with `unpack: true`."),
     ],
-    name: Annotated[str | None, typer.Option(help="What to call it, if not as it is called here.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name at the service (default: the local name).")] = None,
 ) -> None:
     """Upload a file or a folder.
 
-    Its id is printed: the `source` of a file_transfer action.
+    Prints its id, which is the `source` of a file_transfer action.
     """
     called = path.resolve().name
     if path.is_dir():
@@ -50,7 +51,7 @@ def upload(
             _send(packed, name or f"{called}.tar")
         return
     if not path.is_file():
-        raise CommandFailed(f"there is no file or folder {path}.", ExitCode.USAGE)
+        raise CommandFailed(f"{path}: no such file or folder.", ExitCode.USAGE)
     with path.open("rb") as file:
         _send(file, name or called)
 
@@ -95,9 +96,9 @@ def show(file: File, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def download(
     file: File,
-    to: Annotated[Path | None, typer.Option("--to", metavar="PATH", help="Where to put it; - is standard output.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="PATH", help="The path to write to; - is standard output.")] = None,
 ) -> None:
-    """Download a file, under its own name unless --to says otherwise. Nothing that is there is overwritten."""
+    """Download a file to its own name, or to --to PATH. An existing file is not overwritten."""
     with connect() as client:
         stored = client.get(path_of("file", file))
         pieces = client.raw(f"{path_of('file', file)}/content")
@@ -111,7 +112,7 @@ def download(
             with place.open("xb") as made:
                 made.writelines(pieces)
         except FileExistsError:
-            raise CommandFailed(f"{place} is there already: say --to PATH.", ExitCode.CONFLICT) from None
+            raise CommandFailed(f"{place} exists already. Use --to PATH.", ExitCode.CONFLICT) from None
         except OSError as error:
             raise CommandFailed(f"{place} cannot be written: {error.strerror}.") from None
     tell(f"{place}: {size(stored['size'])}")
@@ -119,7 +120,7 @@ def download(
 
 @app.command()
 def rm(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Ids or uuids.")]) -> None:
-    """Remove files. What was brought to targets stays there."""
+    """Remove files. Copies on targets stay."""
     with connect() as client:
         for ref in files:
             client.delete(path_of("file", ref))

@@ -1,4 +1,6 @@
-"""Moments of schedules on the terminal: those to come, what became of those that came, and a week of all of them."""
+"""Moments of schedules on the terminal: those to come, what became of those that came, and a week
+of all of them.
+"""
 
 from __future__ import annotations
 

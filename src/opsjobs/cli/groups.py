@@ -11,15 +11,16 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 from opsjobs.cli.targets import COLUMNS as TARGET_COLUMNS
 
-app = typer.Typer(help="Groups: targets under one name.", no_args_is_help=True)
+app = typer.Typer(help="Groups: named sets of targets.", no_args_is_help=True)
 
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name, id or uuid.")]
-Description = Annotated[str | None, typer.Option(help="What it is for.")]
+Description = Annotated[str | None, typer.Option(help="A description.")]
 Members = Annotated[
-    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets that are in it. May be repeated.")
+    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets of the group. May be repeated.")
 ]
 Held = Annotated[
-    list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Groups whose targets are in it, too.")
+    list[str] | None,
+    typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Groups whose targets belong to it, too. May be repeated."),
 ]
 COLUMNS = (
     Column("id", lambda g: g["id"]),
@@ -50,7 +51,7 @@ def show(group: Group, output: options.Output = Form.TABLE) -> None:
 
 @app.command()
 def targets(group: Group, output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List the targets that are in a group now, however they came into it."""
+    """List all targets of a group now: named, by selector, and of its groups."""
     with connect() as client:
         found, more = client.items(f"/target-groups/{_found(client, group)['id']}/targets", limit=limit)
     show_list(found, TARGET_COLUMNS, output)
@@ -66,7 +67,7 @@ def add(
     held: Held = None,
     selector: options.Selector = None,
 ) -> None:
-    """Add a group: of targets that are named, that have some labels, or that are in other groups."""
+    """Add a group of named targets, of targets with certain labels, or of other groups."""
     with connect() as client:
         made = client.post("/target-groups", {"name": name, **_told(description, members, held, selector)})
     print(made["id"])
@@ -77,13 +78,15 @@ def add(
 def change(
     group: Group,
     *,
-    name: Annotated[str | None, typer.Option(help="The name that it is to have.")] = None,
+    name: Annotated[str | None, typer.Option(help="The new name.")] = None,
     description: Description = None,
     members: Members = None,
     held: Held = None,
     selector: options.Selector = None,
 ) -> None:
-    """Change a group. What is not mentioned stays; targets and groups that are take the place of those so far."""
+    """Change a group. Options that are not given change nothing; --target and --group replace the
+    whole list.
+    """
     with connect() as client:
         found = _found(client, group)
         kept = {field: found[field] for field in ("name", "description", "selector", "groups")}

@@ -25,7 +25,7 @@ from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.time_zones import zone_names
 from opsjobs.model.validation_messages import plain_words
 
-app = typer.Typer(help="Import what other programs run.", no_args_is_help=True)
+app = typer.Typer(help="Import jobs from other schedulers.", no_args_is_help=True)
 
 FILE_BYTES_AT_MOST = 1 << 20
 JOBS_A_REQUEST = 100
@@ -45,45 +45,50 @@ COLUMNS = (
 
 @app.callback()
 def imports() -> None:
-    """Import what other programs run."""
+    """Import jobs from other schedulers."""
 
 
 @app.command("crontab", no_args_is_help=True)
 def import_crontab(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Crontabs; - is standard input, as of `crontab -l`.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Crontabs; - is standard input, such as from `crontab -l`.")
+    ],
     *,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose crontab it is: its commands run as this user.")] = None,
-    system: Annotated[
-        bool, typer.Option("--system", help="Each line names its user (so without it, too, for files in /etc).")
-    ] = False,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The owner of the crontab; its commands run as this user.")
+    ] = None,
+    system: Annotated[bool, typer.Option("--system", help="Each line names its user (the default for files in /etc).")] = False,
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
     credential: Annotated[
-        str | None, typer.Option("-c", "--credential", help="Whose password sudo asks for (default: it asks for none).")
+        str | None, typer.Option("-c", "--credential", help="The credential with the password for sudo (default: none).")
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option("--timezone", "-z", metavar="ZONE", help="Of its times (default: CRON_TZ, else this machine's).")
+        str | None,
+        typer.Option(
+            "--timezone", "-z", metavar="ZONE", help="The time zone of its times (default: CRON_TZ, else this machine's)."
+        ),
     ] = None,
-    prefix: Annotated[str | None, typer.Option(help="What names begin with (default: by the targets).")] = None,
-    timeout: Annotated[str, typer.Option(help="How long a run may take; cron has no limit.")] = "24h",
-    disabled: Annotated[bool, typer.Option("--disabled", help="New schedules launch nothing before they are resumed.")] = False,
+    prefix: Annotated[str | None, typer.Option(help="The prefix of job names (default: made from the targets).")] = None,
+    timeout: Annotated[str, typer.Option(help="The timeout of a run; cron has none.")] = "24h",
+    disabled: Annotated[bool, typer.Option("--disabled", help="Create new schedules paused.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the jobs and schedules as YAML, and ask and change nothing.")
+        bool, typer.Option("--dry-run", help="Print the jobs and schedules as YAML, without contacting the service.")
     ] = False,
     override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Import crontabs: a job and its schedule for each line, on these targets.
+    """Import crontabs: a job and a schedule for each line, on these targets.
 
-    Done again it changes only what is different. What could not be carried over is told, line by line, with why. Take the lines
-    out of the crontab afterwards: else both run them.
+    Repeating the import changes only what is different. Each line that cannot be imported is
+    reported with the reason. Remove the lines from the crontab afterwards, or both will run them.
     """
     selection = options.selection(targets, groups, selector)
     if user is not None and system:
-        raise CommandFailed("--user and --system do not go together: lines of a system crontab name their users.", ExitCode.USAGE)
+        raise CommandFailed("--user and --system exclude each other: lines of a system crontab name their users.", ExitCode.USAGE)
     if not selection and not dry_run:
-        raise CommandFailed("on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE)
+        raise CommandFailed("no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE)
     wishes = CrontabOptions(
         selection,
         prefix if prefix is not None else prefix_of(selection),
@@ -96,7 +101,7 @@ def import_crontab(
     plans, sources, lost = _read(files, wishes, system=system)
     if dry_run:
         yaml_documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
-        tell(f"would be: {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} left out")
+        tell(f"would import {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} skipped")
         return
     with connect() as client:
         items = _stored(client, plans, options.because(None, override_safety))
@@ -109,10 +114,10 @@ def import_crontab(
 def _zone(asked: str | None) -> str:
     if asked is not None:
         if asked not in zone_names():
-            raise CommandFailed(f"--timezone: {asked!r} is no time zone: write one such as Europe/Berlin.", ExitCode.USAGE)
+            raise CommandFailed(f"--timezone: {asked!r} is not a time zone. Use one such as Europe/Berlin.", ExitCode.USAGE)
         return asked
     found = local_zone()
-    tell(f"times without a CRON_TZ are meant in {found}, the zone of this machine: --timezone says another one")
+    tell(f"times without a CRON_TZ are taken as {found}, the zone of this machine; use --timezone for another one")
     return found
 
 
@@ -130,7 +135,9 @@ def local_zone(root: Path = Path("/")) -> str:
 
 
 def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[Planned], set[str], int]:
-    """The bodies of all lines that can be carried over, and the tags of the crontabs; other lines are told, and counted."""
+    """The bodies of all lines that can be carried over, and the tags of the crontabs; other lines
+    are told, and counted.
+    """
     entries: list[tuple[crontab.CrontabEntry, str]] = []
     sources: set[str] = set()
     lost = 0
@@ -148,21 +155,23 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
         sources.add(source)
         entries += [(entry, source) for entry in found.entries]
         if not (system or by_place) and _looks_like_a_system_one(found.entries):
-            tell(f"{plain(file)}: every command begins with `root`: is it a system crontab (--system)?")
+            tell(f"{plain(file)}: every command begins with `root`. If it is a system crontab, use --system.")
     plans = planned(entries, wishes)
     good = [plan for plan in plans if _is_good(plan)]
     return good, sources, lost + len(plans) - len(good)
 
 
 def _is_good(plan: Planned) -> bool:
-    """Whether the service would take it: looked at here, so that one line does not hold up the others."""
+    """Whether the service would take it: looked at here, so that one line does not hold up the
+    others.
+    """
     try:
         JobDraft.model_validate(plan.job)
         ScheduleDraft.model_validate(plan.schedule)
     except ValidationError as wrong:
         first = wrong.errors()[0]
         words = (first.get("ctx") or {}).get("detail") or plain_words(first)
-        tell(f"{plain(plan.place)}: left out: {plain(words)}")
+        tell(f"{plain(plan.place)}: skipped: {plain(words)}")
         return False
     return True
 
@@ -172,11 +181,13 @@ def _looks_like_a_system_one(entries: Sequence[crontab.CrontabEntry]) -> bool:
 
 
 def _told(left: Skipped) -> str:
-    return f"{plain(left.what)}: {'left out: ' if left.target else ''}{plain(left.reason)}"
+    return f"{plain(left.what)}: {'skipped: ' if left.target else ''}{plain(left.reason)}"
 
 
 def _schedule_in_words(schedule: Json) -> str:
-    """Return what stands as a comment above a job, so that the documents are jobs alone, as `jobs apply` takes them."""
+    """Return what stands as a comment above a job, so that the documents are jobs alone, as `jobs
+    apply` takes them.
+    """
     return f"schedule {', '.join(f'{name}: {value}' for name, value in schedule.items())}"
 
 
@@ -194,7 +205,9 @@ def _stored(client: Client, plans: Sequence[Planned], why: Json) -> list[Json]:
 
 
 def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Sequence[Planned], list[Json]]:
-    """Those that are stored, and what became of them; what the safety check blocks is told and left out, and holds up no other."""
+    """Those that are stored, and what became of them; what the safety check blocks is told and left
+    out, and holds up no other.
+    """
     while plans:
         try:
             return plans, list(client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"])
@@ -203,7 +216,7 @@ def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Seque
             if refused.code != "safety_blocked" or not blocked:
                 raise
             for n in sorted(blocked):
-                tell(f"{plain(plans[n].place)}: left out: the safety check blocks it; see why with `opsjobs safety check`")
+                tell(f"{plain(plans[n].place)}: skipped: the safety check blocks it; see why with `opsjobs safety check`")
             plans = [plan for n, plan in enumerate(plans) if n not in blocked]
     return [], []
 
@@ -227,7 +240,9 @@ def _shown(schedule: Json) -> Json:
 
 
 def _schedule(client: Client, job_id: int, body: Json) -> str:
-    """What became of the schedule of this job. Of one that is there only the times are the crontab's: the rest may be changed."""
+    """What became of the schedule of this job. Of one that is there only the times are the
+    crontab's: the rest may be changed.
+    """
     path = f"{path_of('job', job_id)}/schedules"
     found, _ = client.items(path, limit=1, name=SCHEDULE)
     if not found:
@@ -252,10 +267,12 @@ def _gone(client: Client, sources: set[str], plans: Sequence[Planned]) -> list[s
 
 def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
     for name in gone[:GONE_TOLD_AT_MOST]:
-        tell(f"{plain(name)} is of an earlier import, and no line of now: `opsjobs jobs delete {plain(name)}` if it is over")
+        tell(
+            f"{plain(name)} was imported earlier, but no line matches it now. If it is obsolete: opsjobs jobs delete {plain(name)}"
+        )
     if len(gone) > GONE_TOLD_AT_MOST:
-        tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more of an earlier import")
+        tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more jobs of earlier imports")
     changed = sum(item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items)
-    tell(f"{counted(changed, 'line')} changed something, {len(items) - changed} stay as they are, {lost} left out")
+    tell(f"{counted(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped")
     if any(item["schedule"] == "created" for item in items):
-        tell("take these lines out of the crontab now: else both run them")
+        tell("remove these lines from the crontab now, or both will run them")

@@ -69,39 +69,42 @@ class ImportOptions:
 def import_targets(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The inventory; - reads it from standard input.")],
     *,
-    kind: Annotated[SourceKind | None, typer.Option("--from", help="What it is (default: by its name and its lines).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would become of each, and change nothing.")] = False,
-    existing: Annotated[
-        Literal["update", "skip"], typer.Option(help="What becomes of targets whose name is there already.")
-    ] = "update",
+    kind: Annotated[
+        SourceKind | None, typer.Option("--from", help="The format (default: guessed from the name and the content).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    existing: Annotated[Literal["update", "skip"], typer.Option(help="What to do with targets that exist already.")] = "update",
     credential: Annotated[
-        str | None, typer.Option("-c", "--credential", help="The credential of all that have no other.")
+        str | None, typer.Option("-c", "--credential", help="The credential of targets that have no other.")
     ] = None,
     credentials: Annotated[
-        list[str] | None, typer.Option("--credential-of", metavar="USER=NAME", help="The credential of who logs in as this user.")
+        list[str] | None,
+        typer.Option("--credential-of", metavar="USER=NAME", help="The credential of targets with this login user."),
     ] = None,
     with_keys: Annotated[
-        bool, typer.Option("--with-keys", help="Store the private keys that it names, and log in with those.")
+        bool, typer.Option("--with-keys", help="Store the private keys that the file names, and log in with them.")
     ] = False,
     group: options.Groups = None,
-    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label for all.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label for all targets.")] = None,
     label_from: Annotated[
-        list[str] | None, typer.Option("--label-from", metavar="VARIABLE", help="Make a label of this Ansible variable.")
+        list[str] | None, typer.Option("--label-from", metavar="VARIABLE", help="Make a label from this Ansible variable.")
     ] = None,
     zone: Annotated[str | None, typer.Option(help="The zone whose workers reach them.")] = None,
-    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option(help="Which host keys are good (default: pinned).")] = None,
+    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option(help="How host keys are verified (default: pinned).")] = None,
     replace_labels: Annotated[
-        bool, typer.Option("--replace-labels", help="Drop the labels of a known target that its entry does not have.")
+        bool, typer.Option("--replace-labels", help="Remove labels of an existing target that its entry does not have.")
     ] = False,
     replace_groups: Annotated[
-        bool, typer.Option("--replace-groups", help="Take a known target out of the groups that its entry does not have.")
+        bool, typer.Option("--replace-groups", help="Remove an existing target from groups that its entry does not have.")
     ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Import targets: an Ansible inventory (ini, YAML, JSON), an ssh_config, a CSV table, /etc/hosts.
+    """Import targets: an Ansible inventory (ini, YAML, JSON), an ssh_config, a CSV table,
+    /etc/hosts.
 
-    Done again it changes only what is different, and shows each change. Labels and groups are added to those that a target
-    has. What could not be carried over is told with why. Exit code 1 if the service refused one.
+    Repeating the import changes only what is different, and shows each change. Labels and groups
+    are added to those of a target. Whatever cannot be imported is reported with the reason. Exit
+    code 1 if the service refused a target.
     """
     inventory = _inventory(file, kind)
     wishes = ImportOptions(
@@ -152,7 +155,9 @@ def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
 
 
 def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple[str, str], str]:
-    """The names of the credentials of each user and key file; made where there is none of that name."""
+    """The names of the credentials of each user and key file; made where there is none of that
+    name.
+    """
     wanted = dict.fromkeys((one.user or "root", one.key) for one in found if one.key and not one.credential)
     made: dict[tuple[str, str], str] = {}
     for user, key in wanted:
@@ -170,7 +175,7 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
                 body["passphrase"] = ask_passphrase(plain(key), otherwise="Use `opsjobs credentials add`.")
             client.post("/credentials", body)
         except (OSError, UnicodeDecodeError) as away:
-            tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is no text'}")
+            tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is not text'}")
             continue
         except RequestRefused as refused:
             if refused.code != "name_taken":
@@ -217,7 +222,7 @@ def _sent(client: Client, portion: list[Json], how: Json) -> list[Json]:
 def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
     skipped = [left for left in inventory.left if left.target]
     other = [left for left in inventory.left if not left.target]
-    for heading, lefts in (("left out", skipped), ("not carried over", other)):
+    for heading, lefts in (("skipped", skipped), ("not imported", other)):
         for left in lefts[:LEFT_TOLD_AT_MOST]:
             tell(f"{heading}: {_told(left)}")
         if len(lefts) > LEFT_TOLD_AT_MOST:
@@ -225,14 +230,14 @@ def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence
     bare = sorted({one.user or "(no user)" for one, e in zip(inventory.found, entries, strict=True) if _is_bare(e)})
     if bare:
         users = plain(", ".join(bare[:10]))
-        tell(f"without a credential, of {users}: name one with --credential, --credential-of USER=NAME or --with-keys")
+        tell(f"no credential for the login users {users}: use --credential, --credential-of USER=NAME or --with-keys")
     outcomes: dict[str, int] = {}
     for item in items:
         outcomes[item["outcome"]] = outcomes.get(item["outcome"], 0) + 1
     if not inventory.found and not skipped:
-        tell("no hosts were found: if the file has some, say what it is with --from")
-    would = "would be: " if dry_run else ""
-    tell(f"{would}{counts(outcomes)}; {counted(len(skipped), 'host')} left out")
+        tell("no hosts found. If the file has some, set its format with --from.")
+    would = "dry run: " if dry_run else ""
+    tell(f"{would}{counts(outcomes)}; {counted(len(skipped), 'host')} skipped")
 
 
 def _is_bare(entry: Mapping[str, Any]) -> bool:

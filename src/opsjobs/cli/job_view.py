@@ -1,4 +1,6 @@
-"""A job for people: its parameters, its steps with their commands, and what of its policy is not the default."""
+"""A job for people: its parameters, its steps with their commands, and what of its policy is not
+the default.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ CHANGES = (
 )
 
 Files = Annotated[
-    list[str], typer.Option("-f", "--file", metavar="FILE", help="Of jobs, in YAML; - is standard input. May be repeated.")
+    list[str], typer.Option("-f", "--file", metavar="FILE", help="A YAML file of jobs; - is standard input. May be repeated.")
 ]
 
 
@@ -55,7 +55,9 @@ def list_jobs(output: options.Output = Form.TABLE, limit: options.Limit = 100) -
 
 @app.command()
 def show(job: Job, output: options.Output = Form.TABLE) -> None:
-    """Show one job as it is now: its parameters, its steps, and what of its policy is not the default."""
+    """Show one job: its parameters, its steps, and the fields of its policy that are not the
+    default.
+    """
     with connect() as client:
         found = client.by_name("job", job)
     if output in (Form.TABLE, Form.WIDE):
@@ -83,7 +85,7 @@ def run(
 ) -> None:
     """Run a job, live, on all of its targets or on some of them.
 
-    A required secret that is not given is asked for, without echo. Exit codes as of `opsjobs run`.
+    Prompts for required secrets that are not given, without echo. Exit codes as for `opsjobs run`.
     """
     narrowed, because = options.selection(targets, groups, selector), options.because(reason, override_safety)
     with connect() as client:
@@ -100,11 +102,11 @@ def run(
 def apply(
     files: Files,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Make the jobs of these names what the files say: all of them, or none.
+    """Create or update jobs from files: all of them, or none.
 
     A file is a stream of YAML documents, each the body of POST /jobs.
     """
@@ -113,20 +115,20 @@ def apply(
 
 @app.command()
 def plan(files: Files, *, output: options.Output = Form.TABLE) -> None:
-    """Say what `jobs apply` would change, and change nothing."""
+    """Show what `jobs apply` would change, and change nothing."""
     _apply(files, output, dry_run=True)
 
 
 @app.command()
 def export(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Only these; all where none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to export (default: all).")] = None,
     *,
     tags: Annotated[
         list[str] | None, typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated.")
     ] = None,
     output: Annotated[Form, typer.Option("-o", "--output", help="yaml or json.")] = Form.YAML,
 ) -> None:
-    """Write jobs as `jobs apply` takes them, without what is so by default."""
+    """Write jobs for `jobs apply`, without fields that have their default."""
     with connect() as client:
         ids = [client.by_name("job", name)["name"] for name in names or ()]
         found = client.get("/jobs/export", name=ids or None, tag=tags or None)["jobs"]
@@ -138,7 +140,7 @@ def export(
 
 @app.command()
 def validate(files: Files) -> None:
-    """Say what is wrong with the jobs in these files, and store nothing. Exit code 1 where something is."""
+    """Check the jobs in these files, and store nothing. Exit code 1 if one is invalid."""
     wrong = 0
     with connect() as client:
         placed = yaml_documents.placed_bodies(files)
@@ -165,31 +167,33 @@ def validate(files: Files) -> None:
 def clone(
     job: Job,
     *,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the copy (default: the job's, with “(copy)”).")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of the copy (default: the job's name with “(copy)”).")
+    ] = None,
 ) -> None:
-    """Copy a job. Its executions and schedules stay with it."""
+    """Copy a job, without its executions and schedules."""
     with connect() as client:
         path = path_of("job", client.by_name("job", job)["id"])
         made = client.post(f"{path}/clone", {"name": name} if name else {})
-    tell(f"job {made['name']} is made")
+    tell(f"job {made['name']} is created")
     print(made["id"])
 
 
 @app.command()
 def pause(job: Job) -> None:
-    """Let no execution of a job begin until it is resumed. What runs goes on."""
+    """Pause a job: no execution starts until it is resumed. Running executions continue."""
     _set(job, "pause", "is paused")
 
 
 @app.command()
 def resume(job: Job) -> None:
-    """Let a paused job be executed again."""
-    _set(job, "resume", "can be executed")
+    """Resume a paused job."""
+    _set(job, "resume", "is resumed")
 
 
 @app.command()
 def delete(job: Job) -> None:
-    """Delete a job. Its executions stay; its name is free again."""
+    """Delete a job. Its executions stay; its name can be used again."""
     with connect() as client:
         found = client.by_name("job", job)
         client.delete(path_of("job", found["id"]))
@@ -221,4 +225,4 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
                 plain(f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})")
             )
     changed = sum(item["change"] != "unchanged" for item in told["items"])
-    tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} stay as they are")
+    tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged")

@@ -1,4 +1,6 @@
-"""`opsjobs keys`: the keys that encrypt all stored secrets, how a new one gets in, and how an old one gets out."""
+"""`opsjobs keys`: the keys that encrypt all stored secrets, how a new one gets in, and how an old
+one gets out.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from opsjobs.cli.render import Column, Form, show_list, tell
 from opsjobs.settings import load_client
 from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
 
-app = typer.Typer(help="Encryption keys: list, make, rotate and drop the keys of ENCRYPTION_KEYS.", no_args_is_help=True)
+app = typer.Typer(help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.", no_args_is_help=True)
 
 PATIENCE_SECONDS = 60.0
-"""How long a rotation is repeated that brings nothing forward: what is left is locked by others, and comes free."""
+"""How long a rotation is repeated that brings nothing forward: what is left is locked by others,
+and comes free.
+"""
 
 PAUSE_SECONDS = 0.5
 COLUMNS = (
@@ -34,7 +38,7 @@ COLUMNS = (
 
 @app.command("list")
 def list_keys(output: options.Output = Form.TABLE) -> None:
-    """List the keys by their ids, with what is encrypted under each."""
+    """List the keys by their ids, with what each of them encrypts."""
     with connect() as client:
         found = client.get("/keys")["items"]
     show_list(found, COLUMNS, output)
@@ -44,84 +48,86 @@ def list_keys(output: options.Output = Form.TABLE) -> None:
 def new(
     printed: Annotated[bool, typer.Option("--print", help="Print a key for ENCRYPTION_KEYS instead.")] = False,
 ) -> None:
-    """Put a new key before those of `opsjobs up` on this machine; it is used from its next start on.
+    """Add a new current key to `opsjobs up` on this machine; it takes effect at the next start.
 
-    Restart `opsjobs up`, then encrypt everything anew with `opsjobs keys rotate`.
+    Restart `opsjobs up`, then re-encrypt everything with `opsjobs keys rotate`.
     """
     if printed:
         text, made = new_key()
         print(text)
-        tell(
-            f"this is key {made}: put it into ENCRYPTION_KEYS of all processes, behind the current one; docs/credentials.md says how"
-        )
+        tell(f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/credentials.md")
         return
     path = _file()
     made = put_first(path)
     print(made)
-    tell(f"{path} begins with key {made} now. Restart `opsjobs up`, then: opsjobs keys rotate")
+    tell(f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: opsjobs keys rotate")
 
 
 @app.command()
 def rotate() -> None:
-    """Encrypt under the current key what is under older ones.
+    """Re-encrypt with the current key everything that older keys encrypt.
 
-    While everything runs; may be broken off and called again.
+    Works while the service runs; can be interrupted and repeated.
     """
     with connect() as client:
         answer = _until_done(client)
     broken, keys = answer["broken"], answer["keys"]
     for row in broken:
-        tell(f"{row['kind']} {row['id']} does not open, and stays as it is: {row['reason']}")
+        tell(f"{row['kind']} {row['id']} cannot be decrypted and stays unchanged: {row['reason']}")
     for key in keys:
         if key["removable"]:
-            tell(f"nothing needs key {key['id']} any more: opsjobs keys drop {key['id']}")
+            tell(f"key {key['id']} is not used any more. Drop it with: opsjobs keys drop {key['id']}")
     if broken:
-        raise CommandFailed(f"{answer['left']} rows are still under older keys, for they do not open.")
-    tell(f"everything is encrypted under key {keys[0]['id']}")
+        raise CommandFailed(f"{answer['left']} rows are still encrypted with older keys: they cannot be decrypted.")
+    tell(f"everything is encrypted with key {keys[0]['id']}")
 
 
 @app.command("drop")
 def drop_key(key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `opsjobs keys list` shows it.")]) -> None:
-    """Take an old key away from `opsjobs up` on this machine, once nothing is encrypted under it."""
+    """Remove an old key from `opsjobs up` on this machine, once nothing is encrypted with it."""
     with connect() as client:
         found = next((k for k in client.get("/keys")["items"] if k["id"] == key), None)
     if found is None or not found["known"]:
         raise CommandFailed(f"there is no key {key} in use: `opsjobs keys list` shows them.", ExitCode.NOT_FOUND)
     if not found["removable"]:
-        why = "it is the current one" if found["current"] else "rows are encrypted under it: first `opsjobs keys rotate`"
+        why = "it is the current one" if found["current"] else "rows are encrypted with it; run `opsjobs keys rotate` first"
         raise CommandFailed(f"key {key} cannot be dropped: {why}.", ExitCode.CONFLICT)
     path = _file()
     if not drop(path, key):
         raise CommandFailed(
-            f"{path} does not hold key {key} behind its first one: take it out of ENCRYPTION_KEYS.", ExitCode.NOT_FOUND
+            f"{path} does not hold key {key} after its first key. Remove it from ENCRYPTION_KEYS instead.", ExitCode.NOT_FOUND
         )
-    tell(f"key {key} is gone from {path}; restart `opsjobs up`, so that its processes forget it")
+    tell(f"key {key} is removed from {path}. Restart `opsjobs up`, so that its processes drop it")
 
 
 def _until_done(client: Client) -> Json:
-    """The last answer: of the rotation that finds nothing more to do. Raises CommandFailed where it gets no further."""
+    """The last answer: of the rotation that finds nothing more to do. Raises CommandFailed where it
+    gets no further.
+    """
     done, moved = 0, time.monotonic()
     while True:
         answer: Json = client.post("/keys/rotate")
         done += answer["rewrapped"]
         if answer["done"]:
             return answer
-        tell(f"{done} rows encrypted anew, {answer['left']} left")
+        tell(f"{done} rows re-encrypted, {answer['left']} left")
         if answer["rewrapped"]:
             moved = time.monotonic()
         elif time.monotonic() - moved > PATIENCE_SECONDS:
             raise CommandFailed(
-                f"{answer['left']} rows are locked by others, or do not open: see the log of the API, and call it again."
+                f"{answer['left']} rows are locked by others, or cannot be decrypted. See the log of the API, then repeat the command."
             )
         else:
             time.sleep(PAUSE_SECONDS)
 
 
 def _file() -> Path:
-    """The keys of the `up` of this data folder. Raises CommandFailed where it makes none of its own."""
+    """The keys of the `up` of this data folder. Raises CommandFailed where it makes none of its
+    own.
+    """
     path = load_client()[1] / KEYS_FILE
     if not path.exists():
         raise CommandFailed(
-            f"there is no {path}: the keys come from ENCRYPTION_KEYS. `opsjobs keys new --print` makes one; change the setting itself."
+            f"{path} does not exist: the keys come from ENCRYPTION_KEYS. Create one with `opsjobs keys new --print`, then change the setting."
         )
     return path

@@ -1,4 +1,6 @@
-"""Starting an execution from the command line: the request, hosts in place of names, and watching or leaving it."""
+"""Starting an execution from the command line: the request, hosts in place of names, and watching
+or leaving it.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ UNATTENDED_SECONDS = 600.0
 def launch(
     client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
 ) -> ExitCode:
-    """Start what `body` says and see it through; the exit code. Raises CommandFailed before anything has started."""
+    """Start what `body` says and see it through; the exit code. Raises CommandFailed before
+    anything has started.
+    """
     waits_seconds = patience(wait_limit)
     with Interrupts() as interrupts:
         execution = _started(client, path, body)
         if not detach:
             return watch(client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds)
-    tell(f"{header(execution)}. Watch it with: opsjobs executions follow {execution['id']}")
+    tell(f"{header(execution)}. Follow it with: opsjobs executions follow {execution['id']}")
     if (hold := hold_of(execution)) is not None:
         tell(hold)
     print(execution["id"])
@@ -37,14 +41,16 @@ def launch(
 
 
 def patience(wait_limit: str | None) -> float | None:
-    """Return for how long a person is waited for; None: for ever, as somebody watches. Raises CommandFailed."""
+    """Return for how long a person is waited for; None: for ever, as somebody watches. Raises
+    CommandFailed.
+    """
     if wait_limit is None:
         return None if sys.stderr.isatty() else UNATTENDED_SECONDS
     try:
         return parse_duration(wait_limit)
     except ValueError as wrong:
         raise CommandFailed(
-            f"--wait-limit: {wrong}. Write a duration such as 10m, or 0s to leave at once.", ExitCode.USAGE
+            f"--wait-limit: {wrong}. Use a duration such as 10m, or 0s to exit at once.", ExitCode.USAGE
         ) from None
 
 
@@ -60,7 +66,9 @@ def _started(client: Client, path: str, body: Json) -> Json:
 
 
 def _with_hosts(client: Client, body: Json, refused: RequestRefused) -> list[str]:
-    """The same ids, with the targets of a host in place of each host. Raises the refusal where one is no host either."""
+    """The same ids, with the targets of a host in place of each host. Raises the refusal where one
+    is no host either.
+    """
     unknown = {int(m[1]) for pointer in refused.pointers if (m := _ID_POINTER.fullmatch(pointer))}
     ids: list[str] = []
     for position, ref in enumerate(body.get("targets", {}).get("ids", [])):

@@ -1,7 +1,7 @@
 """Commands by their names: what one needs is imported when it is called, and not by all the others.
 
-This is the only place in opsjobs where an import is late. The server's libraries take over a second, the models of jobs and
-schedules a third of one; `opsjobs --version` needs neither.
+This is the only place in opsjobs where an import is late. The server's libraries take over a
+second, the models of jobs and schedules a third of one; `opsjobs --version` needs neither.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ def loaded(module: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """A command: `name` in the module `opsjobs.cli.<module>` is its function, or a Typer with its verbs.
+    """A command: `name` in the module `opsjobs.cli.<module>` is its function, or a Typer with its
+    verbs.
 
-    `help` stands in the list of all commands: the first sentence of its own help. `bare`: without arguments it shows its help.
+    `help` stands in the list of all commands: the first sentence of its own help. `bare`: without
+    arguments it shows its help.
     """
 
     module: str
@@ -36,12 +38,16 @@ class LazyCommand:
 
 
 class Commands(TyperGroup):
-    """A group whose commands are loaded one at a time. A subclass says which there are, in the order of their list."""
+    """A group whose commands are loaded one at a time. A subclass says which there are, in the
+    order of their list.
+    """
 
     entries: ClassVar[dict[str, LazyCommand]]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # its Context is its own click's
-        """Return the command that the first argument names; suggest near names, of which Typer knows only loaded ones."""
+        """Return the command that the first argument names; suggest near names, of which Typer
+        knows only loaded ones.
+        """
         name = args[0] if args else ""
         unknown = name not in self.entries and not name.startswith("-")
         if unknown and not ctx.resilient_parsing and (near := get_close_matches(name, self.entries)):

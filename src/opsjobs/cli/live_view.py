@@ -1,4 +1,6 @@
-"""The live view of an execution: its header, its status line, and notices of what holds it and what lets it go on."""
+"""The live view of an execution: its header, its status line, and notices of what holds it and what
+lets it go on.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ ASK_SECONDS_AT_MOST = 15.0
 
 
 class LiveView:
-    """Watches one execution beside its stream of events. A thread of its own redraws the status line and asks for holds.
+    """Watches one execution beside its stream of events. A thread of its own redraws the status
+    line and asks for holds.
 
-    `waits_seconds`: how long a person is waited for; None: for ever. `left`: that is over, so the view ought to be left.
+    `waits_seconds`: how long a person is waited for; None: for ever. `left`: that is over, so the
+    view ought to be left.
     """
 
     def __init__(

@@ -14,32 +14,33 @@ from opsjobs.cli.token_store import StoredLogin, TokenStore
 
 
 def login(
-    username: Annotated[str, typer.Argument(help="Your name there.")],
+    username: Annotated[str, typer.Argument(help="Your user name at the service.")],
 ) -> None:
-    """Log in, so that commands speak as you.
+    """Log in; later commands run as this user.
 
-    Asks for the password, or reads it from the first line of standard input. The login is kept in your configuration folder,
-    readable by you alone, and goes on by itself until it ends or you log out. OPSJOBS_TOKEN wins over it.
+    Prompts for the password, or reads it from the first line of standard input. The login is stored
+    in your configuration folder, readable only by you, and renews itself until it ends or you log
+    out. OPSJOBS_TOKEN takes precedence over it.
     """
     with without_token() as client:
         url = client.place.url
         if is_in_the_open(url):
-            tell(f"careful: {url} is not https, so whoever is on the way can read the password")
+            tell(f"warning: {url} is not https: the password is sent in clear text")
         body = {"username": username, "password": password_prompt.password(f"Password of {username}")}
         told = client.once("/auth/login", body)
     logins = TokenStore()
     with logins.alone():
         logins.keep(url, StoredLogin.of_answer(username, told))
-    tell(f"you are logged in at {url} as {username}")
+    tell(f"logged in at {url} as {username}")
 
 
 def logout() -> None:
-    """Log out: the login ends there, and is forgotten here."""
+    """Log out: end the login at the service and delete it here."""
     logins = TokenStore()
     with connect(as_login=True) as client:
         url = client.place.url
         if logins.of(url) is None:
-            raise CommandFailed(f"nobody is logged in at {url}.", ExitCode.NOT_FOUND)
+            raise CommandFailed(f"not logged in at {url}.", ExitCode.NOT_FOUND)
         try:
             client.once("/auth/logout", {})
         except RequestRefused as refused:
@@ -47,4 +48,4 @@ def logout() -> None:
                 raise
     with logins.alone():
         logins.forget(url)
-    tell(f"you are logged out at {url}")
+    tell(f"logged out at {url}")

@@ -1,4 +1,6 @@
-"""`opsjobs executions logs`: what an execution has written, as bytes, as lines of JSON, or as lines that were picked."""
+"""`opsjobs executions logs`: what an execution has written, as bytes, as lines of JSON, or as lines
+that were picked.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,25 @@ def logs(
     *,
     target: Annotated[str | None, typer.Option("-t", "--target", help="Only this target's lines.")] = None,
     stream: Annotated[
-        str | None, typer.Option(metavar="stdout|stderr", help="With -t: exactly the bytes of this stream.")
+        str | None, typer.Option(metavar="stdout|stderr", help="With -t: print the exact bytes of this stream.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only targets that did not succeed.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Only what was written to stderr.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only stderr.")] = False,
     action: Annotated[str | None, typer.Option(metavar="KEY", help="Only this action's lines.")] = None,
     tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Log entries, one line of JSON each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print log entries, one line of JSON each.")] = False,
     raw: options.Raw = False,
 ) -> None:
-    """Print what an execution has written so far."""
+    """Print the output of an execution so far."""
     if stream is not None and (stream not in ("stdout", "stderr") or target is None):
-        raise CommandFailed("--stream is stdout or stderr, and goes with -t TARGET.", ExitCode.USAGE)
+        raise CommandFailed("--stream: must be stdout or stderr, and needs -t TARGET.", ExitCode.USAGE)
     picks = failed or stderr or action is not None or tail is not None or timestamps
     if picks and (as_json or stream is not None):
-        raise CommandFailed("--json and --stream print the log as it is: leave the options that pick lines out.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--json and --stream print the whole log: they exclude --failed, --stderr, --action, --tail and --timestamps.",
+            ExitCode.USAGE,
+        )
     with connect() as client:
         path = path_of("execution", execution)
         if picks:

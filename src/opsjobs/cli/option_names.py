@@ -1,4 +1,6 @@
-"""The service's words in the words of the command line: options and commands in place of fields and routes."""
+"""The service's words in the words of the command line: options and commands in place of fields and
+routes.
+"""
 
 from __future__ import annotations
 

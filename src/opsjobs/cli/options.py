@@ -1,4 +1,6 @@
-"""Options that mean the same in every command, and how lists and durations on the command line are read."""
+"""Options that mean the same in every command, and how lists and durations on the command line are
+read.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def _mark_chosen(context: typer.Context, limit: int) -> int:
     return _Chosen(limit) if source is not None and source.name == "COMMANDLINE" else limit
 
 
-Limit = Annotated[int, typer.Option(min=0, callback=_mark_chosen, help="At most so many; 0 for all.")]
+Limit = Annotated[int, typer.Option(min=0, callback=_mark_chosen, help="Maximum number of items; 0 shows all.")]
 Targets = Annotated[
     list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets: names, ids or hosts. May be repeated.")
 ]
@@ -34,14 +36,12 @@ Groups = Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROU
 Selector = Annotated[
     str | None, typer.Option("-l", "--selector", metavar="SELECTOR", help="Targets with these labels, such as env=prod,role!=db.")
 ]
-Reason = Annotated[str | None, typer.Option(help="Why; it is kept with the execution.")]
+Reason = Annotated[str | None, typer.Option(help="The reason; it is stored with the execution.")]
 OverrideSafety = Annotated[
     str | None,
-    typer.Option("--override-safety", metavar="REASON", help="Pass the safety check and approvals, for this reason; audited."),
+    typer.Option("--override-safety", metavar="REASON", help="Bypass the safety check and approvals, for this reason; audited."),
 ]
-Raw = Annotated[
-    bool, typer.Option("--raw", help="On a terminal too: pass controls of the remote output on, instead of showing them.")
-]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not escape control characters of the remote output on a terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
@@ -59,10 +59,10 @@ WaitLimit = Annotated[
     typer.Option(
         "--wait-limit",
         metavar="DURATION",
-        help="Leave with 7 after waiting so long for a person (default: never on a terminal, else 10m).",
+        help="Exit with 7 after waiting this long for a person's decision (default: never on a terminal, else 10m).",
     ),
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="Start it, print its id and leave.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the id of the execution and exit without waiting.")]
 
 
 def split(values: Iterable[str] | None) -> list[str]:
@@ -78,11 +78,13 @@ def selection(targets: list[str] | None, groups: list[str] | None, selector: str
 
 
 def because(reason: str | None, override: str | None) -> dict[str, Any]:
-    """The `reason` of a request, and whether it overrides. Raises CommandFailed where an override has none."""
+    """The `reason` of a request, and whether it overrides. Raises CommandFailed where an override
+    has none.
+    """
     if override is None:
         return {"reason": reason} if reason else {}
     if not override.strip():
-        raise CommandFailed("--override-safety: say why; the audit log keeps it.", ExitCode.USAGE)
+        raise CommandFailed("--override-safety: the reason is empty. Give one for the audit log.", ExitCode.USAGE)
     return {"override_safety": True, "reason": override if reason is None else f"{override}: {reason}"}
 
 
@@ -104,18 +106,20 @@ def duration(option: str, text: str | None) -> str | None:
     except ValueError as wrong:
         raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
     if seconds <= 0:
-        raise CommandFailed(f"{option}: {text!r} is no time at all: write a duration such as 30s or 5m", ExitCode.USAGE)
+        raise CommandFailed(f"{option}: duration must be greater than zero, such as 30s or 5m", ExitCode.USAGE)
     return text
 
 
 def tell_more(more: bool, limit: int) -> None:
     """Say on stderr that a list was cut, unless the caller asked for so many."""
     if more and not isinstance(limit, _Chosen):
-        tell(f"there are more: --limit {limit * 2} shows twice as many, --limit 0 all")
+        tell(f"there are more items: use --limit {limit * 2} for more, or --limit 0 for all")
 
 
 def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For commands: the fields of the dataclass `group` as options, each None where it is not said, in place of the parameter `name`."""
+    """For commands: the fields of the dataclass `group` as options, each None where it is not said,
+    in place of the parameter `name`.
+    """
 
     def spreading(command: Callable[..., None]) -> Callable[..., None]:
         own = signature(command, eval_str=True).parameters

@@ -1,4 +1,6 @@
-"""Remote output on its way to the terminal: as bytes, whole lines with the target's name before them where there are several."""
+"""Remote output on its way to the terminal: as bytes, whole lines with the target's name before
+them where there are several.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Source = tuple[object, object, object, str]
 
 
 class OutputLines:
-    """Puts output events out. With `names` each line begins with `NAME | ` and is never mixed with another's."""
+    """Puts output events out. With `names` each line begins with `NAME | ` and is never mixed with
+    another's.
+    """
 
     def __init__(self, write: Write, names: Callable[[str], str] | None) -> None:
         self._write = write
@@ -40,7 +44,9 @@ class OutputLines:
             self._partial[source] = rest
 
     def finish(self, target_run: object = None, action: object = None) -> None:
-        """Put out the lines that have no end: of an action, of a run (action None) or of all (both None)."""
+        """Put out the lines that have no end: of an action, of a run (action None) or of all (both
+        None).
+        """
         for source in [s for s in self._partial if target_run in (None, s[0]) and action in (None, s[1])]:
             self._put(source, [self._partial.pop(source)])
 
@@ -64,7 +70,7 @@ def _stream(event: dict[str, Any]) -> str:
 def bytes_of(event: Mapping[str, Any]) -> bytes:
     """Return the bytes of an `output` event, or the notice that some were not kept."""
     if event.get("dropped"):
-        return f"… {event['dropped']} bytes of {event.get('stream')} are not kept (output_limit)\n".encode()
+        return f"… {event['dropped']} bytes of {event.get('stream')} were dropped (output_limit)\n".encode()
     if "data_base64" in event:
         return base64.b64decode(event["data_base64"])
     return str(event.get("data") or "").encode("utf-8", "surrogatepass")

@@ -1,4 +1,6 @@
-"""Values of a job's parameters: from the command line, from files or standard input, and secrets from a prompt."""
+"""Values of a job's parameters: from the command line, from files or standard input, and secrets
+from a prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from opsjobs.cli.secret_input import ask, read_value
 
 
 def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] | None) -> dict[str, str]:
-    """Return the values for a launch of this job. Asks for a required secret that is missing, if there is a terminal to ask at.
+    """Return the values for a launch of this job. Asks for a required secret that is missing, if
+    there is a terminal to ask at.
 
-    Warns of secrets among the arguments, where the process list and the shell's history show them. Raises CommandFailed.
+    Warns of secrets among the arguments, where the process list and the shell's history show them.
+    Raises CommandFailed.
     """
     values, from_files = options.pairs("--param", given), options.pairs("--param-file", files)
     if both := sorted(values.keys() & from_files.keys()):
@@ -35,7 +39,9 @@ def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] 
 
 
 def _missing(declared: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[str]:
-    """Return the names of required secrets without a value; none if nobody can be asked: then the service says what is missing."""
+    """Return the names of required secrets without a value; none if nobody can be asked: then the
+    service says what is missing.
+    """
     if not sys.stdin.isatty():
         return []
     required = [p for p in declared if p.get("secret") and p.get("required") and not p.get("from_credential")]

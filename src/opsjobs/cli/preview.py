@@ -18,7 +18,9 @@ _COLUMNS = (
 
 
 def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
-    """Ask what `body` would start, and show it: nothing is started. Raises CommandFailed where it would be refused."""
+    """Ask what `body` would start, and show it: nothing is started. Raises CommandFailed where it
+    would be refused.
+    """
     told = client.post(path, {**body, "dry_run": True})
     if as_json:
         show_one(told, Form.JSON)

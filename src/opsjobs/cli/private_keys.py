@@ -16,7 +16,9 @@ _UNENCRYPTED = b"none"
 
 
 def is_encrypted(text: str) -> bool:
-    """Return True if a passphrase protects this key: OpenSSH's form names a cipher, PEM says ENCRYPTED."""
+    """Return True if a passphrase protects this key: OpenSSH's form names a cipher, PEM says
+    ENCRYPTED.
+    """
     found = _OPENSSH.search(text)
     if found is None:
         return "ENCRYPTED" in text

@@ -1,4 +1,6 @@
-"""How answers look: tables for people, JSON, YAML and names for programs. Data goes to stdout, talk to stderr."""
+"""How answers look: tables for people, JSON, YAML and names for programs. Data goes to stdout, talk
+to stderr.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ NEVER_FOLDED = frozenset({
     "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution", "credential", "user", "username", "service",
     "group", "file", "key", "zone", "jump",
 })  # fmt: skip
-"""Headings of columns whose cells are typed again: folded, one name or address would read as another."""
+"""Headings of columns whose cells are typed again: folded, one name or address would read as
+another.
+"""
 REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})
 """Headings of columns that say why: the last to go but for names."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -107,7 +111,9 @@ def plain_lines(text: str) -> str:
 
 
 def hush() -> None:
-    """Drop what still waits for stdout: whoever read it has left, as `head` does, and not even the exit may try again."""
+    """Drop what still waits for stdout: whoever read it has left, as `head` does, and not even the
+    exit may try again.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -130,7 +136,9 @@ def style_of(status: str) -> str | None:
 
 
 def console(file: TextIO) -> Console:
-    """A rich console on this file: colours on a terminal unless NO_COLOR is set; no folding into a pipe; nothing is markup."""
+    """A rich console on this file: colours on a terminal unless NO_COLOR is set; no folding into a
+    pipe; nothing is markup.
+    """
     width = None if file.isatty() else PIPE_COLUMNS
     return Console(
         file=file, width=width, no_color=not colours(file), highlight=False, markup=False, emoji=False, soft_wrap=False
@@ -138,7 +146,9 @@ def console(file: TextIO) -> Console:
 
 
 def plain(value: object) -> str:
-    """A text for a terminal: control characters and changes of writing direction are shown, not obeyed."""
+    """A text for a terminal: control characters and changes of writing direction are shown, not
+    obeyed.
+    """
     return _CONTROL.sub(lambda m: repr(m[0])[1:-1], str(value))
 
 
@@ -244,7 +254,7 @@ def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Non
     # Wider than the terminal rather than cut: what is left is what a person types again.
     _print(table, at_least=_least(columns, widths, kept))
     if dropped := [column.heading for position, column in enumerate(columns) if position not in kept]:
-        tell(f"not shown, for this terminal is too narrow: {', '.join(dropped)} (-o json has all)")
+        tell(f"columns not shown, the terminal is too narrow: {', '.join(dropped)} (use -o json)")
 
 
 def _by_column(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[list[Text]]:
@@ -252,7 +262,9 @@ def _by_column(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> lis
 
 
 def _is_whole(column: Column, width: int) -> bool:
-    """Return True if the cells of a column are never folded: names and ids that would read as others, and what is short anyway."""
+    """Return True if the cells of a column are never folded: names and ids that would read as
+    others, and what is short anyway.
+    """
     return column.heading in NEVER_FOLDED or width <= FOLDED_COLUMNS
 
 
@@ -262,7 +274,9 @@ def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]) -> list[int]:
-    """Return the positions of the columns that have room: empty ones go first, names and ids at the very last."""
+    """Return the positions of the columns that have room: empty ones go first, names and ids at the
+    very last.
+    """
     kept = list(range(len(columns)))
 
     def worth(position: int) -> tuple[int, int]:

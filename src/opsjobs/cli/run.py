@@ -17,9 +17,9 @@ from opsjobs.model.program import SCRIPT_BYTES_MAX
 
 _KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
 Interpreter = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What runs the script (default: its first line says, else bash).")
+    str | None, typer.Option(metavar="NAME", help="The interpreter of the script (default: from its #! line, else bash).")
 ]
-_WHERE = "on which targets? Name them with -t web-1,web-2, -g GROUP or -l env=prod."
+_WHERE = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
 
 
 def run(
@@ -39,16 +39,21 @@ def run(
     interpreter: Interpreter = None,
     params: options.Params = None,
     env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable of the command. May be repeated.")
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="An environment variable of the command. May be repeated."),
     ] = None,
-    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where on the target it starts (default: the home).")] = None,
-    parallel: Annotated[int | None, typer.Option(min=1, help="Targets at a time (default: the service's).")] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="How long the command may take, such as 30s.")] = None,
-    become: Annotated[bool, typer.Option("--become", help="Run it as root, by way of sudo.")] = False,
+    cwd: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="The working directory on the target (default: the home directory).")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of targets at a time (default: the service's).")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="The timeout of the command, such as 30s.")] = None,
+    become: Annotated[bool, typer.Option("--become", help="Run it as root, with sudo.")] = False,
     become_user: Annotated[str | None, typer.Option(metavar="USER", help="Run it as this user instead of root.")] = None,
-    become_method: Annotated[Literal["sudo", "su", "doas"] | None, typer.Option(help="Take this instead of sudo.")] = None,
+    become_method: Annotated[Literal["sudo", "su", "doas"] | None, typer.Option(help="Use this instead of sudo.")] = None,
     become_credential: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The credential whose password sudo or su asks for (default: none).")
+        str | None, typer.Option(metavar="NAME", help="The credential with the password for sudo or su (default: none).")
     ] = None,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
@@ -60,8 +65,9 @@ def run(
 ) -> None:
     """Run a command or a script on targets, live.
 
-    Its stdout comes on stdout, its stderr and a summary on stderr. Exit code: 0 where all succeeded, 3 where not, 4 for an
-    unknown target (then nothing has started), 7 if left waiting for a person, 124 on a timeout, 130 after Ctrl-C.
+    Remote stdout goes to stdout; remote stderr and a summary go to stderr. Exit code: 0 if all
+    targets succeeded, 3 if not, 4 for an unknown target (nothing is started), 7 after --wait-limit,
+    124 on a timeout, 130 after Ctrl-C.
 
     \b
     Examples:
@@ -93,10 +99,14 @@ def wish(become: bool, **how: str | None) -> dict[str, Any] | None:
 
 
 def what(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
-    """The command, or the script with its arguments. Raises CommandFailed where it is neither or both."""
+    """The command, or the script with its arguments. Raises CommandFailed where it is neither or
+    both.
+    """
     if script is None:
         if len(words) != 1 or interpreter is not None:
-            raise CommandFailed("run what? One COMMAND in quotes, or --script FILE and its arguments.", ExitCode.USAGE)
+            raise CommandFailed(
+                "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with its arguments.", ExitCode.USAGE
+            )
         return {"type": "command", "command": words[0]}
     body = input_files.read_bytes(script, SCRIPT_BYTES_MAX)
     return {"type": "script", "interpreter": interpreter or _interpreter(body), **_text_of(body), "args": words}
@@ -110,7 +120,9 @@ def _text_of(body: bytes) -> dict[str, str]:
 
 
 def _interpreter(body: bytes) -> str:
-    """By the first line: `#!/usr/bin/env python3` and `#!/bin/sh` both name their program; without one it is bash."""
+    """By the first line: `#!/usr/bin/env python3` and `#!/bin/sh` both name their program; without
+    one it is bash.
+    """
     first = body.split(b"\n", 1)[0].decode(errors="replace").strip()
     program = first.removeprefix("#!").split() if first.startswith("#!") else []
     if len(program) > 1 and program[0].endswith("/env"):

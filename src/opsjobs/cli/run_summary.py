@@ -1,4 +1,6 @@
-"""What an execution came to, gathered from its events as they pass, and told in a few lines at the end."""
+"""What an execution came to, gathered from its events as they pass, and told in a few lines at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +122,9 @@ class Tally:
         return [(plain(self._names(r.target)), r.duration_ms) for r in runs[:shown]]
 
     def _failures(self, execution_id: int) -> Iterator[str]:
-        """`3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`: one line for all that ended alike."""
+        """`3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`: one line
+        for all that ended alike.
+        """
         alike: dict[str, list[str]] = {}
         for run in self._runs.values():
             if run.status not in (RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING):
@@ -150,7 +154,9 @@ def why(status: str, step: str, exit_code: int | None, code: str, words: str) ->
 
 
 def failure(reason: str, names: Sequence[str]) -> str:
-    """`3 failed at step patch: … (app03, db07, web09)`, or `app03 failed at step patch: …` if it is one."""
+    """`3 failed at step patch: … (app03, db07, web09)`, or `app03 failed at step patch: …` if it is
+    one.
+    """
     if len(names) == 1:
         return f"{names[0]} {reason}"
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""

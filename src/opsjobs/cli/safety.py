@@ -1,4 +1,6 @@
-"""`opsjobs safety`: what the safety check says of a command line or a script, before anybody runs it."""
+"""`opsjobs safety`: what the safety check says of a command line or a script, before anybody runs
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
 from opsjobs.cli.terminal_escapes import escaped
 
-app = typer.Typer(help="Safety: what the check says of a text, and by which rules.", no_args_is_help=True)
+app = typer.Typer(help="Safety: check a command or a script, and list the rules.", no_args_is_help=True)
 
 BYTES_MAX = 256 << 10
 _EXIT = {"block": ExitCode.NOT_ALLOWED, "needs_approval": ExitCode.NOT_SUCCEEDED}
@@ -28,20 +30,20 @@ RULES = (
 
 @app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The text; - is standard input.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The command or script; - is standard input.")] = "-",
     *,
     interpreter: Annotated[
-        str, typer.Option(help="Whom it is for: bash, sh, python, powershell, cmd, perl, node, or a path.")
+        str, typer.Option(help="The interpreter: bash, sh, python, powershell, cmd, perl, node, or a path.")
     ] = "bash",
     label: Annotated[
-        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of its targets; again for more.")
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of its targets. May be repeated.")
     ] = None,
-    become: Annotated[bool, typer.Option("--become", help="It would run as somebody else.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+    become: Annotated[bool, typer.Option("--become", help="Check it as run with `become`.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
-    """Judge a command line or a script; nothing is run.
+    """Check a command line or a script by the safety rules; nothing is run.
 
-    Ends with 0 where the verdict is allow or warn, 3 where it needs an approval, 5 where it is blocked.
+    Exit code 0 if the verdict is allow or warn, 3 if it needs an approval, 5 if it is blocked.
     """
     with connect() as client:
         body = {
@@ -62,7 +64,7 @@ def check(
 
 @app.command()
 def rules(output: options.Output = Form.TABLE) -> None:
-    """List the rules, each with its severity and why."""
+    """List the rules with their severity and reason."""
     with connect() as client:
         show_list(client.get("/safety/rules")["items"], RULES, output)
 

@@ -1,4 +1,6 @@
-"""The options that say when a schedule is due and how it behaves, and the body of POST /jobs/{id}/schedules that they make."""
+"""The options that say when a schedule is due and how it behaves, and the body of POST
+/jobs/{id}/schedules that they make.
+"""
 
 from __future__ import annotations
 
@@ -28,43 +30,54 @@ HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time
 class ScheduleTiming:
     """What was said on the command line; None: nothing."""
 
-    name: Annotated[str | None, typer.Option(help="Of the schedule; one job has each name once.")] = None
+    name: Annotated[str | None, typer.Option(help="The name of the schedule, unique within its job.")] = None
     cron: Annotated[
         str | None, typer.Option(metavar="EXPRESSION", help="Five fields, six with seconds, or @daily: '30 2 * * mon-fri'.")
     ] = None
-    at: Annotated[str | None, typer.Option(metavar="MOMENT", help="Once: 2026-12-01T09:00; with an offset, or --timezone.")] = (
+    at: Annotated[str | None, typer.Option(metavar="MOMENT", help="Once, at 2026-12-01T09:00; with an offset or --timezone.")] = (
         None
     )
     every: Annotated[
         str | None, typer.Option(metavar="PERIOD", help="15m, 2h, 3d, 2w; or minutes, hours, daily, weekly, monthly.")
     ] = None
-    interval: Annotated[int | None, typer.Option(min=1, help="With --every: each how many of these (default: 1).")] = None
-    time: Annotated[str | None, typer.Option(metavar="HH:MM", help="With days, weeks and months: the time on the clock.")] = None
+    interval: Annotated[int | None, typer.Option(min=1, help="With --every: fire every this many periods (default: 1).")] = None
+    time: Annotated[str | None, typer.Option(metavar="HH:MM", help="With daily, weekly and monthly: the local time.")] = None
     weekdays: Annotated[
-        list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="With weeks: mon, tue … May be repeated.")
+        list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="With weekly: mon, tue … May be repeated.")
     ] = None
-    day: Annotated[str | None, typer.Option(metavar="DAY", help="With months: 15, last, or '2nd tue'.")] = None
-    anchor: Annotated[str | None, typer.Option(metavar="MOMENT", help="With an interval: counted from then.")] = None
+    day: Annotated[str | None, typer.Option(metavar="DAY", help="With monthly: 15, last, or '2nd tue'.")] = None
+    anchor: Annotated[str | None, typer.Option(metavar="MOMENT", help="With an interval: the time from which it is counted.")] = (
+        None
+    )
     timezone: Annotated[str | None, typer.Option("--timezone", "-z", metavar="ZONE", help="IANA zone: Europe/Berlin.")] = None
-    dst_gap: Annotated[DstGap | None, typer.Option(help="A time that the clock skips (default: run_after).")] = None
-    dst_fold: Annotated[DstFold | None, typer.Option(help="A time that comes twice (default: once, the first).")] = None
-    misfire: Annotated[Misfire | None, typer.Option(help="Of moments that nobody was there for.")] = None
-    misfire_window: Annotated[str | None, typer.Option(metavar="DURATION", help="How late a missed moment may run.")] = None
-    overlap: Annotated[Overlap | None, typer.Option(help="While the execution before still runs.")] = None
-    jitter: Annotated[str | None, typer.Option(metavar="DURATION", help="Up to so much later, each moment its own.")] = None
-    start: Annotated[str | None, typer.Option(metavar="MOMENT", help="Not before then; none takes it away.")] = None
-    end: Annotated[str | None, typer.Option(metavar="MOMENT", help="Not after then; none takes it away.")] = None
-    max_firings: Annotated[int | None, typer.Option(min=0, help="Run so often, then never again; 0 takes it away.")] = None
+    dst_gap: Annotated[
+        DstGap | None, typer.Option(help="What to do with a time that a clock change skips (default: run_after).")
+    ] = None
+    dst_fold: Annotated[
+        DstFold | None, typer.Option(help="What to do with a time that comes twice (default: once, the first).")
+    ] = None
+    misfire: Annotated[Misfire | None, typer.Option(help="What to do with missed firings.")] = None
+    misfire_window: Annotated[str | None, typer.Option(metavar="DURATION", help="How late a missed firing may still run.")] = None
+    overlap: Annotated[Overlap | None, typer.Option(help="What to do while the previous execution still runs.")] = None
+    jitter: Annotated[str | None, typer.Option(metavar="DURATION", help="Delay each firing by its own amount, up to this.")] = (
+        None
+    )
+    start: Annotated[str | None, typer.Option(metavar="MOMENT", help="Do not fire before this time; `none` removes it.")] = None
+    end: Annotated[str | None, typer.Option(metavar="MOMENT", help="Do not fire after this time; `none` removes it.")] = None
+    max_firings: Annotated[int | None, typer.Option(min=0, help="Stop after this many firings; 0 removes the limit.")] = None
     calendars: Annotated[
-        list[str] | None, typer.Option("--calendar", metavar="NAME[,NAME]", help="Obey these calendars; '' for none.")
+        list[str] | None,
+        typer.Option("--calendar", metavar="NAME[,NAME]", help="Do not fire when these calendars are closed; '' for none."),
     ] = None
     params: options.Params = None
     file: Annotated[
-        str | None, typer.Option("-f", "--file", help="A body in YAML or JSON (- is standard input); options go over it.")
+        str | None, typer.Option("-f", "--file", help="A body in YAML or JSON (- is standard input); options override it.")
     ] = None
 
     def body(self, kept: Json | None = None) -> Json:
-        """The whole schedule: what was said, over the file, over what is `kept`. Raises CommandFailed."""
+        """The whole schedule: what was said, over the file, over what is `kept`. Raises
+        CommandFailed.
+        """
         base = kept or {}
         for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._said()):
             anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
@@ -83,7 +96,7 @@ class ScheduleTiming:
     def _when(self) -> Json:
         ways = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise CommandFailed(f"--{ways[0]} and --{ways[1]} do not go together: a schedule has one of them.", ExitCode.USAGE)
+            raise CommandFailed(f"--{ways[0]} and --{ways[1]} exclude each other.", ExitCode.USAGE)
         if self.cron is not None:
             return {"type": "cron", "cron": self.cron}
         if self.at is not None:
@@ -97,10 +110,10 @@ class ScheduleTiming:
         short = _SHORT.fullmatch(self.every)
         if short is None:
             raise CommandFailed(
-                f"--every is {self.every!r}: write 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", ExitCode.USAGE
+                f"--every: {self.every!r} is not a period. Use 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", ExitCode.USAGE
             )
         if self.interval is not None:
-            raise CommandFailed(f"--every {self.every} says the interval already: leave --interval out.", ExitCode.USAGE)
+            raise CommandFailed(f"--every {self.every} sets the interval already: omit --interval.", ExitCode.USAGE)
         return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
 
     def _taken_away(self) -> Json:

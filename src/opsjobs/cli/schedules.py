@@ -15,7 +15,7 @@ from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_
 from opsjobs.cli.schedule_options import HOW, ScheduleTiming, is_said, kept, timed
 from opsjobs.model.safety_verdict import SafetyVerdict
 
-app = typer.Typer(help="Schedules: when jobs are launched by themselves, and what became of each moment.", no_args_is_help=True)
+app = typer.Typer(help="Schedules: launch jobs at set times, and list past firings.", no_args_is_help=True)
 
 Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name, JOB/NAME, id or uuid.")]
 Job = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only those of this job, by name or id.")]
@@ -46,7 +46,7 @@ def last(firing: Json | None) -> str | None:
 def list_schedules(
     *,
     job: Job = None,
-    enabled: Annotated[bool | None, typer.Option("--enabled/--paused", help="Only those that are, or are not, enabled.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enabled/--paused", help="Only enabled or only paused schedules.")] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 100,
 ) -> None:
@@ -61,7 +61,7 @@ def list_schedules(
 
 @app.command()
 def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
-    """Show one schedule: what it says, when it is due next, how its last moment went."""
+    """Show one schedule: its fields, its next firing, and its last one."""
     with connect() as client:
         it = found(client, schedule)
     if output is Form.NAME:
@@ -72,22 +72,22 @@ def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
 @app.command()
 @timed
 def add(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid of what is launched.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid of the job.")],
     *,
     timing: ScheduleTiming,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Launch nothing before it is resumed.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Create it paused.")] = False,
 ) -> None:
-    """Have a job launched by itself: once, again and again, or as cron does.
+    """Add a schedule to a job: once, recurring, or a cron expression.
 
-    Says in words what was understood, with the next three moments; prints the schedule's id.
+    Shows the schedule in words with its next three firings, and prints its id.
     """
     body = timing.body()
     if not body:
-        raise CommandFailed(f"when? Write {HOW}.", ExitCode.USAGE)
+        raise CommandFailed(f"no time is given. Use {HOW}.", ExitCode.USAGE)
     with connect() as client:
         launched = client.by_name("job", job)
         made = client.post(f"{path_of('job', launched['id'])}/schedules", {**body, **({"enabled": False} if disabled else {})})
-        _tell(client, made, "is added" if made["enabled"] else "is added, and disabled")
+        _tell(client, made, "is added" if made["enabled"] else "is added, paused")
         if launched.get("verdict") == SafetyVerdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
             tell(f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)")
     print(made["id"])
@@ -96,9 +96,11 @@ def add(
 @app.command()
 @timed
 def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
-    """Change a schedule: what is not mentioned stays. Another --cron, --at or --every takes the place of the one before."""
+    """Change a schedule. Options that are not given change nothing; --cron, --at or --every
+    replaces the timing.
+    """
     if not is_said(timing):
-        raise CommandFailed("what is to change? `opsjobs schedules update --help` lists the options.", ExitCode.USAGE)
+        raise CommandFailed("nothing to change. See the options with: opsjobs schedules update --help", ExitCode.USAGE)
     with connect() as client:
         old = found(client, schedule)
         changed = client.put(path_of("schedule", old["id"]), timing.body(kept(old)), etag=f'"{old["version"]}"')
@@ -107,7 +109,7 @@ def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
 
 @app.command()
 def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="Names, JOB/NAME, ids or uuids.")]) -> None:
-    """Delete schedules. What they have launched stays, and goes on."""
+    """Delete schedules. Executions that they launched stay and continue."""
     with connect() as client:
         for ref in schedules:
             gone = found(client, ref)
@@ -117,21 +119,22 @@ def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…",
 
 @app.command()
 def pause(
-    schedule: Schedule, reason: Annotated[str | None, typer.Option(help="Why; each moment passed over tells it.")] = None
+    schedule: Schedule,
+    reason: Annotated[str | None, typer.Option(help="The reason; it is stored with each skipped firing.")] = None,
 ) -> None:
-    """Launch nothing until it is resumed. Each moment that comes meanwhile is on record as skipped."""
+    """Pause a schedule. Until it is resumed, each due firing is recorded as skipped."""
     with connect() as client:
         path = path_of("schedule", found(client, schedule)["id"])
         told = client.post(f"{path}/pause", {"reason": reason} if reason else {})
-    tell(f"schedule {plain(told['name'])} is paused: `opsjobs schedules resume {told['id']}` lets it go on")
+    tell(f"schedule {plain(told['name'])} is paused. Continue with: opsjobs schedules resume {told['id']}")
 
 
 @app.command()
 def resume(schedule: Schedule) -> None:
-    """Let a paused schedule go on, with its next moment. What it passed over stays so."""
+    """Resume a paused schedule with its next firing. Skipped firings stay skipped."""
     with connect() as client:
         told = client.post(f"{path_of('schedule', found(client, schedule)['id'])}/resume")
-        _tell(client, told, "goes on")
+        _tell(client, told, "is resumed")
 
 
 @app.command()
@@ -145,9 +148,9 @@ def trigger(
     detach: options.Detach = False,
     wait_limit: options.WaitLimit = None,
 ) -> None:
-    """Launch a schedule's job now, live, with its parameters; its moments stay as they are.
+    """Launch a schedule's job now, live, with its parameters. Its firings stay unchanged.
 
-    Exit codes as of `opsjobs run`.
+    Exit codes as for `opsjobs run`.
     """
     with connect() as client:
         path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
@@ -159,19 +162,19 @@ def trigger(
 @timed
 def preview(
     schedule: Annotated[
-        str | None, typer.Argument(metavar="[SCHEDULE]", help="One that is there; else say it by options.")
+        str | None, typer.Argument(metavar="[SCHEDULE]", help="An existing schedule; without it, the options describe one.")
     ] = None,
     *,
     timing: ScheduleTiming,
     after: Annotated[
-        str | None, typer.Option("--from", metavar="MOMENT", help="The moments after this one (default: now).")
+        str | None, typer.Option("--from", metavar="MOMENT", help="The firings after this time (default: now).")
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100, help="So many.")] = 5,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100, help="The number of firings.")] = 5,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Show when a schedule would be due, before it is stored: in its own zone, in UTC and in words.
+    """Preview the firings of a schedule: in its own zone, in UTC and in words.
 
-    With SCHEDULE and options: what it would be with these changes.
+    Stores nothing. With SCHEDULE and options: the schedule with these changes.
     """
     with connect() as client:
         asked = _asked(client, schedule, timing)
@@ -189,7 +192,7 @@ def firings(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
-    """Show what became of each due moment, the latest first: what ran, what did not, and why."""
+    """List past firings, latest first: what ran, what did not, and why."""
     with connect() as client:
         path = path_of("schedule", found(client, schedule)["id"])
         items, more = client.items(f"{path}/firings", limit=limit, status=status)
@@ -203,14 +206,18 @@ def forecast(
     every_hour: Annotated[bool, typer.Option("--all", help="Every hour in order, not only the busiest ones.")] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Show what all schedules come to in the coming week: the busiest hours, and moments that a calendar closes."""
+    """Forecast the firings of the coming week: the busiest hours, and firings that a calendar
+    suppresses.
+    """
     with connect() as client:
         told = client.get("/schedules/forecast")
     show_forecast(told, output, every_hour=every_hour)
 
 
 def found(client: Client, ref: str) -> Json:
-    """The schedule with this id, uuid or name; names may be shared by schedules of several jobs: then JOB/NAME."""
+    """The schedule with this id, uuid or name; names may be shared by schedules of several jobs:
+    then JOB/NAME.
+    """
     if is_id(ref) and (known := client.known(path_of("schedule", ref))):
         return known
     # Names may hold slashes themselves, as `cron */5 * * * *` does: each is tried, then the whole as a name.
@@ -248,7 +255,7 @@ def _said(schedule: Json) -> Json:
 def _asked(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json:
     if schedule is None:
         if not (body := timing.body()):
-            raise CommandFailed(f"of what? Name a schedule, or write {HOW}.", ExitCode.USAGE)
+            raise CommandFailed(f"no schedule is given. Name one, or use {HOW}.", ExitCode.USAGE)
         return {"schedule": body}
     old = found(client, schedule)
     if not is_said(timing):
@@ -264,4 +271,4 @@ def _tell(client: Client, schedule: Json, words: str) -> None:
         closed = f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
         tell(f"  {moment['local']}  ({clock(moment['utc'])}){closed}")
     if not told["moments"]:
-        tell("  it is never due")
+        tell("  it never fires")

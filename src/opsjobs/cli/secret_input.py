@@ -1,4 +1,6 @@
-"""Secrets as the command line takes them: from a file, from standard input, or from a prompt without echo."""
+"""Secrets as the command line takes them: from a file, from standard input, or from a prompt
+without echo.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ SECRET_BYTES_AT_MOST = 65_536
 
 
 def ask(question: str, *, otherwise: str) -> str:
-    """Prompt without echo. Raises CommandFailed if there is no terminal to ask at; `otherwise`: what to do then."""
+    """Prompt without echo. Raises CommandFailed if there is no terminal to ask at; `otherwise`:
+    what to do then.
+    """
     if not sys.stdin.isatty():
         raise CommandFailed(f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE)
     return str(typer.prompt(question, hide_input=True, err=True))

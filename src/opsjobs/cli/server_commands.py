@@ -1,4 +1,6 @@
-"""The commands that serve: up, demo, api, worker, scheduler, db. The server's libraries are imported when one is called."""
+"""The commands that serve: up, demo, api, worker, scheduler, db. The server's libraries are
+imported when one is called.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,24 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import loaded
 from opsjobs.cli.render import tell
 
-db = typer.Typer(help="The database's schema: upgrade it, check it.", no_args_is_help=True)
+db = typer.Typer(help="The database schema: upgrade and check it.", no_args_is_help=True)
 
 
 def up(
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (default: OPSJOBS_DATA_DIR).")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The data folder (default: OPSJOBS_DATA_DIR).")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port to listen on (default: 8003); 0 takes a free one.")
     ] = None,
-    lab: Annotated[int, typer.Option(min=0, max=1_000, help="Loopback SSH machines to try on, with the label lab=true.")] = 0,
-    worker_processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    lab: Annotated[
+        int, typer.Option(min=0, max=1_000, help="The number of SSH servers to start on loopback as targets, labelled lab=true.")
+    ] = 0,
+    worker_processes: Annotated[int, typer.Option(min=1, max=64, help="The number of worker processes.")] = 1,
 ) -> None:
     """Run everything on this machine.
 
-    PostgreSQL, Valkey, API, worker and scheduler, supervised, until Ctrl-C. Its data survives Ctrl-C and kill -9.
-    DATABASE_URL and REDIS_URL take the place of the embedded servers.
+    PostgreSQL, Valkey, API, worker and scheduler, supervised, until Ctrl-C. Its data survives
+    Ctrl-C and kill -9. DATABASE_URL and REDIS_URL replace the embedded servers.
     """
     known = settings.load()
     module = loaded("opsjobs.standalone.up")
@@ -42,10 +46,11 @@ def up(
     raise typer.Exit(module.up(chosen))
 
 
-def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="Machines of the lab.")] = 12) -> None:
-    """Show it all, without any set-up, in under 15 s.
+def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="The number of lab machines.")] = 12) -> None:
+    """Demonstrate opsjobs without any set-up, in under 15 s.
 
-    A whole stack in a temporary folder, a lab of real SSH servers on this machine, and a job on all of them, live.
+    Starts a stack in a temporary folder and a lab of real SSH servers on this machine, and runs a
+    job on all of them, live.
     """
     raise typer.Exit(_called("opsjobs.cli.demo", "show", targets))
 
@@ -73,15 +78,15 @@ def worker(
 
 
 def scheduler() -> None:
-    """Rescue what a lost bell or a dead worker left behind, and tell the world what happened."""
+    """Run the scheduler: fire due schedules, recover orphaned runs, publish events."""
     raise typer.Exit(_called("opsjobs.composition.scheduler", "run", settings.for_service(settings.load())))
 
 
 @db.command()
 def upgrade() -> None:
-    """Bring the database to the schema of this release. Safe to repeat, also by several at once.
+    """Upgrade the database to the schema of this release. Safe to repeat and to run concurrently.
 
-    The audit log is signed at its beginning: so it needs ENCRYPTION_KEYS, as the processes have them.
+    Needs ENCRYPTION_KEYS, as the processes have them, to sign the beginning of the audit log.
     """
     keys = settings.load().security.encryption_keys
     state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)
@@ -90,9 +95,9 @@ def upgrade() -> None:
 
 @db.command()
 def check() -> None:
-    """Say whether the database has the schema of this release and the rights it needs; exit code 1 if not.
+    """Check the schema of the database and the rights on it. Exit code 1 if one is wrong.
 
-    Its version and its encoding are checked, too.
+    Its version and its encoding are checked too.
     """
     complaints = _called("opsjobs.store.migrations.runner", "inspect", _database_url())
     if complaints:

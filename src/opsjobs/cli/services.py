@@ -14,7 +14,7 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
 from opsjobs.cli.users import Roles, grant, grants_in_words
 
-app = typer.Typer(help="Services: other programs that sign their own tokens, and what they may.", no_args_is_help=True)
+app = typer.Typer(help="Services: programs that sign their own tokens, and their roles.", no_args_is_help=True)
 
 # As the API takes it at most.
 KEY_CHARACTERS_AT_MOST = 16_384
@@ -29,20 +29,20 @@ COLUMNS = (
 
 Named = Annotated[str, typer.Argument(metavar="SERVICE", help="A name, id or uuid.")]
 Many = Annotated[list[str], typer.Argument(metavar="SERVICE…", help="Names, ids or uuids.")]
-KEY_HELP = "A file with its public key (PEM); - reads standard input."
+KEY_HELP = "A file with its public key (PEM); - is standard input."
 Permissions = Annotated[
     list[str] | None,
     typer.Option(
         "--permission",
         metavar="PERMISSION[@LABELS]",
-        help="One thing that it may do, such as jobs:read, as --role. May be repeated.",
+        help="A permission, such as jobs:read; labels as with --role. May be repeated.",
     ),
 ]
 
 
 @app.command("list")
 def list_services(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List services, and what each of them may."""
+    """List services and their grants."""
     with connect() as client:
         found, more = client.items("/services", limit=limit)
     show_list(found, COLUMNS, output)
@@ -65,7 +65,9 @@ def add(
     permission: Permissions = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
-    """Register a service: from now on tokens that it signs are taken. Without a role or a permission it is a viewer."""
+    """Register a service, so that tokens that it signs are accepted. Without --role or --permission
+    it is a viewer.
+    """
     body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [grant("viewer")]}
     if reuse_name:
         body["reuse_name"] = True
@@ -83,19 +85,19 @@ def set_service(
     role: Roles = None,
     permission: Permissions = None,
 ) -> None:
-    """Give a service another key, or other rights in place of all that it had; they count at once."""
+    """Replace a service's key, or all of its grants. Takes effect at once."""
     changes: Json = {"grants": given} if (given := _grants(role, permission)) else {}
     if key is not None:
         changes["public_key"] = _public_key(key)
     if not changes:
-        raise CommandFailed("what is to change? Name a --key, --role or --permission.", ExitCode.USAGE)
+        raise CommandFailed("nothing to change. Use --key, --role or --permission.", ExitCode.USAGE)
     changed = _replaced(service, changes)
     tell(f"service {changed['name']} may: {grants_in_words(changed['grants'])}")
 
 
 @app.command()
 def disable(services: Many) -> None:
-    """Disable services: their tokens are not taken until they are enabled."""
+    """Disable services: their tokens are refused until they are enabled again."""
     for service in services:
         tell(f"service {_replaced(service, {'disabled': True})['name']} is disabled")
 
@@ -136,7 +138,9 @@ def _grants(roles: list[str] | None, permissions: list[str] | None) -> list[Json
 
 
 def _public_key(file: Path) -> str:
-    """The text of the file. Raises CommandFailed where it cannot be read, or holds what is not to leave this machine."""
+    """The text of the file. Raises CommandFailed where it cannot be read, or holds what is not to
+    leave this machine.
+    """
     if str(file) == "-":
         text = sys.stdin.read(KEY_CHARACTERS_AT_MOST + 1)
     else:
@@ -146,7 +150,7 @@ def _public_key(file: Path) -> str:
         except (OSError, UnicodeDecodeError) as away:
             raise CommandFailed(f"--key: {file} cannot be read: {away}", ExitCode.USAGE) from None
     if "PRIVATE KEY-----" in text:
-        detail = "it is a private key, and stays where it is. `openssl pkey -in FILE -pubout` gives the public one."
+        detail = "this is a private key; keep it where it is. Extract the public key with `openssl pkey -in FILE -pubout`."
         raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
     if not text.strip() or len(text) > KEY_CHARACTERS_AT_MOST:
         raise CommandFailed(

@@ -39,7 +39,9 @@ class Parser:
         return events
 
     def _lines(self, portion: bytes) -> list[bytes]:
-        """The lines that end in this portion: at CR, LF or CRLF, also where a portion ends between the two."""
+        """The lines that end in this portion: at CR, LF or CRLF, also where a portion ends between
+        the two.
+        """
         if self._after_cr and portion:
             portion = portion.removeprefix(b"\n")
             self._after_cr = False

@@ -15,7 +15,7 @@ from opsjobs.cli.exit_codes import CommandFailed
 from opsjobs.cli.render import Column, Form, counted, counts, elapsed, show_list, show_one, tell
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 
-config = typer.Typer(help="Settings: what they are and where they come from.", no_args_is_help=True)
+config = typer.Typer(help="Settings: show their values and origins, and check them.", no_args_is_help=True)
 
 COLUMNS = (
     Column("name", lambda s: s["name"]),
@@ -46,7 +46,7 @@ QUEUE_COLUMNS = (
 
 
 def status(output: options.Output = Form.TABLE) -> None:
-    """Show how the service is: parts, workers, queues."""
+    """Show the state of the service: components, workers, queues."""
     with connect() as client:
         found = client.get("/status")
         url = client.place.url
@@ -69,34 +69,36 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     ticked = scheduler["ticked_seconds_ago"]
     return {
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
-        "redis": "away: slower, not wrong" if found["redis"] == "away" else found["redis"],
+        "redis": "away: slower, but correct" if found["redis"] == "away" else found["redis"],
         "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
         "executions": counts(found["executions"]),
         "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {counted(found['events_unpublished'], 'event')} to publish",
-        "live viewers": found["streams"],
+        "stream clients": found["streams"],
     }
 
 
 @config.command("show")
 def show(output: options.Output = Form.TABLE) -> None:
-    """Show every setting as it is here: its value, secrets masked, and where it comes from."""
+    """Show every setting with its value and its origin; secrets are masked."""
     show_list([asdict(doc) for doc in describe()], COLUMNS, output)
     for name, meant in unknown().items():
-        tell(f"{name} is set, but no setting has that name" + (f": {meant} perhaps?" if meant else "."))
+        tell(f"{name} is set, but is not a setting." + (f" Did you mean {meant}?" if meant else ""))
     _loaded(os.environ)
 
 
 @config.command()
 def check(
-    production: Annotated[bool, typer.Option("--production", help="As if ENVIRONMENT were production.")] = False,
+    production: Annotated[bool, typer.Option("--production", help="Check as if ENVIRONMENT were production.")] = False,
 ) -> None:
-    """Say whether api, worker and scheduler would start with these settings; exit code 1 and every reason where not."""
+    """Check whether api, worker and scheduler can start with these settings. Exit code 1 and every
+    reason if not.
+    """
     for_service(_loaded({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
-    tell("these settings can be used")
+    tell("the settings are valid")
 
 
 def _loaded(environ: Mapping[str, str]) -> Settings:
     try:
         return load(environ)
     except SettingsError as wrong:
-        raise CommandFailed(f"these settings cannot be used:\n{wrong}") from None
+        raise CommandFailed(f"the settings are invalid:\n{wrong}") from None

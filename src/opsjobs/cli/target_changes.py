@@ -1,4 +1,6 @@
-"""`opsjobs targets set`, `label` and `maintenance`: one field, one label, one pause of a machine at a time."""
+"""`opsjobs targets set`, `label` and `maintenance`: one field, one label, one pause of a machine at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -25,26 +27,31 @@ Durable = Literal["auto", "required", "off"]
 class Fields:
     """What `targets set` may change."""
 
-    name: Annotated[str | None, typer.Option("--name", help="Another name. Of one target only.")]
-    host: Annotated[str | None, typer.Option("--host", help="Another address or host name. Of one target only.")]
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="Another SSH port.")]
+    name: Annotated[str | None, typer.Option("--name", help="The new name; only for one target.")]
+    host: Annotated[str | None, typer.Option("--host", help="The new address or host name; only for one target.")]
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="The new SSH port.")]
     credential: Annotated[
-        str | None, typer.Option("-c", "--credential", metavar="NAME", help="The credential to log in with; it has the user.")
+        str | None,
+        typer.Option("-c", "--credential", metavar="NAME", help="The credential to log in with; it includes the user."),
     ]
-    no_credential: Annotated[bool | None, typer.Option("--no-credential", help="Log in with none.")]
-    jump: Annotated[str | None, typer.Option("--jump", metavar="TARGET", help="The target to go through.")]
-    no_jump: Annotated[bool | None, typer.Option("--no-jump", help="Go through none.")]
+    no_credential: Annotated[bool | None, typer.Option("--no-credential", help="Remove the credential.")]
+    jump: Annotated[str | None, typer.Option("--jump", metavar="TARGET", help="The target to use as jump host.")]
+    no_jump: Annotated[bool | None, typer.Option("--no-jump", help="Connect directly, without a jump host.")]
     zone: Annotated[str | None, typer.Option("--zone", help="The zone whose workers reach it.")]
-    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Runs on it at a time.")]
-    group: Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Put it into these groups.")]
-    no_group: Annotated[list[str] | None, typer.Option("--no-group", metavar="GROUP[,GROUP]", help="Take it out of these.")]
+    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Maximum number of runs on it at a time.")]
+    group: Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Add it to these groups.")]
+    no_group: Annotated[
+        list[str] | None, typer.Option("--no-group", metavar="GROUP[,GROUP]", help="Remove it from these groups.")
+    ]
     transport: Annotated[Transport | None, typer.Option("--transport", help="How it is reached.")]
-    platform: Annotated[Platform | None, typer.Option("--platform", help="What runs on it.")]
-    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option("--host-key-policy", help="Which host keys are good.")]
-    durable: Annotated[Durable | None, typer.Option("--durable", help="Whether its commands outlive a lost connection.")]
+    platform: Annotated[Platform | None, typer.Option("--platform", help="Its operating system.")]
+    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option("--host-key-policy", help="How host keys are verified.")]
+    durable: Annotated[Durable | None, typer.Option("--durable", help="Whether its commands survive a lost connection.")]
 
     def patch(self) -> Json:
-        """Return the JSON Merge Patch, but for the groups. Raises CommandFailed for options that exclude each other."""
+        """Return the JSON Merge Patch, but for the groups. Raises CommandFailed for options that
+        exclude each other.
+        """
         told: Json = {
             name: getattr(self, name)
             for name in ("name", "host", "port", "credential", "jump", "zone", "slots", "transport", "platform")
@@ -68,17 +75,17 @@ class Fields:
 
 @options.spread(Fields, "fields")
 def set_(targets: Chosen = None, *, fields: Fields) -> None:
-    """Change fields of targets. What is not mentioned stays.
+    """Change fields of targets. Options that are not given change nothing.
 
     Labels are changed with `opsjobs targets label`, host keys with `opsjobs targets trust`.
     """
     patch = fields.patch()
     if not patch and fields.groups([]) is None:
-        raise CommandFailed("nothing is to be changed: `opsjobs targets set --help` shows what can be.", ExitCode.USAGE)
+        raise CommandFailed("nothing to change. See the options with: opsjobs targets set --help", ExitCode.USAGE)
     with connect() as client:
         found = chosen(client, targets or ())
         if len(found) > 1 and (alone := [name for name in ("name", "host") if name in patch]):
-            raise CommandFailed(f"--{alone[0]} is of one target: {len(found)} are named.", ExitCode.USAGE)
+            raise CommandFailed(f"--{alone[0]}: only valid for one target, and {len(found)} are given.", ExitCode.USAGE)
 
         def wanted(target: Json) -> Json:
             groups = fields.groups(target["groups"])
@@ -94,7 +101,7 @@ def label(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[TARGET[,TARGET]] CHANGE…", help="Names, ids or uuids; then key=value to set, key- to take away."
+            metavar="[TARGET[,TARGET]] CHANGE…", help="Names, ids or uuids; then key=value to set a label, key- to remove it."
         ),
     ],
     *,
@@ -102,15 +109,15 @@ def label(
     group: Group = None,
     all_: All = False,
 ) -> None:
-    """Set labels of targets, and take labels away. Labels that are not mentioned stay.
+    """Set and remove labels of targets. Other labels stay.
 
-    With -l, -g or --all no TARGET is named.
+    With -l, -g or --all, give no TARGET.
     """
     several = bool(selector or group or all_)
     refs, told = ([], words) if several else (options.split(words[:1]), words[1:])
     labels = dict(_label(word) for word in told)
     if not labels:
-        raise CommandFailed("no label is named: write key=value to set one, key- to take one away.", ExitCode.USAGE)
+        raise CommandFailed("no label is given. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
     with connect() as client:
         _changed(client, chosen(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
 
@@ -121,11 +128,13 @@ def _label(word: str) -> tuple[str, str | None]:
         return key.strip(), value.strip()
     if not equals and word.endswith("-") and len(word) > 1:
         return word[:-1], None
-    raise CommandFailed(f"{word}: write key=value to set a label, key- to take one away.", ExitCode.USAGE)
+    raise CommandFailed(f"{word}: not a label. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
 
 
 def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
-    """Patch each target, say what has changed, and return them as they are then. One that fails does not stop the others."""
+    """Patch each target, say what has changed, and return them as they are then. One that fails
+    does not stop the others.
+    """
     done: list[Json] = []
     failed: CommandFailed | None = None
     for target in targets:
@@ -138,7 +147,7 @@ def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Js
             tell(told_of(target, wrong))
             continue
         words = changes_in_words(differences(_writable(target), _writable(after)))
-        tell(f"{plain(target['name'])}: {plain(words) or 'nothing is different'}")
+        tell(f"{plain(target['name'])}: {plain(words) or 'unchanged'}")
         done.append(after)
     if failed is not None:
         raise CommandFailed(f"{len(done)} of {len(targets)} targets are changed.", failed.exit_code)
@@ -155,14 +164,14 @@ def maintenance(
     selector: options.Selector = None,
     group: Group = None,
     all_: All = False,
-    reason: Annotated[str | None, typer.Option(help="Why; whoever waits for it is shown that.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason; waiting executions show it.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, such as 2026-11-30T06:00:00Z.")] = None,
     for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long it lasts, such as 2h.")] = None,
     end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
 ) -> None:
-    """Begin or end the maintenance of targets: runs on them wait until it is over.
+    """Begin or end maintenance of targets: new runs on them wait until it is over.
 
-    Without --until and --for it lasts until it is ended. What runs there goes on.
+    Without --until and --for it lasts until it is ended. Running commands continue.
     """
     if sum((until is not None, for_ is not None, end)) > 1:
         raise CommandFailed("--until, --for and --end exclude each other.", ExitCode.USAGE)

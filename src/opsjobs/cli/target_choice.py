@@ -26,10 +26,11 @@ def chosen(
 ) -> list[Json]:
     """Return the targets that are named, have these labels, or are in this group; each once.
 
-    Raises CommandFailed (usage) if nothing is said, Refused (404) for a name that is none, and CommandFailed if none is found.
+    Raises CommandFailed (usage) if nothing is said, Refused (404) for a name that is none, and
+    CommandFailed if none is found.
     """
     if not (refs or selector or group or everything):
-        raise CommandFailed("no targets are named: give TARGET…, -l SELECTOR, -g GROUP or --all.", ExitCode.USAGE)
+        raise CommandFailed("no targets are given. Use TARGET…, -l SELECTOR, -g GROUP or --all.", ExitCode.USAGE)
     found = [client.by_name("target", ref) for ref in refs]
     if everything:
         found += client.items("/targets", limit=0)[0]
@@ -39,12 +40,14 @@ def chosen(
         if group:
             found += client.items(f"/target-groups/{_group(client, group)}/targets", limit=0)[0]
     if not found:
-        raise CommandFailed("no target was found: `opsjobs targets list` shows those that there are.", ExitCode.NOT_FOUND)
+        raise CommandFailed("no matching target. List targets with: opsjobs targets list", ExitCode.NOT_FOUND)
     return list({target["id"]: target for target in found}.values())
 
 
 def each(targets: Sequence[Json], ask: Callable[[Json], T]) -> Iterator[tuple[Json, T | CommandFailed]]:
-    """Yield each target, in order, with its answer, or with why there is none; a few are asked at a time."""
+    """Yield each target, in order, with its answer, or with why there is none; a few are asked at a
+    time.
+    """
 
     def asked(target: Json) -> T | CommandFailed:
         try:

@@ -1,4 +1,6 @@
-"""`opsjobs targets trust` and `targets test`: whether machines are who they say, and whether they can be reached."""
+"""`opsjobs targets trust` and `targets test`: whether machines are who they say, and whether they
+can be reached.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,10 @@ def try_out(
     all_: All = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Try to reach targets, step by step; several at a time.
+    """Test the connection to targets, step by step; several at a time.
 
-    Of one target each step is shown, of several a line each. Exit code 1 if one of them does not work.
+    Shows each step for one target, one line per target for several. Exit code 1 if one of them
+    fails.
     """
     with connect() as client:
         found = chosen(client, targets or (), selector, group, everything=all_)
@@ -89,15 +92,19 @@ def trust(
     group: Group = None,
     all_: All = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask: the fingerprints were compared elsewhere. For first keys only.")
+        bool,
+        typer.Option(
+            "--yes",
+            "-y",
+            help="Trust without asking, after the fingerprints were verified. Only for targets without trusted keys.",
+        ),
     ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="With --yes: also in place of keys that are trusted so far.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --yes: also replace keys that are trusted already.")] = False,
 ) -> None:
-    """Show the host keys of targets, and pin them after a yes.
+    """Show the host keys of targets, and pin them after confirmation.
 
-    They are read several at a time. One that fails does not stop the others. Exit code 1 if one is not trusted in the end.
+    Several targets are scanned at a time. One that fails does not stop the others. Exit code 1 if
+    one is not trusted in the end.
     """
     failed: list[CommandFailed] = []
     with connect() as client:
@@ -117,10 +124,10 @@ def trust(
 def _scanned(client: Client, target: Json) -> list[Json]:
     """Return the host keys that a machine shows now."""
     if target.get("host_key_policy") == HostKeyPolicy.CA:
-        raise CommandFailed("its host keys are judged by its CA: there is nothing to pin.")
+        raise CommandFailed("its host keys are verified by its CA: there is nothing to pin.")
     shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
     if not shown:
-        raise CommandFailed(f"it has shown no host key: is {target['host']}:{target['port']} an SSH server?")
+        raise CommandFailed(f"it presented no host key. Check that {target['host']}:{target['port']} is an SSH server.")
     return shown
 
 
@@ -130,24 +137,22 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
     name, pinned = plain(target["name"]), [*(target.get("host_keys") or ())]
     keys, revoked = [key["key"] for key in scanned], [line for line in pinned if line.startswith(REVOKED)]
     if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
-        raise CommandFailed(f"it shows a host key that was revoked, and is not trusted: {bad.pop()[:60]} …")
+        raise CommandFailed(f"it presents a revoked host key, and is not trusted: {bad.pop()[:60]} …")
     if {*keys, *revoked} == {*pinned}:
-        tell(f"{name}: its host keys are trusted already")
+        tell(f"{name}: its host keys are already trusted")
         return
-    tell(f"{name} ({target['host']}:{target['port']}) shows:")
+    tell(f"{name} ({target['host']}:{target['port']}) presents:")
     for key in scanned:
         tell(f"  {plain(str(key['key']).split(' ')[0])}  {plain(key['fingerprint'])}")
     if so_far := [line for line in pinned if line not in revoked]:
-        tell(f"CAREFUL: they take the place of the {counted(len(so_far), 'key')} trusted so far:")
+        tell(f"WARNING: they replace the {counted(len(so_far), 'key')} trusted so far:")
         for line in fingerprints(so_far):
             tell(f"  {plain(line)}")
-        tell("Was the machine set up anew? Else do not trust them.")
+        tell("Trust them only if you know why they have changed, such as a reinstallation.")
         if yes and not replace:
-            raise CommandFailed(
-                "it has other keys than the trusted ones. Compare them, then pass --yes --replace.", ExitCode.USAGE
-            )
+            raise CommandFailed("its keys differ from the trusted ones. Verify them, then pass --yes --replace.", ExitCode.USAGE)
     if not yes and not _agreed():
-        raise CommandFailed("it is not trusted; nothing has changed.")
+        raise CommandFailed("it is not trusted; nothing was changed.")
     # With the version, so that a change of another person in the meantime is not overruled.
     body = {"host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED, "version": target["version"]}
     client.patch(path_of("target", target["id"]), body)
@@ -156,8 +161,8 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise CommandFailed("stdin is not a terminal: compare the fingerprints, then pass --yes.", ExitCode.USAGE)
-    return typer.confirm("Are these the machine's own fingerprints? Trust them?", err=True)
+        raise CommandFailed("stdin is not a terminal: verify the fingerprints, then pass --yes.", ExitCode.USAGE)
+    return typer.confirm("Are these the machine's fingerprints? Trust them?", err=True)
 
 
 def fingerprints(lines: Sequence[str]) -> list[str]:
@@ -166,7 +171,9 @@ def fingerprints(lines: Sequence[str]) -> list[str]:
 
 
 def trusted(target: Mapping[str, Any]) -> str:
-    """Return what makes a host key of this target good: the number of pinned ones, `none`, or the policy."""
+    """Return what makes a host key of this target good: the number of pinned ones, `none`, or the
+    policy.
+    """
     if target.get("transport") == "local":
         return ""
     policy = target.get("host_key_policy")

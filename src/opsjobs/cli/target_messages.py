@@ -13,7 +13,9 @@ _TWINS_TOLD_AT_MOST = 10
 
 
 def changes_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return `port 22 -> 2222, label env prod -> dev, +label team=a, -label rack` of what an import or a change answers."""
+    """Return `port 22 -> 2222, label env prod -> dev, +label team=a, -label rack` of what an import
+    or a change answers.
+    """
     return ", ".join(_change(name, change.get("from"), change.get("to")) for name, change in changes.items())
 
 
@@ -32,7 +34,9 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
 
 
 def warn_of_twins(items: Sequence[Json]) -> None:
-    """Warn of targets that have the address of another one: a command for both runs twice on one machine."""
+    """Warn of targets that have the address of another one: a command for both runs twice on one
+    machine.
+    """
     twins = [item for item in items if item.get("same_address")]
     for item in twins[:_TWINS_TOLD_AT_MOST]:
         others = plain(", ".join(item["same_address"][:3]))

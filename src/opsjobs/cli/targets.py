@@ -45,7 +45,7 @@ def list_targets(
 ) -> None:
     """List targets by name.
 
-    If all are shown, they are sorted as people count: lab-2 before lab-10.
+    If all are shown, numbers in names are sorted by value: lab-2 before lab-10.
     """
     with connect() as client:
         found, more = client.items("/targets", limit=limit, selector=selector, groups=group)
@@ -68,23 +68,25 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-1.")],
-    host: Annotated[str | None, typer.Argument(help="Address or host name; the same as the name where it is left out.")] = None,
+    host: Annotated[str | None, typer.Argument(help="Address or host name (default: the name).")] = None,
     *,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="SSH port.")] = 22,
     credential: Annotated[str | None, typer.Option("-c", "--credential", help="Name of the credential to log in with.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated.")] = None,
     group: options.Groups = None,
-    jump: Annotated[str | None, typer.Option(help="Name of the target to go through.")] = None,
+    jump: Annotated[str | None, typer.Option(help="Name of the target to use as jump host.")] = None,
     zone: Annotated[str, typer.Option(help="The zone whose workers reach it.")] = "default",
-    slots: Annotated[int, typer.Option(min=1, help="Runs on it at a time.")] = 10,
+    slots: Annotated[int, typer.Option(min=1, help="Maximum number of runs on it at a time.")] = 10,
     transport: Annotated[Transport, typer.Option(help="How it is reached.")] = Transport.SSH,
-    host_key_policy: Annotated[HostKeyPolicy, typer.Option(help="Which host keys are good.")] = HostKeyPolicy.PINNED,
+    host_key_policy: Annotated[HostKeyPolicy, typer.Option(help="How host keys are verified.")] = HostKeyPolicy.PINNED,
     host_key: Annotated[
         list[str] | None,
-        typer.Option("--host-key", metavar="KEY", help="A host key, or with policy ca the CA's; `@revoked KEY`: never good."),
+        typer.Option(
+            "--host-key", metavar="KEY", help="A host key, or with policy ca the CA's; `@revoked KEY` for a revoked one."
+        ),
     ] = None,
 ) -> None:
-    """Add a machine.
+    """Add a target.
 
     Then trust its host key: `opsjobs targets trust NAME`.
     """
@@ -108,7 +110,7 @@ def add(
         warn_of_twins_of(client, made)
         warn_of_zones(client, [zone] if zone != "default" else [])
     untrusted = transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED and not host_key
-    hint = f"; next: opsjobs targets trust {name}" if untrusted else ""
+    hint = f". Trust its host key with: opsjobs targets trust {name}" if untrusted else ""
     tell(f"target {name} is added{hint}")
 
 
@@ -124,7 +126,7 @@ app.command("trust")(target_keys.trust)
 
 @app.command()
 def rm(targets: SeveralTargets) -> None:
-    """Remove targets. What ran on them stays on record."""
+    """Remove targets. Their executions stay."""
     with connect() as client:
         for ref in targets:
             target = client.by_name("target", ref)

@@ -1,4 +1,6 @@
-"""The person's terminal: remote bytes on stdout and stderr, notices, and one status line that is drawn anew below them."""
+"""The person's terminal: remote bytes on stdout and stderr, notices, and one status line that is
+drawn anew below them.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ _CLEAR = b"\r\x1b[K"
 
 
 class Terminal:
-    """Bytes to stdout and stderr in the order in which they came, also if both are the same terminal.
+    """Bytes to stdout and stderr in the order in which they came, also if both are the same
+    terminal.
 
-    On a terminal controls in remote bytes are shown, not obeyed (controls.py), unless `raw`. The status line is drawn only if
-    stderr is a terminal, and only below whole lines; it is never part of what is piped. Any thread may call.
+    On a terminal controls in remote bytes are shown, not obeyed (controls.py), unless `raw`. The
+    status line is drawn only if stderr is a terminal, and only below whole lines; it is never part
+    of what is piped. Any thread may call.
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -33,7 +37,9 @@ class Terminal:
         self._marks_stderr = colours(sys.stderr)
 
     def write(self, stream: str, portion: bytes) -> None:
-        """Put remote bytes on one of the two; what waits for the other one goes out first. All remote bytes pass here."""
+        """Put remote bytes on one of the two; what waits for the other one goes out first. All
+        remote bytes pass here.
+        """
         if not self._raw and self._file(stream).isatty():
             portion = self._shown[stream].feed(portion)
         self._write(stream, portion)

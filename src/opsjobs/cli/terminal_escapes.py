@@ -1,4 +1,6 @@
-"""Remote bytes for a terminal: text and colours pass, every other control is shown as a mark, so that no machine writes to it."""
+"""Remote bytes for a terminal: text and colours pass, every other control is shown as a mark, so
+that no machine writes to it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _TAKES = {"5": 1, "2": 3}
 
 
 class EscapedOutput:
-    """Turn one stream of remote bytes into what a terminal may be given; a sequence may be cut anywhere."""
+    """Turn one stream of remote bytes into what a terminal may be given; a sequence may be cut
+    anywhere.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -59,7 +63,9 @@ def shown(data: bytes) -> bytes:
 
 
 def escaped(text: str) -> str:
-    """Return JSON without controls that its writer leaves as they are: those of the second set, and of writing direction."""
+    """Return JSON without controls that its writer leaves as they are: those of the second set, and
+    of writing direction.
+    """
     return _SHOWN.sub(lambda found: found[0] if found[0] in "\r\n" else f"\\u{ord(found[0]):04x}", text)
 
 

@@ -1,4 +1,6 @@
-"""Logins that `opsjobs login` keeps: one file of tokens in the user's own configuration folder, closed to everybody else."""
+"""Logins that `opsjobs login` keeps: one file of tokens in the user's own configuration folder,
+closed to everybody else.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class StoredLogin:
 
 
 class TokenStore:
-    """The kept logins, by the URL of the service. `folder` None: $XDG_CONFIG_HOME/opsjobs, else ~/.config/opsjobs."""
+    """The kept logins, by the URL of the service. `folder` None: $XDG_CONFIG_HOME/opsjobs, else
+    ~/.config/opsjobs.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _default_folder()

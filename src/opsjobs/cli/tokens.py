@@ -15,7 +15,7 @@ from opsjobs.cli.users import grants_in_words
 from opsjobs.model.access import Role
 from opsjobs.model.units import parse_duration
 
-app = typer.Typer(help="Tokens: make API keys for people and programs.", no_args_is_help=True)
+app = typer.Typer(help="Tokens: create, list and revoke API keys.", no_args_is_help=True)
 
 COLUMNS = (
     Column("id", lambda k: k["id"]),
@@ -31,31 +31,27 @@ COLUMNS = (
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose it is, such as ada or deploy-bot.")],
+    name: Annotated[str, typer.Argument(help="The name, such as ada or deploy-bot.")],
     *,
-    role: Annotated[Role | None, typer.Option(help="What it may do; without --permission it is operator.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Its role (default: operator, unless --permission is given).")] = None,
     permission: Annotated[
         list[str] | None,
         typer.Option(
             "--permission",
             metavar="PERMISSION",
-            help="One thing that it may do, such as jobs:read, instead of a role. May be repeated.",
+            help="A permission, such as jobs:read, instead of a role. May be repeated.",
         ),
     ] = None,
-    scope: Annotated[
-        str | None, typer.Option(metavar="LABELS", help="Only for what has these labels, such as env=staging.")
-    ] = None,
+    scope: Annotated[str | None, typer.Option(metavar="LABELS", help="Restrict it to these labels, such as env=staging.")] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Until when it is good: in 30d, or a time such as 2027-01-31T00:00:00Z.")
+        str | None, typer.Option(metavar="WHEN", help="When it expires: in 30d, or at a time such as 2027-01-31T00:00:00Z.")
     ] = None,
-    person: Annotated[
-        str | None, typer.Option(metavar="USER", help="The user who will hold it; without it, whoever makes it.")
-    ] = None,
+    person: Annotated[str | None, typer.Option(metavar="USER", help="The user who will hold it (default: its creator).")] = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
-    """Make a token and print it, this once: only its hash is kept."""
+    """Create a token and print it. It is shown only once: only its hash is stored."""
     if role is not None and permission:
-        raise CommandFailed("give either --role or --permission.", ExitCode.USAGE)
+        raise CommandFailed("--role and --permission exclude each other.", ExitCode.USAGE)
     body: Json = {"name": name, "scope": scope or ""}
     body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
     if person is not None:
@@ -68,12 +64,12 @@ def create(
         made = client.post("/api-keys", body)
     print(made["token"])
     may = grants_in_words(made["grants"])
-    tell(f"this is the token of {name} ({may}), shown only now; it goes into OPSJOBS_TOKEN or `Authorization: Bearer …`")
+    tell(f"token {name} is created ({may}). It is shown only now; use it in OPSJOBS_TOKEN or `Authorization: Bearer …`")
 
 
 @app.command("list")
 def list_tokens(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List tokens by their names; the tokens themselves are kept nowhere."""
+    """List tokens by name. The tokens themselves are not stored."""
     with connect() as client:
         found, more = client.items("/api-keys", limit=limit)
     show_list(found, COLUMNS, output)
@@ -89,7 +85,7 @@ def revoke(
         for ref in tokens:
             found = client.by_name("api-key", ref)
             client.delete(path_of("api-key", found["id"]))
-            tell(f"the token of {found['name']} is revoked")
+            tell(f"token {found['name']} is revoked")
 
 
 def _moment(text: str) -> str:

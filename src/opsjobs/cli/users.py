@@ -11,7 +11,7 @@ from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 
-app = typer.Typer(help="Users: people who can log in, and what they may.", no_args_is_help=True)
+app = typer.Typer(help="Users: people who can log in, and their roles.", no_args_is_help=True)
 
 
 def grants_in_words(grants: list[Json]) -> str:
@@ -36,14 +36,14 @@ Roles = Annotated[
     list[str] | None,
     typer.Option(
         "--role", metavar="ROLE[@LABELS]",
-        help="viewer, operator, developer, manager or admin; for some labels only: operator@env=staging. May be repeated.",
+        help="viewer, operator, developer, manager or admin; restricted to labels: operator@env=staging. May be repeated.",
     ),
 ]  # fmt: skip
 
 
 @app.command("list")
 def list_users(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List users, and what each of them may."""
+    """List users and their roles."""
     with connect() as client:
         found, more = client.items("/users", limit=limit)
     show_list(found, COLUMNS, output)
@@ -64,9 +64,9 @@ def add(
     role: Roles = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
-    """Add a user; without a role it is a viewer.
+    """Add a user. Without --role it is a viewer.
 
-    Asks for the password twice, or reads it from the first line of standard input.
+    Prompts for the password twice, or reads it from the first line of standard input.
     """
     body: Json = {"name": name, "grants": [grant(one) for one in role or ["viewer"]]}
     if reuse_name:
@@ -80,9 +80,9 @@ def add(
 
 @app.command("set")
 def set_roles(user: Named, role: Roles = None) -> None:
-    """Give a user other roles, in place of all that it had; they count at once."""
+    """Replace all roles of a user. Takes effect at once."""
     if not role:
-        raise CommandFailed("which roles? Name each with --role, such as --role operator@env=staging.", ExitCode.USAGE)
+        raise CommandFailed("no role is given. Use --role, such as --role operator@env=staging.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("user", user)
         body = {"name": found["name"], "disabled": found["disabled"], "grants": [grant(one) for one in role]}
@@ -91,18 +91,18 @@ def set_roles(user: Named, role: Roles = None) -> None:
 
 
 @app.command()
-def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Whose; left out: your own.")] = None) -> None:
+def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user (default: yourself).")] = None) -> None:
     """Change a password; all logins of that user end.
 
-    Your own one asks for the present one first. From standard input it is a line each.
+    For your own, it asks for the current one first. On standard input, give one per line.
     """
     with connect() as client:
         if user is None:
-            current = password_prompt.password("Your present password")
+            current = password_prompt.password("Your current password")
             client.once(
-                "/auth/password", {"current_password": current, "password": password_prompt.password("The new one", twice=True)}
+                "/auth/password", {"current_password": current, "password": password_prompt.password("New password", twice=True)}
             )
-            tell("your password is changed: log in again")
+            tell("your password is changed. Log in again")
             return
         found = client.by_name("user", user)
         body = {"name": found["name"], "grants": found["grants"], "disabled": found["disabled"]}
@@ -113,7 +113,9 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Wh
 
 @app.command()
 def disable(users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")]) -> None:
-    """Disable users: their logins end at once, and their tokens are not good until they are enabled."""
+    """Disable users: their logins end at once, and their tokens are refused until they are enabled
+    again.
+    """
     _each(users, "disable", "is disabled")
 
 

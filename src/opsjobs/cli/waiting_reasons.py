@@ -17,7 +17,9 @@ def kind_of(execution: Mapping[str, Any]) -> str | None:
 
 
 def hold_of(execution: Mapping[str, Any]) -> str | None:
-    """Return what holds this execution and how to go on, such as `paused: wave 1 of 2 has ended. Continue with: …`."""
+    """Return what holds this execution and how to go on, such as `paused: wave 1 of 2 has ended.
+    Continue with: …`.
+    """
     held = execution.get("waiting_on")
     if not held:
         return None
@@ -38,7 +40,7 @@ def hold_of(execution: Mapping[str, Any]) -> str | None:
         case "approval":
             approval = held.get("approval")
             what = f"waiting for approval {approval}: {reason}"
-            answer = f"See: opsjobs approvals show {approval}. Another person answers: opsjobs approvals approve {approval}"
+            answer = f"See: opsjobs approvals show {approval}. Another person decides with: opsjobs approvals approve {approval}"
         case "exclusive" if held.get("execution") is not None:
             answer = f"See: opsjobs executions show {held.get('execution')}"
         case "workers":

@@ -1,4 +1,6 @@
-"""Watching an execution to its end: its output as it comes, Ctrl-C as a request to cancel, the summary, the exit code."""
+"""Watching an execution to its end: its output as it comes, Ctrl-C as a request to cancel, the
+summary, the exit code.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def cancels(self, cancel: Callable[[], None]) -> None:
-        """Say what the first Ctrl-C does, as soon as there is something to cancel; one that came before counts."""
+        """Say what the first Ctrl-C does, as soon as there is something to cancel; one that came
+        before counts.
+        """
         self._cancel = cancel
         if self.asked:
             self._ask()
@@ -61,9 +65,11 @@ def watch(
     raw: bool = False,
     waits_seconds: float | None = None,
 ) -> ExitCode:
-    """Show an execution until it has ended, then its summary; the exit code. Without `interrupts` Ctrl-C just leaves.
+    """Show an execution until it has ended, then its summary; the exit code. Without `interrupts`
+    Ctrl-C just leaves.
 
-    `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None: never.
+    `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None:
+    never.
     """
     terminal = Terminal(raw=raw)
     if interrupts is not None:
@@ -77,15 +83,13 @@ def watch(
     except KeyboardInterrupt:
         fate = "continues" if interrupts is None else "is being cancelled"
         raise CommandFailed(
-            f"left before the end: execution {execution['id']} {fate}. See it with: {_see(execution)}", ExitCode.INTERRUPTED
+            f"interrupted: execution {execution['id']} {fate}. See it with: {_see(execution)}", ExitCode.INTERRUPTED
         ) from None
     except BrokenPipeError:
         hush()
         raise CommandFailed(f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}") from None
     if ended is None:
-        words = (
-            f"left: execution {execution['id']} waits for a person. Watch it with: opsjobs executions follow {execution['id']}"
-        )
+        words = f"execution {execution['id']} still waits for a person's decision. Follow it with: opsjobs executions follow {execution['id']}"
         raise CommandFailed(words, ExitCode.WAITING)
     status, *rest = tally.summary(ended)
     terminal.notice(status, style_of(str(ended["status"])))
@@ -95,7 +99,9 @@ def watch(
 
 
 def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
-    """Put out everything that an execution says until it has ended, without a live view; how it ended, and what it came to."""
+    """Put out everything that an execution says until it has ended, without a live view; how it
+    ended, and what it came to.
+    """
     names = TargetNames(client, int(execution["id"]))
     tally = Tally(names)
     ended = _follow(client, execution, Terminal(), tally, names)
@@ -163,14 +169,14 @@ def _ended(client: Client, execution: Json, tally: Tally) -> Json:
 
 
 def _cancel(client: Client, execution_id: int, tell: Callable[[str], None]) -> None:
-    tell(f"cancelling execution {execution_id}; Ctrl-C again leaves without waiting")
+    tell(f"cancelling execution {execution_id}; Ctrl-C again exits without waiting")
     try:
         client.post(f"/executions/{execution_id}/cancel", {"reason": "Ctrl-C"})
     except RequestRefused as refused:
         if refused.status != 409:  # ended in the meantime: its end is about to come
             tell(f"the cancel was refused: {refused}")
     except CommandFailed as failed:
-        tell(f"the cancel did not get through: {failed}")
+        tell(f"the cancel request failed: {failed}")
 
 
 class TargetNames:
@@ -182,7 +188,9 @@ class TargetNames:
         self._known: dict[str, str] | None = None
 
     def __call__(self, target_id: str) -> str:
-        """Return the name of the target with this id; the id itself if it is none of this execution."""
+        """Return the name of the target with this id; the id itself if it is none of this
+        execution.
+        """
         if self._known is None:
             runs, _ = self._client.items(self._path, limit=0)
             self._known = {str(r["target"]["id"]): str(r["target"]["name"]) for r in runs}

@@ -1,4 +1,6 @@
-"""Files of jobs and schedules: YAML 1.2 documents (JSON is YAML, too), read safely and within limits."""
+"""Files of jobs and schedules: YAML 1.2 documents (JSON is YAML, too), read safely and within
+limits.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class Placed:
 
 
 def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[dict[str, Any]]:
-    """The bodies in these files ("-": standard input), in order. Raises CommandFailed naming file and place.
+    """The bodies in these files ("-": standard input), in order. Raises CommandFailed naming file
+    and place.
 
     A document is one body, a list of bodies, or an export: `{"jobs": […]}`.
     """
@@ -98,7 +101,9 @@ def one(file: str, noun: str) -> dict[str, Any]:
 
 
 def readable(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body as people read it: its name first, and texts of several lines as literal blocks."""
+    """Return the body as people read it: its name first, and texts of several lines as literal
+    blocks.
+    """
     order: dict[str, Any] = {name: body[name] for name in ("name", "description") if name in body}
     order.update(body)
     return {name: literal(value) for name, value in order.items()}
@@ -114,7 +119,9 @@ def literal(value: Any) -> Any:
 
 
 def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
-    """Write a stream of YAML documents to stdout, each with its comment, if there is one, above its first line."""
+    """Write a stream of YAML documents to stdout, each with its comment, if there is one, above its
+    first line.
+    """
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 1_000  # a long command stays one line

@@ -1,4 +1,6 @@
-"""Other programs' inventories as targets: what can be carried over is, and all else is told with why."""
+"""Other programs' inventories as targets: what can be carried over is, and all else is told with
+why.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class SourceKind(StrEnum):
 
 
 def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
-    """The inventory in the text of a file. Raises ValueError with the line, where it is not of this kind."""
+    """The inventory in the text of a file. Raises ValueError with the line, where it is not of this
+    kind.
+    """
     _refuse_unread(name, text)
     if kind is SourceKind.ANSIBLE:
         if ansible_json.looks_like(text):
@@ -55,14 +59,18 @@ def guess(name: str, text: str) -> SourceKind:
 
 
 def _refuse_unread(name: str, text: str) -> None:
-    """Raise ValueError for a file that only Ansible itself can read, with the command that makes it readable."""
+    """Raise ValueError for a file that only Ansible itself can read, with the command that makes it
+    readable.
+    """
     listed = f"ansible-inventory -i {shlex.quote(name)} --list"
     if text.lstrip("\ufeff \t\r\n").startswith("$ANSIBLE_VAULT"):
-        raise ValueError(f"it is encrypted with ansible-vault. Import its content: {listed} --ask-vault-pass | {_FROM_STDIN}")
+        raise ValueError(
+            f"it is encrypted with ansible-vault. Import its decrypted content: {listed} --ask-vault-pass | {_FROM_STDIN}"
+        )
     if PurePath(name).suffix == ".toml":
-        raise ValueError(f"it is TOML, which is not read. Import it as JSON: {listed} | {_FROM_STDIN}")
+        raise ValueError(f"TOML is not supported. Import it as JSON: {listed} | {_FROM_STDIN}")
     if text.startswith("#!/"):
-        raise ValueError(f"it is a program, which is not run. Import what it prints: {listed} | {_FROM_STDIN}")
+        raise ValueError(f"it is a program, which is not executed. Import its output: {listed} | {_FROM_STDIN}")
 
 
 def _is_yaml(name: str, text: str) -> bool:

@@ -1,4 +1,6 @@
-"""What an Ansible inventory means, however it is written: groups in groups, variables, and the way to each host."""
+"""What an Ansible inventory means, however it is written: groups in groups, variables, and the way
+to each host.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,7 @@ def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
     while waiting:
         for parent in parents.get(waiting.pop(), ()):
             if parent == name:
-                raise ValueError(f"the group {name!r} is in itself")
+                raise ValueError(f"the group {name!r} contains itself")
             if parent not in above:
                 above.add(parent)
                 waiting.append(parent)
@@ -107,13 +109,13 @@ def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundT
     connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
     network = connection == "network_cli"
     if connection not in _CONNECTIONS and not network:
-        raise ValueError(f"its connection is {connection!r}: only ssh and local are carried over")
+        raise ValueError(f"its connection is {connection!r}: only ssh and local are supported")
     read = {word: _first(variables, names) for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))}
     if vaulted := next((word for word, value in read.items() if value and value.startswith("!vault")), None):
-        raise ValueError(f"its {vaulted} is encrypted with ansible-vault: write it out, or add the target by hand")
+        raise ValueError(f"its {vaulted} is encrypted with ansible-vault: write it in plain text, or add the target by hand")
     computed = next((word for word, value in read.items() if value and "{{" in value), None)
     if computed is not None:
-        raise ValueError(f"its {computed} is computed ({read[computed]!r:.60}): write it out, or add the target by hand")
+        raise ValueError(f"its {computed} is a template ({read[computed]!r:.60}): write its value, or add the target by hand")
     host, port = read["host"] or name, read["port"]
     if read["host"] is None and (apart := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", name)) and ":" not in apart[1]:
         host, port = apart[1], port or apart[2]
@@ -144,7 +146,10 @@ def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarg
         jump = one.jump.rpartition("@")[2].partition(":")[0] if one.jump else None
         if jump is not None and jump not in names:
             left.append(
-                Skipped(f"{one.name}: jump host {jump}", "it is no host of this inventory: add it, and set it with --jump")
+                Skipped(
+                    f"{one.name}: jump host {jump}",
+                    "it is not a host of this inventory: add it as a target, and set it with --jump",
+                )
             )
         made.append(replace(one, jump=names.get(jump) if jump else None))
     return made
@@ -159,7 +164,7 @@ def _unread(found: list[FoundTarget]) -> Iterator[Skipped]:
                 users[name] = users.get(name, 0) + 1
     for name, count in sorted(users.items()):
         secret = _SECRETS.fullmatch(name) is not None
-        reason = "secrets are not carried over: opsjobs credentials add" if secret else "it has no counterpart"
+        reason = "secrets are not imported: use opsjobs credentials add" if secret else "it is not supported"
         yield Skipped(f"{name} (of {count} host{'s' if count != 1 else ''})", reason)
 
 

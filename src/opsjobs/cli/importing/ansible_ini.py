@@ -38,7 +38,7 @@ def _line(tree: Tree, section: str, kind: str | None, line: str) -> None:
     elif kind == "vars":
         name, equals, value = line.partition("=")
         if not equals:
-            raise ValueError(f"{line[:60]!r} is no variable: write NAME=VALUE")
+            raise ValueError(f"{line[:60]!r} is not a variable: write NAME=VALUE")
         tree.group(section).variables[name.strip()] = _unquoted(value.strip())
     else:
         words = shlex.split(line, comments=True)

@@ -1,4 +1,6 @@
-"""The JSON that `ansible-inventory --list` prints: groups with lists of names, and all variables under `_meta`."""
+"""The JSON that `ansible-inventory --list` prints: groups with lists of names, and all variables
+under `_meta`.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,13 @@ def _has_lists(body: Mapping[str, Any]) -> bool:
 
 def _mapping(found: Any, what: str) -> dict[str, Any]:
     if found is not None and not isinstance(found, dict):
-        raise ValueError(f"{what} is no object")
+        raise ValueError(f"{what} is not an object")
     return dict(found or {})
 
 
 def _names(found: Any, what: str) -> list[str]:
     if found is not None and not (isinstance(found, list) and all(isinstance(name, str) for name in found)):
-        raise ValueError(f"{what} are no list of names")
+        raise ValueError(f"{what} are not a list of names")
     return list(found or ())
 
 

@@ -23,7 +23,7 @@ def read(text: str) -> ImportedInventory:
     tree = Tree()
     found = _loaded(text)
     if not isinstance(found, dict) or not found:
-        raise ValueError("the inventory has no groups: it begins with `all:`")
+        raise ValueError("the inventory has no groups: it must begin with `all:`")
     for name, body in found.items():
         _YamlReader(tree).group(str(name), body, 0)
     return tree.inventory()
@@ -32,7 +32,8 @@ def read(text: str) -> ImportedInventory:
 class _Words(SafeConstructor):
     """Knows sealed values, and every other tag: what they hold is nothing that is carried over.
 
-    A class of its own: constructors are added to a class, and its loaders in the whole process have them.
+    A class of its own: constructors are added to a class, and its loaders in the whole process have
+    them.
     """
 
 
@@ -49,7 +50,7 @@ def _loaded(text: str) -> Any:
     try:
         return yaml.load(text)
     except (YAMLError, RecursionError, ValueError) as wrong:
-        raise ValueError(f"this is no YAML: {' '.join(str(wrong).split())[:200]}") from None
+        raise ValueError(f"not valid YAML: {' '.join(str(wrong).split())[:200]}") from None
 
 
 class _YamlReader:
@@ -61,13 +62,13 @@ class _YamlReader:
 
     def group(self, name: str, body: Any, depth: int) -> None:
         if depth > DEPTH_AT_MOST:
-            raise ValueError(f"groups are more than {DEPTH_AT_MOST} deep in each other")
+            raise ValueError(f"groups are nested more than {DEPTH_AT_MOST} deep")
         group = self._tree.group(name)
         if body is None:
             return
         parts = self._mapping(body, f"the group {name!r}")
         if unknown := sorted(set(parts) - _KNOWN):
-            raise ValueError(f"the group {name!r} has {unknown[0]!r}: there are only hosts, children and vars")
+            raise ValueError(f"the group {name!r} has the key {unknown[0]!r}: only hosts, children and vars are allowed")
         for host, variables in self._mapping(parts.get("hosts"), f"the hosts of {name!r}").items():
             for one in expand(host):
                 self._tree.add(name, one, self._variables(variables, f"the host {host!r}"))
@@ -82,7 +83,7 @@ class _YamlReader:
         if isinstance(found, str):
             found = {found: None}
         if not isinstance(found, dict):
-            raise ValueError(f"{what} are no mapping")  # noqa: TRY004  the file is wrong, not the program
+            raise ValueError(f"{what} are not a mapping")  # noqa: TRY004  the file is wrong, not the program
         self._seen += len(found)
         if self._seen > NODES_AT_MOST:
             raise ValueError(f"the inventory has more than {NODES_AT_MOST} entries")

@@ -1,4 +1,6 @@
-"""Crontabs as cron reads them: settings, entries with all that they run in, and what of each line is left, with why."""
+"""Crontabs as cron reads them: settings, entries with all that they run in, and what of each line
+is left, with why.
+"""
 
 from __future__ import annotations
 
@@ -27,25 +29,29 @@ _LOWEST_HIGHEST = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
 _STEP = re.compile(r"([^,/]+)/(\d{1,9})(?=,|$)")
 _LOWEST, _STEPS = (0, 0, 1, 1, 0), (59, 23, 31, 12, 7)
 _BY_STAR = (2, 3, 4)
-"""Fields whose largest step gives the first value alone. The star of a day says whether both days count."""
+"""Fields whose largest step gives the first value alone. The star of a day says whether both days
+count.
+"""
 _NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 # Comments that say nothing of the line below: a heading of the columns, a line that was taken out, a rule, an editor's mode.
 _NO_NOTE = re.compile(r"\bd(om|ow)\b|^[\d*/,-]+\s+[\d*/,-]+\s|^@|^[^A-Za-z]*$|^-\*-")
 
-_NO_MAIL = "mail is not sent: what a run writes is kept with its execution, and failures are events"
+_NO_MAIL = "no mail is sent: output is stored with the execution, and failures are events"
 _NO_COUNTERPART = {
     "MAILFROM": _NO_MAIL,
     "CONTENT_TYPE": _NO_MAIL,
     "CONTENT_TRANSFER_ENCODING": _NO_MAIL,
-    "LOGNAME": "cron does not take it from a crontab: the user decides",
-    "USER": "cron does not take it from a crontab: the user decides",
-    "START_HOURS_RANGE": "it is anacron's",
+    "LOGNAME": "cron ignores it in a crontab: it follows from the user",
+    "USER": "cron ignores it in a crontab: it follows from the user",
+    "START_HOURS_RANGE": "it is a setting of anacron",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CrontabSettings:
-    """What the lines above an entry say. `zone`: of CRON_TZ; `home`: where commands start; `delay_minutes`: up to so many."""
+    """What the lines above an entry say. `zone`: of CRON_TZ; `home`: where commands start;
+    `delay_minutes`: up to so many.
+    """
 
     shell: str | None = None
     home: str | None = None
@@ -56,7 +62,9 @@ class CrontabSettings:
 
 @dataclass(frozen=True, slots=True)
 class CrontabEntry:
-    """One line that runs something. `when`: a cron expression; `user`: whose it is (None: the crontab's own); `note`: a comment."""
+    """One line that runs something. `when`: a cron expression; `user`: whose it is (None: the
+    crontab's own); `note`: a comment.
+    """
 
     place: str
     when: str
@@ -81,7 +89,9 @@ class _Unreadable(ValueError):
 
 
 def read(name: str, text: str, *, system: bool) -> Crontab:
-    """The crontab in the text of a file; `system`: each entry names its user, as in /etc/crontab. Raises ValueError for too many entries."""
+    """The crontab in the text of a file; `system`: each entry names its user, as in /etc/crontab.
+    Raises ValueError for too many entries.
+    """
     found = Crontab()
     reader = _CrontabReader(found, name, system=system)
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
@@ -109,9 +119,7 @@ class _CrontabReader:
         if line.endswith("\r"):
             line = line.rstrip("\r")
             if not self._carriage_told:
-                self._leave(
-                    "this and other lines end in a carriage return, which cron would give to the command: it is taken away"
-                )
+                self._leave("this and other lines end in a carriage return, which cron would pass to the command: it is removed")
             self._carriage_told = True
         written = line.lstrip(" \t")
         if not written.strip() or written.startswith("#"):
@@ -157,19 +165,19 @@ class _CrontabReader:
 
     def _delay(self, value: str) -> None:
         if not value.isascii() or not value.isdigit() or int(value) > 1440:
-            raise _Unreadable(f"RANDOM_DELAY: {value[:40]!r} is no number of minutes up to 1440")
+            raise _Unreadable(f"RANDOM_DELAY: {value[:40]!r} is not a number of minutes up to 1440")
         self._settings = replace(self._settings, delay_minutes=int(value))
-        self._leave(f"RANDOM_DELAY={value} has become jitter: each moment has a delay of its own, which is always the same")
+        self._leave(f"RANDOM_DELAY={value} has become jitter: each firing has its own, fixed delay")
 
     def _variable(self, name: str, value: str) -> None:
         try:
             check_variable(name)
         except ValueError as wrong:
-            raise _Unreadable(f"the setting is not carried over: {wrong}") from None
+            raise _Unreadable(f"the setting is not imported: {wrong}") from None
         if name.startswith("OPSJOBS_"):
-            raise _Unreadable(f"the setting is not carried over: {name} is a variable of opsjobs itself")
+            raise _Unreadable(f"the setting is not imported: {name} is a variable of opsjobs itself")
         if is_template(value):
-            raise _Unreadable(f"the setting is not carried over: opsjobs would replace {value[:40]!r} by a value of its own")
+            raise _Unreadable(f"the setting is not imported: opsjobs would expand {value[:40]!r} as a template")
         self._settings = replace(self._settings, env={**self._settings.env, name: value})
 
     # --- entries
@@ -196,13 +204,13 @@ class _CrontabReader:
         word = written.split(maxsplit=1)[0]
         name, rest = word.lower(), written[len(word) :].lstrip(" \t")
         if name == "@reboot":
-            raise _Unreadable("@reboot: the start of a machine is no time; make it a service of that machine")
+            raise _Unreadable("@reboot is not supported: make it a service of the machine")
         if name == "@every_minute":
             return "* * * * *", rest
         if re.fullmatch(r"@\d+", name):
-            raise _Unreadable(f"{name} counts from the end of the run before; make a schedule with --every")
+            raise _Unreadable(f"{name} counts from the end of the previous run; add a schedule with --every")
         if name not in _NICKNAMES:
-            raise _Unreadable(f"there is no {word[:40]!r} in a crontab: there are {', '.join(_NICKNAMES)} and @reboot")
+            raise _Unreadable(f"{word[:40]!r} is not a crontab nickname: use one of {', '.join(_NICKNAMES)}")
         return name, rest
 
     def _fields(self, written: str) -> tuple[str, str]:
@@ -219,16 +227,18 @@ class _CrontabReader:
     def _field(self, position: int, text: str) -> str:
         if not _FIELD.fullmatch(text) or any(word.lower() not in _NAMES for word in re.findall("[A-Za-z]+", text)):
             place = ("minute", "hour", "day of the month", "month", "day of the week")[position]
-            raise _Unreadable(f"{text[:40]!r} is no {place} of a crontab")
+            raise _Unreadable(f"{text[:40]!r} is not valid as {place}")
         text = _STEP.sub(lambda m: self._step(position, m), text)
         if "~" not in text:
             return text
         low, high = _LOWEST_HIGHEST[position]
-        self._leave(f"the random {text} has become H: chosen once for the schedule, by its id")
+        self._leave(f"the random {text} has become H: one fixed value, from the schedule's id")
         return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
 
     def _step(self, position: int, item: re.Match[str]) -> str:
-        """Return an item whose step is over the largest of its field as cron understands it: the first value alone."""
+        """Return an item whose step is over the largest of its field as cron understands it: the
+        first value alone.
+        """
         base, step, most = item[1], item[2], _STEPS[position]
         if int(step) <= most:
             return item[0]
@@ -236,21 +246,23 @@ class _CrontabReader:
         first = (
             f"*/{most}" if base == "*" and position in _BY_STAR else str(_LOWEST[position]) if base == "*" else base.split("-")[0]
         )
-        self._leave(f"the step of {item[0]} is over {most}: only the first value counts, as in cron, and it has become {first}")
+        self._leave(f"the step of {item[0]} is over {most}: as in cron, only the first value counts; it has become {first}")
         return first
 
     def _user(self, rest: str) -> tuple[str, str]:
         word = _WORD.match(rest)
         account = _ACCOUNT.fullmatch(word[1]) if word else None
         if word is None or account is None:
-            raise _Unreadable("there is no user before the command: is it the crontab of a user (--user NAME)?")
+            raise _Unreadable("there is no user before the command. If it is the crontab of a user, use --user NAME")
         if account[2]:
-            self._leave(f"{account[2]} of the user {account[1]} is not carried over: only the user is")
+            self._leave(f"{account[2]} of the user {account[1]} is not imported: only the user is")
         return account[1], rest[word.end() :]
 
 
 def split_percent(text: str) -> tuple[str, str | None]:
-    """The command, and what it reads: a percent sign ends the command, the next ones end lines. Behind a backslash it is itself."""
+    """The command, and what it reads: a percent sign ends the command, the next ones end lines.
+    Behind a backslash it is itself.
+    """
     parts = ["".join(piece) for piece in _pieces(text)]
     command, lines = parts[0], parts[1:]
     if not lines or lines == [""]:
@@ -260,7 +272,9 @@ def split_percent(text: str) -> tuple[str, str | None]:
 
 
 def _pieces(text: str) -> Iterator[list[str]]:
-    """The text cut at each percent sign that has no backslash just before it, which is itself not escaped by one."""
+    """The text cut at each percent sign that has no backslash just before it, which is itself not
+    escaped by one.
+    """
     piece: list[str] = []
     escaped = False
     for letter in text:
@@ -292,5 +306,5 @@ def _unquoted(value: str) -> str:
 
 def _path(name: str, value: str) -> str:
     if not value.startswith("/") or any(ord(letter) < 32 for letter in value) or len(value) > 1_000:
-        raise _Unreadable(f"{name}: {value[:40]!r} is no absolute path")
+        raise _Unreadable(f"{name}: {value[:40]!r} is not an absolute path")
     return value

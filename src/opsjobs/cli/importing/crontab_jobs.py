@@ -46,7 +46,9 @@ class Planned:
 
 
 def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
-    """A tag for all that comes of one crontab: of a user's, wherever a copy of it lies, and of a system one by its file."""
+    """A tag for all that comes of one crontab: of a user's, wherever a copy of it lies, and of a
+    system one by its file.
+    """
     parts = (wishes.prefix, wishes.user or "", PurePosixPath(file).name if system else "")
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
@@ -67,7 +69,9 @@ def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions)
 
 
 def prefix_of(selection: Mapping[str, Any]) -> str:
-    """What names begin with, by what was selected: crontabs of several machines then do not take each other's names."""
+    """What names begin with, by what was selected: crontabs of several machines then do not take
+    each other's names.
+    """
     words = [
         *selection.get("ids", ()),
         *selection.get("groups", ()),
@@ -86,7 +90,9 @@ def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
 
 
 def _program(command: str) -> str:
-    """A word for people: the last part of what it starts, behind `cd … &&`, assignments and wrappers."""
+    """A word for people: the last part of what it starts, behind `cd … &&`, assignments and
+    wrappers.
+    """
     rest = command.strip().lstrip("({ ")
     while (guard := _GUARD.match(rest)) is not None and guard.end() < len(rest):
         rest = rest[guard.end() :]
@@ -125,7 +131,9 @@ def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
 
 
 def _program_of(entry: CrontabEntry) -> dict[str, Any]:
-    """A command; a script where another shell is asked for, or where something in it would be taken for a value of ours."""
+    """A command; a script where another shell is asked for, or where something in it would be taken
+    for a value of ours.
+    """
     if entry.settings.shell is None and not is_template(entry.command):
         return {"type": "command", "command": entry.command}
     return {"type": "script", "interpreter": entry.settings.shell or "/bin/sh", "script": f"{entry.command}\n"}

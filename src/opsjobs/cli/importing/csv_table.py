@@ -36,19 +36,19 @@ def looks_like(lines: Sequence[str]) -> bool:
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text. Raises ValueError where it has no heading that names `name` or `host`."""
+    """The inventory in the text. Raises ValueError where it has no heading that names `name` or
+    `host`.
+    """
     text = text.removeprefix("\ufeff")
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True)
     try:
         heading = [_column(word) for word in next(rows, [])]
         if not {"name", "host"} & set(heading):
-            raise ValueError("the first line names no column `name` or `host`")
+            raise ValueError("the header has no column `name` or `host`")
         if twice := [word for word in set(heading) if heading.count(word) > 1]:
-            raise ValueError(f"the column {twice[0]!r} comes twice")
+            raise ValueError(f"the column {twice[0]!r} appears twice")
         found: dict[str, FoundTarget] = {}
-        left = [
-            Skipped(f"column {c}", "there is no such field") for c in heading if c not in _COLUMNS and not c.startswith(_LABEL)
-        ]
+        left = [Skipped(f"column {c}", "unknown column") for c in heading if c not in _COLUMNS and not c.startswith(_LABEL)]
         for row in rows:
             if any(cell.strip() for cell in row):
                 _take(found, left, dict(zip(heading, (cell.strip() for cell in row), strict=False)), rows.line_num)
@@ -72,13 +72,13 @@ def _check_name(name: str, found: Collection[str]) -> None:
     if not name:
         raise ValueError("it has neither a name nor a host")
     if name in found:
-        raise ValueError("the name comes twice")
+        raise ValueError("the name appears twice")
 
 
 def _found(name: str, cells: Mapping[str, str]) -> FoundTarget:
     slots = cells.get("slots")
     if slots and not slots.isdigit():
-        raise ValueError(f"slots is {slots!r}, which is no number")
+        raise ValueError(f"slots: {slots!r} is not a number")
     labels = dict(_pair(word) for word in _split(cells.get("labels")))
     labels |= {c.removeprefix(_LABEL): value for c, value in cells.items() if c.startswith(_LABEL) and value}
     return FoundTarget(

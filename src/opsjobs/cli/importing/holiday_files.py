@@ -1,4 +1,6 @@
-"""Lists of holidays as windows of a calendar: a date a line, with or without its name, or an iCalendar file."""
+"""Lists of holidays as windows of a calendar: a date a line, with or without its name, or an
+iCalendar file.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _EVERY_YEAR = re.compile(r"FREQ=YEARLY(;(INTERVAL=1|BYMONTH=\d+|BYMONTHDAY=\d+|W
 
 @dataclass
 class Holidays:
-    """Days by the names that they have (empty: none); those of every year apart; and what was left, with why."""
+    """Days by the names that they have (empty: none); those of every year apart; and what was left,
+    with why.
+    """
 
     dates: dict[str, dict[date, None]] = field(default_factory=dict)
     yearly: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -52,7 +56,7 @@ def _lines(text: str) -> Holidays:
         except ValueError as wrong:
             raise ValueError(f"line {number}: {words[:40]!r}: {wrong}") from None
         if match is None or day is None:
-            raise ValueError(f"line {number}: {words[:40]!r} is no date: write 2026-12-25, and its name after it")
+            raise ValueError(f"line {number}: {words[:40]!r} is not a date: write 2026-12-25, followed by its name")
         found.dates.setdefault(_clean(match[2] or ""), {})[day] = None
     return found
 
@@ -87,19 +91,19 @@ def _take(found: Holidays, event: dict[str, str]) -> None:
     first = _day(event.get("DTSTART", ""))
     last = _day(event["DTEND"]) - timedelta(days=1) if "DTEND" in event else first
     if not timedelta() <= last - first < timedelta(days=DAYS_A_STRETCH):
-        raise ValueError(f"it lasts from {first} to {last}: only up to {DAYS_A_STRETCH} days are carried over")
+        raise ValueError(f"it lasts from {first} to {last}: at most {DAYS_A_STRETCH} days are supported")
     if "RRULE" not in event:
         days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
         found.dates.setdefault(name, {}).update(dict.fromkeys(days))
     elif _EVERY_YEAR.fullmatch(event["RRULE"]):
         found.yearly.setdefault(name, {})[f"{first:%m-%d}..{last:%m-%d}" if last != first else f"{first:%m-%d}"] = None
     else:
-        raise ValueError(f"it is repeated by a rule that is not carried over ({event['RRULE'][:60]})")
+        raise ValueError(f"its recurrence rule is not supported ({event['RRULE'][:60]})")
 
 
 def _day(value: str) -> date:
     if re.fullmatch(r"\d{8}", value) is None:
-        raise ValueError("it is not of whole days")
+        raise ValueError("it is not an all-day event")
     return date.fromisoformat(f"{value[:4]}-{value[4:6]}-{value[6:]}")
 
 

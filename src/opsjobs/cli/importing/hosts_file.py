@@ -15,7 +15,9 @@ def looks_like(lines: Sequence[str]) -> bool:
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text; a name that comes twice is the first one. Raises ValueError naming the line."""
+    """The inventory in the text; a name that comes twice is the first one. Raises ValueError naming
+    the line.
+    """
     found: dict[str, FoundTarget] = {}
     left: list[Skipped] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -24,12 +26,12 @@ def read(text: str) -> ImportedInventory:
             continue
         address = _address(words[0])
         if address is None or len(words) < 2:
-            raise ValueError(f"line {number}: {line.strip()[:60]!r} is no address with its names")
+            raise ValueError(f"line {number}: {line.strip()[:60]!r} is not an address followed by names")
         name = words[1]
         if (reason := _unfit(address)) is not None:
             left.append(Skipped(f"{words[0]} {name}", reason, target=True))
         elif name in found:
-            left.append(Skipped(f"{words[0]} {name}", f"the name has the address {found[name].host} already", target=True))
+            left.append(Skipped(f"{words[0]} {name}", f"the name already has the address {found[name].host}", target=True))
         else:
             found[name] = FoundTarget(name, words[0])
         if len(found) > TARGETS_AT_MOST:
@@ -48,5 +50,5 @@ def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None
     if address.is_loopback or address.is_unspecified:
         return "it is the machine itself"
     if address.is_multicast or str(address) == "255.255.255.255":
-        return "it is not one machine"
+        return "it is a multicast or broadcast address"
     return "it is a link-local address" if address.is_link_local else None

@@ -11,7 +11,8 @@ TARGETS_AT_MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FoundTarget:
-    """One machine. None is not said; `user` and `key` (the path of a private key) say with which credential to log in.
+    """One machine. None is not said; `user` and `key` (the path of a private key) say with which
+    credential to log in.
 
     `variables`: what the inventory holds of it besides, of which labels may be made.
     """
@@ -69,5 +70,5 @@ class ImportedInventory:
 def port_of(text: str) -> int:
     """The port that a text spells. Raises ValueError."""
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
-        raise ValueError(f"{text[:40]!r} is no port")
+        raise ValueError(f"{text[:40]!r} is not a port")
     return int(text)

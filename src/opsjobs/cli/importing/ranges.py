@@ -1,4 +1,6 @@
-"""Ansible's ranges of hosts: `web[01:20].example.org`, `db-[a:f]`, `n[0:100:10]`, several in one name."""
+"""Ansible's ranges of hosts: `web[01:20].example.org`, `db-[a:f]`, `n[0:100:10]`, several in one
+name.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern stands for. Raises ValueError for a range that is none, and for more than 10,000 names."""
+    """The names that a pattern stands for. Raises ValueError for a range that is none, and for more
+    than 10,000 names.
+    """
     pieces: list[list[str]] = []
     end = 0
     for match in _RANGE.finditer(pattern):
@@ -35,14 +39,14 @@ def _is_bracketed_address(pattern: str) -> bool:
 def _values(match: re.Match[str]) -> Iterator[str]:
     first, last, step = match[1], match[2], int(match[3] or 1)
     if first.isdigit() != last.isdigit() or step == 0:
-        raise ValueError(f"{match[0]!r} is no range")
+        raise ValueError(f"{match[0]!r} is not a range")
     if not first.isdigit():
         numbers = range(ord(first), ord(last) + 1, step)
         if first.isupper() != last.isupper() or not numbers:
-            raise ValueError(f"{match[0]!r} is no range")
+            raise ValueError(f"{match[0]!r} is not a range")
         return (chr(n) for n in numbers)
     if int(last) < int(first) or len(last) > 9:
-        raise ValueError(f"{match[0]!r} is no range")
+        raise ValueError(f"{match[0]!r} is not a range")
     if (int(last) - int(first)) // step >= HOSTS_AT_MOST:
         raise ValueError(f"{match[0]!r} stands for more than {HOSTS_AT_MOST} hosts")
     width = len(first) if first.startswith("0") and len(first) > 1 else 0

@@ -1,4 +1,6 @@
-"""OpenSSH's client configuration: each Host that is no pattern is a target, with all that applies to it."""
+"""OpenSSH's client configuration: each Host that is no pattern is a target, with all that applies
+to it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from fnmatch import fnmatchcase
 from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
-_HINDERS = {"proxycommand": "it is reached by a ProxyCommand: give it a ProxyJump, or add it by hand"}
+_HINDERS = {"proxycommand": "it uses a ProxyCommand: give it a ProxyJump, or add it by hand"}
 _TOLD = ("certificatefile", "forwardagent", "localforward", "remoteforward", "remotecommand")
 
 
@@ -40,7 +42,7 @@ def read(text: str) -> ImportedInventory:
     if len(names) > TARGETS_AT_MOST:
         raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
     left += [
-        Skipped(p, "a pattern is no machine; what it says is taken over by the hosts that it matches")
+        Skipped(p, "a pattern is not a host; its options apply to the hosts that it matches")
         for p in dict.fromkeys(p for block in blocks for p in block.patterns if _is_pattern(p))
     ]
     found: dict[str, FoundTarget] = {}
@@ -61,17 +63,15 @@ def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
             continue
         match = _LINE.fullmatch(stripped)
         if match is None:
-            raise ValueError(f"line {number}: {stripped[:60]!r} is no option with its value")
+            raise ValueError(f"line {number}: {stripped[:60]!r} is not an option with a value")
         option, value = match[1].lower(), match[2]
         if option == "host":
             blocks.append(_Block(_words(value, number)))
         elif option == "match":
             blocks.append(_Block([]))
-            left.append(
-                Skipped(f"line {number}: Match {value[:60]}", "conditions are not looked at, and nothing of this block is")
-            )
+            left.append(Skipped(f"line {number}: Match {value[:60]}", "Match is not supported: the whole block is ignored"))
         elif option == "include":
-            left.append(Skipped(f"line {number}: Include {value[:60]}", "other files are not read: import them, too"))
+            left.append(Skipped(f"line {number}: Include {value[:60]}", "included files are not read: import them too"))
         else:
             # The first one wins, as for ssh.
             blocks[-1].options.setdefault(option, " ".join(_words(value, number)))
@@ -82,7 +82,7 @@ def _words(value: str, number: int) -> list[str]:
     try:
         return shlex.split(value)
     except ValueError:
-        raise ValueError(f"line {number}: a quote is not closed") from None
+        raise ValueError(f"line {number}: unclosed quote") from None
 
 
 def _is_pattern(name: str) -> bool:
@@ -122,7 +122,7 @@ def _with_jumps(found: dict[str, FoundTarget], blocks: Sequence[_Block], left: l
         hops = [hop.strip() for hop in one.jump.split(",")]
         if len(hops) > 1 and any(_name(hop) not in found for hop in hops):
             left.append(
-                Skipped(f"{one.name}: ProxyJump {one.jump}", "a way over several hosts: give each of them a Host of its own")
+                Skipped(f"{one.name}: ProxyJump {one.jump}", "a jump over several hosts: give each of them its own Host entry")
             )
             found[one.name] = replace(one, jump=None)
             continue
@@ -151,4 +151,4 @@ def _jump_host(hop: str, blocks: Sequence[_Block]) -> FoundTarget:
 def _unread(blocks: Sequence[_Block]) -> Iterator[Skipped]:
     said = {option: ", ".join(block.patterns)[:60] for block in blocks for option in block.options if option in _TOLD}
     for option, where in said.items():
-        yield Skipped(f"{option} (Host {where})", "it has no counterpart")
+        yield Skipped(f"{option} (Host {where})", "it is not supported")
