@@ -255,7 +255,7 @@ def test_a_yaml_inventory() -> None:
     told = left(inventory)
     assert "not a host of this inventory" in told["db-1: jump host nowhere"]
     assert "secrets" in told["ansible_password (of 1 host)"]
-    assert "counterpart" in told["ansible_ssh_common_args (of 1 host)"]
+    assert "not supported" in told["ansible_ssh_common_args (of 1 host)"]
 
 
 def test_what_it_makes_of_tags_no_other_reader_of_this_process_learns() -> None:
@@ -430,7 +430,7 @@ def test_a_hosts_file() -> None:
     assert told["127.0.0.1 localhost"] == "it is the machine itself"
     assert "multicast" in told["ff02::1 ip6-allnodes"]
     assert "link-local" in told["169.254.1.1 meta"]
-    assert "10.0.0.5 already" in told["10.0.0.6 web-1.example.org"]
+    assert "already has the address 10.0.0.5" in told["10.0.0.6 web-1.example.org"]
 
 
 def test_a_hosts_file_that_cannot_be_read_says_where() -> None:

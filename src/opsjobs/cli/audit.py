@@ -27,7 +27,9 @@ app = typer.Typer(help="The audit log: list, verify and export it.", no_args_is_
 
 
 def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str | None:
-    """Return the fields that a change has changed, but for the version; None of what was not there before, or is gone."""
+    """Return the fields that a change has changed, but for the version; None of what was not there
+    before, or is gone.
+    """
     if before is None or after is None or "sha256" in after:
         return None
     names = [name for name in {**before, **after} if name != "version" and before.get(name) != after.get(name)]

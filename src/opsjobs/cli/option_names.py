@@ -125,14 +125,18 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
         {"targets": "--target", "groups": "--group", "jobs": "--job"},
     ),
 )
-"""Of each path to which a command sends its options: the command, and the option or argument that fills each field."""
+"""Of each path to which a command sends its options: the command, and the option or argument that
+fills each field.
+"""
 
 _BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
 _POINTER = re.compile(r"^( *)(/\S+?)(?=: )", re.MULTILINE)
 
 
 def in_options(words: str, path: str) -> str:
-    """Return a refusal at this path with options and commands in place of the fields and routes that they stand for."""
+    """Return a refusal at this path with options and commands in place of the fields and routes
+    that they stand for.
+    """
     table = next((table for of, table in _BY_PATH if of.fullmatch(path)), None)
     if table is not None:
         words = _POINTER.sub(lambda found: found[1] + _option_of(found[2], table), words)

@@ -100,13 +100,17 @@ def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None
 
 
 def tell(message: str) -> None:
-    """Say something to the person: on stderr, one or more lines. Words of a machine or a service may be in it: no control is obeyed."""
+    """Say something to the person: on stderr, one or more lines. Words of a machine or a service
+    may be in it: no control is obeyed.
+    """
     sys.stderr.write(f"{plain_lines(message)}\n")
     sys.stderr.flush()
 
 
 def plain_lines(text: str) -> str:
-    """Return the text with what it says on one or more lines: line ends stay, other controls are shown."""
+    """Return the text with what it says on one or more lines: line ends stay, other controls are
+    shown.
+    """
     return "\n".join(plain(line) for line in text.split("\n"))
 
 

@@ -166,7 +166,9 @@ def _agreed() -> bool:
 
 
 def fingerprints(lines: Sequence[str]) -> list[str]:
-    """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` has it; `@revoked` stays before it."""
+    """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` has it; `@revoked` stays
+    before it.
+    """
     return [host_key_fingerprint(line) for line in lines]
 
 

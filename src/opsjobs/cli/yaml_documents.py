@@ -34,7 +34,9 @@ class Placed:
     node: Node
 
     def at(self, pointer: str = "") -> str:
-        """Return the place of a field of the body, or of what is nearest to it: `jobs.yaml, line 12`."""
+        """Return the place of a field of the body, or of what is nearest to it: `jobs.yaml, line
+        12`.
+        """
         line: int = self.node.start_mark.line
         node = self.node
         for step in pointer.split("/")[1:]:
@@ -81,7 +83,9 @@ def check_names(placed: Sequence[Placed], noun: str) -> None:
 
 
 def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
-    """Return a refusal with file and line before each pointer into the list of all bodies, such as `/jobs/0/name`."""
+    """Return a refusal with file and line before each pointer into the list of all bodies, such as
+    `/jobs/0/name`.
+    """
 
     def put(found: re.Match[str]) -> str:
         one = placed[int(found["position"])] if int(found["position"]) < len(placed) else None
