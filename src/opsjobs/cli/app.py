@@ -1,4 +1,4 @@
-"""The whole command: its nouns and verbs, and how every way of failing ends."""
+"""The `opsjobs` command: its groups, and its exit code for each kind of failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opsjobs.model.errors import Failure
 
 
 class _All(Commands):
-    """All that there is."""
+    """All commands."""
 
     entries: ClassVar[dict[str, LazyCommand]] = {
         "demo": LazyCommand("server_commands", "demo", "Demonstrate opsjobs without any set-up, in under 15 s."),
@@ -84,8 +84,9 @@ def root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; the exit code (exits.py). Errors that are ours are told on stderr;
-    a bug is a traceback.
+    """Run the command with these arguments and return its exit code (`exit_codes`).
+
+    Expected errors are printed on stderr; a bug is a traceback.
     """
     try:
         app(args=list(arguments), prog_name="opsjobs")

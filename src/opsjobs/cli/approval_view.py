@@ -1,5 +1,6 @@
-"""What an approver reads of an action: all of its fields that are not their defaults, scripts
-decoded.
+"""Actions and policies as an approver reads them.
+
+All fields that do not have their default are shown; scripts are decoded.
 """
 
 from __future__ import annotations
@@ -31,29 +32,27 @@ _KINDS: Mapping[str, type[BaseModel]] = {
     "approval": ApprovalAction,
     "job": JobAction,
 }
-# The first line says these.
+# Fields in the first line.
 _HEADLINE = ("key", "type", "command", "job")
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def action_lines(action: Mapping[str, Any]) -> list[str]:
-    """Return the lines of one action: its key and what it starts, then each field that is not its
-    default.
-    """
+    """Return the lines of one action: its key, what it starts, and each non-default field."""
     kind = str(action.get("type") or ("script" if "script" in action or "script_base64" in action else "command"))
     what = action.get("command") or action.get("job")
     head = f"{action['key']}: {what if kind == 'command' else f'{kind} {what}' if what else kind}"
     first, *more = head.split("\n")
     known = _defaults(_KINDS[kind]) if kind in _KINDS else {}
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
-    # An interpreter decides what a script is, its default too.
+    # The interpreter is always shown, even the default: it decides what a script does.
     always = {name: None for name in known if name != "interpreter"}
     shown = {name: value for name, value in fields.items() if name not in always or value != known[name]}
     return [first, *(f"  {line}" for line in [*more, *_lines(shown)])]
 
 
 def policy_lines(policy: Mapping[str, Any]) -> list[str]:
-    """Return the fields of an execution's policy that are not their defaults."""
+    """Return the lines of the fields of an execution's policy that are not their defaults."""
     known = _defaults(Policy)
     return list(_lines({name: value for name, value in policy.items() if name not in known or value != known[name]}))
 
@@ -75,7 +74,7 @@ def _spelt(value: object) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Return the script behind base64; of bytes that are no text, their number and digest."""
+    """Return the script behind base64; for binary data, its size and digest."""
     data = base64.b64decode(text)
     try:
         return data.decode()
@@ -85,7 +84,7 @@ def _decoded(text: str) -> str:
 
 @cache
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the defaults of a kind of action as they look in an answer."""
+    """Return the defaults of an action type, as they look in an API response."""
     made = kind.model_construct()
     required = {name for name, field in kind.model_fields.items() if field.is_required()}
     return {name: value for name, value in made.model_dump(mode="json", warnings=False).items() if name not in required}

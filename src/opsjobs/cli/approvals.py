@@ -1,4 +1,4 @@
-"""`opsjobs approvals`: questions that stand in the way of executions, and their answers."""
+"""`opsjobs approvals`: list approval requests and decide on them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What an execution brought from its targets, listed or put into a local folder: below it, whatever
-the targets call their files.
+"""`opsjobs executions artifacts`: list files of an execution or save them to a folder.
+
+Nothing is written outside of the folder, whatever the targets name their files.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def _fetch(client: Client, folder: Path, artifact: Json) -> None:
 
 
 def local_parts(target: str, path: str) -> list[str]:
-    """Where a file of a target goes below the folder: its own path, without what could lead out of
-    it.
-    """
+    """Return the path of a target's file below the folder, without parts that leave it."""
     return [_fit(target), *(_fit(part) for part in path.split("/") if part not in ("", "."))]
 
 
@@ -72,8 +71,9 @@ def _fit(name: str) -> str:
 
 
 def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> None:
-    """Write a file below the folder; a link on the way, or in its place, is not followed. Raises
-    OSError.
+    """Write a file below the folder. Raises OSError.
+
+    A symbolic link on the way, or in place of the file, is not followed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,6 +1,4 @@
-"""`opsjobs audit`: who did what, whether the record of it is whole, and a copy of it that proves
-itself.
-"""
+"""`opsjobs audit`: list, verify and export the audit log."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ app = typer.Typer(help="The audit log: list, verify and export it.", no_args_is_
 
 
 def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str | None:
-    """Return the fields that a change has changed, but for the version; None of what was not there
-    before, or is gone.
+    """Return the names of the changed fields, except the version.
+
+    Return None if the thing was created or deleted, or if it is a file.
     """
     if before is None or after is None or "sha256" in after:
         return None
@@ -125,7 +124,10 @@ def verify(
 def export(
     after: Annotated[int, typer.Option(min=0, help="Only rows after this number (`seal`).")] = 0,
 ) -> None:
-    """Write the sealed rows to stdout, one JSON object per line, oldest first, with their hashes."""
+    """Write the sealed rows to stdout, one JSON object per line, with their hashes.
+
+    The oldest row comes first.
+    """
     rows = 0
     with connect() as client:
         while page := b"".join(client.raw("/audit/export", after=after)).decode():
@@ -150,7 +152,7 @@ def anchor(
 
 
 def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBreak | None]:
-    """The whole chain, a stretch at a time."""
+    """Verify the whole chain at the service, one range of rows per request."""
     after, checked, seen, missing = None, 0, False, set[str]()
     while True:
         found = client.get("/audit/verify", after=after, head=noted)
@@ -170,7 +172,7 @@ def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBr
 def _walk_file(
     file: Path, lines: Iterator[str], noted: str | None, keys: SigningKeys | None
 ) -> tuple[ChainLink, ChainBreak | None]:
-    """An export, by itself: from the first line's `previous` on."""
+    """Verify an export offline, from the `previous` hash of its first line on."""
     walk: ChainWalk | None = None
     seen = False
     for number, line in enumerate(lines, start=1):
@@ -200,7 +202,7 @@ def _tell_missing(keys: Collection[str]) -> None:
 
 
 def _signing(file: Path | None) -> SigningKeys | None:
-    """The keys of this file. Raises CommandFailed where it cannot be read or holds something else."""
+    """Return the signing keys in this file. Raises CommandFailed if it cannot be used."""
     if file is None:
         return None
     with _opened(file) as lines:
@@ -251,7 +253,7 @@ def _link(text: str) -> ChainLink:
 
 
 def _moment(option: str, text: str | None) -> str | None:
-    """A moment as the API takes it; a duration is so long ago."""
+    """Return a time for the API; a duration counts back from now."""
     if text is None or "T" in text or "-" in text:
         return text
     try:

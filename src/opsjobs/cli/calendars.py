@@ -1,4 +1,4 @@
-"""`opsjobs calendars`: when schedules do not fire."""
+"""`opsjobs calendars`: times at which schedules do not fire."""
 
 from __future__ import annotations
 
@@ -140,7 +140,10 @@ def check(
     ] = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Show whether a calendar is open or closed, why, and until when. Exit code 1 if it is closed."""
+    """Show whether a calendar is open or closed, why, and until when.
+
+    Exit code 1 if it is closed.
+    """
     with connect() as client:
         told = client.get(f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at)
     if output in (Form.JSON, Form.YAML):
@@ -171,8 +174,9 @@ def _local(moment: str) -> str:
 
 
 def _said(**window: Any) -> list[Json]:
-    """Weekdays and dates each as a window, with the part of the day; that part alone is every
-    day's.
+    """Return a window each for weekdays and dates, with the time of day.
+
+    The time of day alone makes a window of every day.
     """
     part = _only_said({"start": window["start"], "end": window["end"]})
     days = [{way: window[way], **part} for way in ("weekdays", "dates") if window[way]]
@@ -203,7 +207,7 @@ def _named(client: Client, name: object) -> Json | None:
 
 
 def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
-    """The calendar, and what became of it."""
+    """Store the calendar; return it and what was done."""
     if replace and (old := _named(client, body["name"])) is not None:
         return client.put(path_of("calendar", old["id"]), body), "replaced"
     try:
@@ -215,7 +219,7 @@ def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
 
 
 def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
-    """What became of the calendar of this name, or would."""
+    """Create or update the calendar of this name; return the change, also of a dry run."""
     old = _named(client, body.get("name", ""))
     if old is not None and _as_stored(body).items() <= old.items():
         return {"name": old["name"], "change": "unchanged"}
@@ -229,7 +233,10 @@ def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
 
 
 def _as_stored(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
-    """The body as the service shows it. Raises CommandFailed for what is wrong: of many, none is stored where one is."""
+    """Return the body as the service shows it. Raises CommandFailed if it is invalid.
+
+    All bodies are checked first, so that none is stored if one is invalid.
+    """
     try:
         return CalendarDraft.model_validate(body).data()
     except ValidationError as wrong:

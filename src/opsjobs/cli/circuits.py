@@ -1,4 +1,4 @@
-"""`opsjobs circuits`: machines that are not tried for a while, and why."""
+"""`opsjobs circuits`: logins that are paused after repeated failures."""
 
 from __future__ import annotations
 

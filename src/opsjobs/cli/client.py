@@ -1,5 +1,6 @@
-"""The HTTP API as the commands use it: answers as values, refusals as CommandFailed with their exit
-code, streams as events.
+"""HTTP client of the commands.
+
+Responses become values, refusals become CommandFailed with their exit code, streams become events.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from opsjobs.settings import load_client
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
-SILENCE_SECONDS = 45.0  # a stream says something every 15 s
-GIVE_UP_SECONDS = 300.0  # of a stream that does not come back
+SILENCE_SECONDS = 45.0  # a stream sends a heartbeat every 15 s
+GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
 PAUSE_SECONDS_AT_LEAST = 0.1
 PAUSE_SECONDS_AT_MOST = 5.0
 SENDS_AT_MOST = 3
@@ -39,9 +40,7 @@ Json = dict[str, Any]
 
 
 class RequestRefused(CommandFailed):
-    """The service answered that it will not: `status`, the problem's `code`, and the JSON Pointers
-    of its errors.
-    """
+    """A refusal by the service: HTTP `status`, problem `code`, JSON Pointers of its errors."""
 
     def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
         super().__init__(message, of_answer(status, code))
@@ -50,14 +49,12 @@ class RequestRefused(CommandFailed):
         self.pointers = pointers
 
     def reworded(self, message: str) -> RequestRefused:
-        """Return the same refusal in other words."""
+        """Return the same refusal with another message."""
         return RequestRefused(message, self.status, self.code, self.pointers)
 
 
 class Client:
-    """One connection to the API, with the manners of 2-contract.md: idempotency keys, cursors,
-    problem documents.
-    """
+    """A connection to the API: idempotency keys, cursors, problem documents."""
 
     def __init__(self, place: ServiceEndpoint, logins: TokenStore | None = None) -> None:
         self.place = place
@@ -66,7 +63,7 @@ class Client:
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
         if place.token is not None:
             headers["authorization"] = f"Bearer {place.token.reveal()}"
-        # A proxy of the environment is no way to this very machine.
+        # A proxy from the environment cannot reach loopback.
         self._http = httpx2.Client(
             base_url=place.url,
             headers=headers,
@@ -82,18 +79,19 @@ class Client:
         self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """The answer to a GET; parameters that are None are left out."""
+        """Return the response to a GET; parameters that are None are omitted."""
         return self._send("GET", path, query=query)
 
     def post(self, path: str, body: Json | None = None, **query: Any) -> Any:
-        """The answer to a POST, under an Idempotency-Key, so that a lost answer is asked for again
-        without harm.
-        """
+        """Return the response to a POST. An Idempotency-Key makes it safe to repeat."""
         key = {"idempotency-key": str(uuid.uuid4())}
         return self._send("POST", path, query=query, body={} if body is None else body, headers=key)
 
     def once(self, path: str, body: Json) -> Any:
-        """The answer to a POST that must not come twice: where the answer is lost, nobody knows."""
+        """Return the response to a POST that must not be repeated.
+
+        If the response is lost, the outcome is unknown.
+        """
         try:
             answer = self._http.post(path, json=body)
         except httpx2.TransportError as lost:
@@ -102,8 +100,9 @@ class Client:
         return _decoded(answer.content)
 
     def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
-        """The answer to a POST of bytes, sent as they come: once, for they are not there a second
-        time.
+        """Return the response to a POST of a stream of `size_bytes`.
+
+        It is sent once: the bytes cannot be read a second time.
         """
         headers = {"content-type": "application/octet-stream"}
         try:
@@ -114,13 +113,11 @@ class Client:
         return _decoded(answer.content)
 
     def put(self, path: str, body: Json, *, etag: str = "*") -> Any:
-        """The answer to a PUT of the whole thing."""
+        """Return the response to a PUT of the whole resource."""
         return self._send("PUT", path, body=body, headers={"if-match": etag})
 
     def patch(self, path: str, body: Json) -> Any:
-        """The answer to a PATCH; sent again if another request changed the thing at the same
-        moment.
-        """
+        """Return the response to a PATCH; repeat it after a concurrent change."""
         for attempt in range(1, PATCHES_AT_MOST + 1):
             try:
                 return self._send("PATCH", path, body=body, headers={"if-match": "*"})
@@ -130,12 +127,13 @@ class Client:
         raise AssertionError("the loop above returns or raises")
 
     def delete(self, path: str) -> None:
-        """Take it away."""
+        """Send a DELETE."""
         self._send("DELETE", path, headers={"if-match": "*"})
 
     def items(self, path: str, *, limit: int, **query: Any) -> tuple[list[Json], bool]:
-        """At most `limit` items of a list (0: all of them), over as many pages as it takes; and
-        whether there are more.
+        """Return at most `limit` items of a list (0: all), and whether there are more.
+
+        Fetches as many pages as needed.
         """
         found: list[Json] = []
         cursor: str | None = None
@@ -148,8 +146,9 @@ class Client:
                 return found, cursor is not None
 
     def by_name(self, noun: str, ref: str) -> Json:
-        """The job, target or credential with this id, uuid or name. Raises Refused (404) where
-        there is none.
+        """Return the job, target or credential with this id, uuid or name.
+
+        Raises RequestRefused (404) if there is none.
         """
         path = f"/{noun}s"
         if is_id(ref) and (known := self.known(f"{path}/{ref}")):
@@ -161,7 +160,7 @@ class Client:
         raise RequestRefused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
 
     def known(self, path: str) -> Json | None:
-        """What is at this path; None where nothing is."""
+        """Return the resource at this path, or None if there is none."""
         try:
             return dict(self.get(path))
         except RequestRefused as refused:
@@ -170,7 +169,7 @@ class Client:
             return None
 
     def raw(self, path: str, **query: Any) -> Iterator[bytes]:
-        """The bytes of an answer, portion by portion."""
+        """Yield the bytes of a response as they arrive."""
         parameters = {k: v for k, v in query.items() if v is not None}
         try:
             with self._http.stream("GET", path, params=parameters, headers={"accept": "*/*"}) as answer:
@@ -180,11 +179,11 @@ class Client:
             raise self._away(lost) from lost
 
     def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
-        """The execution's events after the position `after`, each once, in portions, to its `end`.
+        """Yield the events of an execution after position `after`, each once, up to its `end`.
 
-        A lost connection is taken up again where it broke, for up to 5 minutes without any answer;
-        `tell` is told about it. So is a stream that ended because its token did (`refused`, which
-        is no event of the execution): with the token of then.
+        A lost connection is resumed after its last event, for up to 5 minutes without a response;
+        `tell` reports it. A stream that ended because its token expired (`refused`, which is not an
+        event of the execution) is resumed with the current token.
         """
         position, patience = after, _Patience(self.place.url, execution_id, tell)
         while True:
@@ -224,8 +223,10 @@ class Client:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The decoded answer. What was perhaps received is sent again: it is idempotent, by its
-        method or its key.
+        """Return the decoded response.
+
+        A request that may have been received is repeated: it is idempotent, by its method or its
+        key.
         """
         parameters = {k: v for k, v in (query or {}).items() if v is not None}
         for attempt in range(1, SENDS_AT_MOST + 1):
@@ -254,9 +255,9 @@ class Client:
         )
 
     def _told(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
-        """A refusal in words: the problem's own, each of its errors, and what to do about it."""
+        """Return the message of a refusal: detail, all errors, and what to do."""
         words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
-        # The problem's own words are mostly those of its first error; all others are shown.
+        # The detail is mostly that of the first error; all other errors are added.
         more = errors[1:] if errors and str(errors[0].get("detail") or "\0") in words else errors
         if more:
             words = _MORE_IN_ERRORS.sub("", words)
@@ -296,13 +297,11 @@ LOST = "lost the connection to the service"
 
 
 class _Again(Exception):
-    """The service is busy or starting, for the reason that it gives: ask again soon."""
+    """The service is busy or starting, for the given reason: retry soon."""
 
 
 class _Patience:
-    """How long a stream that broke is asked for again, and what is told meanwhile: once that it
-    broke, once that it is back.
-    """
+    """Retry policy of a broken stream. It reports once that it broke, once that it is back."""
 
     def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
         self._url, self._execution_id, self._tell = url, execution_id, tell
@@ -333,7 +332,7 @@ class _Patience:
 
 
 class _AsLogin(httpx2.Auth):
-    """Speaks as whoever has logged in, and goes on with the login where its access token is over."""
+    """Authenticate with the stored login, and refresh its access token when it expires."""
 
     requires_response_body = True
 
@@ -342,11 +341,11 @@ class _AsLogin(httpx2.Auth):
         self._logins = logins
 
     def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Each request with the token of now."""
+        """Authorize each request with the current token."""
         login = self._logins.of(self._url)
         if login is not None and login.is_stale:
             with self._logins.alone():
-                # Another command may have gone on with it while this one waited: a refresh token is good once.
+                # Another command may have refreshed it meanwhile: a refresh token is valid once.
                 login = self._logins.of(self._url)
                 if login is not None and login.is_stale:
                     answer = yield httpx2.Request(
@@ -362,18 +361,17 @@ class _AsLogin(httpx2.Auth):
             self._logins.forget(self._url)
             return None
         if answer.status_code != 200:
-            return login  # the service is not well: what was asked for will be told so
+            return login  # the service fails: the request itself will report it
         following = StoredLogin.of_answer(login.user, _decoded(answer.content))
         self._logins.keep(self._url, following)
         return following
 
 
 def connect(*, as_login: bool = False) -> Client:
-    """A client of the service that the environment names, or of the local `up`. Raises
-    CommandFailed, SettingsError.
+    """Return a client for the service of the environment, or the local `up`.
 
-    It shows OPSJOBS_TOKEN, else speaks as who has logged in there, else shows the local `up`'s own
-    token. `as_login`: as who has logged in, whatever OPSJOBS_TOKEN is.
+    It uses OPSJOBS_TOKEN, else the stored login, else the token of the local `up`. `as_login`: use
+    the stored login, whatever OPSJOBS_TOKEN is. Raises CommandFailed, SettingsError.
     """
     wanted, folder = load_client()
     place, logins = find(wanted, folder), TokenStore()
@@ -383,18 +381,19 @@ def connect(*, as_login: bool = False) -> Client:
 
 
 def without_token() -> Client:
-    """A client that shows no token, as who logs in has none yet."""
+    """Return a client without a token, for logging in."""
     return Client(replace(find(*load_client()), token=None))
 
 
 def path_of(noun: str, ref: object) -> str:
-    """The path of one thing: `path_of("job", 7)` -> "/jobs/7"."""
+    """Return the path of one resource: `path_of("job", 7)` -> "/jobs/7"."""
     return f"/{noun}s/{quote(str(ref), safe='')}"
 
 
 def _is_after(event: Event, position: str) -> bool:
-    """Whether the event is new; `end` carries the last entry's id and is sent to whoever asks
-    again.
+    """Return True if the event is new.
+
+    `end` carries the id of the last entry, and is sent again on each new request.
     """
     return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
 
@@ -412,7 +411,7 @@ def _decoded(content: bytes) -> Any:
 
 
 def is_id(ref: str) -> bool:
-    """Whether it may be an id or a uuid; a name may look like one, too."""
+    """Return True if the text may be an id or a uuid; a name may look like one, too."""
     if ref.isdigit():
         return True
     try:
@@ -422,7 +421,7 @@ def is_id(ref: str) -> bool:
 
 
 def is_in_the_open(url: str) -> bool:
-    """Whether what is sent there can be read on the way."""
+    """Return True if requests to this URL are sent in clear text."""
     return not url.startswith("https://") and not _is_loopback(url)
 
 

@@ -1,4 +1,4 @@
-"""Options of `credentials add` that say where a login's secrets are, in place of the secrets."""
+"""Options of `credentials add` for secrets that are stored elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Validity = Annotated[str | None, typer.Option(metavar="TIME", help="Validity of 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What was given of them."""
+    """The values of these options; None if not given."""
 
     path: str | None
     role: str | None
@@ -56,13 +56,11 @@ class SourceOptions:
 
     @property
     def ways(self) -> int:
-        """How many places are meant."""
+        """The number of sources that are given; only one is valid."""
         return sum(way is not None for way in (self.path, self.role, self.authority))
 
     def body(self) -> Json:
-        """`type` and `source` of the body. Raises CommandFailed for options that do not go
-        together.
-        """
+        """Return `type` and `source` of the body. Raises CommandFailed for a bad combination."""
         of_vault = {"mount": self.mount, "namespace": self.namespace}
         of_certificates = {"principals": self.principals, "validity": self.validity}
         of_secrets = {"version": self.version, "fields": self._mapped()}

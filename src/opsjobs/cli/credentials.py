@@ -1,5 +1,6 @@
-"""`opsjobs credentials`: logins and secrets of jobs, read from files, prompts or standard input,
-never from the arguments.
+"""`opsjobs credentials`: logins and secrets of jobs.
+
+Secrets are read from files, prompts or standard input, never from the arguments.
 """
 
 from __future__ import annotations
@@ -235,8 +236,9 @@ def usage(
     credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List the targets that log in with a credential, and the jobs whose actions or parameters use
-    it.
+    """List the targets and jobs that use a credential.
+
+    Targets log in with it; jobs name it in actions or parameters.
     """
     with connect() as client:
         path = path_of("credential", client.by_name("credential", credential)["id"])
@@ -265,7 +267,7 @@ _WAYS = "--key FILE, --password, --password-file FILE, --keytab FILE"
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a secret comes from: options of `add` and `rotate`."""
+    """Options of `add` and `rotate` that a secret is read from."""
 
     key: str | None
     passphrase_file: str | None
@@ -277,20 +279,18 @@ class _Given:
 
     @property
     def ways(self) -> int:
-        """How many ways to log in are meant."""
+        """The number of authentication methods that are given."""
         given = (self.key, self.password_file or self.password or None, self.keytab, self.secret_file)
         return sum(way is not None for way in given)
 
     def value(self, name: str) -> Json:
-        """Return the value of a secret of jobs, from its file or from a prompt. Raises
-        CommandFailed.
-        """
+        """Return the value of a secret of jobs, from its file or a prompt. Raises CommandFailed."""
         if self.secret_file is not None:
             return {"value": read_value(self.secret_file)}
         return {"value": ask(f"Secret {name}", otherwise="Use --secret-file FILE, or --secret-file - to read standard input.")}
 
     def read(self, username: str) -> Json:
-        """The secret parts of the body. Raises CommandFailed."""
+        """Return the secret parts of the body. Raises CommandFailed."""
         body: Json = {}
         if self.passphrase_file is not None and self.key is None:
             raise CommandFailed("--passphrase-file: only valid with --key FILE.", ExitCode.USAGE)
@@ -308,7 +308,7 @@ class _Given:
 
 
 def _type(secret: Json, *, kerberos: bool) -> CredentialType:
-    """The type of what is given, which of a certificate its first line says."""
+    """Return the credential type of these secrets; its first line tells a certificate's."""
     if "keytab" in secret or kerberos:
         return CredentialType.KERBEROS
     if "password" in secret:

@@ -1,4 +1,4 @@
-"""`opsjobs dead-letters`: runs that ended lost or dead, and what is to become of them."""
+"""`opsjobs dead-letters`: list, retry or discard runs that ended lost or dead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 @dataclass(frozen=True)
 class Filter:
-    """Which of them, by the options that say so."""
+    """Options that select dead letters."""
 
     job: Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
     target: Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
@@ -33,7 +33,7 @@ class Filter:
     since: Annotated[str | None, typer.Option(help="Only those since this time, or this long ago: 2026-11-25T09:00:00Z, 3d, 2h.")]
 
     def named(self) -> dict[str, Any]:
-        """What was said, as the service takes it."""
+        """Return the given filters as query parameters."""
         return {name: value for name, value in {**vars(self), "since": _moment(self.since)}.items() if value is not None}
 
 
@@ -118,7 +118,7 @@ def discard(
 
 
 def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
-    """The answers to as many requests as it takes: each one does a bounded part."""
+    """Return the responses to as many requests as needed; each handles a bounded part."""
     answers = [dict(client.post(f"/dead-letters/{verb}", wish))]
     while answers[-1]["more"]:
         answers.append(dict(client.post(f"/dead-letters/{verb}", wish)))
@@ -126,7 +126,7 @@ def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
 
 
 def _moment(since: str | None) -> str | None:
-    """A duration back from now, or a moment, which the service judges."""
+    """Return a time for the API; a duration counts back from now."""
     if since is None:
         return None
     try:

@@ -1,6 +1,4 @@
-"""`opsjobs demo`: the main job on this one machine: a whole stack in a temporary folder, a lab, and
-a job seen live.
-"""
+"""`opsjobs demo`: a temporary stack with a lab of targets, and a job on them, live."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ Next, with data that stays:
 
 
 def show(targets: int) -> int:
-    """Start the stack with so many lab machines, run the demo's job on all of them, live; the exit
-    code.
-    """
+    """Start the stack with `targets` lab machines and run the demo job; return the exit code."""
     began = time.monotonic()
     _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
     with _folder() as folder, _stack(folder, targets) as stack:
@@ -91,7 +87,7 @@ def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
 
 
 def _command() -> str:
-    """How this person can type `opsjobs`: by its path where it is not on the PATH."""
+    """Return how to type `opsjobs` here: its path if it is not on the PATH."""
     if shutil.which("opsjobs"):
         return "opsjobs"
     script = Path(sys.executable).with_name("opsjobs")
@@ -108,12 +104,12 @@ def _stack(folder: Path, targets: int) -> Stack:
 
 
 def _options(folder: Path, targets: int) -> StackOptions:
-    """A stack that stands alone, whatever is set outside."""
+    """Return options of a stack that ignores settings of the environment."""
     return StackOptions(data_dir=folder, port=0, lab=targets, environment=bare(os.environ))
 
 
 def bare(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without any of our settings."""
+    """Return the environment without opsjobs settings."""
     ours = names()
     return {name: value for name, value in environ.items() if name not in ours}
 

@@ -1,6 +1,4 @@
-"""Where the service is: OPSJOBS_URL and OPSJOBS_TOKEN, or the local `opsjobs up`, found by its data
-folder.
-"""
+"""Find the service: OPSJOBS_URL and OPSJOBS_TOKEN, or the local `opsjobs up`."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.secret import Secret
 from opsjobs.settings import ClientSettings
 
-ENDPOINT_FILE = "endpoint"  # the URL, one line; `up` writes it when it serves and takes it away when it stops
+ENDPOINT_FILE = "endpoint"  # the URL, one line; `up` writes it on start and removes it on stop
 TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
 FILE_BYTES_AT_MOST = 8_192
 
@@ -27,8 +25,9 @@ class ServiceEndpoint:
 
 
 def find(client: ClientSettings, data_dir: Path) -> ServiceEndpoint:
-    """Where to go; OPSJOBS_URL and OPSJOBS_TOKEN win. Raises CommandFailed where nothing is running
-    here.
+    """Return the endpoint; OPSJOBS_URL and OPSJOBS_TOKEN take precedence.
+
+    Raises CommandFailed if none is set and no `up` is running here.
     """
     local = _line(data_dir / ENDPOINT_FILE)
     url = client.url or local

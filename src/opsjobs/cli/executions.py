@@ -1,4 +1,4 @@
-"""`opsjobs executions`: what ran, what runs, what it said."""
+"""`opsjobs executions`: list, show, follow, cancel and retry executions."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.
 
 
 def waits_for(run: Mapping[str, Any]) -> str | None:
-    """What a waiting run waits for: `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a
-    worker: zone paris has none`.
+    """Return what a waiting run waits for.
+
+    For example `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has
+    none`.
     """
     kind, what = run.get("waiting_for"), run.get("awaits")
     return f"{kind}: {what}" if kind and what else kind or what
@@ -50,7 +52,7 @@ COLUMNS = (
 
 
 def took(run: Mapping[str, Any]) -> str:
-    """How long a run took, or has taken so far."""
+    """Return how long a run took, or has taken so far."""
     began, ended = run.get("started_at"), run.get("finished_at")
     if not isinstance(began, str):
         return "-"
@@ -59,9 +61,7 @@ def took(run: Mapping[str, Any]) -> str:
 
 
 def message(run: Mapping[str, Any]) -> str | None:
-    """What went wrong with a run: its last line of stderr if its command failed, else the error's
-    own words.
-    """
+    """Return the error of a run: the last stderr line of a failed command, else its message."""
     error = run.get("error") or {}
     if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
         return str(run["last_stderr"])
@@ -87,7 +87,7 @@ RUN_COLUMNS = (
 
 
 def _shown(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[Column]:
-    """The columns that say something of these runs; -o wide has all."""
+    """Return the columns that have values in these runs; all of them for -o wide."""
     if form is Form.WIDE or not runs:
         return RUN_COLUMNS
     always = ("target", "status", "step", "took")
@@ -259,7 +259,7 @@ GROUP_NAMES_SHOWN = 8
 
 
 def block(group: dict[str, object]) -> str:
-    """One group of targets with the same outcome: who, how it ended, and what it said."""
+    """Return the text of a group of targets with equal results: names, status, output."""
     targets = group.get("targets")
     names = [plain(t["name"] if isinstance(t, dict) else t) for t in targets] if isinstance(targets, list) else []
     who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
@@ -276,14 +276,12 @@ def _indented(said: object, by: str) -> str:
 
 
 def last_good(client: Client, e: Json) -> Json | None:
-    """The last execution of the same job before this one that completed; None if there is none, or
-    no job.
-    """
+    """Return the last completed execution of the same job before this one, or None."""
     if e.get("job_id") is None:
         return None
     try:
         found, _ = client.items(f"/jobs/{e['job_id']}/executions", limit=LAST_GOOD_SEARCHED, status=ExecutionStatus.COMPLETED)
-    except RequestRefused:  # the job was deleted, or is out of sight
+    except RequestRefused:  # the job was deleted, or is not visible to the caller
         return None
     return next(({name: one[name] for name in ("id", "finished_at")} for one in found if one["id"] < e["id"]), None)
 
@@ -292,7 +290,7 @@ LAST_GOOD_SEARCHED = 20
 
 
 def headline(e: Json, good: Json | None) -> str:
-    """What an execution is and how it stands, in a few lines."""
+    """Return the summary of an execution in a few lines."""
     number = "" if e.get("number") is None else f" (number {e['number']})"
     duration = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
     asked = f"started by {plain(e.get('requested_by'))} ({e.get('triggered_by')}), {ago(e.get('created_at'))}"

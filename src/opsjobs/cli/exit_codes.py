@@ -1,4 +1,4 @@
-"""How the command ends: every exit code, from every kind of answer, in one place."""
+"""Exit codes of the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from opsjobs.model.execution import ExecutionStatus
 
 
 class ExitCode(IntEnum):
-    """What a script may rely on."""
+    """Exit codes that scripts can rely on."""
 
     OK = 0
     ERROR = 1
@@ -24,9 +24,7 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Failure):
-    """The command cannot go on: the message (with what to do next) is told on stderr, `exit_code`
-    is how it ends.
-    """
+    """The command failed: `message` is printed on stderr, `exit_code` is the exit code."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
         super().__init__(message)
@@ -46,13 +44,14 @@ _OF_CODE = {"unknown_target": ExitCode.NOT_FOUND, "no_targets": ExitCode.NOT_FOU
 
 
 def of_answer(status: int, code: str) -> ExitCode:
-    """The exit code for a refused request: its problem code decides, else its HTTP status."""
+    """Return the exit code for a refused request, by its problem code, else its HTTP status."""
     return _OF_CODE.get(code) or _OF_STATUS.get(status, ExitCode.ERROR)
 
 
 def of_execution(status: str, *, interrupted: bool = False) -> ExitCode:
-    """The exit code for an ended execution; `interrupted` is true where this command's Ctrl-C asked
-    for the cancel.
+    """Return the exit code for an ended execution.
+
+    `interrupted`: this command's Ctrl-C requested the cancel.
     """
     if status == ExecutionStatus.COMPLETED:
         return ExitCode.OK

@@ -1,4 +1,4 @@
-"""`opsjobs files`: what transfers bring to targets; a folder becomes one file here, a tar."""
+"""`opsjobs files`: sources of file transfers. A folder is uploaded as a tar."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _pack(folder: Path, into: IO[bytes]) -> None:
-    """The folder as a tar: what links lead to, not the links."""
+    """Write the folder as a tar; symbolic links are followed."""
     with tarfile.open(fileobj=into, mode="w", dereference=True, format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
             if not (path.is_file() or path.is_dir()):

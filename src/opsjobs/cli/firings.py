@@ -1,6 +1,4 @@
-"""Moments of schedules on the terminal: those to come, what became of those that came, and a week
-of all of them.
-"""
+"""Firings of schedules on the terminal: next ones, past ones, and the week's forecast."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ COLLISIONS = (
 
 
 def moments_of(told: Json, form: Form) -> None:
-    """A preview: the moments on stdout, their words on stderr."""
+    """Print a preview: the firings on stdout, the description on stderr."""
     if form in (Form.JSON, Form.YAML):
         show_one(told, form)
         return
@@ -55,12 +53,12 @@ def moments_of(told: Json, form: Form) -> None:
 
 
 def firings_of(items: Sequence[Json], form: Form) -> None:
-    """What became of moments."""
+    """Print past firings."""
     show_list(items, FIRINGS, form, name="id")
 
 
 def show_forecast(told: Json, form: Form, *, every_hour: bool) -> None:
-    """The hours with something in them, then what calendars close, and in words what all of it is."""
+    """Print the hours that have firings, then suppressed firings, then a description."""
     if form in (Form.JSON, Form.YAML):
         show_one(told, form)
         return

@@ -1,4 +1,4 @@
-"""`opsjobs groups`: targets under one name."""
+"""`opsjobs groups`: named sets of targets."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def change(
     held: Held = None,
     selector: options.Selector = None,
 ) -> None:
-    """Change a group. Options that are not given change nothing; --target and --group replace the
-    whole list.
+    """Change a group. Options that are not given change nothing.
+
+    --target and --group replace the whole list.
     """
     with connect() as client:
         found = _found(client, group)
@@ -106,7 +107,7 @@ def rm(groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Nam
 
 
 def _told(description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None) -> Json:
-    """What was mentioned; an empty selector takes it away."""
+    """Return the given fields; an empty selector removes the selector."""
     body: Json = {
         "description": description,
         "targets": options.split(members) if members is not None else None,
@@ -117,7 +118,7 @@ def _told(description: str | None, members: list[str] | None, held: list[str] | 
 
 
 def _found(client: Client, ref: str) -> Json:
-    """The group with this name, id or uuid."""
+    """Return the group with this name, id or uuid. Raises RequestRefused (404)."""
     for item in client.items("/target-groups", limit=2, name=ref)[0]:
         if item["name"] == ref:
             return item

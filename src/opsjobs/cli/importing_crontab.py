@@ -1,4 +1,4 @@
-"""`opsjobs import crontab`: what cron runs, as jobs and their schedules."""
+"""`opsjobs import crontab`: import cron entries as jobs with schedules."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _zone(asked: str | None) -> str:
 
 
 def local_zone(root: Path = Path("/")) -> str:
-    """The name of this machine's zone, UTC where it cannot be told."""
+    """Return the name of this machine's time zone, or UTC if it is unknown."""
     names = [os.environ.get("TZ", "").removeprefix(":")]
     with suppress(OSError, UnicodeDecodeError):
         names.append((root / "etc/timezone").read_text().strip())
@@ -135,8 +135,9 @@ def local_zone(root: Path = Path("/")) -> str:
 
 
 def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[Planned], set[str], int]:
-    """The bodies of all lines that can be carried over, and the tags of the crontabs; other lines
-    are told, and counted.
+    """Return the plans of all entries that can be imported, the crontabs' tags, and a count.
+
+    The count is of skipped lines; each of them is reported with the reason.
     """
     entries: list[tuple[crontab.CrontabEntry, str]] = []
     sources: set[str] = set()
@@ -162,8 +163,9 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
 
 
 def _is_good(plan: Planned) -> bool:
-    """Whether the service would take it: looked at here, so that one line does not hold up the
-    others.
+    """Return True if the service would accept the plan.
+
+    It is checked here, so that one bad line does not block the others.
     """
     try:
         JobDraft.model_validate(plan.job)
@@ -185,8 +187,9 @@ def _told(left: Skipped) -> str:
 
 
 def _schedule_in_words(schedule: Json) -> str:
-    """Return what stands as a comment above a job, so that the documents are jobs alone, as `jobs
-    apply` takes them.
+    """Return the schedule as a comment above its job.
+
+    The documents hold only jobs, as `jobs apply` expects.
     """
     return f"schedule {', '.join(f'{name}: {value}' for name, value in schedule.items())}"
 
@@ -205,8 +208,9 @@ def _stored(client: Client, plans: Sequence[Planned], why: Json) -> list[Json]:
 
 
 def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Sequence[Planned], list[Json]]:
-    """Those that are stored, and what became of them; what the safety check blocks is told and left
-    out, and holds up no other.
+    """Store the jobs; return the stored plans and their changes.
+
+    A job that the safety check blocks is reported and skipped; it does not block the others.
     """
     while plans:
         try:
@@ -240,8 +244,9 @@ def _shown(schedule: Json) -> Json:
 
 
 def _schedule(client: Client, job_id: int, body: Json) -> str:
-    """What became of the schedule of this job. Of one that is there only the times are the
-    crontab's: the rest may be changed.
+    """Create or update the schedule of this job; return the change.
+
+    Of an existing schedule only the times come from the crontab: other fields may have been edited.
     """
     path = f"{path_of('job', job_id)}/schedules"
     found, _ = client.items(path, limit=1, name=SCHEDULE)
@@ -259,7 +264,7 @@ def _schedule(client: Client, job_id: int, body: Json) -> str:
 
 
 def _gone(client: Client, sources: set[str], plans: Sequence[Planned]) -> list[str]:
-    """Jobs of an earlier import of these crontabs that no line stands for any more."""
+    """Return the jobs of an earlier import of these crontabs that no line matches any more."""
     now = {plan.job["name"] for plan in plans}
     found, _ = client.items("/jobs", limit=0, tags=TAG)
     return sorted(job["name"] for job in found if sources & {*job["tags"]} and job["name"] not in now)

@@ -1,4 +1,4 @@
-"""`opsjobs targets import`: machines that another program knows already."""
+"""`opsjobs targets import`: import targets from the inventories of other programs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the command line says of every machine that is imported."""
+    """Options that apply to every imported target."""
 
     credential: str | None
     credentials: Mapping[str, str]
@@ -53,7 +53,7 @@ class ImportOptions:
     host_key_policy: HostKeyPolicy | None
 
     def body(self, one: FoundTarget) -> Json:
-        """The entry of one machine."""
+        """Return the import entry of one target."""
         said = one.body()
         labels = {name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)}
         more: Json = {
@@ -99,12 +99,12 @@ def import_targets(
     ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Import targets: an Ansible inventory (ini, YAML, JSON), an ssh_config, a CSV table,
-    /etc/hosts.
+    """Import targets from an inventory of another program.
 
-    Repeating the import changes only what is different, and shows each change. Labels and groups
-    are added to those of a target. Whatever cannot be imported is reported with the reason. Exit
-    code 1 if the service refused a target.
+    An Ansible inventory (ini, YAML, JSON), an ssh_config, a CSV table, or /etc/hosts. Repeating the
+    import changes only what is different, and shows each change. Labels and groups are added to
+    those of a target. Whatever cannot be imported is reported with the reason. Exit code 1 if the
+    service refused a target.
     """
     inventory = _inventory(file, kind)
     wishes = ImportOptions(
@@ -155,8 +155,9 @@ def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
 
 
 def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple[str, str], str]:
-    """The names of the credentials of each user and key file; made where there is none of that
-    name.
+    """Store the private keys; return the credential names by user and key file.
+
+    A credential of that name is reused.
     """
     wanted = dict.fromkeys((one.user or "root", one.key) for one in found if one.key and not one.credential)
     made: dict[tuple[str, str], str] = {}
@@ -186,7 +187,7 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
 
 
 def _key_file(key: str, file: str) -> Path:
-    """Where a key lies that is named in this file: a path that is not absolute begins beside it."""
+    """Return the path of a key named in this file; a relative path starts beside the file."""
     path = Path(key).expanduser()
     return path if path.is_absolute() or file == "-" else Path(file).expanduser().parent / path
 
@@ -200,7 +201,7 @@ def _with_key(entry: Json, one: FoundTarget, stored: Mapping[tuple[str, str], st
 
 
 def _portions(entries: Sequence[Json]) -> Iterator[list[Json]]:
-    """The entries in requests, jump hosts before those behind them."""
+    """Yield the entries of each request, jump hosts before the targets behind them."""
     portion: list[Json] = []
     size = 0
     for position in jumps_first(entries):

@@ -1,6 +1,4 @@
-"""Files and standard input (`-`) as commands read them: whole, up to a number of bytes, and refused
-in the same words.
-"""
+"""Read files and standard input (`-`) for commands: whole, and with a size limit."""
 
 from __future__ import annotations
 
@@ -12,8 +10,9 @@ from opsjobs.model.units import format_size
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
-    """Return the content of a file, or of standard input. Raises CommandFailed if it has more bytes
-    or cannot be read.
+    """Return the content of a file or of standard input.
+
+    Raises CommandFailed if it is larger than `max_bytes` or cannot be read.
     """
     try:
         if path == "-":
@@ -29,8 +28,9 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
 
 
 def read_text(path: str, max_bytes: int) -> str:
-    """Return the text of a file, or of standard input. Raises CommandFailed as `read_bytes` does,
-    and if it is not UTF-8.
+    """Return the text of a file or of standard input.
+
+    Raises CommandFailed as `read_bytes` does, and if it is not UTF-8.
     """
     try:
         return read_bytes(path, max_bytes).decode()

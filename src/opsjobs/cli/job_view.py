@@ -1,6 +1,4 @@
-"""A job for people: its parameters, its steps with their commands, and what of its policy is not
-the default.
-"""
+"""A job for people: parameters, steps with their commands, non-default policy."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from typing import Any
 
 from opsjobs.cli.render import plain
 
-# What is so unless a job says otherwise; it tells a reader nothing.
+# Defaults, which are not shown.
 _POLICY_DEFAULTS: Mapping[str, Any] = {
     "order": "inventory",
     "priority": 5,
@@ -53,7 +51,7 @@ def lines(job: Mapping[str, Any]) -> Iterator[str]:
 
 
 def told(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that say something: no nulls, nothing empty, nothing that is so by default."""
+    """Return the fields that have a value which is not the default."""
     kept: dict[str, Any] = {}
     for name, value in fields.items():
         shown = told(value, {}) if isinstance(value, Mapping) else value

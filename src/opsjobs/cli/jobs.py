@@ -1,4 +1,4 @@
-"""`opsjobs jobs`: what is stored to be run."""
+"""`opsjobs jobs`: list, run, edit and export jobs."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def list_jobs(output: options.Output = Form.TABLE, limit: options.Limit = 100) -
 
 @app.command()
 def show(job: Job, output: options.Output = Form.TABLE) -> None:
-    """Show one job: its parameters, its steps, and the fields of its policy that are not the
-    default.
-    """
+    """Show one job: its parameters, its steps, and the non-default fields of its policy."""
     with connect() as client:
         found = client.by_name("job", job)
     if output in (Form.TABLE, Form.WIDE):

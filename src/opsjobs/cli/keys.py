@@ -1,6 +1,4 @@
-"""`opsjobs keys`: the keys that encrypt all stored secrets, how a new one gets in, and how an old
-one gets out.
-"""
+"""`opsjobs keys`: list, create, rotate and drop encryption keys."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
 app = typer.Typer(help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.", no_args_is_help=True)
 
 PATIENCE_SECONDS = 60.0
-"""How long a rotation is repeated that brings nothing forward: what is left is locked by others,
-and comes free.
-"""
+"""The time limit for a rotation without progress, while rows are locked by others."""
 
 PAUSE_SECONDS = 0.5
 COLUMNS = (
@@ -48,9 +44,10 @@ def list_keys(output: options.Output = Form.TABLE) -> None:
 def new(
     printed: Annotated[bool, typer.Option("--print", help="Print a key for ENCRYPTION_KEYS instead.")] = False,
 ) -> None:
-    """Add a new current key to `opsjobs up` on this machine; it takes effect at the next start.
+    """Add a new current key to `opsjobs up` on this machine.
 
-    Restart `opsjobs up`, then re-encrypt everything with `opsjobs keys rotate`.
+    It takes effect at the next start. Restart `opsjobs up`, then re-encrypt everything with
+    `opsjobs keys rotate`.
     """
     if printed:
         text, made = new_key()
@@ -101,8 +98,9 @@ def drop_key(key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as 
 
 
 def _until_done(client: Client) -> Json:
-    """The last answer: of the rotation that finds nothing more to do. Raises CommandFailed where it
-    gets no further.
+    """Repeat the rotation until nothing is left; return the last response.
+
+    Raises CommandFailed if it makes no progress.
     """
     done, moved = 0, time.monotonic()
     while True:
@@ -122,9 +120,7 @@ def _until_done(client: Client) -> Json:
 
 
 def _file() -> Path:
-    """The keys of the `up` of this data folder. Raises CommandFailed where it makes none of its
-    own.
-    """
+    """Return the key file of this data folder. Raises CommandFailed if it has none."""
     path = load_client()[1] / KEYS_FILE
     if not path.exists():
         raise CommandFailed(

@@ -1,6 +1,4 @@
-"""Starting an execution from the command line: the request, hosts in place of names, and watching
-or leaving it.
-"""
+"""Launch an execution: send the request, resolve hosts to targets, watch or detach."""
 
 from __future__ import annotations
 
@@ -19,14 +17,15 @@ _ID_POINTER = re.compile(r"/targets/ids/(\d+)")
 
 
 UNATTENDED_SECONDS = 600.0
-"""For so long a person is waited for if nobody watches at a terminal."""
+"""The default of --wait-limit if stderr is not a terminal."""
 
 
 def launch(
     client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
 ) -> ExitCode:
-    """Start what `body` says and see it through; the exit code. Raises CommandFailed before
-    anything has started.
+    """Start an execution and watch it; return the exit code.
+
+    Raises CommandFailed before anything has started.
     """
     waits_seconds = patience(wait_limit)
     with Interrupts() as interrupts:
@@ -41,8 +40,9 @@ def launch(
 
 
 def patience(wait_limit: str | None) -> float | None:
-    """Return for how long a person is waited for; None: for ever, as somebody watches. Raises
-    CommandFailed.
+    """Return how long to wait for a person's decision; None: without limit.
+
+    Raises CommandFailed.
     """
     if wait_limit is None:
         return None if sys.stderr.isatty() else UNATTENDED_SECONDS
@@ -61,13 +61,14 @@ def _started(client: Client, path: str, body: Json) -> Json:
         except RequestRefused as refused:
             if refused.code != "unknown_target" or not isinstance(body.get("targets"), dict):
                 raise
-            # Ends: each time round at least one host has become a target, or the refusal is raised.
+            # Terminates: each round replaces at least one host by a target, or raises the refusal.
             body = {**body, "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)}}
 
 
 def _with_hosts(client: Client, body: Json, refused: RequestRefused) -> list[str]:
-    """The same ids, with the targets of a host in place of each host. Raises the refusal where one
-    is no host either.
+    """Return the ids with each host replaced by its target.
+
+    Raises the refusal if one is not a host either.
     """
     unknown = {int(m[1]) for pointer in refused.pointers if (m := _ID_POINTER.fullmatch(pointer))}
     ids: list[str] = []

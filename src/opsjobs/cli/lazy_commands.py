@@ -1,7 +1,7 @@
-"""Commands by their names: what one needs is imported when it is called, and not by all the others.
+"""Load commands on demand: a command's module is imported when it is called.
 
-This is the only place in opsjobs where an import is late. The server's libraries take over a
-second, the models of jobs and schedules a third of one; `opsjobs --version` needs neither.
+This is the only place in opsjobs with a late import. The server's libraries take over a second to
+import, the models of jobs and schedules a third of one; `opsjobs --version` needs neither.
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ from typer.models import CommandInfo, TyperInfo
 
 
 def loaded(module: str) -> Any:
-    """A module of opsjobs, imported now."""
+    """Import a module of opsjobs and return it."""
     return import_module(module)
 
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """A command: `name` in the module `opsjobs.cli.<module>` is its function, or a Typer with its
-    verbs.
-
-    `help` stands in the list of all commands: the first sentence of its own help. `bare`: without
-    arguments it shows its help.
-    """
+    """A command: the function, or the Typer group, `name` in `opsjobs.cli.<module>`."""
 
     module: str
     name: str
@@ -38,15 +33,17 @@ class LazyCommand:
 
 
 class Commands(TyperGroup):
-    """A group whose commands are loaded one at a time. A subclass says which there are, in the
-    order of their list.
+    """A group whose commands are loaded one at a time.
+
+    A subclass lists its commands in `entries`, in the order of the help.
     """
 
     entries: ClassVar[dict[str, LazyCommand]]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # its Context is its own click's
-        """Return the command that the first argument names; suggest near names, of which Typer
-        knows only loaded ones.
+        """Return the command that the first argument names.
+
+        Suggests similar names itself: Typer knows only loaded commands.
         """
         name = args[0] if args else ""
         unknown = name not in self.entries and not name.startswith("-")
@@ -55,11 +52,11 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002  its Context is its own click's
-        """Their names."""
+        """Return the names of the commands."""
         return list(self.entries)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002  as above
-        """The command of this name, or None."""
+        """Return the command of this name, or None."""
         entry = self.entries.get(cmd_name)
         if entry is None:
             return None
@@ -71,14 +68,14 @@ class Commands(TyperGroup):
         return get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ARG002  as above
-        """Their list, for which none of them is loaded."""
+        """Write the list of commands without loading any of them."""
         room = formatter.width - 6 - max(map(len, self.entries))
         with formatter.section("Commands"):
             formatter.write_dl([(name, _cut(entry.help, room)) for name, entry in self.entries.items()])
 
 
 def _cut(words: str, room: int) -> str:
-    """As many whole words as there is room for."""
+    """Return as many whole words as fit into `room` characters."""
     if len(words) <= room:
         return words
     return words[: room - 2].rpartition(" ")[0] + "..."

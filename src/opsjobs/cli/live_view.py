@@ -1,6 +1,4 @@
-"""The live view of an execution: its header, its status line, and notices of what holds it and what
-lets it go on.
-"""
+"""Live view of an execution: header, status line, notices of what it waits for."""
 
 from __future__ import annotations
 
@@ -19,17 +17,17 @@ from opsjobs.cli.waiting_reasons import PEOPLE, hold_of, kind_of
 
 REDRAW_SECONDS = 0.5
 QUIET_SECONDS = 1.5
-"""After so long without an event the service is asked what holds the execution."""
+"""After this long without an event, the service is asked what the execution waits for."""
 ASK_SECONDS_AT_MOST = 15.0
-"""While it stays quiet it is asked again and again, ever less often, up to this pause."""
+"""The longest pause between these requests, which back off while it stays quiet."""
 
 
 class LiveView:
-    """Watches one execution beside its stream of events. A thread of its own redraws the status
-    line and asks for holds.
+    """Live view of one execution, beside its stream of events.
 
-    `waits_seconds`: how long a person is waited for; None: for ever. `left`: that is over, so the
-    view ought to be left.
+    Its own thread redraws the status line and asks what the execution waits for. `waits_seconds`:
+    how long to wait for a person's decision; None: without limit. `left`: that time is over, so the
+    view should end.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class LiveView:
         self._terminal.status("")
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Take in one event that was just shown."""
+        """Process one event that was just shown."""
         self._moved = time.monotonic()
         if kind == "status" and data.get("execution") is not None and data.get("target_run") is None:
             self._execution_moved(data)
@@ -106,8 +104,8 @@ class LiveView:
         try:
             now = self._client.get(f"/executions/{self._execution['id']}")
         except CommandFailed:
-            return  # the stream says that the service is away, and goes on once it is back
-        if moves == self._moves:  # else this is old news, and it is asked again at once
+            return  # the stream reports the outage, and resumes afterwards
+        if moves == self._moves:  # else the response is outdated; it is requested again at once
             self._consider(now)
 
     def _consider(self, execution: Mapping[str, Any]) -> None:

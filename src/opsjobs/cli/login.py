@@ -1,4 +1,4 @@
-"""`opsjobs login` and `opsjobs logout`: who the commands speak as, until they are told otherwise."""
+"""`opsjobs login` and `opsjobs logout`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`opsjobs executions logs`: what an execution has written, as bytes, as lines of JSON, or as lines
-that were picked.
-"""
+"""`opsjobs executions logs`: the output of an execution, whole or filtered."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The service's words in the words of the command line: options and commands in place of fields and
-routes.
-"""
+"""Translate refusals of the service: options and commands replace fields and routes."""
 
 from __future__ import annotations
 
@@ -125,18 +123,14 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
         {"targets": "--target", "groups": "--group", "jobs": "--job"},
     ),
 )
-"""Of each path to which a command sends its options: the command, and the option or argument that
-fills each field.
-"""
+"""Requests of the commands: path, command, and the option or argument of each field."""
 
 _BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
 _POINTER = re.compile(r"^( *)(/\S+?)(?=: )", re.MULTILINE)
 
 
 def in_options(words: str, path: str) -> str:
-    """Return a refusal at this path with options and commands in place of the fields and routes
-    that they stand for.
-    """
+    """Return a refusal at this path with options and commands for fields and routes."""
     table = next((table for of, table in _BY_PATH if of.fullmatch(path)), None)
     if table is not None:
         words = _POINTER.sub(lambda found: found[1] + _option_of(found[2], table), words)
@@ -146,7 +140,7 @@ def in_options(words: str, path: str) -> str:
 
 
 def _option_of(pointer: str, table: Mapping[str, str]) -> str:
-    """Return the option that fills a field, with the name that follows it there; the pointer if none does.
+    """Return the option of a field with the name that follows it; the pointer if there is none.
 
     >>> _option_of("/targets/ids/0", _LAUNCH), _option_of("/parameters/env", _LAUNCH)
     ('--target', '--param env')

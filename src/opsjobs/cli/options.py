@@ -1,6 +1,4 @@
-"""Options that mean the same in every command, and how lists and durations on the command line are
-read.
-"""
+"""Options that several commands share, and parsers for lists and durations."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ Output = Annotated[Form, typer.Option("-o", "--output", help="How to print it.")
 
 
 class _Chosen(int):
-    """A limit that the caller gave."""
+    """A limit that was given on the command line."""
 
 
 def _mark_chosen(context: typer.Context, limit: int) -> int:
@@ -66,20 +64,21 @@ Detach = Annotated[bool, typer.Option("--detach", help="Print the id of the exec
 
 
 def split(values: Iterable[str] | None) -> list[str]:
-    """The items of a repeatable option that takes commas, in order, each once."""
+    """Return the items of a repeatable option that accepts commas, in order, each once."""
     parts = (part.strip() for value in values or () for part in value.split(","))
     return list(dict.fromkeys(part for part in parts if part))
 
 
 def selection(targets: list[str] | None, groups: list[str] | None, selector: str | None) -> dict[str, Any]:
-    """The `targets` of a request; empty where nothing is named."""
+    """Return the `targets` of a request; empty if none is given."""
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
     return {key: value for key, value in named.items() if value}
 
 
 def because(reason: str | None, override: str | None) -> dict[str, Any]:
-    """The `reason` of a request, and whether it overrides. Raises CommandFailed where an override
-    has none.
+    """Return `reason` and `override_safety` of a request.
+
+    Raises CommandFailed without a reason.
     """
     if override is None:
         return {"reason": reason} if reason else {}
@@ -89,7 +88,7 @@ def because(reason: str | None, override: str | None) -> dict[str, Any]:
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """The values of a repeatable NAME=VALUE. Raises CommandFailed where there is no `=`."""
+    """Return the values of a repeatable NAME=VALUE option. Raises CommandFailed without a `=`."""
     found: dict[str, str] = {}
     for one in given or ():
         name, sign, value = one.partition("=")
@@ -100,7 +99,7 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def duration(option: str, text: str | None) -> str | None:
-    """A duration as the API takes it. Raises CommandFailed where it cannot be read."""
+    """Return a duration for the API. Raises CommandFailed if it is not one."""
     try:
         seconds = 1.0 if text is None else parse_duration(text)
     except ValueError as wrong:
@@ -111,14 +110,15 @@ def duration(option: str, text: str | None) -> str | None:
 
 
 def tell_more(more: bool, limit: int) -> None:
-    """Say on stderr that a list was cut, unless the caller asked for so many."""
+    """Report on stderr that a list was cut, unless --limit was given."""
     if more and not isinstance(limit, _Chosen):
         tell(f"there are more items: use --limit {limit * 2} for more, or --limit 0 for all")
 
 
 def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For commands: the fields of the dataclass `group` as options, each None where it is not said,
-    in place of the parameter `name`.
+    """Decorate a command: its parameter `name` becomes one option per field of `group`.
+
+    Each option is None if it is not given.
     """
 
     def spreading(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,4 @@
-"""Remote output on its way to the terminal: as bytes, whole lines with the target's name before
-them where there are several.
-"""
+"""Print remote output; with several targets, whole lines prefixed with the target's name."""
 
 from __future__ import annotations
 
@@ -8,18 +6,19 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PARTIAL_BYTES_AT_MOST = 65_536  # a line without an end is not held back for longer
+PARTIAL_BYTES_AT_MOST = 65_536  # an incomplete line is not held back for longer
 
 Write = Callable[[str, bytes], None]
-"""Takes "stdout" or "stderr" and the bytes to put there."""
+"""A function that writes bytes to "stdout" or "stderr"."""
 
 Source = tuple[object, object, object, str]
 """One stream of one action: target run, action, attempt, stdout or stderr."""
 
 
 class OutputLines:
-    """Puts output events out. With `names` each line begins with `NAME | ` and is never mixed with
-    another's.
+    """Writer of output events.
+
+    With `names`, each line begins with `NAME | ` and is never mixed with another target's.
     """
 
     def __init__(self, write: Write, names: Callable[[str], str] | None) -> None:
@@ -30,7 +29,7 @@ class OutputLines:
         self._of: dict[Source, str] = {}
 
     def output(self, event: dict[str, Any]) -> None:
-        """One `output` event: bytes, or the notice that some were not kept."""
+        """Write one `output` event: its bytes, or the notice that some were dropped."""
         source = (event.get("target_run"), event.get("action"), event.get("attempt"), _stream(event))
         if self._names is None:
             self._write(source[3], bytes_of(event))
@@ -44,9 +43,7 @@ class OutputLines:
             self._partial[source] = rest
 
     def finish(self, target_run: object = None, action: object = None) -> None:
-        """Put out the lines that have no end: of an action, of a run (action None) or of all (both
-        None).
-        """
+        """Write incomplete lines: of an action, of a run (action None) or of all (both None)."""
         for source in [s for s in self._partial if target_run in (None, s[0]) and action in (None, s[1])]:
             self._put(source, [self._partial.pop(source)])
 
@@ -68,7 +65,7 @@ def _stream(event: dict[str, Any]) -> str:
 
 
 def bytes_of(event: Mapping[str, Any]) -> bytes:
-    """Return the bytes of an `output` event, or the notice that some were not kept."""
+    """Return the bytes of an `output` event, or the notice that some were dropped."""
     if event.get("dropped"):
         return f"… {event['dropped']} bytes of {event.get('stream')} were dropped (output_limit)\n".encode()
     if "data_base64" in event:

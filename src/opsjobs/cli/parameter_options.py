@@ -1,6 +1,4 @@
-"""Values of a job's parameters: from the command line, from files or standard input, and secrets
-from a prompt.
-"""
+"""Parameter values of a job: from options, files, standard input, or a prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +13,10 @@ from opsjobs.cli.secret_input import ask, read_value
 
 
 def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] | None) -> dict[str, str]:
-    """Return the values for a launch of this job. Asks for a required secret that is missing, if
-    there is a terminal to ask at.
+    """Return the parameter values for a launch of this job. Raises CommandFailed.
 
-    Warns of secrets among the arguments, where the process list and the shell's history show them.
-    Raises CommandFailed.
+    Prompts for missing required secrets, if stdin is a terminal. Warns of secrets among the
+    arguments, where the process list and the shell's history show them.
     """
     values, from_files = options.pairs("--param", given), options.pairs("--param-file", files)
     if both := sorted(values.keys() & from_files.keys()):
@@ -39,8 +36,9 @@ def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] 
 
 
 def _missing(declared: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[str]:
-    """Return the names of required secrets without a value; none if nobody can be asked: then the
-    service says what is missing.
+    """Return the names of required secrets without a value.
+
+    Returns none if stdin is not a terminal: the service then reports what is missing.
     """
     if not sys.stdin.isatty():
         return []

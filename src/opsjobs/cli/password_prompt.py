@@ -1,6 +1,4 @@
-"""Passwords as people give them: typed where nobody sees it, or as the one line of standard input;
-never on the command line.
-"""
+"""Read passwords from a prompt or from standard input, never from the arguments."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ CHARACTERS_AT_MOST = 1_024
 
 
 def password(question: str, *, twice: bool = False) -> str:
-    """A password that is typed, `twice` for a new one, or the first line of standard input. Raises
-    CommandFailed.
+    """Return a password from a prompt (`twice`: confirmed), or a line of standard input.
+
+    Raises CommandFailed.
     """
     if sys.stdin.isatty():
         return str(typer.prompt(question, hide_input=True, err=True, confirmation_prompt=twice))

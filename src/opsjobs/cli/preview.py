@@ -1,4 +1,4 @@
-"""A preview on the terminal: what would run where on stdout, what it means on stderr."""
+"""Dry runs: commands and targets on stdout, a summary on stderr."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ _COLUMNS = (
 
 
 def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
-    """Ask what `body` would start, and show it: nothing is started. Raises CommandFailed where it
-    would be refused.
-    """
+    """Print what `body` would start, without starting it. Raises CommandFailed if refused."""
     told = client.post(path, {**body, "dry_run": True})
     if as_json:
         show_one(told, Form.JSON)

@@ -1,4 +1,4 @@
-"""Private keys from files: whether a passphrase protects one, and the passphrase."""
+"""Private key files: detect encryption and prompt for the passphrase."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _UNENCRYPTED = b"none"
 
 
 def is_encrypted(text: str) -> bool:
-    """Return True if a passphrase protects this key: OpenSSH's form names a cipher, PEM says
-    ENCRYPTED.
+    """Return True if a passphrase protects this key.
+
+    An OpenSSH key names a cipher; PEM says ENCRYPTED.
     """
     found = _OPENSSH.search(text)
     if found is None:
@@ -34,7 +35,10 @@ def is_encrypted(text: str) -> bool:
 
 
 def ask_passphrase(key: str, *, otherwise: str) -> str:
-    """Prompt for the passphrase of this key file. Raises CommandFailed if there is no terminal."""
+    """Prompt for the passphrase of this key file.
+
+    Raises CommandFailed if there is no terminal.
+    """
     if not sys.stdin.isatty():
         raise CommandFailed(f"{key}: the key has a passphrase. {otherwise}", ExitCode.USAGE)
     return ask(f"Passphrase of {key}", otherwise=otherwise)

@@ -1,5 +1,6 @@
-"""How answers look: tables for people, JSON, YAML and names for programs. Data goes to stdout, talk
-to stderr.
+"""Print results: tables for people; JSON, YAML and names for programs.
+
+Data goes to stdout, messages go to stderr.
 """
 
 from __future__ import annotations
@@ -25,16 +26,14 @@ from opsjobs.cli.terminal_escapes import escaped, shown
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2
 FOLDED_COLUMNS = 16
-"""A column is folded to no less; if there is no room for that, it is not shown."""
+"""The smallest width of a folded column; a column without that room is not shown."""
 NEVER_FOLDED = frozenset({
     "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution", "credential", "user", "username", "service",
     "group", "file", "key", "zone", "jump",
 })  # fmt: skip
-"""Headings of columns whose cells are typed again: folded, one name or address would read as
-another.
-"""
+"""Headings of columns that are never folded: their cells are typed again."""
 REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})
-"""Headings of columns that say why: the last to go but for names."""
+"""Headings of columns with reasons: hidden only before names and ids."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STYLE_OF = {
@@ -61,7 +60,7 @@ _STYLE_OF = {
 
 
 class Form(StrEnum):
-    """The forms of -o."""
+    """Output formats of -o."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -72,7 +71,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its heading, how to get the text from an item, and whether only -o wide shows it."""
+    """A table column: heading, value of an item, and whether only -o wide shows it."""
 
     heading: str
     value: Callable[[Mapping[str, Any]], object]
@@ -80,7 +79,7 @@ class Column:
 
 
 def show_list(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], form: Form, *, name: str = "name") -> None:
-    """Print many things. `name` is the field that `-o name` prints."""
+    """Print a list of items; `name` is the field that `-o name` prints."""
     if form is Form.NAME:
         sys.stdout.write("".join(f"{plain(item[name])}\n" for item in items))
     elif form in (Form.JSON, Form.YAML):
@@ -90,7 +89,7 @@ def show_list(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], for
 
 
 def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None:
-    """Print one thing: as a two-column list of its fields, or structured."""
+    """Print one item: as a two-column list of its fields, or structured."""
     if form is Form.NAME:
         sys.stdout.write(f"{plain(item[name])}\n")
     elif form in (Form.JSON, Form.YAML):
@@ -100,29 +99,26 @@ def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None
 
 
 def tell(message: str) -> None:
-    """Say something to the person: on stderr, one or more lines. Words of a machine or a service
-    may be in it: no control is obeyed.
+    """Print a message on stderr, one or more lines.
+
+    It may contain text of a target or of the service: control characters are escaped.
     """
     sys.stderr.write(f"{plain_lines(message)}\n")
     sys.stderr.flush()
 
 
 def plain_lines(text: str) -> str:
-    """Return the text with what it says on one or more lines: line ends stay, other controls are
-    shown.
-    """
+    """Return the text with its control characters escaped, except line ends."""
     return "\n".join(plain(line) for line in text.split("\n"))
 
 
 def hush() -> None:
-    """Drop what still waits for stdout: whoever read it has left, as `head` does, and not even the
-    exit may try again.
-    """
+    """Discard pending stdout after a broken pipe, so that the exit does not write again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def colours(file: TextIO) -> bool:
-    """Return whether colours may be used there: a terminal, and NO_COLOR is not set."""
+    """Return True if colours can be used: the file is a terminal and NO_COLOR is not set."""
     return file.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -130,7 +126,7 @@ _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", 
 
 
 def painted(text: str, style: str | None, file: TextIO) -> str:
-    """Return the text in this style, if colours may be used on the file it is for."""
+    """Return the text in this style if the file supports colours."""
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style is not None and text and colours(file) else text
 
 
@@ -140,8 +136,9 @@ def style_of(status: str) -> str | None:
 
 
 def console(file: TextIO) -> Console:
-    """A rich console on this file: colours on a terminal unless NO_COLOR is set; no folding into a
-    pipe; nothing is markup.
+    """Return a rich console for this file.
+
+    Colours only on a terminal and without NO_COLOR; no folding into a pipe; no markup.
     """
     width = None if file.isatty() else PIPE_COLUMNS
     return Console(
@@ -150,14 +147,12 @@ def console(file: TextIO) -> Console:
 
 
 def plain(value: object) -> str:
-    """A text for a terminal: control characters and changes of writing direction are shown, not
-    obeyed.
-    """
+    """Return the text with control and bidirectional characters escaped."""
     return _CONTROL.sub(lambda m: repr(m[0])[1:-1], str(value))
 
 
 def cell(value: object) -> Text:
-    """One value for a table: nothing is "-", a status has its colour, lists and maps are joined."""
+    """Return a table cell: "-" for empty values, statuses in colour, lists and maps joined."""
     text = _spelt(value)
     return Text(text, style=_STYLE_OF.get(text, ""))
 
@@ -177,7 +172,7 @@ def _spelt(value: object) -> str:
 
 
 def seconds(milliseconds: object) -> str:
-    """A duration in ms as people read it: 45 ms, 1.25 s, 3 min 20 s."""
+    """Return a duration in ms for people: 45 ms, 1.25 s, 3 min 20 s."""
     if not isinstance(milliseconds, int | float):
         return "-"
     if milliseconds < 1_000:
@@ -189,14 +184,14 @@ def seconds(milliseconds: object) -> str:
 
 
 def ago(moment: object, *, now: datetime | None = None) -> str:
-    """How long ago an RFC 3339 moment was: 12s, 5m, 3h, 4d."""
+    """Return the age of an RFC 3339 time: 12s ago, 5m ago, 3h ago, 4d ago."""
     if not isinstance(moment, str):
         return "-"
     return elapsed(((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
 
 
 def elapsed(seconds_ago: float) -> str:
-    """Return how long ago something was: 12s ago, 5m ago, 3h ago, 4d ago."""
+    """Return an age in seconds for people: 12s ago, 5m ago, 3h ago, 4d ago."""
     passed = max(0.0, seconds_ago)
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if passed >= 2 * length:
@@ -205,17 +200,17 @@ def elapsed(seconds_ago: float) -> str:
 
 
 def clock(moment: object) -> str | None:
-    """An RFC 3339 moment without thousandths that are none: `2026-11-26T01:30:00Z`."""
+    """Return an RFC 3339 time without zero milliseconds: `2026-11-26T01:30:00Z`."""
     return moment.replace(".000Z", "Z") if isinstance(moment, str) else None
 
 
 def counted(number: int, noun: str) -> str:
-    """`counted(1, "target")` -> "1 target"; `counted(3, "target")` -> "3 targets"."""
+    """Return a number with its noun: `counted(3, "target")` -> "3 targets"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(size_bytes: object) -> str:
-    """`3 B`, `12.5 MiB`."""
+    """Return a size for people: `3 B`, `12.5 MiB`."""
     if not isinstance(size_bytes, int):
         return ""
     number, unit = float(size_bytes), "B"
@@ -227,7 +222,7 @@ def size(size_bytes: object) -> str:
 
 
 def counts(by_status: Mapping[str, int]) -> str:
-    """`{"succeeded": 10, "failed": 2, "lost": 0}` -> "10 succeeded, 2 failed"."""
+    """Return counts by status: `{"succeeded": 10, "lost": 0}` -> "10 succeeded"."""
     return ", ".join(f"{n} {plain(status)}" for status, n in by_status.items() if n) or "none"
 
 
@@ -255,7 +250,7 @@ def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Non
         table.add_column(columns[position].heading.upper(), overflow="fold", no_wrap=whole, min_width=least)
     for row in rows:
         table.add_row(*(row[position] for position in kept))
-    # Wider than the terminal rather than cut: what is left is what a person types again.
+    # Wider than the terminal rather than cut: the remaining columns are names to be typed again.
     _print(table, at_least=_least(columns, widths, kept))
     if dropped := [column.heading for position, column in enumerate(columns) if position not in kept]:
         tell(f"columns not shown, the terminal is too narrow: {', '.join(dropped)} (use -o json)")
@@ -266,21 +261,17 @@ def _by_column(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> lis
 
 
 def _is_whole(column: Column, width: int) -> bool:
-    """Return True if the cells of a column are never folded: names and ids that would read as
-    others, and what is short anyway.
-    """
+    """Return True if a column is never folded: names, ids, and short cells."""
     return column.heading in NEVER_FOLDED or width <= FOLDED_COLUMNS
 
 
 def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]) -> int:
-    """Return how wide a table of these columns is at the least."""
+    """Return the smallest width of a table of these columns."""
     return sum((widths[i] if _is_whole(columns[i], widths[i]) else FOLDED_COLUMNS) + GAP for i in kept) - GAP
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]) -> list[int]:
-    """Return the positions of the columns that have room: empty ones go first, names and ids at the
-    very last.
-    """
+    """Return the positions of the columns that fit: empty ones go first, names and ids last."""
     kept = list(range(len(columns)))
 
     def worth(position: int) -> tuple[int, int]:
@@ -315,7 +306,7 @@ def _is_nested(value: object) -> bool:
 
 
 def _print(table: Table, at_least: int = 0) -> None:
-    # Rich fills a line with blanks up to the table's width; nobody wants them in a pipe.
+    # Rich pads each line with blanks to the table's width; they are removed for a pipe.
     out = console(sys.stdout)
     out.width = max(out.width, at_least)
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`opsjobs run`: one command on many machines, now."""
+"""`opsjobs run`: run a command or a script on targets now."""
 
 from __future__ import annotations
 
@@ -93,14 +93,15 @@ def run(
 
 
 def wish(become: bool, **how: str | None) -> dict[str, Any] | None:
-    """The `become` of an action; saying how is asking for it."""
+    """Return the `become` of an action; a method, user or credential implies it."""
     told = _told(how)
     return told if become or told else None
 
 
 def what(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
-    """The command, or the script with its arguments. Raises CommandFailed where it is neither or
-    both.
+    """Return the command, or the script with its arguments.
+
+    Raises CommandFailed if neither or both are given.
     """
     if script is None:
         if len(words) != 1 or interpreter is not None:
@@ -120,8 +121,9 @@ def _text_of(body: bytes) -> dict[str, str]:
 
 
 def _interpreter(body: bytes) -> str:
-    """By the first line: `#!/usr/bin/env python3` and `#!/bin/sh` both name their program; without
-    one it is bash.
+    """Return the interpreter of the script's `#!` line, or bash.
+
+    `#!/usr/bin/env python3` and `#!/bin/sh` both name their program.
     """
     first = body.split(b"\n", 1)[0].decode(errors="replace").strip()
     program = first.removeprefix("#!").split() if first.startswith("#!") else []
@@ -131,7 +133,7 @@ def _interpreter(body: bytes) -> str:
 
 
 def request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any) -> dict[str, Any]:
-    """The body of POST /run."""
+    """Return the body of POST /run."""
     body = {"policy": {"max_parallel": parallel} if parallel else None, **more}
     return {"actions": [_told(action)], "targets": selected, **_told(body)}
 

@@ -1,6 +1,4 @@
-"""What an execution came to, gathered from its events as they pass, and told in a few lines at the
-end.
-"""
+"""Summary of an execution, gathered from its events."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ SLOWEST_SHOWN = 3
 
 @dataclass(slots=True)
 class _Run:
-    """One target run as far as its events have told."""
+    """State of one target run, from its events so far."""
 
     target: str = ""
     status: str = RunStatus.WAITING
@@ -36,10 +34,10 @@ class _Run:
     step: str = ""
     """The action that did not succeed."""
     stderr: bytes = b""
-    """The end of what it wrote to stderr."""
+    """The end of its stderr."""
 
 
-# What a cancel or a timeout found, in words; in this order.
+# Cancel proofs in words, in this order.
 _PROOFS = {
     "killed": "killed",
     "already_finished": "already finished",
@@ -58,7 +56,7 @@ class Tally:
         self.ended: Mapping[str, Any] | None = None
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Take in one event; of output only the end of stderr is kept."""
+        """Process one event; only the end of stderr is kept of output."""
         if kind == "output" and data.get("stream") == "stderr" and not data.get("dropped"):
             run = self._run(data)
             run.stderr = (run.stderr + bytes_of(data))[-LAST_WORDS_BYTES:]
@@ -70,7 +68,7 @@ class Tally:
             self.ended = data
 
     def counts(self) -> Counter[str]:
-        """Return how many runs there are in each status, of those that have been heard of."""
+        """Return the number of runs in each status, of runs with an event."""
         return Counter(run.status for run in list(self._runs.values()))
 
     def _run(self, data: Mapping[str, Any]) -> _Run:
@@ -98,7 +96,7 @@ class Tally:
             run.code, run.message = str(error.get("code", "")), str(error.get("message", ""))
 
     def summary(self, execution: Mapping[str, Any]) -> Iterator[str]:
-        """The lines of the summary of this ended execution (as GET /executions/{id} gives it)."""
+        """Yield the summary of this ended execution (the response of GET /executions/{id})."""
         total, duration_ms = int(execution["total_targets"]), execution.get("duration_ms")
         told = counts(execution.get("counts") or Counter(r.status for r in self._runs.values()))
         speed = f" ({total * 1_000 / duration_ms:.1f} targets/s)" if duration_ms else ""
@@ -112,18 +110,19 @@ class Tally:
         yield from self._failures(int(execution["id"]))
 
     def _proofs(self) -> str:
-        """`3 killed, 1 already finished`: what was proven of the commands that were to be stopped."""
+        """Return the cancel proofs of stopped commands: `3 killed, 1 already finished`."""
         seen = Counter(run.proof for run in self._runs.values())
         return ", ".join(f"{seen[proof]} {words}" for proof, words in _PROOFS.items() if seen[proof])
 
     def slowest(self, shown: int = SLOWEST_SHOWN) -> list[tuple[str, float]]:
-        """The runs that took longest: name and milliseconds of their actions together."""
+        """Return the slowest runs: name, and milliseconds of their actions together."""
         runs = sorted((r for r in self._runs.values() if r.duration_ms), key=lambda r: -r.duration_ms)
         return [(plain(self._names(r.target)), r.duration_ms) for r in runs[:shown]]
 
     def _failures(self, execution_id: int) -> Iterator[str]:
-        """`3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`: one line
-        for all that ended alike.
+        """Yield one line for each group of runs that failed alike.
+
+        For example `3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`.
         """
         alike: dict[str, list[str]] = {}
         for run in self._runs.values():
@@ -138,13 +137,13 @@ class Tally:
 
     def _why(self, run: _Run) -> str:
         words = last_line(run.stderr.decode("utf-8", "replace")) if run.code in ("", ErrorCode.NONZERO_EXIT) else ""
-        # The step of an ad-hoc command says nothing.
+        # The step of an ad-hoc command is always the same.
         step = run.step if len(self._steps) > 1 or run.step != "step-1" else ""
         return why(run.status, step, run.exit_code, run.code, words or run.message)
 
 
 def why(status: str, step: str, exit_code: int | None, code: str, words: str) -> str:
-    """`failed at step patch, exit 100: E: Could not get lock`: each fact once."""
+    """Return a failure, each fact once: `failed at step patch, exit 100: E: Could not get lock`."""
     at = f" at step {plain(step)}" if step else ""
     exited = f", exit {exit_code}" if exit_code else ""
     named = f" ({code})" if code and code not in (status, ErrorCode.NONZERO_EXIT) else ""
@@ -154,9 +153,7 @@ def why(status: str, step: str, exit_code: int | None, code: str, words: str) ->
 
 
 def failure(reason: str, names: Sequence[str]) -> str:
-    """`3 failed at step patch: … (app03, db07, web09)`, or `app03 failed at step patch: …` if it is
-    one.
-    """
+    """Return `3 failed at step patch: … (app03, db07, web09)`; for one, its name comes first."""
     if len(names) == 1:
         return f"{names[0]} {reason}"
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""

@@ -1,6 +1,4 @@
-"""`opsjobs safety`: what the safety check says of a command line or a script, before anybody runs
-it.
-"""
+"""`opsjobs safety`: check a command or a script, and list the rules."""
 
 from __future__ import annotations
 

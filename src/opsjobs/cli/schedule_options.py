@@ -1,6 +1,4 @@
-"""The options that say when a schedule is due and how it behaves, and the body of POST
-/jobs/{id}/schedules that they make.
-"""
+"""Options of a schedule, and the body of POST /jobs/{id}/schedules that they make."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from opsjobs.model.schedule import DstFold, DstGap, Misfire, Overlap, ScheduleDr
 _SHORT = re.compile(r"(\d{1,6})(m|min|h|d|w)")
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "daily", "w": "weekly"}
 _EVERY = ("minutes", "hours", "daily", "weekly", "monthly")
-# What says when: of another way of saying it nothing may be left.
+# Timing fields: a new timing replaces all of them.
 WHEN = frozenset(
     {"type", "cron", "at", "local_time", "every", "interval", "anchor", "time", "weekdays", "day"},
 )
@@ -28,7 +26,7 @@ HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleTiming:
-    """What was said on the command line; None: nothing."""
+    """Options of a schedule; None: not given."""
 
     name: Annotated[str | None, typer.Option(help="The name of the schedule, unique within its job.")] = None
     cron: Annotated[
@@ -75,9 +73,7 @@ class ScheduleTiming:
     ] = None
 
     def body(self, kept: Json | None = None) -> Json:
-        """The whole schedule: what was said, over the file, over what is `kept`. Raises
-        CommandFailed.
-        """
+        """Return the whole schedule: options, over the file, over `kept`. Raises CommandFailed."""
         base = kept or {}
         for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._said()):
             anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
@@ -117,7 +113,7 @@ class ScheduleTiming:
         return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
 
     def _taken_away(self) -> Json:
-        """What may be null: a moment, or `none`; a number, or 0; calendars, or an empty name."""
+        """Return the fields that can be removed: `none`, 0 or an empty name removes them."""
         said: Json = {}
         for name, value in (("start_at", self.start), ("end_at", self.end)):
             if value is not None:
@@ -129,7 +125,7 @@ class ScheduleTiming:
         return said
 
 
-# As they stand in the body.
+# Options with the same name and value in the body.
 _PLAIN = (
     *("name", "timezone", "anchor", "interval", "time"),
     *("dst_gap", "dst_fold", "misfire", "misfire_window", "overlap", "jitter"),
@@ -137,16 +133,16 @@ _PLAIN = (
 
 
 timed = options.spread(ScheduleTiming, "timing")
-"""The command with all the options of a schedule in place of its parameter `timing`."""
+"""Decorate a command: its parameter `timing` becomes all options of a schedule."""
 
 
 def kept(schedule: Json) -> Json:
-    """What a stored schedule was written as: the body that would make it."""
+    """Return the body that would make this stored schedule."""
     return {name: schedule[name] for name in ScheduleDraft.model_fields if schedule.get(name) is not None}
 
 
 def is_said(timing: ScheduleTiming) -> bool:
-    """Whether anything was said at all."""
+    """Return True if an option was given."""
     return any(value is not None for value in asdict(timing).values())
 
 
@@ -154,4 +150,4 @@ def _has_offset(text: str) -> bool:
     try:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
-        return True  # the service says what is wrong with it
+        return True  # the service reports what is wrong with it

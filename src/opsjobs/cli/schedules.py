@@ -1,4 +1,4 @@
-"""`opsjobs schedules`: when jobs are launched by themselves."""
+"""`opsjobs schedules`: launch jobs at set times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def last(firing: Json | None) -> str | None:
-    """The last firing in a cell: `triggered, 3h ago`."""
+    """Return the last firing for a cell: `triggered, 3h ago`."""
     return f"{firing['status']}, {ago(firing['due_at'])}" if firing else None
 
 
@@ -96,8 +96,9 @@ def add(
 @app.command()
 @timed
 def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
-    """Change a schedule. Options that are not given change nothing; --cron, --at or --every
-    replaces the timing.
+    """Change a schedule. Options that are not given change nothing.
+
+    --cron, --at or --every replaces the timing.
     """
     if not is_said(timing):
         raise CommandFailed("nothing to change. See the options with: opsjobs schedules update --help", ExitCode.USAGE)
@@ -206,8 +207,9 @@ def forecast(
     every_hour: Annotated[bool, typer.Option("--all", help="Every hour in order, not only the busiest ones.")] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Forecast the firings of the coming week: the busiest hours, and firings that a calendar
-    suppresses.
+    """Forecast the firings of the coming week.
+
+    Shows the busiest hours, and firings that a calendar suppresses.
     """
     with connect() as client:
         told = client.get("/schedules/forecast")
@@ -215,12 +217,13 @@ def forecast(
 
 
 def found(client: Client, ref: str) -> Json:
-    """The schedule with this id, uuid or name; names may be shared by schedules of several jobs:
-    then JOB/NAME.
+    """Return the schedule with this id, uuid or name. Raises CommandFailed.
+
+    A name that schedules of several jobs share is given as JOB/NAME.
     """
     if is_id(ref) and (known := client.known(path_of("schedule", ref))):
         return known
-    # Names may hold slashes themselves, as `cron */5 * * * *` does: each is tried, then the whole as a name.
+    # Names may contain slashes, such as `cron */5 * * * *`: each split is tried, then the whole name.
     ways = [(ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"]
     items: list[Json] = []
     for job, name in (*ways, (None, ref)):
@@ -240,12 +243,12 @@ def found(client: Client, ref: str) -> Json:
 
 
 def _ref(schedule: Json) -> str:
-    """Return JOB/NAME, which names one schedule; its name alone may be shared."""
+    """Return JOB/NAME, which is unique; a name alone may be shared."""
     return f"{schedule['job_name']}/{schedule['name']}"
 
 
 def _said(schedule: Json) -> Json:
-    """What there is to say of it: fields with something in them, and its last moment in a sentence."""
+    """Return the non-empty fields, with the last firing as a sentence."""
     last_one = schedule.get("last_firing")
     told = f"{clock(last_one['due_at'])}: {last_one['explained']}" if last_one else None
     shown = {name: value for name, value in schedule.items() if value not in (None, [], {})}
@@ -264,7 +267,7 @@ def _asked(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json
 
 
 def _tell(client: Client, schedule: Json, words: str) -> None:
-    """What was understood, and when it comes first."""
+    """Print the schedule in words and its next firings."""
     tell(f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}")
     told: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
     for moment in told["moments"]:

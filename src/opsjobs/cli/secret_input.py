@@ -1,6 +1,4 @@
-"""Secrets as the command line takes them: from a file, from standard input, or from a prompt
-without echo.
-"""
+"""Read secrets from a file, from standard input, or from a prompt without echo."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ SECRET_BYTES_AT_MOST = 65_536
 
 
 def ask(question: str, *, otherwise: str) -> str:
-    """Prompt without echo. Raises CommandFailed if there is no terminal to ask at; `otherwise`:
-    what to do then.
+    """Prompt without echo.
+
+    Raises CommandFailed with the advice `otherwise` if stdin is not a terminal.
     """
     if not sys.stdin.isatty():
         raise CommandFailed(f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE)
@@ -24,7 +23,7 @@ def ask(question: str, *, otherwise: str) -> str:
 
 
 def read_value(path: str) -> str:
-    """Return a secret of jobs: a single line without its line end, several lines as they are."""
+    """Return a secret of jobs; a single line loses its line end."""
     text = read_text(path)
     line = text.rstrip("\r\n")
     return text if "\n" in line else line

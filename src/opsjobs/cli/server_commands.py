@@ -1,5 +1,6 @@
-"""The commands that serve: up, demo, api, worker, scheduler, db. The server's libraries are
-imported when one is called.
+"""Commands of the service: up, demo, api, worker, scheduler, db.
+
+The server's libraries are imported when a command is called.
 """
 
 from __future__ import annotations
@@ -84,9 +85,10 @@ def scheduler() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Upgrade the database to the schema of this release. Safe to repeat and to run concurrently.
+    """Upgrade the database to the schema of this release.
 
-    Needs ENCRYPTION_KEYS, as the processes have them, to sign the beginning of the audit log.
+    Safe to repeat and to run concurrently. Needs ENCRYPTION_KEYS, as the processes have them, to
+    sign the beginning of the audit log.
     """
     keys = settings.load().security.encryption_keys
     state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)

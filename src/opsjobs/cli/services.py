@@ -1,4 +1,4 @@
-"""`opsjobs services`: other services, which sign their own tokens and may speak for users."""
+"""`opsjobs services`: programs that sign their own tokens and may act for users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsjobs.cli.users import Roles, grant, grants_in_words
 
 app = typer.Typer(help="Services: programs that sign their own tokens, and their roles.", no_args_is_help=True)
 
-# As the API takes it at most.
+# The limit of the API.
 KEY_CHARACTERS_AT_MOST = 16_384
 COLUMNS = (
     Column("id", lambda s: s["id"]),
@@ -65,8 +65,9 @@ def add(
     permission: Permissions = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
-    """Register a service, so that tokens that it signs are accepted. Without --role or --permission
-    it is a viewer.
+    """Register a service, so that tokens that it signs are accepted.
+
+    Without --role or --permission it is a viewer.
     """
     body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [grant("viewer")]}
     if reuse_name:
@@ -120,7 +121,7 @@ def rm(services: Many) -> None:
 
 
 def _replaced(ref: str, changes: Json) -> Json:
-    """The service with these fields changed, and everything else as it is."""
+    """Change these fields of the service, keep all others, and return it."""
     with connect() as client:
         found = client.by_name("service", ref)
         kept = {field: found[field] for field in ("name", "public_key", "grants", "disabled")}
@@ -129,7 +130,7 @@ def _replaced(ref: str, changes: Json) -> Json:
 
 
 def _grants(roles: list[str] | None, permissions: list[str] | None) -> list[Json]:
-    """A grant for each role, and for the permissions of each scope."""
+    """Return a grant for each role, and one for the permissions of each scope."""
     by_scope: dict[str, list[str]] = {}
     for text in permissions or ():
         permission, _, scope = text.partition("@")
@@ -138,8 +139,9 @@ def _grants(roles: list[str] | None, permissions: list[str] | None) -> list[Json
 
 
 def _public_key(file: Path) -> str:
-    """The text of the file. Raises CommandFailed where it cannot be read, or holds what is not to
-    leave this machine.
+    """Return the text of the file. Raises CommandFailed.
+
+    It must be readable, and must not be a private key.
     """
     if str(file) == "-":
         text = sys.stdin.read(KEY_CHARACTERS_AT_MOST + 1)
@@ -150,7 +152,7 @@ def _public_key(file: Path) -> str:
         except (OSError, UnicodeDecodeError) as away:
             raise CommandFailed(f"--key: {file} cannot be read: {away}", ExitCode.USAGE) from None
     if "PRIVATE KEY-----" in text:
-        detail = "this is a private key; keep it where it is. Extract the public key with `openssl pkey -in FILE -pubout`."
+        detail = "this is a private key. Keep it secret, and extract the public key with `openssl pkey -in FILE -pubout`."
         raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
     if not text.strip() or len(text) > KEY_CHARACTERS_AT_MOST:
         raise CommandFailed(

@@ -1,15 +1,15 @@
-"""Server-sent events, from bytes in any portions (WHATWG HTML, section 9.2)."""
+"""Parser of server-sent events, from bytes in any portions (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVENT_BYTES_AT_MOST = 32 << 20  # far over the largest chunk of output that the service sends; against a server gone mad
+EVENT_BYTES_AT_MOST = 32 << 20  # far over the largest chunk that the service sends; a guard against a broken server
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `id` is the last id that the stream has told, "" before the first."""
+    """One event; `id` is the last id of the stream so far, "" before the first."""
 
     id: str
     event: str
@@ -17,7 +17,7 @@ class Event:
 
 
 class Parser:
-    """Takes bytes as they come and gives the events that are complete with them."""
+    """Incremental parser: bytes in, complete events out."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -29,7 +29,10 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, portion: bytes) -> list[Event]:
-        """The events that this portion completes. Raises ValueError where one grows over 32 MiB."""
+        """Return the events that this portion completes.
+
+        Raises ValueError if an event grows over 32 MiB.
+        """
         events = []
         for line in self._lines(portion):
             if line:
@@ -39,9 +42,7 @@ class Parser:
         return events
 
     def _lines(self, portion: bytes) -> list[bytes]:
-        """The lines that end in this portion: at CR, LF or CRLF, also where a portion ends between
-        the two.
-        """
+        """Return the lines that end in this portion: at CR, LF or CRLF, also if cut in between."""
         if self._after_cr and portion:
             portion = portion.removeprefix(b"\n")
             self._after_cr = False

@@ -1,4 +1,4 @@
-"""`opsjobs status` and `opsjobs config show`: how the service is, and what this machine is set to."""
+"""`opsjobs status` and `opsjobs config`: state of the service, settings of this machine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def status(output: options.Output = Form.TABLE) -> None:
 
 
 def _parts(found: Mapping[str, Any]) -> dict[str, object]:
-    """The lines on the parts that are not workers or queues."""
+    """Return the fields of the components that are not workers or queues."""
     database, scheduler = found["database"], found["scheduler"]
     schema = (
         "" if database["schema"] == database["schema_needed"] else f", needs {database['schema_needed']}: `opsjobs db upgrade`"
@@ -90,8 +90,9 @@ def show(output: options.Output = Form.TABLE) -> None:
 def check(
     production: Annotated[bool, typer.Option("--production", help="Check as if ENVIRONMENT were production.")] = False,
 ) -> None:
-    """Check whether api, worker and scheduler can start with these settings. Exit code 1 and every
-    reason if not.
+    """Check whether api, worker and scheduler can start with these settings.
+
+    Exit code 1 and every reason if not.
     """
     for_service(_loaded({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
     tell("the settings are valid")

@@ -1,6 +1,4 @@
-"""`opsjobs targets set`, `label` and `maintenance`: one field, one label, one pause of a machine at
-a time.
-"""
+"""`opsjobs targets set`, `label` and `maintenance`."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ Durable = Literal["auto", "required", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What `targets set` may change."""
+    """Options of `targets set`."""
 
     name: Annotated[str | None, typer.Option("--name", help="The new name; only for one target.")]
     host: Annotated[str | None, typer.Option("--host", help="The new address or host name; only for one target.")]
@@ -49,8 +47,9 @@ class Fields:
     durable: Annotated[Durable | None, typer.Option("--durable", help="Whether its commands survive a lost connection.")]
 
     def patch(self) -> Json:
-        """Return the JSON Merge Patch, but for the groups. Raises CommandFailed for options that
-        exclude each other.
+        """Return the JSON Merge Patch, without groups.
+
+        Raises CommandFailed for exclusive options.
         """
         told: Json = {
             name: getattr(self, name)
@@ -66,7 +65,7 @@ class Fields:
         return patch
 
     def groups(self, so_far: Sequence[str]) -> list[str] | None:
-        """Return the groups that a target is to name; None if nothing is said of them."""
+        """Return the new groups of a target; None if they do not change."""
         if self.group is None and self.no_group is None:
             return None
         out = options.split(self.no_group)
@@ -132,8 +131,9 @@ def _label(word: str) -> tuple[str, str | None]:
 
 
 def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
-    """Patch each target, say what has changed, and return them as they are then. One that fails
-    does not stop the others.
+    """Patch each target, report its changes, and return the new targets.
+
+    One that fails does not stop the others.
     """
     done: list[Json] = []
     failed: CommandFailed | None = None

@@ -1,4 +1,4 @@
-"""Which targets a command is about, and how it asks for many of them at a time."""
+"""Select the targets of a command, and query many of them in parallel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import plain
 
 AT_A_TIME = 8
-"""Requests to machines that one command makes side by side: the API connects to each of them."""
+"""Parallel requests of one command: the API connects to a machine for each of them."""
 Chosen = Annotated[list[str] | None, typer.Argument(metavar="TARGET", help="Names, ids or uuids.")]
 Group = Annotated[str | None, typer.Option("-g", "--group", metavar="GROUP", help="All targets of this group.")]
 All = Annotated[bool, typer.Option("--all", help="All targets.")]
@@ -24,10 +24,10 @@ T = TypeVar("T")
 def chosen(
     client: Client, refs: Sequence[str], selector: str | None = None, group: str | None = None, *, everything: bool = False
 ) -> list[Json]:
-    """Return the targets that are named, have these labels, or are in this group; each once.
+    """Return the named targets, those with these labels, or those of this group; each once.
 
-    Raises CommandFailed (usage) if nothing is said, Refused (404) for a name that is none, and
-    CommandFailed if none is found.
+    Raises CommandFailed (usage) if nothing is given, RequestRefused (404) for an unknown name, and
+    CommandFailed if no target matches.
     """
     if not (refs or selector or group or everything):
         raise CommandFailed("no targets are given. Use TARGET…, -l SELECTOR, -g GROUP or --all.", ExitCode.USAGE)
@@ -45,9 +45,7 @@ def chosen(
 
 
 def each(targets: Sequence[Json], ask: Callable[[Json], T]) -> Iterator[tuple[Json, T | CommandFailed]]:
-    """Yield each target, in order, with its answer, or with why there is none; a few are asked at a
-    time.
-    """
+    """Yield each target in order with its answer or its error; several are asked in parallel."""
 
     def asked(target: Json) -> T | CommandFailed:
         try:
@@ -73,11 +71,11 @@ def _group(client: Client, ref: str) -> object:
 
 
 def told_of(target: Json, wrong: CommandFailed) -> str:
-    """Return what went wrong with a target, with its name before it unless the words begin with it."""
+    """Return the error of a target, prefixed with its name unless it begins with it."""
     name = plain(target["name"])
     return str(wrong) if str(wrong).startswith((f"{name} ", f"{name}:")) else f"{name}: {wrong}"
 
 
 def labels_of(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
-    """Return the labels of repeated KEY=VALUE. Raises CommandFailed."""
+    """Return the labels of repeated KEY=VALUE options. Raises CommandFailed."""
     return {key.strip(): value.strip() for key, value in options.pairs(option, list(pairs or ())).items()}

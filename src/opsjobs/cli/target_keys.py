@@ -1,6 +1,4 @@
-"""`opsjobs targets trust` and `targets test`: whether machines are who they say, and whether they
-can be reached.
-"""
+"""`opsjobs targets trust` and `targets test`: host keys and connection tests."""
 
 from __future__ import annotations
 
@@ -122,7 +120,7 @@ def trust(
 
 
 def _scanned(client: Client, target: Json) -> list[Json]:
-    """Return the host keys that a machine shows now."""
+    """Return the host keys that a machine presents now."""
     if target.get("host_key_policy") == HostKeyPolicy.CA:
         raise CommandFailed("its host keys are verified by its CA: there is nothing to pin.")
     shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
@@ -153,7 +151,7 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
             raise CommandFailed("its keys differ from the trusted ones. Verify them, then pass --yes --replace.", ExitCode.USAGE)
     if not yes and not _agreed():
         raise CommandFailed("it is not trusted; nothing was changed.")
-    # With the version, so that a change of another person in the meantime is not overruled.
+    # With the version, so that a concurrent change is not overwritten.
     body = {"host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED, "version": target["version"]}
     client.patch(path_of("target", target["id"]), body)
     tell(f"{name} is trusted with {counted(len(keys), 'host key')}")
@@ -166,16 +164,15 @@ def _agreed() -> bool:
 
 
 def fingerprints(lines: Sequence[str]) -> list[str]:
-    """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` has it; `@revoked` stays
-    before it.
+    """Return `ssh-ed25519 SHA256:…` of each host key, as `ssh-keygen -l` prints it.
+
+    The mark `@revoked` is kept.
     """
     return [host_key_fingerprint(line) for line in lines]
 
 
 def trusted(target: Mapping[str, Any]) -> str:
-    """Return what makes a host key of this target good: the number of pinned ones, `none`, or the
-    policy.
-    """
+    """Return how host keys are verified: the number of pinned ones, `none`, or the policy."""
     if target.get("transport") == "local":
         return ""
     policy = target.get("host_key_policy")

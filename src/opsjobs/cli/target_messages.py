@@ -1,4 +1,4 @@
-"""What the commands about targets say of a change, and what they warn of after it."""
+"""Messages on changes of targets, and warnings after them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _TWINS_TOLD_AT_MOST = 10
 
 
 def changes_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return `port 22 -> 2222, label env prod -> dev, +label team=a, -label rack` of what an import
-    or a change answers.
+    """Return the changes of a target in words.
+
+    For example `port 22 -> 2222, label env prod -> dev, +label team=a, -label rack`.
     """
     return ", ".join(_change(name, change.get("from"), change.get("to")) for name, change in changes.items())
 
 
 def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
-    """Warn of each zone that no worker serves, if the caller may see the workers."""
+    """Warn of each zone without a worker, if the caller is permitted to list workers."""
     asked = sorted({zone for zone in zones if zone})
     if not asked:
         return
@@ -34,9 +35,7 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
 
 
 def warn_of_twins(items: Sequence[Json]) -> None:
-    """Warn of targets that have the address of another one: a command for both runs twice on one
-    machine.
-    """
+    """Warn of targets with the same address: a job on both runs twice on one machine."""
     twins = [item for item in items if item.get("same_address")]
     for item in twins[:_TWINS_TOLD_AT_MOST]:
         others = plain(", ".join(item["same_address"][:3]))
@@ -46,7 +45,7 @@ def warn_of_twins(items: Sequence[Json]) -> None:
 
 
 def warn_of_twins_of(client: Client, target: Json) -> None:
-    """Warn if another target in sight has the host and port of this one, which was added or moved."""
+    """Warn if another visible target has the host and port of this new or moved one."""
     if target.get("transport") != "ssh":
         return
     found, _ = client.items("/targets", limit=10, host=target["host"], port=target["port"])

@@ -1,4 +1,4 @@
-"""`opsjobs targets`: the machines, how to reach them, and whether they are who they say."""
+"""`opsjobs targets`: machines, how to reach them, and their host keys."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def rm(targets: SeveralTargets) -> None:
 
 
 def _in_counting_order(target: Mapping[str, Any]) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts names as people count: lab-2 before lab-10."""
+    """Return a sort key that orders numbers by value: lab-2 before lab-10."""
     pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", str(target["name"]))
     return [(not piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces]

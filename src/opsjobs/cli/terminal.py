@@ -1,6 +1,4 @@
-"""The person's terminal: remote bytes on stdout and stderr, notices, and one status line that is
-drawn anew below them.
-"""
+"""The terminal: remote output on stdout and stderr, notices, and a status line."""
 
 from __future__ import annotations
 
@@ -17,12 +15,11 @@ _CLEAR = b"\r\x1b[K"
 
 
 class Terminal:
-    """Bytes to stdout and stderr in the order in which they came, also if both are the same
-    terminal.
+    """Writer for stdout and stderr that keeps the order, also if both are one terminal.
 
-    On a terminal controls in remote bytes are shown, not obeyed (controls.py), unless `raw`. The
-    status line is drawn only if stderr is a terminal, and only below whole lines; it is never part
-    of what is piped. Any thread may call.
+    On a terminal, control characters of remote bytes are escaped (`terminal_escapes`) unless `raw`.
+    The status line is drawn only if stderr is a terminal, and only below whole lines; it is never
+    part of piped output. Thread-safe.
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -37,8 +34,9 @@ class Terminal:
         self._marks_stderr = colours(sys.stderr)
 
     def write(self, stream: str, portion: bytes) -> None:
-        """Put remote bytes on one of the two; what waits for the other one goes out first. All
-        remote bytes pass here.
+        """Write remote bytes to one of the streams, after flushing the other.
+
+        All remote bytes pass here.
         """
         if not self._raw and self._file(stream).isatty():
             portion = self._shown[stream].feed(portion)
@@ -58,7 +56,7 @@ class Terminal:
                 self._open_line = not portion.endswith(b"\n")
 
     def notice(self, text: str, style: str | None = None) -> None:
-        """Say something to the person, on lines of its own on stderr."""
+        """Print a message on lines of its own on stderr."""
         with self._lock:
             self._erase()
             self.close_line()
@@ -67,7 +65,7 @@ class Terminal:
             self._draw()
 
     def status(self, text: str) -> None:
-        """Show this as the status line from now on; an empty one takes it away."""
+        """Set the status line; an empty one removes it."""
         with self._lock:
             if self._drawn and text == self._status:
                 return
@@ -76,13 +74,13 @@ class Terminal:
             self._draw()
 
     def flush(self) -> None:
-        """Let everything be seen."""
+        """Flush the output."""
         with self._lock:
             self._file(self._last).flush()
             self._draw()
 
     def close_line(self) -> None:
-        """Begin a new line if the remote output ended without one on a terminal."""
+        """Start a new line if remote output ended without one on a terminal."""
         with self._lock:
             for stream, shown in self._shown.items():
                 self._write(stream, shown.feed(b"", final=True))

@@ -1,5 +1,6 @@
-"""Remote bytes for a terminal: text and colours pass, every other control is shown as a mark, so
-that no machine writes to it.
+"""Escape remote bytes for a terminal: text and colours pass, all other controls are shown.
+
+So no machine can control the terminal.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ _RESET = "\x1b[0m"
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 # Controls of both sets, changes of writing direction, and characters that end a line for some terminals.
 _SHOWN = re.compile(r"\x1b\[[0-9;:]*m|\r?\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-# Perhaps the beginning of a sequence or of a line's end; no colour that passes is longer.
+# Possibly the start of a sequence or of a line end; no accepted colour is longer.
 _CUT = re.compile(r"(?:\x1b(?:\[[0-9;:]{0,64})?|\r)\Z")
-# Of the attributes only 8 hides text. 38, 48 and 58 take a colour from the numbers behind them.
+# Only attribute 8 hides text. 38, 48 and 58 consume the following numbers as a colour.
 _HIDES = 8
 _TAKES = {"5": 1, "2": 3}
 
 
 class EscapedOutput:
-    """Turn one stream of remote bytes into what a terminal may be given; a sequence may be cut
-    anywhere.
-    """
+    """Incremental escaping of one stream; a sequence may be cut anywhere."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -30,7 +29,7 @@ class EscapedOutput:
         self._coloured = False
 
     def feed(self, data: bytes, *, final: bool = False) -> bytes:
-        """Return what can be shown so far; at the end all of it."""
+        """Return what can be shown so far; at the end, all of it."""
         text = self._held + self._decoder.decode(data, final)
         cut = None if final else _CUT.search(text)
         self._held = text[cut.start() :] if cut is not None else ""
@@ -43,7 +42,7 @@ class EscapedOutput:
     def _show(self, found: re.Match[str]) -> str:
         control = found[0]
         if control.endswith("\n"):
-            # No colour reaches the next line: another machine's may stand there.
+            # Colours end with the line: the next line may be another target's.
             reset = _RESET if self._coloured else ""
             self._coloured = False
             return f"{reset}\n"
@@ -63,8 +62,9 @@ def shown(data: bytes) -> bytes:
 
 
 def escaped(text: str) -> str:
-    """Return JSON without controls that its writer leaves as they are: those of the second set, and
-    of writing direction.
+    """Return JSON with C1 controls and bidirectional characters escaped.
+
+    The JSON writer leaves those as they are.
     """
     return _SHOWN.sub(lambda found: found[0] if found[0] in "\r\n" else f"\\u{ord(found[0]):04x}", text)
 

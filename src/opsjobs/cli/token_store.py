@@ -1,6 +1,4 @@
-"""Logins that `opsjobs login` keeps: one file of tokens in the user's own configuration folder,
-closed to everybody else.
-"""
+"""Logins of `opsjobs login`, in a private file of the user's configuration folder."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ FILE = "logins.json"
 LOCK = "logins.lock"
 BYTES_AT_MOST = 1 << 20
 STALE_SECONDS = 30.0
-"""An access token is renewed so long before its end."""
+"""An access token is renewed this long before it expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +32,12 @@ class StoredLogin:
 
     @classmethod
     def of_answer(cls, user: str, told: dict[str, Any]) -> StoredLogin:
-        """What POST /auth/login or /auth/refresh has answered."""
+        """Return the login of a response to POST /auth/login or /auth/refresh."""
         return cls(user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"])
 
     @property
     def is_stale(self) -> bool:
-        """Whether the access token is over, or about to be."""
+        """True if the access token has expired, or is about to."""
         return time.time() >= self.expires_at - STALE_SECONDS
 
     def __repr__(self) -> str:
@@ -47,29 +45,30 @@ class StoredLogin:
 
 
 class TokenStore:
-    """The kept logins, by the URL of the service. `folder` None: $XDG_CONFIG_HOME/opsjobs, else
-    ~/.config/opsjobs.
+    """The stored logins, by the URL of the service.
+
+    `folder` None: $XDG_CONFIG_HOME/opsjobs, else ~/.config/opsjobs.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _default_folder()
 
     def of(self, url: str) -> StoredLogin | None:
-        """The login at this service, if there is one."""
+        """Return the login at this service, or None."""
         kept = self._read().get(url)
         return None if kept is None else StoredLogin(**kept)
 
     def keep(self, url: str, login: StoredLogin) -> None:
-        """Have it, in place of the one before. Call it while `alone`."""
+        """Store a login in place of the previous one. Call it while holding `alone`."""
         self._write({**self._read(), url: asdict(login)})
 
     def forget(self, url: str) -> None:
-        """Have none. Call it while `alone`."""
+        """Delete a login. Call it while holding `alone`."""
         self._write({known: login for known, login in self._read().items() if known != url})
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While this is held no other command changes them: a refresh token is good once."""
+        """Lock the store against other commands: a refresh token is valid once."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -90,7 +89,7 @@ class TokenStore:
         return told if isinstance(told, dict) else {}
 
     def _write(self, logins: dict[str, Any]) -> None:
-        # Beside it and then over it: whoever reads meanwhile reads the whole of one or the other.
+        # Write a new file, then rename it: a concurrent reader sees either version as a whole.
         path, beside = self.folder / FILE, self.folder / f"{FILE}.new"
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""`opsjobs tokens`: API keys for people and programs."""
+"""`opsjobs tokens`: create, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def revoke(
 
 
 def _moment(text: str) -> str:
-    """`30d` from now, or the time itself, as the API takes it."""
+    """Return a time for the API: `30d` from now, or the time itself."""
     try:
         return (datetime.now(UTC) + timedelta(seconds=parse_duration(text))).isoformat()
     except ValueError:

@@ -1,4 +1,4 @@
-"""`opsjobs users`: people who can log in, and what they may."""
+"""`opsjobs users`: people who can log in, and their roles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="Users: people who can log in, and their roles.", no_args
 
 
 def grants_in_words(grants: list[Json]) -> str:
-    """`viewer, operator@env=staging`: roles or permissions, and for which labels."""
+    """Return `viewer, operator@env=staging`: roles or permissions with their labels."""
     return ", ".join(
         (grant.get("role") or " ".join(grant.get("permissions") or ())) + (f"@{grant['scope']}" if grant.get("scope") else "")
         for grant in grants
@@ -113,8 +113,9 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Th
 
 @app.command()
 def disable(users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")]) -> None:
-    """Disable users: their logins end at once, and their tokens are refused until they are enabled
-    again.
+    """Disable users: their logins end at once.
+
+    Their tokens are refused until they are enabled again.
     """
     _each(users, "disable", "is disabled")
 
@@ -144,6 +145,6 @@ def _each(users: list[str], verb: str, told: str) -> None:
 
 
 def grant(text: str) -> Json:
-    """`operator@env=staging` as a grant of the API."""
+    """Return `operator@env=staging` as a grant of the API."""
     role, _, scope = text.partition("@")
     return {"role": role, "scope": scope}

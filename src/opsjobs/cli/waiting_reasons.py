@@ -1,4 +1,4 @@
-"""What an execution waits for, in words, with the command that answers it."""
+"""Waiting reasons of executions, in words, with the command that continues each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 from opsjobs.cli.render import plain
 
 PEOPLE = frozenset({"confirm", "max_fail", "pause", "approval"})
-"""What only a person can answer."""
+"""Kinds that only a person can decide."""
 
 
 def kind_of(execution: Mapping[str, Any]) -> str | None:
-    """Return what it waits for; None if it does not stand still."""
+    """Return the kind of what it waits for, or None if it does not wait."""
     return (execution.get("waiting_on") or {}).get("kind")
 
 
 def hold_of(execution: Mapping[str, Any]) -> str | None:
-    """Return what holds this execution and how to go on, such as `paused: wave 1 of 2 has ended.
-    Continue with: …`.
+    """Return what the execution waits for and how to continue, or None.
+
+    For example `paused: wave 1 of 2 has ended. Continue with: …`.
     """
     held = execution.get("waiting_on")
     if not held:

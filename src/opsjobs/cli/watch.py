@@ -1,6 +1,4 @@
-"""Watching an execution to its end: its output as it comes, Ctrl-C as a request to cancel, the
-summary, the exit code.
-"""
+"""Watch an execution to its end: output, Ctrl-C, summary, exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from opsjobs.cli.terminal_escapes import escaped
 
 
 class Interrupts:
-    """Ctrl-C while an execution runs: the first asks for its cancel, the second leaves."""
+    """Ctrl-C while an execution runs: the first one cancels it, the second one exits."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -36,9 +34,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def cancels(self, cancel: Callable[[], None]) -> None:
-        """Say what the first Ctrl-C does, as soon as there is something to cancel; one that came
-        before counts.
-        """
+        """Set what the first Ctrl-C does; one that came earlier counts."""
         self._cancel = cancel
         if self.asked:
             self._ask()
@@ -51,7 +47,7 @@ class Interrupts:
             self._ask()
 
     def _ask(self) -> None:
-        # On a thread: the signal comes in the middle of reading the stream, which goes on until the execution has ended.
+        # On a thread: the signal interrupts reading the stream, which continues until the execution ends.
         assert self._cancel is not None
         threading.Thread(target=self._cancel, name="cancel", daemon=True).start()
 
@@ -65,11 +61,10 @@ def watch(
     raw: bool = False,
     waits_seconds: float | None = None,
 ) -> ExitCode:
-    """Show an execution until it has ended, then its summary; the exit code. Without `interrupts`
-    Ctrl-C just leaves.
+    """Show an execution until it has ended, then its summary; return the exit code.
 
-    `waits_seconds`: leave, with Exit.WAITING, once it has waited for a person for so long; None:
-    never.
+    Without `interrupts`, Ctrl-C just exits. `waits_seconds`: exit with ExitCode.WAITING after
+    waiting this long for a person's decision; None: without limit.
     """
     terminal = Terminal(raw=raw)
     if interrupts is not None:
@@ -99,8 +94,9 @@ def watch(
 
 
 def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
-    """Put out everything that an execution says until it has ended, without a live view; how it
-    ended, and what it came to.
+    """Print all output of an execution until it has ended, without a live view.
+
+    Return the ended execution and its summary.
     """
     names = TargetNames(client, int(execution["id"]))
     tally = Tally(names)
@@ -119,7 +115,7 @@ def _follow(
     view: LiveView | None = None,
     as_json: bool = False,
 ) -> Json | None:
-    """Show the events; the execution as it ended, or None if the view was left."""
+    """Print the events; return the ended execution, or None if the view was left."""
     lines = OutputLines(terminal.write, names if int(execution["total_targets"]) > 1 else None)
     for events in client.follow(int(execution["id"]), terminal.notice):
         for event in events:
@@ -161,7 +157,10 @@ def _line(event: Event, data: Json) -> bytes:
 
 
 def _ended(client: Client, execution: Json, tally: Tally) -> Json:
-    """The execution as it ended; from its last event if the service went away right after that."""
+    """Return the ended execution.
+
+    It is made of the last event if the service went away right after that.
+    """
     try:
         return dict(client.get(f"/executions/{execution['id']}"))
     except CommandFailed:
@@ -173,14 +172,14 @@ def _cancel(client: Client, execution_id: int, tell: Callable[[str], None]) -> N
     try:
         client.post(f"/executions/{execution_id}/cancel", {"reason": "Ctrl-C"})
     except RequestRefused as refused:
-        if refused.status != 409:  # ended in the meantime: its end is about to come
+        if refused.status != 409:  # it has ended meanwhile: its `end` event is about to arrive
             tell(f"the cancel was refused: {refused}")
     except CommandFailed as failed:
         tell(f"the cancel request failed: {failed}")
 
 
 class TargetNames:
-    """The names of an execution's targets by their ids, fetched when the first is needed."""
+    """Names of an execution's targets by their ids, fetched on first use."""
 
     def __init__(self, client: Client, execution_id: int) -> None:
         self._client = client
@@ -188,9 +187,7 @@ class TargetNames:
         self._known: dict[str, str] | None = None
 
     def __call__(self, target_id: str) -> str:
-        """Return the name of the target with this id; the id itself if it is none of this
-        execution.
-        """
+        """Return the name of this target; its id if it is not in the execution."""
         if self._known is None:
             runs, _ = self._client.items(self._path, limit=0)
             self._known = {str(r["target"]["id"]): str(r["target"]["name"]) for r in runs}

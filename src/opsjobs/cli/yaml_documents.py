@@ -1,5 +1,6 @@
-"""Files of jobs and schedules: YAML 1.2 documents (JSON is YAML, too), read safely and within
-limits.
+"""YAML files of jobs and schedules, read safely and within limits.
+
+YAML 1.2; JSON is YAML, too.
 """
 
 from __future__ import annotations
@@ -22,21 +23,19 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 BYTES_MAX = 1 << 20
 DEPTH_MAX = 32
 VALUES_MAX = 100_000
-"""Of one file, with every alias written out: what refers to itself over and over is no job."""
+"""Limit of values in a file, with all aliases expanded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A body with the place that it has in its file."""
+    """A body with its place in its file."""
 
     body: dict[str, Any]
     file: str
     node: Node
 
     def at(self, pointer: str = "") -> str:
-        """Return the place of a field of the body, or of what is nearest to it: `jobs.yaml, line
-        12`.
-        """
+        """Return the line of a field of the body, or of the nearest one: `jobs.yaml, line 12`."""
         line: int = self.node.start_mark.line
         node = self.node
         for step in pointer.split("/")[1:]:
@@ -48,10 +47,10 @@ class Placed:
 
 
 def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[dict[str, Any]]:
-    """The bodies in these files ("-": standard input), in order. Raises CommandFailed naming file
-    and place.
+    """Return the bodies in these files ("-": standard input), in order.
 
-    A document is one body, a list of bodies, or an export: `{"jobs": […]}`.
+    A document is one body, a list of bodies, or an export: `{"jobs": […]}`. Raises CommandFailed
+    with file and place.
     """
     return [placed.body for placed in placed_bodies(files, noun, fields)]
 
@@ -62,7 +61,7 @@ def placed_bodies(files: list[str], noun: str = "job", fields: str = "name, acti
 
 
 def doubles(placed: Sequence[Placed]) -> list[tuple[Placed, Placed]]:
-    """Return each body whose name another one before it has, after that one."""
+    """Return each body with a name that an earlier one has, after that earlier one."""
     first: dict[str, Placed] = {}
     found: list[tuple[Placed, Placed]] = []
     for one in placed:
@@ -83,9 +82,7 @@ def check_names(placed: Sequence[Placed], noun: str) -> None:
 
 
 def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
-    """Return a refusal with file and line before each pointer into the list of all bodies, such as
-    `/jobs/0/name`.
-    """
+    """Return a refusal with file and line before each pointer such as `/jobs/0/name`."""
 
     def put(found: re.Match[str]) -> str:
         one = placed[int(found["position"])] if int(found["position"]) < len(placed) else None
@@ -95,7 +92,10 @@ def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
 
 
 def one(file: str, noun: str) -> dict[str, Any]:
-    """The one body in this file. Raises CommandFailed where there is none, or more than one."""
+    """Return the one body in this file.
+
+    Raises CommandFailed if there is none, or more than one.
+    """
     found = [document for document, _ in _of_file(file)]
     if len(found) != 1 or not isinstance(found[0], dict):
         raise CommandFailed(
@@ -105,16 +105,14 @@ def one(file: str, noun: str) -> dict[str, Any]:
 
 
 def readable(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body as people read it: its name first, and texts of several lines as literal
-    blocks.
-    """
+    """Return the body for people: its name first, long texts as literal blocks."""
     order: dict[str, Any] = {name: body[name] for name in ("name", "description") if name in body}
     order.update(body)
     return {name: literal(value) for name, value in order.items()}
 
 
 def literal(value: Any) -> Any:
-    """Return the value with texts of several lines as YAML's literal blocks."""
+    """Return the value with multi-line texts as literal blocks of YAML."""
     if isinstance(value, dict):
         return {str(name): literal(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -123,9 +121,7 @@ def literal(value: Any) -> Any:
 
 
 def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
-    """Write a stream of YAML documents to stdout, each with its comment, if there is one, above its
-    first line.
-    """
+    """Write YAML documents to stdout, each with its comment above its first line."""
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 1_000  # a long command stays one line
@@ -147,7 +143,7 @@ def _bodies_of(file: str, noun: str, fields: str) -> Iterator[Placed]:
 
 
 def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
-    """The documents of a file that are not empty, with the nodes that they were made of."""
+    """Yield the non-empty documents of a file."""
     text, counted = input_files.read_text(file, BYTES_MAX), _Counted(file)
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -172,7 +168,7 @@ def _inside(node: Node, step: str) -> tuple[int, Node] | None:
 
 
 class _Counted:
-    """YAML's values as JSON's, of which there are only so many and only so deep."""
+    """Converter of YAML values to JSON values, with limits on number and depth."""
 
     def __init__(self, file: str) -> None:
         self._file = file

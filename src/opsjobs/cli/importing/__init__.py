@@ -1,6 +1,4 @@
-"""Other programs' inventories as targets: what can be carried over is, and all else is told with
-why.
-"""
+"""Inventories of other programs as targets; whatever is not imported has a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ __all__ = ["FoundTarget", "ImportedInventory", "Skipped", "SourceKind", "guess",
 
 
 class SourceKind(StrEnum):
-    """What may be imported."""
+    """Supported formats."""
 
     ANSIBLE = "ansible"
     SSH_CONFIG = "ssh_config"
@@ -27,8 +25,9 @@ class SourceKind(StrEnum):
 
 
 def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
-    """The inventory in the text of a file. Raises ValueError with the line, where it is not of this
-    kind.
+    """Return the inventory in the text of a file.
+
+    Raises ValueError with the line if it is not of this kind.
     """
     _refuse_unread(name, text)
     if kind is SourceKind.ANSIBLE:
@@ -44,7 +43,7 @@ def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
 
 
 def guess(name: str, text: str) -> SourceKind:
-    """What a file is, by its name and else by its lines."""
+    """Return the format of a file, by its name or else its lines."""
     path = PurePath(name)
     if path.suffix in (".csv", ".tsv"):
         return SourceKind.CSV
@@ -59,9 +58,7 @@ def guess(name: str, text: str) -> SourceKind:
 
 
 def _refuse_unread(name: str, text: str) -> None:
-    """Raise ValueError for a file that only Ansible itself can read, with the command that makes it
-    readable.
-    """
+    """Raise ValueError for a file that only Ansible can read, with the command to convert it."""
     listed = f"ansible-inventory -i {shlex.quote(name)} --list"
     if text.lstrip("\ufeff \t\r\n").startswith("$ANSIBLE_VAULT"):
         raise ValueError(

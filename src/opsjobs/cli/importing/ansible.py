@@ -1,6 +1,4 @@
-"""What an Ansible inventory means, however it is written: groups in groups, variables, and the way
-to each host.
-"""
+"""Semantics of an Ansible inventory: nested groups, variables, how to reach each host."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, Import
 
 EVERY_HOST = "all"
 EVERYBODY = (EVERY_HOST, "ungrouped")
-"""Ansible's own groups: no groups of ours."""
+"""Ansible's built-in groups; they do not become groups of opsjobs."""
 DEPTH_AT_MOST = 20
 VAULTED = "!vault …"
-"""What the readers give for a value that ansible-vault has encrypted."""
+"""Placeholder for a value that ansible-vault has encrypted."""
 _CONNECTIONS = {"ssh": "ssh", "smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh", "local": "local"}
 _HOST = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
@@ -30,7 +28,7 @@ _JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
 
 @dataclass
 class AnsibleGroup:
-    """A group as the file has it: its own hosts, the groups in it, and its variables."""
+    """A group as in the file: its own hosts, its child groups, and its variables."""
 
     hosts: dict[str, None] = field(default_factory=dict)
     children: dict[str, None] = field(default_factory=dict)
@@ -45,25 +43,25 @@ class Tree:
     hosts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def group(self, name: str) -> AnsibleGroup:
-        """The group of this name, made where there is none."""
+        """Return the group of this name; create it if it does not exist."""
         return self.groups.setdefault(name, AnsibleGroup())
 
     def add(self, group: str, host: str, variables: Mapping[str, str]) -> None:
-        """A host in a group. Raises ValueError where there are too many."""
+        """Add a host to a group. Raises ValueError if there are too many."""
         if host not in self.hosts and len(self.hosts) >= TARGETS_AT_MOST:
             raise ValueError(f"the inventory has more than {TARGETS_AT_MOST} hosts")
         self.hosts.setdefault(host, {}).update(variables)
         self.group(group).hosts[host] = None
 
     def inventory(self) -> ImportedInventory:
-        """Every host with what its groups and itself say of it."""
+        """Return all hosts with the variables of their groups and their own."""
         parents: dict[str, list[str]] = {}
         for name, group in self.groups.items():
             for child in group.children:
                 parents.setdefault(child, []).append(name)
         above = {name: _above(name, parents) for name in self.groups}
         self.group(EVERY_HOST)
-        # Ansible puts every host and every group below `all`, whether the file says so or not.
+        # Ansible puts every host and every group below `all`, whether the file does so or not.
         of_host: dict[str, set[str]] = {host: {EVERY_HOST} for host in self.hosts}
         for name, group in self.groups.items():
             for host in group.hosts:
@@ -71,7 +69,7 @@ class Tree:
         found: list[FoundTarget] = []
         left: list[Skipped] = []
         for host, own in self.hosts.items():
-            # From the outermost in: what an inner group says overrules it.
+            # From the outermost group inwards: an inner group overrides an outer one.
             groups = sorted(of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name))
             one = self._host(host, own, groups)
             if isinstance(one, FoundTarget):
@@ -92,7 +90,7 @@ class Tree:
 
 
 def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
-    """The groups that a group is in, by way of others, too."""
+    """Return all ancestors of a group."""
     above: set[str] = set()
     waiting = [name]
     while waiting:
@@ -139,7 +137,7 @@ def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarget]:
-    """Jump hosts by the names of their targets; one that is no host of the inventory is told."""
+    """Replace jump hosts by target names; report jump hosts that are not in the inventory."""
     names = {one.name: one.name for one in found} | {one.host: one.name for one in found}
     made = []
     for one in found:
@@ -156,7 +154,7 @@ def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarg
 
 
 def _unread(found: list[FoundTarget]) -> Iterator[Skipped]:
-    """Variables that say something of the way and are not carried over, each once."""
+    """Yield each connection variable that is not imported, once."""
     users: dict[str, int] = {}
     for one in found:
         for name, value in one.variables.items():

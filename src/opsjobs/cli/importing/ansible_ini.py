@@ -1,4 +1,4 @@
-"""Ansible's inventory in its older form: sections of hosts, of groups in groups, and of variables."""
+"""Ansible inventories as INI: sections of hosts, child groups, and variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECTION = re.compile(r"\[([^\[\]:\s]+)(?::(children|vars))?\]")
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text. Raises ValueError naming the line."""
+    """Return the inventory in the text. Raises ValueError with the line."""
     tree, section, kind = Tree(), "ungrouped", None
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()

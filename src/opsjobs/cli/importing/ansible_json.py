@@ -1,6 +1,4 @@
-"""The JSON that `ansible-inventory --list` prints: groups with lists of names, and all variables
-under `_meta`.
-"""
+"""JSON of `ansible-inventory --list`: groups with lists of names, variables in `_meta`."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ _META = "_meta"
 
 
 def looks_like(text: str) -> bool:
-    """Return True if the text is such JSON: it has `_meta`, or a group whose hosts are a list."""
+    """Return True if the text is such JSON: it has `_meta`, or a group with a list of hosts."""
     if not text.lstrip().startswith("{"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Ansible's inventory in YAML: groups with hosts, children and vars."""
+"""Ansible inventories as YAML: groups with hosts, children and vars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NODES_AT_MOST = 1_000_000
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text. Raises ValueError where it is none."""
+    """Return the inventory in the text. Raises ValueError if it is not one."""
     tree = Tree()
     found = _loaded(text)
     if not isinstance(found, dict) or not found:
@@ -30,10 +30,9 @@ def read(text: str) -> ImportedInventory:
 
 
 class _Words(SafeConstructor):
-    """Knows sealed values, and every other tag: what they hold is nothing that is carried over.
+    """YAML constructor that accepts vaulted values and all other tags; none is imported.
 
-    A class of its own: constructors are added to a class, and its loaders in the whole process have
-    them.
+    A class of its own: constructors are added to a class, for all loaders in the process.
     """
 
 

@@ -1,6 +1,4 @@
-"""Crontabs as cron reads them: settings, entries with all that they run in, and what of each line
-is left, with why.
-"""
+"""Parse crontabs as cron does: settings, entries, and reasons for what is skipped."""
 
 from __future__ import annotations
 
@@ -29,11 +27,12 @@ _LOWEST_HIGHEST = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
 _STEP = re.compile(r"([^,/]+)/(\d{1,9})(?=,|$)")
 _LOWEST, _STEPS = (0, 0, 1, 1, 0), (59, 23, 31, 12, 7)
 _BY_STAR = (2, 3, 4)
-"""Fields whose largest step gives the first value alone. The star of a day says whether both days
-count.
+"""Fields whose star matters: in a day field it decides whether both days count.
+
+Their largest step gives the first value alone.
 """
 _NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-# Comments that say nothing of the line below: a heading of the columns, a line that was taken out, a rule, an editor's mode.
+# Comments that do not describe the entry below: a header, a disabled entry, a ruler, an editor's mode line.
 _NO_NOTE = re.compile(r"\bd(om|ow)\b|^[\d*/,-]+\s+[\d*/,-]+\s|^@|^[^A-Za-z]*$|^-\*-")
 
 _NO_MAIL = "no mail is sent: output is stored with the execution, and failures are events"
@@ -49,8 +48,9 @@ _NO_COUNTERPART = {
 
 @dataclass(frozen=True, slots=True)
 class CrontabSettings:
-    """What the lines above an entry say. `zone`: of CRON_TZ; `home`: where commands start;
-    `delay_minutes`: up to so many.
+    """Settings above an entry.
+
+    `zone`: from CRON_TZ; `home`: where commands start; `delay_minutes`: the longest random delay.
     """
 
     shell: str | None = None
@@ -62,9 +62,7 @@ class CrontabSettings:
 
 @dataclass(frozen=True, slots=True)
 class CrontabEntry:
-    """One line that runs something. `when`: a cron expression; `user`: whose it is (None: the
-    crontab's own); `note`: a comment.
-    """
+    """One entry of a crontab."""
 
     place: str
     when: str
@@ -78,19 +76,20 @@ class CrontabEntry:
 
 @dataclass
 class Crontab:
-    """What was read."""
+    """The entries of a crontab, and the skipped lines."""
 
     entries: list[CrontabEntry] = field(default_factory=list)
     left: list[Skipped] = field(default_factory=list)
 
 
 class _Unreadable(ValueError):
-    """A line that cannot be carried over: the words say why."""
+    """A line that cannot be imported; the message is the reason."""
 
 
 def read(name: str, text: str, *, system: bool) -> Crontab:
-    """The crontab in the text of a file; `system`: each entry names its user, as in /etc/crontab.
-    Raises ValueError for too many entries.
+    """Return the crontab in this text. Raises ValueError for too many entries.
+
+    `system`: each entry names its user, as in /etc/crontab.
     """
     found = Crontab()
     reader = _CrontabReader(found, name, system=system)
@@ -102,7 +101,7 @@ def read(name: str, text: str, *, system: bool) -> Crontab:
 
 
 class _CrontabReader:
-    """Goes down the lines: settings count for the entries below them."""
+    """Line by line reader: a setting applies to the entries below it."""
 
     def __init__(self, found: Crontab, name: str, *, system: bool) -> None:
         self._found = found
@@ -114,7 +113,7 @@ class _CrontabReader:
         self._carriage_told = False
 
     def take(self, number: int, line: str) -> None:
-        """One line."""
+        """Process one line."""
         self._place = f"{self._name} line {number}"
         if line.endswith("\r"):
             line = line.rstrip("\r")
@@ -183,7 +182,7 @@ class _CrontabReader:
     # --- entries
 
     def _entry(self, written: str) -> CrontabEntry:
-        # A dash says "do not log this one": there is nothing that corresponds, and nothing is lost.
+        # A dash means "do not log this one". opsjobs has no counterpart, and nothing is lost.
         written = written.removeprefix("-")
         when, rest = self._nickname(written) if written.startswith("@") else self._fields(written)
         user = None
@@ -236,13 +235,11 @@ class _CrontabReader:
         return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
 
     def _step(self, position: int, item: re.Match[str]) -> str:
-        """Return an item whose step is over the largest of its field as cron understands it: the
-        first value alone.
-        """
+        """Return the item with a step over the field's maximum as cron reads it: its first value."""
         base, step, most = item[1], item[2], _STEPS[position]
         if int(step) <= most:
             return item[0]
-        # Where cron looks at whether a field begins with `*`, it still does.
+        # A field that begins with `*` must still do so if cron looks at that.
         first = (
             f"*/{most}" if base == "*" and position in _BY_STAR else str(_LOWEST[position]) if base == "*" else base.split("-")[0]
         )
@@ -260,8 +257,9 @@ class _CrontabReader:
 
 
 def split_percent(text: str) -> tuple[str, str | None]:
-    """The command, and what it reads: a percent sign ends the command, the next ones end lines.
-    Behind a backslash it is itself.
+    r"""Split a command line at its first `%` into the command and its standard input.
+
+    Further percent signs become line ends; an escaped one (`\%`) is literal.
     """
     parts = ["".join(piece) for piece in _pieces(text)]
     command, lines = parts[0], parts[1:]
@@ -272,9 +270,7 @@ def split_percent(text: str) -> tuple[str, str | None]:
 
 
 def _pieces(text: str) -> Iterator[list[str]]:
-    """The text cut at each percent sign that has no backslash just before it, which is itself not
-    escaped by one.
-    """
+    """Yield the text cut at each `%` that is not escaped by a backslash."""
     piece: list[str] = []
     escaped = False
     for letter in text:
@@ -290,7 +286,7 @@ def _pieces(text: str) -> Iterator[list[str]]:
 
 
 def is_template(text: str) -> bool:
-    """Whether names of ours, such as those of targets, would be replaced in it, or refused."""
+    """Return True if opsjobs would expand or refuse placeholders in this text."""
     try:
         return Template.plain(text, TemplateNames()).names != ()
     except TemplateFault:

@@ -1,4 +1,4 @@
-"""What a line of a crontab becomes: a job with a name of its own, and its schedule."""
+"""The job and the schedule of a crontab entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WRAPPERS = frozenset(("sudo", "nice", "ionice", "chronic", "exec", "time", "noh
 
 @dataclass(frozen=True, slots=True)
 class CrontabOptions:
-    """What the command line says of every entry."""
+    """Options that apply to every entry."""
 
     targets: Mapping[str, Any]
     prefix: str
@@ -37,7 +37,7 @@ class CrontabOptions:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The bodies of one entry."""
+    """The job and the schedule of one entry."""
 
     place: str
     source: str
@@ -46,17 +46,19 @@ class Planned:
 
 
 def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
-    """A tag for all that comes of one crontab: of a user's, wherever a copy of it lies, and of a
-    system one by its file.
+    """Return the tag of all jobs of one crontab.
+
+    A user's crontab is identified by the user, wherever its copy lies; a system crontab by its
+    file.
     """
     parts = (wishes.prefix, wishes.user or "", PurePosixPath(file).name if system else "")
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
 
 def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions) -> list[Planned]:
-    """The bodies of all entries, each with the tag of its crontab.
+    """Return the job and schedule of all entries, each with the tag of its crontab.
 
-    The same entry has the same name again; where one comes twice, the second has a number.
+    Equal entries get equal names on each import; a duplicate gets a number.
     """
     seen: dict[str, int] = {}
     found = []
@@ -69,9 +71,7 @@ def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions)
 
 
 def prefix_of(selection: Mapping[str, Any]) -> str:
-    """What names begin with, by what was selected: crontabs of several machines then do not take
-    each other's names.
-    """
+    """Return the name prefix for a selection, so that crontabs of machines do not collide."""
     words = [
         *selection.get("ids", ()),
         *selection.get("groups", ()),
@@ -82,7 +82,10 @@ def prefix_of(selection: Mapping[str, Any]) -> str:
 
 
 def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
-    """Of what it runs and as whom, not of when: a line whose time is changed is the same job."""
+    """Return a name from the command and the user, not the time.
+
+    So an entry whose time changes stays the same job.
+    """
     user = entry.user or wishes.user or ""
     digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[:DIGEST_CHARACTERS]
     parts = [part for part in (user, _program(entry.command), digest) if part]
@@ -90,9 +93,7 @@ def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
 
 
 def _program(command: str) -> str:
-    """A word for people: the last part of what it starts, behind `cd … &&`, assignments and
-    wrappers.
-    """
+    """Return the program's name for people, without `cd … &&`, assignments and wrappers."""
     rest = command.strip().lstrip("({ ")
     while (guard := _GUARD.match(rest)) is not None and guard.end() < len(rest):
         rest = rest[guard.end() :]
@@ -131,8 +132,10 @@ def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
 
 
 def _program_of(entry: CrontabEntry) -> dict[str, Any]:
-    """A command; a script where another shell is asked for, or where something in it would be taken
-    for a value of ours.
+    """Return a command action.
+
+    It is a script if the crontab sets a shell, or if opsjobs would expand a placeholder in the
+    command.
     """
     if entry.settings.shell is None and not is_template(entry.command):
         return {"type": "command", "command": entry.command}
@@ -140,7 +143,7 @@ def _program_of(entry: CrontabEntry) -> dict[str, Any]:
 
 
 def _schedule(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
-    """As cron has it: what was missed is missed, and runs may overlap."""
+    """Return the schedule, as cron behaves: missed firings are skipped, runs may overlap."""
     body: dict[str, Any] = {
         "name": SCHEDULE,
         "type": "cron",

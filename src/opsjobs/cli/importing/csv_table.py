@@ -1,4 +1,4 @@
-"""A table as CSV, with a heading that names the columns; commas, semicolons or tabs between."""
+"""CSV tables with a header line; separated by commas, semicolons or tabs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LABEL = "label:"
 
 
 def looks_like(lines: Sequence[str]) -> bool:
-    """Whether these lines are of this kind."""
+    """Return True if these lines are a CSV table."""
     if not lines:
         return False
     heading = {word.strip().lower() for word in lines[0].split(_separator(lines[0]))}
@@ -36,9 +36,7 @@ def looks_like(lines: Sequence[str]) -> bool:
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text. Raises ValueError where it has no heading that names `name` or
-    `host`.
-    """
+    """Return the inventory in the text. Raises ValueError without a `name` or `host` column."""
     text = text.removeprefix("\ufeff")
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True)
     try:
@@ -99,7 +97,7 @@ def _found(name: str, cells: Mapping[str, str]) -> FoundTarget:
 
 
 def _column(word: str) -> str:
-    """A column's name our way; that of a label is kept as it is, for it is data."""
+    """Return the normalized name of a column; a label's name is kept as it is."""
     word = word.strip()
     if word.lower().startswith(_LABEL):
         return _LABEL + word[len(_LABEL) :].strip()
@@ -114,7 +112,7 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def _split(cell: str | None) -> list[str]:
-    """Several values in one cell: blanks, semicolons, bars or commas between."""
+    """Return the values of a cell; separated by spaces, semicolons, bars or commas."""
     for separator in ";|,":
         cell = (cell or "").replace(separator, " ")
     return (cell or "").split()

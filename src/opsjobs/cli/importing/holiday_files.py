@@ -1,6 +1,4 @@
-"""Lists of holidays as windows of a calendar: a date a line, with or without its name, or an
-iCalendar file.
-"""
+"""Lists of holidays as calendar windows: a date per line, or an iCalendar file."""
 
 from __future__ import annotations
 
@@ -20,22 +18,20 @@ _EVERY_YEAR = re.compile(r"FREQ=YEARLY(;(INTERVAL=1|BYMONTH=\d+|BYMONTHDAY=\d+|W
 
 @dataclass
 class Holidays:
-    """Days by the names that they have (empty: none); those of every year apart; and what was left,
-    with why.
-    """
+    """Days by name (empty: unnamed), yearly days, and skipped entries."""
 
     dates: dict[str, dict[date, None]] = field(default_factory=dict)
     yearly: dict[str, dict[str, None]] = field(default_factory=dict)
     left: list[Skipped] = field(default_factory=list)
 
     def windows(self) -> list[dict[str, Any]]:
-        """The windows, one a name."""
+        """Return the windows, one per name."""
         dated = [{**_named(name), "dates": [str(day) for day in sorted(days)]} for name, days in self.dates.items()]
         return [*dated, *({**_named(name), "yearly": list(ranges)} for name, ranges in self.yearly.items())]
 
 
 def read(text: str) -> Holidays:
-    """The holidays in the text of a file. Raises ValueError naming the line, where it is neither."""
+    """Return the holidays in the text of a file. Raises ValueError with the line."""
     text = text.removeprefix("\ufeff")
     return _calendar(text) if text.lstrip().upper().startswith("BEGIN:VCALENDAR") else _lines(text)
 
@@ -62,7 +58,7 @@ def _lines(text: str) -> Holidays:
 
 
 def _calendar(text: str) -> Holidays:
-    """The all-day events of an iCalendar file; repeated ones where they are of every year."""
+    """Return the all-day events of an iCalendar file; of recurring ones, the yearly ones."""
     found = Holidays()
     for event in _events(text):
         try:

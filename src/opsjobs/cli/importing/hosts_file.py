@@ -1,4 +1,4 @@
-"""/etc/hosts: an address and its names a line."""
+"""Files such as /etc/hosts: an address and its names per line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, Import
 
 
 def looks_like(lines: Sequence[str]) -> bool:
-    """Whether these lines are of this kind."""
+    """Return True if these lines are of a hosts file."""
     words = [line.split() for line in lines]
     return bool(words) and all(len(w) > 1 and _address(w[0]) is not None and "=" not in w[1] for w in words)
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text; a name that comes twice is the first one. Raises ValueError naming
-    the line.
+    """Return the inventory in the text. Raises ValueError with the line.
+
+    Of a name that appears twice, the first one counts.
     """
     found: dict[str, FoundTarget] = {}
     left: list[Skipped] = []

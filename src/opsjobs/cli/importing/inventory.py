@@ -1,4 +1,4 @@
-"""What was found in an inventory, and what of it is left."""
+"""The result of reading an inventory: found targets and skipped entries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ TARGETS_AT_MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FoundTarget:
-    """One machine. None is not said; `user` and `key` (the path of a private key) say with which
-    credential to log in.
+    """One machine; None: not given. `user` and `key` (a path) select the credential.
 
-    `variables`: what the inventory holds of it besides, of which labels may be made.
+    `variables`: other values of the inventory, from which labels can be made.
     """
 
     name: str
@@ -33,7 +32,7 @@ class FoundTarget:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """An entry of POST /targets/import, with only what was said."""
+        """Return the entry of POST /targets/import, with only the given fields."""
         said: dict[str, Any] = {
             "name": self.name,
             "host": self.host,
@@ -52,7 +51,7 @@ class FoundTarget:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was not carried over: of what, and why. `target`: whether a whole machine is left out."""
+    """Something that was not imported, with the reason. `target`: it is a whole machine."""
 
     what: str
     reason: str
@@ -61,14 +60,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ImportedInventory:
-    """Machines, in the order of the file, each name once; and what is left."""
+    """Machines in the order of the file, each name once, and skipped entries."""
 
     found: Sequence[FoundTarget]
     left: Sequence[Skipped] = ()
 
 
 def port_of(text: str) -> int:
-    """The port that a text spells. Raises ValueError."""
+    """Return the port number in this text. Raises ValueError."""
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
         raise ValueError(f"{text[:40]!r} is not a port")
     return int(text)

@@ -1,6 +1,4 @@
-"""Ansible's ranges of hosts: `web[01:20].example.org`, `db-[a:f]`, `n[0:100:10]`, several in one
-name.
-"""
+"""Ansible's host ranges: `web[01:20].example.org`, `db-[a:f]`, `n[0:100:10]`."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern stands for. Raises ValueError for a range that is none, and for more
-    than 10,000 names.
+    """Return the names of a pattern.
+
+    Raises ValueError for a bad range, and for more than 10,000 names.
     """
     pieces: list[list[str]] = []
     end = 0

@@ -1,6 +1,4 @@
-"""OpenSSH's client configuration: each Host that is no pattern is a target, with all that applies
-to it.
-"""
+"""OpenSSH client configuration: each Host that is not a pattern becomes a target."""
 
 from __future__ import annotations
 
@@ -30,12 +28,12 @@ class _Block:
 
 
 def looks_like(lines: Sequence[str]) -> bool:
-    """Whether these lines are of this kind."""
+    """Return True if these lines are of an ssh_config."""
     return any(re.match(r"(?i)host(\s+|\s*=\s*)\S", line) for line in lines)
 
 
 def read(text: str) -> ImportedInventory:
-    """The inventory in the text. Raises ValueError naming the line."""
+    """Return the inventory in the text. Raises ValueError with the line."""
     left: list[Skipped] = []
     blocks = _blocks(text, left)
     names = dict.fromkeys(p for block in blocks for p in block.patterns if not _is_pattern(p))
@@ -115,7 +113,7 @@ def _host(name: str, blocks: Sequence[_Block]) -> FoundTarget:
 
 
 def _with_jumps(found: dict[str, FoundTarget], blocks: Sequence[_Block], left: list[Skipped]) -> list[FoundTarget]:
-    """Jump hosts as targets: by their names, and made where only a ProxyJump names them."""
+    """Resolve jump hosts to targets; create those that only a ProxyJump names."""
     for one in [*found.values()]:
         if one.jump is None:
             continue
