@@ -143,7 +143,7 @@ class Tally:
 
 
 def why(status: str, step: str, exit_code: int | None, code: str, words: str) -> str:
-    """Return a failure, each fact once: `failed at step patch, exit 100: E: Could not get lock`."""
+    """Return a failure, each fact once: `failed at step patch, exit 100: could not get lock`."""
     at = f" at step {plain(step)}" if step else ""
     exited = f", exit {exit_code}" if exit_code else ""
     named = f" ({code})" if code and code not in (status, ErrorCode.NONZERO_EXIT) else ""

@@ -53,7 +53,7 @@ def _loaded(text: str) -> Any:
 
 
 class _YamlReader:
-    """Walks the groups; counts what it sees, because aliases make a small file a large one."""
+    """Walk the groups; count the nodes, because aliases make a small file a large one."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -235,7 +235,7 @@ class _CrontabReader:
         return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
 
     def _step(self, position: int, item: re.Match[str]) -> str:
-        """Return the item with a step over the field's maximum as cron reads it: its first value."""
+        """Return an item with an excessive step as cron reads it: the first value alone."""
         base, step, most = item[1], item[2], _STEPS[position]
         if int(step) <= most:
             return item[0]
